@@ -1,0 +1,71 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Set by setup.py only; a plain `swift build` and `swift test` need neither.
+let pythonInclude = Context.environment["USAE_PYTHON_INCLUDE"]  // folder of Python.h: also build the CPython extension
+let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the library of the scipy-openblas32 wheel
+
+#if arch(x86_64)
+  let instructionSets = [("USAEKernelsV3", "x86-64-v3", "USAE_AVX2"), ("USAEKernelsV4", "x86-64-v4", "USAE_AVX512")]
+#else
+  let instructionSets: [(String, String, String)] = []
+#endif
+
+// -Ounchecked deletes `precondition`, so only the kernels have it; the library and the ABI check with -O.
+// -fno-math-errno: a square root is one instruction instead of a call for negative arguments.
+let unchecked: [SwiftSetting] = [
+  .unsafeFlags(["-Ounchecked"], .when(configuration: .release)), .unsafeFlags(["-Xcc", "-fno-math-errno"]),
+]
+let kernelDependencies: [Target.Dependency] = ["USAEKernelTypes"]
+
+var targets: [Target] = [
+  // Public API
+  .target(
+    name: "USAE",
+    dependencies: ["COpenBLAS", "CPlatform", "USAEKernelTypes", "USAEKernelsPortable"]
+      + instructionSets.map { .target(name: $0.0) },
+    swiftSettings: scipyBLAS == nil ? [] : [.unsafeFlags(["-Xcc", "-DUSAE_BLAS_SCIPY"])],
+    linkerSettings: scipyBLAS.map { [.unsafeFlags(["-L", $0]), .linkedLibrary("scipy_openblas")] }
+      ?? [.linkedLibrary("openblas")]),
+  .target(name: "CUSAE"),
+  .target(name: "USAECABI", dependencies: ["CUSAE", "USAE"]),
+
+  // Implementation details
+  .target(name: "CPlatform"),
+  scipyBLAS == nil
+    ? .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])])
+    : .systemLibrary(name: "COpenBLAS"),
+  .target(name: "USAEKernelTypes", swiftSettings: unchecked),
+  .target(name: "USAEKernelsPortable", dependencies: kernelDependencies, swiftSettings: unchecked),
+
+  // Tests and examples
+  .testTarget(name: "USAETests", dependencies: ["USAE"]),
+  .executableTarget(name: "usae-abi-test", dependencies: ["CUSAE", "USAECABI"], path: "Tests/CABI"),
+  .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),
+]
+
+// The kernels once more for each instruction set: the files are links to those of USAEKernelsPortable.
+targets += instructionSets.map { name, march, define in
+  .target(
+    name: name, dependencies: kernelDependencies,
+    swiftSettings: unchecked + [.unsafeFlags(["-Xcc", "-march=\(march)"]), .define("USAE_FMA"), .define(define)])
+}
+
+var products: [Product] = [.library(name: "USAE", targets: ["USAE"])]
+
+if let pythonInclude {
+  targets.append(
+    .target(
+      name: "USAEPython", dependencies: ["CUSAE", "USAECABI"], path: "python/src/_usae",
+      cSettings: [.unsafeFlags(["-I", pythonInclude, "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror=switch"])],
+      linkerSettings: [
+        .unsafeFlags(
+          ["-Xlinker", "--version-script=" + Context.packageDirectory + "/python/src/_usae/exports.map"],
+          .when(platforms: [.linux])),
+        .unsafeFlags(
+          ["-Xlinker", "-undefined", "-Xlinker", "dynamic_lookup"], .when(platforms: [.macOS])),
+      ]))
+  products.append(.library(name: "usae_python", type: .dynamic, targets: ["USAEPython"]))
+}
+
+let package = Package(name: "usae", products: products, targets: targets)

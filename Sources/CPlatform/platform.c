@@ -1,0 +1,23 @@
+#define _GNU_SOURCE
+#include "platform.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+int32_t usae_cpu_level(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return USAE_CPU_AVX512;
+  if (__builtin_cpu_supports("x86-64-v3")) return USAE_CPU_AVX2;
+#endif
+  return USAE_CPU_PORTABLE;
+}
+
+int32_t usae_cpu_count(void) {
+#if defined(__linux__)
+  cpu_set_t allowed; /* fewer than the machine has, in a container or under taskset */
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? (int32_t)online : 1;
+}

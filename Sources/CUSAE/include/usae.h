@@ -1,0 +1,266 @@
+/* usae.h - universal sparse autoencoders: the C interface of the Swift core.
+ *
+ * A universal sparse autoencoder (Thasarathan et al., ICML 2025) learns one sparse code from the activations of several
+ * models. Each model has an encoder and a dictionary; a code made by any encoder can be decoded by any dictionary.
+ *
+ * Conventions, valid for every function:
+ *
+ *  - The result is a status. Anything but USAE_OK fills `error` (which may be NULL) and leaves both the autoencoder and the
+ *    caller's output arrays as they were, unless the comment of the function says otherwise.
+ *  - The caller owns every array and every struct it passes; nothing is kept after the call returns.
+ *  - Arrays are row-major and dense unless they are a usae_matrix. [a, b] in a comment is a shape.
+ *  - "Token" is a row of activations; row t of every model is the same place in the same image. "Concept" is one of the
+ *    n_concepts dimensions of the code.
+ *  - Functions that take `const usae_sae *` may run at the same time in many threads; those that take `usae_sae *` wait for
+ *    the running ones and keep others out while they work.
+ *  - Nothing here prints, exits, or calls back except `usae_interrupt`.
+ */
+#ifndef USAE_H
+#define USAE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- Statuses and errors ------------------------------------------------------------------------------------------- */
+
+/* Numbers are never reused. */
+typedef int32_t usae_status;
+enum {
+  USAE_OK = 0,
+  USAE_INVALID_ARGUMENT = 1, /* a value out of its range, or two that contradict each other */
+  USAE_SHAPE_MISMATCH = 2,   /* an array whose size does not fit the autoencoder */
+  USAE_UNKNOWN_MODEL = 3,    /* a model index or name that the autoencoder does not have */
+  USAE_NOT_FINITE = 4,       /* NaN or infinity in the data, or a loss that overflowed */
+  USAE_NOT_INITIALIZED = 5,  /* parameters are asked for before there are any */
+  USAE_INTERRUPTED = 6,      /* the interrupt callback asked to stop */
+  USAE_OUT_OF_MEMORY = 7
+};
+
+/* What went wrong, in words: the argument, what was expected, what came, and the remedy. UTF-8, always terminated. */
+typedef struct usae_error {
+  char message[1024];
+} usae_error;
+
+/* Asked between pieces of work, at most every few tens of milliseconds, on the calling thread; a result other than 0 makes
+ * the call return USAE_INTERRUPTED. A NULL pointer to this struct, or a NULL `poll`, means: do not ask. */
+typedef struct usae_interrupt {
+  int32_t (*poll)(void *context);
+  void *context;
+} usae_interrupt;
+
+/* --- Activations --------------------------------------------------------------------------------------------------- */
+
+enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 };
+
+/* Activations of one model where they lie, [outer * inner, columns]: row r is at
+ *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
+ * so that [images, tokens, d] with the class token sliced off needs no copy. Strides are in bytes and may be negative. */
+typedef struct usae_matrix {
+  const void *data;
+  int32_t dtype;
+  int32_t reserved; /* 0 */
+  int64_t outer, inner, columns;
+  int64_t outer_stride, inner_stride, column_stride;
+} usae_matrix;
+
+/* --- Recipe -------------------------------------------------------------------------------------------------------- */
+
+enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
+enum { USAE_LOSS_L1 = 0, USAE_LOSS_MSE = 1 };
+enum { USAE_AUX_NONE = 0, USAE_AUX_UNCHOSEN = 1, USAE_AUX_DEAD = 2 };
+enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
+enum { USAE_UPDATE_ALL = 0, USAE_UPDATE_ENCODER = 1 };
+enum { USAE_STATISTIC_SCALAR = 0, USAE_STATISTIC_DIMENSION = 1 };
+enum { USAE_INIT_RANDOM = 0, USAE_INIT_TIED = 1, USAE_INIT_DATA = 2 };
+enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
+enum { USAE_CLOCK_GLOBAL = 0, USAE_CLOCK_MODEL = 1 };
+
+/* Everything that decides how parameters are learned. Fill `size` with sizeof(usae_recipe). */
+typedef struct usae_recipe {
+  uint32_t size;
+  int32_t encoder;        /* USAE_ENCODER_*: W x + b, or BatchNorm(W x + b); ReLU and TopK follow either */
+  int32_t initialization; /* USAE_INIT_RANDOM: torch's Linear and randn dictionaries; TIED: unit random dictionaries, encoder
+                             equal to the dictionary; DATA: as TIED with the same data rows in every model's dictionary and
+                             the encoder scaled to reconstruct with the right norm */
+  int32_t loss;           /* USAE_LOSS_*: mean over elements of |r| or r^2, summed over target models */
+  int32_t update;         /* USAE_UPDATE_ALL: the encoder's model and every dictionary; ENCODER: the encoder's model only */
+  int32_t center, scale;  /* USAE_STATISTIC_*: standardisation by one number per model or one per dimension */
+  int32_t renormalize;    /* 1: dictionary rows are put back to norm 1 after each update */
+  double scale_epsilon;   /* added to the standard deviation */
+  double dictionary_epsilon; /* added to a dictionary row's norm where it is divided by it */
+  int64_t statistics_tokens; /* rows drawn for mean and scale; 0: all */
+
+  int32_t aux;            /* USAE_AUX_*: the code whose reconstruction of the residual is the auxiliary loss: the largest
+                             aux_k of all unchosen positive codes, or of those of dead concepts */
+  int32_t aux_scale;      /* RESIDUAL: divided by the same loss of (residual - its batch mean), held constant */
+  int32_t aux_detach;     /* 1: the residual is a constant target */
+  int32_t schedule;       /* USAE_SCHEDULE_* after warm-up */
+  int64_t aux_k;          /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD */
+  double aux_coefficient;
+  int64_t dead_tokens;    /* a concept is dead in a model after this many encoded tokens without firing; 0: never */
+
+  double learning_rate, warmup_learning_rate, final_learning_rate;
+  int64_t warmup_steps;
+  int64_t total_steps;    /* 0: unknown; the rate stays constant after warm-up */
+  double decay_share;     /* the last share of total_steps in which the rate falls; 1: from the end of warm-up */
+  int32_t clock;          /* USAE_CLOCK_GLOBAL: one step count; MODEL: a model's schedule advances when it is encoded */
+  int32_t reserved;       /* 0 */
+  double beta1, beta2, epsilon, weight_decay; /* AdamW */
+  double clip_norm;       /* largest gradient norm of a model's parameters together; 0: no clipping */
+} usae_recipe;
+
+/* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */
+
+typedef struct usae_sae usae_sae;
+
+/* Makes an autoencoder without models. `n_threads` 0 uses the process-wide default (usae_set_threads). On success *out is
+ * the caller's and is freed by usae_destroy. */
+usae_status usae_create(int64_t n_concepts, int64_t k, uint64_t seed, int32_t n_threads, const usae_recipe *recipe,
+                        usae_sae **out, usae_error *error);
+
+/* Frees it. NULL is allowed. No call may be running on it. */
+void usae_destroy(usae_sae *sae);
+
+/* Gives the autoencoder its models, `names` and `widths` [n_models], and seeds their parameters without looking at data
+ * (DATA initialisation falls back to TIED); mean 0, scale 1. Training starts anew. */
+usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *names, const int64_t *widths,
+                            usae_error *error);
+
+/* As usae_initialize, with widths, standardisation and, where the recipe says so, dictionaries taken from `inputs`
+ * [n_models], which have the same number of rows. */
+usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *inputs,
+                                 const usae_interrupt *interrupt, usae_error *error);
+
+/* Changes the length of the planned run and the tokens after which a silent concept is dead (both 0: unknown, never). */
+usae_status usae_set_plan(usae_sae *sae, int64_t total_steps, int64_t dead_tokens, usae_error *error);
+
+int32_t usae_model_count(const usae_sae *sae); /* 0 before initialisation */
+
+/* --- Training ------------------------------------------------------------------------------------------------------ */
+
+/* Fill `size`; the rest is output. */
+typedef struct usae_step_report {
+  uint32_t size;
+  int32_t encoder;         /* index of the encoded model */
+  int64_t step;            /* steps done, this one included */
+  double loss;             /* auxiliary part included */
+  double auxiliary_loss;   /* before its coefficient */
+  double l0;               /* mean number of active concepts */
+  double learning_rate;    /* of the encoder's model in this step */
+  double gradient_norm;    /* of the encoder's model before clipping; NaN where the recipe does not need it */
+  int64_t dead;            /* concepts dead in the encoder's model before this step */
+} usae_step_report;
+
+enum {
+  USAE_STEP_TRAIN = 0,
+  USAE_STEP_GRADIENTS = 1 /* leave parameters alone and keep the raw gradients for usae_tensor_read */
+};
+
+/* One optimisation step on the rows `rows` [n_rows] of `inputs` [n_models] (rows NULL: all rows in order). `encoder` is the
+ * model to encode, or -1 to draw it. `losses` [n_models], the main loss by target model, may be NULL. An interrupt or an
+ * error leaves the autoencoder as it was before the step. */
+usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
+                      int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
+                      double *losses, usae_error *error);
+
+/* Row numbers of positions [position, position + count) of an endless sequence that visits each of n_rows rows once per
+ * pass, in an order that depends on `seed` and the pass alone. `rows` [count]. */
+usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
+                               usae_error *error);
+
+/* --- Use ----------------------------------------------------------------------------------------------------------- */
+
+/* Encodes every row of `x` with model `model`: `values` and `indices` [n, k], most active first (ties: lower index first);
+ * unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt the outputs are partly
+ * written. */
+usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
+                        const usae_interrupt *interrupt, usae_error *error);
+
+/* Codes to activations of model `model` in that model's own units, `out` [n, width]. Slots with index -1 are skipped. */
+usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
+                        const int32_t *indices, float *out, const usae_interrupt *interrupt, usae_error *error);
+
+/* What ReLU and TopK would be given, `out` [n, n_concepts]. */
+usae_status usae_preactivations(const usae_sae *sae, int32_t model, const usae_matrix *x, float *out,
+                                const usae_interrupt *interrupt, usae_error *error);
+
+/* Outputs of usae_evaluate; M = n_models, m = n_concepts. A NULL pointer skips that output. [i, j]: encoded i, decoded j. */
+typedef struct usae_evaluation {
+  uint32_t size;
+  uint32_t reserved;         /* 0 */
+  double *r2;                /* [M, M] in the models' units, against each dimension's mean over these rows */
+  double *r2_standardized;   /* [M, M] in standardised units, against each dimension's mean */
+  double *r2_scalar_mean;    /* [M, M] in standardised units, against one mean over everything, as published code does */
+  double *mse;               /* [M, M] mean squared error per element, models' units */
+  double *l0;                /* [M] mean number of active concepts */
+  int64_t *firing_counts;    /* [M, m] tokens whose code is above the threshold */
+  int64_t *cofire_counts;    /* [m] tokens where it is above the threshold in every model */
+  double *mean_activation;   /* [M, m] mean code over all tokens */
+  float *max_activation;     /* [M, m] */
+} usae_evaluation;
+
+/* Encodes and decodes every row of `inputs` [n_models] through every pair of models, in one pass; memory does not grow with
+ * the number of rows. */
+usae_status usae_evaluate(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs, double threshold,
+                          usae_evaluation *out, const usae_interrupt *interrupt, usae_error *error);
+
+/* --- Parameters and training state --------------------------------------------------------------------------------- */
+
+/* Tensors of one model. Shapes: weights and dictionary [n_concepts, width]; mean and scale [width]; the others [n_concepts].
+ * float32, except the two int64 ones. BN tensors and their moments exist only with USAE_ENCODER_BATCHNORM; gradients only
+ * after usae_step with USAE_STEP_GRADIENTS, until the next step. */
+enum {
+  USAE_MEAN = 0,
+  USAE_SCALE = 1,
+  USAE_ENCODER_WEIGHT = 2,
+  USAE_ENCODER_BIAS = 3,
+  USAE_BN_WEIGHT = 4,
+  USAE_BN_BIAS = 5,
+  USAE_BN_RUNNING_MEAN = 6,
+  USAE_BN_RUNNING_VAR = 7,
+  USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
+  /* first and second moments of AdamW, and gradients: the number of the parameter plus one of these */
+  USAE_FIRST_MOMENT = 100,
+  USAE_SECOND_MOMENT = 200,
+  USAE_GRADIENT = 300,
+  USAE_SILENT_TOKENS = 400, /* int64 [n_concepts]: tokens encoded since the concept last fired */
+  USAE_COUNTERS = 401       /* int64 [3]: steps of the encoder, steps of the dictionary, tokens encoded */
+};
+
+/* Shape of a tensor; a vector has *columns = 0. USAE_INVALID_ARGUMENT where it does not exist. */
+usae_status usae_tensor_shape(const usae_sae *sae, int32_t model, int32_t tensor, int64_t *rows, int64_t *columns,
+                              usae_error *error);
+
+/* Copies a tensor out, or in. `count` is the number of elements at `data`, checked against the shape. Writing refuses
+ * values that are not finite, a scale that is not positive, and negative counters or variances. */
+usae_status usae_tensor_read(const usae_sae *sae, int32_t model, int32_t tensor, void *data, int64_t count,
+                             usae_error *error);
+usae_status usae_tensor_write(usae_sae *sae, int32_t model, int32_t tensor, const void *data, int64_t count,
+                              usae_error *error);
+
+/* Training steps done. Together with the tensors above this is the whole training state: random draws depend on the seed
+ * and the step alone. */
+int64_t usae_step_count(const usae_sae *sae);
+usae_status usae_set_step_count(usae_sae *sae, int64_t step, usae_error *error);
+
+/* --- The process --------------------------------------------------------------------------------------------------- */
+
+/* Default number of threads for autoencoders made with n_threads = 0; 0 goes back to the number of cores this process may
+ * use. Results do not depend on it. */
+usae_status usae_set_threads(int32_t n_threads, usae_error *error);
+int32_t usae_threads(void);
+
+/* What is in use: "avx512", "avx2" or "portable" (environment variable USAE_KERNELS forces a lower one); OpenBLAS's own
+ * description of itself. Static storage. */
+const char *usae_kernels(void);
+const char *usae_blas(void);
+const char *usae_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

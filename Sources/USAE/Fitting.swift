@@ -1,0 +1,99 @@
+extension UniversalSAE {
+  /// Trains from the beginning on aligned activations: row t of every matrix is the same token.
+  ///
+  /// - Parameters:
+  ///   - steps: length of the run.
+  ///   - batchSize: tokens of a step; all rows where there are fewer.
+  ///   - onStep: sees each report; returning false ends the run early.
+  @discardableResult
+  public func fit(
+    _ activations: KeyValuePairs<String, Matrix>, steps: Int, batchSize: Int = 2048,
+    onStep: (StepReport) -> Bool = { _ in true }
+  ) throws(USAEError) -> [StepReport] {
+    try Self.require("steps", steps, in: 1...1 << 40)
+    try Self.require("batch_size", batchSize, in: 1...1 << 24)
+    let work = makeWork()
+    return try withActivations(activations) { views throws(USAEError) in
+      try initialize(from: views, work: work)
+      try setPlan(totalSteps: steps, deadTokens: recipe.deadTokens)
+      let order = RowOrder(seed: seed, rows: views[0].rows)
+      let batch = min(batchSize, views[0].rows)
+      var reports: [StepReport] = []
+      var rows = [Int64](repeating: 0, count: batch)
+      for step in 0..<steps {
+        for i in 0..<batch { rows[i] = Int64(order.row(at: step * batch + i)) }
+        let report = try self.step(views, rows: rows, work: work)
+        reports.append(report)
+        if !onStep(report) { break }
+      }
+      return reports
+    }
+  }
+
+  /// One step on all rows of a batch; the first call makes the models from it.
+  ///
+  /// - Parameter encoder: the model to encode; nil draws it.
+  @discardableResult
+  public func partialFit(_ batch: KeyValuePairs<String, Matrix>, encoder: String? = nil) throws(USAEError) -> StepReport {
+    let work = makeWork()
+    return try withActivations(batch) { views throws(USAEError) in
+      if modelNames.isEmpty { try initialize(from: views, work: work) }
+      var index: Int?
+      if let encoder { index = try self.index(of: encoder) }
+      return try step(try ordered(views), rows: .all, encoder: index, work: work)
+    }
+  }
+
+  /// The views in the order of the models.
+  func ordered(_ views: [Activations]) throws(USAEError) -> [Activations] {
+    let names = modelNames
+    if let stranger = views.first(where: { !names.contains($0.name) }) {
+      throw .unknownModel(name: "'\(stranger.name)'", known: names)
+    }
+    var ordered: [Activations] = []
+    for name in names {
+      guard let view = views.first(where: { $0.name == name }) else {
+        throw .invalidArgument(name: "activations", expected: "all of \(names)", got: "none of '\(name)'")
+      }
+      ordered.append(view)
+    }
+    return ordered
+  }
+
+  private func step(_ views: [Activations], rows: [Int64], work: Work) throws(USAEError) -> StepReport {
+    let outcome: Result<StepReport, USAEError> = rows.withUnsafeBufferPointer { buffer in
+      do throws(USAEError) {
+        return .success(try step(views, rows: .some(buffer), encoder: nil, work: work))
+      } catch {
+        return .failure(error)
+      }
+    }
+    return try outcome.get()
+  }
+
+  /// Row numbers of positions of the endless shuffled sequence of `total` rows that `fit` trains on.
+  package static func shuffledRows(seed: UInt64, total: Int, position: Int, out: UnsafeMutableBufferPointer<Int64>)
+    throws(USAEError)
+  {
+    try require("n_rows", total, in: 1...1 << 53)
+    try require("position", position, in: 0...1 << 60)
+    let order = RowOrder(seed: seed, rows: total)
+    for i in out.indices { out[i] = Int64(order.row(at: position + i)) }
+  }
+
+  /// Runs `body` with views of all matrices at once.
+  func withActivations<Result>(
+    _ matrices: KeyValuePairs<String, Matrix>, _ body: ([Activations]) throws(USAEError) -> Result
+  ) throws(USAEError) -> Result {
+    try Self.withViews(Array(matrices), [], body)
+  }
+
+  private static func withViews<Result>(
+    _ rest: [(key: String, value: Matrix)], _ views: [Activations], _ body: ([Activations]) throws(USAEError) -> Result
+  ) throws(USAEError) -> Result {
+    guard let next = rest.first else { return try body(views) }
+    return try next.value.withActivations(name: next.key) { view throws(USAEError) in
+      try withViews(Array(rest.dropFirst()), views + [view], body)
+    }
+  }
+}

@@ -1,0 +1,58 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Memory for `count` trivial elements, aligned to a cache line and zero at first.
+///
+/// The only place where the library allocates raw memory; a failure is an error, because sizes come from callers.
+final class AlignedBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
+  let count: Int
+  let base: UnsafeMutablePointer<Element>
+
+  init(_ count: Int) throws(USAEError) {
+    let (bytes, overflow) = max(count, 1).multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
+    var memory: UnsafeMutableRawPointer?
+    guard !overflow, posix_memalign(&memory, 64, bytes) == 0, let memory else {
+      throw .outOfMemory(bytes: overflow ? Int.max : bytes)
+    }
+    memset(memory, 0, bytes)
+    self.count = count
+    base = memory.assumingMemoryBound(to: Element.self)
+  }
+
+  deinit { free(base) }
+
+  func zero() { memset(base, 0, count * MemoryLayout<Element>.stride) }
+
+  func fill(_ value: Element) { base.update(repeating: value, count: count) }
+
+  func copy(from other: AlignedBuffer) { base.update(from: other.base, count: min(count, other.count)) }
+}
+
+typealias FloatBuffer = AlignedBuffer<Float>
+
+/// A matrix whose rows are padded with zeros to whole vectors of 16.
+final class PaddedMatrix: @unchecked Sendable {
+  let rows, columns, stride: Int
+  let storage: FloatBuffer
+
+  init(rows: Int, columns: Int) throws(USAEError) {
+    self.rows = rows
+    self.columns = columns
+    stride = paddedWidth(columns)
+    let (count, overflow) = rows.multipliedReportingOverflow(by: stride)
+    guard !overflow else { throw .outOfMemory(bytes: Int.max) }
+    storage = try FloatBuffer(count)
+  }
+
+  var base: UnsafeMutablePointer<Float> { storage.base }
+
+  func row(_ index: Int) -> UnsafeMutablePointer<Float> { storage.base + index &* stride }
+}
+
+/// The smallest multiple of 16 that holds `columns`.
+func paddedWidth(_ columns: Int) -> Int { (columns &+ 15) & ~15 }

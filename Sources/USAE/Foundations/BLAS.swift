@@ -1,0 +1,55 @@
+import COpenBLAS
+import Synchronization
+
+/// The only caller of OpenBLAS.
+///
+/// Every product is made by one thread on a fixed grid of tiles, from our own workers: OpenBLAS's results depend on how it
+/// splits a product, and its spinning threads would fight ours for the cores. Its thread count is global to the process and
+/// may be shared with the user's numpy, so it is 1 inside `exclusively` and what it was after it.
+enum BLAS {
+  private static let state = Mutex(State())
+
+  private struct State {
+    var users = 0
+    var threadsBefore: Int32 = 0
+  }
+
+  static func exclusively<Result>(_ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
+    state.withLock { state in
+      if state.users == 0 {
+        state.threadsBefore = openblas_get_num_threads()
+        if state.threadsBefore != 1 { openblas_set_num_threads(1) }
+      }
+      state.users += 1
+    }
+    defer {
+      state.withLock { state in
+        state.users -= 1
+        if state.users == 0, state.threadsBefore != 1 { openblas_set_num_threads(state.threadsBefore) }
+      }
+    }
+    return try body()
+  }
+
+  /// One operand: its first element, the stride of its rows as stored, and whether it is used transposed.
+  struct Operand {
+    let base: UnsafePointer<Float>
+    let stride: Int
+    var transposed = false
+  }
+
+  /// c [rows, columns] = a [rows, depth] b [depth, columns], or c += with `accumulate`.
+  static func multiply(
+    _ a: Operand, _ b: Operand, into c: UnsafeMutablePointer<Float>, stride: Int, rows: Int, columns: Int,
+    depth: Int, accumulate: Bool
+  ) {
+    let rowMajor: Int32 = 101
+    let plain: Int32 = 111
+    let transposed: Int32 = 112
+    cblas_sgemm(
+      rowMajor, a.transposed ? transposed : plain, b.transposed ? transposed : plain, Int32(rows), Int32(columns),
+      Int32(depth), 1, a.base, Int32(a.stride), b.base, Int32(b.stride), accumulate ? 1 : 0, c, Int32(stride))
+  }
+
+  static var description: String { String(cString: openblas_get_config()) }
+}

@@ -1,0 +1,33 @@
+import CPlatform
+import USAEKernelTypes
+import USAEKernelsPortable
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+#if arch(x86_64)
+  import USAEKernelsV3
+  import USAEKernelsV4
+#endif
+
+/// The kernels of the best instruction set of this processor, chosen once.
+///
+/// `USAE_KERNELS=portable|avx2|avx512` chooses a lower one; what the processor lacks, or an unknown word, is ignored.
+let kernels: KernelTable = {
+  let available = availableKernels()
+  let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
+  return available.first { "\($0.name)" == wanted } ?? available[0]
+}()
+
+/// All kernel tables that this processor can run, best first. Tests walk them.
+func availableKernels() -> [KernelTable] {
+  var tables = [USAEKernelsPortable.kernelTable()]
+  #if arch(x86_64)
+    let level = usae_cpu_level()
+    if level >= Int32(USAE_CPU_AVX2) { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
+    if level >= Int32(USAE_CPU_AVX512) { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
+  #endif
+  return tables
+}

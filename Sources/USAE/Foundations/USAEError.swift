@@ -1,0 +1,37 @@
+/// What a caller can get wrong. Broken promises of our own trap instead.
+///
+/// Each case becomes a status of `usae.h`; `description` is the text that a Python user reads.
+public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
+  case invalidArgument(name: String, expected: String, got: String, remedy: String = "")
+  case shapeMismatch(name: String, expected: String, got: String, remedy: String = "")
+  case unknownModel(name: String, known: [String])
+  case notFinite(model: String, row: Int, column: Int)
+  case lossNotFinite(step: Int)
+  case notInitialized(operation: String)
+  case interrupted
+  case outOfMemory(bytes: Int)
+
+  public var description: String {
+    switch self {
+    case .invalidArgument(let name, let expected, let got, let remedy),
+      .shapeMismatch(let name, let expected, let got, let remedy):
+      return "\(name): expected \(expected), got \(got)" + (remedy.isEmpty ? "" : "; \(remedy)")
+    case .unknownModel(let name, let known):
+      return "model: expected one of \(known), got \(name)"
+    case .notFinite(let model, let row, let column):
+      return "activations of '\(model)': expected finite numbers, got NaN or infinity (as float32) in row \(row), column "
+        + "\(column); remove or repair that row in every model"
+    case .lossNotFinite(let step):
+      return "loss: expected a finite number, got NaN or infinity in step \(step); nothing was changed: lower the learning "
+        + "rate, or look for outliers in the activations"
+    case .notInitialized(let operation):
+      return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
+        + "load first"
+    case .interrupted:
+      return "interrupted"
+    case .outOfMemory(let bytes):
+      return "memory: expected room for \(bytes) more bytes, got none; lower n_concepts, the batch size or the number of "
+        + "models"
+    }
+  }
+}

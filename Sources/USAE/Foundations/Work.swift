@@ -1,0 +1,43 @@
+import Synchronization
+
+/// How one call is carried out: by how many threads, and who may stop it.
+package final class Work: Sendable {
+  let threads: Int
+  private let poll: (@Sendable () -> Bool)?
+  private let stopped = Atomic<Bool>(false)
+
+  /// - Parameter poll: asked on the calling thread between pieces; true stops the call with `interrupted`.
+  init(threads: Int, poll: (@Sendable () -> Bool)? = nil) {
+    self.threads = threads
+    self.poll = poll
+  }
+
+  /// Runs `body(piece, worker)` for all pieces on the pool. After an interrupt the rest is skipped and the call throws.
+  func run(_ pieces: Int, _ body: (Int, Int) -> Void) throws(USAEError) {
+    if let poll, poll() { throw .interrupted }
+    ThreadPool.shared.run(pieces, threads: threads) { piece, worker in
+      if self.stopped.load(ordering: .relaxed) { return }
+      if worker == 0, let poll = self.poll, poll() {
+        self.stopped.store(true, ordering: .relaxed)
+        return
+      }
+      body(piece, worker)
+    }
+    if stopped.load(ordering: .relaxed) { throw .interrupted }
+  }
+
+  /// The same without asking: for the part of a step that must not be left half done.
+  func runToEnd(_ pieces: Int, _ body: (Int, Int) -> Void) {
+    ThreadPool.shared.run(pieces, threads: threads, body)
+  }
+
+  /// Splits 0..<count into blocks of `size` and runs them. Block limits depend on `count` alone, so sums over a block do not
+  /// depend on the number of threads.
+  func runBlocks(_ count: Int, of size: Int, _ body: (_ block: Int, Range<Int>, _ worker: Int) -> Void)
+    throws(USAEError)
+  {
+    try run((count + size - 1) / size) { block, worker in
+      body(block, block * size..<min(count, (block + 1) * size), worker)
+    }
+  }
+}

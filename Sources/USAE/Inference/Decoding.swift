@@ -1,0 +1,92 @@
+import Synchronization
+
+extension UniversalSAE {
+  /// Decodes codes [rows, slots] to model `index`, in its own units: `out` [rows, width]. Slots with index -1 are skipped.
+  package func decode(
+    model index: Int, rows: Int, slots: Int, values: UnsafePointer<Float>, indices: UnsafePointer<Int32>,
+    out: UnsafeMutablePointer<Float>, work: Work
+  ) throws(USAEError) {
+    try lock.reading { () throws(USAEError) in
+      let model = try model(index, for: "decode")
+      try Self.require("slots", slots, in: 0...concepts)
+      try checkCodes(rows: rows, slots: slots, values, indices, work: work)
+      let spares = try makeSpares(work.threads, slots + paddedWidth(model.width))
+      let compact = try CompactSpares(threads: work.threads, slots: slots)
+      nonisolated(unsafe) let (values, indices, out) = (values, indices, out)
+      try work.runBlocks(rows, of: 64) { _, range, worker in
+        for t in range {
+          let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
+          let row = spares[worker].base
+          kernels.weightedRows(
+            model.dictionary.value.base, model.dictionary.value.stride, compact.indices[worker].base,
+            compact.coefficients[worker].base, used, model.dictionary.value.stride, row)
+          for c in 0..<model.width { out[t * model.width + c] = row[c] * model.scale.base[c] + model.mean.base[c] }
+        }
+      }
+    }
+  }
+
+  /// Callers may have made these codes themselves.
+  private func checkCodes(
+    rows: Int, slots: Int, _ values: UnsafePointer<Float>, _ indices: UnsafePointer<Int32>, work: Work
+  ) throws(USAEError) {
+    let concepts = Int32(self.concepts)
+    let bad = Atomic<Int>(-1)
+    nonisolated(unsafe) let (values, indices) = (values, indices)
+    try work.runBlocks(rows, of: 1024) { _, range, _ in
+      for entry in range.lowerBound * slots..<range.upperBound * slots {
+        let valid = indices[entry] >= -1 && indices[entry] < concepts && values[entry].isFinite
+        if !valid { bad.store(entry, ordering: .relaxed) }
+      }
+    }
+    let entry = bad.load(ordering: .relaxed)
+    guard entry >= 0 else { return }
+    throw .invalidArgument(
+      name: "codes", expected: "indices from -1 to \(concepts - 1) and finite values",
+      got: "index \(indices[entry]), value \(values[entry]) in row \(entry / slots)")
+  }
+
+  /// Activations of `model` that the codes stand for, in the model's own units.
+  public func decode(_ codes: Codes, model name: String) throws(USAEError) -> Matrix {
+    let index = try index(of: name)
+    guard codes.concepts == concepts else {
+      throw .shapeMismatch(name: "codes", expected: "\(concepts) concepts", got: "\(codes.concepts)")
+    }
+    var out = Matrix(rows: codes.rows, columns: widths[index])
+    let work = makeWork()
+    try out.withMutableValues { base throws(USAEError) in
+      try decode(
+        model: index, rows: codes.rows, slots: codes.k, values: codes.values, indices: codes.indices, out: base, work: work)
+    }
+    return out
+  }
+
+  /// Activations of `source`, encoded by its encoder and decoded by the dictionary of `target`.
+  public func reconstruct(_ x: Matrix, source: String, target: String) throws(USAEError) -> Matrix {
+    try decode(encode(x, model: source), model: target)
+  }
+}
+
+/// Used slots of a token, packed: coefficients on unit rows, and their concepts.
+private struct CompactSpares {
+  let coefficients: [FloatBuffer]
+  private(set) var indices: [AlignedBuffer<Int32>] = []
+
+  init(threads: Int, slots: Int) throws(USAEError) {
+    coefficients = try makeSpares(threads, slots)
+    for _ in 0..<threads { indices.append(try AlignedBuffer<Int32>(slots)) }
+  }
+
+  func gather(
+    _ values: UnsafePointer<Float>, _ concepts: UnsafePointer<Int32>, _ slots: Int, _ norms: UnsafePointer<Float>,
+    worker: Int
+  ) -> Int {
+    var used = 0
+    for q in 0..<slots where concepts[q] >= 0 {
+      coefficients[worker].base[used] = values[q] * norms[Int(concepts[q])]
+      indices[worker].base[used] = concepts[q]
+      used += 1
+    }
+    return used
+  }
+}

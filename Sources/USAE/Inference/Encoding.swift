@@ -1,0 +1,111 @@
+/// Sparse codes of a number of tokens, [rows, k]: values, largest first, and their concepts; unused slots hold 0 and -1.
+public struct Codes: Sendable, Equatable {
+  public let rows, k, concepts: Int
+  public internal(set) var values: [Float]
+  public internal(set) var indices: [Int32]
+
+  init(rows: Int, k: Int, concepts: Int) {
+    self.rows = rows
+    self.k = k
+    self.concepts = concepts
+    values = [Float](repeating: 0, count: rows * k)
+    indices = [Int32](repeating: -1, count: rows * k)
+  }
+
+  /// Active concepts of one token and their values.
+  public func active(_ row: Int) -> [(concept: Int, value: Float)] {
+    (row * k..<(row + 1) * k).filter { indices[$0] >= 0 }.map { (Int(indices[$0]), values[$0]) }
+  }
+}
+
+/// Encodes rows of one model in chunks: memory does not grow with their number.
+struct Encoding {
+  let model: ModelParameters
+  let activations: Activations
+  let encoder: PackedEncoder
+  let work: Work
+
+  static let chunkRows = 4096
+
+  /// Calls `consume(row, tile, token in tile)` for every row, from any thread.
+  func forEachRow(_ consume: (Int, EncoderTile, Int) -> Void) throws(USAEError) {
+    let rows = activations.rows
+    let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
+    let spares = try makeSpares(work.threads, model.width)
+    var tiles: [EncoderTile] = []
+    for _ in 0..<work.threads { tiles.append(try EncoderTile(encoder)) }
+    for first in stride(from: 0, to: rows, by: Self.chunkRows) {
+      let count = min(rows - first, Self.chunkRows)
+      try Ingestion(model: model, activations: activations).copy(
+        first..<first + count, of: .all, to: chunk, spares: spares, work: work)
+      try work.runBlocks(count, of: tiles[0].capacity) { _, range, worker in
+        let tile = tiles[worker]
+        tile.compute(chunk.row(range.lowerBound), stride: chunk.stride, count: range.count)
+        for t in range { consume(first + t, tile, t - range.lowerBound) }
+      }
+    }
+  }
+}
+
+extension UniversalSAE {
+  /// Encodes every row of `x` with model `index` into `values` and `indices`, [x.rows, k].
+  package func encode(
+    _ x: Activations, model index: Int, values: UnsafeMutablePointer<Float>, indices: UnsafeMutablePointer<Int32>,
+    work: Work
+  ) throws(USAEError) {
+    try lock.reading { () throws(USAEError) in
+      let encoding = try encoding(x, index, "encode", work)
+      let k = self.k
+      nonisolated(unsafe) let (values, indices) = (values, indices)
+      try encoding.forEachRow { row, tile, token in
+        let count = tile.select(token, k: k)
+        for q in 0..<k {
+          let used = q < count
+          values[row * k + q] = used ? value(ofKey: tile.keys.base[q]) : 0
+          indices[row * k + q] = used ? column(ofKey: tile.keys.base[q]) : -1
+        }
+      }
+    }
+  }
+
+  /// What ReLU and TopK would be given, `out` [x.rows, concepts].
+  package func preactivations(_ x: Activations, model index: Int, out: UnsafeMutablePointer<Float>, work: Work)
+    throws(USAEError)
+  {
+    try lock.reading { () throws(USAEError) in
+      let encoding = try encoding(x, index, "preactivations", work)
+      let concepts = self.concepts
+      nonisolated(unsafe) let out = out
+      try encoding.forEachRow { row, tile, token in
+        (out + row * concepts).update(from: tile.row(token), count: concepts)
+      }
+    }
+  }
+
+  private func encoding(_ x: Activations, _ index: Int, _ operation: String, _ work: Work) throws(USAEError) -> Encoding {
+    let model = try model(index, for: operation)
+    try Self.checkWidth(x, of: model)
+    return Encoding(model: model, activations: x, encoder: try state.inference.encoder(of: model, work: work), work: work)
+  }
+
+  /// Codes of every row of `x`, which are activations of `model`.
+  public func encode(_ x: Matrix, model name: String) throws(USAEError) -> Codes {
+    let index = try index(of: name)
+    let work = makeWork()
+    var codes = Codes(rows: x.rows, k: k, concepts: concepts)
+    try x.withActivations(name: name) { view throws(USAEError) in
+      let outcome: Result<Void, USAEError> = codes.values.withUnsafeMutableBufferPointer { values in
+        codes.indices.withUnsafeMutableBufferPointer { indices in
+          do throws(USAEError) {
+            guard let values = values.baseAddress, let indices = indices.baseAddress else { return .success(()) }
+            return .success(try encode(view, model: index, values: values, indices: indices, work: work))
+          } catch {
+            return .failure(error)
+          }
+        }
+      }
+      try outcome.get()
+    }
+    return codes
+  }
+}

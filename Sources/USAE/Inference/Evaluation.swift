@@ -1,0 +1,48 @@
+/// How well each model's code reconstructs each model, and how often each concept fires. [i][j]: encoded i, decoded j.
+public struct Evaluation: Sendable, Equatable {
+  public let tokens: Int
+  /// In the models' own units, against each dimension's mean over these tokens: "predict the mean" scores 0.
+  public internal(set) var r2: [[Double]]
+  public internal(set) var r2Standardized: [[Double]]
+  /// Against one mean over all elements, as the published code has it.
+  public internal(set) var r2ScalarMean: [[Double]]
+  /// Mean squared error per element, in the models' own units.
+  public internal(set) var meanSquaredError: [[Double]]
+  /// Mean number of active concepts, by model.
+  public internal(set) var l0: [Double]
+  /// Tokens whose code is above the threshold, by model and concept.
+  public internal(set) var firingCounts: [[Int64]]
+  /// Tokens where it is above the threshold in every model, by concept.
+  public internal(set) var cofireCounts: [Int64]
+  /// Over all tokens, by model and concept.
+  public internal(set) var meanActivation: [[Double]]
+  public internal(set) var maxActivation: [[Float]]
+}
+
+extension UniversalSAE {
+  /// Encodes and decodes every row through every pair of models in one pass; memory does not grow with the rows.
+  package func evaluate(_ activations: [Activations], threshold: Double, work: Work) throws(USAEError) -> Evaluation {
+    guard threshold >= 0, threshold.isFinite else {
+      throw .invalidArgument(name: "threshold", expected: "a finite number from 0 up", got: "\(threshold)")
+    }
+    return try lock.reading { () throws(USAEError) in
+      try checkAll(activations, operation: "evaluate")
+      var encoders: [PackedEncoder] = []
+      for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }
+      let pass = try EvaluationPass(models: state.models, encoders: encoders, k: k, threshold: Float(threshold), work: work)
+      for first in stride(from: 0, to: activations[0].rows, by: EvaluationPass.chunkRows) {
+        try pass.add(activations, first..<min(activations[0].rows, first + EvaluationPass.chunkRows))
+      }
+      return pass.result()
+    }
+  }
+
+  /// Evaluates on held-out activations by model name.
+  public func evaluate(_ activations: KeyValuePairs<String, Matrix>, threshold: Double = 0) throws(USAEError) -> Evaluation {
+    let work = makeWork()
+    return try withActivations(activations) { views throws(USAEError) in
+      try evaluate(try ordered(views), threshold: threshold, work: work)
+    }
+  }
+}
+

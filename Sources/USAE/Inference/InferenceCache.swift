@@ -1,0 +1,17 @@
+import Synchronization
+
+/// Encoders packed for use, made when first asked for and dropped when parameters change.
+final class InferenceCache: Sendable {
+  private let encoders = Mutex<[String: PackedEncoder]>([:])
+
+  func encoder(of model: ModelParameters, work: Work) throws(USAEError) -> PackedEncoder {
+    if let found = encoders.withLock({ $0[model.name] }) { return found }
+    // Outside the lock: two threads may both pack, and either result will do.
+    let made = try PackedEncoder(concepts: model.concepts, depth: model.width)
+    made.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
+    encoders.withLock { $0[model.name] = made }
+    return made
+  }
+
+  func clear() { encoders.withLock { $0.removeAll() } }
+}

@@ -1,0 +1,193 @@
+/// Access to every tensor by its number in `usae.h`, for saving, loading and inspection.
+package struct TensorID: Equatable {
+  package enum Kind: Int32 {
+    case mean = 0
+    case scale = 1
+    case encoderWeight = 2
+    case encoderBias = 3
+    case batchNormWeight = 4
+    case batchNormBias = 5
+    case runningMean = 6
+    case runningVariance = 7
+    case dictionary = 8
+    case silentTokens = 400
+    case counters = 401
+  }
+
+  package enum Part: Int32 {
+    case value = 0
+    case firstMoment = 100
+    case secondMoment = 200
+    case gradient = 300
+  }
+
+  package let kind: Kind
+  package let part: Part
+
+  package init?(_ number: Int32) {
+    if number >= 400 {
+      guard let kind = Kind(rawValue: number) else { return nil }
+      (self.kind, part) = (kind, .value)
+      return
+    }
+    guard number >= 0, let kind = Kind(rawValue: number % 100), let part = Part(rawValue: number / 100 * 100) else { return nil }
+    (self.kind, self.part) = (kind, part)
+  }
+
+  package var isInteger: Bool { kind == .silentTokens || kind == .counters }
+}
+
+extension ModelParameters {
+  fileprivate func trainable(_ kind: TensorID.Kind) -> Trainable? {
+    switch kind {
+    case .encoderWeight: return encoderWeight
+    case .encoderBias: return encoderBias
+    case .batchNormWeight: return batchNorm?.weight
+    case .batchNormBias: return batchNorm?.bias
+    case .dictionary: return dictionary
+    case .mean, .scale, .runningMean, .runningVariance, .silentTokens, .counters: return nil
+    }
+  }
+
+  /// The float tensor with this number, or nil where the model has none.
+  fileprivate func matrix(_ id: TensorID) -> PaddedMatrix? {
+    if let tensor = trainable(id.kind) {
+      switch id.part {
+      case .value: return tensor.value
+      case .firstMoment: return tensor.firstMoment
+      case .secondMoment: return tensor.secondMoment
+      case .gradient: return tensor.gradient
+      }
+    }
+    guard id.part == .value else { return nil }
+    switch id.kind {
+    case .mean: return mean
+    case .scale: return scale
+    case .runningMean: return batchNorm?.runningMean
+    case .runningVariance: return batchNorm?.runningVariance
+    default: return nil
+    }
+  }
+}
+
+extension UniversalSAE {
+  /// Rows and columns; a vector has no columns.
+  package func tensorShape(model index: Int, _ id: TensorID) throws(USAEError) -> (rows: Int, columns: Int) {
+    try lock.reading { () throws(USAEError) in try shape(index, id) }
+  }
+
+  private func shape(_ index: Int, _ id: TensorID) throws(USAEError) -> (rows: Int, columns: Int) {
+    let model = try model(index, for: "a tensor")
+    switch id.kind {
+    case .silentTokens: return (concepts, 0)
+    case .counters: return (3, 0)
+    default: break
+    }
+    guard let matrix = model.matrix(id), try isVisible(index, id) else {
+      throw .invalidArgument(
+        name: "tensor", expected: "one that model '\(model.name)' has with this recipe", got: "\(id.kind) (\(id.part))",
+        remedy: id.part == .gradient ? "gradients exist after a step that keeps them, for the tensors it trains" : "")
+    }
+    // With one concept a weight has one row, but is a matrix all the same.
+    let isMatrix = id.kind == .encoderWeight || id.kind == .dictionary
+    return isMatrix ? (matrix.rows, matrix.columns) : (matrix.columns, 0)
+  }
+
+  private func isVisible(_ index: Int, _ id: TensorID) throws(USAEError) -> Bool {
+    guard id.part == .gradient else { return true }
+    guard let visible = state.visibleGradients else { return false }
+    return id.kind == .dictionary ? visible.dictionaries.contains(index) : visible.encoder == index
+  }
+
+  private func checkCount(_ index: Int, _ id: TensorID, _ count: Int) throws(USAEError) -> (rows: Int, columns: Int) {
+    let shape = try shape(index, id)
+    let expected = shape.rows * max(shape.columns, 1)
+    guard count == expected else {
+      throw .shapeMismatch(
+        name: "\(id.kind) of '\(state.models[index].name)'", expected: "\(expected) elements", got: "\(count)")
+    }
+    return shape
+  }
+
+  package func readTensor(model index: Int, _ id: TensorID, to data: UnsafeMutableRawPointer, count: Int) throws(USAEError) {
+    try lock.reading { () throws(USAEError) in
+      let shape = try checkCount(index, id, count)
+      let model = state.models[index]
+      if id.isInteger {
+        let out = data.assumingMemoryBound(to: Int64.self)
+        if id.kind == .silentTokens {
+          out.update(from: model.silentTokens.base, count: count)
+        } else {
+          (out[0], out[1], out[2]) = (Int64(model.encoderSteps), Int64(model.dictionarySteps), Int64(model.tokens))
+        }
+        return
+      }
+      guard let matrix = model.matrix(id) else { preconditionFailure("its shape was found") }
+      let out = data.assumingMemoryBound(to: Float.self)
+      let columns = shape.columns == 0 ? shape.rows : shape.columns
+      for r in 0..<matrix.rows { (out + r * columns).update(from: matrix.row(r), count: columns) }
+    }
+  }
+
+  /// Copies a tensor in, after checking all of it.
+  package func writeTensor(model index: Int, _ id: TensorID, from data: UnsafeRawPointer, count: Int) throws(USAEError) {
+    let work = makeWork()
+    try lock.writing { () throws(USAEError) in
+      let shape = try checkCount(index, id, count)
+      let model = state.models[index]
+      if id.isInteger {
+        try writeIntegers(model, id, data.assumingMemoryBound(to: Int64.self), count)
+        return
+      }
+      guard let matrix = model.matrix(id) else { preconditionFailure("its shape was found") }
+      let values = data.assumingMemoryBound(to: Float.self)
+      try checkValues(model, id, values, count)
+      let columns = shape.columns == 0 ? shape.rows : shape.columns
+      for r in 0..<matrix.rows { matrix.row(r).update(from: values + r * columns, count: columns) }
+      if id.kind == .scale { model.setScale { values[$0] } }
+      if id.kind == .dictionary && id.part == .value {
+        model.updateInverseNorms(epsilon: state.recipe.dictionaryEpsilon, work: work)
+      }
+      changed(gradients: nil)
+    }
+  }
+
+  private func checkValues(_ model: ModelParameters, _ id: TensorID, _ values: UnsafePointer<Float>, _ count: Int)
+    throws(USAEError)
+  {
+    for i in 0..<count {
+      let value = values[i]
+      let valid: Bool
+      switch id.kind {
+      case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
+      case .runningVariance: valid = value >= 0 && value.isFinite
+      default: valid = value.isFinite && (id.part != .secondMoment || value >= 0)
+      }
+      guard valid else {
+        let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances"
+        throw .invalidArgument(
+          name: "\(id.kind) of '\(model.name)'", expected: expected, got: "\(value) at position \(i)")
+      }
+    }
+  }
+
+  private func writeIntegers(_ model: ModelParameters, _ id: TensorID, _ values: UnsafePointer<Int64>, _ count: Int)
+    throws(USAEError)
+  {
+    for i in 0..<count where values[i] < 0 || values[i] > 1 << 53 {
+      throw .invalidArgument(
+        name: "\(id.kind) of '\(model.name)'", expected: "whole numbers from 0 to 2^53", got: "\(values[i])")
+    }
+    if id.kind == .silentTokens {
+      model.silentTokens.base.update(from: values, count: count)
+    } else {
+      (model.encoderSteps, model.dictionarySteps, model.tokens) = (Int(values[0]), Int(values[1]), Int(values[2]))
+    }
+  }
+
+  /// Random draws depend on the seed and this number alone.
+  package func setStepCount(_ step: Int) throws(USAEError) {
+    try Self.require("step", step, in: 0...1 << 53)
+    try lock.writing { () throws(USAEError) in state.step = step }
+  }
+}

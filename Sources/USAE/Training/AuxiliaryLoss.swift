@@ -1,0 +1,74 @@
+/// What both auxiliary losses share: how well the auxiliary code q reconstructs the residual r of the main one.
+///
+/// Model j's part is mean L(r_j - q D_j), over the same mean for r_j minus its batch mean where the recipe says so.
+struct AuxiliaryLoss {
+  let reconstruction: Reconstruction
+  /// Divisors by target model; 0 drops the model's part.
+  let scales: [Double]
+
+  private var workspace: StepWorkspace { reconstruction.workspace }
+  private var models: [ModelParameters] { reconstruction.models }
+
+  init(_ reconstruction: Reconstruction, work: Work) throws(USAEError) {
+    self.reconstruction = reconstruction
+    guard reconstruction.recipe.auxiliaryScale == .residual else {
+      scales = reconstruction.models.map { _ in 1 }
+      return
+    }
+    var scales: [Double] = []
+    for j in reconstruction.models.indices {
+      scales.append(try Self.spread(of: reconstruction.workspace.residuals[j], reconstruction, target: j, work))
+    }
+    self.scales = scales
+  }
+
+  /// Factor of the slope of model j's part in the whole loss.
+  func slopeFactor(_ target: Int) -> Float {
+    guard scales[target] > 0 else { return 0 }
+    return reconstruction.slopeFactor(target)
+      * Float(reconstruction.recipe.auxiliaryCoefficient / scales[target])
+  }
+
+  /// From sums over blocks and models to the loss before its coefficient.
+  func total(_ sums: AlignedBuffer<Double>, blocks: Int) -> Double {
+    var total = 0.0
+    for j in models.indices where scales[j] > 0 {
+      var sum = 0.0
+      for block in 0..<blocks { sum += sums.base[block * models.count + j] }
+      total += sum / (Double(workspace.rows) * Double(models[j].width) * scales[j])
+    }
+    return total
+  }
+
+  /// mean L(r - batch mean of r).
+  private static func spread(
+    of residuals: PaddedMatrix, _ reconstruction: Reconstruction, target: Int, _ work: Work
+  ) throws(USAEError) -> Double {
+    let rows = reconstruction.workspace.rows
+    let stride = residuals.stride
+    let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
+    let partial = try FloatBuffer(blocks * stride)
+    try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, _ in
+      for t in range { kernels.addScaled(1, residuals.row(t), stride, partial.base + block * stride) }
+    }
+    let mean = try FloatBuffer(stride)
+    for c in 0..<stride {
+      var sum = 0.0
+      for block in 0..<blocks { sum += Double(partial.base[block * stride + c]) }
+      mean.base[c] = Float(sum / Double(rows))
+    }
+    let sums = try AlignedBuffer<Double>(blocks)
+    let spares = try makeSpares(work.threads, stride)
+    try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, worker in
+      let centred = spares[worker].base
+      for t in range {
+        centred.update(from: residuals.row(t), count: stride)
+        kernels.addScaled(-1, mean.base, stride, centred)
+        sums.base[block] += Double(kernels.loss(reconstruction.which, centred, stride))
+      }
+    }
+    var sum = 0.0
+    for block in 0..<blocks { sum += sums.base[block] }
+    return sum / (Double(rows) * Double(reconstruction.models[target].width))
+  }
+}

@@ -1,0 +1,100 @@
+/// Mean and variance of the encoder's outputs over a batch, without the outputs.
+///
+/// For W x + b over a batch with mean mu and covariance C (biased), the mean is W mu + b and the variance diag(W C W^T).
+/// The backward pass of BatchNorm needs W C once more, so it is kept. docs/method.md derives both.
+final class BatchStatistics: @unchecked Sendable {
+  let mean: PaddedMatrix  // [1, width], of the standardised tokens
+  let weightCovariance: PaddedMatrix  // W C, [n_concepts, width]
+  let outputMean: FloatBuffer  // [n_concepts]
+  let outputVariance: FloatBuffer  // [n_concepts], biased
+  private let covariance: PaddedMatrix
+  private let centred: PaddedMatrix
+
+  init(rows: Int, width: Int, concepts: Int) throws(USAEError) {
+    mean = try PaddedMatrix(rows: 1, columns: width)
+    weightCovariance = try PaddedMatrix(rows: concepts, columns: width)
+    outputMean = try FloatBuffer(concepts)
+    outputVariance = try FloatBuffer(concepts)
+    covariance = try PaddedMatrix(rows: width, columns: width)
+    centred = try PaddedMatrix(rows: rows, columns: width)
+  }
+
+  func inverseDeviation(_ concept: Int) -> Float {
+    1 / (outputVariance.base[concept] + BatchNormParameters.epsilon).squareRoot()
+  }
+
+  func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: Work) throws(USAEError) {
+    try computeMean(tokens, count: count, work: work)
+    try work.runBlocks(count, of: 64) { _, range, _ in
+      for t in range {
+        let row = self.centred.row(t)
+        row.update(from: tokens.row(t), count: tokens.stride)
+        kernels.addScaled(-1, self.mean.base, tokens.stride, row)
+      }
+    }
+    try BLAS.exclusively { () throws(USAEError) in
+      try computeCovariance(count: count, work: work)
+      try computeOutputs(model, work: work)
+    }
+  }
+
+  /// Sums of 256 tokens in float32, sums of those in double.
+  private func computeMean(_ tokens: PaddedMatrix, count: Int, work: Work) throws(USAEError) {
+    let stride = tokens.stride
+    let partial = try FloatBuffer((count + 255) / 256 * stride)
+    try work.runBlocks(count, of: 256) { block, range, _ in
+      for t in range { kernels.addScaled(1, tokens.row(t), stride, partial.base + block * stride) }
+    }
+    for c in 0..<stride {
+      var sum = 0.0
+      for block in 0..<(count + 255) / 256 { sum += Double(partial.base[block * stride + c]) }
+      mean.base[c] = Float(sum / Double(count))
+    }
+  }
+
+  /// C, in slices of 128 rows that one thread computes over all tokens.
+  private func computeCovariance(count: Int, work: Work) throws(USAEError) {
+    let stride = centred.stride
+    try work.runBlocks(covariance.rows, of: 128) { _, range, _ in
+      let out = self.covariance.row(range.lowerBound)
+      BLAS.multiply(
+        .init(base: self.centred.base + range.lowerBound, stride: stride, transposed: true),
+        .init(base: self.centred.base, stride: stride), into: out, stride: stride, rows: range.count, columns: stride,
+        depth: count, accumulate: false)
+      let factor = 1 / Float(count)
+      for i in 0..<range.count * stride { out[i] *= factor }
+    }
+  }
+
+  private func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
+    let weight = model.encoderWeight.value
+    let stride = weight.stride
+    try work.runBlocks(weight.rows, of: 256) { _, range, _ in
+      BLAS.multiply(
+        .init(base: weight.row(range.lowerBound), stride: stride), .init(base: self.covariance.base, stride: stride),
+        into: self.weightCovariance.row(range.lowerBound), stride: stride, rows: range.count, columns: stride,
+        depth: weight.columns, accumulate: false)
+      for c in range {
+        let row = weight.row(c)
+        self.outputMean.base[c] = kernels.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]
+        // Rounding may leave a tiny negative number where the true variance is 0.
+        self.outputVariance.base[c] = max(0, kernels.dot(row, self.weightCovariance.row(c), stride))
+      }
+    }
+  }
+}
+
+extension ModelParameters {
+  /// What stands between W x and ReLU, as a factor and a constant: BatchNorm by batch statistics if there are some, else by
+  /// the running ones.
+  func affine(_ concept: Int, batch: BatchStatistics? = nil) -> (scale: Float, bias: Float) {
+    let bias = encoderBias.value.base[concept]
+    guard let batchNorm else { return (1, bias) }
+    let inverse =
+      batch?.inverseDeviation(concept)
+      ?? 1 / (batchNorm.runningVariance.base[concept] + BatchNormParameters.epsilon).squareRoot()
+    let mean = batch?.outputMean.base[concept] ?? batchNorm.runningMean.base[concept]
+    let scale = batchNorm.weight.value.base[concept] * inverse
+    return (scale, batchNorm.bias.value.base[concept] + scale * (bias - mean))
+  }
+}

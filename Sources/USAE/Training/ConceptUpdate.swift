@@ -1,0 +1,253 @@
+import USAEKernelTypes
+
+/// Gradients and updates, concept by concept: the rows of the dictionaries and of the encoder that belong to a concept are
+/// gathered over the tokens that used it and, where nothing else has to be known first, updated while they are in cache.
+struct ConceptUpdate {
+  let models: [ModelParameters]
+  let recipe: Recipe
+  let workspace: StepWorkspace
+  let encoder: Int
+  let steppedDictionaries: [Int]
+  let statistics: BatchStatistics?
+  let dead: DeadAuxiliary.Buffers?
+  let unchosen: UnchosenAuxiliary.Buffers?
+
+  static let blockConcepts = 32
+
+  private var model: ModelParameters { models[encoder] }
+
+  /// Computes every gradient into its buffer. Returns the squared norm by model.
+  func computeGradients(work: Work) -> [Double] {
+    let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
+    var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
+    squares.withUnsafeMutableBufferPointer { squares in
+      nonisolated(unsafe) let squares = squares
+      forEachConcept(work) { concept, worker in
+        let sums = workspace.updateScratch[worker]
+        for j in self.steppedDictionaries {
+          let row = self.buffer(self.models[j].dictionary).row(concept)
+          self.dictionaryGradient(concept, target: j, out: row, spare: sums.base)
+          squares[concept / Self.blockConcepts][j] += self.square(row, self.models[j].width)
+        }
+        let row = self.buffer(self.model.encoderWeight).row(concept)
+        self.encoderGradient(concept, out: row, spare: sums.base)
+        var square = self.square(row, self.model.width)
+        for tensor in self.model.encoderTrainables.dropFirst() {
+          let g = Double(self.buffer(tensor).base[concept])
+          square += g * g
+        }
+        squares[concept / Self.blockConcepts][self.encoder] += square
+      }
+    }
+    return models.indices.map { j in squares.reduce(0) { $0 + $1[j] } }
+  }
+
+  /// Updates every stepped tensor from the gradient buffers, each model's gradients times its factor.
+  func apply(rate: Double, factors: [Float], work: Work) {
+    let constants = makeConstants(rate: rate, factors: factors)
+    forEachConcept(work) { concept, _ in
+      for j in self.steppedDictionaries {
+        let tensor = self.models[j].dictionary
+        self.updateDictionary(concept, j, self.buffer(tensor).row(concept), constants.dictionaries[j])
+      }
+      self.update(self.model.encoderWeight, concept, self.buffer(self.model.encoderWeight).row(concept), constants.encoder)
+    }
+    finish(constants)
+  }
+
+  /// Gradient and update in one pass over the concepts: nothing but the row at hand is needed.
+  func computeAndApply(rate: Double, work: Work) {
+    let constants = makeConstants(rate: rate, factors: models.map { _ in 1 })
+    forEachConcept(work) { concept, worker in
+      let row = workspace.updateScratch[worker].base
+      let spare = row + paddedWidth(models.map(\.width).max() ?? 1)
+      // The encoder first: its gradient reads its own row, which must still be the old one; the dictionaries do not matter.
+      self.encoderGradient(concept, out: row, spare: spare)
+      self.update(self.model.encoderWeight, concept, row, constants.encoder)
+      for j in self.steppedDictionaries {
+        self.dictionaryGradient(concept, target: j, out: row, spare: spare)
+        self.updateDictionary(concept, j, row, constants.dictionaries[j])
+      }
+    }
+    finish(constants)
+  }
+
+  private func forEachConcept(_ work: Work, _ body: (_ concept: Int, _ worker: Int) -> Void) {
+    let concepts = model.concepts
+    work.runToEnd((concepts + Self.blockConcepts - 1) / Self.blockConcepts) { block, worker in
+      for concept in block * Self.blockConcepts..<min(concepts, (block + 1) * Self.blockConcepts) { body(concept, worker) }
+    }
+  }
+
+  private func buffer(_ tensor: Trainable) -> PaddedMatrix {
+    guard let gradient = tensor.gradient else { preconditionFailure("gradients are complete: each has a buffer") }
+    return gradient
+  }
+
+  private func square(_ row: UnsafePointer<Float>, _ width: Int) -> Double {
+    Double(kernels.dot(row, row, paddedWidth(width)))
+  }
+
+  // MARK: Gradients
+
+  /// dLoss/dD for one row. `out` may be the row of the dense part.
+  private func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+    let rows = models[target].dictionary.value
+    let entries = workspace.groups.range(concept)
+    let groups = workspace.groups
+    gather(
+      workspace.residuals[target], groups, entries, groups.values.base, dense: unchosen == nil ? nil : UnsafePointer(out),
+      out: out, spare: spare)
+    if let dead {
+      addGathered(dead.slopes[target], dead.groups, dead.groups.range(concept), dead.groups.values.base, to: out, spare: spare)
+    }
+    // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
+    let row = rows.row(concept)
+    let s = models[target].inverseNorms.base[concept]
+    let norm = kernels.dot(row, row, rows.stride).squareRoot()
+    let along = norm > 0 ? kernels.dot(out, row, rows.stride) * s * s / norm : 0
+    for c in 0..<rows.stride { out[c] = s * out[c] - along * row[c] }
+  }
+
+  /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
+  private func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+    let tokens = workspace.inputs[encoder]
+    let groups = workspace.groups
+    let entries = groups.range(concept)
+    gather(
+      tokens, groups, entries, groups.gradients.base, dense: unchosen == nil ? nil : UnsafePointer(out), out: out,
+      spare: spare)
+    var sum = unchosen?.sums.base[concept] ?? 0
+    for e in entries { sum += Double(groups.gradients.base[e]) }
+    if let dead {
+      let entries = dead.groups.range(concept)
+      addGathered(tokens, dead.groups, entries, dead.groups.gradients.base, to: out, spare: spare)
+      for e in entries { sum += Double(dead.groups.gradients.base[e]) }
+    }
+    guard let batchNorm = model.batchNorm, let statistics else {
+      buffer(model.encoderBias).base[concept] = Float(sum)
+      return
+    }
+    batchNormGradient(concept, sum: Float(sum), batchNorm, statistics, out: out)
+  }
+
+  /// Turns sum dy x into dLoss/dW through BatchNorm, whose only dense pieces are sums and W C (docs/method.md).
+  private func batchNormGradient(
+    _ concept: Int, sum: Float, _ batchNorm: BatchNormParameters, _ statistics: BatchStatistics,
+    out: UnsafeMutablePointer<Float>
+  ) {
+    let weight = model.encoderWeight.value
+    let inverse = statistics.inverseDeviation(concept)
+    kernels.addScaled(-sum, statistics.mean.base, weight.stride, out)  // sum dy (x - mu)
+    let scaleGradient = kernels.dot(weight.row(concept), out, weight.stride) * inverse
+    kernels.addScaled(-scaleGradient * inverse, statistics.weightCovariance.row(concept), weight.stride, out)
+    let factor = batchNorm.weight.value.base[concept] * inverse
+    for c in 0..<weight.stride { out[c] *= factor }
+    buffer(batchNorm.weight).base[concept] = scaleGradient
+    buffer(batchNorm.bias).base[concept] = sum
+    buffer(model.encoderBias).base[concept] = 0  // BatchNorm takes any constant away again
+  }
+
+  /// out = sum of coefficients times rows of the tokens, plus the dense part, which may be `out` itself.
+  private func gather(
+    _ rows: PaddedMatrix, _ groups: ConceptGroups, _ entries: Range<Int>, _ coefficients: UnsafePointer<Float>,
+    dense: UnsafePointer<Float>?, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
+  ) {
+    guard dense == nil else {
+      addGathered(rows, groups, entries, coefficients, to: out, spare: spare)
+      return
+    }
+    kernels.weightedRows(
+      rows.base, rows.stride, groups.tokens.base + entries.lowerBound, coefficients + entries.lowerBound, entries.count,
+      rows.stride, out)
+  }
+
+  private func addGathered(
+    _ rows: PaddedMatrix, _ groups: ConceptGroups, _ entries: Range<Int>, _ coefficients: UnsafePointer<Float>,
+    to out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
+  ) {
+    guard !entries.isEmpty else { return }
+    kernels.weightedRows(
+      rows.base, rows.stride, groups.tokens.base + entries.lowerBound, coefficients + entries.lowerBound, entries.count,
+      rows.stride, spare)
+    kernels.addScaled(1, spare, rows.stride, out)
+  }
+
+  // MARK: Updates
+
+  private struct Constants {
+    let encoder: AdamConstants
+    let dictionaries: [AdamConstants]
+  }
+
+  private func makeConstants(rate: Double, factors: [Float]) -> Constants {
+    Constants(
+      encoder: constants(rate, steps: model.encoderSteps + 1, factors[encoder]),
+      dictionaries: models.indices.map { constants(rate, steps: models[$0].dictionarySteps + 1, factors[$0]) })
+  }
+
+  private func constants(_ rate: Double, steps: Int, _ factor: Float) -> AdamConstants {
+    AdamConstants(
+      beta1: Float(recipe.beta1), beta2: Float(recipe.beta2),
+      stepSize: Float(rate / (1 - recipe.beta1.power(steps))),
+      inverseRootCorrection: Float(1 / (1 - recipe.beta2.power(steps)).squareRoot()), epsilon: Float(recipe.epsilon),
+      keep: Float(1 - rate * recipe.weightDecay), gradientScale: factor)
+  }
+
+  private func update(_ tensor: Trainable, _ row: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
+    withUnsafePointer(to: constants) {
+      kernels.adam(
+        $0, gradient, tensor.firstMoment.row(row), tensor.secondMoment.row(row), tensor.value.row(row),
+        tensor.value.stride)
+    }
+  }
+
+  private func updateDictionary(_ concept: Int, _ target: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
+    let tensor = models[target].dictionary
+    update(tensor, concept, gradient, constants)
+    if recipe.renormalize {
+      let row = tensor.value.row(concept)
+      let norm = kernels.dot(row, row, tensor.value.stride).squareRoot()
+      if norm > 0 { for c in 0..<tensor.value.stride { row[c] /= norm } }
+    }
+    models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)
+  }
+
+  /// The vectors of the encoder, running statistics and step counts.
+  private func finish(_ constants: Constants) {
+    if let batchNorm = model.batchNorm, let statistics {
+      batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.rows)
+    }
+    for tensor in model.encoderTrainables.dropFirst() { update(tensor, 0, buffer(tensor).base, constants.encoder) }
+    model.encoderSteps += 1
+    for j in steppedDictionaries { models[j].dictionarySteps += 1 }
+  }
+}
+
+extension BatchNormParameters {
+  /// As torch.nn.BatchNorm1d: momentum 0.1, unbiased variance.
+  fileprivate func updateRunning(_ statistics: BatchStatistics, concepts: Int, tokens: Int) {
+    let unbiased = Float(Double(tokens) / Double(tokens - 1))
+    let rest = 1 - Self.momentum
+    for c in 0..<concepts {
+      runningMean.base[c] = rest * runningMean.base[c] + Self.momentum * statistics.outputMean.base[c]
+      runningVariance.base[c] =
+        rest * runningVariance.base[c] + Self.momentum * statistics.outputVariance.base[c] * unbiased
+    }
+  }
+}
+
+extension Double {
+  /// x^n by squaring: the same bits everywhere, unlike libm's pow.
+  fileprivate func power(_ exponent: Int) -> Double {
+    var result = 1.0
+    var base = self
+    var rest = exponent
+    while rest > 0 {
+      if rest & 1 == 1 { result *= base }
+      base *= base
+      rest >>= 1
+    }
+    return result
+  }
+}

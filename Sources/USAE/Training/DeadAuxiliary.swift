@@ -1,0 +1,86 @@
+/// AuxK on dead concepts (Gao et al., 2024): concepts that have not fired for a while try to explain what is left over.
+///
+/// A token's auxiliary code is a few entries like its main code, so everything stays sparse.
+struct DeadAuxiliary {
+  let reconstruction: Reconstruction
+  let buffers: Buffers
+
+  /// What a step with dead concepts needs beside the workspace.
+  final class Buffers: @unchecked Sendable {
+    let codes: CodeBuffer
+    let codeGradients: FloatBuffer
+    /// dLoss/d(q D_j), [rows, width] for each model.
+    let slopes: [PaddedMatrix]
+    let groups: ConceptGroups
+
+    init(rows: Int, slots: Int, concepts: Int, widths: [Int]) throws(USAEError) {
+      codes = try CodeBuffer(rows: rows, slots: slots)
+      codeGradients = try FloatBuffer(rows * slots)
+      groups = try ConceptGroups(rows: rows, slots: slots, concepts: concepts)
+      var slopes: [PaddedMatrix] = []
+      for width in widths { slopes.append(try PaddedMatrix(rows: rows, columns: width)) }
+      self.slopes = slopes
+    }
+  }
+
+  /// Selects the auxiliary code of a token whose main code is still in the tile's keys.
+  ///
+  /// A dead concept that fires in this token after all belongs to the main code and is passed over.
+  static func select(_ tile: EncoderTile, token: Int, chosen: Int, k: Int, dead: [Int32], slots: Int, to codes: CodeBuffer, row: Int) {
+    guard chosen == k else {  // every positive concept is in the main code already
+      codes.store(tile.keys.base, count: 0, row: row)
+      return
+    }
+    let smallest = tile.keys.base[k - 1]
+    let preactivations = tile.row(token)
+    let keys = tile.keys.base
+    var count = 0
+    for concept in dead {
+      let value = preactivations[Int(concept)]
+      let key = UInt64(value.bitPattern) << 32 | UInt64(~UInt32(bitPattern: concept))
+      if value > 0 && key < smallest {
+        keys[count] = key
+        count &+= 1
+      }
+    }
+    kernels.partition(keys, count, slots)
+    codes.store(keys, count: min(count, slots), row: row)
+  }
+
+  /// Loss before its coefficient; leaves slopes and code gradients of both codes.
+  func run(work: Work) throws(USAEError) -> Double {
+    let loss = try AuxiliaryLoss(reconstruction, work: work)
+    let workspace = reconstruction.workspace
+    let models = reconstruction.models
+    let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
+    let sums = try AlignedBuffer<Double>(blocks * models.count)
+    try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
+      let spare = workspace.spares[worker].base
+      for t in range {
+        let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
+        for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 }
+        for j in models.indices {
+          sums.base[block * models.count + j] += self.reconstructResidual(token: t, target: j, loss: loss, spare: spare)
+          self.reconstruction.addCodeGradients(
+            token: t, codes: self.buffers.codes, slope: self.buffers.slopes[j].row(t), target: j, spare: spare,
+            to: gradients)
+        }
+        let detached = self.reconstruction.recipe.auxiliaryDetach
+        self.reconstruction.backward(
+          token: t, auxiliarySlope: detached ? nil : { UnsafePointer(self.buffers.slopes[$0].row(t)) }, spare: spare)
+      }
+    }
+    return loss.total(sums, blocks: blocks)
+  }
+
+  /// The token's loss in model j; its slope with respect to q D_j goes to the buffers.
+  private func reconstructResidual(token: Int, target: Int, loss: AuxiliaryLoss, spare: UnsafeMutablePointer<Float>) -> Double {
+    let rest = buffers.slopes[target].row(token)
+    let stride = buffers.slopes[target].stride
+    reconstruction.models[target].decode(buffers.codes, token: token, spare: spare, to: rest)
+    kernels.subtractFrom(reconstruction.workspace.residuals[target].row(token), stride, rest)
+    let value = Double(kernels.loss(reconstruction.which, rest, stride))
+    kernels.slope(reconstruction.which, loss.slopeFactor(target), rest, stride, rest)
+    return value
+  }
+}

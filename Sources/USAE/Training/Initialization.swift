@@ -1,0 +1,146 @@
+/// How parameters start.
+struct Initialization {
+  let recipe: Recipe
+  let seed: UInt64
+  let work: Work
+
+  /// Rows whose reconstruction fixes the encoder's first scale.
+  private static let scaleRows = 2048
+
+  /// Random parameters, without data.
+  func seed(_ models: [ModelParameters]) throws(USAEError) {
+    for (i, model) in models.enumerated() {
+      seedDictionary(model, part: i)
+      if recipe.initialization == .random { seedEncoder(model, part: i) } else { tie(model) }
+      model.updateInverseNorms(epsilon: recipe.dictionaryEpsilon, work: work)
+    }
+  }
+
+  /// Standard normal rows, of norm 1 unless the initialisation is `random`.
+  private func seedDictionary(_ model: ModelParameters, part: Int) {
+    let random = CounterRandom(seed: seed, stream: .dictionary, part: part)
+    let rows = model.dictionary.value
+    forBlocks(model.concepts) { concept in
+      for c in 0..<model.width {
+        rows.row(concept)[c] = random.normal(UInt64(concept) &* UInt64(model.width) &+ UInt64(c))
+      }
+      if recipe.initialization != .random { Self.normalize(rows.row(concept), rows.stride) }
+    }
+  }
+
+  /// As torch.nn.Linear: uniform in +-1/sqrt(width), weights and bias.
+  private func seedEncoder(_ model: ModelParameters, part: Int) {
+    let weight = CounterRandom(seed: seed, stream: .encoderWeight, part: part)
+    let bias = CounterRandom(seed: seed, stream: .encoderBias, part: part)
+    let limit = 1 / Float(model.width).squareRoot()
+    forBlocks(model.concepts) { concept in
+      for c in 0..<model.width {
+        model.encoderWeight.value.row(concept)[c] = weight.uniform(
+          UInt64(concept) &* UInt64(model.width) &+ UInt64(c), limit: limit)
+      }
+      model.encoderBias.value.base[concept] = bias.uniform(UInt64(concept), limit: limit)
+    }
+  }
+
+  private func tie(_ model: ModelParameters) { model.encoderWeight.value.storage.copy(from: model.dictionary.value.storage) }
+
+  /// Puts the same data rows, scaled to norm 1, into every model's dictionary, and scales the encoders so that the first
+  /// reconstruction has the right norm. Concepts past the number of rows keep their random vectors.
+  func copyDictionaries(from activations: [Activations], to models: [ModelParameters], k: Int) throws(USAEError) {
+    let total = activations[0].rows
+    let order = RowOrder(seed: seed, rows: total, stream: .dictionaryRows)
+    let concepts = models[0].concepts
+    let chosen = (0..<min(total, concepts)).map { Int64(order.row(at: $0)) }
+    try chosen.withUnsafeBufferPointerThrowing { rows throws(USAEError) in
+      for (model, values) in zip(models, activations) {
+        try copyRows(.some(rows), rows.count, values, to: model)
+        tie(model)
+        model.updateInverseNorms(epsilon: recipe.dictionaryEpsilon, work: work)
+      }
+    }
+    guard recipe.encoder == .linear else { return }  // BatchNorm undoes any scale
+    let sample = (0..<min(total, Self.scaleRows)).map { Int64(order.row(at: $0)) }
+    try sample.withUnsafeBufferPointerThrowing { rows throws(USAEError) in
+      try scaleEncoders(activations, .some(rows), rows.count, models, k: k)
+    }
+  }
+
+  private func copyRows(_ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters) throws(USAEError) {
+    let copy = try PaddedMatrix(rows: count, columns: model.width)
+    try Ingestion(model: model, activations: values).copy(
+      0..<count, of: rows, to: copy, spares: try makeSpares(work.threads, model.width), work: work)
+    forBlocks(count) { concept in
+      let row = copy.row(concept)
+      guard kernels.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
+      Self.normalize(row, copy.stride)
+      model.dictionary.value.row(concept).update(from: row, count: copy.stride)
+    }
+  }
+
+  /// W_i times the factor that minimises sum_j |x_j - factor * reconstruction_ij|^2 / width_j over a sample.
+  private func scaleEncoders(_ activations: [Activations], _ rows: RowSelection, _ count: Int, _ models: [ModelParameters], k: Int)
+    throws(USAEError)
+  {
+    let spares = try makeSpares(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
+    var inputs: [PaddedMatrix] = []
+    for (model, values) in zip(models, activations) {
+      let tokens = try PaddedMatrix(rows: count, columns: model.width)
+      try Ingestion(model: model, activations: values).copy(0..<count, of: rows, to: tokens, spares: spares, work: work)
+      inputs.append(tokens)
+    }
+    let codes = try CodeBuffer(rows: count, slots: k)
+    for (i, model) in models.enumerated() {
+      let encoder = try PackedEncoder(concepts: model.concepts, depth: model.width)
+      encoder.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
+      try encoder.encode(inputs[i], count: count, k: k, to: codes, work: work)
+      let sums = try AlignedBuffer<Double>(2 * count)
+      for (target, tokens) in zip(models, inputs) {
+        let outs = try makeSpares(work.threads, tokens.stride)
+        try work.runBlocks(count, of: 64) { _, range, worker in
+          let out = outs[worker].base
+          for t in range {
+            target.decode(codes, token: t, spare: spares[worker].base, to: out)
+            let weight = 1 / Double(target.width)
+            sums.base[2 * t] += weight * Double(kernels.dot(tokens.row(t), out, tokens.stride))
+            sums.base[2 * t + 1] += weight * Double(kernels.dot(out, out, tokens.stride))
+          }
+        }
+      }
+      let along = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1] }
+      let square = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1 + 1] }
+      guard along > 0, square > 0 else { continue }
+      let factor = Float(along / square)
+      forBlocks(model.concepts) { concept in
+        let row = model.encoderWeight.value.row(concept)
+        for c in 0..<model.width { row[c] *= factor }
+      }
+    }
+  }
+
+  private func forBlocks(_ count: Int, _ body: (Int) -> Void) {
+    work.runToEnd((count + 63) / 64) { block, _ in
+      for index in block * 64..<min(count, block * 64 + 64) { body(index) }
+    }
+  }
+
+  private static func normalize(_ row: UnsafeMutablePointer<Float>, _ stride: Int) {
+    let norm = kernels.dot(row, row, stride).squareRoot()
+    guard norm > 0 else { return }
+    for c in 0..<stride { row[c] /= norm }
+  }
+}
+
+extension [Int64] {
+  fileprivate func withUnsafeBufferPointerThrowing(_ body: (UnsafeBufferPointer<Int64>) throws(USAEError) -> Void)
+    throws(USAEError)
+  {
+    let outcome: Result<Void, USAEError> = withUnsafeBufferPointer { rows in
+      do throws(USAEError) {
+        return .success(try body(rows))
+      } catch {
+        return .failure(error)
+      }
+    }
+    try outcome.get()
+  }
+}

@@ -1,0 +1,23 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+extension Recipe {
+  /// Learning rate of the step that `step` others went before.
+  func learningRate(at step: Int) -> Double {
+    if step < warmupSteps {
+      return warmupLearningRate + (learningRate - warmupLearningRate) * Double(step) / Double(warmupSteps)
+    }
+    guard totalSteps > 0, schedule != .constant else { return learningRate }
+    let start = max(warmupSteps, Int(Double(totalSteps) * (1 - decayShare)))
+    guard step >= start else { return learningRate }
+    guard start < totalSteps else { return finalLearningRate }
+    let progress = min(1, Double(step - start) / Double(totalSteps - start))
+    switch schedule {
+    case .linear: return learningRate + (finalLearningRate - learningRate) * progress
+    default: return finalLearningRate + (learningRate - finalLearningRate) * (1 + cos(Double.pi * progress)) / 2
+    }
+  }
+}

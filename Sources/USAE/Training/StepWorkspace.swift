@@ -1,0 +1,86 @@
+/// Memory of a training step, kept from step to step: proportional to the batch and to a tile, never to tokens x concepts.
+final class StepWorkspace: @unchecked Sendable {
+  let rows: Int
+  /// Standardised tokens of each model, [rows, width].
+  let inputs: [PaddedMatrix]
+  /// Residuals x - z D of each model, then dLoss/d(z D).
+  let residuals: [PaddedMatrix]
+  let codes: CodeBuffer
+  /// dLoss/dz, laid out as the codes.
+  let codeGradients: FloatBuffer
+  let groups: ConceptGroups
+  /// Sums of the main loss by block of tokens and model.
+  let lossSums: AlignedBuffer<Double>
+  /// A few thousand floats for each thread.
+  let spares: [FloatBuffer]
+  private let concepts: Int
+  private let threads: Int
+  // By depth, since models of one width can share them.
+  private var encoders: [Int: PackedEncoder] = [:]
+  private var tiles: [Int: [EncoderTile]] = [:]
+  private var statistics: [Int: BatchStatistics] = [:]
+  private var dead: DeadAuxiliary.Buffers?
+  private var unchosen: UnchosenAuxiliary.Buffers?
+  private(set) var updateScratch: [FloatBuffer]
+
+  init(rows: Int, k: Int, auxiliaryK: Int, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
+    self.rows = rows
+    self.concepts = concepts
+    self.threads = threads
+    var inputs: [PaddedMatrix] = []
+    var residuals: [PaddedMatrix] = []
+    for width in widths {
+      inputs.append(try PaddedMatrix(rows: rows, columns: width))
+      residuals.append(try PaddedMatrix(rows: rows, columns: width))
+    }
+    self.inputs = inputs
+    self.residuals = residuals
+    codes = try CodeBuffer(rows: rows, slots: k)
+    codeGradients = try FloatBuffer(rows * k)
+    groups = try ConceptGroups(rows: rows, slots: k, concepts: concepts)
+    let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
+    lossSums = try AlignedBuffer<Double>(blocks * widths.count)
+    let widest = paddedWidth(widths.max() ?? 1)
+    spares = try makeSpares(threads, max(k, auxiliaryK, widest))
+    updateScratch = try makeSpares(threads, 2 * widest)
+  }
+
+  func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
+
+  func encoder(depth: Int) throws(USAEError) -> PackedEncoder {
+    if let encoder = encoders[depth] { return encoder }
+    let encoder = try PackedEncoder(concepts: concepts, depth: depth)
+    encoders[depth] = encoder
+    return encoder
+  }
+
+  func tiles(for encoder: PackedEncoder) throws(USAEError) -> [EncoderTile] {
+    if let tiles = tiles[encoder.depth] { return tiles }
+    var made: [EncoderTile] = []
+    for _ in 0..<threads { made.append(try EncoderTile(encoder)) }
+    tiles[encoder.depth] = made
+    return made
+  }
+
+  func statistics(width: Int) throws(USAEError) -> BatchStatistics {
+    if let found = statistics[width] { return found }
+    let made = try BatchStatistics(rows: rows, width: width, concepts: concepts)
+    statistics[width] = made
+    return made
+  }
+
+  func deadBuffers(slots: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
+    if let dead { return dead }
+    let made = try DeadAuxiliary.Buffers(
+      rows: rows, slots: slots, concepts: concepts, widths: residuals.map { $0.columns })
+    dead = made
+    return made
+  }
+
+  func unchosenBuffers(columns: Int, models: [ModelParameters]) throws(USAEError) -> UnchosenAuxiliary.Buffers {
+    if let unchosen { return unchosen }
+    let made = try UnchosenAuxiliary.Buffers(columns: columns, models: models)
+    unchosen = made
+    return made
+  }
+}

@@ -1,0 +1,227 @@
+/// One optimisation step, or its gradients: the order of the phases and what each hands to the next.
+///
+/// Everything before `update` reads parameters only, so an error or an interrupt there leaves the autoencoder as it was.
+final class Trainer: @unchecked Sendable {
+  private let concepts, k: Int
+  private let seed: UInt64
+  private let models: [ModelParameters]
+  private var workspace: StepWorkspace?
+
+  init(concepts: Int, k: Int, seed: UInt64, models: [ModelParameters]) {
+    self.concepts = concepts
+    self.k = k
+    self.seed = seed
+    self.models = models
+  }
+
+  /// - Parameters:
+  ///   - step: steps done before this one.
+  ///   - encoder: the model to encode; nil draws it.
+  ///   - keepGradients: leave the parameters alone and the raw gradients in the tensors' buffers.
+  func step(
+    _ activations: [Activations], _ selection: RowSelection, step: Int, encoder: Int?, recipe: Recipe, keepGradients: Bool,
+    work: Work
+  ) throws(USAEError) -> StepReport {
+    let rows = selection.count(of: activations[0].rows)
+    let encoder = encoder ?? drawEncoder(step: step)
+    let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
+    for j in models.indices {
+      try Ingestion(model: models[j], activations: activations[j]).copy(
+        0..<rows, of: selection, to: workspace.inputs[j], spares: workspace.spares, work: work)
+    }
+    let pass = Pass(
+      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder, buffered: keepGradients || recipe.clipNorm > 0)
+    let forward = try pass.forward(work: work)
+    guard forward.loss.isFinite else { throw .lossNotFinite(step: step + 1) }
+    return pass.finish(forward, step: step, update: !keepGradients, work: work)
+  }
+
+  private func drawEncoder(step: Int) -> Int {
+    CounterRandom(seed: seed, stream: .encoderDraw).index(UInt64(step), below: models.count)
+  }
+
+  private func workspace(rows: Int, recipe: Recipe, threads: Int) throws(USAEError) -> StepWorkspace {
+    if let workspace, workspace.fits(rows: rows, threads: threads) { return workspace }
+    workspace = nil  // before the new one: both together would double the peak
+    let made = try StepWorkspace(
+      rows: rows, k: k, auxiliaryK: recipe.auxiliarySlots(concepts: concepts, k: k), concepts: concepts,
+      widths: models.map { $0.width }, threads: threads)
+    workspace = made
+    return made
+  }
+
+  // MARK: One pass
+
+  /// What the forward half of a step leaves for the update.
+  fileprivate struct Forward {
+    var losses: [Double]
+    var auxiliary: Double
+    var loss: Double
+    var deadConcepts: Int
+    var statistics: BatchStatistics?
+    var dead: DeadAuxiliary.Buffers?
+    var unchosen: UnchosenAuxiliary.Buffers?
+  }
+
+  fileprivate struct Pass {
+    let trainer: Trainer
+    let workspace: StepWorkspace
+    let recipe: Recipe
+    let encoder: Int
+    /// Gradients are written out before the first update.
+    let buffered: Bool
+
+    private var models: [ModelParameters] { trainer.models }
+    private var model: ModelParameters { models[encoder] }
+    private var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : [encoder] }
+
+    func forward(work: Work) throws(USAEError) -> Forward {
+      var result = Forward(losses: [], auxiliary: 0, loss: 0, deadConcepts: 0)
+      result.statistics = try batchStatistics(work: work)
+      let packed = try workspace.encoder(depth: model.width)
+      packed.pack(model.encoderWeight.value, affine: { model.affine($0, batch: result.statistics) }, work: work)
+      let tiles = try workspace.tiles(for: packed)
+      let deadConcepts = self.deadConcepts()
+      result.deadConcepts = deadConcepts.count
+      if recipe.auxiliary == .dead, !deadConcepts.isEmpty {
+        result.dead = try workspace.deadBuffers(slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k))
+      }
+      try encode(tiles, dead: deadConcepts, to: result.dead, work: work)
+      try allocateGradients()
+      let reconstruction = Reconstruction(models: models, workspace: workspace, recipe: recipe)
+      let waits = result.dead != nil || recipe.auxiliary == .unchosen
+      try reconstruction.forward(finish: !waits, work: work)
+      result.losses = reconstruction.losses()
+      if let buffers = result.dead {
+        result.auxiliary = try DeadAuxiliary(reconstruction: reconstruction, buffers: buffers).run(work: work)
+      } else if recipe.auxiliary == .unchosen {
+        let buffers = try workspace.unchosenBuffers(columns: packed.columns, models: models)
+        result.unchosen = buffers
+        result.auxiliary = try UnchosenAuxiliary(
+          reconstruction: reconstruction, encoder: encoder, steppedDictionaries: steppedDictionaries, buffers: buffers,
+          k: trainer.k, slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k)
+        ).run(tiles: tiles, work: work)
+      }
+      result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
+      return result
+    }
+
+    private func batchStatistics(work: Work) throws(USAEError) -> BatchStatistics? {
+      guard model.batchNorm != nil else { return nil }
+      guard workspace.rows > 1 else {
+        throw .invalidArgument(
+          name: "batch", expected: "at least 2 tokens for an encoder with BatchNorm", got: "\(workspace.rows)")
+      }
+      let statistics = try workspace.statistics(width: model.width)
+      try statistics.compute(workspace.inputs[encoder], count: workspace.rows, model: model, work: work)
+      return statistics
+    }
+
+    private func deadConcepts() -> [Int32] {
+      guard recipe.deadTokens > 0 else { return [] }
+      return (0..<trainer.concepts).filter { model.silentTokens.base[$0] >= Int64(recipe.deadTokens) }.map(Int32.init)
+    }
+
+    private func encode(_ tiles: [EncoderTile], dead: [Int32], to buffers: DeadAuxiliary.Buffers?, work: Work)
+      throws(USAEError)
+    {
+      let tokens = workspace.inputs[encoder]
+      try work.runBlocks(workspace.rows, of: tiles[0].capacity) { _, range, worker in
+        let tile = tiles[worker]
+        tile.compute(tokens.row(range.lowerBound), stride: tokens.stride, count: range.count)
+        for t in range {
+          let chosen = tile.select(t - range.lowerBound, k: trainer.k)
+          workspace.codes.store(tile.keys.base, count: chosen, row: t)
+          if let buffers {
+            DeadAuxiliary.select(
+              tile, token: t - range.lowerBound, chosen: chosen, k: trainer.k, dead: dead, slots: buffers.codes.slots,
+              to: buffers.codes, row: t)
+          }
+        }
+      }
+    }
+
+    /// Dense parts are added up in the buffers, so those start at zero; vectors always have one.
+    private func allocateGradients() throws(USAEError) {
+      let large = [model.encoderWeight] + steppedDictionaries.map { models[$0].dictionary }
+      let dense = recipe.auxiliary == .unchosen
+      for tensor in model.encoderTrainables.dropFirst() { try tensor.allocateGradient() }
+      for tensor in large {
+        if buffered || dense { try tensor.allocateGradient() } else { tensor.dropGradient() }
+        if dense { tensor.gradient?.storage.zero() }
+      }
+    }
+
+    /// Gradients and update; nothing here can fail or be interrupted.
+    func finish(_ forward: Forward, step: Int, update: Bool, work: Work) -> StepReport {
+      workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
+      if let dead = forward.dead { dead.groups.group(dead.codes, dead.codeGradients, rows: workspace.rows) }
+      let concepts = ConceptUpdate(
+        models: models, recipe: recipe, workspace: workspace, encoder: encoder, steppedDictionaries: steppedDictionaries,
+        statistics: forward.statistics, dead: forward.dead, unchosen: forward.unchosen)
+      let rate = recipe.learningRate(at: recipe.clock == .model ? model.encoderSteps : step)
+      var norm = Double.nan
+      if buffered || forward.unchosen != nil {
+        let squares = concepts.computeGradients(work: work)
+        norm = squares[encoder].squareRoot()
+        if update { concepts.apply(rate: rate, factors: squares.map { clipFactor($0.squareRoot()) }, work: work) }
+      } else {
+        concepts.computeAndApply(rate: rate, work: work)
+      }
+      if update { countFirings() }
+      return StepReport(
+        encoder: encoder, step: update ? step + 1 : step, loss: forward.loss, losses: forward.losses,
+        auxiliaryLoss: forward.auxiliary, l0: meanActive(), learningRate: rate, gradientNorm: norm,
+        deadConcepts: forward.deadConcepts)
+    }
+
+    /// As torch.nn.utils.clip_grad_norm_.
+    private func clipFactor(_ norm: Double) -> Float {
+      recipe.clipNorm > 0 ? Float(min(1, recipe.clipNorm / (norm + 1e-6))) : 1
+    }
+
+    private func countFirings() {
+      for c in 0..<trainer.concepts { model.silentTokens.base[c] += Int64(workspace.rows) }
+      for t in 0..<workspace.rows {
+        for q in 0..<workspace.codes.count(t) { model.silentTokens.base[Int(workspace.codes.indices(t)[q])] = 0 }
+      }
+      model.tokens += workspace.rows
+    }
+
+    private func meanActive() -> Double {
+      Double((0..<workspace.rows).reduce(0) { $0 + workspace.codes.count($1) }) / Double(workspace.rows)
+    }
+  }
+}
+
+/// What a step did.
+public struct StepReport: Sendable, Equatable {
+  /// Index of the encoded model.
+  public let encoder: Int
+  /// Steps done, this one included.
+  public let step: Int
+  /// The auxiliary part included.
+  public let loss: Double
+  /// The main loss by target model.
+  public let losses: [Double]
+  /// Before its coefficient.
+  public let auxiliaryLoss: Double
+  /// Mean number of active concepts.
+  public let l0: Double
+  public let learningRate: Double
+  /// Of the encoded model before clipping; NaN where no norm was needed.
+  public let gradientNorm: Double
+  /// Concepts dead in the encoded model before this step.
+  public let deadConcepts: Int
+}
+
+extension Recipe {
+  /// Slots of an auxiliary code.
+  func auxiliarySlots(concepts: Int, k: Int) -> Int {
+    switch auxiliary {
+    case .none: return 0
+    case .unchosen: return auxiliaryK > 0 ? min(auxiliaryK, concepts) : concepts / 2
+    case .dead: return min(auxiliaryK > 0 ? auxiliaryK : 2 * k, concepts)
+    }
+  }
+}

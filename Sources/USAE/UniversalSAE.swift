@@ -1,0 +1,219 @@
+/// A universal sparse autoencoder: one sparse code, encoded from any of several models' activations and decoded to all.
+///
+/// Reading calls (`encode`, `decode`, `evaluate`, ...) may run in many threads at once; training waits for them and they wait
+/// for it. Every call checks its arguments before it changes anything.
+public final class UniversalSAE: Sendable {
+  public let concepts: Int
+  public let k: Int
+  public let seed: UInt64
+  let threadsWanted: Int
+  let lock = ReadWriteLock()
+  let state: State
+
+  /// Everything that changes; guarded by `lock`.
+  final class State: @unchecked Sendable {
+    var recipe: Recipe
+    var models: [ModelParameters] = []
+    var step = 0
+    var trainer: Trainer?
+    /// Encoder and stepped dictionaries of the gradients that can be read.
+    var visibleGradients: (encoder: Int, dictionaries: Set<Int>)?
+    let inference = InferenceCache()
+
+    init(recipe: Recipe) { self.recipe = recipe }
+  }
+
+  /// - Parameters:
+  ///   - concepts: size of the code, 1...2^24.
+  ///   - k: largest number of active concepts of a token, 1...concepts.
+  ///   - seed: all random draws depend on it and on the step alone.
+  ///   - threads: 0 takes the process's default; results do not depend on it.
+  public init(concepts: Int, k: Int, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
+    try Self.require("n_concepts", concepts, in: 1...1 << 24)
+    try Self.require("k", k, in: 1...concepts, remedy: "k is the number of concepts active at once, at most n_concepts")
+    try Self.require("n_threads", threads, in: 0...1024)
+    try recipe.validate()
+    self.concepts = concepts
+    self.k = k
+    self.seed = seed
+    threadsWanted = threads
+    state = State(recipe: recipe)
+  }
+
+  public var recipe: Recipe { withoutErrors { state.recipe } }
+  public var modelNames: [String] { withoutErrors { state.models.map(\.name) } }
+  public var widths: [Int] { withoutErrors { state.models.map(\.width) } }
+  public var stepCount: Int { withoutErrors { state.step } }
+
+  private func withoutErrors<Result>(_ body: () -> Result) -> Result {
+    do {
+      return try lock.reading { () throws(USAEError) in body() }
+    } catch {
+      preconditionFailure("a body that does not throw")
+    }
+  }
+
+  package func makeWork(poll: (@Sendable () -> Bool)? = nil) -> Work {
+    Work(threads: threadsWanted > 0 ? threadsWanted : ThreadPool.threads, poll: poll)
+  }
+
+  static func require(_ name: String, _ value: Int, in range: ClosedRange<Int>, remedy: String = "") throws(USAEError) {
+    guard range.contains(value) else {
+      throw .invalidArgument(
+        name: name, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)", got: "\(value)",
+        remedy: remedy)
+    }
+  }
+
+  // MARK: Models
+
+  /// Allocates and seeds parameters without data: mean 0, scale 1; training starts anew.
+  public func initialize(_ widths: [(name: String, width: Int)]) throws(USAEError) {
+    let work = makeWork()
+    try lock.writing { () throws(USAEError) in
+      let models = try makeModels(widths)
+      try Initialization(recipe: state.recipe, seed: seed, work: work).seed(models)
+      adopt(models)
+    }
+  }
+
+  /// The same, with standardisation and, where the recipe says so, dictionaries from data.
+  package func initialize(from activations: [Activations], work: Work) throws(USAEError) {
+    try lock.writing { () throws(USAEError) in
+      try Self.checkAligned(activations)
+      let models = try makeModels(activations.map { ($0.name, $0.columns) })
+      let initialization = Initialization(recipe: state.recipe, seed: seed, work: work)
+      for (model, values) in zip(models, activations) {
+        try Standardization(recipe: state.recipe, seed: seed).fit(model, to: values, work: work)
+      }
+      try initialization.seed(models)
+      if state.recipe.initialization == .data {
+        try initialization.copyDictionaries(from: activations, to: models, k: k)
+      }
+      adopt(models)
+    }
+  }
+
+  private func makeModels(_ widths: [(name: String, width: Int)]) throws(USAEError) -> [ModelParameters] {
+    guard !widths.isEmpty else {
+      throw .invalidArgument(name: "models", expected: "at least one", got: "none")
+    }
+    try Self.require("number of models", widths.count, in: 1...4096)
+    var seen: Set<String> = []
+    var models: [ModelParameters] = []
+    for (name, width) in widths {
+      guard !name.isEmpty, seen.insert(name).inserted else {
+        throw .invalidArgument(name: "models", expected: "names that are not empty and differ", got: "'\(name)'")
+      }
+      try Self.require("width of '\(name)'", width, in: 1...1 << 20)
+      models.append(
+        try ModelParameters(name: name, width: width, concepts: concepts, batchNorm: state.recipe.encoder == .batchNorm))
+    }
+    return models
+  }
+
+  private func adopt(_ models: [ModelParameters]) {
+    state.models = models
+    state.step = 0
+    state.trainer = Trainer(concepts: concepts, k: k, seed: seed, models: models)
+    changed(gradients: nil)
+  }
+
+  func changed(gradients: (Int, Set<Int>)?) {
+    state.visibleGradients = gradients
+    state.inference.clear()
+  }
+
+  func requireModels(_ operation: String) throws(USAEError) {
+    guard !state.models.isEmpty else { throw .notInitialized(operation: operation) }
+  }
+
+  func model(_ index: Int, for operation: String) throws(USAEError) -> ModelParameters {
+    try requireModels(operation)
+    guard state.models.indices.contains(index) else {
+      throw .unknownModel(name: "number \(index)", known: state.models.map(\.name))
+    }
+    return state.models[index]
+  }
+
+  /// Index of a model by name.
+  public func index(of name: String) throws(USAEError) -> Int {
+    let names = modelNames
+    guard let index = names.firstIndex(of: name) else { throw .unknownModel(name: "'\(name)'", known: names) }
+    return index
+  }
+
+  /// Row t of all models is the same token, so all have as many rows, and at least one.
+  static func checkAligned(_ activations: [Activations]) throws(USAEError) {
+    guard let first = activations.first else {
+      throw .invalidArgument(name: "activations", expected: "at least one model", got: "none")
+    }
+    for values in activations {
+      guard values.rows > 0, values.rows <= Int(Int32.max) * 64 else {
+        throw .shapeMismatch(
+          name: "activations of '\(values.name)'", expected: "at least one row", got: "\(values.rows)")
+      }
+      guard values.rows == first.rows else {
+        throw .shapeMismatch(
+          name: "activations of '\(values.name)'", expected: "\(first.rows) rows as in '\(first.name)'",
+          got: "\(values.rows)", remedy: "row t must be the same image patch in every model")
+      }
+    }
+  }
+
+  func checkAll(_ activations: [Activations], operation: String) throws(USAEError) {
+    try requireModels(operation)
+    guard activations.count == state.models.count else {
+      throw .shapeMismatch(
+        name: "activations", expected: "\(state.models.count) models (\(state.models.map(\.name)))",
+        got: "\(activations.count)")
+    }
+    try Self.checkAligned(activations)
+    for (model, values) in zip(state.models, activations) { try Self.checkWidth(values, of: model) }
+  }
+
+  static func checkWidth(_ values: Activations, of model: ModelParameters) throws(USAEError) {
+    guard values.columns == model.width else {
+      throw .shapeMismatch(
+        name: "activations of '\(model.name)'", expected: "\(model.width) columns", got: "\(values.columns)",
+        remedy: "use the layer that the autoencoder was made for")
+    }
+  }
+
+  // MARK: Training
+
+  /// Sets the length of the planned run (0: unknown) and the tokens after which a silent concept is dead (0: never).
+  public func setPlan(totalSteps: Int, deadTokens: Int) throws(USAEError) {
+    try lock.writing { () throws(USAEError) in
+      var recipe = state.recipe
+      recipe.totalSteps = totalSteps
+      recipe.deadTokens = deadTokens
+      try recipe.validate()
+      state.recipe = recipe
+    }
+  }
+
+  /// One optimisation step; `keepGradients` leaves parameters alone and lets the gradients be read instead.
+  package func step(
+    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: Work
+  ) throws(USAEError) -> StepReport {
+    try lock.writing { () throws(USAEError) in
+      try checkAll(activations, operation: "a training step")
+      if let encoder { _ = try model(encoder, for: "a training step") }
+      try selection.validate(total: activations[0].rows)
+      let rows = selection.count(of: activations[0].rows)
+      try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
+      let (entries, overflow) = rows.multipliedReportingOverflow(by: k)
+      guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
+        throw .invalidArgument(name: "rows of the batch", expected: "fewer, for this k", got: "\(rows)")
+      }
+      let report = try trainer.step(
+        activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
+        work: work)
+      let stepped = state.recipe.update == .all ? Set(state.models.indices) : [report.encoder]
+      if !keepGradients { state.step = report.step }
+      changed(gradients: keepGradients ? (report.encoder, stepped) : nil)
+      return report
+    }
+  }
+}

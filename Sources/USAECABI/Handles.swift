@@ -1,0 +1,106 @@
+import CUSAE
+import USAE
+
+// Each function of usae.h: check what a C caller can get wrong, call the library, turn a thrown error into a status.
+
+extension USAEError {
+  var status: usae_status {
+    switch self {
+    case .invalidArgument: return usae_status(USAE_INVALID_ARGUMENT)
+    case .shapeMismatch: return usae_status(USAE_SHAPE_MISMATCH)
+    case .unknownModel: return usae_status(USAE_UNKNOWN_MODEL)
+    case .notFinite, .lossNotFinite: return usae_status(USAE_NOT_FINITE)
+    case .notInitialized: return usae_status(USAE_NOT_INITIALIZED)
+    case .interrupted: return usae_status(USAE_INTERRUPTED)
+    case .outOfMemory: return usae_status(USAE_OUT_OF_MEMORY)
+    }
+  }
+}
+
+/// Runs `body`; what it throws fills the caller's error.
+func status(_ error: UnsafeMutablePointer<usae_error>?, _ body: () throws(USAEError) -> Void) -> usae_status {
+  do throws(USAEError) {
+    try body()
+    return usae_status(USAE_OK)
+  } catch let failure {
+    error?.pointee.fill(with: failure.description)
+    return failure.status
+  }
+}
+
+extension usae_error {
+  /// Copies as many whole characters as fit, and a terminator.
+  fileprivate mutating func fill(with text: String) {
+    withUnsafeMutableBytes(of: &message) { bytes in
+      var used = 0
+      for character in text {
+        let units = character.utf8
+        guard used + units.count < bytes.count else { break }
+        for unit in units {
+          bytes[used] = unit
+          used += 1
+        }
+      }
+      bytes[used] = 0
+    }
+  }
+}
+
+extension UniversalSAE {
+  /// The object behind a handle.
+  static func at(_ handle: OpaquePointer?) throws(USAEError) -> UniversalSAE {
+    Unmanaged<UniversalSAE>.fromOpaque(try required(handle.map(UnsafeRawPointer.init), "sae")).takeUnretainedValue()
+  }
+}
+
+/// A pointer that must not be NULL.
+func required<Pointer>(_ pointer: Pointer?, _ name: String) throws(USAEError) -> Pointer {
+  guard let pointer else { throw .invalidArgument(name: name, expected: "an address", got: "NULL") }
+  return pointer
+}
+
+extension Activations {
+  init(_ matrix: usae_matrix, name: String) throws(USAEError) {
+    let empty = matrix.outer == 0 || matrix.inner == 0 || matrix.columns == 0
+    // An empty array may have no address; none of it is read.
+    guard let base = matrix.data ?? (empty ? UnsafeRawPointer(bitPattern: 64) : nil) else {
+      throw .invalidArgument(name: "activations of '\(name)'", expected: "an address", got: "NULL")
+    }
+    try self.init(
+      name: name, base: base, element: try Element(matrix.dtype, name: name), outer: Int(matrix.outer),
+      inner: Int(matrix.inner), columns: Int(matrix.columns), outerStride: Int(matrix.outer_stride),
+      innerStride: Int(matrix.inner_stride), columnStride: Int(matrix.column_stride))
+  }
+
+  /// Views of `count` matrices with the names of the models.
+  static func views(_ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]) throws(USAEError) -> [Activations] {
+    guard count >= 0, count == 0 || matrices != nil else {
+      throw .invalidArgument(name: "inputs", expected: "an array of matrices", got: "NULL or a negative count")
+    }
+    var views: [Activations] = []
+    for i in 0..<Int(count) {
+      views.append(try Activations(matrices![i], name: i < names.count ? names[i] : "number \(i)"))
+    }
+    return views
+  }
+}
+
+extension Activations.Element {
+  init(_ dtype: Int32, name: String) throws(USAEError) {
+    switch dtype {
+    case Int32(USAE_FLOAT32): self = .float32
+    case Int32(USAE_FLOAT16): self = .float16
+    case Int32(USAE_FLOAT64): self = .float64
+    case Int32(USAE_BFLOAT16): self = .bfloat16
+    default:
+      throw .invalidArgument(name: "dtype of '\(name)'", expected: "one of USAE_FLOAT32...USAE_BFLOAT16", got: "\(dtype)")
+    }
+  }
+}
+
+/// The caller's question whether to stop, as the library asks it.
+func poll(_ interrupt: UnsafePointer<usae_interrupt>?) -> (@Sendable () -> Bool)? {
+  guard let interrupt, let poll = interrupt.pointee.poll else { return nil }
+  nonisolated(unsafe) let context = interrupt.pointee.context
+  return { poll(context) != 0 }
+}

@@ -1,0 +1,84 @@
+public import CUSAE
+import USAE
+
+@c @implementation
+public func usae_create(
+  _ n_concepts: Int64, _ k: Int64, _ seed: UInt64, _ n_threads: Int32, _ recipe: UnsafePointer<usae_recipe>?,
+  _ out: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let out = try required(out, "out")
+    let sae = try UniversalSAE(
+      concepts: Int(n_concepts), k: Int(k), recipe: try Recipe(try required(recipe, "recipe").pointee), seed: seed,
+      threads: Int(n_threads))
+    out.pointee = OpaquePointer(Unmanaged.passRetained(sae).toOpaque())
+  }
+}
+
+@c @implementation
+public func usae_destroy(_ sae: OpaquePointer?) {
+  guard let sae else { return }
+  Unmanaged<UniversalSAE>.fromOpaque(UnsafeRawPointer(sae)).release()
+}
+
+private func strings(_ names: UnsafePointer<UnsafePointer<CChar>?>?, _ count: Int32) throws(USAEError) -> [String] {
+  guard count > 0 else {
+    throw .invalidArgument(name: "models", expected: "at least one", got: "\(count)")
+  }
+  let names = try required(names, "names")
+  var result: [String] = []
+  for i in 0..<Int(count) { result.append(String(cString: try required(names[i], "names[\(i)]"))) }
+  return result
+}
+
+@c @implementation
+public func usae_initialize(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ names: UnsafePointer<UnsafePointer<CChar>?>?,
+  _ widths: UnsafePointer<Int64>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let names = try strings(names, n_models)
+    let widths = try required(widths, "widths")
+    try sae.initialize(names.indices.map { (names[$0], Int(widths[$0])) })
+  }
+}
+
+@c @implementation
+public func usae_initialize_from(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ names: UnsafePointer<UnsafePointer<CChar>?>?,
+  _ inputs: UnsafePointer<usae_matrix>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let views = try Activations.views(inputs, n_models, names: try strings(names, n_models))
+    try sae.initialize(from: views, work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
+public func usae_set_plan(
+  _ sae: OpaquePointer?, _ total_steps: Int64, _ dead_tokens: Int64, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    try UniversalSAE.at(sae).setPlan(totalSteps: Int(total_steps), deadTokens: Int(dead_tokens))
+  }
+}
+
+@c @implementation
+public func usae_model_count(_ sae: OpaquePointer?) -> Int32 {
+  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
+  return Int32(sae.modelNames.count)
+}
+
+@c @implementation
+public func usae_step_count(_ sae: OpaquePointer?) -> Int64 {
+  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
+  return Int64(sae.stepCount)
+}
+
+@c @implementation
+public func usae_set_step_count(_ sae: OpaquePointer?, _ step: Int64, _ error: UnsafeMutablePointer<usae_error>?) -> usae_status {
+  status(error) { () throws(USAEError) in try UniversalSAE.at(sae).setStepCount(Int(step)) }
+}

@@ -1,0 +1,66 @@
+public import CUSAE
+import USAE
+
+@c @implementation
+public func usae_step(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
+  _ n_rows: Int64, _ encoder: Int32, _ mode: Int32, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ report: UnsafeMutablePointer<usae_step_report>?, _ losses: UnsafeMutablePointer<Double>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try checkSize(report?.pointee.size, of: usae_step_report.self, "report.size")
+    guard mode == Int32(USAE_STEP_TRAIN) || mode == Int32(USAE_STEP_GRADIENTS) else {
+      throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
+    }
+    guard encoder >= -1 else {
+      throw .invalidArgument(name: "encoder", expected: "a model's index, or -1 to draw one", got: "\(encoder)")
+    }
+    guard rows == nil || n_rows >= 0 else {
+      throw .invalidArgument(name: "n_rows", expected: "a number from 0 up", got: "\(n_rows)")
+    }
+    let views = try Activations.views(inputs, n_models, names: sae.modelNames)
+    let selection = rows.map { RowSelection.some(UnsafeBufferPointer(start: $0, count: Int(n_rows))) } ?? .all
+    let done = try sae.step(
+      views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
+      keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
+    report?.pointee.fill(with: done)
+    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+  }
+}
+
+extension usae_step_report {
+  fileprivate mutating func fill(with done: StepReport) {
+    encoder = Int32(done.encoder)
+    step = Int64(done.step)
+    loss = done.loss
+    auxiliary_loss = done.auxiliaryLoss
+    l0 = done.l0
+    learning_rate = done.learningRate
+    gradient_norm = done.gradientNorm
+    dead = Int64(done.deadConcepts)
+  }
+}
+
+/// A struct of another version of the header would be filled wrongly. `size` nil: the caller passed no struct.
+func checkSize<Struct>(_ size: UInt32?, of type: Struct.Type, _ name: String) throws(USAEError) {
+  guard let size, Int(size) != MemoryLayout<Struct>.size else { return }
+  throw .invalidArgument(
+    name: name, expected: "\(MemoryLayout<Struct>.size)", got: "\(size)", remedy: "fill size with sizeof of the struct")
+}
+
+@c @implementation
+public func usae_shuffled_rows(
+  _ seed: UInt64, _ n_rows: Int64, _ position: Int64, _ count: Int64, _ rows: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    guard (0...1 << 40).contains(count) else {
+      throw .invalidArgument(name: "count", expected: "a number from 0 to 2^40", got: "\(count)")
+    }
+    try UniversalSAE.shuffledRows(
+      seed: seed, total: Int(n_rows), position: Int(position),
+      out: UnsafeMutableBufferPointer(start: count == 0 ? nil : try required(rows, "rows"), count: Int(count)))
+  }
+}

@@ -1,0 +1,87 @@
+public import CUSAE
+import USAE
+
+/// The view of `x`, named after the model where there is one of that number.
+private func view(_ x: UnsafePointer<usae_matrix>?, of sae: UniversalSAE, model: Int32) throws(USAEError) -> Activations {
+  let names = sae.modelNames
+  let name = names.indices.contains(Int(model)) ? names[Int(model)] : "number \(model)"
+  return try Activations(try required(x, "x").pointee, name: name)
+}
+
+@c @implementation
+public func usae_encode(
+  _ sae: OpaquePointer?, _ model: Int32, _ x: UnsafePointer<usae_matrix>?, _ values: UnsafeMutablePointer<Float>?,
+  _ indices: UnsafeMutablePointer<Int32>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try sae.encode(
+      try view(x, of: sae, model: model), model: Int(model), values: try required(values, "values"),
+      indices: try required(indices, "indices"), work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
+public func usae_decode(
+  _ sae: OpaquePointer?, _ model: Int32, _ n: Int64, _ slots: Int64, _ values: UnsafePointer<Float>?,
+  _ indices: UnsafePointer<Int32>?, _ out: UnsafeMutablePointer<Float>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    guard (0...1 << 40).contains(n) else {
+      throw .invalidArgument(name: "n", expected: "a number from 0 to 2^40", got: "\(n)")
+    }
+    try sae.decode(
+      model: Int(model), rows: Int(n), slots: Int(slots), values: try required(values, "values"),
+      indices: try required(indices, "indices"), out: try required(out, "out"),
+      work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
+public func usae_preactivations(
+  _ sae: OpaquePointer?, _ model: Int32, _ x: UnsafePointer<usae_matrix>?, _ out: UnsafeMutablePointer<Float>?,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try sae.preactivations(
+      try view(x, of: sae, model: model), model: Int(model), out: try required(out, "out"),
+      work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
+public func usae_evaluate(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ threshold: Double,
+  _ out: UnsafeMutablePointer<usae_evaluation>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let out = try required(out, "out")
+    try checkSize(out.pointee.size, of: usae_evaluation.self, "out.size")
+    let views = try Activations.views(inputs, n_models, names: sae.modelNames)
+    let result = try sae.evaluate(views, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
+    store(result.r2, out.pointee.r2)
+    store(result.r2Standardized, out.pointee.r2_standardized)
+    store(result.r2ScalarMean, out.pointee.r2_scalar_mean)
+    store(result.meanSquaredError, out.pointee.mse)
+    store([result.l0], out.pointee.l0)
+    store(result.firingCounts, out.pointee.firing_counts)
+    store([result.cofireCounts], out.pointee.cofire_counts)
+    store(result.meanActivation, out.pointee.mean_activation)
+    store(result.maxActivation, out.pointee.max_activation)
+  }
+}
+
+/// Row after row into the caller's array, if the caller wants it.
+private func store<Element>(_ rows: [[Element]], _ out: UnsafeMutablePointer<Element>?) {
+  guard var place = out else { return }
+  for row in rows {
+    place.update(from: row, count: row.count)
+    place += row.count
+  }
+}

@@ -1,0 +1,133 @@
+public typealias Floats = UnsafeMutablePointer<Float>
+public typealias ConstantFloats = UnsafePointer<Float>
+
+/// Which elementwise loss: its value is a sum of |r| or of r².
+public let absoluteLoss: Int32 = 0
+public let squaredLoss: Int32 = 1
+
+/// What AdamW needs for one tensor in one step; the same for all its elements.
+public struct AdamConstants {
+  public var beta1, beta2: Float
+  /// Learning rate over the bias correction of the first moment.
+  public var stepSize: Float
+  /// One over the square root of the bias correction of the second moment.
+  public var inverseRootCorrection: Float
+  public var epsilon: Float
+  /// What decoupled weight decay leaves of a parameter: 1 - rate * decay.
+  public var keep: Float
+  /// Gradients are multiplied by this first (clipping).
+  public var gradientScale: Float
+
+  public init(
+    beta1: Float, beta2: Float, stepSize: Float, inverseRootCorrection: Float, epsilon: Float, keep: Float,
+    gradientScale: Float
+  ) {
+    self.beta1 = beta1
+    self.beta2 = beta2
+    self.stepSize = stepSize
+    self.inverseRootCorrection = inverseRootCorrection
+    self.epsilon = epsilon
+    self.keep = keep
+    self.gradientScale = gradientScale
+  }
+}
+
+/// The hot loops for one instruction set.
+///
+/// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle.
+/// `Reference.swift` in the tests says in plain loops what each computes.
+public struct KernelTable: @unchecked Sendable {
+  /// Pre-activations of up to `tokensPerBlock` tokens for `panelWidth` concepts, each one chain of multiply-adds over the
+  /// depth in order, started from the bias: (depth, packed tokens, packed panel, bias, rows, out, out stride).
+  public typealias Product =
+    @convention(c) (Int, ConstantFloats, ConstantFloats, ConstantFloats, Int, Floats, Int) -> Void
+  /// Rearranges tokens for `Product`: (first row, row stride, rows, depth, out [depth, tokensPerBlock]).
+  public typealias PackTokens = @convention(c) (ConstantFloats, Int, Int, Int, Floats) -> Void
+  /// Rearranges encoder rows for `Product`, each times its scale if there is one: (first row, row stride, rows, depth,
+  /// scales, out [depth, panelWidth]).
+  public typealias PackPanel = @convention(c) (ConstantFloats, Int, Int, Int, ConstantFloats?, Floats) -> Void
+  /// Sort keys (see `Selection.swift`) of the elements above a threshold >= 0: (row, columns, threshold, keys) -> count.
+  public typealias Scan = @convention(c) (ConstantFloats, Int, Float, UnsafeMutablePointer<UInt64>) -> Int
+  /// Moves the `wanted` largest of `count` keys to the front: (keys, count, wanted).
+  public typealias Partition = @convention(c) (UnsafeMutablePointer<UInt64>, Int, Int) -> Void
+  /// Sorts keys, largest first: (keys, count).
+  public typealias SortDescending = @convention(c) (UnsafeMutablePointer<UInt64>, Int) -> Void
+  /// out = sum of coefficient[q] * row[index[q]]: (rows, row stride, indices, coefficients, count, columns, out).
+  public typealias WeightedRows =
+    @convention(c) (ConstantFloats, Int, UnsafePointer<Int32>, ConstantFloats, Int, Int, Floats) -> Void
+  /// out[q] = vector . row[index[q]]: (vector, rows, row stride, indices, count, columns, out).
+  public typealias Dots =
+    @convention(c) (ConstantFloats, ConstantFloats, Int, UnsafePointer<Int32>, Int, Int, Floats) -> Void
+  /// a . b: (a, b, columns).
+  public typealias Dot = @convention(c) (ConstantFloats, ConstantFloats, Int) -> Float
+  /// y += a * x: (a, x, columns, y).
+  public typealias AddScaled = @convention(c) (Float, ConstantFloats, Int, Floats) -> Void
+  /// y = x - y: (x, columns, y).
+  public typealias SubtractFrom = @convention(c) (ConstantFloats, Int, Floats) -> Void
+  /// Sum of the elementwise loss: (which loss, r, columns).
+  public typealias Loss = @convention(c) (Int32, ConstantFloats, Int) -> Float
+  /// out = a * dLoss/dr: (which loss, a, r, columns, out). `out` may be `r`.
+  public typealias Slope = @convention(c) (Int32, Float, ConstantFloats, Int, Floats) -> Void
+  /// One AdamW update: (AdamConstants, gradient, first moment, second moment, parameter, columns).
+  public typealias Adam =
+    @convention(c) (UnsafeRawPointer, ConstantFloats, Floats, Floats, Floats, Int) -> Void
+  /// (x - mean) / scale in float32 of `count` adjacent elements; false if one of them is not finite:
+  /// (source, count, mean, inverse scale, out).
+  public typealias Standardize =
+    @convention(c) (UnsafeRawPointer, Int, ConstantFloats, ConstantFloats, Floats) -> Bool
+
+  public var name: StaticString
+  public var tokensPerBlock: Int
+  public var panelWidth: Int
+  public var product: Product
+  public var packTokens: PackTokens
+  public var packPanel: PackPanel
+  public var scan: Scan
+  public var partition: Partition
+  public var sortDescending: SortDescending
+  public var weightedRows: WeightedRows
+  public var dots: Dots
+  public var dot: Dot
+  public var addScaled: AddScaled
+  public var subtractFrom: SubtractFrom
+  public var loss: Loss
+  public var slope: Slope
+  public var adam: Adam
+  public var standardizeFloat32: Standardize
+  public var standardizeFloat16: Standardize
+  public var standardizeFloat64: Standardize
+  public var standardizeBFloat16: Standardize
+
+  public init(
+    name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
+    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel, scan: @escaping Scan,
+    partition: @escaping Partition, sortDescending: @escaping SortDescending,
+    weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
+    addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
+    slope: @escaping Slope, adam: @escaping Adam, standardizeFloat32: @escaping Standardize,
+    standardizeFloat16: @escaping Standardize, standardizeFloat64: @escaping Standardize,
+    standardizeBFloat16: @escaping Standardize
+  ) {
+    self.name = name
+    self.tokensPerBlock = tokensPerBlock
+    self.panelWidth = panelWidth
+    self.product = product
+    self.packTokens = packTokens
+    self.packPanel = packPanel
+    self.scan = scan
+    self.partition = partition
+    self.sortDescending = sortDescending
+    self.weightedRows = weightedRows
+    self.dots = dots
+    self.dot = dot
+    self.addScaled = addScaled
+    self.subtractFrom = subtractFrom
+    self.loss = loss
+    self.slope = slope
+    self.adam = adam
+    self.standardizeFloat32 = standardizeFloat32
+    self.standardizeFloat16 = standardizeFloat16
+    self.standardizeFloat64 = standardizeFloat64
+    self.standardizeBFloat16 = standardizeBFloat16
+  }
+}
