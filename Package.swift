@@ -40,7 +40,8 @@ var targets: [Target] = [
 
   // Tests and examples
   .testTarget(name: "USAETests", dependencies: ["USAE"]),
-  .executableTarget(name: "usae-abi-test", dependencies: ["CUSAE", "USAECABI"], path: "Tests/CABI"),
+  .executableTarget(name: "usae-abi-test", dependencies: ["CUSAE", "USAECABI"], path: "Tests/CABI",
+    cSettings: [.unsafeFlags(["-std=c11", "-Wall", "-Wextra", "-Wpedantic"])], linkerSettings: [.linkedLibrary("m")]),
   .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),
 ]
 

@@ -175,8 +175,8 @@ usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, 
 /* --- Use ----------------------------------------------------------------------------------------------------------- */
 
 /* Encodes every row of `x` with model `model`: `values` and `indices` [n, k], most active first (ties: lower index first);
- * unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt the outputs are partly
- * written. */
+ * unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt, or a row that is not
+ * finite, the outputs are partly written. */
 usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
                         const usae_interrupt *interrupt, usae_error *error);
 

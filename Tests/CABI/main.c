@@ -1,0 +1,232 @@
+/* Sees usae.h and nothing else: every function of the header is called, so a declaration without a body does not link.
+ * Prints 'N passed, M failed' and returns 1 if anything failed. */
+#include "usae.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int passed, failed;
+
+static void check(int condition, const char *sentence) {
+  if (condition) {
+    passed++;
+  } else {
+    failed++;
+    printf("FAILED: %s\n", sentence);
+  }
+}
+
+enum { TOKENS = 300, LEFT = 19, RIGHT = 33, CONCEPTS = 40, K = 4 };
+
+static float left[TOKENS * LEFT], right[TOKENS * RIGHT];
+static const char *const names[] = {"left", "right"};
+
+/* Numerical Recipes' generator: any numbers will do. */
+static void fill(float *out, int count, uint32_t state) {
+  for (int i = 0; i < count; i++) {
+    state = state * 1664525u + 1013904223u;
+    out[i] = (float)(state >> 8) / 8388608.0f - 1.0f;
+  }
+}
+
+static usae_matrix matrix(const float *data, int64_t rows, int64_t columns) {
+  usae_matrix m = {data, USAE_FLOAT32, 0, rows, 1, columns, columns * 4, 0, 4};
+  return m;
+}
+
+static usae_recipe recipe(void) {
+  usae_recipe r;
+  memset(&r, 0, sizeof r);
+  r.size = sizeof r;
+  r.loss = USAE_LOSS_MSE;
+  r.initialization = USAE_INIT_DATA;
+  r.center = USAE_STATISTIC_DIMENSION;
+  r.scale_epsilon = 1e-5;
+  r.dictionary_epsilon = 1e-8;
+  r.learning_rate = 1e-2;
+  r.beta1 = 0.9;
+  r.beta2 = 0.999;
+  r.epsilon = 1e-8;
+  r.decay_share = 1;
+  r.renormalize = 1;
+  return r;
+}
+
+static int32_t stop_at_once(void *context) {
+  ++*(int *)context;
+  return 1;
+}
+
+static void test_statuses_and_words(void) {
+  usae_recipe r = recipe();
+  usae_sae *sae = NULL;
+  usae_error error;
+  check(usae_create(0, 1, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "no concepts are refused");
+  check(sae == NULL && strstr(error.message, "n_concepts") != NULL, "and the error names the argument");
+  check(usae_create(8, 9, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "k above n_concepts is refused");
+  check(usae_create(INT64_MAX, 1, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "an absurd size is refused, not a crash");
+  check(usae_create(8, INT64_MIN, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "so is a negative one");
+  check(usae_create(8, 2, 0, 0, NULL, &sae, &error) == USAE_INVALID_ARGUMENT, "a NULL recipe is refused");
+  r.size = 12;
+  check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "a recipe of another version is refused");
+  r = recipe();
+  r.encoder = 77;
+  check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "an unknown choice is refused");
+  r = recipe();
+  r.learning_rate = NAN;
+  check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "a NaN learning rate is refused");
+  usae_destroy(NULL);
+  check(usae_model_count(NULL) == 0 && usae_step_count(NULL) == 0, "a NULL handle has no models and no steps");
+}
+
+static void test_before_initialisation(usae_sae *sae) {
+  usae_error error;
+  usae_matrix x = matrix(left, TOKENS, LEFT);
+  float values[K * TOKENS];
+  int32_t indices[K * TOKENS];
+  check(usae_model_count(sae) == 0, "a new autoencoder has no models");
+  check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_NOT_INITIALIZED, "encode before parameters");
+  check(usae_initialize(sae, 0, names, NULL, &error) == USAE_INVALID_ARGUMENT, "no models are refused");
+  int64_t widths[2] = {LEFT, 0};
+  check(usae_initialize(sae, 2, names, widths, &error) == USAE_INVALID_ARGUMENT, "a width of 0 is refused");
+  check(usae_model_count(sae) == 0, "and nothing was made");
+  widths[1] = RIGHT;
+  check(usae_initialize(sae, 2, names, widths, &error) == USAE_OK, "names and widths make an autoencoder");
+  check(usae_model_count(sae) == 2, "with two models");
+}
+
+static void test_training(usae_sae *sae) {
+  usae_error error;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "initialisation from data");
+  check(usae_set_plan(sae, 100, 50, &error) == USAE_OK, "a plan is taken");
+  check(usae_set_plan(sae, -1, 0, &error) == USAE_INVALID_ARGUMENT, "a negative plan is refused");
+
+  usae_step_report report;
+  memset(&report, 0, sizeof report);
+  report.size = sizeof report;
+  double first = 0, losses[2];
+  int64_t rows[128];
+  for (int step = 0; step < 60; step++) {
+    check(usae_shuffled_rows(5, TOKENS, step * 128, 128, rows, &error) == USAE_OK, "rows are drawn");
+    check(usae_step(sae, 2, inputs, rows, 128, -1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_OK, "a step");
+    if (step == 0) first = report.loss;
+  }
+  check(report.step == 60 && usae_step_count(sae) == 60, "steps are counted");
+  check(report.loss < first && report.l0 <= K, "the loss falls and no token has more than k concepts");
+
+  int asked = 0;
+  usae_interrupt interrupt = {stop_at_once, &asked};
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, &interrupt, &report, NULL, &error) == USAE_INTERRUPTED,
+        "an interrupt stops a step");
+  check(asked > 0 && usae_step_count(sae) == 60, "and leaves the count");
+  rows[7] = TOKENS;
+  check(usae_step(sae, 2, inputs, rows, 128, -1, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "a row past the end is refused");
+  check(usae_step(sae, 2, inputs, NULL, 0, 2, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_UNKNOWN_MODEL,
+        "an unknown encoder is refused");
+  check(usae_step(sae, 1, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "a missing model is refused");
+  usae_matrix empty[2] = {matrix(NULL, 0, LEFT), matrix(NULL, 0, RIGHT)};
+  check(usae_step(sae, 2, empty, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "zero rows are refused");
+  right[5 * RIGHT + 3] = INFINITY;
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_NOT_FINITE,
+        "infinity is refused");
+  check(strstr(error.message, "'right'") && strstr(error.message, "row 5") && strstr(error.message, "column 3"),
+        "with model, row and column");
+  right[5 * RIGHT + 3] = 0;
+  check(usae_set_step_count(sae, 61, &error) == USAE_OK && usae_step_count(sae) == 61, "the count can be set");
+}
+
+static void test_tensors(usae_sae *sae) {
+  usae_error error;
+  int64_t rows = -1, columns = -1;
+  check(usae_tensor_shape(sae, 1, USAE_DICTIONARY, &rows, &columns, &error) == USAE_OK, "a dictionary has a shape");
+  check(rows == CONCEPTS && columns == RIGHT, "n_concepts x width");
+  check(usae_tensor_shape(sae, 0, USAE_BN_WEIGHT, &rows, &columns, &error) == USAE_INVALID_ARGUMENT, "no BatchNorm here");
+  check(usae_tensor_shape(sae, 0, 99, &rows, &columns, &error) == USAE_INVALID_ARGUMENT, "no tensor 99");
+  check(usae_tensor_shape(sae, 0, USAE_GRADIENT + USAE_DICTIONARY, &rows, &columns, &error) == USAE_INVALID_ARGUMENT,
+        "no gradient without a step that keeps it");
+  float *weights = malloc(sizeof(float) * CONCEPTS * RIGHT), *again = malloc(sizeof(float) * CONCEPTS * RIGHT);
+  check(usae_tensor_read(sae, 1, USAE_DICTIONARY, weights, CONCEPTS * RIGHT, &error) == USAE_OK, "it can be read");
+  double norm = 0;
+  for (int c = 0; c < RIGHT; c++) norm += (double)weights[c] * weights[c];
+  check(fabs(norm - 1) < 1e-5, "its rows have norm 1");
+  check(usae_tensor_write(sae, 1, USAE_DICTIONARY, weights, 5, &error) == USAE_SHAPE_MISMATCH, "a wrong size is refused");
+  weights[3] = NAN;
+  check(usae_tensor_write(sae, 1, USAE_DICTIONARY, weights, CONCEPTS * RIGHT, &error) == USAE_INVALID_ARGUMENT,
+        "NaN is refused");
+  weights[3] = 0.25f;
+  check(usae_tensor_write(sae, 1, USAE_DICTIONARY, weights, CONCEPTS * RIGHT, &error) == USAE_OK, "it can be written");
+  usae_tensor_read(sae, 1, USAE_DICTIONARY, again, CONCEPTS * RIGHT, &error);
+  check(memcmp(weights, again, sizeof(float) * CONCEPTS * RIGHT) == 0, "and comes back as it went in");
+  int64_t counters[3] = {-1, -1, -1};
+  check(usae_tensor_read(sae, 0, USAE_COUNTERS, counters, 3, &error) == USAE_OK && counters[1] == 60, "counters count");
+  counters[0] = -4;
+  check(usae_tensor_write(sae, 0, USAE_COUNTERS, counters, 3, &error) == USAE_INVALID_ARGUMENT, "negative ones are refused");
+  free(weights);
+  free(again);
+}
+
+static void test_use(usae_sae *sae) {
+  usae_error error;
+  usae_matrix x = matrix(left, TOKENS, LEFT), inputs[2] = {x, matrix(right, TOKENS, RIGHT)};
+  static float values[TOKENS * K], out[TOKENS * RIGHT], pre[TOKENS * CONCEPTS];
+  static int32_t indices[TOKENS * K];
+  check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_OK, "encode");
+  check(usae_preactivations(sae, 0, &x, pre, NULL, &error) == USAE_OK, "preactivations");
+  int agree = 1;
+  for (int t = 0; t < TOKENS; t++)
+    for (int q = 0; q < K; q++) {
+      int32_t c = indices[t * K + q];
+      if (c >= 0 && pre[t * CONCEPTS + c] != values[t * K + q]) agree = 0;
+      if (c < 0 && values[t * K + q] != 0) agree = 0;
+    }
+  check(agree, "codes are pre-activations, unused slots are 0");
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, out, NULL, &error) == USAE_OK, "decode to the other model");
+  indices[0] = CONCEPTS;
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, out, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "an index past the concepts is refused");
+  double r2[4], l0[2];
+  int64_t fired[2 * CONCEPTS];
+  usae_evaluation evaluation;
+  memset(&evaluation, 0, sizeof evaluation);
+  evaluation.size = sizeof evaluation;
+  evaluation.r2 = r2;
+  evaluation.l0 = l0;
+  evaluation.firing_counts = fired;
+  check(usae_evaluate(sae, 2, inputs, 0, &evaluation, NULL, &error) == USAE_OK, "evaluate");
+  int64_t total = 0;
+  for (int c = 0; c < CONCEPTS; c++) total += fired[c];
+  check(fabs(total - l0[0] * TOKENS) < 1e-6, "firings add up to L0");
+  check(r2[0] > 0 && r2[0] < 1 && r2[3] > 0 && r2[3] < 1, "R2 is a share");
+  check(usae_evaluate(sae, 2, inputs, -1, &evaluation, NULL, &error) == USAE_INVALID_ARGUMENT, "a negative threshold");
+}
+
+static void test_process(void) {
+  check(usae_set_threads(3, NULL) == USAE_OK && usae_threads() == 3, "the default number of threads");
+  check(usae_set_threads(-1, NULL) == USAE_INVALID_ARGUMENT && usae_threads() == 3, "a negative one is refused");
+  check(usae_set_threads(0, NULL) == USAE_OK && usae_threads() >= 1, "0 is all cores");
+  check(strlen(usae_kernels()) > 0 && strlen(usae_blas()) > 0 && strlen(usae_version()) > 0, "names of what is in use");
+}
+
+int main(void) {
+  fill(left, TOKENS * LEFT, 1);
+  fill(right, TOKENS * RIGHT, 2);
+  test_statuses_and_words();
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK && sae != NULL, "create");
+  test_before_initialisation(sae);
+  test_training(sae);
+  test_tensors(sae);
+  test_use(sae);
+  test_process();
+  usae_destroy(sae);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}
