@@ -30,7 +30,7 @@ public struct Recipe: Sendable, Equatable {
   /// Tokens encoded without firing that make a concept dead; 0: never.
   public var deadTokens = 1_000_000
 
-  public var learningRate = 1e-3
+  public var learningRate = 3e-3
   public var warmupLearningRate = 0.0
   public var finalLearningRate = 0.0
   public var warmupSteps = 100

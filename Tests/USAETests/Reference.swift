@@ -42,12 +42,12 @@ struct TestRandom {
 
   init(_ seed: UInt64) { random = CounterRandom(seed: seed, stream: .dictionary) }
 
-  mutating func normal() -> Float {
-    position += 1
-    return random.normal(position)
+  mutating func row(_ count: Int) -> [Float] {
+    var values = [Float](repeating: 0, count: count)
+    values.withUnsafeMutableBufferPointer { random.fillNormals($0, from: position) }
+    position += UInt64(count / 4 + 1)
+    return values
   }
-
-  mutating func row(_ count: Int) -> [Float] { (0..<count).map { _ in normal() } }
 
   mutating func rows(_ count: Int, _ columns: Int) -> [[Float]] { (0..<count).map { _ in row(columns) } }
 

@@ -139,6 +139,19 @@ import Testing
     #expect(sae.stepCount == 3)
   }
 
+  @Test(arguments: [Float(1e-30), 1e-20, 1e17, 1e18, 1e25])
+  func extremeSizesNeverSpoilTheParameters(factor: Float) throws {
+    var recipe = Recipe()
+    recipe.deadTokens = 1
+    recipe.statisticsTokens = 1  // scale 1: the numbers stay as extreme as they are
+    let sae = try UniversalSAE(concepts: 40, k: 3, recipe: recipe)
+    let data = try Self.data(200)
+    let left = try Matrix(rows: 200, columns: 19, values: data[0].value.values.map { $0 * factor })
+    let right = try Matrix(rows: 200, columns: 33, values: data[1].value.values.map { $0 * factor })
+    for _ in 0..<20 { _ = try? sae.partialFit(["a": left, "b": right]) }
+    for tensor in try Self.parameters(sae) { #expect(tensor.allSatisfy { $0.isFinite }) }
+  }
+
   @Test func anInterruptLeavesTheAutoencoderAsItWas() throws {
     let data = try Self.data(2000)
     let sae = try UniversalSAE(concepts: 70, k: 5, recipe: Self.recipe("published"))

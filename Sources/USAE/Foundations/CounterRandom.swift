@@ -68,10 +68,22 @@ struct CounterRandom: Sendable {
     (Float(block(position).0 >> 8) + 0.5) * (2 * limit / 16_777_216) - limit
   }
 
-  /// Standard normal (Box-Muller).
-  func normal(_ position: UInt64) -> Float {
-    let word = block(position)
-    let radius = (-2 * log((Double(word.0) + 0.5) / 4_294_967_296)).squareRoot()
-    return Float(radius * cos(2 * Double.pi * Double(word.1) / 4_294_967_296))
+  /// Fills `out` with standard normals (Box-Muller), four from each block from `position` on.
+  func fillNormals(_ out: UnsafeMutableBufferPointer<Float>, from position: UInt64) {
+    for start in stride(from: 0, to: out.count, by: 4) {
+      let word = block(position &+ UInt64(start / 4))
+      let (a, b) = Self.normals(word.0, word.1)
+      let (c, d) = Self.normals(word.2, word.3)
+      out[start] = a
+      if start + 1 < out.count { out[start + 1] = b }
+      if start + 2 < out.count { out[start + 2] = c }
+      if start + 3 < out.count { out[start + 3] = d }
+    }
+  }
+
+  private static func normals(_ first: UInt32, _ second: UInt32) -> (Float, Float) {
+    let radius = (-2 * log((Double(first) + 0.5) / 4_294_967_296)).squareRoot()
+    let angle = 2 * Double.pi * Double(second) / 4_294_967_296
+    return (Float(radius * cos(angle)), Float(radius * sin(angle)))
   }
 }

@@ -10,8 +10,9 @@ import Synchronization
 /// The process's workers: the caller and up to `participants - 1` threads that live as long as the process.
 ///
 /// Workers spin for a few microseconds between jobs and then sleep, so a step's many short phases cost about a microsecond
-/// each and an idle process costs nothing. A second caller, or a nested call, does its work alone. After fork() the child
-/// starts workers of its own.
+/// each and an idle process costs nothing. The caller waits for workers that have begun a piece and for no others: on a
+/// busy machine a worker that the system has not woken yet delays nobody. A second caller, or a nested call, does its work
+/// alone. After fork() the child starts workers of its own.
 final class ThreadPool: @unchecked Sendable {
   static let shared = ThreadPool()
 
@@ -27,9 +28,10 @@ final class ThreadPool: @unchecked Sendable {
   private let wake = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   private let job = Atomic<Int>(0)  // number of the current job; a change starts the workers
   private let next = Atomic<Int>(0)  // next piece of the current job
-  private let unfinished = Atomic<Int>(0)  // workers still inside the current job
+  private let open = Atomic<Int>(0)  // number of the job that may be joined; 0 when its pieces are given out
+  private let inside = Atomic<Int>(0)  // workers that may be touching the open job
   private let busy = Atomic<Bool>(false)
-  // Written by the caller before `job` changes, read by workers after it did.
+  // Written by the caller before it opens a job, read by workers inside it.
   private var body: (Int, Int) -> Void = { _, _ in }
   private var pieces = 0
   private var participants = 1
@@ -56,12 +58,7 @@ final class ThreadPool: @unchecked Sendable {
     withoutActuallyEscaping(work) { work in
       publish(work, count, threads)
       takePieces(worker: 0)
-      var spins = 0
-      while unfinished.load(ordering: .acquiring) != 0 {
-        usae_cpu_relax()
-        spins &+= 1
-        if spins & 0xff == 0 { sched_yield() }
-      }
+      closeJob()
       body = { _, _ in }
     }
   }
@@ -71,11 +68,25 @@ final class ThreadPool: @unchecked Sendable {
     pieces = count
     participants = threads
     next.store(0, ordering: .relaxed)
-    unfinished.store(workers, ordering: .relaxed)
+    open.store(job.load(ordering: .relaxed) + 1, ordering: .sequentiallyConsistent)
     pthread_mutex_lock(mutex)
     job.add(1, ordering: .releasing)
     if sleepers > 0 { pthread_cond_broadcast(wake) }
     pthread_mutex_unlock(mutex)
+  }
+
+  /// Lets nobody in any more, and waits for those inside.
+  ///
+  /// A worker enters before it looks whether the job is open, and the caller closes before it looks who is inside. In one
+  /// order of all four, either the worker sees the job closed or the caller sees the worker.
+  private func closeJob() {
+    open.store(0, ordering: .sequentiallyConsistent)
+    var spins = 0
+    while inside.load(ordering: .sequentiallyConsistent) != 0 {
+      usae_cpu_relax()
+      spins &+= 1
+      if spins & 0xff == 0 { sched_yield() }
+    }
   }
 
   private func takePieces(worker: Int) {
@@ -91,8 +102,9 @@ final class ThreadPool: @unchecked Sendable {
     while true {
       waitForJob(after: seen)
       seen = job.load(ordering: .acquiring)
-      if worker < participants { takePieces(worker: worker) }
-      unfinished.subtract(1, ordering: .releasing)
+      inside.add(1, ordering: .sequentiallyConsistent)
+      if open.load(ordering: .sequentiallyConsistent) != 0, worker < participants { takePieces(worker: worker) }
+      inside.subtract(1, ordering: .sequentiallyConsistent)
     }
   }
 
@@ -110,7 +122,7 @@ final class ThreadPool: @unchecked Sendable {
 
   private func startWorkers(_ wanted: Int) {
     while workers < wanted {
-      let ticket = Ticket(pool: self, worker: workers + 1, job: job.load(ordering: .relaxed))
+      let ticket = Unmanaged.passRetained(Ticket(pool: self, worker: workers + 1, job: job.load(ordering: .relaxed)))
       var thread = pthread_t()
       var attributes = pthread_attr_t()
       pthread_attr_init(&attributes)
@@ -121,9 +133,12 @@ final class ThreadPool: @unchecked Sendable {
           let ticket = Unmanaged<Ticket>.fromOpaque(argument!).takeRetainedValue()
           ticket.pool.work(as: ticket.worker, after: ticket.job)
           return nil
-        }, Unmanaged.passRetained(ticket).toOpaque())
+        }, ticket.toOpaque())
       pthread_attr_destroy(&attributes)
-      if status != 0 { return }  // no more threads to be had: the ones that run do the work
+      guard status == 0 else {  // no more threads to be had: those that run do the work
+        ticket.release()
+        return
+      }
       workers += 1
     }
   }
@@ -146,5 +161,7 @@ final class ThreadPool: @unchecked Sendable {
     pthread_cond_init(wake, nil)
     sleepers = 0
     workers = 0
+    open.store(0, ordering: .relaxed)
+    inside.store(0, ordering: .relaxed)
   }
 }

@@ -22,7 +22,7 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
       return "activations of '\(model)': expected finite numbers, got NaN or infinity (as float32) in row \(row), column "
         + "\(column); remove or repair that row in every model"
     case .lossNotFinite(let step):
-      return "loss: expected a finite number, got NaN or infinity in step \(step); nothing was changed: lower the learning "
+      return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: lower the learning "
         + "rate, or look for outliers in the activations"
     case .notInitialized(let operation):
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "

@@ -3,7 +3,7 @@
 /// Model j's part is mean L(r_j - q D_j), over the same mean for r_j minus its batch mean where the recipe says so.
 struct AuxiliaryLoss {
   let reconstruction: Reconstruction
-  /// Divisors by target model; 0 drops the model's part.
+  /// Divisors by target model; 0 drops the model's part, as for one so small that dividing by it overflows.
   let scales: [Double]
 
   private var workspace: StepWorkspace { reconstruction.workspace }
@@ -17,7 +17,8 @@ struct AuxiliaryLoss {
     }
     var scales: [Double] = []
     for j in reconstruction.models.indices {
-      scales.append(try Self.spread(of: reconstruction.workspace.residuals[j], reconstruction, target: j, work))
+      let spread = try Self.spread(of: reconstruction.workspace.residuals[j], reconstruction, target: j, work)
+      scales.append(spread > Double(Float.leastNormalMagnitude) ? spread : 0)
     }
     self.scales = scales
   }

@@ -10,30 +10,30 @@ struct Initialization {
   /// Random parameters, without data.
   func seed(_ models: [ModelParameters]) throws(USAEError) {
     for (i, model) in models.enumerated() {
-      seedDictionary(model, part: i)
-      if recipe.initialization == .random { seedEncoder(model, part: i) } else { tie(model) }
+      try seedDictionary(model, part: i)
+      if recipe.initialization == .random { try seedEncoder(model, part: i) } else { tie(model) }
       model.updateInverseNorms(epsilon: recipe.dictionaryEpsilon, work: work)
     }
   }
 
   /// Standard normal rows, of norm 1 unless the initialisation is `random`.
-  private func seedDictionary(_ model: ModelParameters, part: Int) {
+  private func seedDictionary(_ model: ModelParameters, part: Int) throws(USAEError) {
     let random = CounterRandom(seed: seed, stream: .dictionary, part: part)
     let rows = model.dictionary.value
-    forBlocks(model.concepts) { concept in
-      for c in 0..<model.width {
-        rows.row(concept)[c] = random.normal(UInt64(concept) &* UInt64(model.width) &+ UInt64(c))
-      }
+    let blocks = UInt64((model.width + 3) / 4)
+    try forBlocks(model.concepts) { concept in
+      random.fillNormals(
+        UnsafeMutableBufferPointer(start: rows.row(concept), count: model.width), from: UInt64(concept) &* blocks)
       if recipe.initialization != .random { Self.normalize(rows.row(concept), rows.stride) }
     }
   }
 
   /// As torch.nn.Linear: uniform in +-1/sqrt(width), weights and bias.
-  private func seedEncoder(_ model: ModelParameters, part: Int) {
+  private func seedEncoder(_ model: ModelParameters, part: Int) throws(USAEError) {
     let weight = CounterRandom(seed: seed, stream: .encoderWeight, part: part)
     let bias = CounterRandom(seed: seed, stream: .encoderBias, part: part)
     let limit = 1 / Float(model.width).squareRoot()
-    forBlocks(model.concepts) { concept in
+    try forBlocks(model.concepts) { concept in
       for c in 0..<model.width {
         model.encoderWeight.value.row(concept)[c] = weight.uniform(
           UInt64(concept) &* UInt64(model.width) &+ UInt64(c), limit: limit)
@@ -69,7 +69,7 @@ struct Initialization {
     let copy = try PaddedMatrix(rows: count, columns: model.width)
     try Ingestion(model: model, activations: values).copy(
       0..<count, of: rows, to: copy, spares: try makeSpares(work.threads, model.width), work: work)
-    forBlocks(count) { concept in
+    try forBlocks(count) { concept in
       let row = copy.row(concept)
       guard kernels.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
       Self.normalize(row, copy.stride)
@@ -108,18 +108,18 @@ struct Initialization {
       }
       let along = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1] }
       let square = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1 + 1] }
-      guard along > 0, square > 0 else { continue }
       let factor = Float(along / square)
-      forBlocks(model.concepts) { concept in
+      guard factor > 0, factor.isFinite else { continue }  // nothing is reconstructed, or sums overflowed
+      try forBlocks(model.concepts) { concept in
         let row = model.encoderWeight.value.row(concept)
         for c in 0..<model.width { row[c] *= factor }
       }
     }
   }
 
-  private func forBlocks(_ count: Int, _ body: (Int) -> Void) {
-    work.runToEnd((count + 63) / 64) { block, _ in
-      for index in block * 64..<min(count, block * 64 + 64) { body(index) }
+  private func forBlocks(_ count: Int, _ body: (Int) -> Void) throws(USAEError) {
+    try work.runBlocks(count, of: 64) { _, range, _ in
+      for index in range { body(index) }
     }
   }
 

@@ -32,7 +32,7 @@ final class Trainer: @unchecked Sendable {
     let pass = Pass(
       trainer: self, workspace: workspace, recipe: recipe, encoder: encoder, buffered: keepGradients || recipe.clipNorm > 0)
     let forward = try pass.forward(work: work)
-    guard forward.loss.isFinite else { throw .lossNotFinite(step: step + 1) }
+    guard forward.loss.isFinite, pass.codeGradientsAreFinite(forward) else { throw .lossNotFinite(step: step + 1) }
     return pass.finish(forward, step: step, update: !keepGradients, work: work)
   }
 
@@ -104,6 +104,22 @@ final class Trainer: @unchecked Sendable {
       }
       result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
       return result
+    }
+
+    /// A loss near the end of what float32 holds can have a slope beyond it, and one such slope would spoil the parameters.
+    func codeGradientsAreFinite(_ forward: Forward) -> Bool {
+      isFinite(workspace.codes, workspace.codeGradients)
+        && (forward.dead.map { isFinite($0.codes, $0.codeGradients) } ?? true)
+        && (forward.unchosen.map { sums in (0..<trainer.concepts).allSatisfy { sums.sums.base[$0].isFinite } } ?? true)
+    }
+
+    private func isFinite(_ codes: CodeBuffer, _ gradients: FloatBuffer) -> Bool {
+      var sum: Float = 0  // of x - x: 0, or NaN from the first that is not finite
+      for t in 0..<workspace.rows {
+        let row = gradients.base + t &* codes.slots
+        for q in 0..<codes.count(t) { sum += row[q] - row[q] }
+      }
+      return sum == 0
     }
 
     private func batchStatistics(work: Work) throws(USAEError) -> BatchStatistics? {
