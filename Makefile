@@ -1,0 +1,92 @@
+# usae: build, test, demonstrate. Everything runs from a fresh clone, given Swift 6.3 and Python 3.11 or later: missing
+# Debian packages are installed where that can be done, Python's go to .venv.
+
+PYTHON ?= python3
+SWIFT ?= swift
+export PATH := $(PATH):/opt/swift/usr/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Ours to say here, whatever the caller's environment says.
+unexport PYTHONPATH PYTHONHOME USAE_KERNELS USAE_SCIPY_OPENBLAS_LIB
+
+BIN := .venv/bin
+# Tests reach into the library (@testable), and need its speed.
+TEST_BUILD := --scratch-path .build-test -c release -Xswiftc -enable-testing
+NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src -type f -o -type l)
+FILES := $(NATIVE) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
+
+.NOTPARALLEL:
+.PHONY: help test test-swift test-abi test-instruction-sets test-python test-demo test-wheel demo wheel lint clean system
+
+help:
+	@echo 'make test         every check below, in this order:'
+	@echo '  test-swift               the Swift library, by its own tests'
+	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else'
+	@echo '  test-instruction-sets    that no AVX code leaks into the portable kernels'
+	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
+	@echo '  test-demo                the demonstration, small'
+	@echo '  test-wheel               the wheel, where there is neither OpenBLAS nor Swift'
+	@echo 'make demo         the demonstration, into demo-output/'
+	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, into dist/'
+	@echo 'make lint         ruff and mypy'
+	@echo 'make clean        remove what make made'
+
+test: test-swift test-abi test-instruction-sets test-python test-demo test-wheel
+
+# --- What has to be there ---------------------------------------------------------------------------------------------
+
+system:
+	@tools/install_system_packages.sh $(PYTHON)
+
+.venv/.requirements: requirements-dev.txt | system
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+# Editable, so that only a change of native code asks for another build.
+.venv/.installed: .venv/.requirements $(NATIVE) | system
+	USAE_BLAS=system SWIFT='$(SWIFT)' $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+dist/.wheel: .venv/.requirements $(FILES) | system
+	rm -rf build dist
+	USAE_BLAS=scipy SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/usae-*.whl
+	@touch $@
+
+# --- Checks -----------------------------------------------------------------------------------------------------------
+
+test-swift: | system
+	$(SWIFT) build $(TEST_BUILD) --build-tests
+	$(SWIFT) test $(TEST_BUILD) --skip-build --disable-xctest
+
+test-abi: | system
+	$(SWIFT) run $(TEST_BUILD) usae-abi-test
+
+test-instruction-sets: .venv/.installed
+	tools/check_instruction_sets.sh .build-wheel/release
+
+test-python: .venv/.installed
+	$(BIN)/python -m pytest python/tests
+
+test-demo: .venv/.installed
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/usae demo --small --output "$$folder"
+
+test-wheel: dist/.wheel
+	SWIFT='$(SWIFT)' tools/test_wheel.sh dist/usae-*.whl $(PYTHON)
+
+lint: .venv/.requirements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+demo: .venv/.installed
+	$(BIN)/usae demo --output demo-output
+
+wheel: dist/.wheel
+	@ls dist/*.whl
+
+clean:
+	rm -rf .venv .build .build-test .build-wheel .build-wheel-scipy build dist demo-output python/*.egg-info
+	rm -f python/usae/*.so

@@ -1,0 +1,64 @@
+"""Activations of PyTorch modules, caught with hooks, into a universal sparse autoencoder. Takes a few seconds.
+
+The two modules here are small and untrained, so their concepts are not worth looking at; what matters is how activations
+get from a module to `usae`. Any module works the same way.
+"""
+
+import torch
+from torch import nn
+
+import usae
+
+torch.manual_seed(0)
+
+# A convolutional network whose map is 8 x 8, and a transformer with a class token and 8 x 8 patches, in bfloat16.
+convolutional = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(32, 48, 5, stride=2, padding=2))
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 64, 4, stride=4)
+        self.class_token = nn.Parameter(torch.randn(1, 1, 64))
+        self.block = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.block(torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1))
+
+
+transformer = Transformer().to(torch.bfloat16)
+
+
+def catch_output(module, caught):
+    """Keep what the module computes, one batch after the other, in CPU memory."""
+    return module.register_forward_hook(lambda module, inputs, output: caught.append(output.detach().cpu()))
+
+
+maps, tokens = [], []
+hooks = [catch_output(convolutional[2], maps), catch_output(transformer.block, tokens)]
+with torch.inference_mode():
+    for _ in range(8):
+        # Smooth random pictures; put your own data loader here.
+        images = nn.functional.interpolate(torch.randn(32, 3, 6, 6), size=32, mode="bicubic")
+        convolutional.eval()(images)
+        transformer.eval()(images.bfloat16())
+for hook in hooks:
+    hook.remove()
+
+# Row t has to be the same place in the same image: a map [images, channels, height, width] becomes
+# [images, height * width, channels], and the class token, which has no place, is sliced off. Nothing is converted or copied.
+acts = {
+    "convolutional": torch.cat(maps).flatten(2).transpose(1, 2),  # [256, 64, 48], float32
+    "transformer": torch.cat(tokens)[:, 1:],  # [256, 64, 64], bfloat16
+}
+train = {name: x[:224] for name, x in acts.items()}
+held_out = {name: x[224:] for name, x in acts.items()}
+
+sae = usae.UniversalSAE(n_concepts=256, k=8, seed=0).fit(train, steps=300)
+print(sae.evaluate(held_out).summary())
+
+# Back to PyTorch: what the transformer should have computed for the first held-out image, from the other network's map.
+predicted = torch.from_numpy(sae.reconstruct(held_out["convolutional"][:1], "convolutional", "transformer"))
+truth = held_out["transformer"][0].float()
+print(f"\nconvolutional -> transformer, cosine of a token: {nn.functional.cosine_similarity(predicted, truth).mean():.2f}")

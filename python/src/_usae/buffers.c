@@ -1,0 +1,201 @@
+#include "module.h"
+
+/* --- What came ----------------------------------------------------------------------------------------------------- */
+
+/* The dtype where the object has one ("int64"), else the name of its type ("list"). A new reference, or NULL. */
+static PyObject *describe(PyObject *object) {
+  PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+  if (dtype == NULL) {
+    PyErr_Clear();
+    dtype = PyObject_GetAttrString((PyObject *)Py_TYPE(object), "__name__");
+  }
+  PyObject *words = dtype == NULL ? NULL : PyObject_Str(dtype);
+  Py_XDECREF(dtype);
+  return words;
+}
+
+/* Raises InvalidInputError: what was expected of `name`, what came, and what to do about it. */
+static void refuse(const module_state *state, const char *name, const char *expected, PyObject *object,
+                   const char *remedy) {
+  PyObject *got = describe(object);
+  if (got != NULL) PyErr_Format(state->invalid_input, "%s: expected %s, got %U; %s", name, expected, got, remedy);
+  Py_XDECREF(got);
+}
+
+/* After a failed PyObject_GetBuffer: the exporter's reason becomes part of an InvalidInputError. Anything but a refusal
+ * (MemoryError, say) stays as it is. */
+static void refuse_buffer(const module_state *state, const char *name, const char *expected) {
+  if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_TypeError) &&
+      !PyErr_ExceptionMatches(PyExc_ValueError))
+    return;
+  PyObject *type, *reason, *traceback;
+  PyErr_Fetch(&type, &reason, &traceback);
+  PyErr_Format(state->invalid_input, "%s: expected %s: %S", name, expected, reason != NULL ? reason : type);
+  Py_XDECREF(type);
+  Py_XDECREF(reason);
+  Py_XDECREF(traceback);
+}
+
+/* The type code of a native single-element format such as "f", "@f", "=f" or, on a little-endian machine, "<f"; else 0. */
+static char type_code(const char *format) {
+  const int one = 1;
+  const char native = *(const char *)&one ? '<' : '>';
+  if (format == NULL) return 0;
+  if (*format == '@' || *format == '=' || *format == native) format++;
+  return format[0] != '\0' && format[1] == '\0' ? format[0] : 0;
+}
+
+/* --- Dense arrays -------------------------------------------------------------------------------------------------- */
+
+static const struct {
+  const char *name;
+  Py_ssize_t size;
+  char code, other_code; /* of C types of the same width: int64 is 'l' to NumPy and 'q' to others */
+} elements[] = {
+    [ELEMENT_FLOAT32] = {"float32", 4, 'f', 'f'},
+    [ELEMENT_FLOAT64] = {"float64", 8, 'd', 'd'},
+    [ELEMENT_INT32] = {"int32", 4, 'i', 'l'},
+    [ELEMENT_INT64] = {"int64", 8, 'l', 'q'},
+};
+
+bool take_array(const module_state *state, PyObject *object, const char *name, element type, bool writable,
+                Py_buffer *out) {
+  char expected[64];
+  PyOS_snprintf(expected, sizeof expected, "a %sC-contiguous array of %s", writable ? "writable " : "",
+                elements[type].name);
+  if (PyObject_GetBuffer(object, out, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0) {
+    refuse_buffer(state, name, expected);
+    return false;
+  }
+  char code = type_code(out->format);
+  if ((code != elements[type].code && code != elements[type].other_code) || out->itemsize != elements[type].size ||
+      (uintptr_t)out->buf % (uintptr_t)out->itemsize != 0) {
+    refuse(state, name, expected, object, writable ? "allocate it with numpy.empty" : "convert with numpy.ascontiguousarray");
+    return false;
+  }
+  return true;
+}
+
+int64_t array_count(const Py_buffer *array) { return array->len / array->itemsize; }
+
+/* --- Activations --------------------------------------------------------------------------------------------------- */
+
+/* Every element of a numeric array can be read at its own alignment only if base and strides are multiples of it; a field
+ * of a packed record is not. */
+static bool is_aligned(const Py_buffer *buffer) {
+  bool aligned = (uintptr_t)buffer->buf % (uintptr_t)buffer->itemsize == 0;
+  for (int axis = 0; axis < buffer->ndim; axis++)
+    aligned = aligned && (buffer->shape[axis] < 2 || buffer->strides[axis] % buffer->itemsize == 0);
+  return aligned;
+}
+
+static bool fill_matrix(const Py_buffer *buffer, int32_t dtype, usae_matrix *matrix) {
+  static const double nothing = 0; /* where an empty array has no data */
+  const Py_ssize_t *shape = buffer->shape, *strides = buffer->strides;
+  const int last = buffer->ndim - 1;
+  *matrix = (usae_matrix){.data = buffer->buf != NULL ? buffer->buf : &nothing,
+                          .dtype = dtype,
+                          .outer = shape[0],
+                          .inner = 1,
+                          .columns = shape[last],
+                          .outer_stride = strides[0],
+                          .column_stride = strides[last]};
+  if (last == 2) {
+    matrix->inner = shape[1];
+    matrix->inner_stride = strides[1];
+    if (matrix->inner == 0) { /* no rows either way, and nothing to divide by */
+      matrix->outer = 0;
+      matrix->inner = 1;
+    }
+  }
+  int64_t rows, count;
+  return !__builtin_mul_overflow(matrix->outer, matrix->inner, &rows) &&
+         !__builtin_mul_overflow(rows, matrix->columns, &count);
+}
+
+bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
+                      usae_matrix *matrix) {
+  static const char expected[] = "a float16, float32 or float64 array";
+  bool bfloat16 = false;
+  if (PyTuple_Check(object)) {
+    PyObject *label = PyTuple_Size(object) == 2 ? PyTuple_GetItem(object, 1) : NULL;
+    bfloat16 = label != NULL && PyUnicode_Check(label) && PyUnicode_CompareWithASCIIString(label, "bfloat16") == 0;
+    if (!bfloat16) {
+      PyErr_Format(state->invalid_input, "%s: expected an array or (uint16 array, 'bfloat16'), got another tuple", name);
+      return false;
+    }
+    object = PyTuple_GetItem(object, 0);
+  }
+  if (PyObject_GetBuffer(object, buffer, PyBUF_STRIDES | PyBUF_FORMAT) < 0) {
+    refuse_buffer(state, name, expected);
+    return false;
+  }
+  int32_t dtype = -1;
+  char code = type_code(buffer->format);
+  if (bfloat16)
+    dtype = code == 'H' ? USAE_BFLOAT16 : -1;
+  else if (code == 'e')
+    dtype = USAE_FLOAT16;
+  else if (code == 'f')
+    dtype = USAE_FLOAT32;
+  else if (code == 'd')
+    dtype = USAE_FLOAT64;
+  if (dtype < 0) {
+    if (bfloat16)
+      refuse(state, name, "bfloat16 numbers as native uint16", object, "use .view('uint16')");
+    else
+      refuse(state, name, expected, object, "convert with .astype('float32')");
+    return false;
+  }
+  if (buffer->ndim != 2 && buffer->ndim != 3) {
+    PyErr_Format(state->invalid_input, "%s: expected 2 or 3 dimensions, got %d; reshape to [n_tokens, width]", name,
+                 buffer->ndim);
+    return false;
+  }
+  if (!is_aligned(buffer)) {
+    PyErr_Format(state->invalid_input, "%s: expected elements at their natural alignment; pass a copy", name);
+    return false;
+  }
+  if (!fill_matrix(buffer, dtype, matrix)) {
+    PyErr_Format(state->invalid_input, "%s: expected fewer than 2**63 elements", name);
+    return false;
+  }
+  return true;
+}
+
+bool activations_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out) {
+  bool ok = false;
+  PyObject *tuple = PySequence_Tuple(sequence);
+  if (tuple == NULL) goto done;
+  Py_ssize_t count = PyTuple_Size(tuple);
+  if (count > INT32_MAX) {
+    PyErr_Format(state->invalid_input, "inputs: expected at most %d arrays, got %zd", INT32_MAX, count);
+    goto done;
+  }
+  out->buffers = PyMem_Calloc((size_t)count + 1, sizeof *out->buffers);
+  out->matrices = PyMem_Calloc((size_t)count + 1, sizeof *out->matrices);
+  if (out->buffers == NULL || out->matrices == NULL) {
+    PyErr_NoMemory();
+    goto done;
+  }
+  out->count = (int32_t)count;
+  for (Py_ssize_t i = 0; i < count; i++) {
+    char name[128]; /* a longer one is cut off */
+    PyObject *model = names != NULL && i < PyTuple_Size(names) ? PyTuple_GetItem(names, i) : NULL;
+    if (model != NULL)
+      PyOS_snprintf(name, sizeof name, "acts['%s']", PyUnicode_AsUTF8AndSize(model, NULL));
+    else
+      PyOS_snprintf(name, sizeof name, "inputs[%lld]", (long long)i);
+    if (!take_activations(state, PyTuple_GetItem(tuple, i), name, &out->buffers[i], &out->matrices[i])) goto done;
+  }
+  ok = true;
+done:
+  Py_XDECREF(tuple);
+  return ok;
+}
+
+void activations_clear(activations_list *inputs) {
+  for (int32_t i = 0; i < inputs->count; i++) PyBuffer_Release(&inputs->buffers[i]);
+  PyMem_Free(inputs->matrices);
+  PyMem_Free(inputs->buffers);
+}

@@ -1,0 +1,95 @@
+/* module.h - what the files of the extension `usae._usae` share.
+ *
+ *   arguments.c   Python values to numbers, names and recipes
+ *   buffers.c     arrays to pointers
+ *   call.c        calls of the core without the GIL
+ *   errors.c      statuses to exceptions
+ *   core.c        the type Core
+ *   module.c      the module: its functions, constants and state
+ *
+ * Functions that return bool have set a Python exception where they return false.
+ */
+#ifndef USAE_MODULE_H
+#define USAE_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000 /* CPython 3.11: the first with Py_buffer in the stable ABI */
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "usae.h"
+
+/* One per interpreter that imports the module. The exceptions are the classes of usae._errors. */
+typedef struct module_state {
+  PyObject *core_type;
+  PyObject *error;
+  PyObject *invalid_input;
+  PyObject *not_initialized;
+  PyObject *out_of_memory;
+} module_state;
+
+/* --- arguments.c --------------------------------------------------------------------------------------------------- */
+
+/* An int, or anything with __index__. Outside [low, high] it is an InvalidInputError that calls it `name`. */
+bool take_int(const module_state *state, PyObject *object, const char *name, int64_t low, int64_t high, int64_t *out);
+bool take_int32(const module_state *state, PyObject *object, const char *name, int32_t *out);
+bool take_seed(const module_state *state, PyObject *object, uint64_t *out);
+
+/* `strings` [count] belong to the str objects in `tuple`. Zero it before, clear it after, whatever came between. */
+typedef struct name_list {
+  PyObject *tuple;
+  const char **strings;
+  int32_t count;
+} name_list;
+bool names_take(const module_state *state, PyObject *sequence, name_list *out);
+void names_clear(name_list *names);
+
+bool take_recipe(const module_state *state, PyObject *mapping, usae_recipe *out);
+
+/* --- buffers.c ----------------------------------------------------------------------------------------------------- */
+
+typedef enum element { ELEMENT_FLOAT32, ELEMENT_FLOAT64, ELEMENT_INT32, ELEMENT_INT64 } element;
+
+/* A C-contiguous array of this element type. Zero `out` before and PyBuffer_Release it after, whatever came between. */
+bool take_array(const module_state *state, PyObject *object, const char *name, element type, bool writable,
+                Py_buffer *out);
+int64_t array_count(const Py_buffer *array);
+
+/* Activations where they lie: `matrix` points into `buffer`, which is zeroed before and released after. */
+bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
+                      usae_matrix *matrix);
+
+/* The same for all models. `names`, a tuple of str or NULL, is for error messages. Zero it before, clear it after. */
+typedef struct activations_list {
+  Py_buffer *buffers;
+  usae_matrix *matrices;
+  int32_t count;
+} activations_list;
+bool activations_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out);
+void activations_clear(activations_list *inputs);
+
+/* --- call.c -------------------------------------------------------------------------------------------------------- */
+
+/* A call of the core: between begin and end the thread does not hold the GIL, and `interrupt` lets signal handlers run.
+ * It must stay where it is from begin to end. */
+typedef struct core_call {
+  PyThreadState *thread;
+  int64_t asked; /* when signals were last looked at, in nanoseconds */
+  bool stopped;  /* a signal handler raised: its exception is set in `thread` */
+  usae_interrupt interrupt;
+  usae_error error;
+} core_call;
+void core_call_begin(core_call *call);
+bool core_call_end(core_call *call, const module_state *state, usae_status status);
+
+/* --- errors.c ------------------------------------------------------------------------------------------------------ */
+
+/* True for USAE_OK; otherwise raises the exception that belongs to the status, with the core's words. */
+bool check_status(const module_state *state, usae_status status, const usae_error *error);
+
+/* --- core.c -------------------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec core_spec;
+
+#endif

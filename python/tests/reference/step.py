@@ -1,0 +1,201 @@
+"""One training step of any recipe, dense and differentiated by autograd.
+
+Notation: N tokens, m concepts, d_j the width of model j. A recipe is any object with the fields of `usae.Recipe`.
+Parameters are {model: {"encoder_weight": [m, d], "encoder_bias": [m], "bn_weight": [m], "bn_bias": [m],
+"bn_running_mean": [m], "bn_running_var": [m], "dictionary": [m, d], "mean": [d], "scale": [d]}}, as `sae.parameters` gives
+them; the `bn_*` ones exist only with the batchnorm encoder.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+BN_EPSILON = 1e-5
+BN_MOMENTUM = 0.1
+
+
+@dataclass
+class Step:
+    """What one forward pass computes; tensors keep their graph."""
+
+    x: dict  # {model: [N, d_j]} standardised
+    linear: torch.Tensor  # [N, m] W x + b, before BatchNorm
+    pre: torch.Tensor  # [N, m]
+    chosen: torch.Tensor  # [N, m] bool: the k that are kept
+    auxiliary: torch.Tensor | None  # [N, m] bool: those of the auxiliary code
+    dictionary: dict  # {model: [m, d_j]} with normalised rows
+    residual: dict  # {model: [N, d_j]}
+    auxiliary_residual: dict  # {model: [N, d_j]}, empty without auxiliary loss
+    losses: dict  # {model: scalar} main loss
+    auxiliary_loss: torch.Tensor  # sum over models, before the coefficient
+    loss: torch.Tensor
+
+
+def largest(values, allowed, count):
+    """The `count` largest positive entries of each row among the allowed ones, ties to the lower column, as a mask."""
+    candidates = torch.where(allowed & (values > 0), values, torch.full_like(values, -math.inf))
+    ranked, order = candidates.sort(dim=1, descending=True, stable=True)
+    kept = ranked[:, :count] > -math.inf
+    return torch.zeros_like(allowed).scatter(1, order[:, :count], kept)
+
+
+def normalized(dictionary, epsilon):
+    return dictionary / (dictionary.norm(dim=1, keepdim=True) + epsilon)
+
+
+def element_loss(name, residual):
+    return residual.abs().mean() if name == "l1" else residual.square().mean()
+
+
+def aux_count(recipe, n_concepts, k):
+    if recipe.aux_k is not None:
+        return min(recipe.aux_k, n_concepts)
+    return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
+
+
+def forward(parameters, batch, encoder, recipe, k, dead=None):
+    """The step's loss for tensors `parameters` and `batch` {model: [N, d_j]}; `dead` [m] bool for aux="dead"."""
+    x = {j: (a - parameters[j]["mean"]) * (1 / parameters[j]["scale"]) for j, a in batch.items()}
+    own = parameters[encoder]
+    linear = pre = x[encoder] @ own["encoder_weight"].T + own["encoder_bias"]
+    if recipe.encoder == "batchnorm":
+        mean, variance = linear.mean(0), linear.var(0, correction=0)
+        pre = (linear - mean) / (variance + BN_EPSILON).sqrt() * own["bn_weight"] + own["bn_bias"]
+    everything = torch.ones_like(pre, dtype=torch.bool)
+    chosen = largest(pre.detach(), everything, k)
+    codes = torch.where(chosen, pre, 0)
+
+    auxiliary = auxiliary_codes = None
+    if recipe.aux == "unchosen" or (recipe.aux == "dead" and dead.any()):  # with nothing dead there is no such loss
+        allowed = ~chosen if recipe.aux == "unchosen" else ~chosen & dead
+        auxiliary = largest(pre.detach(), allowed, aux_count(recipe, pre.shape[1], k))
+        auxiliary_codes = torch.where(auxiliary, pre, 0)
+
+    dictionary, residual, auxiliary_residual, losses = {}, {}, {}, {}
+    auxiliary_loss = pre.new_zeros(())
+    for j in batch:
+        dictionary[j] = normalized(parameters[j]["dictionary"], recipe.dictionary_epsilon)
+        residual[j] = x[j] - codes @ dictionary[j]
+        losses[j] = element_loss(recipe.loss, residual[j])
+        if auxiliary is None:
+            continue
+        target = residual[j].detach() if recipe.aux_detach else residual[j]
+        auxiliary_residual[j] = target - auxiliary_codes @ dictionary[j]
+        term = element_loss(recipe.loss, auxiliary_residual[j])
+        if recipe.aux_scale == "residual":
+            spread = element_loss(recipe.loss, residual[j] - residual[j].mean(0)).detach()
+            term = term / spread if spread > 0 else 0 * term
+        auxiliary_loss = auxiliary_loss + term
+    loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
+    return Step(
+        x, linear, pre, chosen, auxiliary, dictionary, residual, auxiliary_residual, losses, auxiliary_loss, loss
+    )
+
+
+def encoder_names(recipe):
+    names = ["encoder_weight", "encoder_bias"]
+    return names + ["bn_weight", "bn_bias"] if recipe.encoder == "batchnorm" else names
+
+
+def stepped_names(recipe, models, encoder):
+    """{model: names of the tensors that a step with this encoder changes}."""
+    names = {j: ["dictionary"] for j in models if recipe.update == "all" or j == encoder}
+    names[encoder] = encoder_names(recipe) + names[encoder]
+    return names
+
+
+def to_tensors(parameters, dtype):
+    return {j: {n: torch.tensor(np.asarray(v), dtype=dtype) for n, v in p.items()} for j, p in parameters.items()}
+
+
+def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64):
+    """The step and its raw gradients {model: {name: array}} for arrays `parameters` and `batch`."""
+    tensors = to_tensors(parameters, dtype)
+    names = stepped_names(recipe, list(batch), encoder)
+    for j, own in names.items():
+        for name in own:
+            tensors[j][name].requires_grad_()
+    data = {j: torch.tensor(np.asarray(a), dtype=dtype) for j, a in batch.items()}
+    dead = None if dead is None else torch.tensor(np.asarray(dead))
+    step = forward(tensors, data, encoder, recipe, k, dead)
+    for intermediate in (step.linear, *(step.dictionary[j] for j in names)):
+        intermediate.retain_grad()
+    step.loss.backward()
+    return step, {j: {name: tensors[j][name].grad.numpy() for name in own} for j, own in names.items()}
+
+
+def learning_rate(recipe, t):
+    """The rate of the step with schedule index `t`, counted from 0."""
+    base, final, total, warmup = (
+        recipe.learning_rate, recipe.final_learning_rate, recipe.total_steps, recipe.warmup_steps,
+    )  # fmt: skip
+    if t < warmup:
+        return recipe.warmup_learning_rate + (base - recipe.warmup_learning_rate) * t / warmup
+    if total is None or recipe.schedule == "constant":
+        return base
+    start = max(warmup, math.floor(total * (1 - recipe.decay_share)))
+    if t < start:
+        return base
+    progress = min((t - start) / (total - start), 1) if total > start else 1.0
+    if recipe.schedule == "linear":
+        return base + (final - base) * progress
+    return final + (base - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class Trainer:
+    """Steps of any recipe with `torch.optim.AdamW`, one optimiser for each (model, encoder) and (model, dictionary)."""
+
+    def __init__(self, parameters, recipe, k, dead_tokens=0, dtype=torch.float64):
+        self.recipe, self.k, self.dead_tokens, self.dtype = recipe, k, dead_tokens, dtype
+        self.tensors = to_tensors(parameters, dtype)
+        self.steps = 0
+        self.draws = dict.fromkeys(parameters, 0)
+        self.silent = {
+            j: torch.zeros(p["dictionary"].shape[0], dtype=torch.int64) for j, p in self.tensors.items()
+        }  # fmt: skip
+        self.optimizers = {}
+        for j, p in self.tensors.items():
+            for part, names in (("encoder", encoder_names(recipe)), ("dictionary", ["dictionary"])):
+                self.optimizers[j, part] = torch.optim.AdamW(
+                    [p[name].requires_grad_() for name in names],
+                    betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, weight_decay=recipe.weight_decay,
+                )  # fmt: skip
+
+    def step(self, batch, encoder):
+        """One step on arrays `batch`; the Step of its forward pass."""
+        recipe = self.recipe
+        data = {j: torch.tensor(np.asarray(a), dtype=self.dtype) for j, a in batch.items()}
+        dead = self.silent[encoder] >= self.dead_tokens if self.dead_tokens > 0 else self.silent[encoder] < 0
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        step = forward(self.tensors, data, encoder, recipe, self.k, dead)
+        step.loss.backward()
+
+        names = stepped_names(recipe, list(batch), encoder)
+        rate = learning_rate(recipe, self.steps if recipe.clock == "global" else self.draws[encoder])
+        for j, own in names.items():
+            if recipe.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_([self.tensors[j][name] for name in own], recipe.clip_norm)
+            for part in ("encoder", "dictionary") if j == encoder else ("dictionary",):
+                self.optimizers[j, part].param_groups[0]["lr"] = rate
+                self.optimizers[j, part].step()
+            if recipe.renormalize:
+                with torch.no_grad():
+                    self.tensors[j]["dictionary"].div_(self.tensors[j]["dictionary"].norm(dim=1, keepdim=True))
+        if recipe.encoder == "batchnorm":
+            self._follow_statistics(encoder, step.linear.detach())
+        fired = step.chosen.any(0)
+        self.silent[encoder] = torch.where(fired, 0, self.silent[encoder] + len(step.pre))
+        self.steps += 1
+        self.draws[encoder] += 1
+        return step
+
+    def _follow_statistics(self, encoder, linear):
+        own = self.tensors[encoder]
+        for name, now in (("bn_running_mean", linear.mean(0)), ("bn_running_var", linear.var(0, correction=1))):
+            own[name] = (1 - BN_MOMENTUM) * own[name] + BN_MOMENTUM * now
+
+    def parameters(self):
+        return {j: {n: t.detach().numpy().copy() for n, t in p.items()} for j, p in self.tensors.items()}

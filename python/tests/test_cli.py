@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import pytest
+
+import usae
+import usae.demo
+from usae import cli
+
+
+def test_info_shows_what_is_in_use(capsys):
+    assert cli.main(["info"]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown == {name: str(value) for name, value in usae.show_config().items()}
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"usae {usae.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--seed", "x"], ["info", "extra"]])
+def test_bad_usage_ends_with_2_and_words_on_stderr(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and "usage: usae" in err
+
+
+def test_the_demo_is_given_its_options(monkeypatch):
+    calls = []
+    monkeypatch.setattr(usae.demo, "run", lambda **options: calls.append(options), raising=False)
+    assert cli.main(["demo"]) == 0
+    assert cli.main(["demo", "--output", "here", "--small", "--seed", "7"]) == 0
+    assert calls == [
+        {"output": "demo-output", "small": False, "seed": 0},
+        {"output": "here", "small": True, "seed": 7},
+    ]
+
+
+@pytest.mark.parametrize("error", [usae.InvalidInputError("bad"), PermissionError(13, "bad"), ImportError("bad")])
+def test_an_error_of_the_user_ends_with_2_and_its_words_alone(error, monkeypatch, capsys):
+    def run(**_):
+        raise error
+
+    monkeypatch.setattr(usae.demo, "run", run, raising=False)
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr() == ("", f"usae: {error}\n")
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+    def run(**_):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(usae.demo, "run", run, raising=False)
+    with pytest.raises(KeyError):
+        cli.main(["demo"])
+
+
+def test_a_bad_number_of_threads_is_refused(capsys):
+    assert cli.main(["demo", "--threads", "0"]) == 2
+    assert capsys.readouterr().err.startswith("usae: --threads must be an integer from 1 to 1024")
+
+
+def test_the_package_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "usae", "info"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("version")

@@ -1,0 +1,76 @@
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from conftest import RECIPE, planted
+
+import usae
+
+# Larger than a tile of tokens and than a block of concepts, and multiples of neither.
+WIDE = {"a": 48, "b": 67, "c": 31}
+N_TOKENS, N_CONCEPTS, K = 1100, 333, 9
+
+
+@pytest.fixture(scope="module")
+def wide_acts():
+    return planted(N_TOKENS, seed=2, widths=WIDE)
+
+
+@pytest.fixture(scope="module")
+def wide(wide_acts):
+    return usae.UniversalSAE(N_CONCEPTS, K, recipe=RECIPE, seed=1).fit(wide_acts, steps=5)
+
+
+RECIPES = {
+    "default": RECIPE.replace(batch_size=700, dead_tokens=300),
+    "published": usae.recipes.published(total_steps=8, warmup_steps=2).replace(batch_size=700, statistics_tokens=900),
+    "per dimension": RECIPE.replace(batch_size=700, scale="dimension", initialization="tied", clip_norm=0.01),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_saved_bytes_do_not_depend_on_the_number_of_threads(wide_acts, tmp_path, recipe):
+    saved = {}
+    for n_threads in (1, 2, 4):
+        sae = usae.UniversalSAE(N_CONCEPTS, K, recipe=RECIPES[recipe], seed=5, n_threads=n_threads)
+        sae.fit(wide_acts, steps=8, validation=wide_acts).save(tmp_path / str(n_threads), training_state=True)
+        saved[n_threads] = [(tmp_path / str(n_threads) / name).read_bytes() for name in ("model.safetensors", "usae.json")]
+    assert saved[1] == saved[2] == saved[4]
+
+
+def test_results_do_not_depend_on_the_number_of_threads(wide, wide_acts, tmp_path):
+    wide.save(tmp_path / "run")
+    alone, many = usae.load(tmp_path / "run", n_threads=1), usae.load(tmp_path / "run", n_threads=4)
+    assert alone.evaluate(wide_acts).to_dict() == many.evaluate(wide_acts).to_dict()
+    for name, x in wide_acts.items():
+        assert alone.encode(x, name) == many.encode(x, name)
+        assert np.array_equal(alone.reconstruct(x, name, "a"), many.reconstruct(x, name, "a"))
+        assert np.array_equal(alone.preactivations(x, name), many.preactivations(x, name))
+
+
+def test_the_number_of_threads_of_the_process_does_not_matter_either(wide, wide_acts):
+    before, results = usae.show_config()["n_threads"], []
+    for n in (1, 3, None):
+        usae.set_num_threads(n)
+        assert usae.show_config()["n_threads"] == (n or before)
+        results.append(wide.evaluate(wide_acts).to_dict())
+    assert results[0] == results[1] == results[2]
+
+
+@hypothesis.given(st.data())
+def test_a_tokens_code_is_the_same_bits_in_any_batch(wide, wide_acts, data):
+    name = data.draw(st.sampled_from(list(WIDE)))
+    rows = data.draw(
+        st.lists(st.integers(0, N_TOKENS - 1), min_size=1, max_size=40)
+        | st.slices(N_TOKENS).filter(lambda rows: len(range(N_TOKENS)[rows]))
+    )
+    whole, part = wide.encode(wide_acts[name], name)[rows], wide.encode(wide_acts[name][rows], name)
+    assert part.values.tobytes() == whole.values.tobytes()
+    assert part.indices.tobytes() == whole.indices.tobytes()
+
+
+def test_a_token_is_decoded_to_the_same_bits_in_any_batch(wide, wide_acts):
+    codes = wide.encode(wide_acts["a"], "a")
+    whole = wide.decode(codes, "b")
+    for rows in (slice(0, 1), slice(3, 700), slice(None, None, -7)):
+        assert wide.decode(codes[rows], "b").tobytes() == whole[rows].tobytes()

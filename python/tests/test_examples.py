@@ -1,0 +1,23 @@
+"""Each script in examples/ is run as a user runs it, in an empty folder."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "examples"
+TOO_LONG = {"train_demo_networks.py"}  # a quarter of an hour; the weights it makes are tested as they ship
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in TOO_LONG)
+
+
+def test_there_are_examples():
+    assert {"quickstart.py", "from_pytorch.py"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_example_runs_and_says_what_it_found(name, tmp_path):
+    done = subprocess.run([sys.executable, FOLDER / name], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "R2 of" in done.stdout
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr

@@ -1,0 +1,175 @@
+"""Gradients of every trainable tensor against autograd in float64, for each setting that changes them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import usae
+from reference import problems
+from reference import step as reference
+
+TOLERANCE = 1e-4
+WIDTHS = {"a": 24, "b": 40, "c": 13}  # 24 = 16 + 8, 40 = 32 + 8 and an odd one: every tail of a 16-wide kernel
+N_TOKENS = 48
+N_CONCEPTS = 101  # no multiple of 32
+
+AUX = [("none", "none", False)] + list(itertools.product(["unchosen", "dead"], ["none", "residual"], [False, True]))
+SETTINGS = list(itertools.product(["linear", "batchnorm"], ["l1", "mse"], AUX, ["all", "encoder"]))
+SHAPES = {
+    "k-1": dict(k=1),
+    "k-all": dict(k=N_CONCEPTS),
+    "fewer-than-k": dict(k=24, positive=0.12),
+    "token-without-codes": dict(k=5, positive=0.3, zero_token=True),
+    "nothing-dead": dict(k=6, dead=0.0),
+    "everything-dead": dict(k=6, dead=1.0),
+}
+
+
+def recipe_for(encoder, loss, aux, update):
+    return usae.recipes.default(
+        encoder=encoder, loss=loss, aux=aux[0], aux_scale=aux[1], aux_detach=aux[2],
+        update=update, aux_coefficient=0.3, dead_tokens=1000, clip_norm=1.0,
+    )  # fmt: skip
+
+
+def core_gradients(problem, encoder, recipe, k):
+    n_concepts = len(problem.dead)
+    sae = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=0)
+    sae.initialize({j: x.shape[1] for j, x in problem.batch.items()})
+    for j, own in problem.parameters.items():
+        keep = own if recipe.encoder == "batchnorm" else {n: v for n, v in own.items() if not n.startswith("bn_")}
+        sae.set_parameters(j, keep)
+    for index in range(len(problem.batch)):
+        # One token below the threshold is alive, at the threshold it is dead.
+        silent = np.where(problem.dead, recipe.dead_tokens, recipe.dead_tokens - 1).astype(np.int64)
+        sae._fitted.write(index, "silent_tokens", silent)
+    return sae.gradients(problem.batch, encoder=encoder)
+
+
+def floors(parameters, encoder, step, recipe):
+    """{(model, name): what is added to a gradient's norm before dividing by it}, for gradients that cancel by nature.
+
+    Where terms cancel, float32 leaves rounding of the terms; divided by its floor that rounding is TOLERANCE at most.
+    - A bias in front of BatchNorm does not change the loss: its gradient, a sum over N tokens, is exactly 0, of which N u
+      sum_n |g_n| may be left.
+    - A dictionary row is divided by its norm: its gradient is what the normalised row's gradient g has across the row, over
+      the norm. The part along the row cancels, a few u |g| of it may be left. With width 1 there is nothing else.
+    """
+    result = {}
+    for j, normalized in step.dictionary.items():
+        if normalized.grad is not None:
+            norms = np.linalg.norm(parameters[j]["dictionary"], axis=1, keepdims=True)
+            result[j, "dictionary"] = 4 * problems.UNIT * np.linalg.norm(normalized.grad.numpy() / norms) / TOLERANCE
+    if recipe.encoder == "batchnorm":
+        terms = step.linear.grad.abs().sum(0)
+        result[encoder, "encoder_bias"] = float(len(step.linear) * problems.UNIT * terms.norm() / TOLERANCE)
+    return result
+
+
+def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, **options):
+    """Compares all gradients; the largest error / (norm + floor)."""
+    problem = problems.separated(recipe, k, encoder, widths or WIDTHS, n_tokens, n_concepts, **options)
+    step, expected = reference.gradients(problem.parameters, problem.batch, encoder, recipe, k, problem.dead)
+    report, found = core_gradients(problem, encoder, recipe, k)
+
+    # Sums of at most N d values with relative error near u; 1e-5 leaves an order of magnitude.
+    assert report.loss == pytest.approx(step.loss.item(), rel=1e-5)
+    assert {j: set(own) for j, own in found.items()} == {j: set(own) for j, own in expected.items()}
+    floor, worst = floors(problem.parameters, encoder, step, recipe), 0.0
+    for j, own in expected.items():
+        for name, gradient in own.items():
+            assert found[j][name].shape == gradient.shape, f"{j} {name}"
+            error = np.linalg.norm(found[j][name] - gradient)
+            norm = np.linalg.norm(gradient) + floor.get((j, name), 0.0)
+            relative = error / norm if norm else error
+            assert relative < TOLERANCE, f"{j} {name}: error {error:.3g}, norm {norm:.3g}, relative {relative:.3g}"
+            worst = max(worst, relative)
+    return worst
+
+
+def name_of(setting):
+    encoder, loss, aux, update = setting
+    return "-".join([encoder, loss, aux[0], aux[1], "detached" if aux[2] else "attached", update])
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_equal_autograd_in_float64(setting, record_property):
+    record_property("worst", check(recipe_for(*setting), k=7))
+
+
+@pytest.mark.parametrize("aux", ["none", "unchosen", "dead"])
+@pytest.mark.parametrize("loss", ["l1", "mse"])
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_hold_at_the_edges_of_sparsity(shape, encoder, loss, aux, record_property):
+    recipe = recipe_for(encoder, loss, (aux, "none", False), "all")
+    record_property("worst", check(recipe, **SHAPES[shape]))
+
+
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+@pytest.mark.parametrize(
+    ("widths", "n_concepts", "n_tokens"),
+    [
+        ({"a": 1, "b": 2}, 3, 5),
+        ({"a": 16, "b": 32}, 64, 64),  # every length a full vector
+        ({"a": 15, "b": 17}, 31, 33),
+        ({"a": 65, "b": 129}, 57, 600),  # several tiles of tokens
+        ({"b": 20}, 40, 32),  # one model: an ordinary sparse autoencoder
+    ],
+)
+def test_gradients_hold_for_awkward_sizes(widths, n_concepts, n_tokens, encoder, record_property):
+    # Among 600 tokens some residual always lies within rounding of zero, so that L1 has no well-defined sign there.
+    for loss, aux in [("l1", "unchosen"), ("mse", "dead")] if n_tokens < 500 else [("mse", "none"), ("mse", "dead")]:
+        recipe = recipe_for(encoder, loss, (aux, "none", False), "all")
+        worst = check(recipe, min(3, n_concepts), widths=widths, n_concepts=n_concepts, n_tokens=n_tokens)
+        record_property("worst", worst)
+
+
+@pytest.mark.parametrize("aux_k", [1, 3, N_CONCEPTS])
+@pytest.mark.parametrize("aux", ["unchosen", "dead"])
+def test_the_number_of_auxiliary_codes_is_respected(aux, aux_k, record_property):
+    recipe = recipe_for("linear", "mse", (aux, "residual", True), "all").replace(aux_k=aux_k)
+    record_property("worst", check(recipe, k=7))
+
+
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+def test_a_gradient_step_leaves_the_autoencoder_alone(encoder):
+    recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all")
+    problem = problems.standard(0, WIDTHS, N_TOKENS, N_CONCEPTS)
+    sae = usae.UniversalSAE(N_CONCEPTS, 7, recipe=recipe, seed=0).initialize(WIDTHS)
+    sae.partial_fit(problem.batch, encoder="a")
+    before = {j: sae.parameters(j) for j in WIDTHS}
+    state = [(index, name, sae._fitted.read(index, name)) for index in range(3) for name in ("counters", "silent_tokens")]
+    sae.gradients(problem.batch, encoder="a")
+    for j in WIDTHS:
+        for name, value in sae.parameters(j).items():
+            np.testing.assert_array_equal(value, before[j][name], err_msg=f"{j} {name}")
+    for index, name, value in state:
+        np.testing.assert_array_equal(sae._fitted.read(index, name), value, err_msg=name)
+    assert sae.n_steps_ == 1
+
+
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+def test_the_problems_are_what_their_names_say(encoder):
+    def active(shape, **changes):
+        options = {**SHAPES[shape], **changes}
+        recipe = recipe_for(encoder, "l1", ("dead", "none", False), "all")
+        k = options.pop("k")
+        problem = problems.separated(recipe, k, "b", WIDTHS, N_TOKENS, N_CONCEPTS, **options)
+        step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead)
+        auxiliary = step.auxiliary if step.auxiliary is not None else torch.zeros_like(step.chosen)
+        return step.chosen.sum(1), auxiliary.sum(1), problem.dead
+
+    chosen, auxiliary, dead = active("fewer-than-k")
+    assert 0 < chosen.min() < 24
+    assert 0 < dead.sum() < N_CONCEPTS
+    assert auxiliary.max() > 0
+    chosen, _, _ = active("token-without-codes")
+    assert chosen[0] == 0
+    assert chosen.max() == 5
+    assert active("k-1")[0].unique().tolist() == [1]
+    assert active("k-all")[1].max() == 0  # everything positive is chosen, nothing is left for the auxiliary code
+    assert active("nothing-dead")[1].max() == 0
+    assert active("everything-dead")[1].min() > 0

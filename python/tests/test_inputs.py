@@ -1,0 +1,269 @@
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import ml_dtypes
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from conftest import RECIPE, WIDTHS, everything
+
+import usae
+from usae import _usae
+
+D = WIDTHS["vit"]
+
+
+def same_codes(sae, x, plain):
+    """Whether `x` has the codes of `plain`, a dense float32 array with the same values, bit by bit."""
+    got, expected = sae.encode(x, "vit"), sae.encode(plain, "vit")
+    return got.values.tobytes() == expected.values.tobytes() and got.indices.tobytes() == expected.indices.tobytes()
+
+
+@st.composite
+def views(draw):
+    """A 2-D or 3-D view of width D with any strides (negative, zero, interleaved) into an array of any float type."""
+    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    rows = draw(st.lists(st.integers(1, 6), min_size=1, max_size=2))
+    steps = [draw(st.sampled_from([1, 2, 3, -1, -2])) for _ in (*rows, D)]
+    room = [abs(step) * n for step, n in zip(steps, (*rows, D), strict=True)]
+    order = draw(st.permutations(range(len(room))))
+    values = np.random.default_rng(draw(st.integers(0, 99))).standard_normal([room[i] for i in order]).astype(dtype)
+    view = values.transpose(np.argsort(order))[tuple(slice(None, None, step) for step in steps)]
+    assert view.shape == (*rows, D)
+    if draw(st.booleans()):
+        view = np.broadcast_to(view[:1], view.shape)  # stride 0
+    return view
+
+
+@hypothesis.given(views())
+def test_views_with_any_strides_have_the_codes_of_a_dense_copy_and_are_left_alone(trained, view):
+    before = view.copy()
+    assert same_codes(trained, view, before.astype(np.float32).reshape(-1, D))
+    assert np.array_equal(view, before)
+
+
+def test_images_with_the_class_token_sliced_off_are_flattened_in_order(trained):
+    images = np.random.default_rng(0).standard_normal((5, 8, D), np.float32)
+    assert same_codes(trained, images[:, 1:], images[:, 1:].reshape(-1, D))
+
+
+def test_a_read_only_memory_map_is_taken(trained, tmp_path):
+    x = np.random.default_rng(0).standard_normal((9, D), np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert same_codes(trained, np.load(tmp_path / "x.npy", mmap_mode="r"), x)
+
+
+def test_nested_lists_and_fortran_order_are_taken(trained):
+    x = np.random.default_rng(0).standard_normal((9, D), np.float32)
+    assert same_codes(trained, x.tolist(), x)
+    assert same_codes(trained, np.asfortranarray(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_torch_tensors_are_taken(trained, dtype):
+    x = torch.randn(4, 6, D, generator=torch.Generator().manual_seed(0)).to(dtype)
+    plain = x.float().numpy()
+    assert same_codes(trained, x, plain.reshape(-1, D))
+    assert same_codes(trained, x[:, 1:], plain[:, 1:].reshape(-1, D))
+    assert same_codes(trained, x.transpose(0, 1), plain.swapaxes(0, 1).reshape(-1, D))
+    assert same_codes(trained, x.clone().requires_grad_(), plain.reshape(-1, D))
+    assert same_codes(trained, torch.nn.Parameter(x), plain.reshape(-1, D))
+
+
+def test_bfloat16_of_ml_dtypes_is_taken(trained):
+    x = np.random.default_rng(0).standard_normal((9, D)).astype(ml_dtypes.bfloat16)
+    assert same_codes(trained, x, x.astype(np.float32))
+    assert same_codes(trained, x[::-2], x[::-2].astype(np.float32))
+
+
+def test_an_object_with_dlpack_alone_is_taken(trained):
+    x = np.random.default_rng(0).standard_normal((9, D), np.float32)
+
+    class Foreign:
+        __dlpack__ = x.__dlpack__
+        __dlpack_device__ = x.__dlpack_device__
+
+    assert same_codes(trained, Foreign(), x)
+
+
+@hypothesis.given(hnp.array_shapes(min_dims=2, max_dims=3, max_side=5), st.integers(0, 2**32 - 1))
+def test_bfloat16_has_the_value_of_its_bits(trained, shape, seed):
+    bits = np.random.default_rng(seed).integers(0, 2**16, (*shape[:-1], D), dtype=np.uint16)
+    bits[(bits & 0x7F80) > 0x4700] &= 0x07FF  # neither NaN nor infinity, nor so large that a sum would overflow
+    plain = (bits.astype(np.uint32) << 16).view(np.float32).reshape(-1, D)
+    assert same_codes(trained, bits.view(ml_dtypes.bfloat16), plain)
+
+
+def test_rows_may_be_2d_for_one_model_and_3d_for_another(trained, acts):
+    mixed = {name: x.reshape(20, 30, -1) if name == "vit" else x for name, x in acts.items()}
+    assert np.array_equal(trained.evaluate(mixed).r2, trained.evaluate(acts).r2)
+
+
+def test_models_are_found_by_name_whatever_their_order(trained, acts):
+    shuffled = {name: acts[name] for name in ("vit", "dinov2", "siglip")}
+    assert np.array_equal(trained.evaluate(shuffled).r2, trained.evaluate(acts).r2)
+
+
+X = np.zeros((10, D), np.float32)
+
+BAD_ARRAYS = {
+    "integers": (X.astype(int), r"got int64; .*use x.astype\('float32'\)"),
+    "token numbers of torch": (torch.zeros(10, D, dtype=torch.int64), "got torch.int64"),
+    "uint16, which might be bfloat16": (X.astype(np.uint16), "got uint16"),
+    "booleans": (X > 0, "got bool"),
+    "strings of numbers": (X.astype(str), "got strings; numbers read as text are not converted"),
+    "a list of strings": ([["1.0"] * D], "got list of strings"),
+    "bytes": (X.astype("S4"), "got bytes"),
+    "objects": (X.astype(object), "got Python objects"),
+    "complex numbers": (X.astype(complex), "got complex128; take .real"),
+    "records": (np.zeros((10, D), [("x", "f4")]), "got records"),
+    "a ragged list": ([[1.0, 2.0], [1.0]], "must be an array of floats, got list: "),
+    "None": (None, "got NoneType of Python objects"),
+    "a sparse matrix": (scipy.sparse.csr_array(X), "use x.toarray"),
+    "the other byte order": (X.astype(X.dtype.newbyteorder()), r"byte order, got .f4; use x.astype\('float32'\)"),
+    "extended precision": (X.astype(np.longdouble), r"got float\d+; use x.astype"),
+    "8-bit floats": (X.astype(ml_dtypes.float8_e4m3fn), "got .*float8"),
+    "8-bit floats of torch": (torch.zeros(10, D).to(torch.float8_e4m3fn), "got torch.float8"),
+    "a sparse tensor": (torch.zeros(10, D).to_sparse(), "use x.to_dense"),
+    "a tensor that is not in CPU memory": (torch.zeros(10, D, device="meta"), r"on meta; use x.cpu\(\)"),
+    "a masked array": (np.ma.masked_equal(X, 1), "masked array"),
+    "a number": (3.0, r"got 0-D with shape \[\]"),
+    "one token without a row": (X[0], rf"got 1-D with shape \[{D}\]; one token is x\[None, :\]"),
+    "a convolutional map": (X.reshape(1, D, 2, 5), r"got 4-D with shape \[1, 17, 2, 5\]; .*np.moveaxis"),
+    "five dimensions": (X.reshape(1, 1, 1, 10, D), "5-D.*reshape"),
+    "no rows": (X[:0], r"at least one row and one column, got shape \[0, 17\]"),
+    "no images": (X.reshape(1, 10, D)[:0], "at least one row"),
+    "no columns": (X[:, :0], "at least one row and one column"),
+    "the wrong width": (X[:, 1:], rf"must have {D} columns, the width of model 'vit', got shape \[10, {D - 1}\]"),
+    "unaligned memory": (np.zeros(4 * X.size + 1, np.uint8)[1:].view(np.float32).reshape(X.shape), r"use x.copy\(\)"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ARRAYS)
+def test_an_array_that_cannot_be_used_is_refused_by_name_and_nothing_changes(trained, acts, what):
+    x, words = BAD_ARRAYS[what]
+    before = everything(trained)
+    if what != "the wrong width":  # fit is free to take a new one
+        with pytest.raises(usae.InvalidInputError, match=rf"acts\['vit'\] .*{words}"):
+            trained.fit({**acts, "vit": x}, steps=1)
+    with pytest.raises(usae.InvalidInputError, match=rf"batch\['vit'\] .*{words}"):
+        trained.partial_fit({**acts, "vit": x})
+    with pytest.raises(usae.InvalidInputError, match=rf"acts\['vit'\] .*{words}"):
+        trained.evaluate({**acts, "vit": x})
+    with pytest.raises(usae.InvalidInputError, match=f"x .*{words}"):
+        trained.encode(x, "vit")
+    with pytest.raises(usae.InvalidInputError, match=f"x .*{words}"):
+        trained.preactivations(x, "vit")
+    assert everything(trained) == before
+
+
+UNUSABLE_MAPPINGS = {
+    "a list": ([X], "must be a mapping from model names to arrays, got list"),
+    "an array": (X, "must be a mapping from model names to arrays, got numpy.ndarray"),
+    "an empty mapping": ({}, "at least one model|every model"),
+    "a number for a name": ({1: X}, "name must be text|unknown model 1"),
+    "an empty name": ({"": X}, "name must be text|unknown model ''"),
+    "a name with NUL": ({"a\0": X}, r"name must be text|unknown model 'a\\x00'"),
+    "a name that is no Unicode": ({"\ud800": X}, "name must be text|unknown model"),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE_MAPPINGS)
+def test_what_is_no_mapping_from_names_to_arrays_is_refused_and_nothing_changes(trained, what):
+    acts, words = UNUSABLE_MAPPINGS[what]
+    before = everything(trained)
+    for call in (trained.fit, trained.evaluate):
+        with pytest.raises(usae.InvalidInputError, match=f"acts.*({words})"):
+            call(acts)
+    with pytest.raises(usae.InvalidInputError, match=f"batch.*({words})"):
+        trained.partial_fit(acts)
+    assert everything(trained) == before
+
+
+def test_unequal_numbers_of_rows_are_refused_with_all_of_them(trained, acts):
+    before = everything(trained)
+    unequal = {**acts, "vit": acts["vit"][:-1]}
+    for call in (trained.fit, trained.partial_fit, trained.evaluate):
+        with pytest.raises(
+            usae.InvalidInputError, match=r"same number of rows.* dinov2: 600 \[600, 12\], .*vit: 599 \[599, 17\]"
+        ):
+            call(unequal)
+    assert everything(trained) == before
+
+
+def test_a_missing_model_is_refused(trained, acts):
+    before = everything(trained)
+    two = {name: acts[name] for name in ("dinov2", "vit")}
+    with pytest.raises(
+        usae.InvalidInputError, match=r"batch must hold every model \(dinov2, siglip, vit\), got none for siglip"
+    ):
+        trained.partial_fit(two)
+    with pytest.raises(usae.InvalidInputError, match="acts must hold every model"):
+        trained.evaluate(two)
+    with pytest.raises(usae.InvalidInputError, match="validation must hold every model"):
+        trained.fit(acts, validation=two, steps=1)
+    assert everything(trained) == before
+
+
+def test_an_unknown_model_is_refused_and_a_close_one_suggested(trained, acts):
+    words = "unknown model 'siglib'; the models are 'dinov2', 'siglip', 'vit'; did you mean 'siglip'"
+    codes = trained.encode(acts["vit"], "vit")
+    for call in (
+        lambda: trained.encode(acts["siglip"], "siglib"),
+        lambda: trained.decode(codes, "siglib"),
+        lambda: trained.reconstruct(acts["siglip"], "siglib", "vit"),
+        lambda: trained.reconstruct(acts["vit"], "vit", "siglib"),
+        lambda: trained.preactivations(acts["siglip"], "siglib"),
+        lambda: trained.dictionary("siglib"),
+        lambda: trained.parameters("siglib"),
+        lambda: trained.set_parameters("siglib", {}),
+        lambda: trained.partial_fit(acts, encoder="siglib"),
+        lambda: trained.gradients(acts, encoder="siglib"),
+        lambda: trained.evaluate({**acts, "siglib": acts["siglip"]}),
+    ):
+        with pytest.raises(usae.InvalidInputError, match=words):
+            call()
+    with pytest.raises(usae.InvalidInputError, match="unknown model None"):
+        trained.encode(acts["vit"], None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_value_that_is_not_finite_is_refused_with_its_place_and_nothing_changes(trained, acts, value, dtype):
+    before = everything(trained)
+    bad = {name: x.astype(dtype) for name, x in acts.items()}
+    bad["siglip"][591, 23] = value
+    for call in (
+        trained.partial_fit,
+        trained.evaluate,
+        lambda bad: trained.fit(bad, epochs=1),
+        lambda bad: trained.fit(acts, validation=bad, steps=1),
+        lambda bad: trained.encode(bad["siglip"], "siglip"),
+        lambda bad: trained.preactivations(bad["siglip"], "siglip"),
+        lambda bad: trained.gradients(bad, encoder="vit"),
+    ):
+        with pytest.raises(usae.InvalidInputError, match="(?s)siglip.*591.*23"):
+            call(bad)
+        assert everything(trained) == before
+
+
+def test_a_nan_that_only_a_later_batch_meets_leaves_the_object_as_it_was(acts):
+    sae = usae.UniversalSAE(8, 2, recipe=RECIPE.replace(initialization="tied", statistics_tokens=1, batch_size=10))
+    before = everything(sae.fit(acts, steps=5))
+    rows = np.empty(10, np.int64)
+    _usae.shuffled_rows(0, 600, 400, rows)  # the batch of the 41st step
+    bad = {name: x.copy() for name, x in acts.items()}
+    bad["vit"][rows[7], 3] = np.nan
+    steps = []
+    with pytest.raises(usae.InvalidInputError, match=f"vit.* row {rows[7]}, column 3"):
+        sae.fit(bad, epochs=1, callbacks=[lambda report: steps.append(report.step)])
+    assert steps == list(range(1, 41))
+    assert everything(sae) == before
+
+
+def test_a_float64_beyond_float32_is_refused(trained):
+    x = np.zeros((3, D))
+    x[2, 1] = 1e300
+    with pytest.raises(usae.InvalidInputError, match="(?s)vit.*2.*1"):
+        trained.encode(x, "vit")

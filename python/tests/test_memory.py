@@ -1,0 +1,67 @@
+"""Peak memory of training at the published size: a formula, and never an array of all tokens by all concepts."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+N_TOKENS, N_CONCEPTS, K, WIDTHS = 6272, 6144, 32, {"siglip": 768, "dinov2": 384, "vit": 768}
+MIB = 2**20
+
+ENCODED = ("siglip", "dinov2")  # one of each width
+
+SCRIPT = """
+import json
+import numpy as np
+import usae
+
+def peak():  # ru_maxrss would start at what the parent process had
+    with open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+recipe = {recipe}
+random = np.random.default_rng(0)
+batch = {{j: random.standard_normal(({n_tokens}, width), dtype=np.float32) for j, width in {widths!r}.items()}}
+# Starts threads and fills the buffers of BLAS.
+tiny = usae.UniversalSAE(64, 4, recipe=recipe, n_threads=2).initialize({{"a": 32, "b": 16}})
+tiny.partial_fit({{"a": batch["siglip"][:256, :32], "b": batch["siglip"][:256, :16]}})
+before = peak()
+sae = usae.UniversalSAE({n_concepts}, {k}, recipe=recipe, seed=0, n_threads=2)
+sae.initialize({widths!r})
+for name in {encoded!r}:
+    sae.partial_fit(batch, encoder=name)
+print(json.dumps([before, peak()]))
+"""
+
+
+def expected_bytes(recipe):
+    """What training holds, in float32 numbers; m x d of all models is written `tables`."""
+    total, encoded = sum(WIDTHS.values()), sum(WIDTHS[name] for name in ENCODED)
+    tables = N_CONCEPTS * total
+    numbers = 3 * 2 * tables  # encoders and dictionaries, and two moments of each
+    numbers += 2 * N_TOKENS * total  # the standardised batch, and residuals
+    numbers += N_CONCEPTS * encoded  # encoders packed for the product
+    if recipe.startswith("published"):
+        numbers += 2 * N_CONCEPTS * encoded  # gradients of encoded pairs, whose norm is asked for
+        numbers += (N_TOKENS + N_CONCEPTS) * encoded + sum(WIDTHS[name] ** 2 for name in ENCODED)  # BatchNorm: X, W C, C
+        numbers += tables  # dictionaries with unit rows, for AuxK
+        numbers += 2 * 512 * N_CONCEPTS  # AuxK's codes and their gradients, for a tile of 512 tokens
+    return 4 * numbers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("recipe", ["default()", "published(total_steps=100, warmup_steps=10)"])
+def test_training_at_the_published_size_allocates_no_tokens_by_concepts(recipe):
+    script = textwrap.dedent(SCRIPT).format(
+        recipe=f"usae.recipes.{recipe}", n_tokens=N_TOKENS, n_concepts=N_CONCEPTS, k=K, widths=WIDTHS, encoded=ENCODED
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    before, peak = json.loads(result.stdout)
+    dense = 4 * N_TOKENS * N_CONCEPTS
+    allowance = dense / 3  # for all that is small; so no such array can hide in it
+    used, expected = peak - before, expected_bytes(recipe)
+    print(f"{recipe}: peak {peak / MIB:.0f} MiB, of which {used / MIB:.0f} for training, {expected / MIB:.0f} by the formula")
+    assert used < expected + allowance, f"{used / MIB:.0f} MiB used, {expected / MIB:.0f} MiB expected"
+    assert used > 0.8 * expected, "the formula promises too little"

@@ -1,0 +1,211 @@
+import dataclasses
+import json
+import typing
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import usae
+from usae import Recipe, _plan
+
+FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
+CHOICES = {
+    name: typing.get_args(kind)
+    for name, kind in typing.get_type_hints(Recipe).items()
+    if typing.get_origin(kind) is typing.Literal
+}
+
+
+@st.composite
+def recipes(draw):
+    positive = st.floats(1e-12, 1)
+    share = st.floats(0, 1, exclude_min=True)
+    warmup = draw(st.integers(0, 10**6))
+    numbers = {
+        "name": st.text(max_size=5),
+        "scale_epsilon": st.floats(0, 1),
+        "statistics_tokens": st.none() | st.integers(1, 2**53),
+        "aux_k": st.none() | st.integers(1, 10**6),
+        "dead_share": share,
+        "dead_tokens": st.none() | st.integers(0, 2**53),
+        "batch_size": st.integers(1, 2**24),
+        "learning_rate": positive,
+        "warmup_steps": st.just(warmup),
+        "total_steps": st.none() | st.integers(max(warmup, 1), 2**53),
+        "decay_share": st.floats(0, 1),
+        "beta2": st.floats(0, 0.9999999),
+        "epsilon": positive,
+        "clip_norm": st.none() | positive,
+        "renormalize": st.booleans(),
+        "aux_detach": st.booleans(),
+    }
+    choices = {name: st.sampled_from(values) for name, values in CHOICES.items()}
+    return Recipe(**{name: draw(values) for name, values in (numbers | choices).items()})
+
+
+@hypothesis.given(recipes())
+def test_every_recipe_survives_json_bit_by_bit(recipe):
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@hypothesis.given(recipes())
+def test_the_core_takes_every_recipe(recipe):
+    sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3, "b": 5})
+    assert sae.recipe_ == recipe.replace(dead_tokens=sae.recipe_.dead_tokens)
+
+
+def test_an_unknown_field_is_refused_and_the_right_one_suggested():
+    for make in (Recipe.from_dict, lambda fields: Recipe().replace(**fields), lambda f: Recipe.from_json(json.dumps(f))):
+        with pytest.raises(usae.InvalidInputError, match="'learning_rat'; did you mean 'learning_rate'"):
+            make({"learning_rat": 1e-3})
+
+
+def test_text_that_is_no_json_object_is_refused():
+    for text in ("", "{", "[]", "3", "nul", "[" * 100_000):
+        with pytest.raises(usae.InvalidInputError, match="recipe"):
+            Recipe.from_json(text)
+
+
+def test_a_recipe_cannot_be_changed_and_takes_no_positional_arguments():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().learning_rate = 1.0
+    with pytest.raises(TypeError):
+        Recipe("linear")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 3),
+        ("encoder", "Linear"),
+        ("encoder", 1),
+        ("loss", None),
+        ("update", ["all"]),
+        ("renormalize", 1),
+        ("aux_detach", "yes"),
+        ("scale_epsilon", -1e-9),
+        ("scale_epsilon", float("nan")),
+        ("statistics_tokens", 0),
+        ("aux_k", 0),
+        ("aux_k", 2.0),
+        ("aux_coefficient", float("inf")),
+        ("aux_coefficient", None),
+        ("dead_share", 0),
+        ("dead_share", 1.5),
+        ("dead_tokens", -1),
+        ("batch_size", 0),
+        ("batch_size", True),
+        ("batch_size", 2**24 + 1),
+        ("batch_size", "2048"),
+        ("learning_rate", -1e-3),
+        ("learning_rate", "1e-3"),
+        ("learning_rate", 10**400),
+        ("warmup_steps", -1),
+        ("warmup_steps", 1.5),
+        ("total_steps", 0),
+        ("decay_share", -0.1),
+        ("beta1", 1.0),
+        ("epsilon", -1e-8),
+        ("weight_decay", 1j),
+        ("clip_norm", 0.0),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name(field, value):
+    with pytest.raises(usae.InvalidInputError, match=rf"recipe: {field} must be .*got"):
+        Recipe(**{field: value})
+
+
+def test_a_warm_up_longer_than_the_run_is_refused():
+    with pytest.raises(usae.InvalidInputError, match="warmup_steps must not exceed total_steps, got 20 and 10"):
+        Recipe(warmup_steps=20, total_steps=10)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    recipe = Recipe(batch_size=np.int64(64), learning_rate=np.float32(0.5), renormalize=np.bool_(False), dead_share=1)
+    assert [type(recipe.to_dict()[name]) for name in ("batch_size", "learning_rate", "renormalize", "dead_share")] == [
+        int,
+        float,
+        bool,
+        float,
+    ]
+
+
+def test_the_published_recipe_is_that_of_the_published_code():
+    # METHOD.md section 1: 30 epochs of ImageNet (1,281,167 images, 32 in a batch), one of them warm-up.
+    recipe = usae.recipes.published()
+    steps_per_epoch = -(-1_281_167 // 32)
+    assert (recipe.total_steps, recipe.warmup_steps) == (30 * steps_per_epoch, steps_per_epoch)
+    assert recipe.batch_size == 32 * 196
+    assert recipe.statistics_tokens == 1000 * 196
+    assert (recipe.encoder, recipe.loss, recipe.update, recipe.clock) == ("batchnorm", "l1", "encoder", "model")
+    assert (recipe.aux, recipe.aux_coefficient, recipe.aux_scale, recipe.aux_detach) == ("unchosen", 0.1, "none", False)
+    assert (recipe.learning_rate, recipe.warmup_learning_rate, recipe.final_learning_rate) == (3e-4, 1e-6, 1e-6)
+    assert (recipe.weight_decay, recipe.clip_norm, recipe.schedule) == (1e-5, 1.0, "cosine")
+    short = usae.recipes.published(total_steps=200, warmup_steps=20)
+    assert short == recipe.replace(total_steps=200, warmup_steps=20)
+    assert usae.recipes.published(total_steps=300).warmup_steps == 10
+
+
+def test_the_default_recipe_can_be_varied():
+    assert usae.recipes.default() == Recipe()
+    assert usae.recipes.default(batch_size=7) == Recipe(batch_size=7)
+
+
+DEFAULT = Recipe()
+
+
+def fitted_recipe(recipe=DEFAULT, n_models=3, n_tokens=100_000, epochs=None, steps=None):
+    return _plan.resolved_for_fit(recipe, n_models, n_tokens, epochs, steps)
+
+
+def test_fit_without_a_length_does_one_epoch_but_at_least_a_thousand_steps():
+    assert fitted_recipe(n_tokens=2048 * 1500 + 1).total_steps == 1501
+    assert fitted_recipe(n_tokens=2048 * 10).total_steps == 1000
+
+
+def test_epochs_are_rounded_up_to_whole_batches():
+    recipe = Recipe(batch_size=100)
+    assert fitted_recipe(recipe, n_tokens=1001, epochs=2).total_steps == 22
+    assert fitted_recipe(recipe, n_tokens=1000, epochs=0.5).total_steps == 5
+    assert fitted_recipe(recipe, n_tokens=1000, epochs=1e-9).total_steps == 1
+
+
+def test_fewer_rows_than_a_batch_make_a_batch_of_all_rows():
+    recipe = fitted_recipe(n_tokens=77, epochs=3)
+    assert (recipe.batch_size, recipe.total_steps) == (77, 3)
+
+
+def test_the_warm_up_takes_at_most_a_tenth_of_a_run_whose_length_the_recipe_leaves_open():
+    assert fitted_recipe(steps=200).warmup_steps == 20
+    assert fitted_recipe(steps=5000).warmup_steps == 100
+    assert fitted_recipe(Recipe(total_steps=200)).warmup_steps == 100
+
+
+def test_a_concept_is_dead_after_its_share_of_the_tokens_that_one_model_is_planned_to_encode():
+    assert fitted_recipe(steps=3000).dead_tokens == round(0.05 * 3000 * 2048 / 3)
+    assert fitted_recipe(Recipe(dead_tokens=5), steps=3000).dead_tokens == 5
+    assert fitted_recipe(Recipe(dead_share=1e-9), steps=1).dead_tokens == 1  # 0 would mean never
+    assert _plan.resolved(Recipe(), 3).dead_tokens == 1_000_000
+
+
+def test_lengths_that_contradict_each_other_are_refused():
+    planned = Recipe(total_steps=500)
+    assert fitted_recipe(planned).total_steps == 500
+    assert fitted_recipe(planned, steps=500) == fitted_recipe(planned)
+    with pytest.raises(usae.InvalidInputError, match="asked for 400 steps, but the recipe plans total_steps=500"):
+        fitted_recipe(planned, steps=400)
+    with pytest.raises(usae.InvalidInputError, match="49 steps.*total_steps=500"):
+        fitted_recipe(planned, epochs=1)
+    with pytest.raises(usae.InvalidInputError, match="epochs or steps, not both"):
+        fitted_recipe(epochs=1, steps=1)
+
+
+@pytest.mark.parametrize("value", [0, -1, "1", True, float("nan"), float("inf")])
+def test_a_length_that_is_no_positive_number_is_refused(value):
+    with pytest.raises(usae.InvalidInputError, match="epochs must be"):
+        fitted_recipe(epochs=value)
+    with pytest.raises(usae.InvalidInputError, match="steps must be"):
+        fitted_recipe(steps=value)

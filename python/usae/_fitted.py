@@ -1,0 +1,168 @@
+"""A core together with its models: what `fit`, `initialize` and `load` make, and everything else works on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from usae import _checks, _plan, _usae
+from usae._config import thread_count
+from usae._errors import InvalidInputError
+from usae._evaluation import Evaluation
+from usae._inputs import Activations, check_known
+from usae.recipes import Recipe
+
+PARAMETERS = {
+    "mean": _usae.MEAN,
+    "scale": _usae.SCALE,
+    "encoder_weight": _usae.ENCODER_WEIGHT,
+    "encoder_bias": _usae.ENCODER_BIAS,
+    "bn_weight": _usae.BN_WEIGHT,
+    "bn_bias": _usae.BN_BIAS,
+    "bn_running_mean": _usae.BN_RUNNING_MEAN,
+    "bn_running_var": _usae.BN_RUNNING_VAR,
+    "dictionary": _usae.DICTIONARY,
+}
+TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
+INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
+
+TENSORS = (
+    PARAMETERS
+    | {f"{name}_first_moment": PARAMETERS[name] + _usae.FIRST_MOMENT for name in TRAINED}
+    | {f"{name}_second_moment": PARAMETERS[name] + _usae.SECOND_MOMENT for name in TRAINED}
+    | {f"{name}_gradient": PARAMETERS[name] + _usae.GRADIENT for name in TRAINED}
+    | INTEGERS
+)
+"""The core's number of each tensor of a model, by the name it has in Python and in files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+    """What one training step did.
+
+    Attributes
+    ----------
+    step : int
+        Steps done, this one included.
+    encoder : str
+        The model that was encoded.
+    loss : float
+        The whole loss, auxiliary part included.
+    auxiliary_loss : float
+        Its auxiliary part, before the coefficient.
+    l0 : float
+        Mean number of active concepts in a token.
+    learning_rate : float
+        Of this step.
+    gradient_norm : float
+        Of the encoded model before clipping; NaN where the recipe does not need it.
+    dead : int
+        Concepts that were dead in the encoded model before this step.
+    losses : dict of str to float
+        Main loss of each decoded model.
+    """
+
+    step: int
+    encoder: str
+    loss: float
+    auxiliary_loss: float
+    l0: float
+    learning_rate: float
+    gradient_norm: float
+    dead: int
+    losses: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as plain Python values."""
+        return dataclasses.asdict(self)
+
+
+class Fitted:
+    """A core, the names and widths of its models, and what it was made with."""
+
+    def __init__(self, params: Mapping[str, Any], recipe: Recipe, widths: Mapping[str, int]):
+        """Checks `params` (the arguments of `UniversalSAE`); `recipe` is the resolved one."""
+        self.n_concepts = _checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
+        self.k = _checks.integer(params["k"], "k", 1, 2**24)
+        if self.k > self.n_concepts:
+            raise InvalidInputError(f"k must not exceed n_concepts = {self.n_concepts}, got {self.k}")
+        self.seed = _checks.integer(params["seed"], "seed", 0, 2**64 - 1)
+        self.given_recipe: Recipe | None = params["recipe"]
+        self.recipe = recipe
+        self.widths = dict(widths)
+        self.names = tuple(widths)
+        self.history: list[dict[str, Any]] = []
+        self.optimizer_is_lost = False
+        n_threads = thread_count(params["n_threads"], "n_threads")
+        self.core = _usae.Core(self.n_concepts, self.k, self.seed, n_threads, _plan.for_core(recipe))
+
+    def index(self, model: object, argument: str = "model") -> int:
+        check_known(model, self.names, argument)
+        return self.names.index(model)
+
+    def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
+        """One step on some rows (None: all); encoder -1: drawn."""
+        report = self.core.step([x.native for x in acts.values()], rows, encoder, gradients)
+        report["encoder"] = self.names[report["encoder"]]
+        report["losses"] = dict(zip(self.names, report["losses"], strict=True))
+        return StepReport(**report)
+
+    def record(self, report: StepReport) -> None:
+        """Keep the report of each of the first 10,000 steps and of every hundredth after them."""
+        if report.step <= 10_000 or report.step % 100 == 0:
+            self.history.append(report.to_dict())
+
+    def record_validation(self, report: StepReport, acts: Mapping[str, Activations]) -> None:
+        """Evaluate held-out activations into the history of the step that was just done."""
+        if not self.history or self.history[-1]["step"] != report.step:
+            self.history.append(report.to_dict())
+        evaluation = self.evaluate(acts, 0.0)
+        self.history[-1]["validation"] = {
+            "n_tokens": evaluation.n_tokens,
+            "r2": evaluation.r2.tolist(),
+            "l0": evaluation.l0.tolist(),
+        }
+
+    def evaluate(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
+        n_models, pairs = len(self.names), (len(self.names), len(self.names))
+        concepts = (n_models, self.n_concepts)
+        outputs: dict[str, np.ndarray] = {
+            "r2": np.empty(pairs),
+            "r2_standardized": np.empty(pairs),
+            "r2_scalar_mean": np.empty(pairs),
+            "mse": np.empty(pairs),
+            "l0": np.empty(n_models),
+            "firing_counts": np.empty(concepts, np.int64),
+            "cofire_counts": np.empty(self.n_concepts, np.int64),
+            "mean_activation": np.empty(concepts),
+            "max_activation": np.empty(concepts, np.float32),
+        }
+        self.core.evaluate([x.native for x in acts.values()], threshold, outputs)
+        n_tokens = next(iter(acts.values())).n_tokens
+        return Evaluation(model_names=self.names, n_tokens=n_tokens, threshold=threshold, **outputs)
+
+    def check_finite(self, acts: Mapping[str, Activations]) -> None:
+        """Let the core look at every element and name the first that is NaN or infinite."""
+        self.core.evaluate([x.native for x in acts.values()], 0.0, {"l0": np.empty(len(self.names))})
+
+    def parameter_names(self) -> tuple[str, ...]:
+        return tuple(name for name in PARAMETERS if self.recipe.encoder == "batchnorm" or not name.startswith("bn_"))
+
+    def training_state_names(self) -> tuple[str, ...]:
+        trained = [name for name in self.parameter_names() if name in TRAINED]
+        moments = [f"{name}_{moment}_moment" for name in trained for moment in ("first", "second")]
+        return (*moments, *INTEGERS)
+
+    def shape(self, model: int, tensor: str) -> tuple[int, ...]:
+        return tuple(self.core.tensor_shape(model, TENSORS[tensor]))
+
+    def read(self, model: int, tensor: str) -> np.ndarray:
+        out = np.empty(self.shape(model, tensor), np.int64 if tensor in INTEGERS else np.float32)
+        self.core.tensor_read(model, TENSORS[tensor], out)
+        return out
+
+    def write(self, model: int, tensor: str, values: np.ndarray) -> None:
+        self.core.tensor_write(model, TENSORS[tensor], values)

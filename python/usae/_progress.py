@@ -1,0 +1,40 @@
+"""A progress bar where somebody looks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from usae._errors import InvalidInputError
+
+
+def progress_bar(total: int, progress: object) -> Any:
+    """A tqdm bar of steps. `progress`: True, False, or None for a bar where stderr is a terminal or in a notebook."""
+    if progress not in (None, True, False):
+        raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
+    notebook = "ipykernel" in sys.modules
+    if progress is None:
+        progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
+    if not progress:
+        return _NoBar()
+    if notebook:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return tqdm(total=total, unit="step", desc="training", dynamic_ncols=True)
+
+
+class _NoBar:
+    """So that no bar means no tqdm either: importing it takes longer than a small training step."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: int = 1) -> None:
+        pass
+
+    def set_postfix_str(self, *_: object, **__: object) -> None:
+        pass

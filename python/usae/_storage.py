@@ -1,0 +1,446 @@
+"""Saved autoencoders: a folder with ``model.safetensors`` (tensors) and ``usae.json`` (everything else).
+
+The two belong together by the size and SHA-256 of the tensors in ``usae.json``. That is also what makes replacing a save
+safe. A new folder is written beside its place and renamed. In an existing one
+
+1. the tensors are written to ``model.safetensors.new``,
+2. ``usae.json`` is replaced, which is one rename: from here on the new save is the one that counts,
+3. ``model.safetensors.new`` is renamed to ``model.safetensors``.
+
+`load` takes whichever of the two tensor files ``usae.json`` describes, so a computer that stops at any point leaves the
+old save or the new one, whole. Other files in the folder are left alone. Two processes must not write one folder at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from usae import _usae
+from usae._config import thread_count
+from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
+from usae._fitted import INTEGERS, Fitted, StepReport
+from usae.recipes import Recipe
+
+FORMAT = "usae"
+FORMAT_VERSION = 1
+HEADER = "usae.json"
+TENSORS = "model.safetensors"
+UNSETTLED = "model.safetensors.new"
+
+Header = dict[str, Any]
+Tensors = dict[str, np.ndarray]
+
+
+# --- An autoencoder as a header and tensors ----------------------------------------------------------------------------
+
+
+def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
+    """Everything that makes `fitted` what it is; the tensors of model "vit" are named "vit.dictionary" and so on."""
+    names = fitted.parameter_names() + (fitted.training_state_names() if training_state else ())
+    tensors = {f"{model}.{name}": fitted.read(i, name) for i, model in enumerate(fitted.names) for name in names}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": _usae.version(),
+        "n_concepts": fitted.n_concepts,
+        "k": fitted.k,
+        "seed": fitted.seed,
+        "n_steps": fitted.core.step_count,
+        "models": [{"name": name, "width": width} for name, width in fitted.widths.items()],
+        "recipe": None if fitted.given_recipe is None else fitted.given_recipe.to_dict(),
+        "resolved_recipe": fitted.recipe.to_dict(),
+        "training_state": training_state,
+        "history": [_without_nan(entry) for entry in fitted.history],
+    }
+    return header, tensors
+
+
+def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Fitted:
+    """The inverse of `snapshot`, for a header and tensors that come from one or were checked."""
+    params = {name: header[name] for name in ("n_concepts", "k", "seed")}
+    params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
+    params["n_threads"] = n_threads
+    widths = {model["name"]: model["width"] for model in header["models"]}
+    fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]), widths)
+    fitted.core.initialize(list(widths), list(widths.values()))
+    for i, model in enumerate(fitted.names):
+        for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
+            fitted.write(i, name, tensors[f"{model}.{name}"])
+    fitted.core.step_count = header["n_steps"]
+    fitted.history = [_with_nan(entry) for entry in header["history"]]
+    fitted.optimizer_is_lost = header["n_steps"] > 0 and not header["training_state"]
+    return fitted
+
+
+def _without_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()}
+
+
+def _with_nan(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in entry.items()}
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------------
+
+
+def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> None:
+    """See `UniversalSAE.save`."""
+    folder = _folder(path)
+    if not isinstance(training_state, bool):
+        raise InvalidInputError(f"training_state must be True or False, got {training_state!r}")
+    with _io_errors(folder, "write"):
+        replace = _is_save(folder)
+        header, tensors = snapshot(fitted, training_state)
+        if replace:
+            _settle(folder)
+            _replace(folder, header, tensors)
+        else:
+            _create(folder, header, tensors)
+
+
+def _is_save(folder: pathlib.Path) -> bool:
+    """Whether the folder holds a save to be replaced; an error where it holds anything else."""
+    if not os.path.lexists(folder):
+        return False
+    if not folder.is_dir():
+        raise CheckpointFileError(errno.ENOTDIR, "cannot save there: it is not a folder; choose another path", str(folder))
+    if not any(folder.iterdir()):
+        return False
+    try:
+        header = json.loads((folder / HEADER).read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointFileError(
+            errno.EEXIST, "cannot save there: the folder holds something that usae did not save; choose another path",
+            str(folder),
+        )  # fmt: skip
+    return True
+
+
+def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
+    beside = folder.with_name(f".usae-{secrets.token_hex(6)}")
+    beside.mkdir()
+    try:
+        file = _write_tensors(beside / TENSORS, tensors)
+        _write_text(beside / HEADER, _to_json(header | {"tensors": file}))
+        _sync(beside)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    _sync(folder.parent)
+
+
+def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
+    new_header = folder / (HEADER + ".new")
+    try:
+        file = _write_tensors(folder / UNSETTLED, tensors)
+        _write_text(new_header, _to_json(header | {"tensors": file}))
+        _sync(folder)
+    except BaseException:
+        for unused in (folder / UNSETTLED, new_header):
+            with contextlib.suppress(OSError):
+                unused.unlink()
+        raise
+    new_header.replace(folder / HEADER)
+    _sync(folder)
+    (folder / UNSETTLED).replace(folder / TENSORS)
+    _sync(folder)
+
+
+def _settle(folder: pathlib.Path) -> None:
+    """Do step 3 of a replacement that was cut short, before its tensors are overwritten."""
+    if (folder / UNSETTLED).exists():
+        described = json.loads((folder / HEADER).read_bytes()).get("tensors")
+        if _describe(folder / UNSETTLED) == described:
+            (folder / UNSETTLED).replace(folder / TENSORS)
+
+
+def _write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
+    file.touch()
+    permissions = file.stat().st_mode
+    try:
+        safetensors.numpy.save_file(tensors, file)
+    except safetensors.SafetensorError as error:  # how its own writer reports a full disk
+        raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
+    file.chmod(permissions)  # safetensors makes files that only their owner may read
+    _sync(file)
+    return _describe(file)
+
+
+def _describe(file: pathlib.Path) -> dict[str, Any]:
+    with open(file, "rb") as stream:
+        return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _write_text(file: pathlib.Path, text: str) -> None:
+    with open(file, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _to_json(header: Header) -> str:
+    """Indented for people, with one line for each step of the history."""
+    history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
+    text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
+    return text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) + "\n" if history else text + "\n"
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
+    """See `usae.load`."""
+    folder = _folder(path)
+    thread_count(n_threads, "n_threads")
+    with _io_errors(folder, "read"):
+        if folder.is_file():
+            raise CheckpointError(f"{folder}: not saved by usae, which saves folders; this is a file")
+        try:
+            header, tensors = _read(folder)
+            return restored(header, tensors, n_threads)
+        except (CheckpointFileError, UsaeMemoryError):
+            raise
+        except UsaeError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _read(folder: pathlib.Path) -> tuple[Header, Tensors]:
+    """Header and tensors of one save, even if another process replaces it between the looks at its files."""
+    for _ in range(100):
+        before = _identity(folder)
+        try:
+            header = _checked_header(_read_header(folder))
+            tensors = _read_tensors(folder, header)
+        except (UsaeError, OSError):
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return header, tensors
+    raise CheckpointFileError(errno.EBUSY, "cannot read: other processes replace it all the time", str(folder))
+
+
+def _identity(folder: pathlib.Path) -> list[tuple[int, int, int] | None]:
+    """Of the files as they are now; each replacement changes it."""
+    identity: list[tuple[int, int, int] | None] = []
+    for name in (HEADER, TENSORS, UNSETTLED):
+        try:
+            status = (folder / name).stat()
+        except FileNotFoundError:
+            identity.append(None)
+        else:
+            identity.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return identity
+
+
+def _read_header(folder: pathlib.Path) -> bytes:
+    try:
+        return (folder / HEADER).read_bytes()
+    except FileNotFoundError:
+        if folder.is_dir():
+            raise CheckpointError(f"not saved by usae, there is no {HEADER} in it") from None
+        raise
+
+
+def _checked_header(raw: bytes) -> Header:
+    """The header, if `restored` can rely on it."""
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refused_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{HEADER} is damaged or cut short: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
+    version = header.get("format_version")
+    if not _is_integer(version, 1):
+        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"saved in format {version} by usae {header.get('package_version')}, but this is usae {_usae.version()}, which "
+            f"knows formats up to {FORMAT_VERSION}; update usae"
+        )
+    _check_keys(header, _HEADER_KEYS, HEADER)
+    for key, is_valid in _HEADER_KEYS.items():
+        if not is_valid(header[key]):
+            raise CheckpointError(f"{HEADER}: {key} is not what usae writes there, got {_shortened(header[key])}")
+    names = [model["name"] for model in header["models"]]
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
+    for key in ("recipe", "resolved_recipe"):
+        if header[key] is not None:
+            _check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
+            Recipe.from_dict(header[key])
+    return header
+
+
+def _read_tensors(folder: pathlib.Path, header: Header) -> Tensors:
+    file = _tensor_file(folder, header["tensors"])
+    expected = _expected_tensors(header)
+    try:
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            _check_keys(dict.fromkeys(stored.keys()), expected, file.name)
+            for name, (dtype, shape) in expected.items():
+                piece = stored.get_slice(name)
+                if (piece.get_dtype(), piece.get_shape()) != (dtype, shape):
+                    raise CheckpointError(
+                        f"{file.name}: tensor {name!r} must be {dtype} {shape}, got {piece.get_dtype()} {piece.get_shape()}"
+                    )
+            tensors = {name: stored.get_tensor(name) for name in expected}
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}") from None
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity")
+        if name.endswith(("_second_moment", *INTEGERS)) and (values < 0).any():
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds negative numbers")
+    return tensors
+
+
+def _tensor_file(folder: pathlib.Path, described: dict[str, Any]) -> pathlib.Path:
+    """The file that the header describes; see the top of this file for why there are two candidates."""
+    found = [folder / name for name in (TENSORS, UNSETTLED) if (folder / name).exists()]
+    for file in found:
+        if file.stat().st_size == described["bytes"] and _describe(file) == described:
+            return file
+    if not found:
+        raise CheckpointError(f"{TENSORS} is missing")
+    size = found[0].stat().st_size
+    if size < described["bytes"]:
+        raise CheckpointError(f"{TENSORS} is cut short: it has {size:,} of {described['bytes']:,} bytes; copy it again")
+    raise CheckpointError(f"{TENSORS} is damaged or belongs to another save: it is not the file that {HEADER} describes")
+
+
+def _expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
+    """Type and shape by name, in the words of safetensors."""
+    n_concepts = header["n_concepts"]
+    batchnorm = header["resolved_recipe"]["encoder"] == "batchnorm"
+    expected: dict[str, tuple[str, list[int]]] = {}
+    for model in header["models"]:
+        name, width = model["name"], model["width"]
+        shapes = {"encoder_weight": [n_concepts, width], "encoder_bias": [n_concepts], "dictionary": [n_concepts, width]}
+        if batchnorm:
+            shapes |= {"bn_weight": [n_concepts], "bn_bias": [n_concepts]}
+        if header["training_state"]:
+            shapes |= {f"{key}_{m}_moment": shape for key, shape in shapes.items() for m in ("first", "second")}
+        shapes |= {"mean": [width], "scale": [width]}
+        if batchnorm:
+            shapes |= {"bn_running_mean": [n_concepts], "bn_running_var": [n_concepts]}
+        expected |= {f"{name}.{key}": ("F32", shape) for key, shape in shapes.items()}
+        if header["training_state"]:
+            expected |= {f"{name}.{key}": ("I64", [3 if key == "counters" else n_concepts]) for key in INTEGERS}
+    return expected
+
+
+def _check_keys(found: object, expected: Mapping[str, Any], where: str) -> None:
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where} must hold named values, got {_shortened(found)}")
+    for key in found:
+        if key not in expected:
+            raise CheckpointError(f"{where}: unknown key {key!r}; this usae does not write it")
+    for key in expected:
+        if key not in found:
+            raise CheckpointError(f"{where}: {key!r} is missing")
+
+
+def _is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
+
+
+def _is_history(value: object) -> bool:
+    fields = {field.name for field in dataclasses.fields(StepReport)}
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and set(entry) | {"validation"} == fields | {"validation"} for entry in value
+    )
+
+
+_HEADER_KEYS = {
+    "format": lambda value: value == FORMAT,
+    "format_version": lambda value: _is_integer(value, 1, FORMAT_VERSION),
+    "package_version": lambda value: isinstance(value, str),
+    "n_concepts": lambda value: _is_integer(value, 1, 2**24),
+    "k": lambda value: _is_integer(value, 1, 2**24),
+    "seed": lambda value: _is_integer(value, 0, 2**64 - 1),
+    "n_steps": lambda value: _is_integer(value, 0),
+    "models": lambda value: isinstance(value, list) and bool(value) and all(
+        isinstance(model, dict)
+        and set(model) == {"name", "width"}
+        and isinstance(model["name"], str)
+        and _is_integer(model["width"], 1, 2**20)
+        for model in value
+    ),
+    "recipe": lambda value: value is None or isinstance(value, dict),
+    "resolved_recipe": lambda value: isinstance(value, dict),
+    "training_state": lambda value: isinstance(value, bool),
+    "tensors": lambda value: isinstance(value, dict)
+    and set(value) == {"bytes", "sha256"}
+    and _is_integer(value["bytes"], 0)
+    and isinstance(value["sha256"], str),
+    "history": _is_history,
+}  # fmt: skip
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return result
+
+
+def _refused_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- Both --------------------------------------------------------------------------------------------------------------
+
+
+def _folder(path: object) -> pathlib.Path:
+    if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path) or not os.fspath(path):
+        raise InvalidInputError(f"path must name a folder, got {path!r}")
+    return pathlib.Path(path)
+
+
+@contextlib.contextmanager
+def _io_errors(folder: pathlib.Path, verb: str) -> Iterator[None]:
+    """Turn the system's errors into ours, with what to do about them."""
+    try:
+        yield
+    except CheckpointFileError:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        words = f"cannot {verb} the autoencoder: {error.strerror or error}"
+        if verb == "write" and number in (errno.ENOENT, errno.ENOTDIR):
+            words += f"; the folder {str(folder.parent)!r} has to exist before"
+        elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            words += "; choose a place that this user may write to"
+        raise CheckpointFileError(number, words, str(folder)) from error

@@ -1,0 +1,88 @@
+"""The C extension: `usae.h` for Python, nothing more. Everything public is built on it in Python.
+
+Arrays go in as objects with the buffer protocol. Activations are 2-D or 3-D (images, tokens, width) with float16, float32
+or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. Outputs are written into C-contiguous arrays
+that the caller allocates. Errors of the core arrive as the classes of `usae._errors`, with the core's text unchanged.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import typing_extensions
+
+Buffer = np.ndarray | typing_extensions.Buffer  # numpy says that its arrays are buffers only from Python 3.12 on
+
+Activations = Buffer | tuple[Buffer, str]
+
+class Core:
+    def __init__(
+        self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float]
+    ) -> None:
+        """`recipe` has one entry for each field of `usae_recipe` except `size` and `reserved`; a missing or unknown one is
+        a TypeError."""
+    def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
+    def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
+    def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
+    def step(
+        self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, gradients: bool
+    ) -> dict[str, Any]:
+        """Keys: the fields of `usae_step_report`, and "losses": list of float by target model."""
+    def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
+    def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...
+    def preactivations(self, model: int, x: Activations, out: Buffer) -> None: ...
+    def evaluate(self, inputs: Sequence[Activations], threshold: float, outputs: Mapping[str, Buffer]) -> None:
+        """`outputs`: arrays by the names of `usae_evaluation`'s fields; those left out are not computed."""
+    def tensor_shape(self, model: int, tensor: int) -> tuple[int, ...]: ...
+    def tensor_read(self, model: int, tensor: int, out: Buffer) -> None: ...
+    def tensor_write(self, model: int, tensor: int, data: Buffer) -> None: ...
+    @property
+    def n_models(self) -> int: ...
+    @property
+    def step_count(self) -> int: ...
+    @step_count.setter
+    def step_count(self, value: int) -> None: ...
+
+def shuffled_rows(seed: int, n_rows: int, position: int, out: Buffer) -> None: ...
+def set_threads(n_threads: int) -> None: ...
+def threads() -> int: ...
+def kernels() -> str: ...
+def blas() -> str: ...
+def version() -> str: ...
+
+# The enumerators of usae.h, without prefix, that recipes are made of and tensors are called by.
+ENCODER_LINEAR: int
+ENCODER_BATCHNORM: int
+LOSS_L1: int
+LOSS_MSE: int
+AUX_NONE: int
+AUX_UNCHOSEN: int
+AUX_DEAD: int
+AUX_SCALE_NONE: int
+AUX_SCALE_RESIDUAL: int
+UPDATE_ALL: int
+UPDATE_ENCODER: int
+STATISTIC_SCALAR: int
+STATISTIC_DIMENSION: int
+INIT_RANDOM: int
+INIT_TIED: int
+INIT_DATA: int
+SCHEDULE_CONSTANT: int
+SCHEDULE_COSINE: int
+SCHEDULE_LINEAR: int
+CLOCK_GLOBAL: int
+CLOCK_MODEL: int
+MEAN: int
+SCALE: int
+ENCODER_WEIGHT: int
+ENCODER_BIAS: int
+BN_WEIGHT: int
+BN_BIAS: int
+BN_RUNNING_MEAN: int
+BN_RUNNING_VAR: int
+DICTIONARY: int
+FIRST_MOMENT: int
+SECOND_MOMENT: int
+GRADIENT: int
+SILENT_TOKENS: int
+COUNTERS: int

@@ -1,0 +1,202 @@
+"""`usae demo`: three small networks look at real photographs, and one sparse code learns what they share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+import usae
+from usae.demo import figures, networks, photographs
+from usae.demo.concepts import Example, examples, photograph_shares, universal_concepts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much the demonstration does."""
+
+    training_crops: int
+    held_out_crops: int
+    n_concepts: int
+    k: int
+    steps: int
+    shown_concepts: int
+
+
+FULL = Size(training_crops=6000, held_out_crops=2000, n_concepts=256, k=8, steps=2000, shown_concepts=12)
+SMALL = Size(training_crops=400, held_out_crops=200, n_concepts=128, k=8, steps=150, shown_concepts=3)
+
+FLAT = 8.0
+"""A crop is featureless if no colour channel's standard deviation reaches this (of 255)."""
+
+FLAT_SHARE = 0.1
+"""Share of featureless crops that are kept."""
+
+EXAMPLES = 5
+OVERVIEW_EXAMPLES = 4
+
+
+def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Train on the demonstration's networks and write the model, a report and pictures.
+
+    Every number and every picture is of held-out crops: parts of the photographs that neither the networks nor the
+    autoencoder were trained on.
+
+    Parameters
+    ----------
+    output : path-like
+        Folder to write to; made if missing. Files of an earlier demonstration are replaced.
+    small : bool
+        A few seconds' worth, to see that everything works.
+    seed : int
+        Of the crops and of the autoencoder.
+
+    Returns
+    -------
+    dict
+        What `report.json` holds.
+    """
+    size = SMALL if small else FULL
+    folder = Path(output)
+    (folder / "concepts").mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    crops, activations = _inputs(size, seed)
+    sae = usae.UniversalSAE(size.n_concepts, size.k, seed=seed)
+    sae.fit(activations["train"], steps=size.steps, validation=activations["held_out"])
+    trained = time.perf_counter()
+    evaluation = sae.evaluate(activations["held_out"])
+    codes = {name: sae.encode(_rows(values), name) for name, values in activations["held_out"].items()}
+
+    titles = [photograph.name for photograph in photographs.load()]
+    pages = _pages(evaluation, codes, crops["held_out"], titles, size.shown_concepts)
+    sae.save(folder / "model")
+    _draw(folder, evaluation, sae.history_, pages, crops["held_out"])
+    report = _report(sae, evaluation, codes, crops["held_out"], titles, pages)
+    report["seconds"] = {"training": trained - started, "whole": time.perf_counter() - started}
+    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    _tell(folder, evaluation, report)
+    return report
+
+
+def _inputs(size: Size, seed: int) -> tuple[dict[str, photographs.Crops], dict[str, dict[str, np.ndarray]]]:
+    """Crops of both splits, and every network's activations on them, [n_crops, tokens, width]."""
+    pictures = photographs.load()
+    nets = networks.load_networks()
+    crops, activations = {}, {}
+    for split, n, offset in (("train", size.training_crops, 0), ("held_out", size.held_out_crops, 1)):
+        crops[split] = _varied_crops(pictures, split, n, seed=2 * seed + offset)
+        with tqdm(total=n, desc=f"networks, {split.replace('_', '-')} crops", unit="crop") as bar:
+            activations[split] = networks.activations(
+                nets, crops[split].images, progress=lambda done, _, bar=bar: bar.update(done - bar.n)
+            )
+    return crops, activations
+
+
+def _varied_crops(pictures: list[photographs.Photograph], split: photographs.Split, n: int, seed: int) -> photographs.Crops:
+    """Crops of which few are featureless.
+
+    Out-of-focus background and the moon's plains fill half of some photographs; taken as they come, their crops would make
+    the most energetic concepts all say "nothing to see here".
+    """
+    drawn = photographs.crops(pictures, split, 2 * n, seed)
+    contrast = drawn.images.reshape(2 * n, -1, 3).std(axis=1).max(axis=1)
+    keep = (contrast >= FLAT) | (np.random.default_rng(seed).random(2 * n) < FLAT_SHARE)
+    chosen = np.flatnonzero(keep)[:n]
+    return photographs.Crops(drawn.images[chosen], drawn.photograph[chosen], drawn.boxes[chosen])
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])
+
+
+def _pages(evaluation, codes, crops, titles, n) -> list[tuple[int, str, dict[str, list[Example]]]]:
+    """The concepts to show: number, where it fires, examples by network."""
+    pages = []
+    for concept in universal_concepts(evaluation, n):
+        shown = {name: examples(code, crops, concept, EXAMPLES, networks.GRID) for name, code in codes.items()}
+        pages.append((concept, _where(codes, crops, concept, titles), shown))
+    return pages
+
+
+def _where(codes, crops, concept: int, titles: list[str]) -> str:
+    """The photographs on which a concept fires most, over all networks, with their shares."""
+    shares = _shares(codes, crops, concept)
+    return ", ".join(f"{titles[i]} {share:.0%}" for i, share in list(shares.items())[:2])
+
+
+def _shares(codes, crops, concept: int) -> dict[int, float]:
+    """Mean over the networks of the share of a concept's activation on each photograph, largest first."""
+    by_network = [photograph_shares(code, crops, concept, networks.GRID) for code in codes.values()]
+    pictures = {i for shares in by_network for i in shares}
+    mean = {i: sum(shares.get(i, 0.0) for shares in by_network) / len(by_network) for i in pictures}
+    return dict(sorted(mean.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _draw(folder: Path, evaluation, history, pages, crops) -> None:
+    figures.cross_reconstruction(evaluation, folder / "cross_reconstruction.png")
+    figures.training_curves(history, folder / "training.png")
+    for stale in (folder / "concepts").glob("concept-*.png"):
+        stale.unlink()
+    for rank, (concept, title, shown) in enumerate(pages, start=1):
+        path = folder / "concepts" / f"concept-{rank:02}-{concept:04}.png"
+        figures.concept_page(concept, title, shown, crops, path, columns=EXAMPLES)
+    if pages:
+        figures.overview(pages, crops, folder / "concepts.png", columns=OVERVIEW_EXAMPLES)
+
+
+def _report(sae, evaluation, codes, crops, titles, pages) -> dict[str, Any]:
+    with np.errstate(invalid="ignore"):
+        entropy = evaluation.firing_entropy
+    alive = ~np.isnan(entropy)
+    off = ~np.eye(len(evaluation.model_names), dtype=bool)
+    return {
+        "usae": usae.__version__,
+        "recipe": sae.recipe_.to_dict(),
+        "n_concepts": sae.n_concepts,
+        "k": sae.k,
+        "models": dict(sae.n_features_in_),
+        "held_out_tokens": evaluation.n_tokens,
+        "r2": evaluation.r2.tolist(),
+        "r2_same_model": float(np.diag(evaluation.r2).mean()),
+        "r2_other_model": float(evaluation.r2[off].mean()),
+        "l0": evaluation.l0.tolist(),
+        "dead": evaluation.dead.sum(1).tolist(),
+        "dead_everywhere": int(evaluation.dead_everywhere.sum()),
+        "universal": int((entropy[alive] >= 0.9).sum()),
+        "mean_cofire_proportion": np.nanmean(evaluation.cofire_proportion, axis=1).tolist(),
+        "concepts": [
+            {
+                "concept": concept,
+                "firing_entropy": float(entropy[concept]),
+                "energy": evaluation.energy[:, concept].tolist(),
+                "firing_counts": evaluation.firing_counts[:, concept].tolist(),
+                "cofire_proportion": evaluation.cofire_proportion[:, concept].tolist(),
+                "photographs": {titles[i]: share for i, share in _shares(codes, crops, concept).items()},
+            }
+            for concept, _, _ in pages
+        ],
+    }
+
+
+def _tell(folder: Path, evaluation, report: dict[str, Any]) -> None:
+    """The summary table and the paths, for the person who typed the command."""
+    print()
+    print(evaluation.summary())
+    print(f"{report['universal']:,} concepts are universal (firing entropy 0.9 or more)\n")
+    print("The most energetic universal concepts, and the photographs they fire on:")
+    for entry in report["concepts"]:
+        where = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["photographs"].items())[:3])
+        print(f"  {entry['concept']:5}  entropy {entry['firing_entropy']:.2f}  {where}")
+    print(f"\n{report['seconds']['whole']:.0f} s. Written to {folder}:")
+    for name in ("concepts.png", "concepts/", "cross_reconstruction.png", "training.png", "report.json", "model/"):
+        if (folder / name).exists():
+            print(f"  {folder / name}")

@@ -1,0 +1,142 @@
+"""Pictures of what the demonstration found (matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from usae import Evaluation
+from usae.demo.concepts import Example
+from usae.demo.photographs import Crops
+
+matplotlib.use("Agg", force=False)  # files only; a notebook that has chosen a backend keeps it
+
+DPI = 110
+
+
+def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
+    """The matrix of held-out R2, encoded from the row's model, decoded to the column's."""
+    names = evaluation.model_names
+    figure = Figure(figsize=(1.6 + 1.1 * len(names), 1.4 + 1.0 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(evaluation.r2, cmap="viridis", vmin=0, vmax=1)
+    for i, j in np.ndindex(evaluation.r2.shape):
+        colour = "white" if evaluation.r2[i, j] < 0.6 else "black"
+        axes.text(j, i, f"{evaluation.r2[i, j]:.2f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("decoded to")
+    axes.set_ylabel("encoded from")
+    axes.set_title(f"R², {evaluation.n_tokens:,} held-out tokens")
+    figure.colorbar(image, shrink=0.8)
+    figure.savefig(path, dpi=DPI)
+
+
+def training_curves(history: Sequence[Mapping], path: Path) -> None:
+    """Loss of every step, and held-out R2 on and off the diagonal."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = np.array([entry["step"] for entry in history])
+    losses = np.array([entry["loss"] for entry in history])
+    left.plot(steps, losses, color="0.8", linewidth=0.6)
+    window = max(1, len(losses) // 50)
+    left.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), color="C0")
+    left.set(xlabel="step", ylabel="training loss", yscale="log", title=f"grey: each step; blue: mean of {window}")
+    checks = [(entry["step"], np.array(entry["validation"]["r2"])) for entry in history if "validation" in entry]
+    if checks:
+        off = ~np.eye(len(checks[0][1]), dtype=bool)
+        right.plot([step for step, _ in checks], [np.diag(r2).mean() for _, r2 in checks], "o-", label="same model")
+        right.plot([step for step, _ in checks], [r2[off].mean() for _, r2 in checks], "o-", label="other model")
+        right.set(xlabel="step", ylabel="R²", title="held-out reconstruction", ylim=(min(0, right.get_ylim()[0]), 1))
+        right.legend()
+    figure.savefig(path, dpi=DPI)
+
+
+def concept_page(
+    concept: int,
+    title: str,
+    shown: Mapping[str, Sequence[Example]],
+    crops: Crops,
+    path: Path,
+    *,
+    columns: int,
+) -> None:
+    """One concept: for each network the crops that fire it most, each beside its heat map."""
+    figure = Figure(figsize=(1.1 + 2.3 * columns, 0.5 + 1.3 * len(shown)), layout="constrained")
+    figure.suptitle(f"concept {concept}: {title}", fontsize=11)
+    axes = figure.subplots(len(shown), 2 * columns, squeeze=False)
+    for row, (name, examples) in zip(axes, shown.items(), strict=True):
+        for ax in row:
+            ax.axis("off")
+        row[0].text(-0.12, 0.5, name, transform=row[0].transAxes, rotation=90, ha="center", va="center", fontsize=9)
+        peak = max((example.heat.max() for example in examples), default=1)
+        for place, example in enumerate(examples):
+            row[2 * place].imshow(crops.images[example.crop])
+            _heat_map(row[2 * place + 1], crops.images[example.crop], example.heat / peak)
+    figure.savefig(path, dpi=DPI)
+
+
+def overview(
+    pages: Sequence[tuple[int, str, Mapping[str, Sequence[Example]]]], crops: Crops, path: Path, *, columns: int
+) -> None:
+    """All concepts at a glance: one row each, the best crops of every network side by side, with heat maps."""
+    names = list(pages[0][2])
+    per_network = columns + 0.25  # a gap between networks
+    figure = Figure(figsize=(1.9 + len(names) * per_network * 0.95, 0.5 + 1.0 * len(pages)))
+    left, top = 1.8 / figure.get_figwidth(), 1 - 0.4 / figure.get_figheight()
+    cell_width, cell_height = 0.95 / figure.get_figwidth(), 1.0 / figure.get_figheight()
+    for n, name in enumerate(names):
+        centre = left + (n * per_network + columns / 2) * cell_width
+        figure.text(centre, top + 0.1 / figure.get_figheight(), name, ha="center", va="bottom", fontsize=11)
+    for r, (concept, title, shown) in enumerate(pages):
+        bottom = top - (r + 1) * cell_height
+        figure.text(left - 0.01, bottom + cell_height / 2, f"{concept}\n{title}", ha="right", va="center", fontsize=8)
+        for n, name in enumerate(names):
+            peak = max((example.heat.max() for example in shown[name]), default=1)
+            for c, example in enumerate(shown[name][:columns]):
+                x = left + (n * per_network + c) * cell_width
+                ax = figure.add_axes((x, bottom + 0.03 * cell_height, 0.94 * cell_width, 0.94 * cell_height))
+                _heat_map(ax, crops.images[example.crop], example.heat / peak)
+    figure.savefig(path, dpi=DPI)
+
+
+def _heat_map(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
+    """The crop in its colours where the concept fires, dark and grey where it does not."""
+    axes.axis("off")
+    axes.imshow(spotlight(image, heat))
+
+
+def spotlight(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Fade an image to dark grey where `heat` is low.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        uint8 [H, W, 3].
+    heat : numpy.ndarray
+        float [grid, grid], 0 to 1; the grid divides H and W evenly. From a half on, the image is shown as it is.
+
+    Returns
+    -------
+    numpy.ndarray
+        float [H, W, 3], 0 to 1.
+    """
+    height, width = image.shape[:2]
+    light = _stretch(_stretch(np.clip(2 * heat, 0, 1), height).T, width).T[..., None]
+    colour = image / 255
+    dark = 0.3 * colour.mean(2, keepdims=True)
+    return light * colour + (1 - light) * dark
+
+
+def _stretch(values: np.ndarray, length: int) -> np.ndarray:
+    """Linear interpolation of the rows of [n, ...] to `length` rows; each row's value holds at its cell's centre."""
+    n = len(values)
+    place = np.clip((np.arange(length) + 0.5) * n / length - 0.5, 0, n - 1)
+    low = np.minimum(place.astype(int), n - 2) if n > 1 else np.zeros(length, int)
+    share = (place - low)[:, None] if n > 1 else np.zeros((length, 1))
+    return (1 - share) * values[low] + share * values[np.minimum(low + 1, n - 1)]

@@ -1,0 +1,338 @@
+"""Three small vision networks that look at the same crops in different ways.
+
+==============  ============================  =====  ===========  ==========================================
+name            architecture                  width  token grid   trained to
+==============  ============================  =====  ===========  ==========================================
+`classifier`    convolutions, BatchNorm          96  16 x 16      name the photograph a crop comes from
+`masked`        vision transformer              128   8 x 8       describe the three quarters that were hidden
+`contrastive`   ConvNeXt-like, 48-pixel input    64  12 x 12      find the crop next to it
+==============  ============================  =====  ===========  ==========================================
+
+``examples/train_demo_networks.py`` trains them on the training regions of `usae.demo.photographs` in a few minutes. The
+weights in ``weights/`` are its output, stored as float16 to halve their size and computed with as float32.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+try:
+    import safetensors.torch
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+except ImportError as error:
+    raise ImportError(
+        f"the demo's networks need torch and safetensors ({error}): pip install 'usae[demo]'"
+    ) from error
+
+from usae.demo.photographs import CROP_SIDE
+
+GRID = 8
+"""Side of the token grid that all activations are brought to; token t is row t // 8, column t % 8."""
+
+N_APPEARANCE = 42
+"""Numbers by which the masked network describes a patch of 8 x 8 pixels; see `_appearance`."""
+
+PADDING = "replicate"
+"""With zeros instead, "border of the crop" becomes the clearest concept wherever a crop is plain."""
+
+
+class Classifier(nn.Module):
+    """Convolutional network that names the photograph a crop comes from.
+
+    Its tokens are those before the last stage: 31 of 64 pixels wide each, so that they still say what is where. The last
+    stage's tokens see the whole crop and mostly say which photograph it is.
+    """
+
+    width = 96
+
+    def __init__(self, n_classes: int):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            _convolution(3, 24, stride=2),
+            _convolution(24, 48, stride=2),
+            _convolution(48, 96),
+            _convolution(96, 96, groups=4),
+            _convolution(96, 96, groups=4),
+        )
+        self.head = nn.Sequential(
+            _convolution(96, 128, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, n_classes)
+        )
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[n, 3, 64, 64] in 0..1 -> [n, 96, 16, 16]."""
+        return self.trunk(_centred(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 3, 64, 64] in 0..1 -> logits [n, n_classes]."""
+        return self.head(self.tokens(images))
+
+
+class MaskedAutoencoder(nn.Module):
+    """Vision transformer that describes hidden patches from the visible ones.
+
+    As in masked autoencoders (He et al., CVPR 2022) the encoder sees a quarter of the patches and a small decoder fills in
+    the rest. What is filled in is each patch's colours and edge directions, as in MaskFeat (Wei et al., CVPR 2022): the
+    pixels of grass cannot be guessed, and a small network asked for them learns little but brightness.
+    """
+
+    width = 128
+    patch = 8
+    n_patches = (CROP_SIDE // patch) ** 2
+    n_visible = n_patches // 4
+
+    def __init__(self):
+        super().__init__()
+        d, d_decoder = self.width, 64
+        self.embed = nn.Linear(3 * self.patch**2, d)
+        self.place = nn.Parameter(0.02 * torch.randn(self.n_patches, d))
+        self.summary = nn.Parameter(0.02 * torch.randn(1, d))  # the class token: attended to, dropped from the tokens
+        self.encoder = nn.Sequential(*(_Attention(d, heads=4) for _ in range(2)))
+        self.encoder_norm = nn.LayerNorm(d)
+        self.narrow = nn.Linear(d, d_decoder)
+        self.hidden = nn.Parameter(0.02 * torch.randn(1, d_decoder))
+        self.decoder_place = nn.Parameter(0.02 * torch.randn(self.n_patches, d_decoder))
+        self.decoder = nn.Sequential(_Attention(d_decoder, heads=4), nn.LayerNorm(d_decoder))
+        self.describe = nn.Linear(d_decoder, N_APPEARANCE)
+        self.standardise = nn.BatchNorm1d(N_APPEARANCE, affine=False)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[n, 3, 64, 64] in 0..1 -> [n, 128, 8, 8]; nothing is hidden."""
+        everything = torch.arange(self.n_patches).expand(len(images), -1)
+        encoded = self.encoder_norm(self._encode(images, everything))[:, 1:]
+        return encoded.transpose(1, 2).reshape(len(images), self.width, 8, 8)
+
+    def forward(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Describe what is hidden.
+
+        `images` is [n, 3, 64, 64] in 0..1, `order` [n, 64] a permutation of the patches: the first 16 are visible.
+        Returns the guess and the truth for the hidden patches in that order, both [n, 48, N_APPEARANCE], in units of
+        the standard deviation over training patches.
+        """
+        visible, hidden = order[:, : self.n_visible], order[:, self.n_visible :]
+        encoded = self.narrow(self.encoder_norm(self._encode(images, visible)))[:, 1:] + self.decoder_place[visible]
+        decoded = self.decoder(torch.cat([encoded, self.hidden + self.decoder_place[hidden]], 1))
+        truth = self.standardise(_appearance(images)).transpose(1, 2)
+        return self.describe(decoded[:, self.n_visible :]), _rows(truth, hidden)
+
+    def _encode(self, images: Tensor, visible: Tensor) -> Tensor:
+        patches = F.unfold(_centred(images), self.patch, stride=self.patch).transpose(1, 2)
+        tokens = self.embed(_rows(patches, visible)) + self.place[visible]
+        return self.encoder(torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], 1))
+
+
+class Contrastive(nn.Module):
+    """ConvNeXt-like network that tells a neighbouring crop from crops of other places (InfoNCE, as in SimCLR).
+
+    It looks at crops at 48 x 48 pixels, in patches of 4. Its embedding is computed from the mean of its tokens, and
+    its tokens are rectified: a bag of words for what the crop shows.
+    """
+
+    width = 64
+    input_side = 48
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 64, 4, stride=4),
+            _ChannelNorm(64),
+            *(_Mixer(64) for _ in range(5)),
+            _ChannelNorm(64),
+            nn.Conv2d(64, 64, 1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)
+        )
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[n, 3, side, side] in 0..1, brought to 48 x 48 if it is not -> [n, 64, 12, 12]."""
+        if images.shape[-1] != self.input_side:
+            images = F.interpolate(images, size=(self.input_side,) * 2, mode="bilinear", antialias=True)
+        return self.trunk(_centred(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 3, side, side] in 0..1 -> embeddings of length 1, [n, 64]."""
+        return F.normalize(self.head(self.tokens(images)), dim=1)
+
+
+def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, nn.Module]:
+    """Read the three networks.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Where ``<name>.safetensors`` lie; the shipped weights if left out.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        "classifier", "masked" and "contrastive", in evaluation mode, float32, without gradients. Each has `width`
+        channels and ``tokens(images)``, images [n, 3, 64, 64] in 0..1 to a map [n, width, grid, grid].
+    """
+    weights = {name: _read_weights(folder, name) for name in ("classifier", "masked", "contrastive")}
+    networks = {
+        "classifier": Classifier(n_classes=len(weights["classifier"]["head.3.bias"])),
+        "masked": MaskedAutoencoder(),
+        "contrastive": Contrastive(),
+    }
+    for name, network in networks.items():
+        network.load_state_dict(weights[name])
+        network.eval().requires_grad_(False)
+    return networks
+
+
+def activations(
+    networks: Mapping[str, nn.Module],
+    images: np.ndarray,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, np.ndarray]:
+    """Run every network over the same images, on one common token grid.
+
+    Native grids differ, so each map is resized to 8 x 8 (bilinear, antialiased): token t shows the same 8 x 8 pixels of
+    the image in every network.
+
+    Parameters
+    ----------
+    networks : mapping of str to torch.nn.Module
+        As from `load_networks`.
+    images : numpy.ndarray
+        uint8 [n, 64, 64, 3].
+    batch_size : int
+        Images at a time; changes memory and speed only.
+    progress : callable, optional
+        Called as ``progress(images_done, n)`` after each batch.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        For each network float32 [n, 64, width]; tokens row by row.
+
+    Raises
+    ------
+    ValueError
+        If `images` has another shape or dtype, or `batch_size` is not positive.
+    """
+    _check_images(images)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    n = len(images)
+    results = {name: np.empty((n, GRID**2, network.width), np.float32) for name, network in networks.items()}
+    for start in range(0, n, batch_size):
+        batch = to_tensor(images[start : start + batch_size])
+        for name, network in networks.items():
+            with torch.inference_mode():
+                grid = F.interpolate(network.tokens(batch), size=(GRID, GRID), mode="bilinear", antialias=True)
+            results[name][start : start + batch_size] = grid.flatten(2).transpose(1, 2).numpy()
+        if progress is not None:
+            progress(min(start + batch_size, n), n)
+    return results
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 [n, H, W, 3] -> float32 [n, 3, H, W] in 0..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def _check_images(images: np.ndarray) -> None:
+    expected = (CROP_SIDE, CROP_SIDE, 3)
+    if images.dtype != np.uint8 or images.shape[1:] != expected:
+        raise ValueError(
+            f"images: expected uint8 [n, {CROP_SIDE}, {CROP_SIDE}, 3], got {images.dtype} {list(images.shape)}; "
+            "cut them with photographs.crops()"
+        )
+
+
+def _read_weights(folder: str | os.PathLike[str] | None, name: str) -> dict[str, Tensor]:
+    shipped = importlib.resources.files("usae.demo").joinpath("weights")
+    path = (shipped if folder is None else pathlib.Path(folder)).joinpath(f"{name}.safetensors")
+    weights = safetensors.torch.load(path.read_bytes())
+    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+
+
+def _centred(images: Tensor) -> Tensor:
+    return 4 * (images - 0.45)  # roughly mean 0 and deviation 1 over these photographs
+
+
+def _rows(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick rows `index` [n, m] of `tokens` [n, t, d] -> [n, m, d]."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _appearance(images: Tensor) -> Tensor:
+    """Colours and edge directions of each patch: [n, 3, 64, 64] in 0..1 -> [n, N_APPEARANCE, 64 patches].
+
+    6 directions in each quarter of the patch, 3 colours in each quarter, 6 directions at half the resolution.
+    """
+    grey = images.mean(1, keepdim=True)
+    fine = F.pixel_unshuffle(_edge_directions(grey), 2)
+    colours = F.pixel_unshuffle(F.avg_pool2d(images, 4), 2)
+    coarse = _edge_directions(F.avg_pool2d(grey, 2))
+    return torch.cat([fine, colours, coarse], 1).flatten(2)
+
+
+def _edge_directions(grey: Tensor) -> Tensor:
+    """Strength of edges in 6 directions over cells of 4 x 4 pixels: [n, 1, h, w] -> [n, 6, h / 4, w / 4]."""
+    padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+    across, down = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2], padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    strength = (across**2 + down**2 + 1e-8).sqrt()
+    # An edge and the same edge from dark to light are one direction: hence twice the angle.
+    angle = torch.arange(6, device=grey.device).view(6, 1, 1) * (2 * math.pi / 6)
+    alignment = ((across**2 - down**2) * angle.cos() + 2 * across * down * angle.sin()) / strength**2
+    energy = F.avg_pool2d(strength * alignment.clamp(min=0) ** 2, 4)
+    return (energy + 1e-3).sqrt()  # the root: or the few strong edges would be all of the variance
+
+
+def _convolution(n_in: int, n_out: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode=PADDING, groups=groups, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(),
+    )
+
+
+class _Attention(nn.Module):
+    """Pre-norm transformer block, its hidden layer twice as wide as its tokens: [n, t, d] -> [n, t, d]."""
+
+    def __init__(self, d: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.mlp = nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Mixer(nn.Module):
+    """ConvNeXt block: 3 x 3 in space, then four times as wide in channels: [n, d, h, w] -> [n, d, h, w]."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.space = nn.Conv2d(d, d, 3, padding=1, padding_mode=PADDING, groups=d)
+        self.norm = _ChannelNorm(d)
+        self.channels = nn.Sequential(nn.Conv2d(d, 4 * d, 1), nn.GELU(), nn.Conv2d(4 * d, d, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.channels(self.norm(self.space(x)))
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of [n, d, h, w]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -1,0 +1,225 @@
+"""Photographs that need no download, and crops of them.
+
+The photographs are those inside the wheels of scikit-image and scikit-learn; drawings, test patterns, second views
+of the same scene and a blurred clock are left out. Each is cut once, by a straight line, into a training region and a held-out region. Nothing
+in this project is ever trained on a held-out pixel, so what is measured on held-out crops is measured on unseen pixels
+(though of scenes whose other part was seen).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+CROP_SIDE = 64
+"""Side of every crop as the networks see it, in pixels."""
+
+SOURCE_SIDES = (48, 160)
+"""Smallest and largest side of a crop in its photograph, in pixels; small photographs have a smaller largest side."""
+
+Split = Literal["train", "held_out"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Photograph:
+    """One photograph and the part of it that is held out.
+
+    Attributes
+    ----------
+    name : str
+        Lower case, unique.
+    image : numpy.ndarray
+        uint8 [H, W, 3]; grey photographs have three equal channels.
+    source : str
+        Package and file it was read from, and what was done to it.
+    held_out_side : {"left", "right", "top", "bottom"}
+        Side at which the held-out region lies.
+    held_out_fraction : float
+        Its share of the width or height.
+    """
+
+    name: str
+    image: np.ndarray
+    source: str
+    held_out_side: str
+    held_out_fraction: float
+
+    def region(self, split: Split) -> tuple[int, int, int, int]:
+        """Box (top, left, bottom, right) of a split in pixels, half open; the two regions tile the photograph."""
+        if split not in ("train", "held_out"):
+            raise ValueError(f"split: expected 'train' or 'held_out', got {split!r}")
+        height, width = self.image.shape[:2]
+        side_by_side = self.held_out_side in ("left", "right")
+        held_out_first = self.held_out_side in ("left", "top")
+        length = width if side_by_side else height
+        held_out_length = round(length * self.held_out_fraction)
+        border = held_out_length if held_out_first else length - held_out_length
+        low, high = (0, border) if held_out_first == (split == "held_out") else (border, length)
+        return (0, low, height, high) if side_by_side else (low, 0, high, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Square crops, all brought to the same size.
+
+    Attributes
+    ----------
+    images : numpy.ndarray
+        uint8 [n, 64, 64, 3].
+    photograph : numpy.ndarray
+        int64 [n], index into the list the crops were cut from.
+    boxes : numpy.ndarray
+        int64 [n, 4], (top, left, bottom, right) in pixels of that photograph, half open.
+    """
+
+    images: np.ndarray
+    photograph: np.ndarray
+    boxes: np.ndarray
+
+
+class _Entry(NamedTuple):
+    """Where a photograph lies and which part of it is held out: where possible one that still shows the subject."""
+
+    name: str
+    package: str
+    file: str
+    side: str
+    fraction: float
+
+
+_CATALOGUE = (
+    _Entry("astronaut", "skimage", "data/astronaut.png", "bottom", 0.30),
+    _Entry("brick", "skimage", "data/brick.png", "right", 0.30),
+    _Entry("camera", "skimage", "data/camera.png", "right", 0.30),
+    _Entry("cat", "skimage", "data/chelsea.png", "left", 0.33),
+    _Entry("cell", "skimage", "data/cell.png", "right", 0.27),
+    _Entry("coffee", "skimage", "data/coffee.png", "right", 0.33),
+    _Entry("coins", "skimage", "data/coins.png", "right", 0.33),
+    _Entry("faces", "skimage", "data/lfw_subset.npy", "bottom", 0.30),
+    _Entry("flower", "sklearn", "datasets/images/flower.jpg", "bottom", 0.36),
+    _Entry("grass", "skimage", "data/grass.png", "right", 0.30),
+    _Entry("gravel", "skimage", "data/gravel.png", "right", 0.30),
+    _Entry("histology", "skimage", "data/ihc.png", "right", 0.30),
+    _Entry("hubble", "skimage", "data/hubble_deep_field.jpg", "right", 0.30),
+    _Entry("moon", "skimage", "data/moon.png", "bottom", 0.30),
+    _Entry("motorcycle", "skimage", "data/motorcycle_left.png", "right", 0.33),
+    _Entry("page", "skimage", "data/page.png", "right", 0.33),
+    _Entry("pagoda", "sklearn", "datasets/images/china.jpg", "left", 0.33),
+    _Entry("retina", "skimage", "data/retina.jpg", "right", 0.30),
+    _Entry("rocket", "skimage", "data/rocket.jpg", "right", 0.33),
+    _Entry("text", "skimage", "data/text.png", "right", 0.33),
+)
+
+
+def load() -> list[Photograph]:
+    """Read every photograph.
+
+    Returns
+    -------
+    list of Photograph
+        Always the same ones in the same order (by name).
+
+    Raises
+    ------
+    ImportError
+        If scikit-image or scikit-learn is not installed, or its installed version no longer carries one of the files.
+    """
+    return [_read(entry) for entry in _CATALOGUE]
+
+
+def crops(photographs: list[Photograph], split: Split, n: int, seed: int) -> Crops:
+    """Cut `n` random square crops from one split.
+
+    Sides are log-uniform between 48 and at most 160 pixels of the photograph, the same range in both splits; places are
+    uniform. Each crop lies wholly inside its region, and is cut out before it is resized, so that the antialiasing
+    filter cannot reach over the border either.
+
+    Parameters
+    ----------
+    photographs : list of Photograph
+    split : {"train", "held_out"}
+    n : int
+        Number of crops; every photograph gives floor(n / len(photographs)) of them or one more.
+    seed : int
+        Same photographs, split, `n` and seed: same crops.
+
+    Returns
+    -------
+    Crops
+    """
+    if not photographs:
+        raise ValueError("photographs: expected at least one, got an empty list; pass photographs.load()")
+    if n < 0:
+        raise ValueError(f"n: expected 0 or more crops, got {n}")
+    generator = np.random.default_rng(seed)
+    chosen = generator.permutation(np.arange(n) % len(photographs))
+    boxes = np.empty((n, 4), np.int64)
+    images = np.empty((n, CROP_SIDE, CROP_SIDE, 3), np.uint8)
+    for i, index in enumerate(chosen):
+        boxes[i] = _random_box(photographs[index], split, generator)
+        images[i] = _cut(photographs[index].image, boxes[i])
+    return Crops(images, chosen.astype(np.int64), boxes)
+
+
+def _random_box(photograph: Photograph, split: Split, generator: np.random.Generator) -> tuple[int, int, int, int]:
+    # The largest side fits both regions: a scale that occurs in one split only would be a difference between the splits
+    # that has nothing to do with having been seen.
+    regions = photograph.region("train"), photograph.region("held_out")
+    largest = min(SOURCE_SIDES[1], *(min(bottom - top, right - left) for top, left, bottom, right in regions))
+    if largest < SOURCE_SIDES[0]:
+        raise ValueError(
+            f"photographs: expected regions of at least {SOURCE_SIDES[0]} pixels, got {largest} in {photograph.name!r}; "
+            "use a larger photograph or another held_out_fraction"
+        )
+    side = round(np.exp(generator.uniform(np.log(SOURCE_SIDES[0]), np.log(largest))))
+    top, left, bottom, right = photograph.region(split)
+    y = int(generator.integers(top, bottom - side, endpoint=True))
+    x = int(generator.integers(left, right - side, endpoint=True))
+    return y, x, y + side, x + side
+
+
+def _cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    top, left, bottom, right = box
+    crop = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+    return np.asarray(crop.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BICUBIC))
+
+
+def _read(entry: _Entry) -> Photograph:
+    path, source = _locate(entry), f"{entry.package}/{entry.file}"
+    from PIL import Image  # a dependency of scikit-image, which _locate has just found
+
+    if entry.name == "faces":
+        image = Image.fromarray(_sheet_of_faces(np.load(path)))
+        # Twice the size, or a crop of 48 pixels would never show fewer than four faces.
+        image, source = image.resize((500, 500), Image.Resampling.BICUBIC), source + ", 100 faces on one sheet, doubled"
+    else:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    if entry.name == "retina":
+        # Half the size, or most crops would show a plain orange surface.
+        image, source = image.reduce(2), source + ", halved"
+    return Photograph(entry.name, np.array(image.convert("RGB")), source, entry.side, entry.fraction)
+
+
+def _locate(entry: _Entry):
+    distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[entry.package]
+    remedy = f"the demo's photographs come from {distribution}: pip install 'usae[demo]'"
+    try:
+        root = importlib.resources.files(entry.package)
+    except ImportError as error:
+        raise ImportError(f"{distribution} is not installed; {remedy}") from error
+    path = root.joinpath(entry.file)
+    if not path.is_file():
+        raise ImportError(f"this version of {distribution} has no {entry.file}; {remedy}")
+    return path
+
+
+def _sheet_of_faces(patches: np.ndarray) -> np.ndarray:
+    """Lay the 100 faces among `patches`, float [200, 25, 25] in 0..1 with the faces first, out as uint8 [250, 250]."""
+    sheet = patches[:100].reshape(10, 10, 25, 25).transpose(0, 2, 1, 3).reshape(250, 250)
+    return np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,288 @@
+"""Recipes: everything that decides how a universal sparse autoencoder learns.
+
+`default` is what our own measurements show to be best, `published` is Thasarathan et al. (ICML 2025, arXiv 2502.03714) as
+their code trains it. A variant is made with `Recipe.replace`::
+
+    recipe = usae.recipes.default(batch_size=4096)
+    recipe = usae.recipes.published(total_steps=20_000).replace(update="all")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_type_hints
+
+import numpy as np
+
+from usae._errors import InvalidInputError
+
+__all__ = ["Recipe", "default", "published"]
+
+STEPS_PER_IMAGENET_EPOCH = 40_037  # 1,281,167 training images, 32 in a batch
+IMAGENET_EPOCHS = 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a universal sparse autoencoder learns. Frozen; round-trips through JSON; defaults are those of `default`.
+
+    Parameters
+    ----------
+    name : str
+        For people; nothing depends on it.
+    encoder : "linear" or "batchnorm"
+        W x + b, or BatchNorm(W x + b). ReLU and then TopK follow either.
+    initialization : "random", "tied" or "data"
+        "random": PyTorch's Linear and a normal dictionary. "tied": unit random dictionary rows, the encoder equal to the
+        dictionary. "data": as "tied", with the same rows of data in every model's dictionary, so that the dictionaries
+        are aligned from the first step.
+    loss : "mse" or "l1"
+        Mean over the elements of the squared or the absolute residual, summed over the decoded models.
+    update : "all" or "encoder"
+        Step every dictionary and the encoder that was drawn, or only the encoder and dictionary of the drawn model.
+    center, scale : "scalar" or "dimension"
+        Standardise by one number for a model, or by one for each of its dimensions.
+    scale_epsilon : float
+        Added to the standard deviation.
+    statistics_tokens : int or None
+        Number of rows that mean and scale are taken from. None: all.
+    renormalize : bool
+        Put dictionary rows back to norm 1 after each step.
+    dictionary_epsilon : float
+        Added to the norm of a dictionary row where the row is divided by it.
+    aux : "none", "unchosen" or "dead"
+        The code that has to reconstruct the residual as well: none, the largest of all positive codes that TopK left
+        out, or the largest of those of dead concepts.
+    aux_k : int or None
+        How many of them. None: half of the concepts for "unchosen", 2 k for "dead".
+    aux_coefficient : float
+        Weight of that loss.
+    aux_scale : "none" or "residual"
+        Divide it by the loss of predicting the residual's batch mean, or leave it.
+    aux_detach : bool
+        Hold the residual constant in it.
+    dead_share : float
+        A concept is dead in a model that encodes this share of its planned tokens without the concept firing.
+    dead_tokens : int or None
+        The same as a number of tokens; wins over `dead_share`. 0: never dead.
+    batch_size : int
+        Tokens in a step of `UniversalSAE.fit`.
+    learning_rate, warmup_learning_rate, final_learning_rate : float
+        The peak, where the warm-up starts, and where the decay ends.
+    warmup_steps : int
+        Length of the linear warm-up. Where `total_steps` is None, `fit` uses at most a tenth of the steps.
+    total_steps : int or None
+        Length of the run. None: `fit` fills it in, and without `fit` the rate stays constant after the warm-up.
+    schedule : "constant", "cosine" or "linear"
+        How the rate falls.
+    decay_share : float
+        The last share of the run in which it falls. 1: from the end of the warm-up.
+    clock : "global" or "model"
+        One schedule for the run, or one for each model that advances when the model is encoded.
+    beta1, beta2, epsilon, weight_decay : float
+        AdamW, as in PyTorch.
+    clip_norm : float or None
+        Largest norm of one model's gradients together. None: no clipping.
+
+    Raises
+    ------
+    InvalidInputError
+        For a value that cannot be used.
+    """
+
+    name: str = "default"
+    encoder: Literal["linear", "batchnorm"] = "linear"
+    initialization: Literal["random", "tied", "data"] = "data"
+    loss: Literal["l1", "mse"] = "mse"
+    update: Literal["all", "encoder"] = "all"
+    center: Literal["scalar", "dimension"] = "dimension"
+    scale: Literal["scalar", "dimension"] = "scalar"
+    scale_epsilon: float = 1e-5
+    statistics_tokens: int | None = 200_000
+    renormalize: bool = True
+    dictionary_epsilon: float = 1e-8
+    aux: Literal["none", "unchosen", "dead"] = "dead"
+    aux_k: int | None = None
+    aux_coefficient: float = 1 / 32
+    aux_scale: Literal["none", "residual"] = "residual"
+    aux_detach: bool = True
+    dead_share: float = 0.05
+    dead_tokens: int | None = None
+    batch_size: int = 2048
+    learning_rate: float = 3e-3
+    warmup_learning_rate: float = 0.0
+    final_learning_rate: float = 0.0
+    warmup_steps: int = 100
+    total_steps: int | None = None
+    schedule: Literal["constant", "cosine", "linear"] = "linear"
+    decay_share: float = 0.2
+    clock: Literal["global", "model"] = "global"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        for field, kind in _KINDS.items():
+            object.__setattr__(self, field, _checked(field, kind, getattr(self, field)))
+        if self.total_steps is not None and self.warmup_steps > self.total_steps:
+            raise InvalidInputError(
+                f"recipe: warmup_steps must not exceed total_steps, got {self.warmup_steps} and {self.total_steps}"
+            )
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed. An unknown field is an InvalidInputError."""
+        return Recipe.from_dict(self.to_dict() | changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain Python values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_dict`. Fields left out have their default; an unknown one is an InvalidInputError."""
+        if not isinstance(fields, Mapping):
+            raise InvalidInputError(f"a recipe must be a mapping of fields to values, got {type(fields).__name__}")
+        for field in fields:
+            if field not in _KINDS:
+                raise InvalidInputError(f"recipe: unknown field {field!r}{_did_you_mean(str(field), _KINDS)}")
+        return cls(**fields)
+
+    def to_json(self) -> str:
+        """The fields as a JSON object."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Recipe:
+        """The inverse of `to_json`."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInputError(f"a recipe must be a JSON object, got text that is not JSON: {error}") from None
+        return cls.from_dict(fields)
+
+
+def default(**changes: Any) -> Recipe:
+    """The recommended recipe, with some fields changed."""
+    return Recipe().replace(**changes)
+
+
+def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:
+    """The recipe of Thasarathan et al. (ICML 2025) as their code trains it, quirks included.
+
+    Parameters
+    ----------
+    total_steps : int or None
+        Length of the run. None: theirs, 30 epochs of ImageNet, 1,201,110 steps of 6,272 tokens.
+    warmup_steps : int or None
+        None: one epoch of thirty, theirs 40,037 steps.
+
+    Notes
+    -----
+    The quirks, each with the field that switches it off: only the encoded model's pair is stepped (``update="all"``); its
+    schedule advances only when it is drawn, so that the rate never gets low (``clock="global"``); AuxK takes half of all
+    codes that TopK left out, not only dead ones (``aux="dead"``), and does not hold the residual constant
+    (``aux_detach=True``).
+    """
+    if total_steps is None:
+        total_steps = STEPS_PER_IMAGENET_EPOCH * IMAGENET_EPOCHS
+    if warmup_steps is None:
+        warmup_steps = _checked("total_steps", int, total_steps) // IMAGENET_EPOCHS
+    return Recipe(
+        name="published",
+        encoder="batchnorm",
+        initialization="random",
+        loss="l1",
+        update="encoder",
+        center="scalar",
+        scale="scalar",
+        statistics_tokens=196_000,
+        renormalize=False,
+        aux="unchosen",
+        aux_coefficient=0.1,
+        aux_scale="none",
+        aux_detach=False,
+        batch_size=6272,
+        learning_rate=3e-4,
+        warmup_learning_rate=1e-6,
+        final_learning_rate=1e-6,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        schedule="cosine",
+        decay_share=1.0,
+        clock="model",
+        weight_decay=1e-5,
+        clip_norm=1.0,
+    )
+
+
+_KINDS: dict[str, Any] = get_type_hints(Recipe)
+
+# Smallest and largest value of a number, as in the core.
+_RANGES: dict[str, tuple[float, float]] = {
+    "scale_epsilon": (0, 1),
+    "statistics_tokens": (1, 2**53),
+    "dictionary_epsilon": (0, 1),
+    "aux_k": (1, 2**53),
+    "aux_coefficient": (0, 1e6),
+    "dead_share": (0, 1),
+    "dead_tokens": (0, 2**53),
+    "batch_size": (1, 2**24),
+    "learning_rate": (0, 1e3),
+    "warmup_learning_rate": (0, 1e3),
+    "final_learning_rate": (0, 1e3),
+    "warmup_steps": (0, 2**53),
+    "total_steps": (1, 2**53),
+    "decay_share": (0, 1),
+    "beta1": (0, 0.999_999_9),
+    "beta2": (0, 0.999_999_9),
+    "epsilon": (0, 1),
+    "weight_decay": (0, 1e3),
+    "clip_norm": (0, 1e30),
+}
+_NOT_ZERO = ("dead_share", "clip_norm")
+
+
+def _checked(field: str, kind: Any, value: Any) -> Any:
+    """`value` as a plain Python value of the field's kind; InvalidInputError where it is not one."""
+    if type(None) in get_args(kind):
+        if value is None:
+            return None
+        kind = get_args(kind)[0]
+    if kind is str:
+        if not isinstance(value, str):
+            raise InvalidInputError(f"recipe: {field} must be text, got {value!r}")
+        return value
+    if kind is bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise InvalidInputError(f"recipe: {field} must be True or False, got {value!r}")
+        return bool(value)
+    if kind in (int, float):
+        return _checked_number(field, kind, value)
+    if not isinstance(value, str) or value not in get_args(kind):
+        hint = _did_you_mean(value, get_args(kind)) if isinstance(value, str) else ""
+        raise InvalidInputError(f"recipe: {field} must be one of {', '.join(get_args(kind))}, got {value!r}{hint}")
+    return str(value)
+
+
+def _checked_number(field: str, kind: type, value: Any) -> int | float:
+    smallest, largest = _RANGES[field]
+    abstract: Any = numbers.Integral if kind is int else numbers.Real
+    if isinstance(value, abstract) and not isinstance(value, bool):
+        in_range = smallest <= value <= largest  # false for NaN
+        if in_range and not (value == 0 and field in _NOT_ZERO):
+            return kind(value)
+    what = "an integer" if kind is int else "a number"
+    limits = f"above 0 and at most {largest}" if field in _NOT_ZERO else f"from {smallest} to {largest}"
+    raise InvalidInputError(f"recipe: {field} must be {what} {limits}, got {value!r}")
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
