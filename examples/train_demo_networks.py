@@ -138,8 +138,7 @@ def info_nce(embeddings: Tensor, temperature: float) -> Tensor:
 def write(network: nn.Module, path: pathlib.Path) -> None:
     """Write weights as float16 through a temporary file, so that no reader ever meets half a file."""
     weights = {
-        key: (value.half() if value.is_floating_point() else value).contiguous()
-        for key, value in network.state_dict().items()
+        key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()
     }
     temporary = path.with_suffix(".partial")
     safetensors.torch.save_file(weights, temporary)

@@ -25,8 +25,8 @@ public func usae_encode(
 @c @implementation
 public func usae_decode(
   _ sae: OpaquePointer?, _ model: Int32, _ n: Int64, _ slots: Int64, _ values: UnsafePointer<Float>?,
-  _ indices: UnsafePointer<Int32>?, _ out: UnsafeMutablePointer<Float>?, _ interrupt: UnsafePointer<usae_interrupt>?,
-  _ error: UnsafeMutablePointer<usae_error>?
+  _ indices: UnsafePointer<Int32>?, _ width: Int64, _ out: UnsafeMutablePointer<Float>?,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
@@ -35,7 +35,7 @@ public func usae_decode(
     }
     try sae.decode(
       model: Int(model), rows: Int(n), slots: Int(slots), values: try required(values, "values"),
-      indices: try required(indices, "indices"), out: try required(out, "out"),
+      indices: try required(indices, "indices"), width: Int(width), out: try required(out, "out"),
       work: sae.makeWork(poll: poll(interrupt)))
   }
 }

@@ -186,9 +186,11 @@ static void test_use(usae_sae *sae) {
       if (c < 0 && values[t * K + q] != 0) agree = 0;
     }
   check(agree, "codes are pre-activations, unused slots are 0");
-  check(usae_decode(sae, 1, TOKENS, K, values, indices, out, NULL, &error) == USAE_OK, "decode to the other model");
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_OK, "decode to the other model");
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, LEFT, out, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "room for another width is refused");
   indices[0] = CONCEPTS;
-  check(usae_decode(sae, 1, TOKENS, K, values, indices, out, NULL, &error) == USAE_INVALID_ARGUMENT,
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_INVALID_ARGUMENT,
         "an index past the concepts is refused");
   double r2[4], l0[2];
   int64_t fired[2 * CONCEPTS];

@@ -12,6 +12,7 @@ pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+import usae.demo  # noqa: E402
 from usae.demo import measures, networks, photographs  # noqa: E402
 
 
@@ -75,9 +76,7 @@ def test_held_out_pixels_have_no_influence_on_training_crops(pictures):
         image = picture.image.copy()
         top, left, bottom, right = picture.region("held_out")
         image[top:bottom, left:right] = 255 - image[top:bottom, left:right]
-        blanked.append(
-            photographs.Photograph(picture.name, image, "changed", picture.held_out_side, picture.held_out_fraction)
-        )
+        blanked.append(photographs.Photograph(picture.name, image, "changed", picture.held_out_side, picture.held_out_fraction))
     before, after = (photographs.crops(those, "train", 400, seed=2).images for those in (pictures, blanked))
     np.testing.assert_array_equal(before, after)
 
@@ -191,7 +190,7 @@ def test_a_photograph_that_left_its_package_is_an_import_error(monkeypatch):
 def test_without_torch_the_error_names_the_remedy_and_photographs_still_load(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "usae.demo.networks")
-    monkeypatch.setattr(importlib.import_module("usae.demo"), "networks", networks)  # puts the attribute back afterwards
+    monkeypatch.setattr(usae.demo, "networks", networks)  # put back afterwards, should the import get that far
     with pytest.raises(ImportError, match=r"torch.*pip install 'usae\[demo\]'"):
         importlib.import_module("usae.demo.networks")
     assert photographs.load()

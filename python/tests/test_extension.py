@@ -181,7 +181,7 @@ def test_outputs_of_the_wrong_kind_are_refused_and_not_written(core):
 def test_room_for_other_numbers_of_elements_is_refused(core):
     values, indices = encode(core, activations(3, 8))
     for out in (np.empty((2, 8), np.float32), np.empty((3, 6), np.float32), np.empty(24, np.float32)):
-        with pytest.raises(InvalidInputError, match=r"^out: expected shape \(3, 8\)"):
+        with pytest.raises(InvalidInputError, match=r"^out: expected (2 dimensions and 3 rows|8 columns)"):
             core.decode(0, values, indices, out)
     with pytest.raises(InvalidInputError, match=r"^out: expected shape \(3, 32\)"):
         core.preactivations(0, activations(3, 8), np.empty((3, 8), np.float32))
@@ -465,7 +465,7 @@ def test_many_threads_share_one_core(core):
 
 
 def test_decoding_is_safe_while_another_thread_changes_the_models(core):
-    """Else the width could change between the look at the room in `out` and the writing into it."""
+    """The core holds the room in `out` against the width that it decodes with, whenever the models change."""
     values, indices = encode(core, activations(64, 8))
     stop, wrong = threading.Event(), []
 
@@ -474,19 +474,20 @@ def test_decoding_is_safe_while_another_thread_changes_the_models(core):
         while not stop.is_set():
             widths = 64 if widths == 8 else 8
             core.initialize(["vit"], [widths])
+            time.sleep(0.001)  # or the decoder would hardly ever get the core on a busy machine
 
     thread = threading.Thread(target=change)
     thread.start()
     out = np.empty((64, 8), np.float32)
     decoded = refused = 0
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while min(decoded, refused) < 20 and time.monotonic() < deadline:
         try:
             core.decode(0, values, indices, out)
             decoded += 1
         except InvalidInputError as error:
             refused += 1
-            if "out: expected shape (64, 64)" not in str(error):
+            if "out: expected 64 columns" not in str(error):
                 wrong.append(error)
     stop.set()
     thread.join()

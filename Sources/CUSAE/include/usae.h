@@ -180,9 +180,11 @@ usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, 
 usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
                         const usae_interrupt *interrupt, usae_error *error);
 
-/* Codes to activations of model `model` in that model's own units, `out` [n, width]. Slots with index -1 are skipped. */
+/* Codes [n, slots] to activations of model `model` in that model's own units, `out` [n, width]; `width` is the caller's
+ * and must be the model's. Slots with index -1 are skipped. */
 usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
-                        const int32_t *indices, float *out, const usae_interrupt *interrupt, usae_error *error);
+                        const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
+                        usae_error *error);
 
 /* What ReLU and TopK would be given, `out` [n, n_concepts]. */
 usae_status usae_preactivations(const usae_sae *sae, int32_t model, const usae_matrix *x, float *out,

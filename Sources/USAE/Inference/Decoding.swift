@@ -2,13 +2,18 @@ import Synchronization
 
 extension UniversalSAE {
   /// Decodes codes [rows, slots] to model `index`, in its own units: `out` [rows, width]. Slots with index -1 are skipped.
+  ///
+  /// - Parameter width: columns of `out`; another than the model's is an error, however the models have changed meanwhile.
   package func decode(
     model index: Int, rows: Int, slots: Int, values: UnsafePointer<Float>, indices: UnsafePointer<Int32>,
-    out: UnsafeMutablePointer<Float>, work: Work
+    width: Int, out: UnsafeMutablePointer<Float>, work: Work
   ) throws(USAEError) {
     try lock.reading { () throws(USAEError) in
       let model = try model(index, for: "decode")
       try Self.require("slots", slots, in: 0...concepts)
+      guard width == model.width else {
+        throw .shapeMismatch(name: "out", expected: "\(model.width) columns as '\(model.name)' has", got: "\(width)")
+      }
       try checkCodes(rows: rows, slots: slots, values, indices, work: work)
       let spares = try makeSpares(work.threads, slots + paddedWidth(model.width))
       let compact = try CompactSpares(threads: work.threads, slots: slots)
@@ -52,11 +57,13 @@ extension UniversalSAE {
     guard codes.concepts == concepts else {
       throw .shapeMismatch(name: "codes", expected: "\(concepts) concepts", got: "\(codes.concepts)")
     }
-    var out = Matrix(rows: codes.rows, columns: widths[index])
+    let width = widths[index]
+    var out = Matrix(rows: codes.rows, columns: width)
     let work = makeWork()
     try out.withMutableValues { base throws(USAEError) in
       try decode(
-        model: index, rows: codes.rows, slots: codes.k, values: codes.values, indices: codes.indices, out: base, work: work)
+        model: index, rows: codes.rows, slots: codes.k, values: codes.values, indices: codes.indices, width: width,
+        out: base, work: work)
     }
     return out
   }

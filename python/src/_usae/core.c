@@ -1,6 +1,5 @@
 #include "module.h"
 
-#include <pthread.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -10,9 +9,6 @@ typedef struct core_object {
   usae_sae *sae;
   int64_t n_concepts, k;
   PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
-  /* usae_decode writes [n, width] and is not told how much room there is. Held for reading from the look at the width to
-   * the end of decoding, and for writing while the models change. Never waited for with the GIL. */
-  pthread_rwlock_t widths;
 } core_object;
 
 static core_object *core_of(PyObject *self) { return (core_object *)self; }
@@ -51,7 +47,6 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
   sae = NULL;
   self->n_concepts = n_concepts;
   self->k = k;
-  pthread_rwlock_init(&self->widths, NULL);
 done:
   usae_destroy(sae);
   return (PyObject *)self;
@@ -75,7 +70,6 @@ static void core_dealloc(PyObject *self) {
   Py_BEGIN_ALLOW_THREADS
   usae_destroy(core_of(self)->sae);
   Py_END_ALLOW_THREADS
-  pthread_rwlock_destroy(&core_of(self)->widths);
   PyObject_GC_Del(self);
   Py_DECREF(type);
 }
@@ -124,9 +118,7 @@ static PyObject *core_initialize(PyObject *self, PyObject *args, PyObject *kwarg
   }
 
   core_call_begin(&call);
-  pthread_rwlock_wrlock(&core->widths);
   usae_status status = usae_initialize(core->sae, names.count, names.strings, widths, &call.error);
-  pthread_rwlock_unlock(&core->widths);
   if (!core_call_end(&call, state, status)) goto done;
 
   remember_names(core, names.tuple);
@@ -157,10 +149,8 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
   }
 
   core_call_begin(&call);
-  pthread_rwlock_wrlock(&core->widths);
   usae_status status = usae_initialize_from(core->sae, names.count, names.strings, inputs.matrices, &call.interrupt,
                                             &call.error);
-  pthread_rwlock_unlock(&core->widths);
   if (!core_call_end(&call, state, status)) goto done;
 
   remember_names(core, names.tuple);
@@ -307,9 +297,8 @@ static PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs) {
   core_object *core = core_of(self);
   PyObject *py_model, *py_values, *py_indices, *py_out, *result = NULL;
   Py_buffer values = {0}, indices = {0}, out = {0};
-  int64_t n, slots, width = 0, columns;
+  int64_t n, slots;
   int32_t model;
-  bool fits = false;
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:decode", keywords, &py_model, &py_values, &py_indices,
@@ -327,20 +316,16 @@ static PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs) {
   slots = values.shape[1];
   if (!has_shape(state, &indices, "indices", n, slots)) goto done;
 
-  core_call_begin(&call);
-  pthread_rwlock_rdlock(&core->widths);
-  usae_status status = usae_tensor_shape(core->sae, model, USAE_MEAN, &width, &columns, &call.error);
-  if (status == USAE_OK) {
-    fits = out.ndim == 2 && out.shape[0] == n && out.shape[1] == width;
-    if (fits)
-      status = usae_decode(core->sae, model, n, slots, values.buf, indices.buf, out.buf, &call.interrupt, &call.error);
-  }
-  pthread_rwlock_unlock(&core->widths);
-  if (!core_call_end(&call, state, status)) goto done;
-  if (!fits) {
-    has_shape(state, &out, "out", n, width);
+  if (out.ndim != 2 || out.shape[0] != n) {
+    PyErr_Format(state->invalid_input, "out: expected 2 dimensions and %lld rows, got %d and %zd", (long long)n, out.ndim,
+                 out.ndim > 0 ? out.shape[0] : (Py_ssize_t)0);
     goto done;
   }
+
+  core_call_begin(&call);
+  usae_status status = usae_decode(core->sae, model, n, slots, values.buf, indices.buf, out.shape[1], out.buf,
+                                   &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
   result = Py_NewRef(Py_None);
 done:
   PyBuffer_Release(&out);

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from usae.demo.networks import to_tensor
+from usae.demo.networks import MaskedAutoencoder, to_tensor
 from usae.demo.photographs import Photograph, crops
 
 
@@ -53,13 +53,11 @@ def _share_named(classifier: nn.Module, images: Tensor, labels: Tensor) -> float
 
 
 def _share_filled_in(masked: nn.Module, images: Tensor, seed: int) -> float:
-    order = np.random.default_rng(seed).random((len(images), masked.n_patches)).argsort(1)
+    order = np.random.default_rng(seed).random((len(images), MaskedAutoencoder.n_patches)).argsort(1)
     guess, truth = masked(images, torch.from_numpy(order))
     return 1 - ((guess - truth).square().sum() / (truth - truth.mean((0, 1))).square().sum()).item()
 
 
-def _share_found(
-    contrastive: nn.Module, images: Tensor, labels: Tensor, library: Tensor, library_labels: Tensor
-) -> float:
+def _share_found(contrastive: nn.Module, images: Tensor, labels: Tensor, library: Tensor, library_labels: Tensor) -> float:
     nearest = (contrastive(images) @ contrastive(library).T).argmax(1)
     return (library_labels[nearest] == labels).double().mean().item()

@@ -19,6 +19,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -28,9 +29,7 @@ try:
     from torch import Tensor, nn
     from torch.nn import functional as F
 except ImportError as error:
-    raise ImportError(
-        f"the demo's networks need torch and safetensors ({error}): pip install 'usae[demo]'"
-    ) from error
+    raise ImportError(f"the demo's networks need torch and safetensors ({error}): pip install 'usae[demo]'") from error
 
 from usae.demo.photographs import CROP_SIDE
 
@@ -40,11 +39,21 @@ GRID = 8
 N_APPEARANCE = 42
 """Numbers by which the masked network describes a patch of 8 x 8 pixels; see `_appearance`."""
 
-PADDING = "replicate"
+PADDING: Literal["replicate"] = "replicate"
 """With zeros instead, "border of the crop" becomes the clearest concept wherever a crop is plain."""
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
+    """What the three have in common: they describe each place of an image by a token of `width` numbers."""
+
+    width: int
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[n, 3, 64, 64] in 0..1 -> [n, width, grid, grid]."""
+        raise NotImplementedError
+
+
+class Classifier(Network):
     """Convolutional network that names the photograph a crop comes from.
 
     Its tokens are those before the last stage: 31 of 64 pixels wide each, so that they still say what is where. The last
@@ -75,7 +84,7 @@ class Classifier(nn.Module):
         return self.head(self.tokens(images))
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Network):
     """Vision transformer that describes hidden patches from the visible ones.
 
     As in masked autoencoders (He et al., CVPR 2022) the encoder sees a quarter of the patches and a small decoder fills in
@@ -128,7 +137,7 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder(torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], 1))
 
 
-class Contrastive(nn.Module):
+class Contrastive(Network):
     """ConvNeXt-like network that tells a neighbouring crop from crops of other places (InfoNCE, as in SimCLR).
 
     It looks at crops at 48 x 48 pixels, in patches of 4. Its embedding is computed from the mean of its tokens, and
@@ -149,9 +158,7 @@ class Contrastive(nn.Module):
             nn.BatchNorm2d(64),
             nn.ReLU(),
         )
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)
-        )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64))
 
     def tokens(self, images: Tensor) -> Tensor:
         """[n, 3, side, side] in 0..1, brought to 48 x 48 if it is not -> [n, 64, 12, 12]."""
@@ -164,7 +171,7 @@ class Contrastive(nn.Module):
         return F.normalize(self.head(self.tokens(images)), dim=1)
 
 
-def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, nn.Module]:
+def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, Network]:
     """Read the three networks.
 
     Parameters
@@ -174,12 +181,11 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, nn.
 
     Returns
     -------
-    dict of str to torch.nn.Module
-        "classifier", "masked" and "contrastive", in evaluation mode, float32, without gradients. Each has `width`
-        channels and ``tokens(images)``, images [n, 3, 64, 64] in 0..1 to a map [n, width, grid, grid].
+    dict of str to Network
+        "classifier", "masked" and "contrastive", in evaluation mode, float32, without gradients.
     """
     weights = {name: _read_weights(folder, name) for name in ("classifier", "masked", "contrastive")}
-    networks = {
+    networks: dict[str, Network] = {
         "classifier": Classifier(n_classes=len(weights["classifier"]["head.3.bias"])),
         "masked": MaskedAutoencoder(),
         "contrastive": Contrastive(),
@@ -191,7 +197,7 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, nn.
 
 
 def activations(
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, Network],
     images: np.ndarray,
     *,
     batch_size: int = 256,
@@ -204,7 +210,7 @@ def activations(
 
     Parameters
     ----------
-    networks : mapping of str to torch.nn.Module
+    networks : mapping of str to Network
         As from `load_networks`.
     images : numpy.ndarray
         uint8 [n, 64, 64, 3].

@@ -1,18 +1,21 @@
 """Photographs that need no download, and crops of them.
 
-The photographs are those inside the wheels of scikit-image and scikit-learn; drawings, test patterns, second views
-of the same scene and a blurred clock are left out. Each is cut once, by a straight line, into a training region and a held-out region. Nothing
-in this project is ever trained on a held-out pixel, so what is measured on held-out crops is measured on unseen pixels
-(though of scenes whose other part was seen).
+The photographs are those inside the wheels of scikit-image and scikit-learn; drawings, test patterns, second views of
+the same scene and a blurred clock are left out. Each is cut once, by a straight line, into a training region and a
+held-out region. The demo's networks and autoencoder are never trained on a held-out pixel, so what is measured on
+held-out crops is measured on unseen pixels (though of scenes whose other part was seen).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable  # moved in Python 3.14, so not for running code
 
 CROP_SIDE = 64
 """Side of every crop as the networks see it, in pixels."""
@@ -193,20 +196,20 @@ def _read(entry: _Entry) -> Photograph:
     path, source = _locate(entry), f"{entry.package}/{entry.file}"
     from PIL import Image  # a dependency of scikit-image, which _locate has just found
 
-    if entry.name == "faces":
-        image = Image.fromarray(_sheet_of_faces(np.load(path)))
-        # Twice the size, or a crop of 48 pixels would never show fewer than four faces.
-        image, source = image.resize((500, 500), Image.Resampling.BICUBIC), source + ", 100 faces on one sheet, doubled"
-    else:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
+    with path.open("rb") as file:
+        if entry.name == "faces":
+            # Twice the size, or a crop of 48 pixels would never show fewer than four faces.
+            image = Image.fromarray(_sheet_of_faces(np.load(file))).resize((500, 500), Image.Resampling.BICUBIC)
+            source += ", 100 faces on one sheet, doubled"
+        else:
+            image = Image.open(file).convert("RGB")
     if entry.name == "retina":
         # Half the size, or most crops would show a plain orange surface.
         image, source = image.reduce(2), source + ", halved"
     return Photograph(entry.name, np.array(image.convert("RGB")), source, entry.side, entry.fraction)
 
 
-def _locate(entry: _Entry):
+def _locate(entry: _Entry) -> Traversable:
     distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[entry.package]
     remedy = f"the demo's photographs come from {distribution}: pip install 'usae[demo]'"
     try:
