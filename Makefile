@@ -15,11 +15,12 @@ NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src 
 FILES := $(NATIVE) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
-.PHONY: help test test-swift test-abi test-instruction-sets test-python test-demo test-wheel demo wheel lint clean system
+.PHONY: help test test-swift test-sanitizers test-abi test-instruction-sets test-python test-demo test-wheel demo wheel lint clean system
 
 help:
 	@echo 'make test         every check below, in this order:'
-	@echo '  test-swift               the Swift library, by its own tests'
+	@echo '  test-swift               the Swift library, by its own tests and its example'
+	@echo '  test-sanitizers          the same under AddressSanitizer and ThreadSanitizer'
 	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else'
 	@echo '  test-instruction-sets    that no AVX code leaks into the portable kernels'
 	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
@@ -30,7 +31,7 @@ help:
 	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'
 
-test: test-swift test-abi test-instruction-sets test-python test-demo test-wheel
+test: test-swift test-sanitizers test-abi test-instruction-sets test-python test-demo test-wheel
 
 # --- What has to be there ---------------------------------------------------------------------------------------------
 
@@ -58,6 +59,12 @@ dist/.wheel: .venv/.requirements $(FILES) | system
 test-swift: | system
 	$(SWIFT) build $(TEST_BUILD) --build-tests
 	$(SWIFT) test $(TEST_BUILD) --skip-build --disable-xctest
+	$(SWIFT) run $(TEST_BUILD) train-from-swift
+
+# XCTest's runner, which is not used, is the only thing that leaks.
+test-sanitizers: | system
+	$(SWIFT) test --scratch-path .build-asan --sanitize=address --disable-xctest
+	$(SWIFT) test --scratch-path .build-tsan --sanitize=thread --disable-xctest
 
 test-abi: | system
 	$(SWIFT) run $(TEST_BUILD) usae-abi-test
@@ -88,5 +95,5 @@ wheel: dist/.wheel
 	@ls dist/*.whl
 
 clean:
-	rm -rf .venv .build .build-test .build-wheel .build-wheel-scipy build dist demo-output python/*.egg-info
+	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel .build-wheel-scipy build dist demo-output python/*.egg-info
 	rm -f python/usae/*.so

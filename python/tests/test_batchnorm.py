@@ -136,9 +136,7 @@ def test_training_equals_torch_batchnorm(kind):
     x = {j: torch.from_numpy(a).double() for j, a in batch.items()}
     pre = linear(x["a"])
     codes = torch.relu(norm.train()(pre))
-    loss = sum(
-        (x[j] - codes @ (d / (d.norm(dim=1, keepdim=True) + 1e-8))).square().mean() for j, d in dictionaries.items()
-    )
+    loss = sum((x[j] - codes @ (d / (d.norm(dim=1, keepdim=True) + 1e-8))).square().mean() for j, d in dictionaries.items())
     loss.backward()
 
     deviation = pre.detach().std(0).numpy()

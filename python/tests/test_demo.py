@@ -133,7 +133,5 @@ def test_sizes_are_what_a_reader_of_the_readme_expects():
     assert demonstration.FULL.shown_concepts == 12
     assert all(
         small <= full
-        for small, full in zip(
-            dataclasses.astuple(demonstration.SMALL), dataclasses.astuple(demonstration.FULL), strict=True
-        )
+        for small, full in zip(dataclasses.astuple(demonstration.SMALL), dataclasses.astuple(demonstration.FULL), strict=True)
     )

@@ -159,9 +159,7 @@ def test_several_steps_follow_the_reference_trainer(name):
 
 
 def test_tensors_without_gradient_are_not_decayed_and_count_no_step():
-    recipe = usae.recipes.default(
-        weight_decay=0.5, update="encoder", warmup_steps=0, total_steps=10, renormalize=False
-    )
+    recipe = usae.recipes.default(weight_decay=0.5, update="encoder", warmup_steps=0, total_steps=10, renormalize=False)
     sae, _, batches = small_problem(2, recipe)
     before = {j: sae.parameters(j) for j in "abc"}
     for _ in range(3):

@@ -18,8 +18,7 @@ def test_the_step_and_the_plain_published_loop_agree_in_float64():
     saes = {j: published.TopKSAE(width, 50, 4).double() for j, width in WIDTHS.items()}
     plain = published.Training(saes, total_steps=12, warmup_steps=3)
     parameters = {
-        j: {**published.to_parameters(sae), "mean": np.zeros(WIDTHS[j]), "scale": np.ones(WIDTHS[j])}
-        for j, sae in saes.items()
+        j: {**published.to_parameters(sae), "mean": np.zeros(WIDTHS[j]), "scale": np.ones(WIDTHS[j])} for j, sae in saes.items()
     }
     trainer = reference.Trainer(parameters, recipes.published(total_steps=12, warmup_steps=3), k=4)
     random = np.random.default_rng(0)
@@ -39,9 +38,7 @@ def test_the_step_and_the_plain_published_loop_agree_in_float64():
 )
 def test_gradients_of_the_step_are_its_finite_differences(encoder, loss, aux):
     # A detached target or scale makes the gradient that of another function, so those two fields stay off here.
-    recipe = recipes.default(
-        encoder=encoder, loss=loss, aux=aux, aux_scale="none", aux_detach=False, aux_coefficient=0.3
-    )
+    recipe = recipes.default(encoder=encoder, loss=loss, aux=aux, aux_scale="none", aux_detach=False, aux_coefficient=0.3)
     problem = problems.separated(recipe, 5, "a", WIDTHS, 40, 70)
     _, gradients = reference.gradients(problem.parameters, problem.batch, "a", recipe, 5, problem.dead)
     random = np.random.default_rng(1)

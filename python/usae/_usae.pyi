@@ -16,17 +16,13 @@ Buffer = np.ndarray | typing_extensions.Buffer  # numpy says that its arrays are
 Activations = Buffer | tuple[Buffer, str]
 
 class Core:
-    def __init__(
-        self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float]
-    ) -> None:
+    def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float]) -> None:
         """`recipe` has one entry for each field of `usae_recipe` except `size` and `reserved`; a missing or unknown one is
         a TypeError."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
-    def step(
-        self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, gradients: bool
-    ) -> dict[str, Any]:
+    def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, gradients: bool) -> dict[str, Any]:
         """Keys: the fields of `usae_step_report`, and "losses": list of float by target model."""
     def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
     def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...

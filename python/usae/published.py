@@ -219,9 +219,7 @@ def _widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
         return np.array(array, np.float32)
 
 
-def _scaling(
-    statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, dict[str, np.ndarray]]:
+def _scaling(statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
     """Mean and scale of each model from the published mean and standard deviation."""
     if not isinstance(statistics, Mapping):
         raise InvalidInputError(
@@ -234,8 +232,7 @@ def _scaling(
     for name, own in parameters.items():
         if name not in statistics:
             raise InvalidInputError(
-                f"statistics must hold every model, got none for {name!r}; if its activations were not standardised, write "
-                f"None"
+                f"statistics must hold every model, got none for {name!r}; if its activations were not standardised, write None"
             )
         given, label, width = statistics[name], f"statistics[{name!r}]", own["encoder_weight"].shape[1]
         if given is None:

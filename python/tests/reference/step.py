@@ -89,9 +89,7 @@ def forward(parameters, batch, encoder, recipe, k, dead=None):
             term = term / spread if spread > 0 else 0 * term
         auxiliary_loss = auxiliary_loss + term
     loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
-    return Step(
-        x, linear, pre, chosen, auxiliary, dictionary, residual, auxiliary_residual, losses, auxiliary_loss, loss
-    )
+    return Step(x, linear, pre, chosen, auxiliary, dictionary, residual, auxiliary_residual, losses, auxiliary_loss, loss)
 
 
 def encoder_names(recipe):

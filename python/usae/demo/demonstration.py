@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
 import usae
 from usae.demo import figures, networks, photographs
-from usae.demo.concepts import Example, examples, photograph_shares, universal_concepts
-
-logger = logging.getLogger(__name__)
+from usae.demo.concepts import UNIVERSAL_ENTROPY, Example, examples, photograph_shares, universal_concepts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +41,12 @@ FLAT_SHARE = 0.1
 
 EXAMPLES = 5
 OVERVIEW_EXAMPLES = 4
+
+
+T = TypeVar("T")
+PerSplit = dict[photographs.Split, T]
+Pages = list[tuple[int, str, dict[str, list[Example]]]]
+"""Concepts to show: number, where it fires, examples by network."""
 
 
 def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -87,18 +91,25 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     return report
 
 
-def _inputs(size: Size, seed: int) -> tuple[dict[str, photographs.Crops], dict[str, dict[str, np.ndarray]]]:
+def _inputs(size: Size, seed: int) -> tuple[PerSplit[photographs.Crops], PerSplit[dict[str, np.ndarray]]]:
     """Crops of both splits, and every network's activations on them, [n_crops, tokens, width]."""
     pictures = photographs.load()
     nets = networks.load_networks()
-    crops, activations = {}, {}
-    for split, n, offset in (("train", size.training_crops, 0), ("held_out", size.held_out_crops, 1)):
+    crops: PerSplit[photographs.Crops] = {}
+    activations: PerSplit[dict[str, np.ndarray]] = {}
+    splits: tuple[tuple[photographs.Split, int, int], ...] = (
+        ("train", size.training_crops, 0),
+        ("held_out", size.held_out_crops, 1),
+    )
+    for split, n, offset in splits:
         crops[split] = _varied_crops(pictures, split, n, seed=2 * seed + offset)
         with tqdm(total=n, desc=f"networks, {split.replace('_', '-')} crops", unit="crop") as bar:
-            activations[split] = networks.activations(
-                nets, crops[split].images, progress=lambda done, _, bar=bar: bar.update(done - bar.n)
-            )
+            activations[split] = networks.activations(nets, crops[split].images, progress=_advance(bar))
     return crops, activations
+
+
+def _advance(bar: tqdm) -> Callable[[int, int], object]:
+    return lambda done, _: bar.update(done - bar.n)
 
 
 def _varied_crops(pictures: list[photographs.Photograph], split: photographs.Split, n: int, seed: int) -> photographs.Crops:
@@ -118,8 +129,10 @@ def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _pages(evaluation, codes, crops, titles, n) -> list[tuple[int, str, dict[str, list[Example]]]]:
-    """The concepts to show: number, where it fires, examples by network."""
+def _pages(
+    evaluation: usae.Evaluation, codes: Mapping[str, usae.Codes], crops: photographs.Crops, titles: Sequence[str], n: int
+) -> Pages:
+    """The concepts to show."""
     pages = []
     for concept in universal_concepts(evaluation, n):
         shown = {name: examples(code, crops, concept, EXAMPLES, networks.GRID) for name, code in codes.items()}
@@ -127,13 +140,13 @@ def _pages(evaluation, codes, crops, titles, n) -> list[tuple[int, str, dict[str
     return pages
 
 
-def _where(codes, crops, concept: int, titles: list[str]) -> str:
+def _where(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int, titles: Sequence[str]) -> str:
     """The photographs on which a concept fires most, over all networks, with their shares."""
     shares = _shares(codes, crops, concept)
     return ", ".join(f"{titles[i]} {share:.0%}" for i, share in list(shares.items())[:2])
 
 
-def _shares(codes, crops, concept: int) -> dict[int, float]:
+def _shares(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int) -> dict[int, float]:
     """Mean over the networks of the share of a concept's activation on each photograph, largest first."""
     by_network = [photograph_shares(code, crops, concept, networks.GRID) for code in codes.values()]
     pictures = {i for shares in by_network for i in shares}
@@ -141,7 +154,9 @@ def _shares(codes, crops, concept: int) -> dict[int, float]:
     return dict(sorted(mean.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _draw(folder: Path, evaluation, history, pages, crops) -> None:
+def _draw(
+    folder: Path, evaluation: usae.Evaluation, history: Sequence[Mapping[str, Any]], pages: Pages, crops: photographs.Crops
+) -> None:
     figures.cross_reconstruction(evaluation, folder / "cross_reconstruction.png")
     figures.training_curves(history, folder / "training.png")
     for stale in (folder / "concepts").glob("concept-*.png"):
@@ -153,7 +168,14 @@ def _draw(folder: Path, evaluation, history, pages, crops) -> None:
         figures.overview(pages, crops, folder / "concepts.png", columns=OVERVIEW_EXAMPLES)
 
 
-def _report(sae, evaluation, codes, crops, titles, pages) -> dict[str, Any]:
+def _report(
+    sae: usae.UniversalSAE,
+    evaluation: usae.Evaluation,
+    codes: Mapping[str, usae.Codes],
+    crops: photographs.Crops,
+    titles: Sequence[str],
+    pages: Pages,
+) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):
         entropy = evaluation.firing_entropy
     alive = ~np.isnan(entropy)
@@ -171,7 +193,7 @@ def _report(sae, evaluation, codes, crops, titles, pages) -> dict[str, Any]:
         "l0": evaluation.l0.tolist(),
         "dead": evaluation.dead.sum(1).tolist(),
         "dead_everywhere": int(evaluation.dead_everywhere.sum()),
-        "universal": int((entropy[alive] >= 0.9).sum()),
+        "universal": int((entropy[alive] >= UNIVERSAL_ENTROPY).sum()),
         "mean_cofire_proportion": np.nanmean(evaluation.cofire_proportion, axis=1).tolist(),
         "concepts": [
             {
@@ -187,11 +209,11 @@ def _report(sae, evaluation, codes, crops, titles, pages) -> dict[str, Any]:
     }
 
 
-def _tell(folder: Path, evaluation, report: dict[str, Any]) -> None:
+def _tell(folder: Path, evaluation: usae.Evaluation, report: dict[str, Any]) -> None:
     """The summary table and the paths, for the person who typed the command."""
     print()
     print(evaluation.summary())
-    print(f"{report['universal']:,} concepts are universal (firing entropy 0.9 or more)\n")
+    print(f"{report['universal']:,} concepts are universal (firing entropy {UNIVERSAL_ENTROPY} or more)\n")
     print("The most energetic universal concepts, and the photographs they fire on:")
     for entry in report["concepts"]:
         where = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["photographs"].items())[:3])
