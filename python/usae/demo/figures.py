@@ -32,7 +32,7 @@ def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("decoded to")
     axes.set_ylabel("encoded from")
-    axes.set_title(f"R², {evaluation.n_tokens:,} held-out tokens")
+    axes.set_title(f"R², {evaluation.n_tokens:,} held-out tokens", fontsize=10)
     figure.colorbar(image, shrink=0.8)
     figure.savefig(path, dpi=DPI)
 
@@ -46,7 +46,7 @@ def training_curves(history: Sequence[Mapping], path: Path) -> None:
     left.plot(steps, losses, color="0.8", linewidth=0.6)
     window = max(1, len(losses) // 50)
     left.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), color="C0")
-    left.set(xlabel="step", ylabel="training loss", yscale="log", title=f"grey: each step; blue: mean of {window}")
+    left.set(xlabel="step", ylabel="training loss", title=f"grey: each step; blue: mean of {window}")
     checks = [(entry["step"], np.array(entry["validation"]["r2"])) for entry in history if "validation" in entry]
     if checks:
         off = ~np.eye(len(checks[0][1]), dtype=bool)
