@@ -30,7 +30,7 @@ class Size:
     shown_concepts: int
 
 
-FULL = Size(training_crops=6000, held_out_crops=2000, n_concepts=256, k=8, steps=2000, shown_concepts=12)
+FULL = Size(training_crops=6000, held_out_crops=2000, n_concepts=256, k=12, steps=2000, shown_concepts=12)
 SMALL = Size(training_crops=400, held_out_crops=200, n_concepts=128, k=8, steps=150, shown_concepts=3)
 
 FLAT = 8.0
