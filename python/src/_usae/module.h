@@ -4,7 +4,7 @@
  *   buffers.c     arrays to pointers
  *   call.c        calls of the core without the GIL
  *   errors.c      statuses to exceptions
- *   core.c        the type Core
+ *   core.c        the type Core; core_training.c, core_use.c, core_tensors.c its methods
  *   module.c      the module: its functions, constants and state
  *
  * Functions that return bool have set a Python exception where they return false.

@@ -1,0 +1,38 @@
+/* core.h - the type Core, whose methods lie in one file for each subject. */
+#ifndef USAE_CORE_H
+#define USAE_CORE_H
+
+#include "module.h"
+
+/* The core's autoencoder. It is made whole in tp_new, so that no half-made one can be met. */
+typedef struct core_object {
+  PyObject_HEAD
+  usae_sae *sae;
+  int64_t n_concepts, k;
+  PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
+} core_object;
+
+static inline core_object *core_of(PyObject *self) { return (core_object *)self; }
+
+/* Core cannot be subclassed, so the type of `self` is the one that the module made. */
+static inline const module_state *state_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
+
+/* core_training.c */
+PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
+
+/* core_use.c */
+PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs);
+
+/* core_tensors.c */
+PyObject *core_tensor_shape(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_tensor_read(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_tensor_write(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_n_models(PyObject *self, void *closure);
+PyObject *core_step_count(PyObject *self, void *closure);
+int core_set_step_count(PyObject *self, PyObject *value, void *closure);
+
+#endif

@@ -1,0 +1,85 @@
+#include "core.h"
+
+PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"total_steps", "dead_tokens", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_total_steps, *py_dead_tokens, *result = NULL;
+  int64_t total_steps, dead_tokens;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:set_plan", keywords, &py_total_steps, &py_dead_tokens) ||
+      !take_int(state, py_total_steps, "total_steps", 0, INT64_MAX, &total_steps) ||
+      !take_int(state, py_dead_tokens, "dead_tokens", 0, INT64_MAX, &dead_tokens))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_set_plan(core_of(self)->sae, total_steps, dead_tokens, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  return result;
+}
+
+static PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
+  PyObject *list = PyList_New(n_models), *result = NULL;
+  if (list == NULL) goto done;
+  for (int32_t j = 0; j < n_models; j++) {
+    PyObject *loss = PyFloat_FromDouble(losses[j]);
+    if (loss == NULL || PyList_SetItem(list, j, loss) < 0) goto done;
+  }
+  result = Py_BuildValue("{s:i,s:L,s:d,s:d,s:d,s:d,s:d,s:L,s:O}", "encoder", (int)report->encoder, "step",
+                         (long long)report->step, "loss", report->loss, "auxiliary_loss", report->auxiliary_loss, "l0",
+                         report->l0, "learning_rate", report->learning_rate, "gradient_norm", report->gradient_norm,
+                         "dead", (long long)report->dead, "losses", list);
+done:
+  Py_XDECREF(list);
+  return result;
+}
+
+PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"inputs", "rows", "encoder", "gradients", NULL};
+  static const int64_t nothing = 0;
+  const module_state *state = state_of(self);
+  PyObject *py_inputs, *py_rows, *py_encoder, *names = NULL, *result = NULL;
+  activations_list inputs = {0};
+  Py_buffer rows = {0};
+  const int64_t *row_numbers = NULL;
+  int64_t n_rows = 0;
+  int32_t encoder;
+  int gradients;
+  double *losses = NULL;
+  usae_step_report report = {.size = sizeof report};
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOp:step", keywords, &py_inputs, &py_rows, &py_encoder,
+                                   &gradients) ||
+      !take_int32(state, py_encoder, "encoder", &encoder))
+    goto done;
+  names = Py_XNewRef(core_of(self)->names);
+  if (!activations_take(state, py_inputs, names, &inputs)) goto done;
+  if (py_rows != Py_None) {
+    if (!take_array(state, py_rows, "rows", ELEMENT_INT64, false, &rows)) goto done;
+    n_rows = array_count(&rows);
+    row_numbers = rows.buf != NULL ? rows.buf : &nothing; /* NULL would mean all rows */
+  } else if (inputs.count > 0) {
+    n_rows = inputs.matrices[0].outer * inputs.matrices[0].inner;
+  }
+  losses = PyMem_Calloc((size_t)inputs.count + 1, sizeof *losses);
+  if (losses == NULL) {
+    PyErr_NoMemory();
+    goto done;
+  }
+
+  core_call_begin(&call);
+  usae_status status = usae_step(core_of(self)->sae, inputs.count, inputs.matrices, row_numbers, n_rows, encoder,
+                                 gradients ? USAE_STEP_GRADIENTS : USAE_STEP_TRAIN, &call.interrupt, &report, losses,
+                                 &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = report_dict(&report, losses, inputs.count);
+done:
+  PyMem_Free(losses);
+  PyBuffer_Release(&rows);
+  activations_clear(&inputs);
+  Py_XDECREF(names);
+  return result;
+}

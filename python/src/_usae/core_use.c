@@ -1,0 +1,218 @@
+#include "core.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* Whether `array` is [rows, columns]; else an InvalidInputError. */
+static bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int64_t rows,
+                      int64_t columns) {
+  if (array->ndim == 2 && array->shape[0] == rows && array->shape[1] == columns) return true;
+  if (array->ndim == 2)
+    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld), got (%zd, %zd)", name, (long long)rows,
+                 (long long)columns, array->shape[0], array->shape[1]);
+  else
+    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld), got %d dimensions", name, (long long)rows,
+                 (long long)columns, array->ndim);
+  return false;
+}
+
+PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "x", "values", "indices", NULL};
+  const module_state *state = state_of(self);
+  const core_object *core = core_of(self);
+  PyObject *py_model, *py_x, *py_values, *py_indices, *result = NULL;
+  Py_buffer x = {0}, values = {0}, indices = {0};
+  usae_matrix matrix;
+  int32_t model;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:encode", keywords, &py_model, &py_x, &py_values, &py_indices) ||
+      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
+      !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
+      !take_array(state, py_indices, "indices", ELEMENT_INT32, true, &indices) ||
+      !has_shape(state, &values, "values", matrix.outer * matrix.inner, core->k) ||
+      !has_shape(state, &indices, "indices", matrix.outer * matrix.inner, core->k))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_encode(core->sae, model, &matrix, values.buf, indices.buf, &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  PyBuffer_Release(&indices);
+  PyBuffer_Release(&values);
+  PyBuffer_Release(&x);
+  return result;
+}
+
+PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "values", "indices", "out", NULL};
+  const module_state *state = state_of(self);
+  core_object *core = core_of(self);
+  PyObject *py_model, *py_values, *py_indices, *py_out, *result = NULL;
+  Py_buffer values = {0}, indices = {0}, out = {0};
+  int64_t n, slots;
+  int32_t model;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:decode", keywords, &py_model, &py_values, &py_indices,
+                                   &py_out) ||
+      !take_int32(state, py_model, "model", &model) ||
+      !take_array(state, py_values, "values", ELEMENT_FLOAT32, false, &values) ||
+      !take_array(state, py_indices, "indices", ELEMENT_INT32, false, &indices) ||
+      !take_array(state, py_out, "out", ELEMENT_FLOAT32, true, &out))
+    goto done;
+  if (values.ndim != 2) {
+    PyErr_Format(state->invalid_input, "values: expected 2 dimensions, got %d", values.ndim);
+    goto done;
+  }
+  n = values.shape[0];
+  slots = values.shape[1];
+  if (!has_shape(state, &indices, "indices", n, slots)) goto done;
+
+  if (out.ndim != 2 || out.shape[0] != n) {
+    PyErr_Format(state->invalid_input, "out: expected 2 dimensions and %lld rows, got %d and %zd", (long long)n, out.ndim,
+                 out.ndim > 0 ? out.shape[0] : (Py_ssize_t)0);
+    goto done;
+  }
+
+  core_call_begin(&call);
+  usae_status status = usae_decode(core->sae, model, n, slots, values.buf, indices.buf, out.shape[1], out.buf,
+                                   &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  PyBuffer_Release(&out);
+  PyBuffer_Release(&indices);
+  PyBuffer_Release(&values);
+  return result;
+}
+
+PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "x", "out", NULL};
+  const module_state *state = state_of(self);
+  const core_object *core = core_of(self);
+  PyObject *py_model, *py_x, *py_out, *result = NULL;
+  Py_buffer x = {0}, out = {0};
+  usae_matrix matrix;
+  int32_t model;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:preactivations", keywords, &py_model, &py_x, &py_out) ||
+      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
+      !take_array(state, py_out, "out", ELEMENT_FLOAT32, true, &out) ||
+      !has_shape(state, &out, "out", matrix.outer * matrix.inner, core->n_concepts))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_preactivations(core->sae, model, &matrix, out.buf, &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  PyBuffer_Release(&out);
+  PyBuffer_Release(&x);
+  return result;
+}
+
+/* --- Evaluation ----------------------------------------------------------------------------------------------------- */
+
+typedef enum extent { EXTENT_PAIRS, EXTENT_MODELS, EXTENT_MODEL_CONCEPTS, EXTENT_CONCEPTS } extent;
+
+#define OUTPUT(extent, type, name) {#name, type, extent, offsetof(usae_evaluation, name)}
+static const struct output {
+  const char *name;
+  element type;
+  extent extent;
+  size_t offset;
+} outputs[] = {
+    OUTPUT(EXTENT_PAIRS, ELEMENT_FLOAT64, r2),
+    OUTPUT(EXTENT_PAIRS, ELEMENT_FLOAT64, r2_standardized),
+    OUTPUT(EXTENT_PAIRS, ELEMENT_FLOAT64, r2_scalar_mean),
+    OUTPUT(EXTENT_PAIRS, ELEMENT_FLOAT64, mse),
+    OUTPUT(EXTENT_MODELS, ELEMENT_FLOAT64, l0),
+    OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_INT64, firing_counts),
+    OUTPUT(EXTENT_CONCEPTS, ELEMENT_INT64, cofire_counts),
+    OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_FLOAT64, mean_activation),
+    OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_FLOAT32, max_activation),
+};
+#undef OUTPUT
+enum { OUTPUT_COUNT = sizeof outputs / sizeof outputs[0] };
+
+static int64_t extent_count(extent extent, int64_t n_models, int64_t n_concepts) {
+  int64_t count = n_models;
+  switch (extent) {
+  case EXTENT_PAIRS:
+    return n_models * n_models; /* of int32 numbers */
+  case EXTENT_MODELS:
+    return n_models;
+  case EXTENT_MODEL_CONCEPTS:
+    return __builtin_mul_overflow(n_models, n_concepts, &count) ? -1 : count;
+  case EXTENT_CONCEPTS:
+    return n_concepts;
+  }
+  return -1;
+}
+
+/* The arrays of the mapping into `buffers` and `evaluation`. An array given twice under two names is the caller's affair. */
+static bool take_outputs(const module_state *state, PyObject *mapping, int64_t n_models, int64_t n_concepts,
+                         Py_buffer buffers[OUTPUT_COUNT], usae_evaluation *evaluation) {
+  bool ok = false;
+  PyObject *array = NULL, *keys = PyMapping_Keys(mapping);
+  if (keys == NULL) goto done;
+  for (Py_ssize_t i = 0; i < PyList_Size(keys); i++) {
+    PyObject *key = PyList_GetItem(keys, i);
+    size_t o = 0;
+    while (o < OUTPUT_COUNT && !(PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, outputs[o].name) == 0)) o++;
+    if (o == OUTPUT_COUNT || buffers[o].obj != NULL) {
+      PyErr_Format(PyExc_TypeError, "outputs: unknown or repeated entry %R", key);
+      goto done;
+    }
+    char name[64];
+    PyOS_snprintf(name, sizeof name, "outputs['%s']", outputs[o].name);
+    array = PyObject_GetItem(mapping, key);
+    if (array == NULL || !take_array(state, array, name, outputs[o].type, true, &buffers[o])) goto done;
+    Py_CLEAR(array);
+    int64_t count = extent_count(outputs[o].extent, n_models, n_concepts);
+    if (array_count(&buffers[o]) != count) {
+      PyErr_Format(state->invalid_input, "%s: expected %lld elements, got %lld", name, (long long)count,
+                   (long long)array_count(&buffers[o]));
+      goto done;
+    }
+    memcpy((char *)evaluation + outputs[o].offset, &buffers[o].buf, sizeof buffers[o].buf);
+  }
+  ok = true;
+done:
+  Py_XDECREF(array);
+  Py_XDECREF(keys);
+  return ok;
+}
+
+PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"inputs", "threshold", "outputs", NULL};
+  const module_state *state = state_of(self);
+  const core_object *core = core_of(self);
+  PyObject *py_inputs, *py_outputs, *names = NULL, *result = NULL;
+  activations_list inputs = {0};
+  Py_buffer buffers[OUTPUT_COUNT] = {{0}};
+  usae_evaluation evaluation = {.size = sizeof evaluation};
+  double threshold;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OdO:evaluate", keywords, &py_inputs, &threshold, &py_outputs))
+    goto done;
+  names = Py_XNewRef(core->names);
+  if (!activations_take(state, py_inputs, names, &inputs) ||
+      !take_outputs(state, py_outputs, inputs.count, core->n_concepts, buffers, &evaluation))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_evaluate(core->sae, inputs.count, inputs.matrices, threshold, &evaluation, &call.interrupt,
+                                     &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  for (size_t o = 0; o < OUTPUT_COUNT; o++) PyBuffer_Release(&buffers[o]);
+  activations_clear(&inputs);
+  Py_XDECREF(names);
+  return result;
+}
