@@ -1,8 +1,5 @@
 #include "core.h"
 
-#include <stddef.h>
-#include <string.h>
-
 /* --- Life ---------------------------------------------------------------------------------------------------------- */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
