@@ -39,7 +39,7 @@ var targets: [Target] = [
   .target(name: "USAEKernelsPortable", dependencies: kernelDependencies, swiftSettings: unchecked),
 
   // Tests and examples
-  .testTarget(name: "USAETests", dependencies: ["USAE"]),
+  .testTarget(name: "USAETests", dependencies: ["USAE", "USAECABI", "CUSAE"]),
   .executableTarget(name: "usae-abi-test", dependencies: ["CUSAE", "USAECABI"], path: "Tests/CABI",
     cSettings: [.unsafeFlags(["-std=c11", "-Wall", "-Wextra", "-Wpedantic"])], linkerSettings: [.linkedLibrary("m")]),
   .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),

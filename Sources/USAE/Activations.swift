@@ -81,7 +81,7 @@ package struct Activations {
   private let outer, inner: Int
   private let outerStride, innerStride, columnStride: Int
 
-  /// - Throws: `invalidArgument` for negative sizes or more rows than an `Int32` can number.
+  /// - Throws: `invalidArgument` for negative sizes, or more rows than can be counted.
   package init(
     name: String, base: UnsafeRawPointer, element: Element, outer: Int, inner: Int, columns: Int, outerStride: Int,
     innerStride: Int, columnStride: Int

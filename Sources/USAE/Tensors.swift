@@ -188,6 +188,9 @@ extension UniversalSAE {
   /// Random draws depend on the seed and this number alone.
   package func setStepCount(_ step: Int) throws(USAEError) {
     try Self.require("step", step, in: 0...1 << 53)
-    try lock.writing { () throws(USAEError) in state.step = step }
+    try lock.writing { () throws(USAEError) in
+      state.step = step
+      changed(gradients: nil)
+    }
   }
 }

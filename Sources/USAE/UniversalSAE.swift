@@ -1,3 +1,5 @@
+import Synchronization
+
 /// A universal sparse autoencoder: one sparse code, encoded from any of several models' activations and decoded to all.
 ///
 /// Reading calls (`encode`, `decode`, `evaluate`, ...) may run in many threads at once; training waits for them and they wait
@@ -9,6 +11,15 @@ public final class UniversalSAE: Sendable {
   let threadsWanted: Int
   let lock = ReadWriteLock()
   let state: State
+  /// What can be asked for at any time, without waiting for a step to end.
+  private let summary: Mutex<Summary>
+
+  private struct Summary {
+    var recipe: Recipe
+    var names: [String] = []
+    var widths: [Int] = []
+    var step = 0
+  }
 
   /// Everything that changes; guarded by `lock`.
   final class State: @unchecked Sendable {
@@ -38,18 +49,21 @@ public final class UniversalSAE: Sendable {
     self.seed = seed
     threadsWanted = threads
     state = State(recipe: recipe)
+    summary = Mutex(Summary(recipe: recipe))
   }
 
-  public var recipe: Recipe { withoutErrors { state.recipe } }
-  public var modelNames: [String] { withoutErrors { state.models.map(\.name) } }
-  public var widths: [Int] { withoutErrors { state.models.map(\.width) } }
-  public var stepCount: Int { withoutErrors { state.step } }
+  public var recipe: Recipe { summary.withLock { $0.recipe } }
+  public var modelNames: [String] { summary.withLock { $0.names } }
+  public var widths: [Int] { summary.withLock { $0.widths } }
+  public var stepCount: Int { summary.withLock { $0.step } }
 
-  private func withoutErrors<Result>(_ body: () -> Result) -> Result {
-    do {
-      return try lock.reading { () throws(USAEError) in body() }
-    } catch {
-      preconditionFailure("a body that does not throw")
+  /// To be called after every change, inside the lock for writing.
+  func changed(gradients: (Int, Set<Int>)?) {
+    state.visibleGradients = gradients
+    state.inference.clear()
+    summary.withLock {
+      $0 = Summary(
+        recipe: state.recipe, names: state.models.map(\.name), widths: state.models.map(\.width), step: state.step)
     }
   }
 
@@ -79,7 +93,7 @@ public final class UniversalSAE: Sendable {
 
   /// The same, with standardisation and, where the recipe says so, dictionaries from data.
   package func initialize(from activations: [Activations], work: Work) throws(USAEError) {
-    try lock.writing { () throws(USAEError) in
+    try lock.writing(poll: work.poll) { () throws(USAEError) in
       try Self.checkAligned(activations)
       let models = try makeModels(activations.map { ($0.name, $0.columns) })
       let initialization = Initialization(recipe: state.recipe, seed: seed, work: work)
@@ -119,11 +133,6 @@ public final class UniversalSAE: Sendable {
     changed(gradients: nil)
   }
 
-  func changed(gradients: (Int, Set<Int>)?) {
-    state.visibleGradients = gradients
-    state.inference.clear()
-  }
-
   func requireModels(_ operation: String) throws(USAEError) {
     guard !state.models.isEmpty else { throw .notInitialized(operation: operation) }
   }
@@ -149,9 +158,9 @@ public final class UniversalSAE: Sendable {
       throw .invalidArgument(name: "activations", expected: "at least one model", got: "none")
     }
     for values in activations {
-      guard values.rows > 0, values.rows <= Int(Int32.max) * 64 else {
+      guard (1...1 << 40).contains(values.rows) else {
         throw .shapeMismatch(
-          name: "activations of '\(values.name)'", expected: "at least one row", got: "\(values.rows)")
+          name: "activations of '\(values.name)'", expected: "from 1 to 2^40 rows", got: "\(values.rows)")
       }
       guard values.rows == first.rows else {
         throw .shapeMismatch(
@@ -190,14 +199,33 @@ public final class UniversalSAE: Sendable {
       recipe.deadTokens = deadTokens
       try recipe.validate()
       state.recipe = recipe
+      changed(gradients: state.visibleGradients.map { ($0.encoder, $0.dictionaries) })
     }
   }
+
+  /// Looks at every element; throws `notFinite` for the first bad row of a model.
+  package func checkFinite(_ activations: [Activations], work: Work) throws(USAEError) {
+    try lock.reading(poll: work.poll) { () throws(USAEError) in
+      try checkAll(activations, operation: "a look at the data")
+      for (model, values) in zip(state.models, activations) {
+        let spares = try makeSpares(work.threads, model.width)
+        let rows = try PaddedMatrix(rows: Self.checkedRows, columns: model.width)
+        for first in stride(from: 0, to: values.rows, by: Self.checkedRows) {
+          try Ingestion(model: model, activations: values).copy(
+            first..<min(values.rows, first + Self.checkedRows), of: .all, to: rows, spares: spares, work: work)
+        }
+      }
+    }
+  }
+
+  /// Rows that are looked at between two questions whether to stop.
+  private static let checkedRows = 8192
 
   /// One optimisation step; `keepGradients` leaves parameters alone and lets the gradients be read instead.
   package func step(
     _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: Work
   ) throws(USAEError) -> StepReport {
-    try lock.writing { () throws(USAEError) in
+    try lock.writing(poll: work.poll) { () throws(USAEError) in
       try checkAll(activations, operation: "a training step")
       if let encoder { _ = try model(encoder, for: "a training step") }
       try selection.validate(total: activations[0].rows)

@@ -11,6 +11,7 @@ extension USAEError {
     case .unknownModel: return usae_status(USAE_UNKNOWN_MODEL)
     case .notFinite, .lossNotFinite: return usae_status(USAE_NOT_FINITE)
     case .notInitialized: return usae_status(USAE_NOT_INITIALIZED)
+    case .forkedWhileTraining: return usae_status(USAE_INVALID_ARGUMENT)
     case .interrupted: return usae_status(USAE_INTERRUPTED)
     case .outOfMemory: return usae_status(USAE_OUT_OF_MEMORY)
     }

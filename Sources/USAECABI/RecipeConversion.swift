@@ -41,7 +41,7 @@ extension Recipe {
   }
 }
 
-/// Cases are numbered as in usae.h; `RecipeTests` holds the two to each other.
+/// Cases are numbered as in usae.h; `Tests/USAETests/RecipeTests.swift` holds the two to each other.
 private func choice<Choice: RawRepresentable>(_ name: String, _ number: Int32) throws(USAEError) -> Choice
 where Choice.RawValue == Int32 {
   guard let choice = Choice(rawValue: number) else {

@@ -51,6 +51,18 @@ func checkSize<Struct>(_ size: UInt32?, of type: Struct.Type, _ name: String) th
 }
 
 @c @implementation
+public func usae_check_finite(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try sae.checkFinite(
+      try Activations.views(inputs, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
 public func usae_shuffled_rows(
   _ seed: UInt64, _ n_rows: Int64, _ position: Int64, _ count: Int64, _ rows: UnsafeMutablePointer<Int64>?,
   _ error: UnsafeMutablePointer<usae_error>?

@@ -137,7 +137,9 @@ static void test_training(usae_sae *sae) {
         "infinity is refused");
   check(strstr(error.message, "'right'") && strstr(error.message, "row 5") && strstr(error.message, "column 3"),
         "with model, row and column");
+  check(usae_check_finite(sae, 2, inputs, NULL, &error) == USAE_NOT_FINITE, "a look at all rows finds it");
   right[5 * RIGHT + 3] = 0;
+  check(usae_check_finite(sae, 2, inputs, NULL, &error) == USAE_OK, "and finds nothing else");
   check(usae_set_step_count(sae, 61, &error) == USAE_OK && usae_step_count(sae) == 61, "the count can be set");
 }
 

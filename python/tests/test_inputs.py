@@ -9,7 +9,6 @@ import torch
 from conftest import RECIPE, WIDTHS, everything
 
 import usae
-from usae import _usae
 
 D = WIDTHS["vit"]
 
@@ -248,18 +247,38 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place_and_nothing_change
         assert everything(trained) == before
 
 
-def test_a_nan_that_only_a_later_batch_meets_leaves_the_object_as_it_was(acts):
+def test_a_nan_that_only_a_later_batch_would_meet_is_found_before_training(acts):
     sae = usae.UniversalSAE(8, 2, recipe=RECIPE.replace(initialization="tied", statistics_tokens=1, batch_size=10))
     before = everything(sae.fit(acts, steps=5))
-    rows = np.empty(10, np.int64)
-    _usae.shuffled_rows(0, 600, 400, rows)  # the batch of the 41st step
     bad = {name: x.copy() for name, x in acts.items()}
-    bad["vit"][rows[7], 3] = np.nan
+    bad["vit"][599, 3] = np.nan
     steps = []
-    with pytest.raises(usae.InvalidInputError, match=f"vit.* row {rows[7]}, column 3"):
-        sae.fit(bad, epochs=1, callbacks=[lambda report: steps.append(report.step)])
-    assert steps == list(range(1, 41))
+    with pytest.raises(usae.InvalidInputError, match="vit.* row 599, column 3"):
+        sae.fit(bad, steps=1, callbacks=[lambda report: steps.append(report.step)])
+    assert steps == []
     assert everything(sae) == before
+
+
+def test_a_fit_that_fails_midway_keeps_what_it_learned(acts):
+    """As when the loss overflows; here the data changes under the fit."""
+    changing = {name: x.copy() for name, x in acts.items()}
+
+    def spoil(report):
+        if report.step == 3:
+            changing["vit"][:] = np.inf
+
+    sae = usae.UniversalSAE(8, 2, recipe=RECIPE)
+    with pytest.raises(usae.InvalidInputError, match="vit"):
+        sae.fit(changing, steps=10, callbacks=[spoil])
+    assert sae.n_steps_ == 3
+    assert np.isfinite(sae.parameters("vit")["dictionary"]).all()
+
+
+def test_a_nan_in_validation_is_said_to_be_there(acts, held_out):
+    bad = {**held_out, "vit": np.full_like(held_out["vit"], np.nan)}
+    with pytest.raises(usae.InvalidInputError, match="vit") as caught:
+        usae.UniversalSAE(8, 2, recipe=RECIPE).fit(acts, steps=1, validation=bad)
+    assert "'validation'" in caught.value.__notes__[0]
 
 
 def test_a_float64_beyond_float32_is_refused(trained):

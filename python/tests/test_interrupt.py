@@ -31,6 +31,20 @@ WORK = {
     "encode": "sae.initialize({'a': 384, 'b': 256})\nready()\nwhile True: sae.encode(acts['a'], 'a')",
 }
 
+# The main thread waits for a step of another thread, which nobody can interrupt.
+WAITING = """
+import threading
+sae.initialize({'a': 384, 'b': 256})
+busy = threading.Thread(target=lambda: [sae.partial_fit(acts) for _ in range(3)])
+busy.start()
+time.sleep(0.1)
+ready()
+try:
+    while True: sae.encode(acts['a'], 'a')
+except KeyboardInterrupt:
+    print("stopped", busy.is_alive(), flush=True)
+"""
+
 AFTERWARDS = """
     codes = sae.encode(acts["b"][:100], "b")
     assert sae.decode(codes, "a").shape == (100, 384)
@@ -64,6 +78,24 @@ def test_ctrl_c_is_answered_within_a_second_and_leaves_a_usable_object(work):
     assert word == "usable" and errors == ""
     assert int(steps) + 1 == int(logged)
     assert int(steps) >= (work in ("fit", "partial_fit"))
+
+
+def test_ctrl_c_is_answered_while_another_thread_trains():
+    process = subprocess.Popen(
+        [sys.executable, "-c", SETTING.replace("4096, 32", "16384, 32") + WAITING], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)  # into the wait
+        sent = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        line = process.stdout.readline()
+        waited = time.monotonic() - sent
+    finally:
+        process.kill()
+        process.wait()
+    assert line == "stopped True\n"  # True: it was answered before the other thread had finished
+    assert waited < 1
 
 
 def test_the_command_ends_with_130_and_without_a_traceback(tmp_path):

@@ -1,6 +1,9 @@
 import copy
 import logging
+import os
 import pickle
+import signal
+import threading
 import warnings
 
 import hypothesis
@@ -125,7 +128,7 @@ def test_training_explains_what_the_models_share(trained, held_out):
 def test_fit_starts_anew_and_partial_fit_goes_on(acts):
     once, twice = small().fit(acts, steps=5), small().fit(acts, steps=9).fit(acts, steps=5)
     assert everything(once) == everything(twice)
-    report = once.partial_fit(acts)
+    report = once.set_total_steps(None).partial_fit(acts)
     assert report.step == once.n_steps_ == once.history_[-1]["step"] == 6
     assert twice.n_steps_ == 5
 
@@ -506,15 +509,92 @@ def test_gradients_are_those_of_the_tensors_that_a_step_would_change_and_change_
     assert sae.partial_fit(acts, encoder="siglip").loss == report.loss
 
 
+# --- Plans -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_is_over_is_said_once_and_can_be_changed(sae, acts):
+    before = sae.dictionary("vit")
+    with pytest.warns(UserWarning, match=r"planned 30 steps are over.*set_total_steps\(None\)") as given:
+        assert sae.partial_fit(acts).learning_rate == 0
+        sae.partial_fit(acts)
+    assert len(given) == 1
+    assert np.abs(sae.dictionary("vit") - before).max() <= EPS  # rows are brought back to norm 1 again
+    sae.set_total_steps(None)
+    assert sae.partial_fit(acts).learning_rate == RECIPE.learning_rate
+    assert np.abs(sae.dictionary("vit") - before).max() > 1e-4
+    sae.set_total_steps(40)
+    assert sae.recipe_.total_steps == 40
+    assert 0 < sae.partial_fit(acts).learning_rate < RECIPE.learning_rate
+
+
+@pytest.mark.parametrize("wrong", [29, 0, -1, 1.5, "40", True, 2**60])
+def test_a_plan_shorter_than_what_is_done_is_refused(sae, wrong):
+    before = everything(sae)
+    with pytest.raises(usae.InvalidInputError, match="total_steps must be an integer from 30"):
+        sae.set_total_steps(wrong)
+    assert everything(sae) == before
+
+
+# --- Several threads and processes -------------------------------------------------------------------------------------
+
+
+def test_training_gets_its_turn_while_others_encode(trained, acts):
+    sae = copy.deepcopy(trained).set_total_steps(None)
+    stop = threading.Event()
+
+    def encode():
+        while not stop.is_set():
+            sae.encode(acts["vit"], "vit")
+
+    others = [threading.Thread(target=encode) for _ in range(3)]
+    for thread in others:
+        thread.start()
+    training = threading.Thread(target=lambda: [sae.partial_fit(acts) for _ in range(20)])
+    training.start()
+    training.join(30)
+    finished = not training.is_alive()
+    stop.set()
+    for thread in (training, *others):
+        thread.join()
+    assert finished and sae.n_steps_ == trained.n_steps_ + 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_works_with_what_was_at_rest_and_is_told_what_was_not(acts):
+    """The child has the parent's memory, but not the thread that trains."""
+    resting, busy = small().fit(acts, steps=2), small().fit(acts, steps=2).set_total_steps(None)
+    expected = resting.encode(acts["vit"], "vit")
+    stop = threading.Event()
+    training = threading.Thread(target=lambda: [busy.partial_fit(acts) for _ in iter(stop.is_set, True)])
+    training.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # a child that hangs is a failure, not a hang
+                good = resting.encode(acts["vit"], "vit") == expected and small().fit(acts, steps=2).n_steps_ == 2
+                try:
+                    busy.encode(acts["vit"], "vit")
+                except usae.InvalidInputError as error:  # it was in the middle of a step
+                    good = good and "forked" in str(error)
+                os._exit(0 if good else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        training.join()
+
+
 # --- Copies ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda sae: pickle.loads(pickle.dumps(sae))])
 def test_a_copy_is_independent_and_goes_on_like_the_original(sae, acts, how):
+    sae.set_total_steps(None)  # or the plan would be over, and a step would change nothing
     copied, original = how(sae), everything(sae)
     assert everything(copied) == original
     copied.partial_fit(acts)
-    assert everything(sae) == original
+    assert everything(sae) == original != everything(copied)
     sae.partial_fit(acts)
     assert everything(sae) == everything(copied)
     assert how(small()).get_params() == small().get_params()
@@ -523,6 +603,6 @@ def test_a_copy_is_independent_and_goes_on_like_the_original(sae, acts, how):
 def test_no_warning_is_given_without_a_reason(acts):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sae = small().fit(planted(300, 5), steps=3)
+        sae = small().fit(planted(300, 5), steps=3).set_total_steps(None)
         sae.partial_fit(acts)
         sae.evaluate(acts)

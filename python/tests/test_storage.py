@@ -139,7 +139,7 @@ def test_saving_loading_and_going_on_is_the_same_as_never_having_stopped(recipe,
 
 def test_going_on_without_training_state_warns_once(trained, acts, tmp_path):
     trained.save(tmp_path / "run")
-    loaded = usae.load(tmp_path / "run")
+    loaded = usae.load(tmp_path / "run").set_total_steps(None)
     with pytest.warns(UserWarning, match=r"optimiser starts afresh.*save\(path, training_state=True\)") as warnings:
         loaded.partial_fit(acts)
         loaded.partial_fit(acts)

@@ -146,7 +146,7 @@ class Fitted:
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
         """Let the core look at every element and name the first that is NaN or infinite."""
-        self.core.evaluate([x.native for x in acts.values()], 0.0, {"l0": np.empty(len(self.names))})
+        self.core.check_finite([x.native for x in acts.values()])
 
     def parameter_names(self) -> tuple[str, ...]:
         return tuple(name for name in PARAMETERS if self.recipe.encoder == "batchnorm" or not name.startswith("bn_"))

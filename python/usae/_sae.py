@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +14,7 @@ import numpy as np
 
 from usae import _checks, _plan, _usae
 from usae._codes import Codes
-from usae._errors import InvalidInputError, NotInitializedError, UsaeError
+from usae._errors import InvalidInputError, NotInitializedError
 from usae._evaluation import Evaluation
 from usae._fitted import TRAINED, Fitted, StepReport
 from usae._inputs import (
@@ -188,8 +190,9 @@ class UniversalSAE:
 
         Notes
         -----
-        A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. After Ctrl-C, or an exception in a
-        callback, the object has what was learned so far.
+        A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is looked at once before
+        training, so that a NaN in the last row is an error now and not hours from now. After Ctrl-C, an exception in a
+        callback, or a loss that overflows, the object has what was learned so far.
         """
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
@@ -201,24 +204,25 @@ class UniversalSAE:
 
         fitted = Fitted(self.get_params(), recipe, widths)
         fitted.core.initialize_from(list(given), [x.native for x in given.values()])
+        fitted.check_finite(given)  # before hours of training, not after
         if held_out is not None:
-            fitted.check_finite(held_out)
+            try:
+                fitted.check_finite(held_out)
+            except InvalidInputError as error:
+                error.add_note("These activations are those of the argument 'validation'.")
+                raise
         logger.info(
             "training %d concepts on %d tokens of %s: %d steps of %d tokens; a concept is dead in a model after %d "
             "tokens without firing", fitted.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
         )  # fmt: skip
 
         bar = progress_bar(total, progress)
-        before, self._fitted = self._fitted, fitted
+        self._fitted = fitted
         rows = np.empty(batch_size, np.int64)
         with bar:
             for step in range(total):
                 _usae.shuffled_rows(fitted.seed, n_tokens, step * batch_size, rows)
-                try:
-                    report = fitted.step(given, rows, -1, False)
-                except UsaeError:  # the data is bad, and this object is not to be half-trained on it
-                    self._fitted = before
-                    raise
+                report = fitted.step(given, rows, -1, False)
                 fitted.record(report)
                 bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
                 bar.update()
@@ -272,8 +276,9 @@ class UniversalSAE:
 
         Notes
         -----
-        Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. A bad batch raises
-        InvalidInputError and changes nothing.
+        Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. Where a plan, that of an earlier
+        `fit` for one, has run out and has left a rate of 0, a warning says so: `set_total_steps` makes a new one. A bad
+        batch raises InvalidInputError and changes nothing.
         """
         fitted = self._fitted
         if fitted is None:
@@ -292,10 +297,33 @@ class UniversalSAE:
                 stacklevel=2,
             )
         report = fitted.step(given, None, index, False)
+        if report.learning_rate == 0 and report.step == (fitted.recipe.total_steps or math.inf) + 1:  # once
+            warnings.warn(
+                f"the planned {fitted.recipe.total_steps} steps are over and the learning rate is 0, so this step "
+                "taught nothing; set_total_steps(None) goes on at a constant rate, set_total_steps(n) makes the plan n steps "
+                "long",
+                stacklevel=2,
+            )
         fitted.optimizer_is_lost = False
         fitted.record(report)
         self._fitted = fitted
         return report
+
+    def set_total_steps(self, total_steps: int | None) -> UniversalSAE:
+        """Change how many steps the run is planned to have, those done included. Returns the object.
+
+        Parameters
+        ----------
+        total_steps : int or None
+            What the learning rate's decay is laid out for; None: unknown, so that the rate stays constant after warm-up.
+        """
+        fitted = self._initialized()
+        if total_steps is not None:
+            total_steps = _checks.integer(total_steps, "total_steps", max(1, fitted.core.step_count), 2**53)
+        recipe = dataclasses.replace(fitted.recipe, total_steps=total_steps)
+        fitted.core.set_plan(total_steps or 0, recipe.dead_tokens or 0)
+        fitted.recipe = recipe
+        return self
 
     def gradients(self, batch: Mapping[str, Any], *, encoder: str) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:
         """The raw gradients that a step on this batch would use, before clipping. Changes nothing.

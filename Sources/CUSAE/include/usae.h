@@ -172,6 +172,11 @@ usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
+/* Looks at every element of `inputs` [n_models]; USAE_NOT_FINITE with model, row and column if one is NaN or, as float32,
+ * infinite. A step checks the rows it trains on, so this is for knowing before a long run. */
+usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs,
+                              const usae_interrupt *interrupt, usae_error *error);
+
 /* --- Use ----------------------------------------------------------------------------------------------------------- */
 
 /* Encodes every row of `x` with model `model`: `values` and `indices` [n, k], most active first (ties: lower index first);

@@ -12,22 +12,30 @@ enum BLAS {
   private struct State {
     var users = 0
     var threadsBefore: Int32 = 0
+    var forks = ForkCount.current
+
+    mutating func enter() {
+      if forks != ForkCount.current {  // users of the parent do not exist here, but the count they have set does
+        forks = ForkCount.current
+        if users > 0 { openblas_set_num_threads(threadsBefore) }
+        users = 0
+      }
+      if users == 0 {
+        threadsBefore = openblas_get_num_threads()
+        if threadsBefore != 1 { openblas_set_num_threads(1) }
+      }
+      users += 1
+    }
+
+    mutating func leave() {
+      users -= 1
+      if users == 0, threadsBefore != 1 { openblas_set_num_threads(threadsBefore) }
+    }
   }
 
   static func exclusively<Result>(_ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
-    state.withLock { state in
-      if state.users == 0 {
-        state.threadsBefore = openblas_get_num_threads()
-        if state.threadsBefore != 1 { openblas_set_num_threads(1) }
-      }
-      state.users += 1
-    }
-    defer {
-      state.withLock { state in
-        state.users -= 1
-        if state.users == 0, state.threadsBefore != 1 { openblas_set_num_threads(state.threadsBefore) }
-      }
-    }
+    state.withLock { $0.enter() }
+    defer { state.withLock { $0.leave() } }
     return try body()
   }
 

@@ -37,7 +37,7 @@ final class ThreadPool: @unchecked Sendable {
   private var participants = 1
   private var sleepers = 0  // under `mutex`
   private var workers = 0
-  private var process = getpid()
+  private var forks = ForkCount.current
 
   private init() {
     pthread_mutex_init(mutex, nil)
@@ -46,6 +46,7 @@ final class ThreadPool: @unchecked Sendable {
 
   /// Calls `work(piece, worker)` for every piece in 0..<count, `worker` being below `threads` and 0 on the calling thread.
   func run(_ count: Int, threads: Int, _ work: (Int, Int) -> Void) {
+    restartAfterFork()
     guard threads > 1, count > 1,
       busy.compareExchange(expected: false, desired: true, ordering: .acquiring).exchanged
     else {
@@ -53,7 +54,6 @@ final class ThreadPool: @unchecked Sendable {
       return
     }
     defer { busy.store(false, ordering: .releasing) }
-    restartAfterFork()
     startWorkers(threads - 1)
     withoutActuallyEscaping(work) { work in
       publish(work, count, threads)
@@ -155,13 +155,14 @@ final class ThreadPool: @unchecked Sendable {
 
   /// The child of fork() has the memory of the workers but not the workers.
   private func restartAfterFork() {
-    guard getpid() != process else { return }
-    process = getpid()
+    guard forks != ForkCount.current else { return }
+    forks = ForkCount.current
     pthread_mutex_init(mutex, nil)
     pthread_cond_init(wake, nil)
     sleepers = 0
     workers = 0
     open.store(0, ordering: .relaxed)
     inside.store(0, ordering: .relaxed)
+    busy.store(false, ordering: .relaxed)
   }
 }

@@ -8,6 +8,7 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
   case notFinite(model: String, row: Int, column: Int)
   case lossNotFinite(step: Int)
   case notInitialized(operation: String)
+  case forkedWhileTraining
   case interrupted
   case outOfMemory(bytes: Int)
 
@@ -27,6 +28,9 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
     case .notInitialized(let operation):
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
         + "load first"
+    case .forkedWhileTraining:
+      return "autoencoder: expected one at rest when this process was forked, got one that another thread was training, so "
+        + "that this process has it half updated; fork while nothing trains, or load a saved one here"
     case .interrupted:
       return "interrupted"
     case .outOfMemory(let bytes):

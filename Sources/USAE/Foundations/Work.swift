@@ -3,7 +3,7 @@ import Synchronization
 /// How one call is carried out: by how many threads, and who may stop it.
 package final class Work: Sendable {
   let threads: Int
-  private let poll: (@Sendable () -> Bool)?
+  let poll: (@Sendable () -> Bool)?
   private let stopped = Atomic<Bool>(false)
 
   /// - Parameter poll: asked on the calling thread between pieces; true stops the call with `interrupted`.

@@ -8,7 +8,7 @@ extension UniversalSAE {
     model index: Int, rows: Int, slots: Int, values: UnsafePointer<Float>, indices: UnsafePointer<Int32>,
     width: Int, out: UnsafeMutablePointer<Float>, work: Work
   ) throws(USAEError) {
-    try lock.reading { () throws(USAEError) in
+    try lock.reading(poll: work.poll) { () throws(USAEError) in
       let model = try model(index, for: "decode")
       try Self.require("slots", slots, in: 0...concepts)
       guard width == model.width else {

@@ -53,7 +53,7 @@ extension UniversalSAE {
     _ x: Activations, model index: Int, values: UnsafeMutablePointer<Float>, indices: UnsafeMutablePointer<Int32>,
     work: Work
   ) throws(USAEError) {
-    try lock.reading { () throws(USAEError) in
+    try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "encode", work)
       let k = self.k
       nonisolated(unsafe) let (values, indices) = (values, indices)
@@ -72,7 +72,7 @@ extension UniversalSAE {
   package func preactivations(_ x: Activations, model index: Int, out: UnsafeMutablePointer<Float>, work: Work)
     throws(USAEError)
   {
-    try lock.reading { () throws(USAEError) in
+    try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "preactivations", work)
       let concepts = self.concepts
       nonisolated(unsafe) let out = out

@@ -25,7 +25,7 @@ extension UniversalSAE {
     guard threshold >= 0, threshold.isFinite else {
       throw .invalidArgument(name: "threshold", expected: "a finite number from 0 up", got: "\(threshold)")
     }
-    return try lock.reading { () throws(USAEError) in
+    return try lock.reading(poll: work.poll) { () throws(USAEError) in
       try checkAll(activations, operation: "evaluate")
       var encoders: [PackedEncoder] = []
       for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }

@@ -154,6 +154,7 @@ static PyMethodDef methods[] = {
     METHOD(initialize_from, "names, inputs", "The same, with standardisation and dictionaries taken from data."),
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
     METHOD(step, "inputs, rows, encoder, gradients", "One optimisation step; its report as a dict."),
+    METHOD(check_finite, "inputs", "Look at every element of the activations."),
     METHOD(encode, "model, x, values, indices", "Activations [n, width] to codes [n, k]."),
     METHOD(decode, "model, values, indices, out", "Codes [n, slots] to activations [n, width]."),
     METHOD(preactivations, "model, x, out", "What ReLU and TopK would be given, [n, n_concepts]."),

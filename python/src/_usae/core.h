@@ -20,6 +20,7 @@ static inline const module_state *state_of(PyObject *self) { return PyType_GetMo
 /* core_training.c */
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* core_use.c */
 PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs);

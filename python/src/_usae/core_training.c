@@ -83,3 +83,24 @@ done:
   Py_XDECREF(names);
   return result;
 }
+
+PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"inputs", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_inputs, *names = NULL, *result = NULL;
+  activations_list inputs = {0};
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:check_finite", keywords, &py_inputs)) goto done;
+  names = Py_XNewRef(core_of(self)->names);
+  if (!activations_take(state, py_inputs, names, &inputs)) goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_check_finite(core_of(self)->sae, inputs.count, inputs.matrices, &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  activations_clear(&inputs);
+  Py_XDECREF(names);
+  return result;
+}

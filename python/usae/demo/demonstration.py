@@ -69,6 +69,8 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     dict
         What `report.json` holds.
     """
+    if not 0 <= seed < 2**62:
+        raise usae.InvalidInputError(f"seed must be from 0 to 2**62 - 1, got {seed}")
     size = SMALL if small else FULL
     folder = Path(output)
     (folder / "concepts").mkdir(parents=True, exist_ok=True)
