@@ -79,6 +79,11 @@ def test_codes_are_immutable_and_leave_the_callers_arrays_writeable():
     values[0, 0] = 3
 
 
+def test_every_attribute_says_what_it_holds():
+    for name in ("values", "indices", "n_concepts", "k", "shape"):
+        assert getattr(Codes, name).__doc__
+
+
 def test_equality_and_pickle():
     codes = Codes([[1.0]], [[2]], 3)
     assert pickle.loads(pickle.dumps(codes)) == codes
@@ -94,6 +99,8 @@ def test_equality_and_pickle():
         ([[1.0]], [[3]], 3, "from 0 to n_concepts - 1 = 2"),
         ([[1.0]], [[-2]], 3, "-1 for an unused slot, got -2"),
         ([[1.0]], [[0, 1]], 3, "both be .n_tokens, k., got shapes .1, 1. and .1, 2."),
+        ([[1.0, 2.0], [3.0]], [[0, 1], [2]], 3, "values must be an array .n_tokens, k., with k slots for each token"),
+        ([[1.0]], [[0, 1], [2]], 3, "indices must be an array .n_tokens, k."),
         ([1.0], [0], 3, "both be .n_tokens, k."),
         ([[1]], [[0]], 3, "values must be floats, got int64"),
         ([["a"]], [[0]], 3, "values must be floats"),

@@ -32,3 +32,23 @@ def test_the_readmes_code_runs(blocks, tmp_path, monkeypatch):
     assert blocks
     for number, block in enumerate(blocks, 1):
         exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md"])
+def test_every_relative_link_and_picture_is_there(page):
+    path = README.parent / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert links or page != "README.md"
+    for link in links:
+        assert (path.parent / link).exists(), f"{page} links {link}"
+
+
+def test_every_file_that_the_documents_name_is_there():
+    """Names in code marks that end like a source file: `Training/Trainer.swift`, `python/tests/test_memory.py`."""
+    root = README.parent
+    folders = ("Sources", "Tests", "python", "examples", "docs", "tools")
+    known = {path.as_posix() for folder in folders for path in (root / folder).rglob("*.*")}
+    known |= {path.as_posix() for path in root.glob("*.*")}
+    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md"):
+        for name in re.findall(r"`([\w/.-]+\.(?:swift|py|c|h|sh|md))`", (root / page).read_text(encoding="utf-8")):
+            assert any(path.endswith("/" + name) for path in known), f"{page} names {name}"

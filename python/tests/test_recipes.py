@@ -1,4 +1,5 @@
 import dataclasses
+import fractions
 import json
 import typing
 
@@ -69,6 +70,19 @@ def test_text_that_is_no_json_object_is_refused():
             Recipe.from_json(text)
 
 
+@pytest.mark.parametrize("text", [3, None, {"k": 1}, ["{}"]])
+def test_what_is_no_text_is_refused_as_json(text):
+    with pytest.raises(usae.InvalidInputError, match=f"text of a JSON object, got {type(text).__name__}; .* use from_dict"):
+        Recipe.from_json(text)
+
+
+def test_json_that_readers_disagree_about_is_refused():
+    with pytest.raises(usae.InvalidInputError, match="the key 'loss' occurs twice"):
+        Recipe.from_json('{"loss": "l1", "loss": "mse"}')
+    with pytest.raises(usae.InvalidInputError, match="NaN is not JSON"):
+        Recipe.from_json(b'{"epsilon": NaN}')
+
+
 def test_a_recipe_cannot_be_changed_and_takes_no_positional_arguments():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().learning_rate = 1.0
@@ -131,6 +145,33 @@ def test_numbers_of_numpy_become_plain_ones():
         bool,
         float,
     ]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, np.int8, np.uint64, fractions.Fraction])
+def test_numbers_of_every_type_are_compared_without_a_warning(trained, held_out, kind):
+    assert usae.recipes.default(clip_norm=kind(1)).clip_norm == 1.0
+    assert Recipe(learning_rate=kind(0)).learning_rate == 0.0
+    assert fitted_recipe(epochs=kind(30)) == fitted_recipe(epochs=30.0)
+    assert trained.evaluate(held_out, threshold=kind(1)).to_dict() == trained.evaluate(held_out, threshold=1.0).to_dict()
+    if issubclass(kind, np.floating):
+        for value in (kind("nan"), kind("inf"), kind(-1)):
+            with pytest.raises(usae.InvalidInputError, match="clip_norm must be"):
+                Recipe(clip_norm=value)
+            with pytest.raises(usae.InvalidInputError, match="threshold must be"):
+                trained.evaluate(held_out, threshold=value)
+    elif issubclass(kind, np.integer):
+        assert Recipe(batch_size=kind(7)).batch_size == 7
+
+
+def test_numbers_too_large_for_a_float_are_refused(trained, held_out):
+    for value in (10**400, -(10**400), fractions.Fraction(10**400)):
+        with pytest.raises(usae.InvalidInputError, match="threshold must be"):
+            trained.evaluate(held_out, threshold=value)
+        with pytest.raises(usae.InvalidInputError, match="clip_norm must be"):
+            Recipe(clip_norm=value)
+    with pytest.raises(usae.InvalidInputError, match="dead_tokens must be"):
+        Recipe(dead_tokens=2**53 + 1)  # which is 2**53 as a float
 
 
 def test_the_published_recipe_is_that_of_the_published_code():

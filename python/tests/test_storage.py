@@ -74,6 +74,15 @@ def test_validation_in_the_history_is_kept(acts, held_out, tmp_path):
     assert repr(usae.load(tmp_path / "run").history_) == repr(sae.history_)
 
 
+def test_a_validation_that_no_json_number_can_say_is_kept(acts, tmp_path):
+    constant = {"inf": np.ones((1, 17), np.float32), "vit": np.ones((1, 17), np.float32)}  # has no variance: R2 is -inf
+    acts = {name: acts["vit"] for name in constant}
+    sae = usae.UniversalSAE(8, 2, recipe=RECIPE).fit(acts, steps=5, validation=constant)
+    assert -np.inf in np.ravel(sae.history_[-1]["validation"]["r2"])
+    sae.save(tmp_path / "run")
+    assert repr(usae.load(tmp_path / "run").history_) == repr(sae.history_)
+
+
 def test_the_tensors_are_readable_by_others_under_plain_names(trained, saved):
     tensors = safetensors.numpy.load_file(saved / "model.safetensors")
     for name in WIDTHS:
@@ -102,11 +111,35 @@ def test_paths_may_be_strings_relative_or_links(trained, tmp_path, monkeypatch):
     assert everything(usae.load("link")) == everything(usae.load("run")) == everything(trained)
 
 
-@pytest.mark.parametrize("path", [3, None, "", "a\0b", b"run"])
-def test_what_is_no_path_is_refused(trained, path):
+class BytesPath:
+    def __fspath__(self):
+        return b"run"
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (3, "got 3; pass text or a pathlib.Path"),
+        (None, "got None; pass text"),
+        (b"run", "got b'run'; pass text"),
+        (BytesPath(), "; pass text"),
+        ("", "got ''; the current folder is '.'"),
+        ("a\0b", r"got 'a.x00b', which has a NUL character in it"),
+        (pathlib.Path("a\0b"), "which has a NUL character in it"),
+        ("a\ud800", r"got 'a.ud800', which cannot be written in utf-8, .*use another name"),
+    ],
+)
+def test_what_is_no_path_is_refused(trained, path, words):
     for call in (trained.save, usae.load):
-        with pytest.raises(usae.InvalidInputError, match="path must name a folder"):
+        with pytest.raises(usae.InvalidInputError, match=f"path must name a folder, {words}" if words[0] == "g" else words):
             call(path)
+
+
+def test_a_name_that_is_no_text_on_disk_is_a_name_all_the_same(trained, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/run\xff")
+    for _ in range(2):
+        trained.save(folder)
+        assert everything(usae.load(folder)) == everything(trained)
 
 
 # --- Going on ----------------------------------------------------------------------------------------------------------
@@ -343,6 +376,59 @@ def test_an_empty_folder_is_filled(trained, tmp_path):
     assert everything(usae.load(tmp_path / "run")) == everything(trained)
 
 
+def test_the_current_folder_and_one_behind_a_link_are_filled_and_stay_the_folders_they_were(trained, tmp_path, monkeypatch):
+    for name in ("here", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("target")
+    before = {name: (tmp_path / name).stat().st_ino for name in ("here", "target")}
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "../link"):
+        for _ in range(2):
+            trained.save(path)
+            assert everything(usae.load(path)) == everything(trained) and set(files(path)) == FILES
+    assert {name: (tmp_path / name).stat().st_ino for name in before} == before
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_link_to_what_is_not_there_yet_or_is_no_folder_is_followed(trained, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for name, target in {"new": "made", "nowhere": "a/b", "wrong": "file", "loop": "loop"}.items():
+        (tmp_path / name).symlink_to(target)
+    trained.save(tmp_path / "new")
+    assert everything(usae.load(tmp_path / "made")) == everything(trained)
+    with pytest.raises(usae.CheckpointFileError, match="the folder '.*/a' has to exist before"):
+        trained.save(tmp_path / "nowhere")
+    for name in ("wrong", "loop"):
+        with pytest.raises(usae.CheckpointFileError, match="it is not a folder; choose another path"):
+            trained.save(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_current_folder_that_was_deleted_is_a_file_error(trained, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(usae.CheckpointFileError, match="No such file or directory"):
+        trained.save("run")
+
+
+def test_wherever_the_filling_of_an_empty_folder_stops_the_next_save_works(trained, tmp_path):
+    for stop_at in range(5):
+        folder = tmp_path / str(stop_at)
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            done = steps_of_a_save(patch, stop_at)
+            with contextlib.suppress(Stop):
+                trained.save(folder)
+        if stop_at < 3:
+            refuses(folder, "there is no usae.json in it")
+        else:
+            assert everything(usae.load(folder)) == everything(trained)
+        trained.save(folder)
+        assert everything(usae.load(folder)) == everything(trained) and set(files(folder)) == FILES
+    assert done == ["_write_tensors", "_write_text", "replace", "replace"]
+
+
 def test_what_is_not_there_is_an_oserror_too(tmp_path):
     with pytest.raises(OSError) as caught:
         usae.load(tmp_path / "nothing")
@@ -408,6 +494,19 @@ def test_tensors_cut_short_or_changed_anywhere_are_refused(saved):
     refuses(saved, "model.safetensors is missing")
 
 
+def test_a_folder_in_the_place_of_a_file_is_called_one(trained, saved):
+    shutil.move(saved / "model.safetensors", saved / "tensors")
+    (saved / "model.safetensors").mkdir()
+    refuses(saved, "model.safetensors is a folder, but must be the file that usae wrote")
+    with pytest.raises(usae.CheckpointFileError, match="holds something that usae did not save"):
+        trained.save(saved)
+    (saved / "usae.json").unlink()
+    (saved / "usae.json").mkdir()
+    refuses(saved, "usae.json in it is a folder where a file should be")
+    with pytest.raises(usae.CheckpointFileError, match="holds something that usae did not save"):
+        trained.save(saved)
+
+
 def test_tensors_that_are_no_safetensors_file_are_refused_even_if_signed(saved):
     content = (saved / "model.safetensors").read_bytes()
     for hostile in (
@@ -438,6 +537,10 @@ def change(key, value):
     return lambda header: header.__setitem__(key, value)
 
 
+def change_step(**fields):
+    return lambda header: header["history"][3].update(fields)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -462,7 +565,7 @@ def change(key, value):
         (change("models", []), "models is not what usae writes"),
         (change("models", {"vit": 17}), "models is not what usae writes"),
         (change("models", [{"name": "vit"}]), "models is not what usae writes"),
-        (change("models", [{"name": "vit", "width": 17}]), "unknown key"),
+        (change("models", [{"name": "vit", "width": 17}]), r"history\[0\].losses is not"),
         (lambda header: header["models"][0].update(width=0), "models is not what usae writes"),
         (lambda header: header["models"][0].update(width=13), r"must be F32 \[32, 13\], got F32 \[32, 12\]"),
         (lambda header: header["models"][0].update(name="vit"), "name occurs twice"),
@@ -478,7 +581,23 @@ def change(key, value):
         (change("training_state", 1), "training_state is not what usae writes"),
         (change("tensors", {"bytes": 3}), "tensors is not what usae writes"),
         (change("history", {}), "history is not what usae writes"),
-        (change("history", [{"step": 1}]), "history is not what usae writes"),
+        (change("history", [{"step": 1}]), r"history\[0\]: 'encoder' is missing"),
+        (change("history", [7]), r"history\[0\] must hold named values, got 7"),
+        (change_step(extra=1), r"history\[3\]: unknown key 'extra'"),
+        (change_step(step=0), r"history\[3\].step is not what usae writes there, got 0"),
+        (change_step(encoder=None), r"history\[3\].encoder is not"),
+        (change_step(loss="abc"), r"history\[3\].loss is not what usae writes there, got 'abc'"),
+        (change_step(loss=True), r"history\[3\].loss is not"),
+        (change_step(l0=10**400), r"history\[3\].l0 is not"),
+        (change_step(dead=1.5), r"history\[3\].dead is not"),
+        (change_step(losses=[1, 2, 3]), r"history\[3\].losses is not"),
+        (change_step(losses={"vit": 1.0}), r"history\[3\].losses is not"),
+        (change_step(validation=7), r"history\[3\].validation is not what usae writes there, got 7"),
+        (change_step(validation={"n_tokens": 1, "r2": [[1.0]], "l0": [1.0] * 3}), r"history\[3\].validation is not"),
+        (
+            lambda header: header["resolved_recipe"].update(dead_tokens=None),
+            "resolved_recipe.dead_tokens is not what usae writes there, got None",
+        ),
     ],
 )
 def test_a_header_that_usae_does_not_write_is_refused(saved, change, words):

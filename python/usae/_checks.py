@@ -1,7 +1,9 @@
-"""Numbers that users pass in."""
+"""Numbers and JSON that users pass in."""
 
 from __future__ import annotations
 
+import json
+import math
 import numbers
 import sys
 from typing import Any
@@ -18,7 +20,41 @@ def integer(value: object, name: str, smallest: int, largest: int, otherwise: st
 
 def real(value: object, name: str, expected: str) -> float:
     """`value` as a finite float of at least 0; InvalidInputError, which says what was expected, for anything else."""
-    abstract: Any = numbers.Real  # for mypy, to which a Real has no order
-    if isinstance(value, abstract) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
-        return float(value)
+    number = as_float(value)
+    if 0 <= number <= sys.float_info.max:
+        return number
     raise InvalidInputError(f"{name} must be {expected}, got {value!r}")
+
+
+def as_float(value: object) -> float:
+    """`value` as a float, for comparing: NaN, which is in no range, for what is no number, and infinity for too large a one.
+
+    A numpy scalar must not be compared as it is: numpy casts the limit to the type of the scalar, and warns where it overflows.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # a long int; its sign does not matter, neither infinity is in a range
+        return math.inf
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """What `text` says in strict JSON, which all readers understand alike; ValueError, with the reason, for anything else."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refused_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} occurs twice")
+        result[key] = value
+    return result
+
+
+def _refused_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

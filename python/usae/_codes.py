@@ -45,7 +45,7 @@ class Codes:
 
     def __init__(self, values: Any, indices: Any, n_concepts: int):
         n_concepts = _checks.integer(n_concepts, "n_concepts", 1, 2**24)
-        values, indices = np.asarray(values), np.asarray(indices)
+        values, indices = _as_array(values, "values"), _as_array(indices, "indices")
         if values.ndim != 2 or values.shape != indices.shape:
             raise InvalidInputError(
                 f"values and indices must both be [n_tokens, k], got shapes {list(values.shape)} and {list(indices.shape)}"
@@ -80,14 +80,17 @@ class Codes:
 
     @property
     def values(self) -> np.ndarray:
+        """Activations, float32 [n_tokens, k]; read-only."""
         return self._values
 
     @property
     def indices(self) -> np.ndarray:
+        """The concepts they belong to, int32 [n_tokens, k], -1 for an unused slot; read-only."""
         return self._indices
 
     @property
     def n_concepts(self) -> int:
+        """Number of concepts that the indices choose from."""
         return self._n_concepts
 
     @property
@@ -150,3 +153,10 @@ class Codes:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Codes, (self._values, self._indices, self._n_concepts)
+
+
+def _as_array(rows: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except (TypeError, ValueError) as error:  # rows of several lengths, for one
+        raise InvalidInputError(f"{name} must be an array [n_tokens, k], with k slots for each token: {error}") from error

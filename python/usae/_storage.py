@@ -1,7 +1,7 @@
 """Saved autoencoders: a folder with ``model.safetensors`` (tensors) and ``usae.json`` (everything else).
 
 The two belong together by the size and SHA-256 of the tensors in ``usae.json``. That is also what makes replacing a save
-safe. A new folder is written beside its place and renamed. In an existing one
+safe. A new folder is written beside its place and renamed. In an existing one, empty or with an older save,
 
 1. the tensors are written to ``model.safetensors.new``,
 2. ``usae.json`` is replaced, which is one rename: from here on the new save is the one that counts,
@@ -23,14 +23,15 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from usae import _usae
+from usae import _checks, _usae
 from usae._config import thread_count
 from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 from usae._fitted import INTEGERS, Fitted, StepReport
@@ -41,6 +42,7 @@ FORMAT_VERSION = 1
 HEADER = "usae.json"
 TENSORS = "model.safetensors"
 UNSETTLED = "model.safetensors.new"
+NEW_HEADER = "usae.json.new"
 
 Header = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -65,7 +67,7 @@ def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
         "recipe": None if fitted.given_recipe is None else fitted.given_recipe.to_dict(),
         "resolved_recipe": fitted.recipe.to_dict(),
         "training_state": training_state,
-        "history": [_without_nan(entry) for entry in fitted.history],
+        "history": [_history_to_json(entry) for entry in fitted.history],
     }
     return header, tensors
 
@@ -82,17 +84,30 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
         for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
             fitted.write(i, name, tensors[f"{model}.{name}"])
     fitted.core.step_count = header["n_steps"]
-    fitted.history = [_with_nan(entry) for entry in header["history"]]
+    fitted.history = [_history_from_json(entry) for entry in header["history"]]
     fitted.optimizer_is_lost = header["n_steps"] > 0 and not header["training_state"]
     return fitted
 
 
-def _without_nan(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in entry.items()}
+def _history_to_json(value: Any) -> Any:
+    """What JSON has no number for, as null, "inf" and "-inf". (The R2 of constant activations is -inf.)"""
+    if isinstance(value, dict):
+        return {key: _history_to_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_history_to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
-def _with_nan(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in entry.items()}
+def _history_from_json(value: Any) -> Any:
+    if isinstance(value, dict):  # a model may be called "inf"
+        return {
+            key: item if key == "encoder" and isinstance(item, str) else _history_from_json(item) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_history_from_json(item) for item in value]
+    return math.nan if value is None else float(value) if isinstance(value, str) else value
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------------
@@ -100,32 +115,34 @@ def _with_nan(entry: dict[str, Any]) -> dict[str, Any]:
 
 def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> None:
     """See `UniversalSAE.save`."""
-    folder = _folder(path)
+    given = _folder(path)
     if not isinstance(training_state, bool):
         raise InvalidInputError(f"training_state must be True or False, got {training_state!r}")
+    with _io_errors(given, "write"):
+        folder = pathlib.Path(os.path.realpath(given))  # of ".", or of a link, the place that it stands for
     with _io_errors(folder, "write"):
-        replace = _is_save(folder)
+        exists = _is_ours(folder)
         header, tensors = snapshot(fitted, training_state)
-        if replace:
+        if exists:
             _settle(folder)
             _replace(folder, header, tensors)
         else:
             _create(folder, header, tensors)
 
 
-def _is_save(folder: pathlib.Path) -> bool:
-    """Whether the folder holds a save to be replaced; an error where it holds anything else."""
+def _is_ours(folder: pathlib.Path) -> bool:
+    """Whether there is a folder to write into, empty or with a save to be replaced; an error where it holds anything else."""
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
         raise CheckpointFileError(errno.ENOTDIR, "cannot save there: it is not a folder; choose another path", str(folder))
-    if not any(folder.iterdir()):
-        return False
+    if {path.name for path in folder.iterdir()} <= {UNSETTLED, NEW_HEADER}:  # what a first save that was cut short leaves
+        return True
     try:
         header = json.loads((folder / HEADER).read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT or (folder / TENSORS).is_dir():
         raise CheckpointFileError(
             errno.EEXIST, "cannot save there: the folder holds something that usae did not save; choose another path",
             str(folder),
@@ -148,7 +165,7 @@ def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 
 
 def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
-    new_header = folder / (HEADER + ".new")
+    new_header = folder / NEW_HEADER
     try:
         file = _write_tensors(folder / UNSETTLED, tensors)
         _write_text(new_header, _to_json(header | {"tensors": file}))
@@ -166,7 +183,7 @@ def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 
 def _settle(folder: pathlib.Path) -> None:
     """Do step 3 of a replacement that was cut short, before its tensors are overwritten."""
-    if (folder / UNSETTLED).exists():
+    if (folder / UNSETTLED).exists() and (folder / HEADER).exists():
         described = json.loads((folder / HEADER).read_bytes()).get("tensors")
         if _describe(folder / UNSETTLED) == described:
             (folder / UNSETTLED).replace(folder / TENSORS)
@@ -266,13 +283,15 @@ def _read_header(folder: pathlib.Path) -> bytes:
         if folder.is_dir():
             raise CheckpointError(f"not saved by usae, there is no {HEADER} in it") from None
         raise
+    except IsADirectoryError:
+        raise CheckpointError(f"not saved by usae, {HEADER} in it is a folder where a file should be") from None
 
 
 def _checked_header(raw: bytes) -> Header:
     """The header, if `restored` can rely on it."""
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refused_constant)
-    except (ValueError, RecursionError) as error:
+        header = _checks.parsed_json(raw.decode())
+    except ValueError as error:
         raise CheckpointError(f"{HEADER} is damaged or cut short: {error}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
@@ -287,7 +306,7 @@ def _checked_header(raw: bytes) -> Header:
     _check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
-            raise CheckpointError(f"{HEADER}: {key} is not what usae writes there, got {_shortened(header[key])}")
+            raise _unexpected(key, header[key])
     names = [model["name"] for model in header["models"]]
     if len(set(names)) < len(names):
         raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
@@ -295,7 +314,38 @@ def _checked_header(raw: bytes) -> Header:
         if header[key] is not None:
             _check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
             Recipe.from_dict(header[key])
+    if header["resolved_recipe"]["dead_tokens"] is None:
+        raise _unexpected("resolved_recipe.dead_tokens", None)
+    for i, entry in enumerate(header["history"]):
+        _check_step(entry, f"history[{i}]", len(names))
     return header
+
+
+def _check_step(entry: object, where: str, n_models: int) -> None:
+    """One entry of the history: the fields of a StepReport, and perhaps what `Fitted.record_validation` adds."""
+    is_valid: dict[str, Callable[[Any], bool]] = {field.name: _is_number for field in dataclasses.fields(StepReport)}
+    is_valid |= {
+        "step": lambda value: _is_integer(value, 1),
+        "encoder": lambda value: isinstance(value, str),
+        "dead": lambda value: _is_integer(value, 0),
+        "losses": lambda value: (
+            isinstance(value, dict) and len(value) == n_models and all(_is_number(loss) for loss in value.values())
+        ),
+    }
+    if isinstance(entry, dict) and "validation" in entry:
+        is_valid["validation"] = lambda value: (
+            isinstance(value, dict)
+            and set(value) == {"n_tokens", "r2", "l0"}
+            and _is_integer(value["n_tokens"], 1)
+            and isinstance(value["r2"], list)
+            and len(value["r2"]) == n_models
+            and all(_are_numbers(row, n_models) for row in value["r2"])
+            and _are_numbers(value["l0"], n_models)
+        )
+    _check_keys(entry, is_valid, f"{HEADER}: {where}")
+    for key, check in is_valid.items():
+        if not check(entry[key]):  # type: ignore[index]  # a dict, by _check_keys
+            raise _unexpected(f"{where}.{key}", entry[key])  # type: ignore[index]
 
 
 def _read_tensors(folder: pathlib.Path, header: Header) -> Tensors:
@@ -325,10 +375,13 @@ def _tensor_file(folder: pathlib.Path, described: dict[str, Any]) -> pathlib.Pat
     """The file that the header describes; see the top of this file for why there are two candidates."""
     found = [folder / name for name in (TENSORS, UNSETTLED) if (folder / name).exists()]
     for file in found:
-        if file.stat().st_size == described["bytes"] and _describe(file) == described:
+        if file.is_file() and file.stat().st_size == described["bytes"] and _describe(file) == described:
             return file
     if not found:
         raise CheckpointError(f"{TENSORS} is missing")
+    if not found[0].is_file():
+        what = "a folder" if found[0].is_dir() else "no ordinary file"
+        raise CheckpointError(f"{found[0].name} is {what}, but must be the file that usae wrote; copy it again")
     size = found[0].stat().st_size
     if size < described["bytes"]:
         raise CheckpointError(f"{TENSORS} is cut short: it has {size:,} of {described['bytes']:,} bytes; copy it again")
@@ -371,11 +424,15 @@ def _is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard
     return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
 
 
-def _is_history(value: object) -> bool:
-    fields = {field.name for field in dataclasses.fields(StepReport)}
-    return isinstance(value, list) and all(
-        isinstance(entry, dict) and set(entry) | {"validation"} == fields | {"validation"} for entry in value
-    )
+def _is_number(value: object) -> bool:
+    """As `_history_to_json` writes them."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return value is None or value in ("inf", "-inf")
+
+
+def _are_numbers(value: object, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(_is_number(number) for number in value)
 
 
 _HEADER_KEYS = {
@@ -400,19 +457,12 @@ _HEADER_KEYS = {
     and set(value) == {"bytes", "sha256"}
     and _is_integer(value["bytes"], 0)
     and isinstance(value["sha256"], str),
-    "history": _is_history,
+    "history": lambda value: isinstance(value, list),  # see _check_step
 }  # fmt: skip
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return result
-
-
-def _refused_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _unexpected(key: str, value: object) -> CheckpointError:
+    return CheckpointError(f"{HEADER}: {key} is not what usae writes there, got {_shortened(value)}")
 
 
 def _shortened(value: object) -> str:
@@ -424,9 +474,21 @@ def _shortened(value: object) -> str:
 
 
 def _folder(path: object) -> pathlib.Path:
-    if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path) or not os.fspath(path):
-        raise InvalidInputError(f"path must name a folder, got {path!r}")
-    return pathlib.Path(path)
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    problem = ""
+    if not isinstance(name, str):
+        problem = "; pass text or a pathlib.Path"
+    elif not name:
+        problem = "; the current folder is '.'"
+    elif "\0" in name:
+        problem = ", which has a NUL character in it; leave that out"
+    else:
+        try:
+            os.fsencode(name)
+            return pathlib.Path(name)
+        except UnicodeEncodeError:
+            problem = f", which cannot be written in {sys.getfilesystemencoding()}, as names of files are; use another name"
+    raise InvalidInputError(f"path must name a folder, got {path!r}{problem}")
 
 
 @contextlib.contextmanager

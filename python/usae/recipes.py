@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
+from usae import _checks
 from usae._errors import InvalidInputError
 
 __all__ = ["Recipe", "default", "published"]
@@ -159,9 +161,13 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:
         """The inverse of `to_json`."""
+        if not isinstance(text, (str, bytes, bytearray)):
+            raise InvalidInputError(
+                f"a recipe must be the text of a JSON object, got {type(text).__name__}; for a mapping use from_dict"
+            )
         try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            fields = _checks.parsed_json(text)
+        except ValueError as error:
             raise InvalidInputError(f"a recipe must be a JSON object, got text that is not JSON: {error}") from None
         return cls.from_dict(fields)
 
@@ -271,11 +277,13 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
 
 def _checked_number(field: str, kind: type, value: Any) -> int | float:
     smallest, largest = _RANGES[field]
-    abstract: Any = numbers.Integral if kind is int else numbers.Real
-    if isinstance(value, abstract) and not isinstance(value, bool):
-        in_range = smallest <= value <= largest  # false for NaN
-        if in_range and not (value == 0 and field in _NOT_ZERO):
-            return kind(value)
+    number: int | float = math.nan
+    if kind is float:
+        number = _checks.as_float(value)
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+    if smallest <= number <= largest and not (number == 0 and field in _NOT_ZERO):  # false for NaN
+        return number
     what = "an integer" if kind is int else "a number"
     limits = f"above 0 and at most {largest}" if field in _NOT_ZERO else f"from {smallest} to {largest}"
     raise InvalidInputError(f"recipe: {field} must be {what} {limits}, got {value!r}")
