@@ -28,32 +28,20 @@ public struct Matrix: Sendable, Equatable {
   func withActivations<Result>(name: String, _ body: (Activations) throws(USAEError) -> Result) throws(USAEError)
     -> Result
   {
-    let outcome: Swift.Result<Result, USAEError> = values.withUnsafeBytes { bytes in
-      do throws(USAEError) {
-        // An empty array has no address, and an empty view needs none.
-        let base = bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 64)!
-        return .success(
-          try body(
-            try Activations(
-              name: name, base: base, element: .float32, outer: rows, inner: 1, columns: columns,
-              outerStride: columns * 4, innerStride: 0, columnStride: 4)))
-      } catch {
-        return .failure(error)
-      }
+    try values.withUnsafeBufferPointer { buffer throws(USAEError) in
+      // An empty array has no address, and an empty view needs none.
+      let base = UnsafeRawPointer(buffer.baseAddress) ?? UnsafeRawPointer(bitPattern: 64)!
+      return try body(
+        try Activations(
+          name: name, base: base, element: .float32, outer: rows, inner: 1, columns: columns, outerStride: columns * 4,
+          innerStride: 0, columnStride: 4))
     }
-    return try outcome.get()
   }
 
   mutating func withMutableValues(_ body: (UnsafeMutablePointer<Float>) throws(USAEError) -> Void) throws(USAEError) {
-    let outcome: Swift.Result<Void, USAEError> = values.withUnsafeMutableBufferPointer { buffer in
-      do throws(USAEError) {
-        if let base = buffer.baseAddress { try body(base) }
-        return .success(())
-      } catch {
-        return .failure(error)
-      }
+    try values.withUnsafeMutableBufferPointer { buffer throws(USAEError) in
+      if let base = buffer.baseAddress { try body(base) }
     }
-    try outcome.get()
   }
 }
 

@@ -61,14 +61,9 @@ extension UniversalSAE {
   }
 
   private func step(_ views: [Activations], rows: [Int64], work: Work) throws(USAEError) -> StepReport {
-    let outcome: Result<StepReport, USAEError> = rows.withUnsafeBufferPointer { buffer in
-      do throws(USAEError) {
-        return .success(try step(views, rows: .some(buffer), encoder: nil, work: work))
-      } catch {
-        return .failure(error)
-      }
+    try rows.withUnsafeBufferPointer { buffer throws(USAEError) in
+      try step(views, rows: .some(buffer), encoder: nil, work: work)
     }
-    return try outcome.get()
   }
 
   /// Row numbers of positions of the endless shuffled sequence of `total` rows that `fit` trains on.

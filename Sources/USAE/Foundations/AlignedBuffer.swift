@@ -54,5 +54,21 @@ final class PaddedMatrix: @unchecked Sendable {
   func row(_ index: Int) -> UnsafeMutablePointer<Float> { storage.base + index &* stride }
 }
 
+extension PaddedMatrix {
+  /// Mean of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
+  func columnMeans(_ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    let blocks = (count + size - 1) / size
+    let partial = try FloatBuffer(blocks * stride)
+    try work.runBlocks(count, of: size) { block, range, _ in
+      for row in range { kernels.addScaled(1, self.row(row), self.stride, partial.base + block * self.stride) }
+    }
+    for c in 0..<stride {
+      var sum = 0.0
+      for block in 0..<blocks { sum += Double(partial.base[block * stride + c]) }
+      mean[c] = Float(sum / Double(count))
+    }
+  }
+}
+
 /// The smallest multiple of 16 that holds `columns`.
 func paddedWidth(_ columns: Int) -> Int { (columns &+ 15) & ~15 }

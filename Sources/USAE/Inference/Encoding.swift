@@ -32,16 +32,13 @@ struct Encoding {
     let rows = activations.rows
     let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
     let spares = try makeSpares(work.threads, model.width)
-    var tiles: [EncoderTile] = []
-    for _ in 0..<work.threads { tiles.append(try EncoderTile(encoder)) }
+    let tiles = try encoder.makeTiles(work.threads)
     for first in stride(from: 0, to: rows, by: Self.chunkRows) {
       let count = min(rows - first, Self.chunkRows)
       try Ingestion(model: model, activations: activations).copy(
         first..<first + count, of: .all, to: chunk, spares: spares, work: work)
-      try work.runBlocks(count, of: tiles[0].capacity) { _, range, worker in
-        let tile = tiles[worker]
-        tile.compute(chunk.row(range.lowerBound), stride: chunk.stride, count: range.count)
-        for t in range { consume(first + t, tile, t - range.lowerBound) }
+      try encoder.forEachToken(of: chunk, 0..<count, tiles: tiles, work: work) { t, tile, token in
+        consume(first + t, tile, token)
       }
     }
   }
@@ -94,17 +91,12 @@ extension UniversalSAE {
     let work = makeWork()
     var codes = Codes(rows: x.rows, k: k, concepts: concepts)
     try x.withActivations(name: name) { view throws(USAEError) in
-      let outcome: Result<Void, USAEError> = codes.values.withUnsafeMutableBufferPointer { values in
-        codes.indices.withUnsafeMutableBufferPointer { indices in
-          do throws(USAEError) {
-            guard let values = values.baseAddress, let indices = indices.baseAddress else { return .success(()) }
-            return .success(try encode(view, model: index, values: values, indices: indices, work: work))
-          } catch {
-            return .failure(error)
-          }
+      try codes.values.withUnsafeMutableBufferPointer { values throws(USAEError) in
+        try codes.indices.withUnsafeMutableBufferPointer { indices throws(USAEError) in
+          guard let values = values.baseAddress, let indices = indices.baseAddress else { return }
+          try encode(view, model: index, values: values, indices: indices, work: work)
         }
       }
-      try outcome.get()
     }
     return codes
   }

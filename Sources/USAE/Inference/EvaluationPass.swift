@@ -32,9 +32,7 @@ final class EvaluationPass: @unchecked Sendable {
     for (model, encoder) in zip(models, encoders) {
       inputs.append(try PaddedMatrix(rows: Self.chunkRows, columns: model.width))
       codes.append(try CodeBuffer(rows: Self.chunkRows, slots: k))
-      var made: [EncoderTile] = []
-      for _ in 0..<work.threads { made.append(try EncoderTile(encoder)) }
-      tiles.append(made)
+      tiles.append(try encoder.makeTiles(work.threads))
     }
     self.inputs = inputs
     self.codes = codes

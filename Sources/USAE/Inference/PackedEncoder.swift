@@ -35,19 +35,35 @@ final class PackedEncoder: @unchecked Sendable {
 
   /// Codes of the first `count` rows of `tokens`.
   func encode(_ tokens: PaddedMatrix, count: Int, k: Int, to codes: CodeBuffer, work: Work) throws(USAEError) {
-    var tiles: [EncoderTile] = []
-    for _ in 0..<work.threads { tiles.append(try EncoderTile(self)) }
-    try encode(tokens, count: count, k: k, tiles: tiles, to: codes, work: work)
+    try encode(tokens, count: count, k: k, tiles: try makeTiles(work.threads), to: codes, work: work)
   }
 
   /// The same with tiles, one for each thread, that the caller keeps.
   func encode(_ tokens: PaddedMatrix, count: Int, k: Int, tiles: [EncoderTile], to codes: CodeBuffer, work: Work)
     throws(USAEError)
   {
-    try work.runBlocks(count, of: tiles[0].capacity) { _, range, worker in
+    try forEachToken(of: tokens, 0..<count, tiles: tiles, work: work) { row, tile, token in
+      codes.store(tile.keys.base, count: tile.select(token, k: k), row: row)
+    }
+  }
+
+  /// One tile for each thread.
+  func makeTiles(_ threads: Int) throws(USAEError) -> [EncoderTile] {
+    var tiles: [EncoderTile] = []
+    for _ in 0..<threads { tiles.append(try EncoderTile(self)) }
+    return tiles
+  }
+
+  /// Computes pre-activations tile by tile and calls `consume(row, tile, token in tile)` for each row, from any thread.
+  func forEachToken(
+    of tokens: PaddedMatrix, _ rows: Range<Int>, tiles: [EncoderTile], work: Work,
+    _ consume: (_ row: Int, _ tile: EncoderTile, _ token: Int) -> Void
+  ) throws(USAEError) {
+    try work.runBlocks(rows.count, of: tiles[0].capacity) { _, range, worker in
       let tile = tiles[worker]
-      tile.compute(tokens.row(range.lowerBound), stride: tokens.stride, count: range.count)
-      for t in range { codes.store(tile.keys.base, count: tile.select(t - range.lowerBound, k: k), row: t) }
+      let first = rows.lowerBound + range.lowerBound
+      tile.compute(tokens.row(first), stride: tokens.stride, count: range.count)
+      for token in 0..<range.count { consume(first + token, tile, token) }
     }
   }
 

@@ -48,16 +48,8 @@ struct AuxiliaryLoss {
     let rows = reconstruction.workspace.rows
     let stride = residuals.stride
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
-    let partial = try FloatBuffer(blocks * stride)
-    try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, _ in
-      for t in range { kernels.addScaled(1, residuals.row(t), stride, partial.base + block * stride) }
-    }
     let mean = try FloatBuffer(stride)
-    for c in 0..<stride {
-      var sum = 0.0
-      for block in 0..<blocks { sum += Double(partial.base[block * stride + c]) }
-      mean.base[c] = Float(sum / Double(rows))
-    }
+    try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
     let sums = try AlignedBuffer<Double>(blocks)
     let spares = try makeSpares(work.threads, stride)
     try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, worker in

@@ -24,7 +24,7 @@ final class BatchStatistics: @unchecked Sendable {
   }
 
   func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: Work) throws(USAEError) {
-    try computeMean(tokens, count: count, work: work)
+    try tokens.columnMeans(count, blocks: 256, to: mean.base, work: work)
     try work.runBlocks(count, of: 64) { _, range, _ in
       for t in range {
         let row = self.centred.row(t)
@@ -35,20 +35,6 @@ final class BatchStatistics: @unchecked Sendable {
     try BLAS.exclusively { () throws(USAEError) in
       try computeCovariance(count: count, work: work)
       try computeOutputs(model, work: work)
-    }
-  }
-
-  /// Sums of 256 tokens in float32, sums of those in double.
-  private func computeMean(_ tokens: PaddedMatrix, count: Int, work: Work) throws(USAEError) {
-    let stride = tokens.stride
-    let partial = try FloatBuffer((count + 255) / 256 * stride)
-    try work.runBlocks(count, of: 256) { block, range, _ in
-      for t in range { kernels.addScaled(1, tokens.row(t), stride, partial.base + block * stride) }
-    }
-    for c in 0..<stride {
-      var sum = 0.0
-      for block in 0..<(count + 255) / 256 { sum += Double(partial.base[block * stride + c]) }
-      mean.base[c] = Float(sum / Double(count))
     }
   }
 

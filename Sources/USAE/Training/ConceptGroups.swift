@@ -43,6 +43,4 @@ final class ConceptGroups: @unchecked Sendable {
       }
     }
   }
-
-  func clear() { start.zero() }
 }

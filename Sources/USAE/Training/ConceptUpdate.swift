@@ -90,14 +90,12 @@ struct ConceptUpdate {
 
   // MARK: Gradients
 
-  /// dLoss/dD for one row. `out` may be the row of the dense part.
+  /// dLoss/dD for one row.
   private func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
     let rows = models[target].dictionary.value
     let entries = workspace.groups.range(concept)
     let groups = workspace.groups
-    gather(
-      workspace.residuals[target], groups, entries, groups.values.base, dense: unchosen == nil ? nil : UnsafePointer(out),
-      out: out, spare: spare)
+    gather(workspace.residuals[target], groups, entries, groups.values.base, out: out, spare: spare)
     if let dead {
       addGathered(dead.slopes[target], dead.groups, dead.groups.range(concept), dead.groups.values.base, to: out, spare: spare)
     }
@@ -114,9 +112,7 @@ struct ConceptUpdate {
     let tokens = workspace.inputs[encoder]
     let groups = workspace.groups
     let entries = groups.range(concept)
-    gather(
-      tokens, groups, entries, groups.gradients.base, dense: unchosen == nil ? nil : UnsafePointer(out), out: out,
-      spare: spare)
+    gather(tokens, groups, entries, groups.gradients.base, out: out, spare: spare)
     var sum = unchosen?.sums.base[concept] ?? 0
     for e in entries { sum += Double(groups.gradients.base[e]) }
     if let dead {
@@ -148,12 +144,12 @@ struct ConceptUpdate {
     buffer(model.encoderBias).base[concept] = 0  // BatchNorm takes any constant away again
   }
 
-  /// out = sum of coefficients times rows of the tokens, plus the dense part, which may be `out` itself.
+  /// out = sum of coefficients times rows of the tokens, added to the dense part that `out` holds where there is one.
   private func gather(
     _ rows: PaddedMatrix, _ groups: ConceptGroups, _ entries: Range<Int>, _ coefficients: UnsafePointer<Float>,
-    dense: UnsafePointer<Float>?, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
+    out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
-    guard dense == nil else {
+    guard unchosen == nil else {
       addGathered(rows, groups, entries, coefficients, to: out, spare: spare)
       return
     }

@@ -51,7 +51,7 @@ struct Initialization {
     let order = RowOrder(seed: seed, rows: total, stream: .dictionaryRows)
     let concepts = models[0].concepts
     let chosen = (0..<min(total, concepts)).map { Int64(order.row(at: $0)) }
-    try chosen.withUnsafeBufferPointerThrowing { rows throws(USAEError) in
+    try chosen.withUnsafeBufferPointer { rows throws(USAEError) in
       for (model, values) in zip(models, activations) {
         try copyRows(.some(rows), rows.count, values, to: model)
         tie(model)
@@ -60,7 +60,7 @@ struct Initialization {
     }
     guard recipe.encoder == .linear else { return }  // BatchNorm undoes any scale
     let sample = (0..<min(total, Self.scaleRows)).map { Int64(order.row(at: $0)) }
-    try sample.withUnsafeBufferPointerThrowing { rows throws(USAEError) in
+    try sample.withUnsafeBufferPointer { rows throws(USAEError) in
       try scaleEncoders(activations, .some(rows), rows.count, models, k: k)
     }
   }
@@ -127,20 +127,5 @@ struct Initialization {
     let norm = kernels.dot(row, row, stride).squareRoot()
     guard norm > 0 else { return }
     for c in 0..<stride { row[c] /= norm }
-  }
-}
-
-extension [Int64] {
-  fileprivate func withUnsafeBufferPointerThrowing(_ body: (UnsafeBufferPointer<Int64>) throws(USAEError) -> Void)
-    throws(USAEError)
-  {
-    let outcome: Result<Void, USAEError> = withUnsafeBufferPointer { rows in
-      do throws(USAEError) {
-        return .success(try body(rows))
-      } catch {
-        return .failure(error)
-      }
-    }
-    try outcome.get()
   }
 }

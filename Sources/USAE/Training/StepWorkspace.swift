@@ -21,7 +21,8 @@ final class StepWorkspace: @unchecked Sendable {
   private var statistics: [Int: BatchStatistics] = [:]
   private var dead: DeadAuxiliary.Buffers?
   private var unchosen: UnchosenAuxiliary.Buffers?
-  private(set) var updateScratch: [FloatBuffer]
+  /// A gradient row and as much again for each thread.
+  let updateScratch: [FloatBuffer]
 
   init(rows: Int, k: Int, auxiliaryK: Int, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
     self.rows = rows
@@ -56,8 +57,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   func tiles(for encoder: PackedEncoder) throws(USAEError) -> [EncoderTile] {
     if let tiles = tiles[encoder.depth] { return tiles }
-    var made: [EncoderTile] = []
-    for _ in 0..<threads { made.append(try EncoderTile(encoder)) }
+    let made = try encoder.makeTiles(threads)
     tiles[encoder.depth] = made
     return made
   }

@@ -141,18 +141,15 @@ final class Trainer: @unchecked Sendable {
     private func encode(_ tiles: [EncoderTile], dead: [Int32], to buffers: DeadAuxiliary.Buffers?, work: Work)
       throws(USAEError)
     {
-      let tokens = workspace.inputs[encoder]
-      try work.runBlocks(workspace.rows, of: tiles[0].capacity) { _, range, worker in
-        let tile = tiles[worker]
-        tile.compute(tokens.row(range.lowerBound), stride: tokens.stride, count: range.count)
-        for t in range {
-          let chosen = tile.select(t - range.lowerBound, k: trainer.k)
-          workspace.codes.store(tile.keys.base, count: chosen, row: t)
-          if let buffers {
-            DeadAuxiliary.select(
-              tile, token: t - range.lowerBound, chosen: chosen, k: trainer.k, dead: dead, slots: buffers.codes.slots,
-              to: buffers.codes, row: t)
-          }
+      try tiles[0].encoder.forEachToken(
+        of: workspace.inputs[encoder], 0..<workspace.rows, tiles: tiles, work: work
+      ) { row, tile, token in
+        let chosen = tile.select(token, k: trainer.k)
+        workspace.codes.store(tile.keys.base, count: chosen, row: row)
+        if let buffers {
+          DeadAuxiliary.select(
+            tile, token: token, chosen: chosen, k: trainer.k, dead: dead, slots: buffers.codes.slots, to: buffers.codes,
+            row: row)
         }
       }
     }

@@ -78,21 +78,16 @@ struct UnchosenAuxiliary {
 
   /// The auxiliary codes of a tile, dense.
   private func selectCodes(_ rows: Range<Int>, tiles: [EncoderTile], work: Work) throws(USAEError) {
-    let tokens = workspace.inputs[encoder]
-    try work.runBlocks(rows.count, of: tiles[0].capacity) { _, range, worker in
-      let tile = tiles[worker]
-      tile.compute(tokens.row(rows.lowerBound + range.lowerBound), stride: tokens.stride, count: range.count)
-      for offset in range {
-        let out = self.buffers.codes.base + offset * self.buffers.columns
-        for c in 0..<self.buffers.columns { out[c] = 0 }
-        let keys = tile.keys.base
-        let positive = kernels.scan(tile.row(offset - range.lowerBound), self.buffers.columns, 0, keys)
-        guard positive > self.k else { continue }
-        kernels.partition(keys, positive, self.k)  // the first k are the main code
-        kernels.partition(keys + self.k, positive - self.k, self.slots)
-        for key in 0..<min(positive - self.k, self.slots) {
-          out[Int(column(ofKey: keys[self.k + key]))] = value(ofKey: keys[self.k + key])
-        }
+    try tiles[0].encoder.forEachToken(of: workspace.inputs[encoder], rows, tiles: tiles, work: work) { row, tile, token in
+      let out = self.buffers.codes.base + (row - rows.lowerBound) * self.buffers.columns
+      for c in 0..<self.buffers.columns { out[c] = 0 }
+      let keys = tile.keys.base
+      let positive = kernels.scan(tile.row(token), self.buffers.columns, 0, keys)
+      guard positive > self.k else { return }
+      kernels.partition(keys, positive, self.k)  // the first k are the main code
+      kernels.partition(keys + self.k, positive - self.k, self.slots)
+      for key in 0..<min(positive - self.k, self.slots) {
+        out[Int(column(ofKey: keys[self.k + key]))] = value(ofKey: keys[self.k + key])
       }
     }
   }

@@ -14,6 +14,7 @@ weights in ``weights/`` are its output, stored as float16 to halve their size an
 
 from __future__ import annotations
 
+import abc
 import importlib.resources
 import math
 import os
@@ -43,14 +44,14 @@ PADDING: Literal["replicate"] = "replicate"
 """With zeros instead, "border of the crop" becomes the clearest concept wherever a crop is plain."""
 
 
-class Network(nn.Module):
+class Network(nn.Module, abc.ABC):
     """What the three have in common: they describe each place of an image by a token of `width` numbers."""
 
     width: int
 
+    @abc.abstractmethod
     def tokens(self, images: Tensor) -> Tensor:
         """[n, 3, 64, 64] in 0..1 -> [n, width, grid, grid]."""
-        raise NotImplementedError
 
 
 class Classifier(Network):
