@@ -55,17 +55,21 @@ struct ConceptUpdate {
     finish(constants)
   }
 
-  /// Gradient and update in one pass over the concepts: nothing but the row at hand is needed.
+  /// Gradient and update of each tensor in one pass over the concepts: nothing but the row at hand is needed.
+  ///
+  /// One tensor after the other, so that the rows that a gradient gathers stay in the last cache.
   func computeAndApply(rate: Double, work: Work) {
     let constants = makeConstants(rate: rate, factors: models.map { _ in 1 })
+    let widest = paddedWidth(models.map(\.width).max() ?? 1)
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
-      let spare = row + paddedWidth(models.map(\.width).max() ?? 1)
-      // The encoder first: its gradient reads its own row, which must still be the old one; the dictionaries do not matter.
-      self.encoderGradient(concept, out: row, spare: spare)
+      self.encoderGradient(concept, out: row, spare: row + widest)
       self.update(self.model.encoderWeight, concept, row, constants.encoder)
-      for j in self.steppedDictionaries {
-        self.dictionaryGradient(concept, target: j, out: row, spare: spare)
+    }
+    for j in steppedDictionaries {
+      forEachConcept(work) { concept, worker in
+        let row = workspace.updateScratch[worker].base
+        self.dictionaryGradient(concept, target: j, out: row, spare: row + widest)
         self.updateDictionary(concept, j, row, constants.dictionaries[j])
       }
     }

@@ -54,20 +54,19 @@ struct DeadAuxiliary {
     let models = reconstruction.models
     let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     let sums = try AlignedBuffer<Double>(blocks * models.count)
-    try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
-      let spare = workspace.spares[worker].base
-      for t in range {
-        let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
-        for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 }
-        for j in models.indices {
+    let detached = reconstruction.recipe.auxiliaryDetach
+    for j in models.indices {
+      try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
+        let spare = workspace.spares[worker].base
+        for t in range {
+          let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
+          if j == 0 { for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 } }
           sums.base[block * models.count + j] += self.reconstructResidual(token: t, target: j, loss: loss, spare: spare)
+          let slope = self.buffers.slopes[j].row(t)
           self.reconstruction.addCodeGradients(
-            token: t, codes: self.buffers.codes, slope: self.buffers.slopes[j].row(t), target: j, spare: spare,
-            to: gradients)
+            token: t, codes: self.buffers.codes, slope: slope, target: j, spare: spare, to: gradients)
+          self.reconstruction.backward(token: t, target: j, auxiliarySlope: detached ? nil : slope, spare: spare)
         }
-        let detached = self.reconstruction.recipe.auxiliaryDetach
-        self.reconstruction.backward(
-          token: t, auxiliarySlope: detached ? nil : { UnsafePointer(self.buffers.slopes[$0].row(t)) }, spare: spare)
       }
     }
     return loss.total(sums, blocks: blocks)

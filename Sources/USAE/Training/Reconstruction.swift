@@ -18,39 +18,38 @@ struct Reconstruction {
   func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.rows) * Float(models[target].width)) }
 
   /// Fills the residuals, and the losses by block; where no auxiliary loss waits for the residuals, also the way back.
+  ///
+  /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
   func forward(finish: Bool, work: Work) throws(USAEError) {
-    try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
-      for j in self.models.indices {
+    for j in models.indices {
+      try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
+        let spare = self.workspace.spares[worker].base
         var sum = 0.0
         for t in range {
           let residual = self.workspace.residuals[j].row(t)
-          self.models[j].decode(self.workspace.codes, token: t, spare: self.workspace.spares[worker].base, to: residual)
+          self.models[j].decode(self.workspace.codes, token: t, spare: spare, to: residual)
           kernels.subtractFrom(self.workspace.inputs[j].row(t), self.workspace.residuals[j].stride, residual)
           sum += Double(kernels.loss(self.which, residual, self.workspace.residuals[j].stride))
+          if finish { self.backward(token: t, target: j, auxiliarySlope: nil, spare: spare) }
         }
         self.workspace.lossSums.base[block * self.models.count + j] = sum
-      }
-      if finish {
-        for t in range { self.backward(token: t, auxiliarySlope: nil, spare: self.workspace.spares[worker].base) }
       }
     }
   }
 
-  /// Turns a token's residuals into slopes in place and sums up its code gradients over the models.
+  /// Turns a token's residual in model `target` into a slope in place and adds its part to the token's code gradients;
+  /// model 0 comes first and starts them.
   ///
-  /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to model j's slope.
-  func backward(
-    token: Int, auxiliarySlope: ((Int) -> UnsafePointer<Float>)?, spare: UnsafeMutablePointer<Float>
-  ) {
+  /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to the slope.
+  @inline(__always)
+  func backward(token: Int, target: Int, auxiliarySlope: UnsafePointer<Float>?, spare: UnsafeMutablePointer<Float>) {
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
-    for q in 0..<workspace.codes.count(token) { gradients[q] = 0 }
-    for j in models.indices {
-      let slope = workspace.residuals[j].row(token)
-      let stride = workspace.residuals[j].stride
-      kernels.slope(which, slopeFactor(j), slope, stride, slope)
-      if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope(j), stride, slope) }
-      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target: j, spare: spare, to: gradients)
-    }
+    if target == 0 { for q in 0..<workspace.codes.count(token) { gradients[q] = 0 } }
+    let slope = workspace.residuals[target].row(token)
+    let stride = workspace.residuals[target].stride
+    kernels.slope(which, slopeFactor(target), slope, stride, slope)
+    if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, stride, slope) }
+    addCodeGradients(token: token, codes: workspace.codes, slope: slope, target: target, spare: spare, to: gradients)
   }
 
   /// gradients[q] += slope . unit dictionary row of slot q.

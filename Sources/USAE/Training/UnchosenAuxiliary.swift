@@ -115,11 +115,12 @@ struct UnchosenAuxiliary {
         sums.base[(firstBlock + block) * self.models.count + j] = sum
       }
       let detached = self.reconstruction.recipe.auxiliaryDetach
-      for offset in range {
-        self.reconstruction.backward(
-          token: rows.lowerBound + offset,
-          auxiliarySlope: detached ? nil : { UnsafePointer(self.buffers.slopes[$0].row(offset)) },
-          spare: self.workspace.spares[worker].base)
+      for j in self.models.indices {
+        for offset in range {
+          self.reconstruction.backward(
+            token: rows.lowerBound + offset, target: j,
+            auxiliarySlope: detached ? nil : self.buffers.slopes[j].row(offset), spare: self.workspace.spares[worker].base)
+        }
       }
     }
   }
