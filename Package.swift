@@ -6,9 +6,13 @@ let pythonInclude = Context.environment["USAE_PYTHON_INCLUDE"]  // folder of Pyt
 let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the library of the scipy-openblas32 wheel
 
 #if arch(x86_64)
-  let instructionSets = [("USAEKernelsV3", "x86-64-v3", "USAE_AVX2"), ("USAEKernelsV4", "x86-64-v4", "USAE_AVX512")]
+  let instructionSets = [
+    ("USAEKernelsV3", ["-march=x86-64-v3"], ["USAE_AVX2"]),
+    ("USAEKernelsV4", ["-march=x86-64-v4"], ["USAE_AVX512"]),
+    ("USAEKernelsVNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
+  ]
 #else
-  let instructionSets: [(String, String, String)] = []
+  let instructionSets: [(String, [String], [String])] = []
 #endif
 
 // -Ounchecked deletes `precondition`, so only the kernels have it; the library and the ABI check with -O.
@@ -16,7 +20,7 @@ let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the libr
 let unchecked: [SwiftSetting] = [
   .unsafeFlags(["-Ounchecked"], .when(configuration: .release)), .unsafeFlags(["-Xcc", "-fno-math-errno"]),
 ]
-let kernelDependencies: [Target.Dependency] = ["USAEKernelTypes"]
+let kernelDependencies: [Target.Dependency] = ["CIntrinsics", "USAEKernelTypes"]
 
 var targets: [Target] = [
   // Public API
@@ -32,6 +36,7 @@ var targets: [Target] = [
 
   // Implementation details
   .target(name: "CPlatform"),
+  .target(name: "CIntrinsics"),
   scipyBLAS == nil
     ? .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])])
     : .systemLibrary(name: "COpenBLAS"),
@@ -46,10 +51,11 @@ var targets: [Target] = [
 ]
 
 // The kernels once more for each instruction set: the files are links to those of USAEKernelsPortable.
-targets += instructionSets.map { name, march, define in
+targets += instructionSets.map { name, flags, defines in
   .target(
     name: name, dependencies: kernelDependencies,
-    swiftSettings: unchecked + [.unsafeFlags(["-Xcc", "-march=\(march)"]), .define("USAE_FMA"), .define(define)])
+    swiftSettings: unchecked + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] }), .define("USAE_FMA")]
+      + defines.map { .define($0) })
 }
 
 var products: [Product] = [.library(name: "USAE", targets: ["USAE"])]

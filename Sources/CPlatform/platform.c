@@ -7,7 +7,8 @@
 int32_t usae_cpu_level(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return USAE_CPU_AVX512;
+  if (__builtin_cpu_supports("x86-64-v4"))
+    return __builtin_cpu_supports("avx512vnni") ? USAE_CPU_AVX512_VNNI : USAE_CPU_AVX512;
   if (__builtin_cpu_supports("x86-64-v3")) return USAE_CPU_AVX2;
 #endif
   return USAE_CPU_PORTABLE;

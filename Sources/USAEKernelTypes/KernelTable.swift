@@ -32,6 +32,114 @@ public struct AdamConstants {
   }
 }
 
+/// Estimates of pre-activations from bytes, with which most concepts of a token can be ruled out, and the means to compute
+/// the few that are left with the bits that `Product` would give them.
+public struct ScreeningKernels: @unchecked Sendable {
+  /// Estimates of up to `tokensPerBlock` tokens for `panelWidth` concepts: (quads, packed tokens, packed panel, integer
+  /// starts, token scales, concept scales, bias, rows, out, out stride). A quad is four bytes along the depth.
+  public typealias Screen =
+    @convention(c) (
+      Int, UnsafePointer<Int32>, UnsafePointer<Int32>, UnsafePointer<Int32>, ConstantFloats, ConstantFloats,
+      ConstantFloats, Int, Floats, Int
+    ) -> Void
+  /// A row times a factor as two digits, signed bytes of a scale and of a 254th of it: (row, columns, factor, coarse
+  /// [columns], fine [columns], measures [scale, norm of the row, of what the coarse digits miss, of what both miss], sums of
+  /// the digits [2]).
+  public typealias Quantize =
+    @convention(c) (
+      ConstantFloats, Int, Float, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Int8>, Floats,
+      UnsafeMutablePointer<Int32>
+    ) -> Void
+  /// What fine digits add to an estimate, in units of scale times scale over 254: out[q] = token's coarse . fine + fine .
+  /// coarse of concept indices[q]: (unsigned token's coarse, its fine, digits [concepts, 2, quads], quads, indices, count,
+  /// out). The number of quads is a multiple of 16.
+  public typealias Refine =
+    @convention(c) (
+      UnsafePointer<Int32>, UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int,
+      UnsafeMutablePointer<Int32>
+    ) -> Void
+  /// Columns whose upper bound is above a floor, and both bounds: (estimates, columns, norms, errors, slacks, a, b, floor,
+  /// columns found, lower, upper) -> count. Bounds are estimate -+ (a * norm + b * error + slack); no NaN.
+  public typealias Scan =
+    @convention(c) (
+      ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Float,
+      UnsafeMutablePointer<Int32>, Floats, Floats
+    ) -> Int
+  /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q], in the order of `Product`:
+  /// (x, rows, row stride, scales, bias, indices, count, out).
+  public typealias Chains =
+    @convention(c) (
+      ConstantFloats, ConstantFloats, Int, ConstantFloats, ConstantFloats, UnsafePointer<Int32>, Int, Floats
+    ) -> Void
+
+  /// Whether the processor multiplies bytes so fast that screening saves time.
+  public var isFast: Bool
+  public var tokensPerBlock: Int
+  public var panelWidth: Int
+  public var screen: Screen
+  public var quantize: Quantize
+  public var refine: Refine
+  public var scan: Scan
+  public var chains: Chains
+
+  public init(
+    isFast: Bool, tokensPerBlock: Int, panelWidth: Int, screen: @escaping Screen, quantize: @escaping Quantize,
+    refine: @escaping Refine,
+    scan: @escaping Scan, chains: @escaping Chains
+  ) {
+    self.isFast = isFast
+    self.tokensPerBlock = tokensPerBlock
+    self.panelWidth = panelWidth
+    self.screen = screen
+    self.quantize = quantize
+    self.refine = refine
+    self.scan = scan
+    self.chains = chains
+  }
+}
+
+/// Signs that fit into one word of `SignKernels`.
+public let signsPerWord = 60
+
+/// Products with matrices of signs, and what such products need beside them. Lanes are 16 floats.
+public struct SignKernels: @unchecked Sendable {
+  /// Which elements are positive, 60 to a word, words `stride` apart: (row, columns, words, stride) -> whether one is 0.
+  public typealias Words = @convention(c) (ConstantFloats, Int, UnsafeMutablePointer<UInt64>, Int) -> Bool
+  /// Sets a bit of words[c] where row[c] is positive: (row, columns, bit, words).
+  public typealias AddSigns = @convention(c) (ConstantFloats, Int, Int, UnsafeMutablePointer<UInt64>) -> Void
+  /// out[r] += sum of +-values[i], lanes: (values, stride, count, words [ceil(count / 60), word stride], word stride, rows,
+  /// tables [12 * 32 lanes], out [rows] lanes).
+  public typealias Sums =
+    @convention(c) (ConstantFloats, Int, Int, UnsafePointer<UInt64>, Int, Int, Floats, Floats) -> Void
+  /// out = values where codes > 0, else 0, and their column sums added to sums: (values, stride, codes, stride, rows, out,
+  /// stride, sums), lanes.
+  public typealias MaskAndSum =
+    @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Int, Floats, Int, Floats) -> Void
+  /// Sixteen rows, each times its scale, as [columns] lanes: (rows, stride, scales, columns, out).
+  public typealias TransposeRows = @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Floats) -> Void
+  /// Sixteen rows += a times their transposed: (values [columns] lanes, columns, a, out, stride, spare [256]).
+  public typealias AddTransposed = @convention(c) (ConstantFloats, Int, Float, Floats, Int, Floats) -> Void
+
+  public var words: Words
+  public var addSigns: AddSigns
+  public var sums: Sums
+  public var maskAndSum: MaskAndSum
+  public var transposeRows: TransposeRows
+  public var addTransposed: AddTransposed
+
+  public init(
+    words: @escaping Words, addSigns: @escaping AddSigns, sums: @escaping Sums, maskAndSum: @escaping MaskAndSum,
+    transposeRows: @escaping TransposeRows, addTransposed: @escaping AddTransposed
+  ) {
+    self.words = words
+    self.addSigns = addSigns
+    self.sums = sums
+    self.maskAndSum = maskAndSum
+    self.transposeRows = transposeRows
+    self.addTransposed = addTransposed
+  }
+}
+
 /// The hot loops for one instruction set.
 ///
 /// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle.
@@ -46,6 +154,9 @@ public struct KernelTable: @unchecked Sendable {
   /// Rearranges encoder rows for `Product`, each times its scale if there is one: (first row, row stride, rows, depth,
   /// scales, out [depth, panelWidth]).
   public typealias PackPanel = @convention(c) (ConstantFloats, Int, Int, Int, ConstantFloats?, Floats) -> Void
+  /// The same of a matrix whose rows lie along the depth: (first column, row stride, rows, scales, columns, out [rows,
+  /// panelWidth]).
+  public typealias PackColumns = @convention(c) (ConstantFloats, Int, Int, ConstantFloats, Int, Floats) -> Void
   /// Sort keys (see `Selection.swift`) of the elements above a threshold >= 0: (row, columns, threshold, keys) -> count.
   public typealias Scan = @convention(c) (ConstantFloats, Int, Float, UnsafeMutablePointer<UInt64>) -> Int
   /// Moves the `wanted` largest of `count` keys to the front: (keys, count, wanted).
@@ -82,6 +193,9 @@ public struct KernelTable: @unchecked Sendable {
   public var product: Product
   public var packTokens: PackTokens
   public var packPanel: PackPanel
+  public var packColumns: PackColumns
+  public var screening: ScreeningKernels
+  public var signs: SignKernels
   public var scan: Scan
   public var partition: Partition
   public var sortDescending: SortDescending
@@ -100,7 +214,8 @@ public struct KernelTable: @unchecked Sendable {
 
   public init(
     name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
-    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel, scan: @escaping Scan,
+    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel, packColumns: @escaping PackColumns,
+    screening: ScreeningKernels, signs: SignKernels, scan: @escaping Scan,
     partition: @escaping Partition, sortDescending: @escaping SortDescending,
     weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
     addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
@@ -114,6 +229,9 @@ public struct KernelTable: @unchecked Sendable {
     self.product = product
     self.packTokens = packTokens
     self.packPanel = packPanel
+    self.packColumns = packColumns
+    self.screening = screening
+    self.signs = signs
     self.scan = scan
     self.partition = partition
     self.sortDescending = sortDescending

@@ -1,6 +1,8 @@
 import USAEKernelTypes
 
-#if USAE_AVX512
+#if USAE_VNNI
+  private let name: StaticString = "avx512vnni"
+#elseif USAE_AVX512
   private let name: StaticString = "avx512"
 #elseif USAE_AVX2
   private let name: StaticString = "avx2"
@@ -13,7 +15,8 @@ public func kernelTable() -> KernelTable {
   KernelTable(
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
     product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
-    packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, scan: { scan($0, $1, $2, $3) },
+    packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, 
+    packColumns: { packColumns($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(), scan: { scan($0, $1, $2, $3) },
     partition: { partition($0, $1, $2) }, sortDescending: { sortDescending($0, $1) },
     weightedRows: { weightedRows($0, $1, $2, $3, $4, $5, $6) }, dots: { dots($0, $1, $2, $3, $4, $5, $6) },
     dot: { dot($0, $1, $2) }, addScaled: { addScaled($0, $1, $2, $3) }, subtractFrom: { subtractFrom($0, $1, $2) },
@@ -22,4 +25,19 @@ public func kernelTable() -> KernelTable {
     standardizeFloat16: { standardizeFloat16($0, $1, $2, $3, $4) },
     standardizeFloat64: { standardizeFloat64($0, $1, $2, $3, $4) },
     standardizeBFloat16: { standardizeBFloat16($0, $1, $2, $3, $4) })
+}
+
+private func screeningKernels() -> ScreeningKernels {
+  ScreeningKernels(
+    isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
+    screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9) }, quantize: { quantize($0, $1, $2, $3, $4, $5, $6) },
+    refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },
+    scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, chains: { chains($0, $1, $2, $3, $4, $5, $6, $7) })
+}
+
+private func signKernels() -> SignKernels {
+  SignKernels(
+    words: { signWords($0, $1, $2, $3) }, addSigns: { addSigns($0, $1, $2, $3) },
+    sums: { signSums($0, $1, $2, $3, $4, $5, $6, $7) }, maskAndSum: { maskAndSum($0, $1, $2, $3, $4, $5, $6, $7) },
+    transposeRows: { transposeRows($0, $1, $2, $3, $4) }, addTransposed: { addTransposed($0, $1, $2, $3, $4, $5) })
 }

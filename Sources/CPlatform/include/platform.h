@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 /* Instruction sets that this processor and operating system can run. */
-enum { USAE_CPU_PORTABLE = 0, USAE_CPU_AVX2 = 1, USAE_CPU_AVX512 = 2 };
+enum { USAE_CPU_PORTABLE = 0, USAE_CPU_AVX2 = 1, USAE_CPU_AVX512 = 2, USAE_CPU_AVX512_VNNI = 3 };
 int32_t usae_cpu_level(void);
 
 /* Cores that this process may run on. */

@@ -10,11 +10,12 @@ import USAEKernelsPortable
 #if arch(x86_64)
   import USAEKernelsV3
   import USAEKernelsV4
+  import USAEKernelsVNNI
 #endif
 
 /// The kernels of the best instruction set of this processor, chosen once.
 ///
-/// `USAE_KERNELS=portable|avx2|avx512` chooses a lower one; what the processor lacks, or an unknown word, is ignored.
+/// `USAE_KERNELS=portable|avx2|avx512|avx512vnni` chooses a lower one; what the processor lacks, or an unknown word, is ignored.
 let kernels: KernelTable = {
   let available = availableKernels()
   let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
@@ -28,6 +29,7 @@ func availableKernels() -> [KernelTable] {
     let level = usae_cpu_level()
     if level >= Int32(USAE_CPU_AVX2) { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
     if level >= Int32(USAE_CPU_AVX512) { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
+    if level >= Int32(USAE_CPU_AVX512_VNNI) { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
   #endif
   return tables
 }

@@ -28,7 +28,7 @@ struct Encoding {
   static let chunkRows = 4096
 
   /// Calls `consume(row, tile, token in tile)` for every row, from any thread.
-  func forEachRow(_ consume: (Int, EncoderTile, Int) -> Void) throws(USAEError) {
+  func forEachRow(dense: Bool = false, _ consume: (Int, EncoderTile, Int) -> Void) throws(USAEError) {
     let rows = activations.rows
     let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
     let spares = try makeSpares(work.threads, model.width)
@@ -37,7 +37,7 @@ struct Encoding {
       let count = min(rows - first, Self.chunkRows)
       try Ingestion(model: model, activations: activations).copy(
         first..<first + count, of: .all, to: chunk, spares: spares, work: work)
-      try encoder.forEachToken(of: chunk, 0..<count, tiles: tiles, work: work) { t, tile, token in
+      try encoder.forEachToken(of: chunk, 0..<count, dense: dense, tiles: tiles, work: work) { t, tile, token in
         consume(first + t, tile, token)
       }
     }
@@ -73,8 +73,8 @@ extension UniversalSAE {
       let encoding = try encoding(x, index, "preactivations", work)
       let concepts = self.concepts
       nonisolated(unsafe) let out = out
-      try encoding.forEachRow { row, tile, token in
-        (out + row * concepts).update(from: tile.row(token), count: concepts)
+      try encoding.forEachRow(dense: true) { row, tile, token in
+        (out + row * concepts).update(from: tile.preactivations(token), count: concepts)
       }
     }
   }

@@ -26,25 +26,12 @@ struct DeadAuxiliary {
   /// Selects the auxiliary code of a token whose main code is still in the tile's keys.
   ///
   /// A dead concept that fires in this token after all belongs to the main code and is passed over.
-  static func select(_ tile: EncoderTile, token: Int, chosen: Int, k: Int, dead: [Int32], slots: Int, to codes: CodeBuffer, row: Int) {
-    guard chosen == k else {  // every positive concept is in the main code already
-      codes.store(tile.keys.base, count: 0, row: row)
-      return
-    }
-    let smallest = tile.keys.base[k - 1]
-    let preactivations = tile.row(token)
-    let keys = tile.keys.base
-    var count = 0
-    for concept in dead {
-      let value = preactivations[Int(concept)]
-      let key = UInt64(value.bitPattern) << 32 | UInt64(~UInt32(bitPattern: concept))
-      if value > 0 && key < smallest {
-        keys[count] = key
-        count &+= 1
-      }
-    }
-    kernels.partition(keys, count, slots)
-    codes.store(keys, count: min(count, slots), row: row)
+  static func select(
+    _ tile: EncoderTile, token: Int, chosen: Int, k: Int, dead: ConceptSubset, slots: Int, to codes: CodeBuffer, row: Int
+  ) {
+    // With fewer than k in it, the main code has every positive concept already.
+    let count = chosen == k ? tile.selectNext(token, k: k, among: dead, slots: slots) : 0
+    codes.store(tile.keys.base, count: count, row: row)
   }
 
   /// Loss before its coefficient; leaves slopes and code gradients of both codes.

@@ -91,7 +91,7 @@ struct Initialization {
     let codes = try CodeBuffer(rows: count, slots: k)
     for (i, model) in models.enumerated() {
       let encoder = try PackedEncoder(concepts: model.concepts, depth: model.width)
-      encoder.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
+      try encoder.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
       try encoder.encode(inputs[i], count: count, k: k, to: codes, work: work)
       let sums = try AlignedBuffer<Double>(2 * count)
       for (target, tokens) in zip(models, inputs) {

@@ -79,7 +79,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   func unchosenBuffers(columns: Int, models: [ModelParameters]) throws(USAEError) -> UnchosenAuxiliary.Buffers {
     if let unchosen { return unchosen }
-    let made = try UnchosenAuxiliary.Buffers(columns: columns, models: models)
+    let made = try UnchosenAuxiliary.Buffers(columns: columns, models: models, threads: threads)
     unchosen = made
     return made
   }

@@ -79,14 +79,16 @@ final class Trainer: @unchecked Sendable {
       var result = Forward(losses: [], auxiliary: 0, loss: 0, deadConcepts: 0)
       result.statistics = try batchStatistics(work: work)
       let packed = try workspace.encoder(depth: model.width)
-      packed.pack(model.encoderWeight.value, affine: { model.affine($0, batch: result.statistics) }, work: work)
+      try packed.pack(model.encoderWeight.value, affine: { model.affine($0, batch: result.statistics) }, work: work)
       let tiles = try workspace.tiles(for: packed)
       let deadConcepts = self.deadConcepts()
       result.deadConcepts = deadConcepts.count
       if recipe.auxiliary == .dead, !deadConcepts.isEmpty {
         result.dead = try workspace.deadBuffers(slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k))
       }
-      try encode(tiles, dead: deadConcepts, to: result.dead, work: work)
+      let subset = ConceptSubset(deadConcepts)
+      if result.dead != nil { try packed.prepare(subset) }
+      try encode(tiles, dead: subset, to: result.dead, work: work)
       try allocateGradients()
       let reconstruction = Reconstruction(models: models, workspace: workspace, recipe: recipe)
       let waits = result.dead != nil || recipe.auxiliary == .unchosen
@@ -138,7 +140,7 @@ final class Trainer: @unchecked Sendable {
       return (0..<trainer.concepts).filter { model.silentTokens.base[$0] >= Int64(recipe.deadTokens) }.map(Int32.init)
     }
 
-    private func encode(_ tiles: [EncoderTile], dead: [Int32], to buffers: DeadAuxiliary.Buffers?, work: Work)
+    private func encode(_ tiles: [EncoderTile], dead: ConceptSubset, to buffers: DeadAuxiliary.Buffers?, work: Work)
       throws(USAEError)
     {
       try tiles[0].encoder.forEachToken(

@@ -1,0 +1,56 @@
+/* Instructions that Swift's vector types have no name for, each for the targets that are compiled for it. */
+#ifndef USAE_INTRINSICS_H
+#define USAE_INTRINSICS_H
+#include <stdint.h>
+
+/* Asks for the cache line at `address`, which need not be readable. */
+static inline __attribute__((always_inline)) void usae_prefetch(const void *address) { __builtin_prefetch(address); }
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+typedef int32_t usae_int32x16 __attribute__((vector_size(64)));
+typedef float usae_float32x16 __attribute__((vector_size(64)));
+
+/* a0 b0 a1 b1 ... of the low or of the high halves. Without the empty statement that pins the result to a register, the
+ * compiler turns rounds of these into loads of single elements, four times as slow. */
+static inline __attribute__((always_inline)) usae_float32x16 usae_interleave_low(usae_float32x16 a, usae_float32x16 b) {
+  usae_float32x16 c = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  __asm__("" : "+v"(c));
+  return c;
+}
+static inline __attribute__((always_inline)) usae_float32x16 usae_interleave_high(usae_float32x16 a, usae_float32x16 b) {
+  usae_float32x16 c = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  __asm__("" : "+v"(c));
+  return c;
+}
+
+/* Swift converts lane by lane. */
+static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae_int32x16 a) {
+  return __builtin_convertvector(a, usae_float32x16);
+}
+/* Moves the lanes whose upper bound is above the limit to the front of three lists; returns how many there are. Writes whole
+ * vectors. */
+static inline __attribute__((always_inline)) int32_t usae_keep_above(
+    usae_float32x16 limit, usae_float32x16 lower, usae_float32x16 upper, int32_t column, int32_t *columns, float *lowers,
+    float *uppers) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)upper, (__m512)limit, _CMP_GT_OQ);
+  if (above == 0) return 0;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(above, _mm512_add_epi32(lanes, _mm512_set1_epi32(column))));
+  _mm512_storeu_ps(lowers, _mm512_maskz_compress_ps(above, (__m512)lower));
+  _mm512_storeu_ps(uppers, _mm512_maskz_compress_ps(above, (__m512)upper));
+  return __builtin_popcount(above);
+}
+#endif
+
+#if defined(__AVX512VNNI__)
+/* sum + the four products of an unsigned byte of `a` with a signed byte of `b`, in each lane; never saturates. */
+static inline __attribute__((always_inline)) usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
+  return (usae_int32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+}
+
+static inline __attribute__((always_inline)) int32_t usae_sum(usae_int32x16 a) { return _mm512_reduce_add_epi32((__m512i)a); }
+#endif
+
+#endif

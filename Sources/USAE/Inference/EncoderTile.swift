@@ -1,0 +1,119 @@
+/// One thread's room for a tile: a few tokens with a number for every concept, small enough to stay in the cache.
+///
+/// The numbers are pre-activations, or estimates of them where the tile screens; `select` gives the same keys either way.
+final class EncoderTile: @unchecked Sendable {
+  let encoder: PackedEncoder
+  /// Tokens in a tile.
+  let capacity: Int
+  let keys: AlignedBuffer<UInt64>
+  private let numbers: FloatBuffer
+  private var packed: FloatBuffer?
+  private var panels: PackedPanels?
+  private var screened: ScreenedTile?
+  private var isScreening = false
+  /// Selection starts from a guess; the result does not depend on it.
+  private var threshold: Float = 0
+
+  init(_ encoder: PackedEncoder) throws(USAEError) {
+    self.encoder = encoder
+    capacity = Self.capacity(encoder)
+    numbers = try FloatBuffer(capacity * encoder.columns)
+    keys = try AlignedBuffer<UInt64>(encoder.columns + 16)
+  }
+
+  /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB.
+  private static func capacity(_ encoder: PackedEncoder) -> Int {
+    let block = kernels.tokensPerBlock
+    return block * max(1, min(8, (4 << 20) / (4 * encoder.columns * block)))
+  }
+
+  /// Says how the next tiles are computed: by screening, or by the product with panels.
+  func prepare(_ screening: ScreenedWeights?, _ panels: PackedPanels?) throws(USAEError) {
+    self.panels = panels
+    isScreening = screening != nil
+    if let screening {
+      if screened == nil { screened = try ScreenedTile(encoder, capacity: capacity) }
+      screened?.weights = screening
+    } else if packed == nil {
+      packed = try FloatBuffer(capacity * encoder.depth)
+    }
+  }
+
+  /// Computes the numbers of `count` rows from `tokens` on.
+  func compute(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int) {
+    if isScreening {
+      screened?.compute(tokens, stride: rowStride, count: count, out: numbers.base)
+      return
+    }
+    guard let packed, let panels else { preconditionFailure("a tile is prepared before it is used") }
+    let block = kernels.tokensPerBlock
+    for first in stride(from: 0, to: count, by: block) {
+      kernels.packTokens(
+        tokens + first * rowStride, rowStride, min(block, count - first), encoder.depth, packed.base + first * encoder.depth)
+    }
+    panels.product(packed.base, count: count, bias: encoder.bias, out: numbers.base)
+  }
+
+  /// All pre-activations of a row of a tile that does not screen.
+  func preactivations(_ token: Int) -> UnsafeMutablePointer<Float> {
+    assert(!isScreening)
+    return row(token)
+  }
+
+  private func row(_ token: Int) -> UnsafeMutablePointer<Float> { numbers.base + token &* encoder.columns }
+
+  /// The k largest positive pre-activations of a row, as keys in descending order at the front of `keys`.
+  func select(_ token: Int, k: Int) -> Int {
+    if isScreening, let screened { return screened.select(token, k: k, estimates: row(token), keys: keys.base) }
+    let row = row(token)
+    var count = kernels.scan(row, encoder.columns, threshold, keys.base)
+    if count < k && threshold > 0 { count = kernels.scan(row, encoder.columns, 0, keys.base) }
+    let kept = keepLargest(count, k)
+    // Nine tenths of this token's smallest: nearly always below the next token's, and far above most candidates.
+    threshold = kept == k ? 0.9 * value(ofKey: keys.base[k &- 1]) : 0
+    return kept
+  }
+
+  /// After `select` kept k: the `slots` largest positive pre-activations among `subset` that it left out, as keys.
+  func selectNext(_ token: Int, k: Int, among subset: ConceptSubset, slots: Int) -> Int {
+    if isScreening, let screened {
+      return screened.selectNext(token, k: k, among: subset, slots: slots, estimates: row(token), keys: keys.base)
+    }
+    let smallest = keys.base[k - 1]
+    let row = row(token)
+    var count = 0
+    for concept in subset.concepts {
+      let value = row[Int(concept)]
+      let key = selectionKey(value, concept)
+      if value > 0 && key < smallest {
+        keys.base[count] = key
+        count &+= 1
+      }
+    }
+    return keepLargest(count, slots)
+  }
+
+  private func keepLargest(_ count: Int, _ wanted: Int) -> Int { keepLargestKeys(keys.base, count, wanted) }
+
+  /// What screening had to do since the last call.
+  func takeCounts() -> ScreeningCounts {
+    defer { screened?.counts = ScreeningCounts() }
+    return screened?.counts ?? ScreeningCounts()
+  }
+}
+
+/// Moves the `wanted` largest keys to the front, in descending order; returns how many there are.
+func keepLargestKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
+  kernels.partition(keys, count, wanted)
+  let kept = min(count, wanted)
+  kernels.sortDescending(keys, kept)
+  return kept
+}
+
+/// The key that a kernel's scan makes of a positive value; `USAEKernels/Selection.swift` says how it orders.
+@inline(__always) func selectionKey(_ value: Float, _ column: Int32) -> UInt64 {
+  UInt64(value.bitPattern) << 32 | UInt64(~UInt32(bitPattern: column))
+}
+/// A selection key's value and column.
+@inline(__always) func value(ofKey key: UInt64) -> Float { Float(bitPattern: UInt32(truncatingIfNeeded: key >> 32)) }
+@inline(__always) func column(ofKey key: UInt64) -> Int32 { Int32(bitPattern: ~UInt32(truncatingIfNeeded: key)) }

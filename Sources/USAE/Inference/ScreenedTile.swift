@@ -1,0 +1,205 @@
+/// Selection by screening: estimates of all pre-activations from bytes, bounds on their errors, and float32 only for the
+/// concepts that could be among the k largest. The result has the bits of the product.
+///
+/// A lower bound of k concepts is a lower bound of the k-th largest pre-activation, so whatever has its upper bound below the
+/// k-th largest lower bound is out. What is left is narrowed once more by refined estimates, and the rest computed as the
+/// product would.
+final class ScreenedTile: @unchecked Sendable {
+  var weights: ScreenedWeights?
+  var counts = ScreeningCounts()
+  private let encoder: PackedEncoder
+  /// Coarse digits by block of tokens as `screen` reads them, unsigned.
+  private let blocks: AlignedBuffer<Int32>
+  /// Both digits of each token, unsigned, [capacity, 2, quads].
+  private let digits: AlignedBuffer<Int32>
+  private let scales: FloatBuffer
+  private var bounds: [ErrorBounds] = []
+  private var tokens: UnsafePointer<Float>?
+  private var stride = 0
+  private let quads: Int
+  private let found: AlignedBuffer<Int32>
+  private let lower, upper: FloatBuffer
+  private let sums: AlignedBuffer<Int32>
+  private let gathered: FloatBuffer
+  /// The last token's k-th lower bound as a share of its norm.
+  private var guess: Float = 0
+
+  init(_ encoder: PackedEncoder, capacity: Int) throws(USAEError) {
+    self.encoder = encoder
+    quads = ScreenedWeights.quads(depth: encoder.depth)
+    let block = kernels.screening.tokensPerBlock
+    let padded = (capacity + block - 1) / block * block
+    blocks = try AlignedBuffer<Int32>(padded * quads)
+    digits = try AlignedBuffer<Int32>(capacity * 2 * quads)
+    scales = try FloatBuffer(padded)
+    let room = encoder.columns + 16  // scans write whole vectors
+    found = try AlignedBuffer<Int32>(room)
+    lower = try FloatBuffer(room)
+    upper = try FloatBuffer(room)
+    sums = try AlignedBuffer<Int32>(room)
+    gathered = try FloatBuffer(room)
+    bounds.reserveCapacity(capacity)
+  }
+
+  // MARK: Estimates
+
+  /// Estimates `out` [count, columns] of the rows from `tokens` on, which are read again by `select`.
+  func compute(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int, out: UnsafeMutablePointer<Float>) {
+    guard let weights else { preconditionFailure("a tile is prepared before it is used") }
+    self.tokens = tokens
+    stride = rowStride
+    bounds.removeAll(keepingCapacity: true)
+    for token in 0..<count { bounds.append(quantize(token, roundingShare: weights.roundingShare)) }
+    let block = kernels.screening.tokensPerBlock
+    for panel in 0..<encoder.columns / kernels.screening.panelWidth {
+      for first in Swift.stride(from: 0, to: count, by: block) {
+        weights.estimate(
+          blocks.base + first * quads, tokenScales: scales.base + first, bias: encoder.bias.base, panel: panel,
+          rows: min(block, count - first), out: out + first * encoder.columns)
+      }
+    }
+  }
+
+  private func quantize(_ token: Int, roundingShare: Float) -> ErrorBounds {
+    let line = digits.base + token * 2 * quads
+    let row = Quantized(self.row(token), columns: stride, factor: 1, quads: quads, to: line)
+    scales.base[token] = row.scale
+    // Flipping the sign bit adds 128 and makes the bytes unsigned.
+    for quad in 0..<2 * quads { line[quad] ^= Int32(bitPattern: 0x8080_8080) }
+    let block = kernels.screening.tokensPerBlock
+    let (group, lane) = token.quotientAndRemainder(dividingBy: block)
+    let out = blocks.base + group * block * quads + lane
+    for quad in 0..<quads { out[quad &* block] = line[quad] }
+    return ErrorBounds(row, roundingShare: roundingShare)
+  }
+
+  private func row(_ token: Int) -> UnsafePointer<Float> {
+    guard let tokens else { preconditionFailure("estimates come first") }
+    return tokens + token &* stride
+  }
+
+  // MARK: Selection
+
+  func select(_ token: Int, k: Int, estimates: UnsafeMutablePointer<Float>, keys: UnsafeMutablePointer<UInt64>) -> Int {
+    counts.tokens += 1
+    guard bounds[token].isUsable, let weights else {
+      for c in 0..<encoder.concepts { found.base[c] = Int32(truncatingIfNeeded: c) }
+      return exact(token, encoder.concepts, k, keys)
+    }
+    let norm = bounds[token].norm
+    let (count, floor) = candidates(token, estimates, encoder.columns, weights.concepts, k: k, guess: guess * norm, keys)
+    guess = norm > 0 ? 0.85 * floor / norm : 0
+    counts.candidates += count
+    return exact(token, narrowed(token, estimates, count, k, keys), k, keys)
+  }
+
+  /// See `EncoderTile.selectNext`.
+  func selectNext(
+    _ token: Int, k: Int, among subset: ConceptSubset, slots: Int, estimates: UnsafeMutablePointer<Float>,
+    keys: UnsafeMutablePointer<UInt64>
+  ) -> Int {
+    guard bounds[token].isUsable, let weights else {
+      let smallest = keys[k - 1]
+      for (i, concept) in subset.concepts.enumerated() { found.base[i] = concept }
+      return exact(token, subset.concepts.count, slots, keys, below: smallest)
+    }
+    for q in 0..<k { estimates[Int(column(ofKey: keys[q]))] = -.infinity }
+    for (i, concept) in subset.concepts.enumerated() { gathered.base[i] = estimates[Int(concept)] }
+    let padded = paddedWidth(subset.concepts.count)
+    for i in subset.concepts.count..<padded { gathered.base[i] = -.infinity }
+    let (count, _) = candidates(token, gathered.base, padded, subset.bounds(weights), k: slots, guess: 0, keys)
+    for i in 0..<count { found.base[i] = subset.concepts[Int(found.base[i])] }
+    return exact(token, narrowed(token, estimates, count, slots, keys), slots, keys)
+  }
+
+  /// Leaves in `found` every position that could be among the k largest positive ones, and what else the bounds cannot rule
+  /// out. Returns how many there are, and a lower bound of the k-th largest, or 0.
+  private func candidates(
+    _ token: Int, _ estimates: UnsafePointer<Float>, _ columns: Int, _ concepts: ConceptBounds, k: Int, guess: Float,
+    _ keys: UnsafeMutablePointer<UInt64>
+  ) -> (count: Int, floor: Float) {
+    guard let weights else { preconditionFailure("estimates come first") }
+    let factors = bounds[token].factors(roundingShare: weights.roundingShare)
+    var start = guess
+    while true {
+      let count = kernels.screening.scan(
+        estimates, columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
+        start, found.base, lower.base, upper.base)
+      let floor = kthLargestLowerBound(count, k, keys)
+      if floor > start || start == 0 { return (keep(count, atLeast: floor), floor) }
+      // The guess was too high: what it hid may count. But k bounds that were seen are a floor in any case.
+      start = floor > 0 ? floor.nextDown : 0
+    }
+  }
+
+  private func kthLargestLowerBound(_ count: Int, _ k: Int, _ keys: UnsafeMutablePointer<UInt64>) -> Float {
+    guard count >= k else { return 0 }
+    for i in 0..<count { keys[i] = UInt64(max(lower.base[i], 0).bitPattern) << 32 }
+    kernels.partition(keys, count, k)
+    return count == k ? (0..<count).reduce(Float.infinity) { min($0, value(ofKey: keys[$1])) } : value(ofKey: keys[k - 1])
+  }
+
+  private func keep(_ count: Int, atLeast floor: Float) -> Int {
+    var kept = 0
+    for i in 0..<count {
+      found.base[kept] = found.base[i]
+      kept &+= upper.base[i] < floor ? 0 : 1
+    }
+    return kept
+  }
+
+  /// Candidates that refined estimates do not rule out.
+  private func narrowed(
+    _ token: Int, _ estimates: UnsafePointer<Float>, _ count: Int, _ k: Int, _ keys: UnsafeMutablePointer<UInt64>
+  ) -> Int {
+    guard count > k + 8, let weights else { return count }
+    weights.refinements(
+      digits.base + token * 2 * quads, tokenScale: scales.base[token], found.base, count, sums: sums.base, out: lower.base)
+    let bounds = bounds[token]
+    for i in 0..<count {
+      let concept = Int(found.base[i])
+      let estimate = estimates[concept] + lower.base[i]
+      let bound = weights.concepts.refined(bounds, concept)
+      lower.base[i] = estimate - bound
+      upper.base[i] = estimate + bound
+    }
+    return keep(count, atLeast: kthLargestLowerBound(count, k, keys))
+  }
+
+  /// The canonical pre-activations of the concepts in `found`, and of those the `wanted` largest positive ones as keys.
+  private func exact(
+    _ token: Int, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>, below limit: UInt64 = .max
+  ) -> Int {
+    guard let weight = encoder.weight else { preconditionFailure("an encoder is packed before it is used") }
+    counts.chains += count
+    kernels.screening.chains(
+      row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, found.base, count, lower.base)
+    var positive = 0
+    for i in 0..<count {
+      let key = selectionKey(lower.base[i], found.base[i])
+      keys[positive] = key
+      positive &+= lower.base[i] > 0 && key < limit ? 1 : 0
+    }
+    return keepLargestKeys(keys, positive, wanted)
+  }
+}
+
+/// A list of concepts to select among, in ascending order, with their error bounds.
+final class ConceptSubset: @unchecked Sendable {
+  let concepts: [Int32]
+  private var gathered: ConceptBounds?
+
+  init(_ concepts: [Int32]) { self.concepts = concepts }
+
+  /// Gathers the bounds; to be called before threads use the list.
+  func prepare(_ weights: ScreenedWeights) throws(USAEError) {
+    let bounds = try ConceptBounds(count: concepts.count)
+    for (i, concept) in concepts.enumerated() { bounds.copy(Int(concept), of: weights.concepts, to: i) }
+    gathered = bounds
+  }
+
+  fileprivate func bounds(_ weights: ScreenedWeights) -> ConceptBounds {
+    guard let gathered else { preconditionFailure("bounds are gathered first") }
+    return gathered
+  }
+}

@@ -1,0 +1,100 @@
+import USAEKernelTypes
+
+// Single pre-activations with the very bits that `product` gives them: one chain of multiply-adds over the depth for each,
+// from the bias. A chain cannot be split, so sixteen run side by side, on a transposed block of their weights.
+
+/// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q].
+func chains(
+  _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
+  _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+) {
+  var q = 0
+  while q < count {
+    chainGroup(x, rows, stride, scales, bias, indices + q, min(chainWidth, count &- q), out + q)
+    q &+= chainWidth
+  }
+}
+
+#if USAE_AVX512
+  private let chainWidth = 16
+  private typealias Lanes = Vector
+#else
+  private let chainWidth = 4
+  private typealias Lanes = SIMD4<Float>
+#endif
+
+@inline(__always)
+private func min(_ a: Int, _ b: Int) -> Int { a < b ? a : b }
+
+@inline(__always)
+private func lanes(_ pointer: ConstantFloats) -> Lanes { UnsafeRawPointer(pointer).loadUnaligned(as: Lanes.self) }
+
+@inline(__always)
+private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
+  #if USAE_FMA || arch(arm64)
+    return sum.addingProduct(Lanes(repeating: a), b)
+  #else
+    return sum + Lanes(repeating: a) * b
+  #endif
+}
+
+#if USAE_AVX512
+  private func chainGroup(
+    _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
+    _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+  ) {
+    // Lanes past the end repeat the last.
+    @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(lane, count &- 1)]) }
+    @inline(__always) func row(_ lane: Int) -> ConstantFloats { rows + index(lane) &* stride }
+    var sums = Lanes.zero
+    var scale = Lanes.zero
+    for lane in 0..<16 {
+      sums[lane] = bias[index(lane)]
+      scale[lane] = scales[index(lane)]
+    }
+    let p0 = row(0), p1 = row(1), p2 = row(2), p3 = row(3), p4 = row(4), p5 = row(5), p6 = row(6), p7 = row(7)
+    let p8 = row(8), p9 = row(9), p10 = row(10), p11 = row(11), p12 = row(12), p13 = row(13), p14 = row(14), p15 = row(15)
+    var c = 0
+    while c < stride {
+      let b = Block(
+        r0: load(p0, c), r1: load(p1, c), r2: load(p2, c), r3: load(p3, c), r4: load(p4, c), r5: load(p5, c),
+        r6: load(p6, c), r7: load(p7, c), r8: load(p8, c), r9: load(p9, c), r10: load(p10, c), r11: load(p11, c),
+        r12: load(p12, c), r13: load(p13, c), r14: load(p14, c), r15: load(p15, c)
+      ).transposed()
+      let y = x + c
+      sums = multiplyAddLanes(sums, y[0], b.r0 * scale); sums = multiplyAddLanes(sums, y[1], b.r1 * scale)
+      sums = multiplyAddLanes(sums, y[2], b.r2 * scale); sums = multiplyAddLanes(sums, y[3], b.r3 * scale)
+      sums = multiplyAddLanes(sums, y[4], b.r4 * scale); sums = multiplyAddLanes(sums, y[5], b.r5 * scale)
+      sums = multiplyAddLanes(sums, y[6], b.r6 * scale); sums = multiplyAddLanes(sums, y[7], b.r7 * scale)
+      sums = multiplyAddLanes(sums, y[8], b.r8 * scale); sums = multiplyAddLanes(sums, y[9], b.r9 * scale)
+      sums = multiplyAddLanes(sums, y[10], b.r10 * scale); sums = multiplyAddLanes(sums, y[11], b.r11 * scale)
+      sums = multiplyAddLanes(sums, y[12], b.r12 * scale); sums = multiplyAddLanes(sums, y[13], b.r13 * scale)
+      sums = multiplyAddLanes(sums, y[14], b.r14 * scale); sums = multiplyAddLanes(sums, y[15], b.r15 * scale)
+      c &+= 16
+    }
+    for lane in 0..<count { out[lane] = sums[lane] }
+  }
+#else
+  private func chainGroup(
+    _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
+    _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+  ) {
+    // Lanes past the end repeat the last.
+    @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(lane, count &- 1)]) }
+    let i0 = index(0), i1 = index(1), i2 = index(2), i3 = index(3)
+    let p0 = rows + i0 &* stride, p1 = rows + i1 &* stride, p2 = rows + i2 &* stride, p3 = rows + i3 &* stride
+    let scale = Lanes(scales[i0], scales[i1], scales[i2], scales[i3])
+    var sums = Lanes(bias[i0], bias[i1], bias[i2], bias[i3])
+    var c = 0
+    while c < stride {
+      let a = lanes(p0 + c), b = lanes(p1 + c), d = lanes(p2 + c), e = lanes(p3 + c)
+      let y = x + c
+      sums = multiplyAddLanes(sums, y[0], Lanes(a[0], b[0], d[0], e[0]) * scale)
+      sums = multiplyAddLanes(sums, y[1], Lanes(a[1], b[1], d[1], e[1]) * scale)
+      sums = multiplyAddLanes(sums, y[2], Lanes(a[2], b[2], d[2], e[2]) * scale)
+      sums = multiplyAddLanes(sums, y[3], Lanes(a[3], b[3], d[3], e[3]) * scale)
+      c &+= 4
+    }
+    for lane in 0..<count { out[lane] = sums[lane] }
+  }
+#endif

@@ -1,0 +1,145 @@
+import Testing
+import USAEKernelTypes
+
+@testable import USAE
+
+/// The kernels of screening, of every instruction set that this machine has. Their sums are of integers, so they are exact.
+@Suite struct ScreeningKernelTests {
+  static let names = availableKernels().map { "\($0.name)" }
+
+  static func table(_ name: String) throws -> ScreeningKernels {
+    try #require(availableKernels().first { "\($0.name)" == name }).screening
+  }
+
+  /// Bytes in a row of four-byte groups.
+  static func quads(_ bytes: [Int]) -> [Int32] {
+    stride(from: 0, to: bytes.count, by: 4).map { first in
+      (0..<4).reduce(Int32(0)) { $0 | Int32(bytes[first + $1] & 0xff) << Int32(8 * $1) }
+    }
+  }
+
+  static func bytes(_ random: inout TestRandom, _ count: Int, _ range: ClosedRange<Int>) -> [Int] {
+    random.row(count).map { max(range.lowerBound, min(range.upperBound, Int($0 * 90) + (range.lowerBound < 0 ? 0 : 128))) }
+  }
+
+  @Test(arguments: names, [64, 128, 832])
+  func estimatesAreSumsOfBytes(kernels name: String, depth: Int) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(UInt64(depth))
+    let block = table.tokensPerBlock
+    let width = table.panelWidth
+    let tokens = (0..<block).map { $0 == 0 ? [Int](repeating: 255, count: depth) : Self.bytes(&random, depth, 0...255) }
+    let concepts = (0..<width).map { $0 == 0 ? [Int](repeating: -127, count: depth) : Self.bytes(&random, depth, -127...127) }
+    let starts = (0..<width).map { Int32($0 * 1000 - 5000) }
+    let tokenScales = random.row(block), panelScales = random.row(width), bias = random.row(width)
+    let packedTokens = (0..<depth / 4).flatMap { quad in tokens.map { Self.quads($0)[quad] } }
+    let packedPanel = (0..<depth / 4).flatMap { quad in concepts.map { Self.quads($0)[quad] } }
+    for rows in [1, block] {
+      var out = [Float](repeating: -7, count: block * width)
+      table.screen(depth / 4, packedTokens, packedPanel, starts, tokenScales, panelScales, bias, rows, &out, width)
+      for r in 0..<block {
+        for c in 0..<width {
+          guard r < rows else {
+            #expect(out[r * width + c] == -7)
+            continue
+          }
+          let sum = zip(tokens[r], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
+          let product = Double(sum) * Double(tokenScales[r]) * Double(panelScales[c])
+          // The sum, the product of scales, their product and the result are rounded.
+          #expect(abs(Double(out[r * width + c]) - product - Double(bias[c])) <= 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
+        }
+      }
+    }
+  }
+
+  @Test(arguments: names, [16, 48, 784])
+  func twoDigitsAndWhatTheyMiss(kernels name: String, columns: Int) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(UInt64(columns))
+    for factor in [Float(1), -0.37, 0] {
+      var row = random.row(columns)
+      row[3] *= 40
+      row[5] = 0
+      var coarse = [Int8](repeating: 99, count: columns), fine = coarse
+      var measures = [Float](repeating: 0, count: 4)
+      var sums = [Int32](repeating: 0, count: 2)
+      table.quantize(row, columns, factor, &coarse, &fine, &measures, &sums)
+      let x = row.map { Double($0 * factor) }
+      let scale = Double(measures[0])
+      #expect(abs(scale - x.map(abs).max()! / 127) <= 1e-7 * scale)
+      let error = zip(x, coarse).map { $0 - scale * Double($1) }
+      let rest = zip(error, fine).map { $0 - scale / 254 * Double($1) }
+      #expect(error.allSatisfy { abs($0) <= 0.5001 * scale } && rest.allSatisfy { abs($0) <= 0.503 / 254 * scale })
+      for (measured, vector) in zip(measures.dropFirst(), [x, error, rest]) {
+        // The norm's own rounding, and that of its elements, which are differences of numbers as large as x.
+        let norm = vector.reduce(0) { $0 + $1 * $1 }.squareRoot()
+        #expect(abs(Double(measured) - norm) <= Double(columns + 8) * 0x1p-24 * (norm + scale))
+      }
+      #expect(sums == [coarse.reduce(0) { $0 + Int32($1) }, fine.reduce(0) { $0 + Int32($1) }])
+    }
+  }
+
+  @Test(arguments: names, [64, 192])
+  func refinementsAreSumsOfBytes(kernels name: String, depth: Int) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(UInt64(depth))
+    let coarse = Self.bytes(&random, depth, 0...255), fine = Self.bytes(&random, depth, 0...255)
+    let digits = (0..<5).map { _ in (Self.bytes(&random, depth, -127...127), Self.bytes(&random, depth, -127...127)) }
+    let indices: [Int32] = [4, 0, 4, 2]
+    var out = [Int32](repeating: 0, count: indices.count)
+    table.refine(
+      Self.quads(coarse), Self.quads(fine), digits.flatMap { Self.quads($0.0) + Self.quads($0.1) }, depth / 4, indices,
+      indices.count, &out)
+    for (q, index) in indices.enumerated() {
+      let (first, second) = digits[Int(index)]
+      #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + coarse[$1] * second[$1] + fine[$1] * first[$1] })
+    }
+  }
+
+  @Test(arguments: names)
+  func theScanFindsWhatMayBeAboveAFloor(kernels name: String) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(8)
+    for columns in [16, 48, 320] {
+      let estimates = random.row(columns)
+      let norms = random.row(columns).map(abs), errors = random.row(columns).map(abs), slacks = random.row(columns).map(abs)
+      for floor in [Float(0), 1, 1000] {
+        var found = [Int32](repeating: -1, count: columns + 16)
+        var lower = [Float](repeating: 0, count: columns + 16), upper = lower
+        let count = table.scan(estimates, columns, norms, errors, slacks, 0.25, 0.5, floor, &found, &lower, &upper)
+        let bounds = (0..<columns).map { 0.25 * norms[$0] + 0.5 * errors[$0] + slacks[$0] }
+        // 1e-5: an upper bound so near to the floor may be rounded to the other side.
+        let sure = (0..<columns).filter { estimates[$0] + bounds[$0] > floor + 1e-5 }
+        let possible = (0..<columns).filter { estimates[$0] + bounds[$0] > floor - 1e-5 }
+        let columnsFound = found.prefix(count).map(Int.init)
+        #expect(Set(sure).isSubset(of: columnsFound) && Set(columnsFound).isSubset(of: possible))
+        #expect(columnsFound == columnsFound.sorted())
+        for (i, c) in columnsFound.enumerated() {
+          #expect(abs(lower[i] - (estimates[c] - bounds[c])) < 1e-5 && abs(upper[i] - (estimates[c] + bounds[c])) < 1e-5)
+        }
+      }
+    }
+  }
+
+  /// Also that of the next better kernels, where those have a fused multiply-add.
+  @Test(arguments: names, [16, 32, 112])
+  func chainsHaveTheBitsOfTheProduct(kernels name: String, depth: Int) throws {
+    let whole = try #require(availableKernels().first { "\($0.name)" == name })
+    var random = TestRandom(UInt64(depth))
+    let width = whole.panelWidth
+    let x = random.row(depth), scales = random.row(width), bias = random.row(width)
+    let concepts = random.rows(width, depth)
+    let packedToken = try FloatBuffer(depth * whole.tokensPerBlock), panel = try FloatBuffer(depth * width)
+    whole.packTokens(x, depth, 1, depth, packedToken.base)
+    whole.packPanel(concepts.flatMap { $0 }, depth, width, depth, scales, panel.base)
+    var product = [Float](repeating: 0, count: width)
+    whole.product(depth, packedToken.base, panel.base, bias, 1, &product, width)
+    for count in [0, 1, 3, 4, 5, 16, 17, 33] {
+      let indices = (0..<count).map { Int32(($0 * 5 + 3) % width) }
+      var out = [Float](repeating: -7, count: count + 1)
+      whole.screening.chains(x, concepts.flatMap { $0 }, depth, scales, bias, indices, count, &out)
+      #expect(Array(out.prefix(count)) == indices.map { product[Int($0)] })
+      #expect(out[count] == -7)
+    }
+  }
+}

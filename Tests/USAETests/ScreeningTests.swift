@@ -1,0 +1,144 @@
+import Testing
+
+@testable import USAE
+
+/// Screening selects what the product selects, bit by bit, whatever the numbers are.
+@Suite struct ScreeningTests {
+  static func matrix(_ rows: [[Float]]) throws -> PaddedMatrix {
+    let matrix = try PaddedMatrix(rows: rows.count, columns: rows[0].count)
+    for (r, row) in rows.enumerated() { matrix.row(r).update(from: row, count: row.count) }
+    return matrix
+  }
+
+  /// Keys of each token's k largest, and of the next among a subset.
+  static func select(
+    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, scale: (Int) -> Float, bias: (Int) -> Float, subset: [Int32],
+    screening: Bool
+  ) throws -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts) {
+    let work = Work(threads: 2)
+    let encoder = try PackedEncoder(concepts: weight.rows, depth: weight.columns, screening: screening)
+    try encoder.pack(weight, affine: { (scale($0), bias($0)) }, work: work)
+    let list = ConceptSubset(subset)
+    try encoder.prepare(list)
+    var keys = [[UInt64]](repeating: [], count: tokens.rows), next = keys
+    try keys.withUnsafeMutableBufferPointer { keys throws in
+      try next.withUnsafeMutableBufferPointer { next throws in
+        nonisolated(unsafe) let (keys, next) = (keys, next)
+        try encoder.forEachToken(of: tokens, 0..<tokens.rows, tiles: try encoder.makeTiles(2), work: work) { row, tile, token in
+          let chosen = tile.select(token, k: k)
+          keys[row] = (0..<chosen).map { tile.keys.base[$0] }
+          guard chosen == k else { return }
+          let count = tile.selectNext(token, k: k, among: list, slots: 7)
+          next[row] = (0..<count).map { tile.keys.base[$0] }
+        }
+      }
+    }
+    return (keys, next, encoder.screeningCounts)
+  }
+
+  static func expectSame(
+    _ concepts: [[Float]], _ tokens: [[Float]], k: Int, scale: (Int) -> Float = { _ in 1 }, bias: (Int) -> Float = { _ in 0 }
+  ) throws -> ScreeningCounts {
+    let weight = try matrix(concepts), rows = try matrix(tokens)
+    let subset = stride(from: Int32(1), to: Int32(concepts.count), by: 3).map { $0 }
+    let product = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: false)
+    let screened = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: true)
+    #expect(product.keys == screened.keys)
+    #expect(product.next == screened.next)
+    #expect(product.counts == ScreeningCounts())
+    return screened.counts
+  }
+
+  @Test(arguments: [(16, 1, 1), (40, 3, 40), (40, 100, 8), (333, 64, 9), (1000, 130, 32)])
+  func ofRandomNumbers(concepts m: Int, depth: Int, k: Int) throws {
+    var random = TestRandom(UInt64(m + depth))
+    let bias = random.row(m), scales = random.row(m)
+    let counts = try Self.expectSame(
+      random.rows(m, depth), random.rows(150, depth), k: k, scale: { scales[$0] }, bias: { 0.1 * bias[$0] })
+    #expect(counts.tokens == 150)
+  }
+
+  @Test func fewConceptsAreComputedInFull() throws {
+    var random = TestRandom(1)
+    let counts = try Self.expectSame(random.rows(1000, 256), random.rows(300, 256), k: 10)
+    #expect(counts.chains >= counts.tokens * 17)
+    #expect(counts.chains < counts.tokens * 19, "of 1000: the first ten, the next seven, and few that are as good")
+    #expect(counts.candidates < counts.tokens * 150)
+  }
+
+  @Test func ofHeavyTails() throws {
+    var random = TestRandom(2)
+    func heavy(_ row: [Float]) -> [Float] { row.map { $0 * $0 * $0 * $0 * $0 } }
+    _ = try Self.expectSame(random.rows(500, 96).map(heavy), random.rows(200, 96).map(heavy), k: 12)
+    _ = try Self.expectSame(random.rows(500, 96), random.rows(200, 96).map { $0.map { $0 > 2.5 ? 1000 : $0 } }, k: 12)
+  }
+
+  @Test func ofTiesAndTwins() throws {
+    var random = TestRandom(3)
+    let some = random.rows(20, 64)
+    let twins = (0..<400).map { some[$0 % 20] }
+    _ = try Self.expectSame(twins, random.rows(100, 64), k: 30)
+    // Twins that differ in one last bit.
+    let near = (0..<400).map { i in some[i % 20].enumerated().map { $0.offset == i % 64 ? $0.element.nextUp : $0.element } }
+    _ = try Self.expectSame(near, random.rows(100, 64), k: 30)
+    let whole = random.rows(300, 64).map { $0.map { ($0 * 2).rounded() } }
+    _ = try Self.expectSame(whole, random.rows(100, 64).map { $0.map { $0.rounded() } }, k: 25)
+  }
+
+  @Test func ofTokensThatAreNothingLikeTheLast() throws {
+    var random = TestRandom(4)
+    let tokens = (0..<120).map { t -> [Float] in
+      let row = random.row(80)
+      let size: Float = [1, 0, 1e-30, 1e30, 1e-3, 1e19, 1e-42, 300][t % 8]
+      return row.map { $0 * size }
+    }
+    let counts = try Self.expectSame(random.rows(300, 80), tokens, k: 10)
+    #expect(counts.chains >= 15 * 300, "nothing is known of tokens of size 1e30")
+    let oneHot = (0..<80).map { t in (0..<80).map { Float($0 == t ? 1 : 0) } }
+    _ = try Self.expectSame(random.rows(300, 80), oneHot, k: 10)
+  }
+
+  @Test func whereNothingIsPositive() throws {
+    var random = TestRandom(5)
+    let concepts = random.rows(300, 40).map { $0.map { -abs($0) } }
+    let tokens = random.rows(50, 40).map { $0.map { abs($0) } }
+    _ = try Self.expectSame(concepts, tokens, k: 5)
+    _ = try Self.expectSame(concepts, tokens, k: 5, bias: { $0 % 100 == 0 ? 1e3 : 0 })
+    _ = try Self.expectSame(concepts, tokens, k: 5, scale: { $0 % 2 == 0 ? 0 : 1 }, bias: { $0 % 7 == 0 ? 1e-6 : 0 })
+  }
+
+  @Test func ofWeightsAtTheEndsOfTheRange() throws {
+    var random = TestRandom(6)
+    let tokens = random.rows(60, 48)
+    for size in [Float(1e-38), 1e-20, 1e14, 1e37] {
+      let concepts = random.rows(300, 48).enumerated().map { i, row in row.map { $0 * (i % 3 == 0 ? size : 1) } }
+      _ = try Self.expectSame(concepts, tokens, k: 9)
+    }
+  }
+
+  @Test func estimatesAreWithinTheirBounds() throws {
+    var random = TestRandom(7)
+    for depth in [16, 100, 700] {
+      let concepts = random.rows(64, depth), bias = random.row(64)
+      let weight = try Self.matrix(concepts)
+      let weights = try ScreenedWeights(columns: 64, depth: depth)
+      let factors = try FloatBuffer(64), biases = try FloatBuffer(64)
+      factors.fill(1)
+      biases.base.update(from: bias, count: 64)
+      try weights.pack(weight, factors: factors, bias: biases, work: Work(threads: 1))
+      let digits = try AlignedBuffer<Int32>(2 * weights.quads)
+      for token in random.rows(50, depth) {
+        let row = try Self.matrix([token])
+        let bounds = ErrorBounds(
+          Quantized(row.base, columns: row.stride, factor: 1, quads: weights.quads, to: digits.base),
+          roundingShare: weights.roundingShare)
+        for c in 0..<64 {
+          let chain = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }
+          let real = zip(token, concepts[c]).reduce(Double(bias[c])) { $0 + Double($1.0) * Double($1.1) }
+          #expect(abs(Double(chain) - real) <= Double(weights.roundingShare * (bounds.norm * weights.concepts.norms.base[c] + abs(bias[c]))))
+          #expect(weights.concepts.refined(bounds, c) < 0.02 * bounds.norm * weights.concepts.norms.base[c] + 1e-4)
+        }
+      }
+    }
+  }
+}

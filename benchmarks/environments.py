@@ -1,0 +1,65 @@
+"""One virtual environment for each rival, made when it is first asked for, and what goes into it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TORCH = "torch==2.13.*"  # the same for all: the rivals' speed is that of its products
+
+# Rival: what is installed beside TORCH and numpy. Names are those of the files workers/rival_<name>.py.
+REQUIREMENTS = {
+    "sae_lens": ["sae-lens==6.54.*"],
+    "dictionary_learning": ["dictionary-learning==0.1.0"],
+    "overcomplete": ["overcomplete==0.3.*", "matplotlib<3.9"],  # it uses matplotlib.cm.get_cmap
+    "sparsify": ["eai-sparsify==1.3.*"],
+}
+
+# Dependencies that PyPI has for CUDA builds of PyTorch only; beside a CPU build they fail when imported.
+REMOVED = {"dictionary_learning": ["torchvision"], "overcomplete": ["torchvision"]}
+
+
+class NotInstalled(Exception):
+    """Why a rival has no environment, in one line."""
+
+
+def python_of(rival: str, *, install: bool = True) -> Path:
+    """The interpreter that has this rival; its environment is made first if it is not there or has other requirements.
+
+    Raises
+    ------
+    NotInstalled
+        Where that failed, or with `install` False is needed.
+    """
+    folder = ROOT / f".venv-bench-{rival}"
+    python = folder / "bin" / "python"
+    requirements = [TORCH, "numpy", *REQUIREMENTS[rival]]
+    done = folder / f".installed-{hashlib.sha256(' '.join(requirements).encode()).hexdigest()[:12]}"
+    if done.exists():
+        return python
+    if not install:
+        raise NotInstalled("not installed, and --no-install was given")
+    print(f"installing {', '.join(requirements)} into {folder.name}", file=sys.stderr, flush=True)
+    _run([sys.executable, "-m", "venv", folder])
+    _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], attempts=2)
+    if rival in REMOVED:
+        _run([python, "-m", "pip", "uninstall", "--quiet", "--yes", *REMOVED[rival]])
+    done.touch()
+    return python
+
+
+def _run(command: list, attempts: int = 1) -> None:
+    for attempt in range(attempts):
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        if result.returncode == 0:
+            return
+        if attempt + 1 < attempts:
+            time.sleep(5)
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
+    raise NotInstalled(f"pip could not install it: {errors[-1].strip()}")

@@ -1,0 +1,72 @@
+"""Sizes of the measurements, full and quick, and the workers that all tables use."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from client import Worker
+
+WIDTHS = {"siglip": 768, "dinov2": 384, "vit": 768}
+QUICK_WIDTHS = {"siglip": 96, "dinov2": 48, "vit": 96}
+
+
+@dataclasses.dataclass
+class Run:
+    """What the command line asked for."""
+
+    quick: bool
+    threads: int
+    folder: Path  # for the arrays that workers share
+    rivals: list[str]
+    install: bool
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return QUICK_WIDTHS if self.quick else WIDTHS
+
+    @property
+    def n_concepts(self) -> int:
+        return 512 if self.quick else 6144
+
+    @property
+    def k(self) -> int:
+        return 8 if self.quick else 32
+
+    @property
+    def n_tokens(self) -> int:
+        return 512 if self.quick else 6272
+
+    def repeats(self, full: int) -> int:
+        return min(full, 3) if self.quick else full
+
+
+def ours(run: Run, kernels: str | None = None, threads: int | None = None) -> Worker:
+    """A worker with usae."""
+    return Worker("ours.py", sys.executable, threads or run.threads, kernels)
+
+
+def ours_with_and_without_screening(run: Run) -> dict[str, Worker]:
+    """Workers by the name that tables use; one alone where the processor's best kernels have no low-precision screening."""
+    best = ours(run)
+    kernels = best.call("info")["kernels"]
+    if not _screens(kernels):
+        return {f"ours, {kernels}": best}
+    full = kernels.removesuffix("vnni")
+    return {f"ours, {kernels} (screening)": best, f"ours, {full}": ours(run, full)}
+
+
+def _screens(kernels: str) -> bool:
+    return kernels.endswith("vnni")
+
+
+def unscreened(workers: dict[str, Any]) -> str:
+    """The name of the worker without screening."""
+    return next(name for name in workers if "screening" not in name)
+
+
+def screened(workers: dict[str, Any]) -> str | None:
+    """The name of the worker with screening, if there is one."""
+    return next((name for name in workers if "screening" in name), None)

@@ -1,0 +1,1 @@
+"""One module for each table; each has TITLE and `measure(run, report)`."""

@@ -1,0 +1,171 @@
+"""How the default step's time and memory grow with models, concepts, k, batch and threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import problems
+import settings
+from client import Worker, WorkerError
+from report import Report
+from settings import Run
+
+TITLE = "How a step grows"
+
+BUDGET = 570  # seconds; what does not fit is skipped and said to be
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One configuration. All models have the same width."""
+
+    n_models: int
+    n_concepts: int
+    k: int
+    n_tokens: int
+    threads: int
+
+    def state_bytes(self, width: int) -> int:
+        """Parameters and moments."""
+        return 3 * 2 * 4 * self.n_models * self.n_concepts * width
+
+    def estimated_bytes(self, width: int) -> int:
+        """docs/design.md's formula, and the caller's batch."""
+        batch = 3 * 4 * self.n_tokens * (self.n_models * width + 2 * self.k)
+        return self.state_bytes(width) + batch + 4 * self.n_concepts * width + 2**28
+
+    def flops(self, width: int) -> int:
+        """Of the encoder product."""
+        return 2 * self.n_tokens * self.n_concepts * width
+
+    def update_bytes(self, width: int) -> int:
+        """What an update reads and writes: parameter and two moments of one encoder and all dictionaries."""
+        return 2 * 3 * 4 * (1 + self.n_models) * self.n_concepts * width
+
+
+def points(run: Run) -> list[Point]:
+    """One axis at a time through a centre, then two corners."""
+    if run.quick:
+        centre = Point(2, 512, 8, 512, run.threads)
+        axes = {"n_models": [1, 4], "n_concepts": [1024], "k": [32], "n_tokens": [128, 2048], "threads": [1]}
+        corners = []
+    else:
+        centre = Point(3, 8192, 32, 2048, run.threads)
+        axes = {
+            "n_models": [1, 2, 4, 6, 8],
+            "n_concepts": [2048, 4096, 16384, 32768, 65536],
+            "k": [8, 16, 64, 128, 256],
+            "n_tokens": [512, 1024, 4096, 8192, 16384],
+            "threads": [1],
+        }
+        corners = [Point(1, 2048, 8, 16384, run.threads), Point(8, 65536, 32, 4096, run.threads)]
+    found = [centre]
+    for axis, values in axes.items():
+        found += [dataclasses.replace(centre, **{axis: value}) for value in values]
+    return list(dict.fromkeys(found + corners))
+
+
+def measure(run: Run, report: Report) -> None:
+    width = 96 if run.quick else 768
+    start = time.monotonic()
+    product, copy = _limits(run, points(run)[0], width, report)
+    rows, report.data["points"] = [], []
+    for point in points(run):
+        found = dataclasses.asdict(point)
+        label = [point.n_models, point.n_concepts, point.k, point.n_tokens, point.threads]
+        reason = _reason_to_skip(point, width, start)
+        if reason is None:
+            try:
+                found |= _measured(run, point, width)
+            except WorkerError as error:
+                reason = f"failed: {error}"
+        if reason is not None:
+            report.data["points"].append(found | {"skipped": reason})
+            rows.append([*label, reason])
+            continue
+        seconds = median(found["seconds"])
+        threads_share = point.threads / run.threads
+        ideal = point.flops(width) / (product * threads_share)
+        update = point.update_bytes(width) / copy
+        found |= {"median": seconds, "product": ideal, "update": update}
+        report.data["points"].append(found)
+        cells = [1e3 * seconds, 1e6 * seconds / point.n_tokens, 1e3 * ideal, seconds / ideal, 1e3 * update]
+        above = found["peak_above_batch"] - point.state_bytes(width)
+        rows.append([*label, *cells, (seconds - ideal) / update, found["peak_above_batch"] / 1e6, above / 1e6])
+    report.words(
+        f"Default recipe, all models of width {width}, the best kernels; medians of {run.repeats(5)} steps, each row in a "
+        f"process of its own. *product*: the encoder product at the best BLAS's rate, measured at the first row's size and taken in "
+        f"proportion to the threads. *update*: bytes that the optimiser must read and write (parameter and two moments of one "
+        f"encoder and all dictionaries) at the bandwidth of a copy; it does not depend on the batch, so small batches cost "
+        f"more a token. *rest / update*: how much of what the product leaves that explains. Memory is the peak above a process that "
+        f"has the batch; its last column is without parameters and optimiser state."
+    )
+    heading = ["models", "concepts", "k", "batch", "threads", "ms", "us/token", "product, ms", "times product"]
+    report.rows([*heading, "update, ms", "rest / update", "peak, MB", "above state, MB"], rows)
+    report.data["wall_seconds"] = time.monotonic() - start
+
+
+def _limits(run: Run, point: Point, width: int, report: Report) -> tuple[float, float]:
+    """FLOP/s of the best BLAS and bytes/s of a copy."""
+    with Worker("limits.py", sys.executable, run.threads) as limits:
+        libraries = limits.call("find")
+        limits.call("set_threads", threads=run.threads)
+        limits.call("make", n_tokens=point.n_tokens, width=width, n_concepts=point.n_concepts)
+        times = {}
+        for name in libraries:
+            limits.call("product", name=name)
+            times[name] = median(limits.call("product", name=name, count=run.repeats(5)))
+        copy = median(limits.call("bandwidth", mib=16 if run.quick else 256, count=run.repeats(5))["copy"])
+        report.data["versions"] = {"limits": limits.call("info")}
+    product = point.flops(width) / min(times.values())
+    report.data["limits"] = {"product_flops": product, "copy_bytes": copy, "product_seconds": times}
+    fastest = min(times, key=times.__getitem__)
+    report.words(f"Best float32 product: {product / 1e9:.0f} GFLOP/s ({fastest}); copy: {copy / 1e9:.1f} GB/s.")
+    return product, copy
+
+
+def _reason_to_skip(point: Point, width: int, start: float) -> str | None:
+    needed, available = point.estimated_bytes(width), _available_bytes()
+    if needed > 0.9 * available:
+        return f"skipped: needs {needed / 2**30:.1f} GiB, {available / 2**30:.1f} are free"
+    if point.threads > _cores():
+        return "skipped: not so many cores"
+    if time.monotonic() - start > BUDGET:
+        return "skipped: the table's time is used up"
+    return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _available_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    except (OSError, StopIteration):
+        return 2**63
+
+
+def _measured(run: Run, point: Point, width: int) -> dict:
+    widths = {f"model{number}": width for number in range(point.n_models)}
+    files = problems.activations(run.folder, widths, point.n_tokens)
+    with settings.ours(run, threads=point.threads) as worker:
+        worker.call("load_batch", name="batch", files=files)
+        worker.call("start_threads", base="default", threads=point.threads)
+        before = worker.call("peak")
+        size = {"n_concepts": point.n_concepts, "k": point.k, "threads": point.threads}
+        worker.call("make", name="sae", base="default", **size)
+        step = {"name": "sae", "batch": "batch", "encoder": "model0"}
+        worker.call("step", **step, count=3)
+        seconds = worker.call("step", **step, count=run.repeats(5))["seconds"]
+        peak = worker.call("peak") - before
+        kernels = worker.call("info")["kernels"]
+    for file in files.values():
+        Path(file).unlink()
+    return {"seconds": seconds, "peak_above_batch": peak, "kernels": kernels}

@@ -1,0 +1,145 @@
+"""A training step of three models, ours against the published recipe in PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from statistics import median
+
+import agreement
+import problems
+import settings
+from client import Worker
+from report import Report
+from settings import Run
+
+TITLE = "A training step of three models"
+
+N_BATCHES = 3
+# A plan that is far from its end, and without warm-up: the first step, which is compared, must move something.
+PLAN = {"total_steps": 100_000, "warmup_steps": 0}
+
+RIVALS = [(variant, aux) for aux in (True, False) for variant in ("plain", "tuned")]
+NO_AUX = {"aux": "none"}
+
+
+def measure(run: Run, report: Report) -> None:
+    with contextlib.ExitStack() as stack:
+        mine = {name: stack.enter_context(w) for name, w in settings.ours_with_and_without_screening(run).items()}
+        torch = stack.enter_context(Worker("torch_published.py", sys.executable, run.threads))
+        torch.call("set_threads", threads=run.threads)
+        report.data["versions"] = {name: worker.call("info") for name, worker in mine.items()} | {"PyTorch": torch.call("info")}
+        _check(run, report, mine, torch)
+        _time(run, report, mine, torch)
+
+
+# --- Agreement --------------------------------------------------------------------------------------------------------
+
+
+def _check(run: Run, report: Report, mine: dict[str, Worker], torch: Worker) -> None:
+    """One step from the same parameters on the same batch, small and at the size that is timed."""
+    sizes = [("small", {"siglip": 48, "dinov2": 32, "vit": 64}, 384, 8, 512)]
+    sizes += [("as timed", run.widths, run.n_concepts, run.k, run.n_tokens)]
+    rows, data = [], []
+    for size, widths, n_concepts, k, n_tokens in sizes:
+        files = problems.activations(run.folder, widths, n_tokens, seed=7)
+        parameters = problems.published_parameters(run.folder, widths, n_concepts)
+        torch.call("load_batch", name="check", files=files)
+        for worker in mine.values():
+            worker.call("load_batch", name="check", files=files)
+        for aux in (True, False):
+            theirs = {}
+            for variant in ("plain", "tuned"):
+                file = os.fspath(run.folder / f"{variant}.npz")
+                torch.call("make", name="check", variant=variant, widths=widths, n_concepts=n_concepts, k=k, aux=aux)
+                torch.call("set_parameters", name="check", files=parameters)
+                loss = torch.call("step_and_save", name="check", batch="check", encoder="siglip", file=file)
+                theirs[variant] = file, loss
+            torch.call("drop", name="check")
+            for name, worker in mine.items():
+                file = os.fspath(run.folder / "ours.npz")
+                worker.call(
+                    "make", name="check", base="published", n_concepts=n_concepts, k=k, threads=run.threads,
+                    arguments=PLAN, changes=None if aux else NO_AUX, widths=widths,
+                )  # fmt: skip
+                worker.call("set_parameters", name="check", files=parameters)
+                loss = worker.call("step_and_save", name="check", batch="check", encoder="siglip", file=file)
+                worker.call("drop", name="check")
+                for variant, (other, other_loss) in theirs.items():
+                    found = agreement.steps_agree(file, other, loss, other_loss, rate=3e-4)
+                    data.append({"size": size, "side": name, "rival": variant, "aux": aux, "loss_value": loss} | found)
+                    label = f"{size}, {'with' if aux else 'without'} AuxK, {name} and PyTorch {variant}"
+                    rows.append([label, *(f"{found[key]:.1e}" for key in ("loss", "gradients", "moved_otherwise"))])
+    report.data["agreement"] = data
+    report.words("Agreement after one step from the same parameters on the same batch, before anything is timed:")
+    report.rows(["", "loss, relative", "gradients, of their norm", "share of parameters that moved otherwise"], rows)
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker) -> None:
+    names = [str(number) for number in range(N_BATCHES)]
+    files = problems.activations(run.folder, run.widths, N_BATCHES * run.n_tokens)
+    for number, name in enumerate(names):
+        rows = {"start": number * run.n_tokens, "stop": (number + 1) * run.n_tokens}
+        for worker in (torch, *mine.values()):
+            worker.call("load_batch", name=name, files=files, **rows)
+    # What is timed: {label: (worker, its autoencoder, steps in a turn)}.
+    timed = {}
+    recipes = {
+        "default": ("default", {}, {}),
+        "default, every silent concept in AuxK": ("default", {}, {"dead_tokens": 1}),
+        "published": ("published", PLAN, {}),
+        "published without AuxK": ("published", PLAN, NO_AUX),
+    }
+    for side, worker in mine.items():
+        for recipe, (base, arguments, changes) in recipes.items():
+            worker.call(
+                "make", name=recipe, base=base, n_concepts=run.n_concepts, k=run.k, threads=run.threads,
+                arguments=arguments, changes=changes,
+            )  # fmt: skip
+            timed[f"{recipe}, {side}"] = worker, recipe, 1 if recipe == "published" else 2
+    for variant, aux in RIVALS:
+        name = f"published{'' if aux else ' without AuxK'}, PyTorch {variant}"
+        torch.call("make", name=name, variant=variant, widths=run.widths, n_concepts=run.n_concepts, k=run.k, aux=aux)
+        timed[name] = torch, name, 1
+
+    seconds: dict[str, dict[str, list[float]]] = {label: {model: [] for model in run.widths} for label in timed}
+    for worker, name, _ in timed.values():
+        warm_up = names if worker is not torch else names[:1]
+        for model in run.widths if worker is not torch else list(run.widths)[:1]:
+            worker.call("step", name=name, batch=warm_up, encoder=model, count=len(warm_up))
+    for turn in range(run.repeats(3)):
+        batch = names[turn % N_BATCHES]
+        for model in run.widths:
+            for label, (worker, name, count) in timed.items():
+                seconds[label][model] += worker.call("step", name=name, batch=batch, encoder=model, count=count)["seconds"]
+    report.data["seconds"] = seconds
+
+    # A step of the mix: each model encoded equally often.
+    mix = {label: sum(median(of) for of in by_model.values()) / len(run.widths) for label, by_model in seconds.items()}
+    rows = [
+        [label, *(1e3 * median(of) for of in by_model.values()), 1e3 * mix[label], run.n_tokens / mix[label]]
+        for label, by_model in seconds.items()
+    ]
+    widths = ", ".join(f"{name} {width}" for name, width in run.widths.items())
+    report.words(
+        f"{run.n_tokens} tokens, {run.n_concepts} concepts, k = {run.k}, {widths}; medians, all in turn. One model is encoded "
+        f"in a step and decoded to all three; the columns say which. *plain* is written as the published code is, *tuned* "
+        f"computes the same with AuxK's code once a step, no unused gradients and PyTorch's fused AdamW. Activations are made "
+        f"up (sparse factors and noise)."
+    )
+    report.rows(["milliseconds", *run.widths, "mean of the three", "tokens/s"], rows)
+
+    for side in mine:
+        for variant in ("plain", "tuned"):
+            with_aux, without = (f"published{aux}, PyTorch {variant}" for aux in ("", " without AuxK"))
+            for target, ours, theirs, at_least in [
+                ("default recipe's step vs the published recipe in PyTorch", "default", with_aux, 35),
+                ("published with AuxK", "published", with_aux, 7),
+                ("published without AuxK on both sides", "published without AuxK", without, 24),
+            ]:
+                ratio = mix[theirs] / mix[f"{ours}, {side}"]
+                report.target(f"{target} ({side}; PyTorch {variant})", ratio, at_least=at_least)

@@ -1,0 +1,100 @@
+"""What the machine can do: float32 products in every BLAS at hand, and memory bandwidth."""
+
+import ctypes
+import ctypes.util
+import platform
+
+import numpy as np
+import serving
+import threadpoolctl
+import torch
+
+ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
+
+arrays, blas = {}, {}
+
+
+def _pointer(array):
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+
+def _openblas(library, prefix):
+    """x @ weight.T by cblas_sgemm of an OpenBLAS with 32-bit integers."""
+    sgemm = getattr(library, f"{prefix}cblas_sgemm")
+
+    def product(x, weight, out):
+        (n, width), n_concepts = x.shape, len(weight)
+        integers = [ctypes.c_int(value) for value in (ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE, n, n_concepts, width)]
+        sgemm(
+            *integers, ctypes.c_float(1), _pointer(x), ctypes.c_int(width), _pointer(weight), ctypes.c_int(width),
+            ctypes.c_float(0), _pointer(out), ctypes.c_int(n_concepts)
+        )  # fmt: skip
+
+    return product
+
+
+def find():
+    """Names of the BLAS libraries, after loading them."""
+    blas["numpy"] = lambda x, weight, out: np.matmul(x, weight.T, out=out)
+    blas["torch"] = lambda x, weight, out: torch.mm(torch.from_numpy(x), torch.from_numpy(weight).T, out=torch.from_numpy(out))
+    system = ctypes.util.find_library("openblas")
+    if system is not None:
+        blas["system OpenBLAS"] = _openblas(ctypes.CDLL(system), "")
+    try:
+        import scipy_openblas32
+    except ImportError:
+        pass
+    else:
+        library = f"{scipy_openblas32.get_lib_dir()}/{scipy_openblas32.get_library(fullname=True)}"
+        blas["scipy-openblas32"] = _openblas(ctypes.CDLL(library), "scipy_")
+    return list(blas)
+
+
+def info():
+    libraries = [
+        {key: library.get(key) for key in ("internal_api", "prefix", "version", "architecture", "num_threads")}
+        for library in threadpoolctl.threadpool_info()
+    ]
+    mkl = torch.backends.mkl.is_available()
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": f"{torch.__version__} ({'MKL' if mkl else 'no MKL'})",
+        "libraries": libraries,
+    }
+
+
+def set_threads(threads):
+    torch.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(threads)
+
+
+def make(n_tokens, width, n_concepts):
+    random = np.random.default_rng(0)
+    arrays["x"] = random.standard_normal((n_tokens, width), dtype=np.float32)
+    arrays["weight"] = random.standard_normal((n_concepts, width), dtype=np.float32)
+    arrays["out"] = np.empty((n_tokens, n_concepts), np.float32)
+
+
+def check(name):
+    """Largest difference of some products from float64's, in units of the largest of them."""
+    blas[name](arrays["x"], arrays["weight"], arrays["out"])
+    expected = arrays["x"][:64].astype(np.float64) @ arrays["weight"].astype(np.float64).T
+    return float(np.abs(arrays["out"][:64] - expected).max() / np.abs(expected).max())
+
+
+def product(name, count=1):
+    """Seconds of x @ weight.T into an array that is there."""
+    return serving.timed(lambda: blas[name](arrays["x"], arrays["weight"], arrays["out"]), count)
+
+
+def bandwidth(mib, count):
+    """Bytes a second, read and written, of a copy and of a = b + 2 c, by PyTorch's threads, on arrays of this many MiB."""
+    a, b, c = (torch.full((mib * 2**18,), value) for value in (0.0, 1.0, 2.0))
+    copies = serving.timed(lambda: a.copy_(b), count)
+    triads = serving.timed(lambda: torch.add(b, c, alpha=2.0, out=a), count)
+    return {"copy": [2 * a.nbytes / s for s in copies], "triad": [3 * a.nbytes / s for s in triads]}
+
+
+if __name__ == "__main__":
+    serving.serve({f.__name__: f for f in (find, info, set_threads, make, check, product, bandwidth)})

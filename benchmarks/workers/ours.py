@@ -1,0 +1,89 @@
+"""usae, behind the pipe. Autoencoders and batches have names."""
+
+import platform
+
+import numpy as np
+import serving
+
+import usae
+
+saes, batches = {}, {}
+
+
+def info():
+    config = usae.show_config()
+    del config["extension"]  # a path
+    return config | {"python": platform.python_version(), "numpy": np.__version__}
+
+
+def load_batch(name, files, start=0, stop=None, copy=True):
+    """Rows of activations, {model: file}, under a name."""
+    batches[name] = {j: np.load(file, mmap_mode="r")[start:stop] for j, file in files.items()}
+    if copy:
+        batches[name] = {j: np.array(x) for j, x in batches[name].items()}
+
+
+def make(name, base, n_concepts, k, threads, arguments=None, changes=None, widths=None):
+    """An autoencoder. With `widths` it has parameters, and no standardisation; without, its first batch decides."""
+    recipe = getattr(usae.recipes, base)(**(arguments or {})).replace(**(changes or {}))
+    saes[name] = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=0, n_threads=threads)
+    if widths:
+        saes[name].initialize(widths)
+
+
+def set_parameters(name, files):
+    """Of each model, from {model: file}."""
+    for model, file in files.items():
+        with np.load(file) as arrays:
+            saes[name].set_parameters(model, dict(arrays))
+
+
+def drop(name):
+    del saes[name]
+
+
+def step(name, batch, encoder, count=1):
+    """Steps on the batches in turn, one or a list of names; their seconds and losses."""
+    names = [batch] if isinstance(batch, str) else batch
+    losses, seconds = [], []
+    for number in range(count):
+        given = batches[names[number % len(names)]]
+        seconds += serving.timed(lambda given=given: losses.append(saes[name].partial_fit(given, encoder=encoder).loss), 1)
+    return {"seconds": seconds, "losses": losses}
+
+
+def step_and_save(name, batch, encoder, file):
+    """One step; the encoded pair's gradients and its parameters afterwards, into a file. The loss."""
+    _, gradients = saes[name].gradients(batches[batch], encoder=encoder)
+    loss = saes[name].partial_fit(batches[batch], encoder=encoder).loss
+    after = saes[name].parameters(encoder)
+    gradients = {f"gradient_{key}": value for key, value in gradients[encoder].items()}
+    np.savez(file, **gradients, **after)
+    return loss
+
+
+def encode(name, batch, model, count=1):
+    x = batches[batch][model]
+    return {"seconds": serving.timed(lambda: saes[name].encode(x, model), count)}
+
+
+def encode_and_save(name, batch, model, file):
+    codes = saes[name].encode(batches[batch][model], model)
+    np.savez(file, values=codes.values, indices=codes.indices)
+
+
+def peak():
+    return serving.peak_bytes()
+
+
+def start_threads(base, threads):
+    """A tiny step, which starts threads and fills the buffers of BLAS."""
+    x = np.random.default_rng(0).standard_normal((256, 32), dtype=np.float32)
+    arguments = {"total_steps": 100, "warmup_steps": 10} if base == "published" else {}
+    recipe = getattr(usae.recipes, base)(**arguments)
+    usae.UniversalSAE(64, 4, recipe=recipe, n_threads=threads).partial_fit({"a": x, "b": x[:, :16]})
+
+
+if __name__ == "__main__":
+    commands = [info, load_batch, make, set_parameters, drop, step, step_and_save, encode, encode_and_save, peak, start_threads]
+    serving.serve({command.__name__: command for command in commands})

@@ -1,0 +1,99 @@
+"""What all rivals have in common: names for batches, timing, and how codes are handed over.
+
+A rival's file defines how to make its autoencoder from given weights, its encode and its training step; see `Rival`.
+"""
+
+import importlib.metadata
+import platform
+
+import numpy as np
+import serving
+import torch
+
+
+class Rival:
+    """A library's TopK autoencoder.
+
+    package : str
+        Its name on PyPI.
+    variants : dict of str to str
+        Ways to train that it offers and that may differ in speed; what one step comprises.
+    """
+
+    package: str
+    variants: dict
+
+    def make(self, weights, k, variant):
+        """From `encoder_weight`, `dictionary` [m, d], `encoder_bias` [m] and `mean` [d], float32 tensors."""
+        raise NotImplementedError
+
+    def encode(self, x):
+        """Codes of x [n, d], in the form that the library returns."""
+        raise NotImplementedError
+
+    def step(self, x):
+        """One training step; its loss as a float."""
+        raise NotImplementedError
+
+
+def pairs(codes, k):
+    """Values and concepts [n, k] of codes: dense, sparse or already (values, concepts)."""
+    if isinstance(codes, tuple):
+        values, indices = codes
+    else:
+        values, indices = torch.topk(codes.to_dense() if codes.is_sparse else codes, k, dim=-1)
+    return values.detach().numpy(), indices.numpy()
+
+
+class Commands:
+    """The commands of a rival's worker."""
+
+    def __init__(self, rival):
+        self.rival, self.batches, self.k = rival, {}, 0
+
+    def info(self):
+        versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        return versions | {self.rival.package: importlib.metadata.version(self.rival.package), "variants": self.rival.variants}
+
+    def set_threads(self, threads):
+        torch.set_num_threads(threads)
+
+    def load_batch(self, name, file, start=0, stop=None):
+        self.batches[name] = torch.from_numpy(np.array(np.load(file, mmap_mode="r")[start:stop]))
+
+    def make(self, file, k, variant):
+        with np.load(file) as arrays:
+            weights = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        self.k = k
+        self.rival.make(weights, k, variant)
+
+    def encode(self, batch, rows, count=1):
+        """All of a batch, `rows` at a time."""
+        parts = self.batches[batch].split(rows)
+
+        def one():
+            for part in parts:
+                self.rival.encode(part)
+
+        with torch.inference_mode():
+            return {"seconds": serving.timed(one, count)}
+
+    def encode_and_save(self, batch, rows, file):
+        with torch.inference_mode():
+            found = [pairs(self.rival.encode(part), self.k) for part in self.batches[batch].split(rows)]
+        values, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        np.savez(file, values=values, indices=indices)
+
+    def step(self, batch, count=1):
+        """Steps on the batches in turn; their seconds and losses."""
+        losses, seconds = [], []
+        for number in range(count):
+            x = self.batches[batch[number % len(batch)]]
+            seconds += serving.timed(lambda x=x: losses.append(self.rival.step(x)), 1)
+        return {"seconds": seconds, "losses": losses}
+
+
+def serve(rival):
+    commands = Commands(rival)
+    names = ("info", "set_threads", "load_batch", "make", "encode", "encode_and_save", "step")
+    serving.serve({name: getattr(commands, name) for name in names})
