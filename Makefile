@@ -27,6 +27,7 @@ help:
 	@echo '  test-demo                the demonstration, small'
 	@echo '  test-wheel               the wheel, where there is neither OpenBLAS nor Swift'
 	@echo 'make demo         the demonstration, into demo-output/'
+	@echo 'make bench-T      a benchmark, T being step, single, encode, limits or scaling, into benchmarks/results/'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, into dist/'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'
@@ -90,6 +91,9 @@ lint: .venv/.requirements
 
 demo: .venv/.installed
 	$(BIN)/usae demo --output demo-output
+
+bench-%: .venv/.installed
+	$(BIN)/python benchmarks/run.py $*
 
 wheel: dist/.wheel
 	@ls dist/*.whl

@@ -55,31 +55,55 @@ def _entries(file: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def steps_agree(ours: str, theirs: str, loss: float, other_loss: float, rate: float) -> dict[str, float]:
     """Compare a training step, npz with gradients and with parameters afterwards, by our names.
 
-    Rounding turns a few of many selections and signs of the L1 residual, and AdamW's first step is the learning rate times
-    the sign of each gradient. So losses must agree to 1e-5, gradients to 1e-2 of their norm, and all but 1 % of the elements
-    of a parameter must have moved alike, to a tenth of the learning rate; none may differ by more than two rates and a bit.
-    encoder_bias stands before BatchNorm: its gradient is nothing but rounding, and it is left out.
+    Float32 products in different orders differ by about 1e-6, which turns a near-tie for the last place in about one token of
+    6272 x 6144 pre-activations; the gradients of that token's k + 1 concepts then differ, and nobody else's. So the rows of
+    a gradient are compared one by one, as errors relative to a typical row's norm: the median must be below 2e-4 (1e-6 is
+    usual; the published AuxK is dense, and each sign that turns in its L1 loss touches every row) and at most 5 % of the rows
+    may exceed 1e-3. The losses must agree to 1e-5.
+
+    AdamW's first step is the learning rate times the sign of each gradient, so 99 % of the elements of a parameter must agree
+    to a tenth of the rate, and all to two rates. encoder_bias stands before BatchNorm, its gradient is nothing but rounding,
+    and it is left out.
+
+    Returns
+    -------
+    dict
+        "loss": relative difference; "median_row", "rows_apart": of the worst gradient; "moved_otherwise": share of elements
+        of the worst parameter.
     """
-    found = {"loss": abs(loss - other_loss) / abs(other_loss), "gradients": 0.0, "moved_otherwise": 0.0}
+    found = {"loss": abs(loss - other_loss) / abs(other_loss), "median_row": 0.0, "rows_apart": 0.0, "moved_otherwise": 0.0}
     if not found["loss"] < 1e-5:
         raise Disagreement(f"losses differ: {loss:.8g} and {other_loss:.8g}")
     with np.load(ours) as mine, np.load(theirs) as other:
-        for key in mine:
-            if "encoder_bias" in key or key not in other:
-                continue
+        standardization = {"mean", "scale"}  # which PyTorch's side does not have: the batch is standardised
+        missing = (set(mine) - standardization) ^ set(other)
+        if missing:
+            raise Disagreement(f"only one side has {', '.join(sorted(missing))}")
+        for key in set(other) - {"encoder_bias", "gradient_encoder_bias"}:
             a, b = mine[key].astype(np.float64), other[key].astype(np.float64)
             if key.startswith("gradient_"):
-                error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-                found["gradients"] = max(found["gradients"], error)
-                if not error < 1e-2:
-                    raise Disagreement(f"{key}: differs by {error:.3g} of its norm")
+                _compare_gradients(key, a.reshape(len(a), -1), b.reshape(len(b), -1), found)
             elif "running" in key:
                 if not np.allclose(a, b, rtol=1e-4, atol=1e-5):
                     raise Disagreement(f"{key}: differs by up to {np.abs(a - b).max():.3g}")
             else:
-                error = np.abs(a - b)
-                share = float((error > 0.1 * rate).mean())
-                found["moved_otherwise"] = max(found["moved_otherwise"], share)
-                if not (share < 0.01 and error.max() < 2.1 * rate):
-                    raise Disagreement(f"{key}: {share:.2%} of the elements moved otherwise, by up to {error.max():.3g}")
+                _compare_parameters(key, a, b, rate, found)
     return found
+
+
+def _compare_gradients(key: str, a: np.ndarray, b: np.ndarray, found: dict[str, float]) -> None:
+    typical = np.sqrt((b**2).sum(1).mean())
+    errors = np.linalg.norm(a - b, axis=1) / typical
+    middle, apart = float(np.median(errors)), float((errors > 1e-3).mean())
+    if not (middle < 2e-4 and apart < 0.05):
+        raise Disagreement(f"{key}: rows differ by {middle:.3g} of a typical norm, {apart:.2%} of them by more than 1e-3")
+    found["median_row"] = max(found["median_row"], middle)
+    found["rows_apart"] = max(found["rows_apart"], apart)
+
+
+def _compare_parameters(key: str, a: np.ndarray, b: np.ndarray, rate: float, found: dict[str, float]) -> None:
+    errors = np.abs(a - b)
+    share = float((errors > 0.1 * rate).mean())
+    if not (share < 0.01 and errors.max() < 2.1 * rate):
+        raise Disagreement(f"{key}: {share:.2%} of the elements moved otherwise, by up to {errors.max():.3g}")
+    found["moved_otherwise"] = max(found["moved_otherwise"], share)

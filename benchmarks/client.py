@@ -90,7 +90,8 @@ class Worker:
             raise WorkerError(f"{self.name} ended with code {code}: {reason}", last)
         answer = json.loads(line)
         if "error" in answer:
-            raise WorkerError(answer["error"], answer["traceback"])
+            summary = answer["error"].splitlines()[0]
+            raise WorkerError(summary if len(summary) <= 160 else summary[:157] + "...", answer["traceback"])
         return answer["result"]
 
     def close(self) -> None:

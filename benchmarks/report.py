@@ -114,6 +114,13 @@ class Report:
             f"load average {data['load_before']} before and {data['load_after']} after (above the number of threads: others "
             f"were using the machine)",
         ]
+        if "limits" in data:
+            limits = data["limits"]
+            n_tokens, width, n_concepts = limits["size"]
+            lines.append(
+                f"limits: float32 product [{n_tokens}, {width}] x [{width}, {n_concepts}] {limits['product_flops'] / 1e9:.0f} "
+                f"GFLOP/s ({limits['fastest']}), copy {limits['copy_bytes'] / 1e9:.1f} GB/s"
+            )
         lines += [f"{name}: {_versions(facts)}" for name, facts in data["versions"].items()]
         return "\n".join(f"* {line}" for line in lines)
 

@@ -41,6 +41,9 @@ check "USAEKernelsV4 shares no symbol" has_none_shared USAEKernelsV4
 check "USAEKernelsV3 multiplies and adds in ymm registers" uses USAEKernelsV3 'vfmadd.*%ymm'
 check "USAEKernelsV3 uses no zmm register" uses_not USAEKernelsV3 '%zmm'
 check "USAEKernelsV4 multiplies and adds in zmm registers" uses USAEKernelsV4 'vfmadd.*%zmm'
+check "USAEKernelsVNNI shares no symbol" has_none_shared USAEKernelsVNNI
+check "USAEKernelsVNNI multiplies bytes in zmm registers" uses USAEKernelsVNNI 'vpdpbusd.*%zmm'
+check "no other kernels multiply bytes" uses_not USAEKernelsV4 'vpdpbusd'
 check "USAEKernelsPortable uses neither, and calls no fmaf" uses_not USAEKernelsPortable '%[yz]mm|fmaf'
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -50,13 +50,12 @@ public struct ScreeningKernels: @unchecked Sendable {
       ConstantFloats, Int, Float, UnsafeMutablePointer<Int8>, UnsafeMutablePointer<Int8>, Floats,
       UnsafeMutablePointer<Int32>
     ) -> Void
-  /// What fine digits add to an estimate, in units of scale times scale over 254: out[q] = token's coarse . fine + fine .
-  /// coarse of concept indices[q]: (unsigned token's coarse, its fine, digits [concepts, 2, quads], quads, indices, count,
-  /// out). The number of quads is a multiple of 16.
+  /// What fine digits add to an estimate, in units of scale times scale over 254: out[q] = coarse . fine + fine . coarse of
+  /// a concept and token indices[q]: (concept's digits [2, quads], tokens' digits [tokens, 2, quads] unsigned, quads,
+  /// indices, count, out). The number of quads is a multiple of 16.
   public typealias Refine =
     @convention(c) (
-      UnsafePointer<Int32>, UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int,
-      UnsafeMutablePointer<Int32>
+      UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int, UnsafeMutablePointer<Int32>
     ) -> Void
   /// Columns whose upper bound is above a floor, and both bounds: (estimates, columns, norms, errors, slacks, a, b, floor,
   /// columns found, lower, upper) -> count. Bounds are estimate -+ (a * norm + b * error + slack); no NaN.

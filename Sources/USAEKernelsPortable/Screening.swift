@@ -122,10 +122,12 @@ private func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> I
 
 @inline(__always)
 private func toFloats(_ sums: Integers) -> Vector {
-  #if USAE_VNNI
+  #if USAE_AVX512
     return usae_to_floats(sums)
   #else
-    return Vector(sums)
+    var floats = Vector.zero  // not Vector(sums), which is a generic of the standard library
+    for lane in 0..<16 { floats[lane] = Float(sums[lane]) }
+    return floats
   #endif
 }
 
@@ -189,34 +191,49 @@ private func storeBytes(_ integers: Integers, _ bytes: UnsafeMutablePointer<Int8
   UnsafeMutableRawPointer(bytes).storeBytes(of: SIMD16<Int8>(truncatingIfNeeded: integers), as: SIMD16<Int8>.self)
 }
 
-/// out[q] = unsigned tokenCoarse . fine + unsigned tokenFine . coarse, of the digits of concept indices[q].
+/// out[q] = (token's unsigned coarse) . fine + (its unsigned fine) . coarse of one concept, for tokens indices[q].
 ///
-/// `digits` holds for each concept the coarse ones and then the fine ones, `count4` times four of each, a multiple of 64
-/// bytes, as the token's do.
+/// The coarse digits come first, then the fine ones: `quads` times four bytes of each, a multiple of 64.
 func screenRefine(
-  _ tokenCoarse: UnsafePointer<Int32>, _ tokenFine: UnsafePointer<Int32>, _ digits: UnsafePointer<Int32>, _ count4: Int,
-  _ indices: UnsafePointer<Int32>, _ count: Int, _ out: UnsafeMutablePointer<Int32>
+  _ concept: UnsafePointer<Int32>, _ tokens: UnsafePointer<Int32>, _ quads: Int, _ indices: UnsafePointer<Int32>,
+  _ count: Int, _ out: UnsafeMutablePointer<Int32>
 ) {
-  for q in 0..<count {
-    let coarse = digits + Int(indices[q]) &* (2 &* count4)
-    let fine = coarse + count4
-    // A row is fetched while the one before the last is multiplied: by itself the next one would come too late.
-    let next = digits + Int(indices[q &+ 2 < count ? q &+ 2 : q]) &* (2 &* count4)
-    var first = Integers.zero, second = Integers.zero
+  let coarse = concept, fine = concept + quads
+  // The next concept's digits, which are likely to be asked for then.
+  var ahead = 2 &* quads
+  while ahead < 4 &* quads {
+    usae_prefetch(concept + ahead)
+    ahead &+= 16
+  }
+  var q = 0
+  while q < count {
+    // Two tokens share the loads of the concept; the last may be its own partner.
+    let partner = q &+ 1 < count ? q &+ 1 : q
+    let left = tokens + Int(indices[q]) &* (2 &* quads)
+    let right = tokens + Int(indices[partner]) &* (2 &* quads)
+    var l0 = Integers.zero, l1 = l0, r0 = l0, r1 = l0
     var c = 0
-    while c < count4 {
-      usae_prefetch(next + c)
-      usae_prefetch(next + (count4 &+ c))
-      first = dot4(first, load(tokenCoarse, c), load(fine, c))
-      second = dot4(second, load(tokenFine, c), load(coarse, c))
+    while c < quads {
+      let first = load(coarse, c), second = load(fine, c)
+      l0 = dot4(l0, load(left, c), second)
+      l1 = dot4(l1, load(left, quads &+ c), first)
+      r0 = dot4(r0, load(right, c), second)
+      r1 = dot4(r1, load(right, quads &+ c), first)
       c &+= 16
     }
-    #if USAE_VNNI
-      out[q] = usae_sum(first &+ second)
-    #else
-      out[q] = sumIntegers(first &+ second)
-    #endif
+    out[partner] = total(r0 &+ r1)
+    out[q] = total(l0 &+ l1)
+    q &+= 2
   }
+}
+
+@inline(__always)
+private func total(_ v: Integers) -> Int32 {
+  #if USAE_VNNI
+    return usae_sum(v)
+  #else
+    return sumIntegers(v)
+  #endif
 }
 
 @inline(__always)

@@ -31,7 +31,7 @@ private func screeningKernels() -> ScreeningKernels {
   ScreeningKernels(
     isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
     screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9) }, quantize: { quantize($0, $1, $2, $3, $4, $5, $6) },
-    refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },
+    refine: { screenRefine($0, $1, $2, $3, $4, $5) },
     scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, chains: { chains($0, $1, $2, $3, $4, $5, $6, $7) })
 }
 

@@ -83,16 +83,18 @@ import USAEKernelTypes
   func refinementsAreSumsOfBytes(kernels name: String, depth: Int) throws {
     let table = try Self.table(name)
     var random = TestRandom(UInt64(depth))
-    let coarse = Self.bytes(&random, depth, 0...255), fine = Self.bytes(&random, depth, 0...255)
-    let digits = (0..<5).map { _ in (Self.bytes(&random, depth, -127...127), Self.bytes(&random, depth, -127...127)) }
-    let indices: [Int32] = [4, 0, 4, 2]
-    var out = [Int32](repeating: 0, count: indices.count)
-    table.refine(
-      Self.quads(coarse), Self.quads(fine), digits.flatMap { Self.quads($0.0) + Self.quads($0.1) }, depth / 4, indices,
-      indices.count, &out)
-    for (q, index) in indices.enumerated() {
-      let (first, second) = digits[Int(index)]
-      #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + coarse[$1] * second[$1] + fine[$1] * first[$1] })
+    let coarse = Self.bytes(&random, depth, -127...127), fine = Self.bytes(&random, depth, -127...127)
+    let tokens = (0..<5).map { _ in (Self.bytes(&random, depth, 0...255), Self.bytes(&random, depth, 0...255)) }
+    for indices: [Int32] in [[], [3], [4, 0], [4, 0, 4, 2, 1]] {
+      var out = [Int32](repeating: -7, count: indices.count + 1)
+      table.refine(
+        Self.quads(coarse) + Self.quads(fine), tokens.flatMap { Self.quads($0.0) + Self.quads($0.1) }, depth / 4, indices,
+        indices.count, &out)
+      for (q, index) in indices.enumerated() {
+        let (first, second) = tokens[Int(index)]
+        #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + first[$1] * fine[$1] + second[$1] * coarse[$1] })
+      }
+      #expect(out[indices.count] == -7)
     }
   }
 

@@ -6,6 +6,7 @@ import contextlib
 from statistics import median
 
 import problems
+import yardsticks
 from report import Report
 from settings import Run
 
@@ -17,6 +18,7 @@ TITLE = "Encoding"
 def measure(run: Run, report: Report) -> None:
     n_tokens = 2048 if run.quick else 16384
     width = 96 if run.quick else 768
+    yardsticks.measured(run, report, n_tokens, width, run.n_concepts)
     with contextlib.ExitStack() as stack:
         data = problems.activations(run.folder, {MODEL: width}, n_tokens)
         sides = Sides(run, report, stack, data, plain_torch=True)

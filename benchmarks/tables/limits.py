@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from statistics import median
 
 import problems
 import settings
+import yardsticks
 from client import Worker
 from report import Report
 from settings import Run
@@ -23,31 +23,24 @@ def measure(run: Run, report: Report) -> None:
     flops = 2 * run.n_tokens * width * run.n_concepts
     with contextlib.ExitStack() as stack:
         mine = {name: stack.enter_context(w) for name, w in settings.ours_with_and_without_screening(run).items()}
-        limits = stack.enter_context(Worker("limits.py", sys.executable, run.threads))
-        libraries = limits.call("find")
-        limits.call("set_threads", threads=run.threads)
-        limits.call("make", n_tokens=run.n_tokens, width=width, n_concepts=run.n_concepts)
+        libraries = yardsticks.blas_workers(run, stack, run.n_tokens, width, run.n_concepts)
         report.data["versions"] = {name: worker.call("info") for name, worker in mine.items()}
-        report.data["versions"]["limits"] = limits.call("info")
+        report.data["versions"] |= {name: worker.call("info") for name, worker in libraries.items()}
         kernels = {name: facts["kernels"] for name, facts in report.data["versions"].items() if name in mine}
 
         calls = _ours(run, mine)
-        errors = {name: limits.call("check", name=name) for name in libraries}
-        wrong = [name for name, error in errors.items() if not error < 1e-5]
-        if wrong:
-            raise AssertionError(f"these libraries' products are wrong: {wrong}, {errors}")
-        calls |= {f"product, {name}": lambda name=name: limits.call("product", name=name) for name in libraries}
+        calls |= {f"product, {name}": lambda worker=w: worker.call("product") for name, w in libraries.items()}
         seconds: dict[str, list[float]] = {label: [] for label in calls}
         for call in calls.values():
             call()
         for _ in range(run.repeats(9)):
             for label, call in calls.items():
                 seconds[label] += _seconds(call())
-        bandwidth = limits.call("bandwidth", mib=16 if run.quick else 256, count=run.repeats(7))
+        bandwidth = libraries["torch"].call("bandwidth", mib=16 if run.quick else 256, count=run.repeats(7))
 
     times = {label: median(of) for label, of in seconds.items()}
     product = min(times[f"product, {name}"] for name in libraries)
-    report.data |= {"seconds": seconds, "bandwidth": bandwidth, "product_errors": errors}
+    report.data |= {"seconds": seconds, "bandwidth": bandwidth}
     report.words(
         f"The encoder product [{run.n_tokens}, {width}] x [{width}, {run.n_concepts}] in float32, its output included, in "
         f"every BLAS at hand; then our encode of these tokens, and our default step of {', '.join(run.widths)} that encodes "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import time
 from pathlib import Path
 from statistics import median
 
 import problems
 import settings
-from client import Worker, WorkerError
+import yardsticks
+from client import WorkerError
 from report import Report
 from settings import Run
 
@@ -38,10 +38,6 @@ class Point:
         """docs/design.md's formula, and the caller's batch."""
         batch = 3 * 4 * self.n_tokens * (self.n_models * width + 2 * self.k)
         return self.state_bytes(width) + batch + 4 * self.n_concepts * width + 2**28
-
-    def flops(self, width: int) -> int:
-        """Of the encoder product."""
-        return 2 * self.n_tokens * self.n_concepts * width
 
     def update_bytes(self, width: int) -> int:
         """What an update reads and writes: parameter and two moments of one encoder and all dictionaries."""
@@ -73,7 +69,8 @@ def points(run: Run) -> list[Point]:
 def measure(run: Run, report: Report) -> None:
     width = 96 if run.quick else 768
     start = time.monotonic()
-    product, copy = _limits(run, points(run)[0], width, report)
+    centre = points(run)[0]
+    limits = yardsticks.measured(run, report, centre.n_tokens, width, centre.n_concepts)
     rows, report.data["points"] = [], []
     for point in points(run):
         found = dataclasses.asdict(point)
@@ -88,10 +85,10 @@ def measure(run: Run, report: Report) -> None:
             report.data["points"].append(found | {"skipped": reason})
             rows.append([*label, reason])
             continue
+        report.data["versions"] = {"ours": found.pop("versions")}
         seconds = median(found["seconds"])
-        threads_share = point.threads / run.threads
-        ideal = point.flops(width) / (product * threads_share)
-        update = point.update_bytes(width) / copy
+        ideal = limits.product_seconds(point.n_tokens, width, point.n_concepts) * run.threads / point.threads
+        update = point.update_bytes(width) / limits.copy_bytes
         found |= {"median": seconds, "product": ideal, "update": update}
         report.data["points"].append(found)
         cells = [1e3 * seconds, 1e6 * seconds / point.n_tokens, 1e3 * ideal, seconds / ideal, 1e3 * update]
@@ -99,34 +96,16 @@ def measure(run: Run, report: Report) -> None:
         rows.append([*label, *cells, (seconds - ideal) / update, found["peak_above_batch"] / 1e6, above / 1e6])
     report.words(
         f"Default recipe, all models of width {width}, the best kernels; medians of {run.repeats(5)} steps, each row in a "
-        f"process of its own. *product*: the encoder product at the best BLAS's rate, measured at the first row's size and taken in "
-        f"proportion to the threads. *update*: bytes that the optimiser must read and write (parameter and two moments of one "
-        f"encoder and all dictionaries) at the bandwidth of a copy; it does not depend on the batch, so small batches cost "
-        f"more a token. *rest / update*: how much of what the product leaves that explains. Memory is the peak above a process that "
-        f"has the batch; its last column is without parameters and optimiser state."
+        f"process of its own. *product*: the encoder product at the best BLAS's rate, measured at the first row's size and "
+        f"taken in proportion to the threads. *update*: bytes that the optimiser must read and write (parameter and two "
+        f"moments of one encoder and all dictionaries) at the bandwidth of a copy; it does not depend on the batch, so small "
+        f"batches cost more a token. *rest / update*: what the product leaves, in updates; it grows with the batch and k, by "
+        f"the sparse decode and the gathering of gradients, which are proportional to batch x k x the sum of widths. Memory is "
+        f"the peak above a process that has the batch; its last column is without parameters and optimiser state."
     )
     heading = ["models", "concepts", "k", "batch", "threads", "ms", "us/token", "product, ms", "times product"]
     report.rows([*heading, "update, ms", "rest / update", "peak, MB", "above state, MB"], rows)
     report.data["wall_seconds"] = time.monotonic() - start
-
-
-def _limits(run: Run, point: Point, width: int, report: Report) -> tuple[float, float]:
-    """FLOP/s of the best BLAS and bytes/s of a copy."""
-    with Worker("limits.py", sys.executable, run.threads) as limits:
-        libraries = limits.call("find")
-        limits.call("set_threads", threads=run.threads)
-        limits.call("make", n_tokens=point.n_tokens, width=width, n_concepts=point.n_concepts)
-        times = {}
-        for name in libraries:
-            limits.call("product", name=name)
-            times[name] = median(limits.call("product", name=name, count=run.repeats(5)))
-        copy = median(limits.call("bandwidth", mib=16 if run.quick else 256, count=run.repeats(5))["copy"])
-        report.data["versions"] = {"limits": limits.call("info")}
-    product = point.flops(width) / min(times.values())
-    report.data["limits"] = {"product_flops": product, "copy_bytes": copy, "product_seconds": times}
-    fastest = min(times, key=times.__getitem__)
-    report.words(f"Best float32 product: {product / 1e9:.0f} GFLOP/s ({fastest}); copy: {copy / 1e9:.1f} GB/s.")
-    return product, copy
 
 
 def _reason_to_skip(point: Point, width: int, start: float) -> str | None:
@@ -165,7 +144,7 @@ def _measured(run: Run, point: Point, width: int) -> dict:
         worker.call("step", **step, count=3)
         seconds = worker.call("step", **step, count=run.repeats(5))["seconds"]
         peak = worker.call("peak") - before
-        kernels = worker.call("info")["kernels"]
+        info = worker.call("info")
     for file in files.values():
         Path(file).unlink()
-    return {"seconds": seconds, "peak_above_batch": peak, "kernels": kernels}
+    return {"seconds": seconds, "peak_above_batch": peak, "versions": info}

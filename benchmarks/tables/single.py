@@ -6,6 +6,7 @@ import contextlib
 from statistics import median
 
 import problems
+import yardsticks
 from client import WorkerError
 from report import Report
 from settings import Run
@@ -21,6 +22,7 @@ OURS = "partial_fit, default recipe: sparse decode, squared error, AuxK (no conc
 def measure(run: Run, report: Report) -> None:
     sizes = [256, 512] if run.quick else [2048, 4096]
     width = 96 if run.quick else 768
+    limits = yardsticks.measured(run, report, max(sizes), width, run.n_concepts)
     data = problems.activations(run.folder, {MODEL: width}, N_BATCHES * max(sizes))
     names = [str(number) for number in range(N_BATCHES)]
     with contextlib.ExitStack() as stack:
@@ -50,12 +52,13 @@ def measure(run: Run, report: Report) -> None:
                 name = f"single-model step vs the fastest rival ({fastest}), batch of {n_tokens} ({side})"
                 report.target(name, ratio, at_least=5)
             best = min(times[side] for side in sides.ours)
-            rows += [[f"{n_tokens}, {label}", 1e3 * s, n_tokens / s, s / best] for label, s in times.items()]
+            product = limits.product_seconds(n_tokens, width, run.n_concepts)
+            rows += [[f"{n_tokens}, {label}", 1e3 * s, n_tokens / s, s / product, s / best] for label, s in times.items()]
     report.words(
         f"Width {width}, {run.n_concepts} concepts, k = {run.k}; medians, all in turn, from the same weights; each library's "
         f"own training step on the same batches:"
     )
-    report.rows(["batch and library", "milliseconds", "tokens/s", "times ours"], rows)
+    report.rows(["batch and library", "milliseconds", "tokens/s", "times encoder product", "times ours"], rows)
     report.words("What a step comprises:\n\n" + "\n".join(f"* {label}: {what}" for label, what in comprises.items()))
 
 
@@ -64,7 +67,7 @@ def _measure(run: Run, sides: Sides, steps: dict, names: list[str], comprises: d
     seconds: dict[str, list[float]] = {side: [] for side in steps}
     for step in steps.values():
         step(2 * N_BATCHES)
-    n_variants = max((len(of) for of in sides.variants.values()), default=0)
+    n_variants = max((len(sides.variants[rival]) for rival in sides.rivals), default=1)
     for number in range(n_variants):
         of_rivals = {}
         for rival, worker in sides.rivals.items():
@@ -82,8 +85,8 @@ def _measure(run: Run, sides: Sides, steps: dict, names: list[str], comprises: d
                 seconds[label] = []
                 of_rivals[label] = worker
         for _ in range(run.repeats(5)):
+            for side, step in steps.items():
+                seconds[side] += step(N_BATCHES)["seconds"]
             for label, worker in of_rivals.items():
                 seconds[label] += worker.call("step", batch=names, count=1)["seconds"]
-                for side, step in steps.items():
-                    seconds[side] += step(1)["seconds"]
     return seconds

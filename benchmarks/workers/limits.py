@@ -1,4 +1,7 @@
-"""What the machine can do: float32 products in every BLAS at hand, and memory bandwidth."""
+"""What the machine can do: float32 products in one BLAS, and memory bandwidth.
+
+One library for each worker: OpenBLAS's threads spin for a while after a product, and would take time from another's.
+"""
 
 import ctypes
 import ctypes.util
@@ -10,6 +13,8 @@ import threadpoolctl
 import torch
 
 ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
+
+LIBRARIES = ("numpy", "torch", "system OpenBLAS", "scipy-openblas32")
 
 arrays, blas = {}, {}
 
@@ -33,34 +38,40 @@ def _openblas(library, prefix):
     return product
 
 
-def find():
-    """Names of the BLAS libraries, after loading them."""
-    blas["numpy"] = lambda x, weight, out: np.matmul(x, weight.T, out=out)
-    blas["torch"] = lambda x, weight, out: torch.mm(torch.from_numpy(x), torch.from_numpy(weight).T, out=torch.from_numpy(out))
-    system = ctypes.util.find_library("openblas")
-    if system is not None:
-        blas["system OpenBLAS"] = _openblas(ctypes.CDLL(system), "")
-    try:
-        import scipy_openblas32
-    except ImportError:
-        pass
+def load(name):
+    """Get one of LIBRARIES ready; whether it is there."""
+    if name == "numpy":
+        blas["sgemm"] = lambda x, weight, out: np.matmul(x, weight.T, out=out)
+    elif name == "torch":
+        t = torch.from_numpy
+        blas["sgemm"] = lambda x, weight, out: torch.mm(t(x), t(weight).T, out=t(out))
+    elif name == "system OpenBLAS":
+        path = ctypes.util.find_library("openblas")
+        if path is None:
+            return False
+        blas["sgemm"] = _openblas(ctypes.CDLL(path), "")
     else:
-        library = f"{scipy_openblas32.get_lib_dir()}/{scipy_openblas32.get_library(fullname=True)}"
-        blas["scipy-openblas32"] = _openblas(ctypes.CDLL(library), "scipy_")
-    return list(blas)
+        try:
+            import scipy_openblas32
+        except ImportError:
+            return False
+        path = f"{scipy_openblas32.get_lib_dir()}/{scipy_openblas32.get_library(fullname=True)}"
+        blas["sgemm"] = _openblas(ctypes.CDLL(path), "scipy_")
+    return True
 
 
 def info():
-    libraries = [
-        {key: library.get(key) for key in ("internal_api", "prefix", "version", "architecture", "num_threads")}
+    mkl = "MKL" if torch.backends.mkl.is_available() else "no MKL"
+    loaded = [
+        f"{library['prefix']} {library.get('version') or '?'} {library.get('architecture') or ''}".strip()
         for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
     ]
-    mkl = torch.backends.mkl.is_available()
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": f"{torch.__version__} ({'MKL' if mkl else 'no MKL'})",
-        "libraries": libraries,
+        "torch": f"{torch.__version__} ({mkl})",
+        "loaded": "; ".join(loaded),
     }
 
 
@@ -76,25 +87,26 @@ def make(n_tokens, width, n_concepts):
     arrays["out"] = np.empty((n_tokens, n_concepts), np.float32)
 
 
-def check(name):
+def check():
     """Largest difference of some products from float64's, in units of the largest of them."""
-    blas[name](arrays["x"], arrays["weight"], arrays["out"])
+    blas["sgemm"](arrays["x"], arrays["weight"], arrays["out"])
     expected = arrays["x"][:64].astype(np.float64) @ arrays["weight"].astype(np.float64).T
     return float(np.abs(arrays["out"][:64] - expected).max() / np.abs(expected).max())
 
 
-def product(name, count=1):
+def product(count=1):
     """Seconds of x @ weight.T into an array that is there."""
-    return serving.timed(lambda: blas[name](arrays["x"], arrays["weight"], arrays["out"]), count)
+    return serving.timed(lambda: blas["sgemm"](arrays["x"], arrays["weight"], arrays["out"]), count)
 
 
 def bandwidth(mib, count):
     """Bytes a second, read and written, of a copy and of a = b + 2 c, by PyTorch's threads, on arrays of this many MiB."""
     a, b, c = (torch.full((mib * 2**18,), value) for value in (0.0, 1.0, 2.0))
+    a.copy_(b)  # starts the threads
     copies = serving.timed(lambda: a.copy_(b), count)
     triads = serving.timed(lambda: torch.add(b, c, alpha=2.0, out=a), count)
     return {"copy": [2 * a.nbytes / s for s in copies], "triad": [3 * a.nbytes / s for s in triads]}
 
 
 if __name__ == "__main__":
-    serving.serve({f.__name__: f for f in (find, info, set_threads, make, check, product, bandwidth)})
+    serving.serve({f.__name__: f for f in (load, info, set_threads, make, check, product, bandwidth)})

@@ -38,6 +38,23 @@ def set_parameters(name, files):
             saes[name].set_parameters(model, dict(arrays))
 
 
+def silence(name, batch, one_in):
+    """Make one concept in so many too weak to be chosen: a tenth of a percent of its encoder row and bias, in every model.
+
+    The first batch decides the other parameters. How many concepts are dead in the last model's next step.
+    """
+    sae = saes[name]
+    sae.partial_fit(batches[batch])
+    for model in sae.model_names_:
+        own = sae.parameters(model)
+        weight, bias = own["encoder_weight"], own["encoder_bias"]
+        weight[::one_in] *= 1e-3
+        bias[::one_in] *= 1e-3
+        sae.set_parameters(model, {"encoder_weight": weight, "encoder_bias": bias})
+        dead = [sae.partial_fit(batches[batch], encoder=model).dead for _ in range(2)]
+    return dead[-1]
+
+
 def drop(name):
     del saes[name]
 
@@ -85,5 +102,18 @@ def start_threads(base, threads):
 
 
 if __name__ == "__main__":
-    commands = [info, load_batch, make, set_parameters, drop, step, step_and_save, encode, encode_and_save, peak, start_threads]
+    commands = [
+        info,
+        load_batch,
+        make,
+        set_parameters,
+        silence,
+        drop,
+        step,
+        step_and_save,
+        encode,
+        encode_and_save,
+        peak,
+        start_threads,
+    ]
     serving.serve({command.__name__: command for command in commands})

@@ -39,7 +39,9 @@ class SAELens(rival.Rival):
 
     def step(self, x):
         if self.trainer is None:
-            config = SAETrainerConfig(total_training_samples=100_000 * len(x), train_batch_size_samples=len(x), device="cpu")
+            config = SAETrainerConfig(  # lr_end is not used by a constant rate, but has to be there
+                total_training_samples=100_000 * len(x), train_batch_size_samples=len(x), lr_end=3e-5, device="cpu"
+            )
             self.trainer = SAETrainer(cfg=config, sae=self.training, data_provider=iter(()))
         output = self.trainer.step(x)
         self.trainer.n_training_steps += 1

@@ -16,7 +16,7 @@ from usae._errors import (
     UsaeMemoryError,
 )
 from usae._evaluation import Evaluation
-from usae._fitted import StepReport
+from usae._fitted import Screening, StepReport
 from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
@@ -33,6 +33,7 @@ __all__ = [
     "InvalidInputError",
     "NotInitializedError",
     "Recipe",
+    "Screening",
     "StepReport",
     "UniversalSAE",
     "UsaeError",

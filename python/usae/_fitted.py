@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,19 @@ TENSORS = (
 """The core's number of each tensor of a model, by the name it has in Python and in files."""
 
 
+class Screening(NamedTuple):
+    """What screening with bytes left to do in a step; see "Screening" in docs/method.md."""
+
+    tokens: int
+    """Tokens whose pre-activations were estimated from bytes first."""
+    candidates: int
+    """Concepts that the estimates could not rule out, over all tokens."""
+    computed: int
+    """Pre-activations then computed in float32."""
+    fallbacks: int
+    """Tokens for which the estimates said nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class StepReport:
     """What one training step did.
@@ -63,6 +76,8 @@ class StepReport:
         Concepts that were dead in the encoded model before this step.
     losses : dict of str to float
         Main loss of each decoded model.
+    screening : Screening or None
+        How the code was found. Not in `to_dict`: the code, and so the training, is the same either way.
     """
 
     step: int
@@ -74,10 +89,13 @@ class StepReport:
     gradient_norm: float
     dead: int
     losses: dict[str, float]
+    screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain Python values."""
-        return dataclasses.asdict(self)
+        """The attributes as plain Python values, without `screening`."""
+        values = dataclasses.asdict(self)
+        del values["screening"]
+        return values
 
 
 class Fitted:
@@ -108,7 +126,8 @@ class Fitted:
         report = self.core.step([x.native for x in acts.values()], rows, encoder, gradients)
         report["encoder"] = self.names[report["encoder"]]
         report["losses"] = dict(zip(self.names, report["losses"], strict=True))
-        return StepReport(**report)
+        screening = Screening(*report.pop("screening"))
+        return StepReport(**report, screening=screening if screening.tokens else None)
 
     def record(self, report: StepReport) -> None:
         """Keep the report of each of the first 10,000 steps and of every hundredth after them."""

@@ -153,6 +153,11 @@ typedef struct usae_step_report {
   double learning_rate;    /* of the encoder's model in this step */
   double gradient_norm;    /* of the encoder's model before clipping; NaN where the recipe does not need it */
   int64_t dead;            /* concepts dead in the encoder's model before this step */
+  /* How the code was found; the code is the same either way. All 0 where the whole product was computed. */
+  int64_t screened_tokens;    /* tokens whose pre-activations were estimated from bytes first */
+  int64_t screened_candidates; /* concepts that the estimates could not rule out, over all tokens */
+  int64_t screened_computed;  /* pre-activations then computed in float32 */
+  int64_t screened_fallbacks; /* tokens for which the estimates said nothing */
 } usae_step_report;
 
 enum {

@@ -64,7 +64,7 @@ final class EncoderTile: @unchecked Sendable {
 
   /// The k largest positive pre-activations of a row, as keys in descending order at the front of `keys`.
   func select(_ token: Int, k: Int) -> Int {
-    if isScreening, let screened { return screened.select(token, k: k, estimates: row(token), keys: keys.base) }
+    if isScreening, let screened { return screened.select(token, k: k, estimates: numbers.base, keys: keys.base) }
     let row = row(token)
     var count = kernels.scan(row, encoder.columns, threshold, keys.base)
     if count < k && threshold > 0 { count = kernels.scan(row, encoder.columns, 0, keys.base) }

@@ -17,10 +17,14 @@ final class ScreenedTile: @unchecked Sendable {
   private var tokens: UnsafePointer<Float>?
   private var stride = 0
   private let quads: Int
+  private var count = 0
   private let found: AlignedBuffer<Int32>
   private let lower, upper: FloatBuffer
-  private let sums: AlignedBuffer<Int32>
   private let gathered: FloatBuffer
+  private let pairs: CandidatePairs
+  /// What is left of each token's candidates, one token after the other; empty before the first `select`.
+  private var kept: [Int32] = []
+  private var keptEnds: [Int] = []
   /// The last token's k-th lower bound as a share of its norm.
   private var guess: Float = 0
 
@@ -36,9 +40,10 @@ final class ScreenedTile: @unchecked Sendable {
     found = try AlignedBuffer<Int32>(room)
     lower = try FloatBuffer(room)
     upper = try FloatBuffer(room)
-    sums = try AlignedBuffer<Int32>(room)
     gathered = try FloatBuffer(room)
+    pairs = try CandidatePairs(columns: encoder.columns, tokens: capacity)
     bounds.reserveCapacity(capacity)
+    keptEnds.reserveCapacity(capacity)
   }
 
   // MARK: Estimates
@@ -48,6 +53,9 @@ final class ScreenedTile: @unchecked Sendable {
     guard let weights else { preconditionFailure("a tile is prepared before it is used") }
     self.tokens = tokens
     stride = rowStride
+    self.count = count
+    kept.removeAll(keepingCapacity: true)
+    keptEnds.removeAll(keepingCapacity: true)
     bounds.removeAll(keepingCapacity: true)
     for token in 0..<count { bounds.append(quantize(token, roundingShare: weights.roundingShare)) }
     let block = kernels.screening.tokensPerBlock
@@ -80,17 +88,64 @@ final class ScreenedTile: @unchecked Sendable {
 
   // MARK: Selection
 
-  func select(_ token: Int, k: Int, estimates: UnsafeMutablePointer<Float>, keys: UnsafeMutablePointer<UInt64>) -> Int {
-    counts.tokens += 1
-    guard bounds[token].isUsable, let weights else {
-      for c in 0..<encoder.concepts { found.base[c] = Int32(truncatingIfNeeded: c) }
-      return exact(token, encoder.concepts, k, keys)
+  /// See `EncoderTile.select`; `estimates` are those of the whole tile, and k is the same for all its tokens.
+  func select(_ token: Int, k: Int, estimates: UnsafePointer<Float>, keys: UnsafeMutablePointer<UInt64>) -> Int {
+    if keptEnds.isEmpty { findCandidates(k, estimates, keys) }
+    let first = token == 0 ? 0 : keptEnds[token - 1]
+    return kept.withUnsafeBufferPointer { kept in
+      exact(token, kept.baseAddress.map { $0 + first }, keptEnds[token] - first, k, keys)
     }
-    let norm = bounds[token].norm
-    let (count, floor) = candidates(token, estimates, encoder.columns, weights.concepts, k: k, guess: guess * norm, keys)
-    guess = norm > 0 ? 0.85 * floor / norm : 0
-    counts.candidates += count
-    return exact(token, narrowed(token, estimates, count, k, keys), k, keys)
+  }
+
+  /// Candidates of all tokens of the tile.
+  private func findCandidates(_ k: Int, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>) {
+    guard let weights else { preconditionFailure("estimates come first") }
+    pairs.clear()
+    var ends: [Int] = []  // of the pairs of the tokens from `first` on
+    var first = 0
+    for token in 0..<count {
+      var candidates = 0
+      if bounds[token].isUsable {
+        let norm = bounds[token].norm
+        let row = estimates + token * encoder.columns
+        let floor: Float
+        (candidates, floor) = self.candidates(token, row, encoder.columns, weights.concepts, k: k, guess: guess * norm, keys)
+        guess = norm > 0 ? 0.85 * floor / norm : 0
+      }
+      if !pairs.hasRoom(for: candidates) {
+        narrow(first..<token, ends, k, estimates, keys)
+        pairs.clear()
+        ends.removeAll(keepingCapacity: true)
+        first = token
+      }
+      pairs.add(token: token, found.base, candidates)
+      ends.append(pairs.count)
+      counts.candidates += candidates
+    }
+    narrow(first..<count, ends, k, estimates, keys)
+    counts.tokens += count
+  }
+
+  /// Appends to `kept` the candidates of some tokens that refined estimates do not rule out.
+  private func narrow(
+    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>
+  ) {
+    guard let weights else { preconditionFailure("estimates come first") }
+    pairs.refine(weights, digits: digits.base, tokenScales: scales.base)
+    var first = 0
+    for (token, last) in zip(tokens, ends) {
+      if bounds[token].isUsable {
+        found.base.update(from: pairs.concepts.base + first, count: last - first)
+        let left = narrowed(
+          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, keys)
+        kept.append(contentsOf: UnsafeBufferPointer(start: found.base, count: left))
+      } else {  // nothing is known
+        counts.fallbacks += 1
+        kept.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
+      }
+      keptEnds.append(kept.count)
+      first = last
+    }
   }
 
   /// See `EncoderTile.selectNext`.
@@ -100,16 +155,21 @@ final class ScreenedTile: @unchecked Sendable {
   ) -> Int {
     guard bounds[token].isUsable, let weights else {
       let smallest = keys[k - 1]
-      for (i, concept) in subset.concepts.enumerated() { found.base[i] = concept }
-      return exact(token, subset.concepts.count, slots, keys, below: smallest)
+      return subset.concepts.withUnsafeBufferPointer { exact(token, $0.baseAddress, $0.count, slots, keys, below: smallest) }
     }
     for q in 0..<k { estimates[Int(column(ofKey: keys[q]))] = -.infinity }
     for (i, concept) in subset.concepts.enumerated() { gathered.base[i] = estimates[Int(concept)] }
     let padded = paddedWidth(subset.concepts.count)
     for i in subset.concepts.count..<padded { gathered.base[i] = -.infinity }
-    let (count, _) = candidates(token, gathered.base, padded, subset.bounds(weights), k: slots, guess: 0, keys)
+    var (count, _) = candidates(token, gathered.base, padded, subset.bounds(weights), k: slots, guess: 0, keys)
     for i in 0..<count { found.base[i] = subset.concepts[Int(found.base[i])] }
-    return exact(token, narrowed(token, estimates, count, slots, keys), slots, keys)
+    var (number, sum) = (Int32(truncatingIfNeeded: token), Int32(0))
+    for i in 0..<count {
+      weights.refinements(
+        of: Int(found.base[i]), digits.base, tokenScales: scales.base, &number, 1, sums: &sum, out: upper.base + i)
+    }
+    count = narrowed(token, estimates, upper.base, count, slots, keys)
+    return exact(token, found.base, count, slots, keys)
   }
 
   /// Leaves in `found` every position that could be among the k largest positive ones, and what else the bounds cannot rule
@@ -148,17 +208,16 @@ final class ScreenedTile: @unchecked Sendable {
     return kept
   }
 
-  /// Candidates that refined estimates do not rule out.
+  /// Leaves in `found` the candidates there that refined estimates do not rule out; returns how many.
   private func narrowed(
-    _ token: Int, _ estimates: UnsafePointer<Float>, _ count: Int, _ k: Int, _ keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, _ estimates: UnsafePointer<Float>, _ refinements: UnsafePointer<Float>, _ count: Int, _ k: Int,
+    _ keys: UnsafeMutablePointer<UInt64>
   ) -> Int {
-    guard count > k + 8, let weights else { return count }
-    weights.refinements(
-      digits.base + token * 2 * quads, tokenScale: scales.base[token], found.base, count, sums: sums.base, out: lower.base)
+    guard let weights else { preconditionFailure("estimates come first") }
     let bounds = bounds[token]
     for i in 0..<count {
       let concept = Int(found.base[i])
-      let estimate = estimates[concept] + lower.base[i]
+      let estimate = estimates[concept] + refinements[i]
       let bound = weights.concepts.refined(bounds, concept)
       lower.base[i] = estimate - bound
       upper.base[i] = estimate + bound
@@ -166,17 +225,19 @@ final class ScreenedTile: @unchecked Sendable {
     return keep(count, atLeast: kthLargestLowerBound(count, k, keys))
   }
 
-  /// The canonical pre-activations of the concepts in `found`, and of those the `wanted` largest positive ones as keys.
+  /// The canonical pre-activations of some concepts, and of those the `wanted` largest positive ones as keys.
   private func exact(
-    _ token: Int, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>, below limit: UInt64 = .max
+    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>,
+    below limit: UInt64 = .max
   ) -> Int {
     guard let weight = encoder.weight else { preconditionFailure("an encoder is packed before it is used") }
+    guard let concepts, count > 0 else { return 0 }
     counts.chains += count
     kernels.screening.chains(
-      row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, found.base, count, lower.base)
+      row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, lower.base)
     var positive = 0
     for i in 0..<count {
-      let key = selectionKey(lower.base[i], found.base[i])
+      let key = selectionKey(lower.base[i], concepts[i])
       keys[positive] = key
       positive &+= lower.base[i] > 0 && key < limit ? 1 : 0
     }

@@ -82,18 +82,18 @@ final class ScreenedWeights: @unchecked Sendable {
       out + first, columns)
   }
 
-  /// What a refined estimate adds, for the concepts in a list, into `out`.
+  /// What refined estimates of one concept's pre-activations add, for the tokens in a list.
   ///
-  /// - Parameter token: both digits, unsigned.
+  /// - Parameter digits: of all tokens, unsigned, [tokens, 2, quads].
+  @inline(__always)
   func refinements(
-    _ token: UnsafePointer<Int32>, tokenScale: Float, _ indices: UnsafePointer<Int32>, _ count: Int,
-    sums: UnsafeMutablePointer<Int32>, out: UnsafeMutablePointer<Float>
+    of concept: Int, _ digits: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>, _ tokens: UnsafePointer<Int32>,
+    _ count: Int, sums: UnsafeMutablePointer<Int32>, out: UnsafeMutablePointer<Float>
   ) {
-    kernels.screening.refine(token, token + quads, digits.base, quads, indices, count, sums)
-    for i in 0..<count {
-      let concept = Int(indices[i])
-      out[i] = Float(sums[i] &+ refinedStarts.base[concept]) * (tokenScale * scales.base[concept] / 254)
-    }
+    kernels.screening.refine(self.digits.base + concept * 2 * quads, digits, quads, tokens, count, sums)
+    let scale = scales.base[concept] / 254
+    let start = refinedStarts.base[concept]
+    for i in 0..<count { out[i] = Float(sums[i] &+ start) * (tokenScales[Int(tokens[i])] * scale) }
   }
 }
 

@@ -1,15 +1,25 @@
 /// What screening had to do.
-struct ScreeningCounts: Sendable, Equatable {
-  var tokens = 0
-  /// Concepts that bytes could not rule out.
-  var candidates = 0
+public struct ScreeningCounts: Sendable, Equatable {
+  /// Tokens that were screened.
+  public internal(set) var tokens = 0
+  /// Concepts that bytes could not rule out, over all tokens.
+  public internal(set) var candidates = 0
   /// Pre-activations computed as the product would have.
-  var chains = 0
+  public internal(set) var chains = 0
+  /// Tokens for which bounds said nothing, and all were computed.
+  public internal(set) var fallbacks = 0
 
   static func += (left: inout Self, right: Self) {
     left.tokens += right.tokens
     left.candidates += right.candidates
     left.chains += right.chains
+    left.fallbacks += right.fallbacks
+  }
+
+  static func - (left: Self, right: Self) -> Self {
+    Self(
+      tokens: left.tokens - right.tokens, candidates: left.candidates - right.candidates, chains: left.chains - right.chains,
+      fallbacks: left.fallbacks - right.fallbacks)
   }
 }
 

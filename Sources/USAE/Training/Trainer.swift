@@ -58,6 +58,7 @@ final class Trainer: @unchecked Sendable {
     var auxiliary: Double
     var loss: Double
     var deadConcepts: Int
+    var screening = ScreeningCounts()
     var statistics: BatchStatistics?
     var dead: DeadAuxiliary.Buffers?
     var unchosen: UnchosenAuxiliary.Buffers?
@@ -88,7 +89,9 @@ final class Trainer: @unchecked Sendable {
       }
       let subset = ConceptSubset(deadConcepts)
       if result.dead != nil { try packed.prepare(subset) }
+      let before = packed.screeningCounts
       try encode(tiles, dead: subset, to: result.dead, work: work)
+      result.screening = packed.screeningCounts - before
       try allocateGradients()
       let reconstruction = Reconstruction(models: models, workspace: workspace, recipe: recipe)
       let waits = result.dead != nil || recipe.auxiliary == .unchosen
@@ -187,7 +190,7 @@ final class Trainer: @unchecked Sendable {
       return StepReport(
         encoder: encoder, step: update ? step + 1 : step, loss: forward.loss, losses: forward.losses,
         auxiliaryLoss: forward.auxiliary, l0: meanActive(), learningRate: rate, gradientNorm: norm,
-        deadConcepts: forward.deadConcepts)
+        deadConcepts: forward.deadConcepts, screening: forward.screening)
     }
 
     /// As torch.nn.utils.clip_grad_norm_.
@@ -228,6 +231,8 @@ public struct StepReport: Sendable, Equatable {
   public let gradientNorm: Double
   /// Concepts dead in the encoded model before this step.
   public let deadConcepts: Int
+  /// How the code was found: no tokens where by the product.
+  public let screening: ScreeningCounts
 }
 
 extension Recipe {
