@@ -323,7 +323,8 @@ def _checked_header(raw: bytes) -> Header:
 
 def _check_step(entry: object, where: str, n_models: int) -> None:
     """One entry of the history: the fields of a StepReport, and perhaps what `Fitted.record_validation` adds."""
-    is_valid: dict[str, Callable[[Any], bool]] = {field.name: _is_number for field in dataclasses.fields(StepReport)}
+    fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
+    is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
     is_valid |= {
         "step": lambda value: _is_integer(value, 1),
         "encoder": lambda value: isinstance(value, str),
