@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -74,3 +78,46 @@ def test_a_token_is_decoded_to_the_same_bits_in_any_batch(wide, wide_acts):
     whole = wide.decode(codes, "b")
     for rows in (slice(0, 1), slice(3, 700), slice(None, None, -7)):
         assert wide.decode(codes[rows], "b").tobytes() == whole[rows].tobytes()
+
+
+PROGRAM = """
+import hashlib, sys
+import numpy as np
+import usae
+from conftest import planted
+from test_determinism import RECIPES, WIDE
+
+acts, digest = planted(1500, seed=2, widths=WIDE), hashlib.sha256()
+for recipe in RECIPES.values():
+    sae = usae.UniversalSAE(600, 9, recipe=recipe, seed=5).fit(acts, steps=8)
+    for name, x in acts.items():
+        codes = sae.encode(x, name)
+        for array in (codes.values, codes.indices, *sae.parameters(name).values()):
+            digest.update(array.tobytes())
+print(usae.show_config()["kernels"], digest.hexdigest())
+"""
+
+
+def test_all_kernels_with_a_fused_multiply_add_give_the_same_bits():
+    """Screening with bytes (avx512vnni) included: it decides what is computed, never what comes out."""
+    results = {}
+    for kernels in ("avx512vnni", "avx512", "avx2"):
+        environment = os.environ | {"USAE_KERNELS": kernels, "PYTHONPATH": os.path.dirname(__file__)}
+        command = [sys.executable, "-c", PROGRAM]
+        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+        used, digest = output.split()
+        results[used] = digest
+    results.pop("portable", None)  # where this processor has no better ones
+    assert len(set(results.values())) <= 1, results
+
+
+def test_a_step_says_what_screening_left_to_do(wide_acts):
+    sae = usae.UniversalSAE(600, 9, recipe=RECIPE, seed=5).initialize(WIDE)
+    report = sae.partial_fit(wide_acts, encoder="b")
+    if usae.show_config()["kernels"] != "avx512vnni":
+        assert report.screening is None
+        return
+    assert report.screening.tokens == N_TOKENS
+    assert 9 * N_TOKENS <= report.screening.computed <= report.screening.candidates < 600 * N_TOKENS
+    assert report.screening.fallbacks == 0
+    assert "screening" not in report.to_dict()

@@ -127,6 +127,37 @@ def test_gradients_hold_for_awkward_sizes(widths, n_concepts, n_tokens, encoder,
         record_property("worst", worst)
 
 
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+def test_the_published_auxiliary_loss_holds_over_many_tiles(encoder):
+    # 1,100 tokens are two tiles and a part, 300 concepts a block and a part. A few of the residuals lie within rounding of
+    # zero, where their sign, and with it the slope, is float32's own: some 1e-5 of the signs, 3e-3 of the gradient's norm. A
+    # tile or a block left out would be a tenth and more.
+    recipe = recipe_for(encoder, "l1", ("unchosen", "none", False), "all")
+    problem = problems.standard(0, WIDTHS, 1100, 300)
+    _, expected = reference.gradients(problem.parameters, problem.batch, "b", recipe, 7, problem.dead)
+    _, found = core_gradients(problem, "b", recipe, 7)
+    for j, own in expected.items():
+        for name in own.keys() - {"encoder_bias"}:
+            error = np.linalg.norm(found[j][name] - own[name]) / np.linalg.norm(own[name])
+            assert error < 0.02, f"{j} {name}: {error:.3g}"
+
+
+def test_slopes_of_exactly_zero_are_no_signs():
+    # A dimension that is constant and that no dictionary uses is reconstructed exactly.
+    recipe = recipe_for("linear", "l1", ("unchosen", "none", False), "all")
+    problem = problems.standard(0, WIDTHS, 600, 64)
+    for name in WIDTHS:
+        problem.batch[name][:, 5] = problem.parameters[name]["mean"][5]
+        problem.parameters[name]["dictionary"][:, 5] = 0
+    _, expected = reference.gradients(problem.parameters, problem.batch, "b", recipe, 7, problem.dead)
+    _, found = core_gradients(problem, "b", recipe, 7)
+    for j, own in expected.items():
+        for name, gradient in own.items():
+            error = np.linalg.norm(found[j][name] - gradient) / np.linalg.norm(gradient)
+            assert error < 0.02, f"{j} {name}: {error:.3g}"
+        assert not found[j]["dictionary"][:, 5].any()
+
+
 @pytest.mark.parametrize("aux_k", [1, 3, N_CONCEPTS])
 @pytest.mark.parametrize("aux", ["unchosen", "dead"])
 def test_the_number_of_auxiliary_codes_is_respected(aux, aux_k, record_property):
