@@ -3,7 +3,7 @@ import USAEKernelTypes
 
 // Estimates of pre-activations from bytes. A token is about s (u - 128) with unsigned bytes u, a concept's weights t q with
 // signed bytes q, so their product is about s t (sum u q - 128 sum q). The sums are of integers: exact in any order, and
-// the same on every processor. `Inference/Screening.swift` bounds the error of the rest.
+// the same on every processor. `Inference/ErrorBounds.swift` bounds the error of the rest.
 
 #if USAE_VNNI
   let screeningIsFast = true
@@ -120,6 +120,9 @@ private func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> I
   }
 #endif
 
+/// Below it, what is lost where squares underflow is not small beside the rounding that bounds allow for.
+private let smallestSize: Float = 1e-10
+
 @inline(__always)
 private func toFloats(_ sums: Integers) -> Vector {
   #if USAE_AVX512
@@ -133,7 +136,8 @@ private func toFloats(_ sums: Integers) -> Vector {
 
 /// Two digits of a row times a factor: a x = scale (coarse + fine / 254) + rest, the scale being the largest |a x| over 127.
 ///
-/// `measures` gets the scale and the norms of a x, of a x - scale coarse, and of the rest; `sums` those of the digits.
+/// `measures` gets the scale and the norms of a x, of a x - scale coarse, and of the rest; `sums` those of the digits. A row
+/// with nothing above `smallestSize` has only zeros for digits.
 func quantize(
   _ row: ConstantFloats, _ columns: Int, _ factor: Float, _ coarse: UnsafeMutablePointer<Int8>,
   _ fine: UnsafeMutablePointer<Int8>, _ measures: Floats, _ sums: UnsafeMutablePointer<Int32>
@@ -148,7 +152,21 @@ func quantize(
     squares = multiplyAdd(squares, x, x)
     c &+= 16
   }
-  let scale = largestLane(largest) / 127
+  let size = largestLane(largest)
+  if size < smallestSize {
+    // Squares and scales could underflow, so such a row has no digits, and all of it is what they miss.
+    let norm = size * Float(columns).squareRoot() * 1.000001
+    for c in 0..<columns {
+      coarse[c] = 0
+      fine[c] = 0
+    }
+    measures[0] = 0
+    for i in 1..<4 { measures[i] = norm }
+    sums[0] = 0
+    sums[1] = 0
+    return
+  }
+  let scale = size / 127
   let fineScale = scale / 254
   var errors = Vector.zero, rests = Vector.zero
   var coarseSum = Integers.zero, fineSum = Integers.zero
@@ -180,7 +198,7 @@ func quantize(
 private func digit(_ x: Vector, _ scale: Float) -> (Vector, Integers) {
   // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
   let magic = Vector(repeating: 12_582_912)
-  let inverse = scale > 0 ? 1 / scale : 0
+  let inverse = 1 / scale
   var whole = (x * inverse + magic) - magic
   whole = whole.replacing(with: 127, where: whole .> 127).replacing(with: -127, where: whole .< -127)
   return (whole, unsafeBitCast(whole + magic, to: Integers.self) &- Integers(repeating: 0x4b40_0000))

@@ -116,10 +116,38 @@ import Testing
     }
   }
 
-  @Test func estimatesAreWithinTheirBounds() throws {
+  @Test func ofTinyNumbers() throws {
+    var random = TestRandom(8)
+    for exponent in stride(from: -44, through: -5, by: 3) {
+      var size: Float = 1
+      for _ in 0..<(-exponent) { size /= 10 }
+      let tiny = random.rows(40, 64).map { $0.map { $0 * size } }
+      for bias: Float in [0, 1] {
+        _ = try Self.expectSame(random.rows(300, 64), tiny, k: 9, bias: { bias * Float($0 % 50) })
+        _ = try Self.expectSame(random.rows(300, 64).map { $0.map { $0 * 1e10 } }, tiny, k: 9, bias: { bias * Float($0 % 50) })
+        let some = random.rows(300, 64).enumerated().map { i, row in row.map { $0 * (i % 7 == 0 ? size : 1) } }
+        _ = try Self.expectSame(some, random.rows(40, 64), k: 9, bias: { $0 % 7 == 0 ? 2.5 * bias : 0 })
+      }
+      let lone = (0..<20).map { t in (0..<64).map { Float($0 == t ? size : 0) } }
+      _ = try Self.expectSame(random.rows(300, 64), lone, k: 9, bias: { Float($0 % 3) - 1 })
+    }
+  }
+
+  /// More pairs than there is room for at once.
+  @Test func ofMoreCandidatesThanFit() throws {
+    var random = TestRandom(9)
+    let counts = try Self.expectSame(random.rows(2048, 64), random.rows(300, 64), k: 600)
+    #expect(counts.candidates > 300 * 700)
+    let outliers = random.rows(230, 96).map { $0.enumerated().map { $0.offset == 11 ? 100 * $0.element : $0.element } }
+    _ = try Self.expectSame(random.rows(6144, 96), outliers, k: 32)
+  }
+
+  @Test(arguments: [Float(1e-40), 1e-25, 1e-11, 1e-9, 1, 1e9, 1e13])
+  func estimatesAreWithinTheirBounds(size: Float) throws {
     var random = TestRandom(7)
     for depth in [16, 100, 700] {
-      let concepts = random.rows(64, depth), bias = random.row(64)
+      let concepts = random.rows(64, depth).enumerated().map { i, row in row.map { $0 * (i % 2 == 0 ? 1 : size) } }
+      let bias = random.row(64)
       let weight = try Self.matrix(concepts)
       let weights = try ScreenedWeights(columns: 64, depth: depth)
       let factors = try FloatBuffer(64), biases = try FloatBuffer(64)
@@ -127,17 +155,45 @@ import Testing
       biases.base.update(from: bias, count: 64)
       try weights.pack(weight, factors: factors, bias: biases, work: Work(threads: 1))
       let digits = try AlignedBuffer<Int32>(2 * weights.quads)
-      for token in random.rows(50, depth) {
-        let row = try Self.matrix([token])
-        let bounds = ErrorBounds(
-          Quantized(row.base, columns: row.stride, factor: 1, quads: weights.quads, to: digits.base),
-          roundingShare: weights.roundingShare)
-        for c in 0..<64 {
-          let chain = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }
-          let real = zip(token, concepts[c]).reduce(Double(bias[c])) { $0 + Double($1.0) * Double($1.1) }
-          #expect(abs(Double(chain) - real) <= Double(weights.roundingShare * (bounds.norm * weights.concepts.norms.base[c] + abs(bias[c]))))
-          #expect(weights.concepts.refined(bounds, c) < 0.02 * bounds.norm * weights.concepts.norms.base[c] + 1e-4)
-        }
+      for (t, numbers) in random.rows(50, depth).enumerated() {
+        let token = numbers.map { $0 * (t % 2 == 0 ? 1 : size) }
+        try Self.expectWithinBounds(token, concepts, bias, weights, biases, digits)
+      }
+    }
+  }
+
+  private static func expectWithinBounds(
+    _ token: [Float], _ concepts: [[Float]], _ bias: [Float], _ weights: ScreenedWeights, _ biases: FloatBuffer,
+    _ digits: AlignedBuffer<Int32>
+  ) throws {
+    let row = try matrix([token])
+    let quantized = Quantized(row.base, columns: row.stride, factor: 1, quads: weights.quads, to: digits.base)
+    let bounds = ErrorBounds(quantized, roundingShare: weights.roundingShare)
+    guard bounds.isUsable, weights.isUsable else { return }
+    for quad in 0..<2 * weights.quads { digits.base[quad] ^= Int32(bitPattern: 0x8080_8080) }
+    let block = kernels.screening.tokensPerBlock, width = kernels.screening.panelWidth
+    let packed = try AlignedBuffer<Int32>(weights.quads * block)
+    for quad in 0..<weights.quads { packed.base[quad * block] = digits.base[quad] }
+    let estimates = try FloatBuffer(64)
+    let scales = try FloatBuffer(block)
+    scales.base[0] = quantized.scale
+    for panel in 0..<64 / width {
+      weights.estimate(packed.base, tokenScales: scales.base, bias: biases.base, panel: panel, rows: 1, out: estimates.base)
+    }
+    let factors = bounds.factors(roundingShare: weights.roundingShare)
+    for c in 0..<64 {
+      let chain = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }
+      let known = weights.concepts
+      let bound = factors.ofNorm * known.norms.base[c] + factors.ofError * known.errors.base[c] + known.slacks.base[c]
+      #expect(abs(chain - estimates.base[c]) <= bound)
+      var (number, sum, addition) = (Int32(0), Int32(0), Float(0))
+      weights.refinements(of: c, digits.base, tokenScales: scales.base, &number, 1, sums: &sum, out: &addition)
+      let refined = known.refined(bounds, c)
+      #expect(abs(chain - estimates.base[c] - addition) <= refined)
+      // And they are worth something.
+      let whole = bounds.norm * known.norms.base[c]
+      if quantized.scale > 0, known.errors.base[c] < 0.1 * known.norms.base[c] {
+        #expect(bound <= 0.05 * whole + known.slacks.base[c] && refined <= 0.001 * whole + known.slacks.base[c])
       }
     }
   }

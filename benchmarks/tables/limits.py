@@ -102,7 +102,7 @@ def _memory(run: Run, report: Report, kernels: dict[str, str]) -> None:
             with settings.ours(run, kernels[side]) as worker:
                 worker.call("load_batch", name="batch", files=files)
                 worker.call("start_threads", base=base, threads=run.threads)
-                before = worker.call("peak")
+                before = worker.call("resident")  # not the peak, which counts the files that the batch was copied from
                 size = {"n_concepts": run.n_concepts, "k": run.k, "threads": run.threads}
                 worker.call("make", name="sae", base=base, arguments=arguments, widths=run.widths, **size)
                 for model in ("siglip", "dinov2"):  # one of each width

@@ -137,14 +137,15 @@ def _measured(run: Run, point: Point, width: int) -> dict:
     with settings.ours(run, threads=point.threads) as worker:
         worker.call("load_batch", name="batch", files=files)
         worker.call("start_threads", base="default", threads=point.threads)
-        before = worker.call("peak")
+        before = worker.call("resident")  # not the peak, which counts the files that the batch was copied from
         size = {"n_concepts": point.n_concepts, "k": point.k, "threads": point.threads}
         worker.call("make", name="sae", base="default", **size)
         step = {"name": "sae", "batch": "batch", "encoder": "model0"}
         worker.call("step", **step, count=3)
         seconds = worker.call("step", **step, count=run.repeats(5))["seconds"]
         peak = worker.call("peak") - before
+        encode = worker.call("encode", name="sae", batch="batch", model="model0", count=1 + run.repeats(3))["seconds"][1:]
         info = worker.call("info")
     for file in files.values():
         Path(file).unlink()
-    return {"seconds": seconds, "peak_above_batch": peak, "versions": info}
+    return {"seconds": seconds, "encode_seconds": encode, "peak_above_batch": peak, "versions": info}

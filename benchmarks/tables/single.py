@@ -84,9 +84,9 @@ def _measure(run: Run, sides: Sides, steps: dict, names: list[str], comprises: d
                 comprises[label] = what
                 seconds[label] = []
                 of_rivals[label] = worker
-        for _ in range(run.repeats(5)):
+        for turn in range(run.repeats(5)):
             for side, step in steps.items():
                 seconds[side] += step(N_BATCHES)["seconds"]
             for label, worker in of_rivals.items():
-                seconds[label] += worker.call("step", batch=names, count=1)["seconds"]
+                seconds[label] += worker.call("step", batch=names[turn % N_BATCHES], count=1)["seconds"]
     return seconds

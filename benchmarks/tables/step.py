@@ -111,7 +111,7 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
             )  # fmt: skip
             if recipe == AUX:
                 report.data["dead"] = worker.call("silence", name=recipe, batch=names[0], one_in=10)
-            timed[f"{recipe}, {side}"] = worker, recipe, 1 if recipe == "published" else 2
+            timed[f"{recipe}, {side}"] = worker, recipe, 1 if recipe == "published" else 4
     for variant, aux in RIVALS:
         name = f"published{'' if aux else ' without AuxK'}, PyTorch {variant}"
         torch.call("make", name=name, variant=variant, widths=run.widths, n_concepts=run.n_concepts, k=run.k, aux=aux)

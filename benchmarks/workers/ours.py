@@ -89,6 +89,10 @@ def encode_and_save(name, batch, model, file):
     np.savez(file, values=codes.values, indices=codes.indices)
 
 
+def resident():
+    return serving.resident_bytes()
+
+
 def peak():
     return serving.peak_bytes()
 
@@ -103,17 +107,7 @@ def start_threads(base, threads):
 
 if __name__ == "__main__":
     commands = [
-        info,
-        load_batch,
-        make,
-        set_parameters,
-        silence,
-        drop,
-        step,
-        step_and_save,
-        encode,
-        encode_and_save,
-        peak,
+        info, load_batch, make, set_parameters, silence, drop, step, step_and_save, encode, encode_and_save, resident, peak,
         start_threads,
-    ]
+    ]  # fmt: skip
     serving.serve({command.__name__: command for command in commands})

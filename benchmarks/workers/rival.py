@@ -85,10 +85,11 @@ class Commands:
         np.savez(file, values=values, indices=indices)
 
     def step(self, batch, count=1):
-        """Steps on the batches in turn; their seconds and losses."""
+        """Steps on the batches in turn, one or a list of names; their seconds and losses."""
+        names = [batch] if isinstance(batch, str) else batch
         losses, seconds = [], []
         for number in range(count):
-            x = self.batches[batch[number % len(batch)]]
+            x = self.batches[names[number % len(names)]]
             seconds += serving.timed(lambda x=x: losses.append(self.rival.step(x)), 1)
         return {"seconds": seconds, "losses": losses}
 

@@ -33,10 +33,19 @@ def timed(function, count):
     return seconds
 
 
+def resident_bytes():
+    """Resident memory of this process now; 0 where /proc does not say."""
+    return _status("VmRSS:")
+
+
 def peak_bytes():
-    """Largest resident memory of this process so far; 0 where /proc does not say. (ru_maxrss would include the parent's.)"""
+    """The most that was resident so far; 0 where /proc does not say. (ru_maxrss would include the parent's.)"""
+    return _status("VmHWM:")
+
+
+def _status(field):
     try:
         with open("/proc/self/status") as status:
-            return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+            return 1024 * next(int(line.split()[1]) for line in status if line.startswith(field))
     except OSError:
         return 0

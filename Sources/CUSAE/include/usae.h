@@ -266,7 +266,7 @@ usae_status usae_set_step_count(usae_sae *sae, int64_t step, usae_error *error);
 usae_status usae_set_threads(int32_t n_threads, usae_error *error);
 int32_t usae_threads(void);
 
-/* What is in use: "avx512", "avx2" or "portable" (environment variable USAE_KERNELS forces a lower one); OpenBLAS's own
+/* What is in use: "avx512vnni", "avx512", "avx2" or "portable" (environment variable USAE_KERNELS forces a lower one); OpenBLAS's own
  * description of itself. Static storage. */
 const char *usae_kernels(void);
 const char *usae_blas(void);

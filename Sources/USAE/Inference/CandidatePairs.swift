@@ -3,7 +3,7 @@
 /// Pairs come token by token and are refined concept by concept: a concept's digits are then read once for all tokens of the
 /// tile, whose own digits stay in the second cache. The other way round every pair would fetch its concept from further away.
 final class CandidatePairs: @unchecked Sendable {
-  /// Room for pairs; a token always fits.
+  /// Room for pairs: those of any one token, and more.
   let capacity: Int
   private(set) var count = 0
   /// Concept of each pair, and what is added to its estimate.
@@ -16,7 +16,7 @@ final class CandidatePairs: @unchecked Sendable {
   private let refined: FloatBuffer
 
   init(columns: Int, tokens count: Int) throws(USAEError) {
-    capacity = max(columns, 512 * count)
+    capacity = columns + 512 * count
     concepts = try AlignedBuffer<Int32>(capacity)
     tokens = try AlignedBuffer<Int32>(capacity)
     refinements = try FloatBuffer(capacity)

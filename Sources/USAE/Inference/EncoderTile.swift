@@ -21,16 +21,19 @@ final class EncoderTile: @unchecked Sendable {
     keys = try AlignedBuffer<UInt64>(encoder.columns + 16)
   }
 
-  /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB.
+  /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB; twice as many where screening
+  /// reads weights of a quarter of the size and then their digits once for all tokens.
   private static func capacity(_ encoder: PackedEncoder) -> Int {
     let block = kernels.tokensPerBlock
-    return block * max(1, min(8, (4 << 20) / (4 * encoder.columns * block)))
+    let most = encoder.mayScreen ? (blocks: 16, bytes: 8 << 20) : (blocks: 8, bytes: 4 << 20)
+    return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))
   }
 
   /// Says how the next tiles are computed: by screening, or by the product with panels.
   func prepare(_ screening: ScreenedWeights?, _ panels: PackedPanels?) throws(USAEError) {
     self.panels = panels
     isScreening = screening != nil
+    screened?.counts = ScreeningCounts()  // of a call that was interrupted
     if let screening {
       if screened == nil { screened = try ScreenedTile(encoder, capacity: capacity) }
       screened?.weights = screening

@@ -21,8 +21,8 @@ struct ErrorBounds {
     rest = row.rest * (1 + share) + 2 * share * norm
   }
 
-  /// Whether bounds with this cannot overflow; false for NaN.
-  var isUsable: Bool { norm < ScreenedWeights.largestNorm }
+  /// Whether bounds with this are numbers and cannot overflow.
+  var isUsable: Bool { norm < ScreenedWeights.largestNorm && error.isFinite && rest.isFinite }
 
   /// Factors of a concept's norm and error in the error of an estimate.
   @inline(__always)

@@ -12,6 +12,8 @@ final class PackedEncoder: @unchecked Sendable {
   let depth: Int
   let bias: FloatBuffer
   let scales: FloatBuffer
+  /// Whether it will ever screen.
+  let mayScreen: Bool
   private(set) var weight: PaddedMatrix?
   private var screened: ScreenedWeights?
   /// What calls that share the encoder may change.
@@ -30,7 +32,9 @@ final class PackedEncoder: @unchecked Sendable {
     columns = paddedWidth((concepts + width - 1) / width * width)
     bias = try FloatBuffer(columns)
     scales = try FloatBuffer(columns)
-    shared = Mutex(Shared(policy: ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)))
+    let policy = ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)
+    mayScreen = policy.screens
+    shared = Mutex(Shared(policy: policy))
   }
 
   /// Takes the encoder of a model. Reads `weight` until the next call.
@@ -63,12 +67,19 @@ final class PackedEncoder: @unchecked Sendable {
 
   private func currentPanels(work: Work) throws(USAEError) -> PackedPanels {
     guard let weight else { preconditionFailure("an encoder is packed before it is used") }
-    return try shared.withLock { shared throws(USAEError) in
-      if shared.panels == nil { shared.panels = try PackedPanels(columns: columns, depth: depth) }
-      guard let panels = shared.panels else { preconditionFailure("they were just made") }
-      if !panels.isCurrent { panels.pack(weight, scales: scales, work: work) }
+    // Current ones are shared; stale ones are taken by one caller, who packs them outside the lock: a process that is forked
+    // meanwhile finds it free.
+    let found = shared.withLock { shared in
+      let panels = shared.panels
+      if panels?.isCurrent == false { shared.panels = nil }
       return panels
     }
+    if let found, found.isCurrent { return found }
+    let panels: PackedPanels
+    if let found { panels = found } else { panels = try PackedPanels(columns: columns, depth: depth) }
+    panels.pack(weight, scales: scales, work: work)
+    shared.withLock { $0.panels = panels }
+    return panels
   }
 
   /// Codes of the first `count` rows of `tokens`.

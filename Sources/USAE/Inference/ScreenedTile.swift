@@ -104,19 +104,20 @@ final class ScreenedTile: @unchecked Sendable {
     var ends: [Int] = []  // of the pairs of the tokens from `first` on
     var first = 0
     for token in 0..<count {
+      if !pairs.hasRoom(for: encoder.columns) {  // before the next token's candidates are in `found`
+        narrow(first..<token, ends, k, estimates, keys)
+        pairs.clear()
+        ends.removeAll(keepingCapacity: true)
+        first = token
+      }
       var candidates = 0
       if bounds[token].isUsable {
         let norm = bounds[token].norm
         let row = estimates + token * encoder.columns
         let floor: Float
         (candidates, floor) = self.candidates(token, row, encoder.columns, weights.concepts, k: k, guess: guess * norm, keys)
-        guess = norm > 0 ? 0.85 * floor / norm : 0
-      }
-      if !pairs.hasRoom(for: candidates) {
-        narrow(first..<token, ends, k, estimates, keys)
-        pairs.clear()
-        ends.removeAll(keepingCapacity: true)
-        first = token
+        // Nearly always below the next token's floor, and not far below.
+        guess = norm > 0 ? 0.94 * floor / norm : 0
       }
       pairs.add(token: token, found.base, candidates)
       ends.append(pairs.count)
@@ -141,6 +142,7 @@ final class ScreenedTile: @unchecked Sendable {
         kept.append(contentsOf: UnsafeBufferPointer(start: found.base, count: left))
       } else {  // nothing is known
         counts.fallbacks += 1
+        counts.candidates += encoder.concepts
         kept.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
       }
       keptEnds.append(kept.count)
@@ -155,6 +157,7 @@ final class ScreenedTile: @unchecked Sendable {
   ) -> Int {
     guard bounds[token].isUsable, let weights else {
       let smallest = keys[k - 1]
+      counts.candidates += subset.concepts.count
       return subset.concepts.withUnsafeBufferPointer { exact(token, $0.baseAddress, $0.count, slots, keys, below: smallest) }
     }
     for q in 0..<k { estimates[Int(column(ofKey: keys[q]))] = -.infinity }
@@ -162,6 +165,7 @@ final class ScreenedTile: @unchecked Sendable {
     let padded = paddedWidth(subset.concepts.count)
     for i in subset.concepts.count..<padded { gathered.base[i] = -.infinity }
     var (count, _) = candidates(token, gathered.base, padded, subset.bounds(weights), k: slots, guess: 0, keys)
+    counts.candidates += count
     for i in 0..<count { found.base[i] = subset.concepts[Int(found.base[i])] }
     var (number, sum) = (Int32(truncatingIfNeeded: token), Int32(0))
     for i in 0..<count {

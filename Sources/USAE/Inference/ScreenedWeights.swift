@@ -67,8 +67,9 @@ final class ScreenedWeights: @unchecked Sendable {
     starts.base[concept] = -128 &* row.coarseSum
     refinedStarts.base[concept] = -128 &* (row.coarseSum &+ row.fineSum)
     scales.base[concept] = row.scale
-    concepts.set(concept, ErrorBounds(row, roundingShare: roundingShare), bias: bias, roundingShare: roundingShare)
-    return row.norm < Self.largestNorm && abs(bias) < Self.largestNorm
+    let bounds = ErrorBounds(row, roundingShare: roundingShare)
+    concepts.set(concept, bounds, bias: bias, roundingShare: roundingShare)
+    return bounds.isUsable && abs(bias) < Self.largestNorm
   }
 
   /// Estimates of a block of tokens for the concepts of a panel, into `out` [rows, columns].

@@ -29,7 +29,7 @@ struct ScreeningPolicy {
   private let concepts: Int
   private(set) var counts = ScreeningCounts()
   private var sinceLook = ScreeningCounts()
-  /// Encoders to go without screening, because too many concepts were left.
+  /// Sets of weights to go without screening, because too many concepts were left.
   private var pause = 0
 
   /// Share of the concepts that may be left before the product is faster: a concept that is left costs about ten times its
