@@ -141,7 +141,8 @@ public struct SignKernels: @unchecked Sendable {
 
 /// The hot loops for one instruction set.
 ///
-/// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle.
+/// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle. (Signs are
+/// looked at one by one, for any number of columns: padding has none.)
 /// `Reference.swift` in the tests says in plain loops what each computes.
 public struct KernelTable: @unchecked Sendable {
   /// Pre-activations of up to `tokensPerBlock` tokens for `panelWidth` concepts, each one chain of multiply-adds over the

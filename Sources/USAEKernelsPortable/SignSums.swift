@@ -100,7 +100,7 @@ func transposeRows(_ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloa
   let scale = load(scales, 0)
   var c = 0
   while c < columns {
-    transposeBlock(rows + c, stride, out + c &* 16, 16)
+    transposeBlock(rows + c, stride, out + c &* 16)
     for i in 0..<16 { store(load(out, (c &+ i) &* 16) * scale, out, (c &+ i) &* 16) }
     c &+= 16
   }
@@ -111,7 +111,7 @@ func addTransposed(_ values: ConstantFloats, _ columns: Int, _ a: Float, _ out: 
   let factor = Vector(repeating: a)
   var c = 0
   while c < columns {
-    transposeBlock(values + c &* 16, 16, spare, 16)
+    transposeBlock(values + c &* 16, 16, spare)
     for lane in 0..<16 {
       let place = out + (lane &* stride &+ c)
       store(multiplyAdd(load(place, 0), factor, load(spare, lane &* 16)), place, 0)
