@@ -1,4 +1,3 @@
-import CIntrinsics
 import USAEKernelTypes
 
 // The sparse half of a step: sums and dot products of a few rows of a large matrix. Decoding a token and gathering the
@@ -48,27 +47,13 @@ func dots(
   _ vector: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ indices: UnsafePointer<Int32>, _ count: Int,
   _ columns: Int, _ out: Floats
 ) {
-  if count <= 0 { return }
-  var row = rows + Int(indices[0]) &* stride
-  for q in 0..<count {
-    let next = rows + Int(indices[q &+ 1 < count ? q &+ 1 : q]) &* stride
-    out[q] = dot(vector, row, columns, next: next)
-    row = next
-  }
+  for q in 0..<count { out[q] = dot(vector, rows + Int(indices[q]) &* stride, columns) }
 }
 
-func dot(_ a: ConstantFloats, _ b: ConstantFloats, _ columns: Int) -> Float { dot(a, b, columns, next: b) }
-
-/// - Parameter next: the row that will be wanted then; it is fetched meanwhile.
-@inline(__always)
-private func dot(_ a: ConstantFloats, _ b: ConstantFloats, _ columns: Int, next: ConstantFloats) -> Float {
+func dot(_ a: ConstantFloats, _ b: ConstantFloats, _ columns: Int) -> Float {
   var s0 = Vector.zero, s1 = s0, s2 = s0, s3 = s0
   var c = 0
   while c &+ 64 <= columns {
-    usae_prefetch(next + c)
-    usae_prefetch(next + (c &+ 16))
-    usae_prefetch(next + (c &+ 32))
-    usae_prefetch(next + (c &+ 48))
     s0 = multiplyAdd(s0, load(a, c), load(b, c))
     s1 = multiplyAdd(s1, load(a, c &+ 16), load(b, c &+ 16))
     s2 = multiplyAdd(s2, load(a, c &+ 32), load(b, c &+ 32))

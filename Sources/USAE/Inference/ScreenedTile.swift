@@ -72,7 +72,7 @@ final class ScreenedTile: @unchecked Sendable {
     let line = digits.base + token * 2 * quads
     let row = Quantized(self.row(token), columns: stride, factor: 1, quads: quads, to: line)
     scales.base[token] = row.scale
-    // Flipping the sign bit adds 128 and makes the bytes unsigned.
+    // Flipping the sign bit adds 128 and makes the bytes unsigned. Past the row they are anything: weights are 0 there.
     for quad in 0..<2 * quads { line[quad] ^= Int32(bitPattern: 0x8080_8080) }
     let block = kernels.screening.tokensPerBlock
     let (group, lane) = token.quotientAndRemainder(dividingBy: block)
@@ -164,7 +164,7 @@ final class ScreenedTile: @unchecked Sendable {
     for (i, concept) in subset.concepts.enumerated() { gathered.base[i] = estimates[Int(concept)] }
     let padded = paddedWidth(subset.concepts.count)
     for i in subset.concepts.count..<padded { gathered.base[i] = -.infinity }
-    var (count, _) = candidates(token, gathered.base, padded, subset.bounds(weights), k: slots, guess: 0, keys)
+    var (count, _) = candidates(token, gathered.base, padded, subset.bounds, k: slots, guess: 0, keys)
     counts.candidates += count
     for i in 0..<count { found.base[i] = subset.concepts[Int(found.base[i])] }
     var (number, sum) = (Int32(truncatingIfNeeded: token), Int32(0))
@@ -263,7 +263,7 @@ final class ConceptSubset: @unchecked Sendable {
     gathered = bounds
   }
 
-  fileprivate func bounds(_ weights: ScreenedWeights) -> ConceptBounds {
+  fileprivate var bounds: ConceptBounds {
     guard let gathered else { preconditionFailure("bounds are gathered first") }
     return gathered
   }
