@@ -116,6 +116,8 @@ public struct SignKernels: @unchecked Sendable {
     @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Int, Floats, Int, Floats) -> Void
   /// Sixteen rows, each times its scale, as [columns] lanes: (rows, stride, scales, columns, out).
   public typealias TransposeRows = @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Floats) -> Void
+  /// Sixteen rows from [columns] lanes: (values, stride, columns, out, stride).
+  public typealias TransposeLanes = @convention(c) (ConstantFloats, Int, Int, Floats, Int) -> Void
   /// Sixteen rows += a times their transposed: (values [columns] lanes, columns, a, out, stride, spare [256]).
   public typealias AddTransposed = @convention(c) (ConstantFloats, Int, Float, Floats, Int, Floats) -> Void
 
@@ -124,18 +126,50 @@ public struct SignKernels: @unchecked Sendable {
   public var sums: Sums
   public var maskAndSum: MaskAndSum
   public var transposeRows: TransposeRows
+  public var transposeLanes: TransposeLanes
   public var addTransposed: AddTransposed
 
   public init(
     words: @escaping Words, addSigns: @escaping AddSigns, sums: @escaping Sums, maskAndSum: @escaping MaskAndSum,
-    transposeRows: @escaping TransposeRows, addTransposed: @escaping AddTransposed
+    transposeRows: @escaping TransposeRows, transposeLanes: @escaping TransposeLanes,
+    addTransposed: @escaping AddTransposed
   ) {
     self.words = words
     self.addSigns = addSigns
     self.sums = sums
     self.maskAndSum = maskAndSum
     self.transposeRows = transposeRows
+    self.transposeLanes = transposeLanes
     self.addTransposed = addTransposed
+  }
+}
+
+/// Products with a matrix of which many elements are 0.
+public struct SkippingKernels: @unchecked Sendable {
+  /// Elements of a row that are looked at in one call.
+  public static let depth = 32
+
+  /// out[r] += sum over i < 32 of values[r][i] * panel[i], passing over zeros: (values, value stride, rows, panel [32,
+  /// columns], columns, out, out stride). At most `width` columns.
+  public typealias Add = @convention(c) (ConstantFloats, Int, Int, ConstantFloats, Int, Floats, Int) -> Void
+  /// Adjacent columns of a matrix by themselves, each row times its scale if there is one: (first column, row stride, rows,
+  /// scales, columns, out [rows, columns]).
+  public typealias PackColumns = @convention(c) (ConstantFloats, Int, Int, ConstantFloats?, Int, Floats) -> Void
+  /// out = row where positive, else 0, in pieces of 32 that lie `piece` apart; returns how many are positive: (row, columns,
+  /// out, piece). A multiple of 32 columns.
+  public typealias Rectify = @convention(c) (ConstantFloats, Int, Floats, Int) -> Int
+
+  /// Columns of a panel.
+  public var width: Int
+  public var add: Add
+  public var packColumns: PackColumns
+  public var rectify: Rectify
+
+  public init(width: Int, add: @escaping Add, packColumns: @escaping PackColumns, rectify: @escaping Rectify) {
+    self.width = width
+    self.add = add
+    self.packColumns = packColumns
+    self.rectify = rectify
   }
 }
 
@@ -154,9 +188,6 @@ public struct KernelTable: @unchecked Sendable {
   /// Rearranges encoder rows for `Product`, each times its scale if there is one: (first row, row stride, rows, depth,
   /// scales, out [depth, panelWidth]).
   public typealias PackPanel = @convention(c) (ConstantFloats, Int, Int, Int, ConstantFloats?, Floats) -> Void
-  /// The same of a matrix whose rows lie along the depth: (first column, row stride, rows, scales, columns, out [rows,
-  /// panelWidth]).
-  public typealias PackColumns = @convention(c) (ConstantFloats, Int, Int, ConstantFloats, Int, Floats) -> Void
   /// Sort keys (see `Selection.swift`) of the elements above a threshold >= 0: (row, columns, threshold, keys) -> count.
   public typealias Scan = @convention(c) (ConstantFloats, Int, Float, UnsafeMutablePointer<UInt64>) -> Int
   /// Moves the `wanted` largest of `count` keys to the front: (keys, count, wanted).
@@ -193,9 +224,9 @@ public struct KernelTable: @unchecked Sendable {
   public var product: Product
   public var packTokens: PackTokens
   public var packPanel: PackPanel
-  public var packColumns: PackColumns
   public var screening: ScreeningKernels
   public var signs: SignKernels
+  public var skipping: SkippingKernels
   public var scan: Scan
   public var partition: Partition
   public var sortDescending: SortDescending
@@ -214,8 +245,8 @@ public struct KernelTable: @unchecked Sendable {
 
   public init(
     name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
-    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel, packColumns: @escaping PackColumns,
-    screening: ScreeningKernels, signs: SignKernels, scan: @escaping Scan,
+    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
+    screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, scan: @escaping Scan,
     partition: @escaping Partition, sortDescending: @escaping SortDescending,
     weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
     addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
@@ -229,9 +260,9 @@ public struct KernelTable: @unchecked Sendable {
     self.product = product
     self.packTokens = packTokens
     self.packPanel = packPanel
-    self.packColumns = packColumns
     self.screening = screening
     self.signs = signs
+    self.skipping = skipping
     self.scan = scan
     self.partition = partition
     self.sortDescending = sortDescending

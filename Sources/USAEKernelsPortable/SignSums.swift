@@ -100,8 +100,17 @@ func transposeRows(_ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloa
   let scale = load(scales, 0)
   var c = 0
   while c < columns {
-    transposeBlock(rows + c, stride, out + c &* 16)
+    transposeBlock(rows + c, stride, out + c &* 16, 16)
     for i in 0..<16 { store(load(out, (c &+ i) &* 16) * scale, out, (c &+ i) &* 16) }
+    c &+= 16
+  }
+}
+
+/// out[lane][c] = values[c][lane] for sixteen rows of `out` and all columns, a multiple of 16.
+func transposeLanes(_ values: ConstantFloats, _ valueStride: Int, _ columns: Int, _ out: Floats, _ stride: Int) {
+  var c = 0
+  while c < columns {
+    transposeBlock(values + c &* valueStride, valueStride, out + c, stride)
     c &+= 16
   }
 }
@@ -111,23 +120,11 @@ func addTransposed(_ values: ConstantFloats, _ columns: Int, _ a: Float, _ out: 
   let factor = Vector(repeating: a)
   var c = 0
   while c < columns {
-    transposeBlock(values + c &* 16, 16, spare)
+    transposeBlock(values + c &* 16, 16, spare, 16)
     for lane in 0..<16 {
       let place = out + (lane &* stride &+ c)
       store(multiplyAdd(load(place, 0), factor, load(spare, lane &* 16)), place, 0)
     }
     c &+= 16
-  }
-}
-
-/// Panel of a matrix whose rows lie along the depth: `panelWidth` adjacent columns of each row, times the row's scale.
-func packColumns(_ first: ConstantFloats, _ stride: Int, _ rows: Int, _ scales: ConstantFloats, _ columns: Int, _ out: Floats) {
-  for row in 0..<rows {
-    let scale = Vector(repeating: scales[row])
-    var c = 0
-    while c < panelWidth {
-      store(c < columns ? load(first, row &* stride &+ c) * scale : Vector.zero, out, row &* panelWidth &+ c)
-      c &+= 16
-    }
   }
 }

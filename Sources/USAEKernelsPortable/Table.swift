@@ -15,8 +15,8 @@ public func kernelTable() -> KernelTable {
   KernelTable(
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
     product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
-    packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, packColumns: { packColumns($0, $1, $2, $3, $4, $5) },
-    screening: screeningKernels(), signs: signKernels(), scan: { scan($0, $1, $2, $3) },
+    packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(),
+    skipping: skippingKernels(), scan: { scan($0, $1, $2, $3) },
     partition: { partition($0, $1, $2) }, sortDescending: { sortDescending($0, $1) },
     weightedRows: { weightedRows($0, $1, $2, $3, $4, $5, $6) }, dots: { dots($0, $1, $2, $3, $4, $5, $6) },
     dot: { dot($0, $1, $2) }, addScaled: { addScaled($0, $1, $2, $3) }, subtractFrom: { subtractFrom($0, $1, $2) },
@@ -39,5 +39,12 @@ private func signKernels() -> SignKernels {
   SignKernels(
     words: { signWords($0, $1, $2, $3) }, addSigns: { addSigns($0, $1, $2, $3) },
     sums: { signSums($0, $1, $2, $3, $4, $5, $6, $7) }, maskAndSum: { maskAndSum($0, $1, $2, $3, $4, $5, $6, $7) },
-    transposeRows: { transposeRows($0, $1, $2, $3, $4) }, addTransposed: { addTransposed($0, $1, $2, $3, $4, $5) })
+    transposeRows: { transposeRows($0, $1, $2, $3, $4) }, transposeLanes: { transposeLanes($0, $1, $2, $3, $4) },
+    addTransposed: { addTransposed($0, $1, $2, $3, $4, $5) })
+}
+
+private func skippingKernels() -> SkippingKernels {
+  SkippingKernels(
+    width: skippingWidth, add: { addSkippingZeros($0, $1, $2, $3, $4, $5, $6) },
+    packColumns: { packColumns($0, $1, $2, $3, $4, $5) }, rectify: { rectify($0, $1, $2, $3) })
 }

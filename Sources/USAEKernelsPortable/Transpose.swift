@@ -25,7 +25,7 @@ import USAEKernelTypes
 
   /// out[i][j] = rows[j][i] of a block of 16 x 16.
   @inline(__always)
-  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats) {
+  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats, _ outStride: Int) {
     let block = Block(
       r0: load(rows, 0), r1: load(rows, stride), r2: load(rows, 2 &* stride), r3: load(rows, 3 &* stride),
       r4: load(rows, 4 &* stride), r5: load(rows, 5 &* stride), r6: load(rows, 6 &* stride), r7: load(rows, 7 &* stride),
@@ -33,21 +33,21 @@ import USAEKernelTypes
       r11: load(rows, 11 &* stride), r12: load(rows, 12 &* stride), r13: load(rows, 13 &* stride),
       r14: load(rows, 14 &* stride), r15: load(rows, 15 &* stride)
     ).transposed()
-    store(block.r0, out, 0); store(block.r1, out, 16)
-    store(block.r2, out, 2 &* 16); store(block.r3, out, 3 &* 16)
-    store(block.r4, out, 4 &* 16); store(block.r5, out, 5 &* 16)
-    store(block.r6, out, 6 &* 16); store(block.r7, out, 7 &* 16)
-    store(block.r8, out, 8 &* 16); store(block.r9, out, 9 &* 16)
-    store(block.r10, out, 10 &* 16); store(block.r11, out, 11 &* 16)
-    store(block.r12, out, 12 &* 16); store(block.r13, out, 13 &* 16)
-    store(block.r14, out, 14 &* 16); store(block.r15, out, 15 &* 16)
+    store(block.r0, out, 0); store(block.r1, out, outStride)
+    store(block.r2, out, 2 &* outStride); store(block.r3, out, 3 &* outStride)
+    store(block.r4, out, 4 &* outStride); store(block.r5, out, 5 &* outStride)
+    store(block.r6, out, 6 &* outStride); store(block.r7, out, 7 &* outStride)
+    store(block.r8, out, 8 &* outStride); store(block.r9, out, 9 &* outStride)
+    store(block.r10, out, 10 &* outStride); store(block.r11, out, 11 &* outStride)
+    store(block.r12, out, 12 &* outStride); store(block.r13, out, 13 &* outStride)
+    store(block.r14, out, 14 &* outStride); store(block.r15, out, 15 &* outStride)
   }
 #else
   /// out[i][j] = rows[j][i] of a block of 16 x 16.
   @inline(__always)
-  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats) {
+  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats, _ outStride: Int) {
     for j in 0..<16 {
-      for i in 0..<16 { out[i &* 16 &+ j] = rows[j &* stride &+ i] }
+      for i in 0..<16 { out[i &* outStride &+ j] = rows[j &* stride &+ i] }
     }
   }
 #endif

@@ -79,6 +79,19 @@ import USAEKernelTypes
     #expect((0..<20).allSatisfy { out[$0 * 24 + 20] == -7 })
   }
 
+  @Test(arguments: names)
+  func lanesBecomeRows(kernels name: String) throws {
+    let signs = try Self.table(name).signs
+    var random = TestRandom(5)
+    let values = random.rows(32, 24)
+    var out = [Float](repeating: -7, count: 16 * 40)
+    signs.transposeLanes(values.flatMap { $0 }, 24, 32, &out, 40)
+    for lane in 0..<16 {
+      #expect((0..<32).allSatisfy { out[lane * 40 + $0] == values[$0][lane] })
+      #expect((32..<40).allSatisfy { out[lane * 40 + $0] == -7 })
+    }
+  }
+
   @Test(arguments: names, [16, 48, 784])
   func transposing(kernels name: String, columns: Int) throws {
     let signs = try Self.table(name).signs
@@ -94,22 +107,6 @@ import USAEKernelTypes
       for lane in 0..<16 {
         let expected = rows[lane][c] + 2 * lanes[c * 16 + lane]
         #expect(abs(out[lane * columns + c] - expected) <= 1e-6 * (abs(rows[lane][c]) + 2 * abs(lanes[c * 16 + lane])))
-      }
-    }
-  }
-
-  @Test(arguments: names)
-  func panelsOfColumns(kernels name: String) throws {
-    let table = try Self.table(name)
-    var random = TestRandom(4)
-    let rows = random.rows(5, 64), scales = random.row(5)
-    for columns in [16, 32] {
-      var out = [Float](repeating: 9, count: 5 * table.panelWidth)
-      table.packColumns(rows.flatMap { $0 }, 64, 5, scales, columns, &out)
-      for r in 0..<5 {
-        for c in 0..<table.panelWidth {
-          #expect(out[r * table.panelWidth + c] == (c < columns ? rows[r][c] * scales[r] : 0))
-        }
       }
     }
   }

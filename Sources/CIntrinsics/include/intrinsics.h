@@ -25,6 +25,11 @@ static inline __attribute__((always_inline)) usae_float32x16 usae_interleave_hig
   return c;
 }
 
+/* Which lanes are not 0, a bit each. */
+static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32x16 a) {
+  return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+}
+
 /* Swift converts lane by lane. */
 static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae_int32x16 a) {
   return __builtin_convertvector(a, usae_float32x16);

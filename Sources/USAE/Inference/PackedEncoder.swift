@@ -113,7 +113,7 @@ final class PackedEncoder: @unchecked Sendable {
     let screening = dense ? nil : screening
     let panels = screening == nil ? try currentPanels(work: work) : nil
     for tile in tiles { try tile.prepare(screening, panels) }
-    try work.runBlocks(rows.count, of: tiles[0].capacity) { _, range, worker in
+    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles)) { _, range, worker in
       let tile = tiles[worker]
       let first = rows.lowerBound + range.lowerBound
       tile.compute(tokens.row(first), stride: tokens.stride, count: range.count)
@@ -122,5 +122,13 @@ final class PackedEncoder: @unchecked Sendable {
     shared.withLock { shared in
       for tile in tiles { shared.policy.add(tile.takeCounts()) }
     }
+  }
+
+  /// Tokens of a tile, at most its capacity, so that every thread gets as many.
+  private func tileSize(_ count: Int, _ tiles: [EncoderTile]) -> Int {
+    let capacity = tiles[0].capacity
+    let rounds = max(1, (count + capacity * tiles.count - 1) / (capacity * tiles.count))
+    let block = kernels.tokensPerBlock
+    return min(capacity, max(1, (count + rounds * tiles.count * block - 1) / (rounds * tiles.count * block)) * block)
   }
 }

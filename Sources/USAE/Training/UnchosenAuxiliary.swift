@@ -3,9 +3,9 @@ import USAEKernelTypes
 
 /// AuxK as published: the largest of **all** unchosen positive codes (half of the dictionary) reconstruct the residual.
 ///
-/// Such a code is dense, so this is done in matrix products, tile by tile of a few hundred tokens: no array grows with
-/// tokens times concepts. Forwards the products are our kernel's; `UnchosenGradients` goes back. Each product is one thread's
-/// on a fixed grid, and tiles follow each other in order, so the sums never depend on threads.
+/// Such a code is half full, so this is done in products that pass over zeros (`ColumnPanels`), tile by tile of a few hundred
+/// tokens: no array grows with tokens times concepts. `UnchosenGradients` goes back. Each sum is one thread's, and tiles
+/// follow each other in order, so sums never depend on threads.
 struct UnchosenAuxiliary {
   let reconstruction: Reconstruction
   let encoder: Int
@@ -13,7 +13,7 @@ struct UnchosenAuxiliary {
   let buffers: Buffers
   let k, slots: Int
 
-  /// Whole words of signs, and close to whole blocks of the product kernel.
+  /// Whole words of signs, and whole pieces of 32.
   static let tileRows = 8 * signsPerWord
   /// Tokens of one sum of the loss.
   private static let tokenBlock = signsPerWord
@@ -43,51 +43,50 @@ struct UnchosenAuxiliary {
     return loss.total(sums, blocks: blocks)
   }
 
-  /// Unit rows of the dictionaries as the product reads them.
+  /// Unit rows of the dictionaries as the products read them.
   private func packDictionaries(work: Work) throws(USAEError) {
-    let width = kernels.panelWidth
-    for (model, panels) in zip(models, buffers.panels) {
+    for (model, panels) in zip(models, buffers.dictionaries) {
       let rows = model.dictionary.value
-      try work.run((rows.stride + width - 1) / width) { panel, _ in
-        kernels.packColumns(
-          rows.base + panel * width, rows.stride, rows.rows, model.inverseNorms.base, min(width, rows.stride - panel * width),
-          panels.base + panel * width * rows.rows)
-      }
+      try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.inverseNorms.base, work: work)
     }
   }
 
-  /// The auxiliary codes of a tile, dense.
+  /// The auxiliary codes of a tile.
   private func selectCodes(_ rows: Range<Int>, tiles: [EncoderTile], work: Work) throws(USAEError) {
-    let columns = buffers.columns
-    try tiles[0].encoder.forEachToken(of: workspace.inputs[encoder], rows, dense: true, tiles: tiles, work: work) {
+    let encoder = tiles[0].encoder
+    try encoder.forEachToken(of: workspace.inputs[self.encoder], rows, dense: true, tiles: tiles, work: work) {
       row, tile, token in
-      let out = self.buffers.codes.base + (row - rows.lowerBound) * columns
-      out.update(repeating: 0, count: columns)
+      let codes = self.buffers.codes
+      let offset = row - rows.lowerBound
+      let values = tile.preactivations(token)
+      let positive = kernels.skipping.rectify(values, encoder.columns, codes.row(offset, concept: 0), codes.pieceStride)
+      let main = self.workspace.codes
+      for q in 0..<main.count(row) { codes[offset, main.indices(row)[q]] = 0 }
+      guard positive > self.k + self.slots else { return }
       let keys = tile.keys.base
-      let positive = kernels.scan(tile.preactivations(token), columns, 0, keys)
-      guard positive > self.k else { return }
-      kernels.partition(keys, positive, self.k)  // the first k are the main code
-      kernels.partition(keys + self.k, positive - self.k, self.slots)
-      for key in self.k..<min(positive, self.k + self.slots) { out[Int(column(ofKey: keys[key]))] = value(ofKey: keys[key]) }
+      let count = kernels.scan(values, encoder.columns, 0, keys)
+      kernels.partition(keys, count, self.k + self.slots)
+      for key in self.k + self.slots..<count { codes[offset, column(ofKey: keys[key])] = 0 }
     }
   }
 
   /// q D_j of a tile for every model.
   private func decode(count: Int, work: Work) throws(USAEError) {
-    let concepts = models[0].concepts
-    let block = kernels.tokensPerBlock
-    try work.runBlocks(count, of: block) { _, range, _ in
-      kernels.packTokens(
-        self.buffers.codes.base + range.lowerBound * self.buffers.columns, self.buffers.columns, range.count, concepts,
-        self.buffers.packedCodes.base + range.lowerBound * concepts)
-    }
-    let width = kernels.panelWidth
-    for (panels, out) in zip(buffers.panels, buffers.slopes) {
-      try work.run(out.stride / width) { panel, _ in
-        for first in stride(from: 0, to: count, by: block) {
-          kernels.product(
-            concepts, self.buffers.packedCodes.base + first * concepts, panels.base + panel * width * concepts,
-            self.buffers.noBias.base, min(block, count - first), out.row(first) + panel * width, out.stride)
+    let codes = buffers.codes
+    let chunk = Self.tileRows / 4
+    let chunks = (count + chunk - 1) / chunk
+    for (panels, out) in zip(buffers.dictionaries, buffers.slopes) {
+      try work.run(panels.count * chunks) { item, _ in
+        let panel = item / chunks
+        let first = item % chunks * chunk
+        let rows = min(chunk, count - first)
+        for t in first..<first + rows {
+          (out.row(t) + panels.range(panel).lowerBound).update(repeating: 0, count: panels.range(panel).count)
+        }
+        for concept in stride(from: 0, to: self.models[0].concepts, by: SkippingKernels.depth) {
+          panels.add(
+            codes.row(first, concept: concept), stride: SkippingKernels.depth, rows: rows, first: concept, panel: panel,
+            to: out.row(first), stride: out.stride)
         }
       }
     }
@@ -135,16 +134,16 @@ struct UnchosenAuxiliary {
 extension UnchosenAuxiliary {
   /// Memory of a tile, and the packed dictionaries.
   final class Buffers: @unchecked Sendable {
-    /// Auxiliary codes of a tile and their gradients, [tileRows, columns].
-    let codes, codeGradients: FloatBuffer
-    let columns: Int
-    /// The codes as the product reads them.
-    let packedCodes: FloatBuffer
-    /// Dictionaries with unit rows as the product reads them: [width / panelWidth][n_concepts][panelWidth].
-    let panels: [FloatBuffer]
-    let noBias: FloatBuffer
-    /// q D_j, then r_j - q D_j, then dLoss/d(q D_j), for one tile; rows padded to whole panels.
+    /// Auxiliary codes of a tile.
+    let codes: TileCodes
+    /// Dictionaries with unit rows.
+    let dictionaries: [ColumnPanels]
+    /// The encoded model's tokens of a tile, by width.
+    private var tokens: [Int: ColumnPanels] = [:]
+    /// q D_j, then r_j - q D_j, then dLoss/d(q D_j), for one tile.
     let slopes: [PaddedMatrix]
+    /// The same as products read them.
+    let slopePanels: [ColumnPanels]
     /// Signs of the slopes by model, 60 dimensions to a word [ceil(width / 60), tileRows] and 60 tokens to a word
     /// [tileRows / 60, stride].
     let signsByToken, signsByDimension: [AlignedBuffer<UInt64>]
@@ -154,31 +153,34 @@ extension UnchosenAuxiliary {
 
     init(columns: Int, models: [ModelParameters], threads: Int) throws(USAEError) {
       let rows = UnchosenAuxiliary.tileRows
-      let block = kernels.tokensPerBlock
-      let width = kernels.panelWidth
-      self.columns = columns
-      codes = try FloatBuffer(rows * columns)
-      codeGradients = try FloatBuffer(rows * columns)
-      packedCodes = try FloatBuffer((rows + block - 1) / block * block * models[0].concepts)
-      noBias = try FloatBuffer(width)
+      codes = try TileCodes(rows: rows, columns: columns)
       sums = try AlignedBuffer<Double>(columns)
-      var panels: [FloatBuffer] = []
+      var dictionaries: [ColumnPanels] = []
+      var slopePanels = dictionaries
       var slopes: [PaddedMatrix] = []
       var byToken: [AlignedBuffer<UInt64>] = []
       var byDimension = byToken
       for model in models {
-        let padded = (model.width + width - 1) / width * width
-        panels.append(try FloatBuffer(padded * model.concepts))
-        slopes.append(try PaddedMatrix(rows: rows, columns: padded))
+        dictionaries.append(try ColumnPanels(rows: model.concepts, columns: model.width))
+        slopePanels.append(try ColumnPanels(rows: rows, columns: model.width))
+        slopes.append(try PaddedMatrix(rows: rows, columns: model.width))
         byToken.append(try AlignedBuffer<UInt64>((model.width + signsPerWord - 1) / signsPerWord * rows))
-        byDimension.append(try AlignedBuffer<UInt64>(rows / signsPerWord * padded))
+        byDimension.append(try AlignedBuffer<UInt64>(rows / signsPerWord * paddedWidth(model.width)))
       }
-      self.panels = panels
+      self.dictionaries = dictionaries
+      self.slopePanels = slopePanels
       self.slopes = slopes
       signsByToken = byToken
       signsByDimension = byDimension
       let widest = slopes.map(\.stride).max() ?? 1
       scratch = try (0..<threads).map { _ throws(USAEError) in try UnchosenGradients.Scratch(widest: widest) }
+    }
+
+    func tokens(width: Int) throws(USAEError) -> ColumnPanels {
+      if let tokens = tokens[width] { return tokens }
+      let made = try ColumnPanels(rows: UnchosenAuxiliary.tileRows, columns: width)
+      tokens[width] = made
+      return made
     }
 
     /// Notes the signs of a block of tokens' slopes; true if one has none.
@@ -194,5 +196,29 @@ extension UnchosenAuxiliary {
       }
       return anyZero
     }
+  }
+}
+
+/// Auxiliary codes of a tile, in pieces of 32 concepts that hold all tokens of the tile: [pieces][rows][32].
+final class TileCodes: @unchecked Sendable {
+  /// Distance of a token's pieces.
+  let pieceStride: Int
+  private let storage: FloatBuffer
+
+  init(rows: Int, columns: Int) throws(USAEError) {
+    pieceStride = rows * SkippingKernels.depth
+    storage = try FloatBuffer(rows * columns)
+  }
+
+  /// A token's codes from a concept on, to the end of its piece.
+  func row(_ token: Int, concept: Int) -> UnsafeMutablePointer<Float> {
+    let piece = concept / SkippingKernels.depth
+    let place = concept % SkippingKernels.depth
+    return storage.base + (piece &* pieceStride &+ token &* SkippingKernels.depth &+ place)
+  }
+
+  subscript(token: Int, concept: Int32) -> Float {
+    get { row(token, concept: Int(concept)).pointee }
+    set { row(token, concept: Int(concept)).pointee = newValue }
   }
 }

@@ -5,6 +5,7 @@ import USAEKernelTypes
 ///
 /// With the absolute loss every slope is one number times a sign, and products with signs are looked up (`SignSums.swift`), at
 /// about a quarter of the cost of multiplying. A slope of exactly 0, as good as never met, sends its tile to the products.
+/// Codes, and so their gradients, are half empty: products with them pass over zeros.
 struct UnchosenGradients {
   let buffers: UnchosenAuxiliary.Buffers
   let workspace: StepWorkspace
@@ -14,22 +15,29 @@ struct UnchosenGradients {
   /// Size of the slopes by model, where they are signs.
   let slopeSizes: [Float]
 
-  /// Concepts of one product.
+  /// Concepts that one thread takes at a time.
   private static let conceptBlock = 256
   private static let lanes = 16
+  private static let tileRows = UnchosenAuxiliary.tileRows
 
   /// One thread's room.
   final class Scratch: @unchecked Sendable {
     let tables, values, sums, block, scales: FloatBuffer
+    /// Gradients or codes of a block of concepts, [conceptBlock, tileRows].
+    let byConcept: FloatBuffer
+    /// Gradients of a block of concepts as a product leaves them, [tileRows, conceptBlock].
+    let byToken: FloatBuffer
     /// Unit rows of a block of concepts, for products.
     private let units: PaddedMatrix
 
     init(widest: Int) throws(USAEError) {
       tables = try FloatBuffer(12 * 32 * lanes)
       values = try FloatBuffer(widest * lanes)
-      sums = try FloatBuffer(max(widest, UnchosenAuxiliary.tileRows) * lanes)
+      sums = try FloatBuffer(max(widest, tileRows) * lanes)
       block = try FloatBuffer(lanes * lanes)
       scales = try FloatBuffer(lanes)
+      byConcept = try FloatBuffer(conceptBlock * tileRows)
+      byToken = try FloatBuffer(conceptBlock * tileRows)
       units = try PaddedMatrix(rows: conceptBlock, columns: widest)
     }
 
@@ -46,26 +54,33 @@ struct UnchosenGradients {
 
   /// Adds a tile's part, concept block by block.
   func add(_ rows: Range<Int>, bySigns: Bool, work: Work) throws(USAEError) {
+    let input = workspace.inputs[encoder]
+    let tokens = try buffers.tokens(width: input.columns)
+    try tokens.pack(input.row(rows.lowerBound), stride: input.stride, count: rows.count, work: work)
+    // Sixteen concepts at a time by signs, the rest by products.
+    let signed = bySigns ? models[0].concepts / Self.lanes * Self.lanes : 0
+    if signed < models[0].concepts {
+      for j in steppedDictionaries {
+        let slopes = buffers.slopes[j]
+        try buffers.slopePanels[j].pack(slopes.base, stride: slopes.stride, count: rows.count, work: work)
+      }
+    }
     try work.runBlocks(models[0].concepts, of: Self.conceptBlock) { _, range, worker in
       let scratch = self.buffers.scratch[worker]
-      // Sixteen concepts at a time by signs, the rest by products.
-      let signed = bySigns ? range.lowerBound..<range.upperBound - range.count % Self.lanes : range.lowerBound..<range.lowerBound
-      let multiplied = signed.upperBound..<range.upperBound
-      for first in stride(from: signed.lowerBound, to: signed.upperBound, by: Self.lanes) {
+      let multiplied = max(range.lowerBound, min(range.upperBound, signed))..<range.upperBound
+      for first in stride(from: range.lowerBound, to: multiplied.lowerBound, by: Self.lanes) {
         self.lookUpCodeGradients(first, rows.count, scratch)
+        self.passThroughReLU(first, rows.count, scratch.sums.base, Self.lanes, of: range, scratch)
       }
-      if !multiplied.isEmpty { self.multiplyCodeGradients(multiplied, rows.count, scratch) }
-      let tokens = self.workspace.inputs[self.encoder]
-      self.add(
-        self.buffers.codeGradients, tokens.row(rows.lowerBound), tokens.stride, rows.count, range,
-        to: self.models[self.encoder].encoderWeight)
+      if !multiplied.isEmpty { self.multiplyCodeGradients(multiplied, rows.count, of: range, scratch) }
+      self.addProduct(scratch, range, rows.count, tokens, to: self.models[self.encoder].encoderWeight, range)
       for j in self.steppedDictionaries {
-        for first in stride(from: signed.lowerBound, to: signed.upperBound, by: Self.lanes) {
+        for first in stride(from: range.lowerBound, to: multiplied.lowerBound, by: Self.lanes) {
           self.lookUpDictionaryGradient(first, rows.count, model: j, scratch)
         }
         if multiplied.isEmpty { continue }
-        let slopes = self.buffers.slopes[j]
-        self.add(self.buffers.codes, slopes.base, slopes.stride, rows.count, multiplied, to: self.models[j].dictionary)
+        self.gatherCodes(multiplied, rows.count, of: range, scratch)
+        self.addProduct(scratch, multiplied, rows.count, self.buffers.slopePanels[j], to: self.models[j].dictionary, range)
       }
     }
   }
@@ -80,10 +95,9 @@ struct UnchosenGradients {
       let rows = model.dictionary.value
       kernels.signs.transposeRows(rows.row(first), rows.stride, scratch.scales.base, rows.stride, scratch.values.base)
       kernels.signs.sums(
-        scratch.values.base, Self.lanes, model.width, buffers.signsByToken[j].base, UnchosenAuxiliary.tileRows, tokens,
+        scratch.values.base, Self.lanes, model.width, buffers.signsByToken[j].base, Self.tileRows, tokens,
         scratch.tables.base, scratch.sums.base)
     }
-    mask(first, tokens, scratch.sums.base, Self.lanes, scratch)
   }
 
   /// gradient of sixteen dictionary rows += codes^T slopes.
@@ -92,49 +106,74 @@ struct UnchosenGradients {
     let width = models[j].width
     scratch.sums.base.update(repeating: 0, count: gradient.stride * Self.lanes)
     kernels.signs.sums(
-      buffers.codes.base + first, buffers.columns, tokens, buffers.signsByDimension[j].base, buffers.slopes[j].stride, width,
-      scratch.tables.base, scratch.sums.base)
+      buffers.codes.row(0, concept: first), SkippingKernels.depth, tokens, buffers.signsByDimension[j].base,
+      buffers.slopes[j].stride, width, scratch.tables.base, scratch.sums.base)
     kernels.signs.addTransposed(
       scratch.sums.base, gradient.stride, slopeSizes[j], gradient.row(first), gradient.stride, scratch.block.base)
   }
 
   // MARK: By products
 
-  private func multiplyCodeGradients(_ range: Range<Int>, _ tokens: Int, _ scratch: Scratch) {
-    let out = buffers.codeGradients.base + range.lowerBound
+  private func multiplyCodeGradients(_ concepts: Range<Int>, _ tokens: Int, of block: Range<Int>, _ scratch: Scratch) {
     for (j, model) in models.enumerated() {
       let slopes = buffers.slopes[j]
       let stride = model.dictionary.value.stride
       BLAS.multiply(
         .init(base: slopes.base, stride: slopes.stride),
-        .init(base: scratch.unitRows(range, of: model), stride: stride, transposed: true), into: out,
-        stride: buffers.columns, rows: tokens, columns: range.count, depth: stride, accumulate: j > 0)
+        .init(base: scratch.unitRows(concepts, of: model), stride: stride, transposed: true), into: scratch.byToken.base,
+        stride: Self.conceptBlock, rows: tokens, columns: concepts.count, depth: stride, accumulate: j > 0)
     }
-    for first in Swift.stride(from: range.lowerBound, to: range.upperBound, by: Self.lanes) {
-      mask(first, tokens, buffers.codeGradients.base + first, buffers.columns, scratch)
+    for first in Swift.stride(from: concepts.lowerBound, to: concepts.upperBound, by: Self.lanes) {
+      passThroughReLU(
+        first, tokens, scratch.byToken.base + (first - concepts.lowerBound), Self.conceptBlock, of: block, scratch)
     }
   }
 
-  /// gradient[concepts] += left^T right, summed over the tokens of a tile.
-  private func add(
-    _ left: FloatBuffer, _ right: UnsafePointer<Float>, _ stride: Int, _ tokens: Int, _ concepts: Range<Int>,
-    to tensor: Trainable
+  /// Codes of some concepts of a block, by concept.
+  private func gatherCodes(_ concepts: Range<Int>, _ tokens: Int, of block: Range<Int>, _ scratch: Scratch) {
+    for first in stride(from: concepts.lowerBound, to: concepts.upperBound, by: Self.lanes) {
+      transpose(buffers.codes.row(0, concept: first), SkippingKernels.depth, first, tokens, of: block, scratch)
+    }
+  }
+
+  /// gradient of `concepts` += what `byConcept` holds of them times a tile's rows.
+  private func addProduct(
+    _ scratch: Scratch, _ concepts: Range<Int>, _ tokens: Int, _ rows: ColumnPanels, to tensor: Trainable, _ block: Range<Int>
   ) {
     guard let gradient = tensor.gradient else { preconditionFailure("a dense gradient has a buffer") }
-    BLAS.multiply(
-      .init(base: left.base + concepts.lowerBound, stride: buffers.columns, transposed: true),
-      .init(base: right, stride: stride), into: gradient.row(concepts.lowerBound), stride: gradient.stride,
-      rows: concepts.count, columns: gradient.stride, depth: tokens, accumulate: true)
+    for panel in 0..<rows.count {
+      for first in stride(from: 0, to: tokens, by: SkippingKernels.depth) {
+        rows.add(
+          scratch.byConcept.base + (concepts.lowerBound - block.lowerBound) * Self.tileRows + first, stride: Self.tileRows,
+          rows: concepts.count, first: first, panel: panel, to: gradient.row(concepts.lowerBound), stride: gradient.stride)
+      }
+    }
   }
 
-  // MARK: Through ReLU
+  // MARK: Both
 
-  /// Keeps the gradients of active codes of sixteen concepts, and adds up their sums over the tokens.
-  private func mask(_ first: Int, _ tokens: Int, _ gradients: UnsafePointer<Float>, _ stride: Int, _ scratch: Scratch) {
+  /// Keeps the gradients of active codes of sixteen concepts, by concept, and adds up their sums over the tokens.
+  private func passThroughReLU(
+    _ first: Int, _ tokens: Int, _ gradients: UnsafeMutablePointer<Float>, _ stride: Int, of block: Range<Int>,
+    _ scratch: Scratch
+  ) {
     scratch.scales.zero()
     kernels.signs.maskAndSum(
-      gradients, stride, buffers.codes.base + first, buffers.columns, tokens, buffers.codeGradients.base + first,
-      buffers.columns, scratch.scales.base)
+      gradients, stride, buffers.codes.row(0, concept: first), SkippingKernels.depth, tokens, gradients, stride,
+      scratch.scales.base)
     for lane in 0..<Self.lanes { buffers.sums.base[first + lane] += Double(scratch.scales.base[lane]) }
+    transpose(gradients, stride, first, tokens, of: block, scratch)
+  }
+
+  /// Sixteen columns of a tile become rows of `byConcept`, with zeros after the last token.
+  private func transpose(
+    _ values: UnsafePointer<Float>, _ stride: Int, _ first: Int, _ tokens: Int, of block: Range<Int>, _ scratch: Scratch
+  ) {
+    let out = scratch.byConcept.base + (first - block.lowerBound) * Self.tileRows
+    kernels.signs.transposeLanes(values, stride, paddedWidth(tokens), out, Self.tileRows)
+    let end = min(Self.tileRows, (tokens + SkippingKernels.depth - 1) / SkippingKernels.depth * SkippingKernels.depth)
+    for lane in 0..<Self.lanes {
+      (out + lane * Self.tileRows + tokens).update(repeating: 0, count: end - tokens)
+    }
   }
 }
