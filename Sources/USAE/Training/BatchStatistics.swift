@@ -38,17 +38,22 @@ final class BatchStatistics: @unchecked Sendable {
     }
   }
 
-  /// C, in slices of 128 rows that one thread computes over all tokens.
+  /// C, in slices of 128 rows that one thread computes over all tokens, from the diagonal on: C is symmetric.
   private func computeCovariance(count: Int, work: Work) throws(USAEError) {
     let stride = centred.stride
+    let factor = 1 / Float(count)
     try work.runBlocks(covariance.rows, of: 128) { _, range, _ in
-      let out = self.covariance.row(range.lowerBound)
+      let first = range.lowerBound
       BLAS.multiply(
-        .init(base: self.centred.base + range.lowerBound, stride: stride, transposed: true),
-        .init(base: self.centred.base, stride: stride), into: out, stride: stride, rows: range.count, columns: stride,
-        depth: count, accumulate: false)
-      let factor = 1 / Float(count)
-      for i in 0..<range.count * stride { out[i] *= factor }
+        .init(base: self.centred.base + first, stride: stride, transposed: true),
+        .init(base: self.centred.base + first, stride: stride), into: self.covariance.row(first) + first, stride: stride,
+        rows: range.count, columns: stride - first, depth: count, accumulate: false)
+      for r in range {
+        for c in first..<stride { self.covariance.row(r)[c] *= factor }
+      }
+    }
+    for r in 0..<covariance.rows {
+      for c in 0..<r / 128 * 128 { covariance.row(r)[c] = covariance.row(c)[r] }
     }
   }
 
