@@ -176,9 +176,9 @@ def controls(
         name        what                                                       cost
         ==========  =========================================================  ============================================
         "tokens"    co-fires with tokens of each model permuted                `n_draws` M m random numbers
-        "images"    the same with whole images permuted; needs images          P + `n_permutations` times 0.1 us N k M;
-                                                                               5 N k M bytes
-        "concepts"  co-fires of concept 7 of one model with others of the      P + `n_permutations` times 0.1 us N k M
+        "images"    the same with whole images permuted; needs images          P + `n_permutations` times 10 ns N k M; 10 N k M
+                                                                               bytes, the only one whose memory grows with N
+        "concepts"  co-fires of concept 7 of one model with others of the      P + `n_permutations` times 10 ns N k M
                     next that fire about as often
         "random"    R2 and co-firing of random encoders and dictionaries       P
         "linear"    R2 of ridge regression; needs `train`                      two passes, (sum of widths)^2 per token
