@@ -21,6 +21,11 @@ from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
+    from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
+    from usae._consistency import Consistency, Matching, consistency, fit_independent
+    from usae._controls import Controls, controls
+    from usae._latent_scaling import LatentScaling, latent_scaling
+    from usae._nulls import CofireNull
     from usae.published import load_published
 
 __version__ = _usae.version()
@@ -29,16 +34,28 @@ __all__ = [
     "CheckpointError",
     "CheckpointFileError",
     "Codes",
+    "CofireNull",
+    "Consistency",
+    "Controls",
     "Evaluation",
     "InvalidInputError",
+    "LatentScaling",
+    "LinearBaseline",
+    "Matching",
     "NotInitializedError",
     "Recipe",
     "Screening",
+    "SeedCeiling",
+    "ShuffledPairing",
     "StepReport",
     "UniversalSAE",
     "UsaeError",
     "UsaeMemoryError",
     "__version__",
+    "consistency",
+    "controls",
+    "fit_independent",
+    "latent_scaling",
     "load",
     "load_published",
     "recipes",
@@ -47,12 +64,29 @@ __all__ = [
 ]
 
 
+_ON_DEMAND = {
+    "load_published": "usae.published",
+    "CofireNull": "usae._nulls",
+    "Consistency": "usae._consistency",
+    "Controls": "usae._controls",
+    "LatentScaling": "usae._latent_scaling",
+    "LinearBaseline": "usae._baselines",
+    "Matching": "usae._consistency",
+    "SeedCeiling": "usae._baselines",
+    "ShuffledPairing": "usae._baselines",
+    "consistency": "usae._consistency",
+    "controls": "usae._controls",
+    "fit_independent": "usae._consistency",
+    "latent_scaling": "usae._latent_scaling",
+}
+
+
 def __getattr__(name: str) -> Any:
     """What few programs need is imported when it is asked for."""
-    if name == "load_published":
-        from usae.published import load_published
+    if name in _ON_DEMAND:
+        import importlib
 
-        return load_published
+        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module 'usae' has no attribute {name!r}")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from usae._errors import InvalidInputError
 
 
-def progress_bar(total: int, progress: object) -> Any:
-    """A tqdm bar of steps. `progress`: True, False, or None for a bar where stderr is a terminal or in a notebook."""
+def progress_bar(total: int, progress: object, desc: str = "training", unit: str = "step") -> Any:
+    """A tqdm bar. `progress`: True, False, or None for a bar where stderr is a terminal or in a notebook."""
     if progress not in (None, True, False):
         raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
     notebook = "ipykernel" in sys.modules
@@ -21,7 +21,7 @@ def progress_bar(total: int, progress: object) -> Any:
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
-    return tqdm(total=total, unit="step", desc="training", dynamic_ncols=True)
+    return tqdm(total=total, unit=unit, desc=desc, dynamic_ncols=True)
 
 
 class _NoBar:
