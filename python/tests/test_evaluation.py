@@ -38,9 +38,13 @@ def test_every_number_agrees_with_numpy(sae, held_out, threshold):
     assert (evaluation.model_names, evaluation.n_tokens, evaluation.threshold) == (NAMES, 200, threshold)
     assert np.array_equal(evaluation.firing_counts, fires.sum(1))
     assert np.array_equal(evaluation.cofire_counts, fires.all(0).sum(0))
+    assert np.array_equal(evaluation.union_counts, fires.any(0).sum(0))
+    assert np.array_equal(evaluation.pair_cofire_counts, (fires[:, None] & fires[None]).sum(2))
     assert np.array_equal(evaluation.max_activation, dense.max(1))
     # Float64 sums of at most 200 positive numbers: 200 roundings.
     assert np.allclose(evaluation.mean_activation, dense.mean(1, dtype=float), rtol=200 * 2**-52, atol=0)
+    products = np.einsum("itc,jtc->ijc", dense, dense, dtype=float)
+    assert np.allclose(evaluation.code_products, products, rtol=200 * 2**-52, atol=0)
     assert np.allclose(evaluation.l0, (dense > 0).sum((1, 2)) / 200, rtol=2**-50, atol=0)
     for i, source in enumerate(NAMES):
         for j, target in enumerate(NAMES):
@@ -105,13 +109,16 @@ def test_a_threshold_that_is_no_number_from_zero_up_is_refused(trained, held_out
 
 
 def evaluation_of(firing, cofire, **changes):
-    firing = np.asarray(firing)
+    """By hand; what is not given is consistent as far as the properties under test look at it."""
+    firing, cofire = np.asarray(firing), np.asarray(cofire)
     n_models, n_concepts = firing.shape
     pairs = np.zeros((n_models, n_models))
     fields = dict(
         model_names=tuple("abcdef"[:n_models]), n_tokens=100, threshold=0.0, r2=pairs, r2_standardized=pairs,
-        r2_scalar_mean=pairs, mse=pairs, l0=np.zeros(n_models), firing_counts=firing, cofire_counts=np.asarray(cofire),
+        r2_scalar_mean=pairs, mse=pairs, l0=np.zeros(n_models), firing_counts=firing, cofire_counts=cofire,
+        pair_cofire_counts=np.where(np.eye(n_models, dtype=bool)[..., None], firing, cofire), union_counts=firing.max(0),
         mean_activation=np.zeros((n_models, n_concepts)), max_activation=np.zeros((n_models, n_concepts), np.float32),
+        code_products=np.zeros((n_models, n_models, n_concepts)),
     )  # fmt: skip
     return usae.Evaluation(**(fields | changes))
 

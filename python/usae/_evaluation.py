@@ -34,11 +34,17 @@ class Evaluation:
         Mean number of active concepts in a token, whatever the threshold.
     firing_counts : ndarray of int64, [M, m]
         Tokens in which a concept fires.
+    pair_cofire_counts : ndarray of int64, [M, M, m]
+        Tokens in which it fires in both of two models; of a model with itself, its firing counts.
     cofire_counts : ndarray of int64, [m]
         Tokens in which it fires in every model.
+    union_counts : ndarray of int64, [m]
+        Tokens in which it fires in any model.
     mean_activation : ndarray of float64, [M, m]
         Mean code over all tokens, those without the concept included.
     max_activation : ndarray of float32, [M, m]
+    code_products : ndarray of float64, [M, M, m]
+        Sum over tokens of the product of two models' codes: what `correlation` is made of.
     """
 
     model_names: tuple[str, ...]
@@ -50,9 +56,12 @@ class Evaluation:
     mse: np.ndarray
     l0: np.ndarray
     firing_counts: np.ndarray
+    pair_cofire_counts: np.ndarray
     cofire_counts: np.ndarray
+    union_counts: np.ndarray
     mean_activation: np.ndarray
     max_activation: np.ndarray
+    code_products: np.ndarray
 
     @property
     def dead(self) -> np.ndarray:
