@@ -15,12 +15,14 @@ from usae._errors import (
     UsaeError,
     UsaeMemoryError,
 )
-from usae._evaluation import Evaluation
+from usae._evaluation import EnergyFit, Evaluation
+from usae._examples import TopExamples, top_examples
 from usae._fitted import Screening, StepReport
 from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
+    from usae import plot
     from usae.published import load_published
 
 __version__ = _usae.version()
@@ -29,21 +31,25 @@ __all__ = [
     "CheckpointError",
     "CheckpointFileError",
     "Codes",
+    "EnergyFit",
     "Evaluation",
     "InvalidInputError",
     "NotInitializedError",
     "Recipe",
     "Screening",
     "StepReport",
+    "TopExamples",
     "UniversalSAE",
     "UsaeError",
     "UsaeMemoryError",
     "__version__",
     "load",
     "load_published",
+    "plot",
     "recipes",
     "set_num_threads",
     "show_config",
+    "top_examples",
 ]
 
 
@@ -53,6 +59,10 @@ def __getattr__(name: str) -> Any:
         from usae.published import load_published
 
         return load_published
+    if name == "plot":
+        import importlib
+
+        return importlib.import_module("usae.plot")
     raise AttributeError(f"module 'usae' has no attribute {name!r}")
 
 
