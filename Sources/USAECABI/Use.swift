@@ -71,9 +71,27 @@ public func usae_evaluate(
     store(result.meanSquaredError, out.pointee.mse)
     store([result.l0], out.pointee.l0)
     store(result.firingCounts, out.pointee.firing_counts)
+    store(result.pairCofireCounts.flatMap { $0 }, out.pointee.pair_cofire_counts)
     store([result.cofireCounts], out.pointee.cofire_counts)
+    store([result.unionCounts], out.pointee.union_counts)
     store(result.meanActivation, out.pointee.mean_activation)
     store(result.maxActivation, out.pointee.max_activation)
+    store(result.codeProducts.flatMap { $0 }, out.pointee.code_products)
+  }
+}
+
+@c @implementation
+public func usae_top_examples(
+  _ sae: OpaquePointer?, _ model: Int32, _ x: UnsafePointer<usae_matrix>?, _ n: Int64, _ tokens_per_image: Int64,
+  _ values: UnsafeMutablePointer<Float>?, _ tokens: UnsafeMutablePointer<Int64>?,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try sae.topExamples(
+      try view(x, of: sae, model: model), model: Int(model), n: Int(n), tokensPerImage: Int(tokens_per_image),
+      values: try required(values, "values"), tokens: try required(tokens, "tokens"),
+      work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -38,9 +39,13 @@ def test_every_number_agrees_with_numpy(sae, held_out, threshold):
     assert (evaluation.model_names, evaluation.n_tokens, evaluation.threshold) == (NAMES, 200, threshold)
     assert np.array_equal(evaluation.firing_counts, fires.sum(1))
     assert np.array_equal(evaluation.cofire_counts, fires.all(0).sum(0))
+    assert np.array_equal(evaluation.union_counts, fires.any(0).sum(0))
+    assert np.array_equal(evaluation.pair_cofire_counts, (fires[:, None] & fires[None]).sum(2))
     assert np.array_equal(evaluation.max_activation, dense.max(1))
     # Float64 sums of at most 200 positive numbers: 200 roundings.
     assert np.allclose(evaluation.mean_activation, dense.mean(1, dtype=float), rtol=200 * 2**-52, atol=0)
+    products = np.einsum("itc,jtc->ijc", dense, dense, dtype=float)
+    assert np.allclose(evaluation.code_products, products, rtol=200 * 2**-52, atol=0)
     assert np.allclose(evaluation.l0, (dense > 0).sum((1, 2)) / 200, rtol=2**-50, atol=0)
     for i, source in enumerate(NAMES):
         for j, target in enumerate(NAMES):
@@ -105,13 +110,16 @@ def test_a_threshold_that_is_no_number_from_zero_up_is_refused(trained, held_out
 
 
 def evaluation_of(firing, cofire, **changes):
-    firing = np.asarray(firing)
+    """By hand; what is not given is consistent as far as the properties under test look at it."""
+    firing, cofire = np.asarray(firing), np.asarray(cofire)
     n_models, n_concepts = firing.shape
     pairs = np.zeros((n_models, n_models))
     fields = dict(
         model_names=tuple("abcdef"[:n_models]), n_tokens=100, threshold=0.0, r2=pairs, r2_standardized=pairs,
-        r2_scalar_mean=pairs, mse=pairs, l0=np.zeros(n_models), firing_counts=firing, cofire_counts=np.asarray(cofire),
+        r2_scalar_mean=pairs, mse=pairs, l0=np.zeros(n_models), firing_counts=firing, cofire_counts=cofire,
+        pair_cofire_counts=np.where(np.eye(n_models, dtype=bool)[..., None], firing, cofire), union_counts=firing.max(0),
         mean_activation=np.zeros((n_models, n_concepts)), max_activation=np.zeros((n_models, n_concepts), np.float32),
+        code_products=np.zeros((n_models, n_models, n_concepts)),
     )  # fmt: skip
     return usae.Evaluation(**(fields | changes))
 
@@ -144,6 +152,96 @@ def test_cofire_proportion_dead_concepts_and_energy():
     assert evaluation.dead.tolist() == [[False, True, False], [False, True, True]]
     assert evaluation.dead_everywhere.tolist() == [False, True, False]
     assert evaluation.energy.tolist() == [[9, 0, 1], [0.25, 0, 0]]
+
+
+def test_three_tokens_by_hand():
+    # Encoders and dictionaries copy, so codes are the activations. Concept 0: a 1 0 2, b 2 0 0; concept 1: a 0 3 0, b 0 1 4.
+    sae = usae.UniversalSAE(3, 2).initialize({"a": 3, "b": 3})
+    for name in ("a", "b"):
+        sae.set_parameters(name, {"encoder_weight": np.eye(3), "encoder_bias": np.zeros(3), "dictionary": np.eye(3)})
+    acts = {
+        "a": np.array([[1, 0, 0], [0, 3, 0], [2, 0, 0]], np.float32),
+        "b": np.array([[2, 0, 0], [0, 1, 0], [0, 4, 0]], np.float32),
+    }
+    evaluation = sae.evaluate(acts)
+    assert evaluation.firing_counts.tolist() == [[2, 1, 0], [1, 2, 0]]
+    assert evaluation.cofire_counts.tolist() == evaluation.pair_cofire_counts[0, 1].tolist() == [1, 1, 0]
+    assert evaluation.union_counts.tolist() == [2, 2, 0]
+    assert evaluation.code_products.tolist() == [[[5, 9, 0], [2, 3, 0]], [[2, 3, 0], [4, 17, 0]]]
+    assert np.array_equal(evaluation.cofire_iou, [0.5, 0.5, np.nan], equal_nan=True)
+    assert np.array_equal(evaluation.pair_cofire_iou[0, 1], [0.5, 0.5, np.nan], equal_nan=True)
+    # Concept 0: covariance 2/3 - 1 * 2/3 = 0. Concept 1: 3/3 - 1 * 5/3 = -2/3; variances 9/3 - 1 = 2 and 17/3 - 25/9 = 26/9.
+    assert evaluation.correlation[0, 1, :2] == pytest.approx([0, -2 / 3 / np.sqrt(2 * 26 / 9)])
+    assert np.isnan(evaluation.correlation[..., 2]).all()
+    # a is copied; b's codes decoded to a: residuals (-1, 0, 0), (0, 2, 0), (2, -4, 0), squares 25. a about its means (1, 1, 0):
+    # 2 + 6 = 8.
+    assert evaluation.r2[0, 0] == 1 and evaluation.r2[1, 0] == pytest.approx(1 - 25 / 8)
+
+
+def test_correlation_is_pearsons(sae, held_out):
+    stats = pytest.importorskip("scipy.stats")
+    correlation = sae.evaluate(held_out).correlation
+    dense = np.stack([sae.encode(held_out[name], name).to_dense() for name in NAMES]).astype(float)
+    varies = np.ptp(dense, 1) > 0
+    for (i, j, concept), r in np.ndenumerate(correlation):
+        if varies[i, concept] and varies[j, concept]:
+            # 200 terms lose at most 600 roundings of the second moment, which variances of codes are not far below.
+            assert r == pytest.approx(stats.pearsonr(dense[i, :, concept], dense[j, :, concept])[0], abs=1e-10)
+        else:
+            assert np.isnan(r)
+    assert (np.isnan(correlation[0, 0]) | (np.diagonal(correlation) == 1).T[0]).all()
+
+
+def test_a_code_that_never_changes_has_no_correlation():
+    # 0.1 and its square are no sums of powers of two, so sums of a thousand of them are rounded.
+    sae = usae.UniversalSAE(1, 1).initialize({"a": 1, "b": 1})
+    for name in ("a", "b"):
+        sae.set_parameters(name, {"encoder_weight": [[1.0]], "encoder_bias": [0.0]})
+    acts = {"a": np.full((1000, 1), 0.1, np.float32), "b": np.random.default_rng(0).random((1000, 1), np.float32)}
+    correlation = sae.evaluate(acts).correlation[..., 0]
+    assert np.isnan(correlation[0]).all() and np.isnan(correlation[:, 0]).all() and correlation[1, 1] == 1
+
+
+def test_the_energy_fit_is_a_line_through_logarithms(trained, held_out):
+    stats = pytest.importorskip("scipy.stats")
+    evaluation = trained.evaluate(held_out)
+    for least in (1, 5):
+        fit = evaluation.energy_fit(least)
+        chosen = evaluation.cofire_counts >= least
+        assert fit.n_concepts == chosen.sum() > 3
+        for i in range(len(NAMES)):
+            line = stats.linregress(np.log10(evaluation.cofire_counts[chosen]), np.log10(evaluation.energy[i, chosen]))
+            assert [fit.correlation[i], fit.slope[i], fit.intercept[i]] == pytest.approx(
+                [line.rvalue, line.slope, line.intercept], rel=1e-9, abs=1e-9
+            )
+    assert np.array_equal(evaluation.energy_cofire_correlation, evaluation.energy_fit().correlation)
+    assert np.array_equal(evaluation.energy_cofire_slope, evaluation.energy_fit().slope)
+    with pytest.raises(usae.InvalidInputError, match="least_cofires must be an integer from 1"):
+        evaluation.energy_fit(0)
+
+
+def test_there_is_no_line_through_fewer_than_two_counts():
+    for cofire in ([0, 0, 0], [4, 0, 0], [4, 4, 0]):
+        fit = evaluation_of([[4, 4, 8], [4, 4, 0]], cofire, mean_activation=np.ones((2, 3))).energy_fit()
+        assert all(np.isnan(values).all() for values in fit[:3])
+
+
+def test_the_frame_has_a_row_for_each_concept(trained, held_out):
+    pytest.importorskip("pandas")
+    evaluation = trained.evaluate(held_out)
+    frame = evaluation.to_frame()
+    assert len(frame) == 32 and frame.index.name == "concept"
+    assert np.array_equal(frame["firing_entropy"], evaluation.firing_entropy, equal_nan=True)
+    assert np.array_equal(frame["energy[vit]"], evaluation.energy[NAMES.index("vit")])
+    i, j = NAMES.index("dinov2"), NAMES.index("vit")
+    assert np.array_equal(frame["correlation[dinov2, vit]"], evaluation.correlation[i, j], equal_nan=True)
+    assert np.array_equal(frame["pair_cofire_counts[dinov2, vit]"], evaluation.pair_cofire_counts[i, j])
+
+
+def test_without_pandas_the_error_says_how_to_get_it(trained, held_out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        trained.evaluate(held_out).to_frame()
 
 
 def test_energy_is_the_squared_norm_of_what_a_concept_adds_to_the_mean(trained, held_out):

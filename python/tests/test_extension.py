@@ -191,6 +191,9 @@ def test_room_for_other_numbers_of_elements_is_refused(core):
         ("l0", np.empty(1)),
         ("firing_counts", np.empty((1, 32), np.int64)),
         ("cofire_counts", np.empty((2, 32), np.int64)),
+        ("union_counts", np.empty(31, np.int64)),
+        ("pair_cofire_counts", np.empty((2, 32), np.int64)),
+        ("code_products", np.empty((2, 2, 31))),
         ("max_activation", np.empty((2, 31), np.float32)),
         ("mean_activation", np.empty((2, 32), np.float32)),
     ]:
@@ -198,6 +201,9 @@ def test_room_for_other_numbers_of_elements_is_refused(core):
             core.evaluate(inputs, 0.0, {name: wrong})
     with pytest.raises(TypeError, match="r3"):
         core.evaluate(inputs, 0.0, {"r3": np.empty((2, 2))})
+    for shape, other, name in [((32, 2), (32, 3), "tokens"), ((31, 2), (31, 2), "values"), (32, (32, 1), "values")]:
+        with pytest.raises(InvalidInputError, match=rf"^{name}: expected shape \(32, "):
+            core.top_examples(0, activations(3, 8), 1, np.empty(shape, np.float32), np.empty(other, np.int64))
     with pytest.raises(InvalidInputError):
         core.tensor_read(0, _usae.DICTIONARY, np.empty((32, 7), np.float32))
     with pytest.raises(InvalidInputError, match="int64"):
@@ -284,6 +290,7 @@ def test_each_status_arrives_as_its_exception(core):
         lambda core: core.tensor_shape(0, _usae.MEAN),
         lambda core: core.step([activations(3, 8)], None, 0, False),
         lambda core: core.evaluate([activations(3, 8)], 0.0, {}),
+        lambda core: core.top_examples(0, activations(3, 8), 1, np.empty((32, 2), np.float32), np.empty((32, 2), np.int64)),
     ):
         with pytest.raises(NotInitializedError):
             use(new_core())

@@ -4,7 +4,7 @@ import sys
 
 import usae
 
-HEAVY = ("scipy", "torch", "safetensors", "tqdm", "matplotlib", "sklearn", "skimage", "difflib", "pickle", "asyncio")
+HEAVY = ("scipy", "torch", "safetensors", "tqdm", "matplotlib", "pandas", "sklearn", "skimage", "difflib", "pickle", "asyncio")
 
 SCRIPT = f"""
 import json, sys, time

@@ -1,4 +1,4 @@
-"""Peak memory of training at the published size: a formula, and never an array of all tokens by all concepts."""
+"""Peak memory of training and evaluating at the published size: a formula, and no array of all tokens by all concepts."""
 
 import json
 import subprocess
@@ -70,3 +70,36 @@ def test_training_at_the_published_size_allocates_no_tokens_by_concepts(recipe):
     print(f"{recipe}: peak {peak / MIB:.0f} MiB, of which {used / MIB:.0f} for training, {expected / MIB:.0f} by the formula")
     assert used < expected + allowance, f"{used / MIB:.0f} MiB used, {expected / MIB:.0f} MiB expected"
     assert used > 0.8 * expected, "the formula promises too little"
+
+
+EVALUATION = """
+import json
+import numpy as np
+import usae
+
+def peak():
+    with open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+random = np.random.default_rng(0)
+sae = usae.UniversalSAE({n_concepts}, {k}, seed=0, n_threads=2).initialize({widths!r})
+few = {{name: random.standard_normal((1, 4096, width), dtype=np.float32) for name, width in {widths!r}.items()}}
+before = peak()
+sae.evaluate(few)
+usae.top_examples(sae, few)
+once = peak()
+many = {{name: np.broadcast_to(x, (5, *x.shape[1:])) for name, x in few.items()}}  # the same memory five times
+sae.evaluate(many)
+usae.top_examples(sae, many)
+print(json.dumps([before, once, peak()]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_evaluating_takes_little_memory_and_no_more_for_more_tokens():
+    script = textwrap.dedent(EVALUATION).format(n_concepts=N_CONCEPTS, k=K, widths=WIDTHS)
+    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    before, once, many = json.loads(result.stdout)
+    print(f"{(once - before) / MIB:.0f} MiB for 4,096 tokens, {(many - before) / MIB:.0f} for 20,480")
+    assert once - before < 250 * MIB
+    assert many - once < 8 * MIB  # what the allocator keeps; a float for each token and concept would be 480

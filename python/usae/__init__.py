@@ -15,12 +15,14 @@ from usae._errors import (
     UsaeError,
     UsaeMemoryError,
 )
-from usae._evaluation import Evaluation
+from usae._evaluation import EnergyFit, Evaluation
+from usae._examples import TopExamples, top_examples
 from usae._fitted import Screening, StepReport
 from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
+    from usae import plot
     from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae._consistency import Consistency, Matching, consistency, fit_independent
     from usae._controls import Controls, controls
@@ -37,6 +39,7 @@ __all__ = [
     "CofireNull",
     "Consistency",
     "Controls",
+    "EnergyFit",
     "Evaluation",
     "InvalidInputError",
     "LatentScaling",
@@ -48,6 +51,7 @@ __all__ = [
     "SeedCeiling",
     "ShuffledPairing",
     "StepReport",
+    "TopExamples",
     "UniversalSAE",
     "UsaeError",
     "UsaeMemoryError",
@@ -58,9 +62,11 @@ __all__ = [
     "latent_scaling",
     "load",
     "load_published",
+    "plot",
     "recipes",
     "set_num_threads",
     "show_config",
+    "top_examples",
 ]
 
 
@@ -80,13 +86,17 @@ _ON_DEMAND = {
     "latent_scaling": "usae._latent_scaling",
 }
 
+_MODULES = ("plot", "synthetic")
+
 
 def __getattr__(name: str) -> Any:
     """What few programs need is imported when it is asked for."""
-    if name in _ON_DEMAND:
-        import importlib
+    import importlib
 
+    if name in _ON_DEMAND:
         return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"usae.{name}")
     raise AttributeError(f"module 'usae' has no attribute {name!r}")
 
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from usae import _checks
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class EnergyFit(NamedTuple):
+    """How log10(energy) follows log10(co-fires) in each model; arrays are float64 [M], NaN where there is no spread."""
+
+    correlation: np.ndarray
+    """Pearson's r."""
+    slope: np.ndarray
+    """Of the least-squares line."""
+    intercept: np.ndarray
+    """Of that line: log10(energy) at one co-fire."""
+    n_concepts: int
+    """Concepts with enough co-fires, which are those that count."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -34,11 +52,17 @@ class Evaluation:
         Mean number of active concepts in a token, whatever the threshold.
     firing_counts : ndarray of int64, [M, m]
         Tokens in which a concept fires.
+    pair_cofire_counts : ndarray of int64, [M, M, m]
+        Tokens in which it fires in both of two models; of a model with itself, its firing counts.
     cofire_counts : ndarray of int64, [m]
         Tokens in which it fires in every model.
+    union_counts : ndarray of int64, [m]
+        Tokens in which it fires in any model.
     mean_activation : ndarray of float64, [M, m]
         Mean code over all tokens, those without the concept included.
     max_activation : ndarray of float32, [M, m]
+    code_products : ndarray of float64, [M, M, m]
+        Sum over tokens of the product of two models' codes: what `correlation` is made of.
     """
 
     model_names: tuple[str, ...]
@@ -50,9 +74,12 @@ class Evaluation:
     mse: np.ndarray
     l0: np.ndarray
     firing_counts: np.ndarray
+    pair_cofire_counts: np.ndarray
     cofire_counts: np.ndarray
+    union_counts: np.ndarray
     mean_activation: np.ndarray
     max_activation: np.ndarray
+    code_products: np.ndarray
 
     @property
     def dead(self) -> np.ndarray:
@@ -85,6 +112,40 @@ class Evaluation:
             return self.cofire_counts / self.firing_counts
 
     @property
+    def cofire_iou(self) -> np.ndarray:
+        """Share of the tokens in which any model fires a concept that all do, float64 [m]; NaN for concepts that never fire.
+
+        Intersection over union. (The published code divides by the sum of the models' firing instead.)
+        """
+        with np.errstate(invalid="ignore"):
+            return self.cofire_counts / self.union_counts
+
+    @property
+    def pair_cofire_iou(self) -> np.ndarray:
+        """The same of each pair of models, float64 [M, M, m]; NaN where neither fires."""
+        union = self.firing_counts[:, None] + self.firing_counts[None] - self.pair_cofire_counts
+        with np.errstate(invalid="ignore"):
+            return self.pair_cofire_counts / union
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Pearson correlation over tokens of a concept's codes in two models, float64 [M, M, m].
+
+        Tokens without the concept count as 0. NaN where a model's code has no variance: for concepts that are never active,
+        and for those whose code is the same in all tokens, as far as sums of float64 can tell.
+        """
+        n = self.n_tokens
+        mean = self.mean_activation
+        moments = self.code_products / n
+        covariance = moments - mean[:, None] * mean[None]
+        models = np.arange(len(self.model_names))
+        second = moments[models, models]
+        # Sums of n terms and their means have relative errors of at most n + 2 roundings of 2**-53; the mean counts twice.
+        rounding = (3 * n + 8) * 2.0**-53
+        variance = np.where(second - mean**2 > rounding * second, second - mean**2, np.nan)
+        return np.clip(covariance / np.sqrt(variance[:, None] * variance[None]), -1, 1)
+
+    @property
     def energy(self) -> np.ndarray:
         """Importance of a concept in a model, float64 [M, m].
 
@@ -92,6 +153,64 @@ class Evaluation:
         standardised units. Dictionary rows have norm 1 there, so it is the square of the mean code.
         """
         return self.mean_activation**2
+
+    def energy_fit(self, least_cofires: int = 1) -> EnergyFit:
+        """How energy grows with co-firing: a line through log10(energy) over log10(co-fires), by model.
+
+        Parameters
+        ----------
+        least_cofires : int
+            Concepts that co-fire in fewer tokens are left out; those that never do always are, having no logarithm.
+        """
+        least = _checks.integer(least_cofires, "least_cofires", 1, 2**53)
+        chosen = self.cofire_counts >= least
+        x, y = np.log10(self.cofire_counts[chosen]), np.log10(self.energy[:, chosen])
+        n = int(chosen.sum())
+        nothing = np.full(len(self.model_names), np.nan)
+        if n < 2 or np.ptp(x) == 0:
+            return EnergyFit(nothing, nothing, nothing, n)
+        x_mean, y_mean = x.mean(), y.mean(1)
+        dx, dy = x - x_mean, y - y_mean[:, None]
+        slope = dy @ dx / (dx @ dx)
+        with np.errstate(invalid="ignore"):
+            correlation = np.where(np.ptp(y, 1) > 0, dy @ dx / np.sqrt((dx @ dx) * (dy**2).sum(1)), np.nan)
+        return EnergyFit(np.clip(correlation, -1, 1), slope, y_mean - slope * x_mean, n)
+
+    @property
+    def energy_cofire_correlation(self) -> np.ndarray:
+        """Pearson's r of log10(energy) and log10(co-fires) over the concepts that co-fire, float64 [M]."""
+        return self.energy_fit().correlation
+
+    @property
+    def energy_cofire_slope(self) -> np.ndarray:
+        """Slope of log10(energy) over log10(co-fires) over the same concepts, float64 [M]."""
+        return self.energy_fit().slope
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each concept, as a pandas DataFrame.
+
+        Columns are numbers of the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``), of the
+        concept in a model (``firing_counts[vit]``, and likewise ``cofire_proportion``, ``energy``, ``mean_activation``,
+        ``max_activation``), and in two models (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("Evaluation.to_frame needs pandas, which usae does not install: pip install pandas") from error
+        columns = {name: getattr(self, name) for name in ("firing_entropy", "cofire_counts", "union_counts", "cofire_iou")}
+        for name in ("firing_counts", "cofire_proportion", "energy", "mean_activation", "max_activation"):
+            values = getattr(self, name)
+            columns |= {f"{name}[{model}]": values[i] for i, model in enumerate(self.model_names)}
+        for name in ("pair_cofire_counts", "correlation"):
+            values = getattr(self, name)
+            for i, j in zip(*np.triu_indices(len(self.model_names), 1), strict=True):
+                columns[f"{name}[{self.model_names[i]}, {self.model_names[j]}]"] = values[i, j]
+        return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain Python values, ready for JSON."""
@@ -104,13 +223,16 @@ class Evaluation:
     def summary(self) -> str:
         """A table for people: the cross-reconstruction matrix, and what the concepts do."""
         names = [name if len(name) <= 16 else name[:15] + "…" for name in self.model_names]
-        first = max(len("encoded \\ decoded"), *map(len, names))
+        first = max(len("r(energy, co-fires)"), *map(len, names))
         widths = [max(8, len(name)) for name in names]
 
         def row(head: str, cells: list[str]) -> str:
             return "  ".join([head.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
 
         alive = (~self.dead).sum(1)
+        top = min(1000, len(self.cofire_counts))
+        order = np.argsort(-self.energy, axis=1, kind="stable")[:, :top]
+        cofire_share = np.take_along_axis(self.cofire_proportion, order, 1)
         lines = [
             f"R2 of {self.n_tokens:,} tokens, in each model's own units",
             row("encoded \\ decoded", names),
@@ -119,7 +241,10 @@ class Evaluation:
             row("", names),
             row("active concepts", [f"{value:.1f}" for value in self.l0]),
             row("concepts alive", [f"{value:,}" for value in alive]),
+            row("co-fire proportion", [f"{_mean(values):.3f}" for values in cofire_share]),
+            row("r(energy, co-fires)", [f"{value:.2f}" for value in self.energy_cofire_correlation]),
             "",
+            f"co-fire proportion: mean of each model's {top:,} most energetic concepts",
             f"{len(self.cofire_counts):,} concepts; {int(self.dead_everywhere.sum()):,} fire in no model, "
             f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
         ]
@@ -130,3 +255,9 @@ class Evaluation:
             f"Evaluation({', '.join(self.model_names)}; n_tokens={self.n_tokens}, "
             f"r2 from {self.r2.min():.3f} to {self.r2.max():.3f})"
         )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are not NaN; NaN where all are."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -155,9 +155,12 @@ class Fitted:
             "mse": np.empty(pairs),
             "l0": np.empty(n_models),
             "firing_counts": np.empty(concepts, np.int64),
+            "pair_cofire_counts": np.empty((*pairs, self.n_concepts), np.int64),
             "cofire_counts": np.empty(self.n_concepts, np.int64),
+            "union_counts": np.empty(self.n_concepts, np.int64),
             "mean_activation": np.empty(concepts),
             "max_activation": np.empty(concepts, np.float32),
+            "code_products": np.empty((*pairs, self.n_concepts)),
         }
         self.core.evaluate([x.native for x in acts.values()], threshold, outputs)
         n_tokens = next(iter(acts.values())).n_tokens

@@ -210,15 +210,26 @@ typedef struct usae_evaluation {
   double *mse;               /* [M, M] mean squared error per element, models' units */
   double *l0;                /* [M] mean number of active concepts */
   int64_t *firing_counts;    /* [M, m] tokens whose code is above the threshold */
+  int64_t *pair_cofire_counts; /* [M, M, m] tokens where it is above the threshold in both models; [i, i] as firing_counts */
   int64_t *cofire_counts;    /* [m] tokens where it is above the threshold in every model */
+  int64_t *union_counts;     /* [m] tokens where it is above the threshold in any model */
   double *mean_activation;   /* [M, m] mean code over all tokens */
   float *max_activation;     /* [M, m] */
+  double *code_products;     /* [M, M, m] sum over tokens of the product of the two models' codes */
 } usae_evaluation;
 
 /* Encodes and decodes every row of `inputs` [n_models] through every pair of models, in one pass; memory does not grow with
  * the number of rows. */
 usae_status usae_evaluate(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs, double threshold,
                           usae_evaluation *out, const usae_interrupt *interrupt, usae_error *error);
+
+/* The `n` rows of `x` that fire each concept of model `model` most: `values` and `tokens` [n_concepts, n], the largest code
+ * first, ties: earlier row first; 0 and -1 where fewer rows have the concept. Rows come in images of `tokens_per_image`, one
+ * after the other, of each of which a concept takes one row at most; 1: any rows. One pass; memory does not grow with the
+ * number of rows. */
+usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_matrix *x, int64_t n,
+                              int64_t tokens_per_image, float *values, int64_t *tokens, const usae_interrupt *interrupt,
+                              usae_error *error);
 
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 

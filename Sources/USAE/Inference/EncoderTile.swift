@@ -23,7 +23,7 @@ final class EncoderTile: @unchecked Sendable {
 
   /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB; twice as many where screening
   /// reads weights of a quarter of the size and then their digits once for all tokens.
-  private static func capacity(_ encoder: PackedEncoder) -> Int {
+  static func capacity(_ encoder: PackedEncoder) -> Int {
     let block = kernels.tokensPerBlock
     let most = encoder.mayScreen ? (blocks: 16, bytes: 8 << 20) : (blocks: 8, bytes: 4 << 20)
     return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))

@@ -12,11 +12,16 @@ public struct Evaluation: Sendable, Equatable {
   public internal(set) var l0: [Double]
   /// Tokens whose code is above the threshold, by model and concept.
   public internal(set) var firingCounts: [[Int64]]
-  /// Tokens where it is above the threshold in every model, by concept.
+  /// Tokens where it is above the threshold in both models of a pair, [i][j][concept]; [i][i] are the firing counts.
+  public internal(set) var pairCofireCounts: [[[Int64]]]
+  /// Tokens where it is above the threshold in every model, and in any model, by concept.
   public internal(set) var cofireCounts: [Int64]
+  public internal(set) var unionCounts: [Int64]
   /// Over all tokens, by model and concept.
   public internal(set) var meanActivation: [[Double]]
   public internal(set) var maxActivation: [[Float]]
+  /// Sum over tokens of the product of two models' codes of a concept, [i][j][concept].
+  public internal(set) var codeProducts: [[[Double]]]
 }
 
 extension UniversalSAE {
@@ -29,10 +34,9 @@ extension UniversalSAE {
       try checkAll(activations, operation: "evaluate")
       var encoders: [PackedEncoder] = []
       for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }
-      let pass = try EvaluationPass(models: state.models, encoders: encoders, k: k, threshold: Float(threshold), work: work)
-      for first in stride(from: 0, to: activations[0].rows, by: EvaluationPass.chunkRows) {
-        try pass.add(activations, first..<min(activations[0].rows, first + EvaluationPass.chunkRows))
-      }
+      let pass = try EvaluationPass(
+        models: state.models, encoders: encoders, k: k, threshold: Float(threshold), rows: activations[0].rows, work: work)
+      try pass.run(activations)
       return pass.result()
     }
   }

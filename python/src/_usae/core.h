@@ -26,6 +26,7 @@ PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* core_tensors.c */

@@ -114,9 +114,44 @@ done:
   return result;
 }
 
+PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "x", "tokens_per_image", "values", "tokens", NULL};
+  const module_state *state = state_of(self);
+  const core_object *core = core_of(self);
+  PyObject *py_model, *py_x, *py_tokens_per_image, *py_values, *py_tokens, *result = NULL;
+  Py_buffer x = {0}, values = {0}, tokens = {0};
+  usae_matrix matrix;
+  int64_t tokens_per_image;
+  int32_t model;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO:top_examples", keywords, &py_model, &py_x, &py_tokens_per_image,
+                                   &py_values, &py_tokens) ||
+      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
+      !take_int(state, py_tokens_per_image, "tokens_per_image", 1, INT64_MAX, &tokens_per_image) ||
+      !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
+      !take_array(state, py_tokens, "tokens", ELEMENT_INT64, true, &tokens))
+    goto done;
+  int64_t n = values.ndim == 2 ? values.shape[1] : 1;
+  if (!has_shape(state, &values, "values", core->n_concepts, n) ||
+      !has_shape(state, &tokens, "tokens", core->n_concepts, n))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_top_examples(core->sae, model, &matrix, n, tokens_per_image, values.buf, tokens.buf,
+                                         &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  PyBuffer_Release(&tokens);
+  PyBuffer_Release(&values);
+  PyBuffer_Release(&x);
+  return result;
+}
+
 /* --- Evaluation ----------------------------------------------------------------------------------------------------- */
 
-typedef enum extent { EXTENT_PAIRS, EXTENT_MODELS, EXTENT_MODEL_CONCEPTS, EXTENT_CONCEPTS } extent;
+typedef enum extent { EXTENT_PAIRS, EXTENT_MODELS, EXTENT_MODEL_CONCEPTS, EXTENT_PAIR_CONCEPTS, EXTENT_CONCEPTS } extent;
 
 #define OUTPUT(extent, type, name) {#name, type, extent, offsetof(usae_evaluation, name)}
 static const struct output {
@@ -131,9 +166,12 @@ static const struct output {
     OUTPUT(EXTENT_PAIRS, ELEMENT_FLOAT64, mse),
     OUTPUT(EXTENT_MODELS, ELEMENT_FLOAT64, l0),
     OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_INT64, firing_counts),
+    OUTPUT(EXTENT_PAIR_CONCEPTS, ELEMENT_INT64, pair_cofire_counts),
     OUTPUT(EXTENT_CONCEPTS, ELEMENT_INT64, cofire_counts),
+    OUTPUT(EXTENT_CONCEPTS, ELEMENT_INT64, union_counts),
     OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_FLOAT64, mean_activation),
     OUTPUT(EXTENT_MODEL_CONCEPTS, ELEMENT_FLOAT32, max_activation),
+    OUTPUT(EXTENT_PAIR_CONCEPTS, ELEMENT_FLOAT64, code_products),
 };
 #undef OUTPUT
 enum { OUTPUT_COUNT = sizeof outputs / sizeof outputs[0] };
@@ -147,6 +185,8 @@ static int64_t extent_count(extent extent, int64_t n_models, int64_t n_concepts)
     return n_models;
   case EXTENT_MODEL_CONCEPTS:
     return __builtin_mul_overflow(n_models, n_concepts, &count) ? -1 : count;
+  case EXTENT_PAIR_CONCEPTS:
+    return __builtin_mul_overflow(n_models * n_models, n_concepts, &count) ? -1 : count;
   case EXTENT_CONCEPTS:
     return n_concepts;
   }

@@ -1,0 +1,76 @@
+/// Sums over tokens of squared residuals, by pair of models and dimension, in standardised units.
+///
+/// Squares are summed in float32 over blocks of `blockRows` tokens, and the blocks in double and in order: so the sums depend
+/// neither on the number of threads nor on the size of the chunks that the tokens come in.
+final class ResidualSquares: @unchecked Sendable {
+  /// Tokens whose squares are summed in float32. Chunks but the last are a multiple of it.
+  static let blockRows = 64
+  /// Dimensions of one piece of the sum over blocks.
+  private static let blockColumns = 128
+
+  private let streams: [CodeStream]
+  private let work: Work
+  private let spares, reconstructions: [FloatBuffer]
+  /// Of a chunk, for one decoded model: [block][encoded][dimension].
+  private let partial: FloatBuffer
+  /// [decoded] of [encoded][dimension], rows padded as the model's.
+  private let sums: [AlignedBuffer<Double>]
+
+  init(_ streams: [CodeStream], chunkRows: Int, work: Work) throws(USAEError) {
+    self.streams = streams
+    self.work = work
+    let widest = streams.map(\.inputs.stride).max() ?? 0
+    spares = try makeSpares(work.threads, streams[0].codes.slots)
+    reconstructions = try makeSpares(work.threads, widest)
+    partial = try FloatBuffer((chunkRows + Self.blockRows - 1) / Self.blockRows * streams.count * widest)
+    var sums: [AlignedBuffer<Double>] = []
+    for stream in streams { sums.append(try AlignedBuffer<Double>(streams.count * stream.inputs.stride)) }
+    self.sums = sums
+  }
+
+  /// Adds the first `count` tokens of the streams.
+  ///
+  /// The decoded model comes first and its encoders inside, token by token: so one dictionary at a time is walked, and a
+  /// concept that several models fire in a token finds its row in the cache.
+  func add(count: Int) throws(USAEError) {
+    for target in streams.indices {
+      try work.runBlocks(count, of: Self.blockRows) { block, range, worker in
+        self.decode(range, target: target, block: block, worker: worker)
+      }
+      try addBlocks((count + Self.blockRows - 1) / Self.blockRows, target: target)
+    }
+  }
+
+  private func decode(_ range: Range<Int>, target: Int, block: Int, worker: Int) {
+    let (model, inputs) = (streams[target].model, streams[target].inputs)
+    let stride = inputs.stride
+    let first = partial.base + block * streams.count * stride
+    first.update(repeating: 0, count: streams.count * stride)
+    let residual = reconstructions[worker].base
+    for t in range {
+      for source in streams.indices {
+        model.decode(streams[source].codes, token: t, spare: spares[worker].base, to: residual)
+        kernels.subtractFrom(inputs.row(t), stride, residual)
+        let squares = first + source &* stride
+        for c in 0..<stride { squares[c] += residual[c] * residual[c] }
+      }
+    }
+  }
+
+  private func addBlocks(_ blocks: Int, target: Int) throws(USAEError) {
+    let row = streams.count * streams[target].inputs.stride
+    try work.runBlocks(row, of: Self.blockColumns) { _, range, _ in
+      let sums = self.sums[target].base
+      for block in 0..<blocks {
+        let part = self.partial.base + block &* row
+        for c in range { sums[c] += Double(part[c]) }
+      }
+    }
+  }
+
+  /// Sums by dimension.
+  func sums(encoded: Int, decoded: Int) -> [Double] {
+    let stream = streams[decoded]
+    return Array(UnsafeBufferPointer(start: sums[decoded].base + encoded * stream.inputs.stride, count: stream.model.width))
+  }
+}

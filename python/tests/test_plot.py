@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import usae
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+FUNCTIONS = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
+
+
+@pytest.fixture(scope="module")
+def evaluation(trained, held_out):
+    return trained.evaluate(held_out)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_picture_has_labels_and_draws_where_it_is_told(evaluation, name):
+    import matplotlib.pyplot as plt
+
+    draw = getattr(usae.plot, name)
+    axes = draw(evaluation)
+    assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title()
+    given = plt.figure().subplots()
+    assert draw(evaluation, ax=given, null=evaluation) is given
+    given.figure.canvas.draw()
+
+
+def test_the_matrix_shows_each_number_and_its_null(evaluation):
+    null = np.arange(9).reshape(3, 3) / 10
+    texts = [text.get_text() for text in usae.plot.cross_reconstruction(evaluation, null=null).texts]
+    assert texts == [f"{r2:.2f}\n[{of_null:.2f}]" for r2, of_null in zip(evaluation.r2.flat, null.flat, strict=True)]
+
+
+def test_the_histogram_counts_every_concept_that_fires(evaluation):
+    heights = [patch.get_height() for patch in usae.plot.firing_entropy(evaluation, bins=7).patches]
+    assert len(heights) == 7 and sum(heights) == (~evaluation.dead_everywhere).sum()
+
+
+def test_the_curves_are_co_fire_proportions_by_energy(evaluation):
+    lines = usae.plot.cofire_proportion(evaluation, window=1).lines
+    for line, proportion, energy in zip(lines, evaluation.cofire_proportion, evaluation.energy, strict=True):
+        ordered = proportion[np.argsort(-energy, kind="stable")]
+        assert np.allclose(line.get_ydata(), ordered[~np.isnan(ordered)])
+
+
+def test_the_line_through_the_points_is_the_fit(evaluation):
+    fit = evaluation.energy_fit()
+    for i, line in enumerate(usae.plot.energy_cofires(evaluation).lines):
+        x, y = np.log10(line.get_xdata()), np.log10(line.get_ydata())
+        assert np.allclose(y, fit.intercept[i] + fit.slope[i] * x)
+        assert f"r = {fit.correlation[i]:.2f}" in line.get_label()
+
+
+@pytest.mark.parametrize(
+    ("name", "null", "words"),
+    [
+        ("cross_reconstruction", np.zeros((2, 2)), r"null must have shape \[3, 3\], as r2 has, got \[2, 2\]"),
+        ("firing_entropy", "none", "null must be an Evaluation or an array of numbers, got str"),
+        ("energy_cofires", 0.5, "null must be an Evaluation or EnergyFit of 3 models, got float"),
+    ],
+)
+def test_nulls_that_do_not_fit_are_refused(evaluation, name, null, words):
+    with pytest.raises(usae.InvalidInputError, match=words):
+        getattr(usae.plot, name)(evaluation, null=null)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_no_evaluation_is_refused(name):
+    with pytest.raises(usae.InvalidInputError, match="evaluation must be what UniversalSAE.evaluate returns, got dict"):
+        getattr(usae.plot, name)({})
+
+
+def test_entropy_of_one_model_is_refused(acts):
+    sae = usae.UniversalSAE(8, 2).fit({"vit": acts["vit"]}, steps=2)
+    with pytest.raises(usae.InvalidInputError, match="at least two"):
+        usae.plot.firing_entropy(sae.evaluate({"vit": acts["vit"]}))
+
+
+def test_without_matplotlib_the_module_loads_and_a_picture_names_the_extra():
+    script = """
+import sys
+sys.modules["matplotlib"] = sys.modules["matplotlib.pyplot"] = None
+import numpy as np, usae
+x = {"a": np.random.default_rng(0).standard_normal((20, 3))}
+evaluation = usae.UniversalSAE(4, 2).fit(x, steps=1).evaluate(x)
+try:
+    usae.plot.cross_reconstruction(evaluation)
+except ImportError as error:
+    print(error)
+"""
+    words = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert words == "usae.plot needs matplotlib: pip install 'usae[plot]'\n"
