@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usae import _usae, recipes
+from usae import _usae, recipes, synthetic
 from usae._codes import Codes
 from usae._config import set_num_threads, show_config
 from usae._errors import (
@@ -44,6 +44,7 @@ __all__ = [
     "recipes",
     "set_num_threads",
     "show_config",
+    "synthetic",
 ]
 
 
