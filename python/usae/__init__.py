@@ -22,7 +22,7 @@ from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
-    from usae import plot
+    from usae import plot, synthetic
     from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae._consistency import Consistency, Matching, consistency, fit_independent
     from usae._controls import Controls, controls
@@ -67,6 +67,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "top_examples",
+    "synthetic",
 ]
 
 
