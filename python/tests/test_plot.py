@@ -99,3 +99,24 @@ except ImportError as error:
 """
     words = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert words == "usae.plot needs matplotlib: pip install 'usae[plot]'\n"
+
+
+def test_consistency_draws_each_models_curve_beside_chance(trained, acts):
+    found = usae.consistency(trained, {name: trained.dictionary(name)[::-1] for name in trained.model_names_})
+    axes = usae.plot.consistency(found)
+    assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title()
+    curves = [line.get_ydata() for line in axes.lines[::3]][: len(found.models)]
+    for curve, matching in zip(curves, found.models.values(), strict=True):
+        assert np.array_equal(curve, matching.curve) and np.allclose(curve, 1, atol=1e-5)
+    with pytest.raises(usae.InvalidInputError, match="what usae.consistency returns, got dict"):
+        usae.plot.consistency({})
+
+
+def test_a_permutation_null_brings_its_band(trained, evaluation, held_out):
+    null = usae.controls(trained, held_out, include=("tokens",)).tokens
+    axes = usae.plot.cofire_proportion(evaluation, null=null, window=1)
+    models = len(evaluation.model_names)
+    assert len(axes.collections) == models
+    order = np.argsort(-evaluation.energy[0], kind="stable")
+    expected = (null.mean / evaluation.firing_counts[0])[order]
+    assert np.allclose(axes.lines[models].get_ydata(), expected[~np.isnan(expected)])

@@ -1,6 +1,6 @@
-"""Pictures of an evaluation, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
+"""Pictures of evaluations, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
 
-Each function takes an `Evaluation` and draws into `ax`, or into a new figure of its own, and returns the Axes. `null` is what
+Each function takes an `Evaluation` (`consistency` what `usae.consistency` returns) and draws into `ax`, or into a new figure of its own, and returns the Axes. `null` is what
 the same number is without what is to be shown, for instance the evaluation of an autoencoder that was trained on rows paired
 at random: it is drawn beside the number, grey or dashed. Colours are those of Okabe and Ito, which can be told apart with any
 kind of colour vision; models also differ by line or marker.
@@ -18,6 +18,8 @@ from usae._evaluation import EnergyFit, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from usae._consistency import Consistency
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
@@ -103,15 +105,17 @@ def cofire_proportion(
     ----------
     evaluation : Evaluation
     ax : matplotlib.axes.Axes, optional
-    null : Evaluation or array [M, m], optional
-        Drawn with thin grey lines, in the order of its own energies if it is an Evaluation, otherwise in the numbers'.
+    null : Evaluation, CofireNull or array [M, m], optional
+        Drawn with thin grey lines, in the order of its own energies if it is an Evaluation, otherwise in the numbers'. Of a
+        `CofireNull` (`usae.controls`) the mean, with its band.
     top : int
         Concepts to draw.
     window : int, optional
         Concepts that a point of a line is the mean of, around its own rank; a thirtieth of those drawn if left out.
     """
     proportion = _checked(evaluation).cofire_proportion
-    under = _null(null, "cofire_proportion", proportion.shape)
+    band = _band(null, evaluation)
+    under = _null(null if band is None else band[1], "cofire_proportion", proportion.shape)
     drawn = min(_checks.integer(top, "top", 1, 2**24), proportion.shape[1])
     window = max(1, drawn // 30) if window is None else _checks.integer(window, "window", 1, drawn)
     null_energy = null.energy if isinstance(null, Evaluation) else evaluation.energy
@@ -123,6 +127,9 @@ def cofire_proportion(
         ranks, means, mean = _by_energy(values, null_energy[i], drawn, window)
         name = evaluation.model_names[i]
         ax.plot(ranks, means, LINES[i % len(LINES)], color=NULL_COLOUR, linewidth=0.9, label=f"null, {name}: mean {mean:.2f}")
+        if band is not None:
+            low, high = (_by_energy(limit[i], null_energy[i], drawn, window)[1] for limit in (band[0], band[2]))
+            ax.fill_between(ranks, low, high, color=NULL_COLOUR, alpha=0.25, linewidth=0)
     around = "" if window == 1 else f" (mean of {window})"
     ax.set(xlim=(1, max(2, drawn)), ylim=(-0.02, 1), xlabel="concept by energy, largest first")
     ax.set_ylabel(f"co-fire proportion{around}")
@@ -174,6 +181,53 @@ def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     ax.set_title(f"{fit.n_concepts:,} concepts; {without:,} {few} are left out")
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
+    """Cosine of each concept with its partner in an independent dictionary, largest first, one curve for each model.
+
+    The same for dictionaries without any concept in common is drawn in grey: dashed for normal rows, dotted for rows that have
+    the actual rows' mean and covariance.
+
+    Parameters
+    ----------
+    consistency : Consistency
+        Of `usae.consistency`.
+    ax : matplotlib.axes.Axes, optional
+    """
+    from usae._consistency import Consistency
+
+    if not isinstance(consistency, Consistency):
+        raise InvalidInputError(f"consistency must be what usae.consistency returns, got {type(consistency).__name__}")
+    ax = _axes(ax, 6.0, 3.8)
+    threshold = next(iter(consistency.models.values())).threshold
+    for i, (name, matching) in enumerate(consistency.models.items()):
+        label = f"{name}: mean {matching.mean:.2f}, {matching.share_above:.0%} above {threshold:g}"
+        ax.plot(*_ranked(matching.curve), LINES[i % len(LINES)], color=COLOURS[i % len(COLOURS)], label=label)
+        for curve, style, words in ((matching.random, "--", "normal rows"), (matching.random_in_place, ":", "rows in place")):
+            ax.plot(*_ranked(curve), style, color=NULL_COLOUR, linewidth=0.9, label=f"{words}, no concept" if i == 0 else None)
+    ax.axhline(threshold, color=NULL_COLOUR, linewidth=0.6, zorder=0)
+    ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="share of the concepts", ylabel="cosine with the matched row")
+    ax.set_title(f"{len(consistency.concepts):,} concepts, largest cosine first")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def _ranked(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (np.arange(len(curve)) + 0.5) / max(1, len(curve)), curve
+
+
+def _band(null: Any, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Low, mean and high co-fire proportion [M, m] of a permutation null; None for anything else."""
+    from usae._nulls import CofireNull
+
+    if not isinstance(null, CofireNull):
+        return None
+    if null.mean.shape != evaluation.cofire_counts.shape:
+        raise InvalidInputError(f"null must be of {len(evaluation.cofire_counts)} concepts, got {len(null.mean)}")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, mean, high = (counts / evaluation.firing_counts for counts in (null.low, null.mean, null.high))
+    return low, mean, high
 
 
 def _checked(evaluation: object) -> Evaluation:
