@@ -66,8 +66,8 @@ __all__ = [
     "recipes",
     "set_num_threads",
     "show_config",
-    "top_examples",
     "synthetic",
+    "top_examples",
 ]
 
 

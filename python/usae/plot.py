@@ -1,9 +1,10 @@
 """Pictures of evaluations, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
 
-Each function takes an `Evaluation` (`consistency` what `usae.consistency` returns) and draws into `ax`, or into a new figure of its own, and returns the Axes. `null` is what
-the same number is without what is to be shown, for instance the evaluation of an autoencoder that was trained on rows paired
-at random: it is drawn beside the number, grey or dashed. Colours are those of Okabe and Ito, which can be told apart with any
-kind of colour vision; models also differ by line or marker.
+Each function takes an `Evaluation` (`consistency` what `usae.consistency` returns) and draws into `ax`, or into a new
+figure of its own, and returns the Axes. `null` is what the same number is without what is to be shown, for instance
+the evaluation of an autoencoder that was trained on rows paired at random: it is drawn beside the number, grey or
+dashed. Colours are those of Okabe and Ito, which can be told apart with any kind of colour vision; models also differ
+by line or marker.
 """
 
 from __future__ import annotations
