@@ -200,7 +200,7 @@ def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
 
     if not isinstance(consistency, Consistency):
         raise InvalidInputError(f"consistency must be what usae.consistency returns, got {type(consistency).__name__}")
-    ax = _axes(ax, 6.0, 3.8)
+    ax = _axes(ax, 7.6, 3.8)
     threshold = next(iter(consistency.models.values())).threshold
     for i, (name, matching) in enumerate(consistency.models.items()):
         label = f"{name}: mean {matching.mean:.2f}, {matching.share_above:.0%} above {threshold:g}"
@@ -210,7 +210,7 @@ def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
     ax.axhline(threshold, color=NULL_COLOUR, linewidth=0.6, zorder=0)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="share of the concepts", ylabel="cosine with the matched row")
     ax.set_title(f"{len(consistency.concepts):,} concepts, largest cosine first")
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
 
 
