@@ -11,6 +11,10 @@ final class EncoderTile: @unchecked Sendable {
   private var panels: PackedPanels?
   private var screened: ScreenedTile?
   private var isScreening = false
+  /// The rows that were computed last, and, of a tile that screens, their pre-activations for some concepts.
+  private var rows: (tokens: UnsafePointer<Float>, stride: Int, count: Int)?
+  private var subsetNumbers: FloatBuffer?
+  private var hasSubset = false
   /// Selection starts from a guess; the result does not depend on it.
   private var threshold: Float = 0
 
@@ -37,24 +41,44 @@ final class EncoderTile: @unchecked Sendable {
     if let screening {
       if screened == nil { screened = try ScreenedTile(encoder, capacity: capacity) }
       screened?.weights = screening
-    } else if packed == nil {
-      packed = try FloatBuffer(capacity * encoder.depth)
+    } else {
+      try makePacked()
     }
+  }
+
+  /// Makes room for the pre-activations of a list of concepts.
+  func prepare(_ subset: ConceptSubset) throws(USAEError) {
+    try makePacked()
+    let size = capacity * subset.columns
+    if (subsetNumbers?.count ?? 0) < size { subsetNumbers = try FloatBuffer(size) }
+  }
+
+  private func makePacked() throws(USAEError) {
+    if packed == nil { packed = try FloatBuffer(capacity * encoder.depth) }
   }
 
   /// Computes the numbers of `count` rows from `tokens` on.
   func compute(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int) {
+    rows = (tokens, rowStride, count)
+    hasSubset = false
     if isScreening {
       screened?.compute(tokens, stride: rowStride, count: count, out: numbers.base)
       return
     }
-    guard let packed, let panels else { preconditionFailure("a tile is prepared before it is used") }
+    guard let panels else { preconditionFailure("a tile is prepared before it is used") }
+    panels.product(packedTokens(), count: count, bias: encoder.bias, out: numbers.base)
+  }
+
+  /// The rows as the product reads them.
+  private func packedTokens() -> UnsafePointer<Float> {
+    guard let packed, let rows else { preconditionFailure("a tile is prepared before it is used") }
     let block = kernels.tokensPerBlock
-    for first in stride(from: 0, to: count, by: block) {
+    for first in stride(from: 0, to: rows.count, by: block) {
       kernels.packTokens(
-        tokens + first * rowStride, rowStride, min(block, count - first), encoder.depth, packed.base + first * encoder.depth)
+        rows.tokens + first * rows.stride, rows.stride, min(block, rows.count - first), encoder.depth,
+        packed.base + first * encoder.depth)
     }
-    panels.product(packed.base, count: count, bias: encoder.bias, out: numbers.base)
+    return UnsafePointer(packed.base)
   }
 
   /// All pre-activations of a row of a tile that does not screen.
@@ -79,21 +103,28 @@ final class EncoderTile: @unchecked Sendable {
 
   /// After `select` kept k: the `slots` largest positive pre-activations among `subset` that it left out, as keys.
   func selectNext(_ token: Int, k: Int, among subset: ConceptSubset, slots: Int) -> Int {
-    if isScreening, let screened {
-      return screened.selectNext(token, k: k, among: subset, slots: slots, estimates: row(token), keys: keys.base)
-    }
     let smallest = keys.base[k - 1]
+    let ofSubset = isScreening ? preactivations(token, of: subset) : nil
     let row = row(token)
     var count = 0
-    for concept in subset.concepts {
-      let value = row[Int(concept)]
+    for (i, concept) in subset.concepts.enumerated() {
+      let value = ofSubset.map { $0[i] } ?? row[Int(concept)]
       let key = selectionKey(value, concept)
-      if value > 0 && key < smallest {
-        keys.base[count] = key
-        count &+= 1
-      }
+      // Written always, kept if wanted: a branch would be mispredicted half of the time.
+      keys.base[count] = key
+      count &+= value > 0 && key < smallest ? 1 : 0
     }
     return keepLargest(count, slots)
+  }
+
+  /// A row of a tile that screens; of all its rows when the first is asked for.
+  private func preactivations(_ token: Int, of subset: ConceptSubset) -> UnsafePointer<Float> {
+    guard let rows, let subsetNumbers else { preconditionFailure("a tile is prepared for a list of concepts") }
+    if !hasSubset {
+      subset.product(packedTokens(), count: rows.count, out: subsetNumbers.base)
+      hasSubset = true
+    }
+    return UnsafePointer(subsetNumbers.base + token &* subset.columns)
   }
 
   private func keepLargest(_ count: Int, _ wanted: Int) -> Int { keepLargestKeys(keys.base, count, wanted) }

@@ -50,13 +50,6 @@ final class ConceptBounds: @unchecked Sendable {
     slacks.base[position] = 3 * roundingShare * abs(bias) + 0x1p-100
   }
 
-  func copy(_ source: Int, of other: ConceptBounds, to position: Int) {
-    norms.base[position] = other.norms.base[source]
-    errors.base[position] = other.errors.base[source]
-    rests.base[position] = other.rests.base[source]
-    slacks.base[position] = other.slacks.base[source]
-  }
-
   /// Of a refined estimate of the pre-activation of `token` for the concept at `position`.
   @inline(__always)
   func refined(_ token: ErrorBounds, _ position: Int) -> Float {

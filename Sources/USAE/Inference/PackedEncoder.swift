@@ -51,9 +51,11 @@ final class PackedEncoder: @unchecked Sendable {
     try screened?.pack(weight, factors: scales, bias: bias, work: work)
   }
 
-  /// Makes a list of concepts ready to be selected among.
-  func prepare(_ subset: ConceptSubset) throws(USAEError) {
-    if let screening { try subset.prepare(screening) }
+  /// Makes a list of concepts ready to be selected among by some tiles, after their selection among all.
+  func prepare(_ subset: ConceptSubset, tiles: [EncoderTile], work: Work) throws(USAEError) {
+    guard screening != nil, let weight else { return }  // tiles that do not screen have all pre-activations
+    try subset.pack(weight, scales: scales, bias: bias, work: work)
+    for tile in tiles { try tile.prepare(subset) }
   }
 
   /// What screening had to do since the encoder was made.

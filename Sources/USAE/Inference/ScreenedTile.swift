@@ -20,7 +20,6 @@ final class ScreenedTile: @unchecked Sendable {
   private var count = 0
   private let found: AlignedBuffer<Int32>
   private let lower, upper: FloatBuffer
-  private let gathered: FloatBuffer
   private let pairs: CandidatePairs
   /// What is left of each token's candidates, one token after the other; empty before the first `select`.
   private var kept: [Int32] = []
@@ -40,7 +39,6 @@ final class ScreenedTile: @unchecked Sendable {
     found = try AlignedBuffer<Int32>(room)
     lower = try FloatBuffer(room)
     upper = try FloatBuffer(room)
-    gathered = try FloatBuffer(room)
     pairs = try CandidatePairs(columns: encoder.columns, tokens: capacity)
     bounds.reserveCapacity(capacity)
     keptEnds.reserveCapacity(capacity)
@@ -99,7 +97,6 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// Candidates of all tokens of the tile.
   private func findCandidates(_ k: Int, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>) {
-    guard let weights else { preconditionFailure("estimates come first") }
     pairs.clear()
     var ends: [Int] = []  // of the pairs of the tokens from `first` on
     var first = 0
@@ -115,7 +112,7 @@ final class ScreenedTile: @unchecked Sendable {
         let norm = bounds[token].norm
         let row = estimates + token * encoder.columns
         let floor: Float
-        (candidates, floor) = self.candidates(token, row, encoder.columns, weights.concepts, k: k, guess: guess * norm, keys)
+        (candidates, floor) = self.candidates(token, row, k: k, guess: guess * norm, keys)
         // Nearly always below the next token's floor, and not far below.
         guess = norm > 0 ? 0.94 * floor / norm : 0
       }
@@ -150,44 +147,18 @@ final class ScreenedTile: @unchecked Sendable {
     }
   }
 
-  /// See `EncoderTile.selectNext`.
-  func selectNext(
-    _ token: Int, k: Int, among subset: ConceptSubset, slots: Int, estimates: UnsafeMutablePointer<Float>,
-    keys: UnsafeMutablePointer<UInt64>
-  ) -> Int {
-    guard bounds[token].isUsable, let weights else {
-      let smallest = keys[k - 1]
-      counts.candidates += subset.concepts.count
-      return subset.concepts.withUnsafeBufferPointer { exact(token, $0.baseAddress, $0.count, slots, keys, below: smallest) }
-    }
-    for q in 0..<k { estimates[Int(column(ofKey: keys[q]))] = -.infinity }
-    for (i, concept) in subset.concepts.enumerated() { gathered.base[i] = estimates[Int(concept)] }
-    let padded = paddedWidth(subset.concepts.count)
-    for i in subset.concepts.count..<padded { gathered.base[i] = -.infinity }
-    var (count, _) = candidates(token, gathered.base, padded, subset.bounds, k: slots, guess: 0, keys)
-    counts.candidates += count
-    for i in 0..<count { found.base[i] = subset.concepts[Int(found.base[i])] }
-    var (number, sum) = (Int32(truncatingIfNeeded: token), Int32(0))
-    for i in 0..<count {
-      weights.refinements(
-        of: Int(found.base[i]), digits.base, tokenScales: scales.base, &number, 1, sums: &sum, out: upper.base + i)
-    }
-    count = narrowed(token, estimates, upper.base, count, slots, keys)
-    return exact(token, found.base, count, slots, keys)
-  }
-
-  /// Leaves in `found` every position that could be among the k largest positive ones, and what else the bounds cannot rule
+  /// Leaves in `found` every concept that could be among the k largest positive ones, and what else the bounds cannot rule
   /// out. Returns how many there are, and a lower bound of the k-th largest, or 0.
   private func candidates(
-    _ token: Int, _ estimates: UnsafePointer<Float>, _ columns: Int, _ concepts: ConceptBounds, k: Int, guess: Float,
-    _ keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, guess: Float, _ keys: UnsafeMutablePointer<UInt64>
   ) -> (count: Int, floor: Float) {
     guard let weights else { preconditionFailure("estimates come first") }
+    let concepts = weights.concepts
     let factors = bounds[token].factors(roundingShare: weights.roundingShare)
     var start = guess
     while true {
       let count = kernels.screening.scan(
-        estimates, columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
+        estimates, encoder.columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
         start, found.base, lower.base, upper.base)
       let floor = kthLargestLowerBound(count, k, keys)
       if floor > start || start == 0 { return (keep(count, atLeast: floor), floor) }
@@ -231,8 +202,7 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// The canonical pre-activations of some concepts, and of those the `wanted` largest positive ones as keys.
   private func exact(
-    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>,
-    below limit: UInt64 = .max
+    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>
   ) -> Int {
     guard let weight = encoder.weight else { preconditionFailure("an encoder is packed before it is used") }
     guard let concepts, count > 0 else { return 0 }
@@ -241,30 +211,9 @@ final class ScreenedTile: @unchecked Sendable {
       row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, lower.base)
     var positive = 0
     for i in 0..<count {
-      let key = selectionKey(lower.base[i], concepts[i])
-      keys[positive] = key
-      positive &+= lower.base[i] > 0 && key < limit ? 1 : 0
+      keys[positive] = selectionKey(lower.base[i], concepts[i])
+      positive &+= lower.base[i] > 0 ? 1 : 0
     }
     return keepLargestKeys(keys, positive, wanted)
-  }
-}
-
-/// A list of concepts to select among, in ascending order, with their error bounds.
-final class ConceptSubset: @unchecked Sendable {
-  let concepts: [Int32]
-  private var gathered: ConceptBounds?
-
-  init(_ concepts: [Int32]) { self.concepts = concepts }
-
-  /// Gathers the bounds; to be called before threads use the list.
-  func prepare(_ weights: ScreenedWeights) throws(USAEError) {
-    let bounds = try ConceptBounds(count: concepts.count)
-    for (i, concept) in concepts.enumerated() { bounds.copy(Int(concept), of: weights.concepts, to: i) }
-    gathered = bounds
-  }
-
-  fileprivate var bounds: ConceptBounds {
-    guard let gathered else { preconditionFailure("bounds are gathered first") }
-    return gathered
   }
 }

@@ -88,7 +88,7 @@ final class Trainer: @unchecked Sendable {
         result.dead = try workspace.deadBuffers(slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k))
       }
       let subset = ConceptSubset(deadConcepts)
-      if result.dead != nil { try packed.prepare(subset) }
+      if result.dead != nil { try packed.prepare(subset, tiles: tiles, work: work) }
       let before = packed.screeningCounts
       try encode(tiles, dead: subset, to: result.dead, work: work)
       result.screening = packed.screeningCounts - before
