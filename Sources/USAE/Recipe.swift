@@ -20,6 +20,8 @@ public struct Recipe: Sendable, Equatable {
   public var statisticsTokens = 200_000
   public var renormalize = true
   public var dictionaryEpsilon = 1e-8
+  /// Matryoshka: shares of the concepts, ascending to 1, of which each reconstructs by itself; at most 16. Empty: all alone.
+  public var prefixes: [Double] = []
 
   public var auxiliary = Auxiliary.dead
   public var auxiliaryScale = AuxiliaryScale.residual
@@ -90,11 +92,23 @@ public struct Recipe: Sendable, Equatable {
     try require("epsilon", epsilon, in: 0...1)
     try require("weight_decay", weightDecay, in: 0...1e3)
     try require("clip_norm", clipNorm, in: 0...1e30)
+    try validatePrefixes()
     try require("statistics_tokens", statisticsTokens)
     try require("aux_k", auxiliaryK)
     try require("dead_tokens", deadTokens)
     try require("warmup_steps", warmupSteps)
     try require("total_steps", totalSteps)
+  }
+
+  static let mostPrefixes = 16
+
+  private func validatePrefixes() throws(USAEError) {
+    let ascending = zip([0] + prefixes, prefixes).allSatisfy { $0 < $1 }  // NaN is not
+    guard prefixes.isEmpty || (ascending && prefixes.last == 1 && prefixes.count <= Self.mostPrefixes) else {
+      throw .invalidArgument(
+        name: "recipe.prefixes", expected: "at most \(Self.mostPrefixes) shares, ascending from above 0 to 1",
+        got: "\(prefixes)")
+    }
   }
 
   private func require(_ name: String, _ value: Double, in range: ClosedRange<Double>) throws(USAEError) {

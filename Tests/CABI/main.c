@@ -77,6 +77,13 @@ static void test_statuses_and_words(void) {
   r = recipe();
   r.learning_rate = NAN;
   check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "a NaN learning rate is refused");
+  r = recipe();
+  r.prefixes[0] = 0.5;
+  check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "prefixes that leave concepts out are refused");
+  check(strstr(error.message, "prefixes") != NULL, "by name");
+  r.prefixes[1] = 0;
+  r.prefixes[2] = 1;
+  check(usae_create(8, 2, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "and so is a zero between them");
   usae_destroy(NULL);
   check(usae_model_count(NULL) == 0 && usae_step_count(NULL) == 0, "a NULL handle has no models and no steps");
 }
@@ -272,6 +279,22 @@ static void test_process(void) {
   check(strlen(usae_kernels()) > 0 && strlen(usae_blas()) > 0 && strlen(usae_version()) > 0, "names of what is in use");
 }
 
+/* One step with prefixes that reach to the end of the array. */
+static void test_prefixes(void) {
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  usae_step_report report = {.size = sizeof report};
+  for (int i = 0; i < USAE_MOST_PREFIXES; i++) r.prefixes[i] = (i + 1) / (double)USAE_MOST_PREFIXES;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "prefixes are taken");
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK &&
+            usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_OK,
+        "and trained with");
+  check(report.step == 1 && isfinite(report.loss), "a step of them has a loss");
+  usae_destroy(sae);
+}
+
 int main(void) {
   fill(left, TOKENS * LEFT, 1);
   fill(right, TOKENS * RIGHT, 2);
@@ -286,6 +309,7 @@ int main(void) {
   test_use(sae);
   test_top_examples(sae);
   test_process();
+  test_prefixes();
   usae_destroy(sae);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;

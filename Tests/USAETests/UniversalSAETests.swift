@@ -7,6 +7,7 @@ import Testing
   static func recipe(_ name: String) -> Recipe {
     var recipe = name == "published" ? Recipe.published(totalSteps: 50, warmupSteps: 5) : Recipe()
     if name == "dead" { recipe.deadTokens = 200 }
+    if name == "prefixes" { recipe.prefixes = [0.1, 0.4, 1] }
     return recipe
   }
 
@@ -30,7 +31,7 @@ import Testing
     return all
   }
 
-  @Test(arguments: ["default", "dead", "published"])
+  @Test(arguments: ["default", "dead", "published", "prefixes"])
   func threadsDoNotChangeABit(recipe name: String) throws {
     var results: [[[Float]]] = []
     for threads in [1, 2, 4] {
@@ -55,7 +56,7 @@ import Testing
     }
   }
 
-  @Test(arguments: ["default", "published"])
+  @Test(arguments: ["default", "published", "prefixes"])
   func trainingLowersTheLoss(recipe name: String) throws {
     var recipe = Self.recipe(name)
     recipe.learningRate = 1e-2

@@ -47,6 +47,7 @@ RECIPE = {
     "epsilon": 1e-8,
     "weight_decay": np.float32(0),
     "clip_norm": 0,
+    "prefixes": (0.25, np.float32(1)),
 }
 N_CONCEPTS, K, WIDTHS = 32, 4, {"vit": 8, "dino": 6}
 
@@ -231,6 +232,12 @@ def test_a_recipe_has_every_entry_and_no_other():
             new_core(recipe={key: value for key, value in RECIPE.items() if key != name})
     with pytest.raises(TypeError, match=r"recipe\['loss'\]: expected an integer"):
         new_core(recipe={**RECIPE, "loss": 0.5})
+    for shares in (0.5, ["a", 1]):
+        with pytest.raises(TypeError):
+            new_core(recipe={**RECIPE, "prefixes": shares})
+    for shares in (range(17), [-1.0, 1.0], [0.5, 0, 1], [float("nan"), 1], [0.5]):
+        with pytest.raises(InvalidInputError, match="prefixes"):
+            new_core(recipe={**RECIPE, "prefixes": shares})
     with pytest.raises(TypeError, match=r"recipe\['beta1'\]: expected a number"):
         new_core(recipe={**RECIPE, "beta1": "0.9"})
 

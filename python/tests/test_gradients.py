@@ -99,6 +99,27 @@ def test_gradients_equal_autograd_in_float64(setting, record_property):
     record_property("worst", check(recipe_for(*setting), k=7))
 
 
+PREFIXES = {
+    "two": (0.25, 1),
+    "four": (1 / N_CONCEPTS, 0.1, 0.5, 1),  # the first is one concept
+    "nearly-all-of-them": (99 / N_CONCEPTS, 1),
+    "only-all-of-them": (1,),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_of_nested_prefixes_equal_autograd_in_float64(setting, record_property):
+    record_property("worst", check(recipe_for(*setting).replace(prefixes=(0.06, 0.3, 1)), k=7))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("prefixes", PREFIXES)
+def test_gradients_of_nested_prefixes_hold_at_the_edges(shape, prefixes, record_property):
+    for loss, aux in (("l1", "unchosen"), ("mse", "dead")):
+        recipe = recipe_for("linear", loss, (aux, "residual", False), "all").replace(prefixes=PREFIXES[prefixes])
+        record_property("worst", check(recipe, **SHAPES[shape]))
+
+
 @pytest.mark.parametrize("aux", ["none", "unchosen", "dead"])
 @pytest.mark.parametrize("loss", ["l1", "mse"])
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])

@@ -41,6 +41,7 @@ def recipes(draw):
         "clip_norm": st.none() | positive,
         "renormalize": st.booleans(),
         "aux_detach": st.booleans(),
+        "prefixes": st.none() | st.sets(st.integers(1, 7)).map(lambda eighths: (*(n / 8 for n in sorted(eighths)), 1.0)),
     }
     choices = {name: st.sampled_from(values) for name, values in CHOICES.items()}
     return Recipe(**{name: draw(values) for name, values in (numbers | choices).items()})
@@ -125,6 +126,16 @@ def test_a_recipe_cannot_be_changed_and_takes_no_positional_arguments():
         ("epsilon", -1e-8),
         ("weight_decay", 1j),
         ("clip_norm", 0.0),
+        ("prefixes", ()),
+        ("prefixes", 1.0),
+        ("prefixes", (0.25, 0.5)),
+        ("prefixes", (0.5, 0.25, 1)),
+        ("prefixes", (0.25, 0.25, 1)),
+        ("prefixes", (0, 1)),
+        ("prefixes", (float("nan"), 1)),
+        ("prefixes", ("0.5", 1)),
+        ("prefixes", "1"),
+        ("prefixes", [n / 17 for n in range(1, 18)]),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(field, value):
@@ -135,6 +146,15 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(field, value):
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(usae.InvalidInputError, match="warmup_steps must not exceed total_steps, got 20 and 10"):
         Recipe(warmup_steps=20, total_steps=10)
+
+
+def test_prefixes_that_come_to_the_same_number_of_concepts_are_refused():
+    recipe = Recipe(prefixes=[0.5, 0.51, 1])  # a list, as JSON has it
+    assert recipe.prefixes == (0.5, 0.51, 1.0)
+    usae.UniversalSAE(100, 2, recipe=recipe).initialize({"a": 3})
+    for n_concepts in (1, 10):
+        with pytest.raises(usae.InvalidInputError, match=r"recipe.prefixes: expected shares that are different numbers"):
+            usae.UniversalSAE(n_concepts, 1, recipe=recipe).initialize({"a": 3})
 
 
 def test_numbers_of_numpy_become_plain_ones():

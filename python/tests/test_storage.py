@@ -152,8 +152,9 @@ def test_a_name_that_is_no_text_on_disk_is_a_name_all_the_same(trained, tmp_path
         RECIPE.replace(encoder="batchnorm", update="encoder", clip_norm=0.1, weight_decay=0.1),
         RECIPE.replace(dead_tokens=50, total_steps=16, warmup_steps=4, schedule="cosine", decay_share=1.0, clock="model"),
         usae.recipes.published(total_steps=16, warmup_steps=4).replace(batch_size=100),
+        RECIPE.replace(dead_tokens=50, prefixes=(0.125, 0.5, 1)),
     ],
-    ids=["default", "clipped", "model clock", "published"],
+    ids=["default", "clipped", "model clock", "published", "prefixes"],
 )
 def test_saving_loading_and_going_on_is_the_same_as_never_having_stopped(recipe, acts, tmp_path):
     batches = [{name: x[i : i + 100] for name, x in acts.items()} for i in range(0, 600, 50)]
@@ -527,10 +528,24 @@ def test_tensors_that_are_no_safetensors_file_are_refused_even_if_signed(saved):
 
 def test_a_newer_format_is_refused_with_both_versions(saved):
     def newer(header):
-        header.update(format_version=2, package_version="9.1", something_new=True)
+        header.update(format_version=3, package_version="9.1", something_new=True)
 
     rewrite_header(saved, newer)
-    refuses(saved, rf"saved in format 2 by usae 9.1, but this is usae {usae.__version__}, .* up to 1; update usae")
+    refuses(saved, rf"saved in format 3 by usae 9.1, but this is usae {usae.__version__}, .* up to 2; update usae")
+
+
+def as_format_1(header):
+    header["format_version"] = 1
+    for key in ("recipe", "resolved_recipe"):
+        for field in _storage._FIELDS_SINCE_2:
+            del header[key][field]
+
+
+def test_what_an_older_version_saved_is_read(trained, saved):
+    rewrite_header(saved, as_format_1)
+    assert everything(usae.load(saved)) == everything(trained)
+    rewrite_header(saved, lambda header: header["recipe"].update(prefixes=[0.5, 1.0]))
+    refuses(saved, "a recipe of format 1 has no field 'prefixes'")
 
 
 def change(key, value):

@@ -63,7 +63,7 @@ def _asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | N
     return None
 
 
-def for_core(recipe: Recipe) -> dict[str, int | float]:
+def for_core(recipe: Recipe) -> dict[str, Any]:
     """The fields of `usae_recipe` in usae.h: choices as numbers, None as what stands for it there."""
     choices = {
         "encoder": {"linear": _usae.ENCODER_LINEAR, "batchnorm": _usae.ENCODER_BATCHNORM},
@@ -89,4 +89,5 @@ def for_core(recipe: Recipe) -> dict[str, int | float]:
     for field in ("statistics_tokens", "aux_k", "total_steps"):
         values[field] = values[field] or 0
     values["clip_norm"] = values["clip_norm"] or 0.0
+    values["prefixes"] = values["prefixes"] or ()
     return {field: int(value) if isinstance(value, bool) else value for field, value in values.items()}

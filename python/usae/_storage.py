@@ -38,7 +38,7 @@ from usae._fitted import INTEGERS, Fitted, StepReport
 from usae.recipes import Recipe
 
 FORMAT = "usae"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER = "usae.json"
 TENSORS = "model.safetensors"
 UNSETTLED = "model.safetensors.new"
@@ -295,14 +295,7 @@ def _checked_header(raw: bytes) -> Header:
         raise CheckpointError(f"{HEADER} is damaged or cut short: {error}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
-    version = header.get("format_version")
-    if not _is_integer(version, 1):
-        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"saved in format {version} by usae {header.get('package_version')}, but this is usae {_usae.version()}, which "
-            f"knows formats up to {FORMAT_VERSION}; update usae"
-        )
+    version = _checked_version(header)
     _check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -312,6 +305,7 @@ def _checked_header(raw: bytes) -> Header:
         raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
     for key in ("recipe", "resolved_recipe"):
         if header[key] is not None:
+            header[key] = _upgraded_recipe(header[key], version)
             _check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
             Recipe.from_dict(header[key])
     if header["resolved_recipe"]["dead_tokens"] is None:
@@ -319,6 +313,27 @@ def _checked_header(raw: bytes) -> Header:
     for i, entry in enumerate(header["history"]):
         _check_step(entry, f"history[{i}]", len(names))
     return header
+
+
+def _checked_version(header: Header) -> int:
+    version = header.get("format_version")
+    if not _is_integer(version, 1):
+        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"saved in format {version} by usae {header.get('package_version')}, but this is usae {_usae.version()}, which "
+            f"knows formats up to {FORMAT_VERSION}; update usae"
+        )
+    return version
+
+
+def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
+    """A recipe of an older format with the fields that came later, which were as their defaults say."""
+    later = {} if version > 1 else _FIELDS_SINCE_2
+    for field in later:
+        if field in recipe:
+            raise CheckpointError(f"{HEADER}: a recipe of format {version} has no field {field!r}")
+    return recipe | later
 
 
 def _check_step(entry: object, where: str, n_models: int) -> None:
@@ -460,6 +475,9 @@ _HEADER_KEYS = {
     and isinstance(value["sha256"], str),
     "history": lambda value: isinstance(value, list),  # see _check_step
 }  # fmt: skip
+
+
+_FIELDS_SINCE_2 = {"prefixes": None}
 
 
 def _unexpected(key: str, value: object) -> CheckpointError:

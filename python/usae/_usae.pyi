@@ -16,7 +16,9 @@ Buffer = np.ndarray | typing_extensions.Buffer  # numpy says that its arrays are
 Activations = Buffer | tuple[Buffer, str]
 
 class Core:
-    def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float]) -> None:
+    def __init__(
+        self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float | Sequence[float]]
+    ) -> None:
         """`recipe` has one entry for each field of `usae_recipe` except `size` and `reserved`; a missing or unknown one is
         a TypeError."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...

@@ -14,7 +14,7 @@ import json
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -88,6 +88,11 @@ class Recipe:
         AdamW, as in PyTorch.
     clip_norm : float or None
         Largest norm of one model's gradients together. None: no clipping.
+    prefixes : tuple of float or None
+        Matryoshka (Bussmann et al., arXiv 2503.17547): shares of the concepts, ascending to 1 and at most 16, such as
+        ``(1 / 16, 1 / 4, 1)``. For each share, the concepts of the code that are among the first share of all reconstruct by
+        themselves, and the loss is the mean over the shares: the first concepts learn what is general. None: the whole code
+        alone.
 
     Raises
     ------
@@ -127,6 +132,7 @@ class Recipe:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    prefixes: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():
@@ -251,6 +257,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "clip_norm": (0, 1e30),
 }
 _NOT_ZERO = ("dead_share", "clip_norm")
+_MOST_PREFIXES = 16
 
 
 def _checked(field: str, kind: Any, value: Any) -> Any:
@@ -267,6 +274,8 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
         if not isinstance(value, (bool, np.bool_)):
             raise InvalidInputError(f"recipe: {field} must be True or False, got {value!r}")
         return bool(value)
+    if get_origin(kind) is tuple:
+        return _checked_shares(field, value)
     if kind in (int, float):
         return _checked_number(field, kind, value)
     if not isinstance(value, str) or value not in get_args(kind):
@@ -287,6 +296,17 @@ def _checked_number(field: str, kind: type, value: Any) -> int | float:
     what = "an integer" if kind is int else "a number"
     limits = f"above 0 and at most {largest}" if field in _NOT_ZERO else f"from {smallest} to {largest}"
     raise InvalidInputError(f"recipe: {field} must be {what} {limits}, got {value!r}")
+
+
+def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        shares = tuple(_checks.as_float(share) for share in value)
+        ascending = all(shorter < longer for shorter, longer in zip((0.0, *shares), shares, strict=False))
+        if shares and ascending and shares[-1] == 1 and len(shares) <= _MOST_PREFIXES:
+            return shares
+    raise InvalidInputError(
+        f"recipe: {field} must be at most {_MOST_PREFIXES} shares, ascending from above 0 to 1, got {value!r}"
+    )
 
 
 def _did_you_mean(word: str, words: Iterable[str]) -> str:

@@ -79,6 +79,8 @@ enum { USAE_INIT_RANDOM = 0, USAE_INIT_TIED = 1, USAE_INIT_DATA = 2 };
 enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
 enum { USAE_CLOCK_GLOBAL = 0, USAE_CLOCK_MODEL = 1 };
 
+enum { USAE_MOST_PREFIXES = 16 };
+
 /* Everything that decides how parameters are learned. Fill `size` with sizeof(usae_recipe). */
 typedef struct usae_recipe {
   uint32_t size;
@@ -111,6 +113,9 @@ typedef struct usae_recipe {
   int32_t reserved;       /* 0 */
   double beta1, beta2, epsilon, weight_decay; /* AdamW */
   double clip_norm;       /* largest gradient norm of a model's parameters together; 0: no clipping */
+  /* Matryoshka: shares of the concepts, ascending to 1, then zeros. The first share * n_concepts concepts reconstruct by
+   * themselves, for each share, and the loss is the mean over the shares. All 0: the whole code alone. */
+  double prefixes[USAE_MOST_PREFIXES];
 } usae_recipe;
 
 /* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */
@@ -147,7 +152,7 @@ typedef struct usae_step_report {
   uint32_t size;
   int32_t encoder;         /* index of the encoded model */
   int64_t step;            /* steps done, this one included */
-  double loss;             /* auxiliary part included */
+  double loss;             /* auxiliary part included; the main part is the mean over prefixes where there are some */
   double auxiliary_loss;   /* before its coefficient */
   double l0;               /* mean number of active concepts */
   double learning_rate;    /* of the encoder's model in this step */

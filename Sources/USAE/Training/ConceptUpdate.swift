@@ -99,7 +99,7 @@ struct ConceptUpdate {
     let rows = models[target].dictionary.value
     let entries = workspace.groups.range(concept)
     let groups = workspace.groups
-    gather(workspace.residuals[target], groups, entries, groups.values.base, out: out, spare: spare)
+    gather(slopes(of: concept, target: target), groups, entries, groups.values.base, out: out, spare: spare)
     if let dead {
       addGathered(dead.slopes[target], dead.groups, dead.groups.range(concept), dead.groups.values.base, to: out, spare: spare)
     }
@@ -109,6 +109,13 @@ struct ConceptUpdate {
     let norm = kernels.dot(row, row, rows.stride).squareRoot()
     let along = norm > 0 ? kernels.dot(out, row, rows.stride) * s * s / norm : 0
     for c in 0..<rows.stride { out[c] = s * out[c] - along * row[c] }
+  }
+
+  /// dLoss/d(z D) as far as the concept is part of z D.
+  private func slopes(of concept: Int, target: Int) -> PaddedMatrix {
+    let last = workspace.residuals[target]
+    guard let nested = workspace.nested else { return last }
+    return nested.matrix(nested.group(of: concept), target: target, last: last)
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.

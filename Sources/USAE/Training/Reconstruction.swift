@@ -26,10 +26,7 @@ struct Reconstruction {
         let spare = self.workspace.spares[worker].base
         var sum = 0.0
         for t in range {
-          let residual = self.workspace.residuals[j].row(t)
-          self.models[j].decode(self.workspace.codes, token: t, spare: spare, to: residual)
-          kernels.subtractFrom(self.workspace.inputs[j].row(t), self.workspace.residuals[j].stride, residual)
-          sum += Double(kernels.loss(self.which, residual, self.workspace.residuals[j].stride))
+          sum += self.decode(token: t, target: j, spare: spare)
           if finish { self.backward(token: t, target: j, auxiliarySlope: nil, spare: spare) }
         }
         self.workspace.lossSums.base[block * self.models.count + j] = sum
@@ -37,36 +34,82 @@ struct Reconstruction {
     }
   }
 
+  /// Leaves a token's residuals in model `target`, and returns its loss there as a sum over the width.
+  @inline(__always)
+  private func decode(token: Int, target: Int, spare: UnsafeMutablePointer<Float>) -> Double {
+    guard let nested = workspace.nested else {
+      let residual = workspace.residuals[target].row(token)
+      models[target].decode(workspace.codes, token: token, spare: spare, to: residual)
+      return subtract(from: workspace.inputs[target].row(token), residual, target: target)
+    }
+    var rest = workspace.inputs[target].row(token)
+    var sum = 0.0
+    for group in 0..<nested.count {
+      let residual = nested.matrix(group, target: target, last: workspace.residuals[target]).row(token)
+      models[target].decode(
+        workspace.codes, token: token, slots: nested.slots(token, group: group), spare: spare, to: residual)
+      sum += subtract(from: rest, residual, target: target)
+      rest = residual
+    }
+    return sum / Double(nested.count)
+  }
+
+  /// What is left of `rest`, in place of what was decoded; returns its loss.
+  @inline(__always)
+  private func subtract(from rest: UnsafePointer<Float>, _ decoded: UnsafeMutablePointer<Float>, target: Int) -> Double {
+    let stride = workspace.residuals[target].stride
+    kernels.subtractFrom(rest, stride, decoded)
+    return Double(kernels.loss(which, decoded, stride))
+  }
+
   /// Turns a token's residual in model `target` into a slope in place and adds its part to the token's code gradients;
   /// model 0 comes first and starts them.
+  ///
+  /// With prefixes, each prefix's residual becomes the sum of the slopes of all prefixes that hold its group.
   ///
   /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to the slope.
   @inline(__always)
   func backward(token: Int, target: Int, auxiliarySlope: UnsafePointer<Float>?, spare: UnsafeMutablePointer<Float>) {
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
     if target == 0 { for q in 0..<workspace.codes.count(token) { gradients[q] = 0 } }
-    let slope = workspace.residuals[target].row(token)
-    let stride = workspace.residuals[target].stride
-    kernels.slope(which, slopeFactor(target), slope, stride, slope)
-    if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, stride, slope) }
-    addCodeGradients(token: token, codes: workspace.codes, slope: slope, target: target, spare: spare, to: gradients)
+    let last = workspace.residuals[target]
+    guard let nested = workspace.nested else {
+      let slope = last.row(token)
+      kernels.slope(which, slopeFactor(target), slope, last.stride, slope)
+      if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, last.stride, slope) }
+      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target: target, spare: spare, to: gradients)
+      return
+    }
+    let factor = slopeFactor(target) / Float(nested.count)
+    var longer = auxiliarySlope
+    for group in stride(from: nested.count &- 1, through: 0, by: -1) {
+      let slope = nested.matrix(group, target: target, last: last).row(token)
+      kernels.slope(which, factor, slope, last.stride, slope)
+      if let longer { kernels.addScaled(1, longer, last.stride, slope) }
+      addCodeGradients(
+        token: token, codes: workspace.codes, slots: nested.slots(token, group: group), slope: slope, target: target,
+        spare: spare, to: gradients)
+      longer = UnsafePointer(slope)
+    }
   }
 
-  /// gradients[q] += slope . unit dictionary row of slot q.
+  /// gradients[q] += slope . unit dictionary row of slot q, for all slots of the token or some.
   @inline(__always)
   func addCodeGradients(
-    token: Int, codes: CodeBuffer, slope: UnsafePointer<Float>, target: Int, spare: UnsafeMutablePointer<Float>,
-    to gradients: UnsafeMutablePointer<Float>
+    token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, target: Int,
+    spare: UnsafeMutablePointer<Float>, to gradients: UnsafeMutablePointer<Float>
   ) {
-    let count = codes.count(token)
-    let indices = codes.indices(token)
+    let slots = slots ?? 0..<codes.count(token)
+    let count = slots.count
+    let indices = codes.indices(token) + slots.lowerBound
+    let gradients = gradients + slots.lowerBound
     let rows = models[target].dictionary.value
     kernels.dots(slope, rows.base, rows.stride, indices, count, rows.stride, spare)
     let norms = models[target].inverseNorms.base
     for q in 0..<count { gradients[q] += spare[q] * norms[Int(indices[q])] }
   }
 
-  /// Mean main loss by target model.
+  /// Mean main loss by target model, with prefixes the mean over them.
   func losses() -> [Double] {
     let blocks = (workspace.rows + Self.blockRows - 1) / Self.blockRows
     return models.indices.map { j in
@@ -80,12 +123,18 @@ struct Reconstruction {
 extension ModelParameters {
   /// out = codes of one token times the unit rows of the dictionary, in standardised units.
   ///
-  /// - Parameter spare: room for a float for each slot.
+  /// - Parameters:
+  ///   - slots: those to take; nil takes all.
+  ///   - spare: room for a float for each slot.
   @inline(__always)
-  func decode(_ codes: CodeBuffer, token: Int, spare: UnsafeMutablePointer<Float>, to out: UnsafeMutablePointer<Float>) {
-    let count = codes.count(token)
-    let indices = codes.indices(token)
-    let values = codes.values(token)
+  func decode(
+    _ codes: CodeBuffer, token: Int, slots: Range<Int>? = nil, spare: UnsafeMutablePointer<Float>,
+    to out: UnsafeMutablePointer<Float>
+  ) {
+    let slots = slots ?? 0..<codes.count(token)
+    let count = slots.count
+    let indices = codes.indices(token) + slots.lowerBound
+    let values = codes.values(token) + slots.lowerBound
     for q in 0..<count { spare[q] = values[q] * inverseNorms.base[Int(indices[q])] }
     let rows = dictionary.value
     kernels.weightedRows(rows.base, rows.stride, indices, spare, count, rows.stride, out)

@@ -9,6 +9,8 @@ final class StepWorkspace: @unchecked Sendable {
   /// dLoss/dz, laid out as the codes.
   let codeGradients: FloatBuffer
   let groups: ConceptGroups
+  /// Where the recipe has prefixes.
+  let nested: NestedPrefixes?
   /// Sums of the main loss by block of tokens and model.
   let lossSums: AlignedBuffer<Double>
   /// A few thousand floats for each thread.
@@ -24,7 +26,7 @@ final class StepWorkspace: @unchecked Sendable {
   /// A gradient row and as much again for each thread.
   let updateScratch: [FloatBuffer]
 
-  init(rows: Int, k: Int, auxiliaryK: Int, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
+  init(rows: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
     self.rows = rows
     self.concepts = concepts
     self.threads = threads
@@ -39,10 +41,14 @@ final class StepWorkspace: @unchecked Sendable {
     codes = try CodeBuffer(rows: rows, slots: k)
     codeGradients = try FloatBuffer(rows * k)
     groups = try ConceptGroups(rows: rows, slots: k, concepts: concepts)
+    let prefixEnds = try recipe.prefixEnds(concepts: concepts)
+    nested =
+      prefixEnds.isEmpty
+      ? nil : try NestedPrefixes(ends: prefixEnds, rows: rows, slots: k, widths: widths, threads: threads)
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     lossSums = try AlignedBuffer<Double>(blocks * widths.count)
     let widest = paddedWidth(widths.max() ?? 1)
-    spares = try makeSpares(threads, max(k, auxiliaryK, widest))
+    spares = try makeSpares(threads, max(k, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
     updateScratch = try makeSpares(threads, 2 * widest)
   }
 

@@ -44,8 +44,7 @@ final class Trainer: @unchecked Sendable {
     if let workspace, workspace.fits(rows: rows, threads: threads) { return workspace }
     workspace = nil  // before the new one: both together would double the peak
     let made = try StepWorkspace(
-      rows: rows, k: k, auxiliaryK: recipe.auxiliarySlots(concepts: concepts, k: k), concepts: concepts,
-      widths: models.map { $0.width }, threads: threads)
+      rows: rows, k: k, recipe: recipe, concepts: concepts, widths: models.map { $0.width }, threads: threads)
     workspace = made
     return made
   }
@@ -92,6 +91,7 @@ final class Trainer: @unchecked Sendable {
       let before = packed.screeningCounts
       try encode(tiles, dead: subset, to: result.dead, work: work)
       result.screening = packed.screeningCounts - before
+      try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
       try allocateGradients()
       let reconstruction = Reconstruction(models: models, workspace: workspace, recipe: recipe)
       let waits = result.dead != nil || recipe.auxiliary == .unchosen
@@ -220,7 +220,7 @@ public struct StepReport: Sendable, Equatable {
   public let step: Int
   /// The auxiliary part included.
   public let loss: Double
-  /// The main loss by target model.
+  /// The main loss by target model; with prefixes the mean over them.
   public let losses: [Double]
   /// Before its coefficient.
   public let auxiliaryLoss: Double

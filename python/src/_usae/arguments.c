@@ -91,7 +91,7 @@ void names_clear(name_list *names) {
 
 /* --- Recipe -------------------------------------------------------------------------------------------------------- */
 
-typedef enum field_kind { FIELD_INT32, FIELD_INT64, FIELD_DOUBLE } field_kind;
+typedef enum field_kind { FIELD_INT32, FIELD_INT64, FIELD_DOUBLE, FIELD_PREFIXES } field_kind;
 
 #define FIELD(kind, name) {#name, kind, offsetof(usae_recipe, name)}
 static const struct field {
@@ -128,9 +128,30 @@ static const struct field {
     FIELD(FIELD_DOUBLE, epsilon),
     FIELD(FIELD_DOUBLE, weight_decay),
     FIELD(FIELD_DOUBLE, clip_norm),
+    FIELD(FIELD_PREFIXES, prefixes),
 };
 #undef FIELD
 enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };
+
+static bool take_double(PyObject *value, const char *name, double *out) {
+  *out = PyFloat_AsDouble(value);
+  if (*out != -1.0 || !PyErr_Occurred()) return true;
+  if (PyErr_ExceptionMatches(PyExc_TypeError)) PyErr_Format(PyExc_TypeError, "%s: expected a number, got %R", name, value);
+  return false;
+}
+
+/* At most USAE_MOST_PREFIXES numbers; the core looks at what they are. */
+static bool take_prefixes(const module_state *state, PyObject *value, const char *name, double *out) {
+  PyObject *shares = PySequence_Tuple(value);
+  if (shares == NULL) return false;
+  Py_ssize_t count = PyTuple_Size(shares);
+  bool ok = count <= USAE_MOST_PREFIXES;
+  if (!ok)
+    PyErr_Format(state->invalid_input, "%s: expected at most %d numbers, got %zd", name, USAE_MOST_PREFIXES, count);
+  for (Py_ssize_t i = 0; ok && i < count; i++) ok = take_double(PyTuple_GetItem(shares, i), name, &out[i]);
+  Py_DECREF(shares);
+  return ok;
+}
 
 static bool take_field(const module_state *state, const struct field *field, PyObject *value, usae_recipe *recipe) {
   void *place = (char *)recipe + field->offset;
@@ -141,16 +162,10 @@ static bool take_field(const module_state *state, const struct field *field, PyO
     return take_int32(state, value, name, place);
   case FIELD_INT64:
     return take_int(state, value, name, INT64_MIN, INT64_MAX, place);
-  case FIELD_DOUBLE: {
-    double number = PyFloat_AsDouble(value);
-    if (number == -1.0 && PyErr_Occurred()) {
-      if (PyErr_ExceptionMatches(PyExc_TypeError))
-        PyErr_Format(PyExc_TypeError, "%s: expected a number, got %R", name, value);
-      return false;
-    }
-    *(double *)place = number;
-    return true;
-  }
+  case FIELD_DOUBLE:
+    return take_double(value, name, place);
+  case FIELD_PREFIXES:
+    return take_prefixes(state, value, name, place);
   }
   return false;
 }

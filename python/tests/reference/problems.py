@@ -76,6 +76,9 @@ def is_separated(problem, encoder, recipe, k):
         for j, residual in step.residual.items():
             dictionary = step.dictionary[j].abs()
             safe.append(signs_are_safe(step, error, step.chosen, dictionary, step.x[j], residual))
+            for end, shorter in zip(reference.shorter_prefixes(recipe, n_concepts), step.shorter_residuals[j], strict=True):
+                within = step.chosen & (torch.arange(n_concepts) < end)
+                safe.append(signs_are_safe(step, error, within, dictionary, step.x[j], shorter))
             if step.auxiliary is not None:
                 both, residual = step.chosen | step.auxiliary, step.auxiliary_residual[j]
                 safe.append(signs_are_safe(step, error, both, dictionary, step.x[j], residual))

@@ -27,6 +27,7 @@ class Step:
     auxiliary: torch.Tensor | None  # [N, m] bool: those of the auxiliary code
     dictionary: dict  # {model: [m, d_j]} with normalised rows
     residual: dict  # {model: [N, d_j]}
+    shorter_residuals: dict  # {model: [[N, d_j]]} of the prefixes but the last
     auxiliary_residual: dict  # {model: [N, d_j]}, empty without auxiliary loss
     losses: dict  # {model: scalar} main loss
     auxiliary_loss: torch.Tensor  # sum over models, before the coefficient
@@ -55,6 +56,11 @@ def aux_count(recipe, n_concepts, k):
     return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
 
 
+def shorter_prefixes(recipe, n_concepts):
+    """Numbers of concepts of the prefixes but the last, which is all of them."""
+    return [math.floor(share * n_concepts + 0.5) for share in (recipe.prefixes or (1,))[:-1]]
+
+
 def forward(parameters, batch, encoder, recipe, k, dead=None):
     """The step's loss for tensors `parameters` and `batch` {model: [N, d_j]}; `dead` [m] bool for aux="dead"."""
     x = {j: (a - parameters[j]["mean"]) * (1 / parameters[j]["scale"]) for j, a in batch.items()}
@@ -73,12 +79,14 @@ def forward(parameters, batch, encoder, recipe, k, dead=None):
         auxiliary = largest(pre.detach(), allowed, aux_count(recipe, pre.shape[1], k))
         auxiliary_codes = torch.where(auxiliary, pre, 0)
 
-    dictionary, residual, auxiliary_residual, losses = {}, {}, {}, {}
+    dictionary, residual, shorter_residuals, auxiliary_residual, losses = {}, {}, {}, {}, {}
     auxiliary_loss = pre.new_zeros(())
     for j in batch:
         dictionary[j] = normalized(parameters[j]["dictionary"], recipe.dictionary_epsilon)
         residual[j] = x[j] - codes @ dictionary[j]
-        losses[j] = element_loss(recipe.loss, residual[j])
+        shorter_residuals[j] = [x[j] - codes[:, :end] @ dictionary[j][:end] for end in shorter_prefixes(recipe, pre.shape[1])]
+        prefix_losses = [element_loss(recipe.loss, r) for r in (*shorter_residuals[j], residual[j])]
+        losses[j] = sum(prefix_losses) / len(prefix_losses)
         if auxiliary is None:
             continue
         target = residual[j].detach() if recipe.aux_detach else residual[j]
@@ -89,7 +97,10 @@ def forward(parameters, batch, encoder, recipe, k, dead=None):
             term = term / spread if spread > 0 else 0 * term
         auxiliary_loss = auxiliary_loss + term
     loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
-    return Step(x, linear, pre, chosen, auxiliary, dictionary, residual, auxiliary_residual, losses, auxiliary_loss, loss)
+    return Step(
+        x, linear, pre, chosen, auxiliary, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
+        auxiliary_loss, loss,
+    )  # fmt: skip
 
 
 def encoder_names(recipe):
