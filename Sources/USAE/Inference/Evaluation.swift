@@ -29,7 +29,8 @@ extension UniversalSAE {
       try checkAll(activations, operation: "evaluate")
       var encoders: [PackedEncoder] = []
       for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }
-      let pass = try EvaluationPass(models: state.models, encoders: encoders, k: k, threshold: Float(threshold), work: work)
+      let pass = try EvaluationPass(
+        models: state.models, encoders: encoders, k: slots, threshold: Float(threshold), work: work)
       for first in stride(from: 0, to: activations[0].rows, by: EvaluationPass.chunkRows) {
         try pass.add(activations, first..<min(activations[0].rows, first + EvaluationPass.chunkRows))
       }
