@@ -48,6 +48,8 @@ final class ModelParameters: @unchecked Sendable {
   let encoderWeight: Trainable  // [n_concepts, width]
   let encoderBias: Trainable  // [1, n_concepts]
   let batchNorm: BatchNormParameters?
+  /// With BatchTopK, [1, 1]: what activations have to exceed where nothing is learned; 0 before the first step.
+  let threshold: PaddedMatrix?
   let dictionary: Trainable  // [n_concepts, width]
   /// 1 / (norm of the dictionary row + epsilon): what makes rows unit vectors where they are used.
   let inverseNorms: FloatBuffer
@@ -57,7 +59,7 @@ final class ModelParameters: @unchecked Sendable {
   var dictionarySteps = 0
   var tokens = 0
 
-  init(name: String, width: Int, concepts: Int, batchNorm: Bool) throws(USAEError) {
+  init(name: String, width: Int, concepts: Int, batchNorm: Bool, batchTopK: Bool) throws(USAEError) {
     self.name = name
     self.width = width
     self.concepts = concepts
@@ -67,6 +69,7 @@ final class ModelParameters: @unchecked Sendable {
     encoderWeight = try Trainable(rows: concepts, columns: width)
     encoderBias = try Trainable(rows: 1, columns: concepts)
     self.batchNorm = batchNorm ? try BatchNormParameters(concepts: concepts) : nil
+    threshold = batchTopK ? try PaddedMatrix(rows: 1, columns: 1) : nil
     dictionary = try Trainable(rows: concepts, columns: width)
     inverseNorms = try FloatBuffer(concepts)
     silentTokens = try AlignedBuffer<Int64>(concepts)

@@ -1,6 +1,7 @@
 /// Everything that decides how parameters are learned; the fields of `usae_recipe`, where each is explained.
 public struct Recipe: Sendable, Equatable {
   public enum Encoder: Int32, Sendable { case linear, batchNorm }
+  public enum Selection: Int32, Sendable { case topK, batchTopK }
   public enum Initialization: Int32, Sendable { case random, tied, data }
   public enum Loss: Int32, Sendable { case l1, mse }
   public enum Auxiliary: Int32, Sendable { case none, unchosen, dead }
@@ -11,6 +12,9 @@ public struct Recipe: Sendable, Equatable {
   public enum Clock: Int32, Sendable { case global, model }
 
   public var encoder = Encoder.linear
+  public var selection = Selection.topK
+  /// Most active concepts of a token with `batchTopK`; 0: 4 k.
+  public var kMax = 0
   public var initialization = Initialization.data
   public var loss = Loss.mse
   public var update = Update.all
@@ -95,9 +99,21 @@ public struct Recipe: Sendable, Equatable {
     try validatePrefixes()
     try require("statistics_tokens", statisticsTokens)
     try require("aux_k", auxiliaryK)
+    try require("k_max", kMax)
     try require("dead_tokens", deadTokens)
     try require("warmup_steps", warmupSteps)
     try require("total_steps", totalSteps)
+  }
+
+  /// Slots of a token's code.
+  func slots(concepts: Int, k: Int) throws(USAEError) -> Int {
+    guard selection == .batchTopK else { return k }
+    guard kMax == 0 || kMax >= k else {
+      throw .invalidArgument(
+        name: "recipe.k_max", expected: "at least k = \(k)", got: "\(kMax)",
+        remedy: "k is the mean over tokens, k_max the most that one token can have")
+    }
+    return min(kMax > 0 ? kMax : 4 * k, concepts)
   }
 
   static let mostPrefixes = 16

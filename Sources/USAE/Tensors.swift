@@ -10,6 +10,7 @@ package struct TensorID: Equatable {
     case runningMean = 6
     case runningVariance = 7
     case dictionary = 8
+    case threshold = 9
     case silentTokens = 400
     case counters = 401
   }
@@ -45,7 +46,7 @@ extension ModelParameters {
     case .batchNormWeight: return batchNorm?.weight
     case .batchNormBias: return batchNorm?.bias
     case .dictionary: return dictionary
-    case .mean, .scale, .runningMean, .runningVariance, .silentTokens, .counters: return nil
+    case .mean, .scale, .runningMean, .runningVariance, .threshold, .silentTokens, .counters: return nil
     }
   }
 
@@ -65,6 +66,7 @@ extension ModelParameters {
     case .scale: return scale
     case .runningMean: return batchNorm?.runningMean
     case .runningVariance: return batchNorm?.runningVariance
+    case .threshold: return threshold
     default: return nil
     }
   }
@@ -160,11 +162,11 @@ extension UniversalSAE {
       let valid: Bool
       switch id.kind {
       case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
-      case .runningVariance: valid = value >= 0 && value.isFinite
+      case .runningVariance, .threshold: valid = value >= 0 && value.isFinite
       default: valid = value.isFinite && (id.part != .secondMoment || value >= 0)
       }
       guard valid else {
-        let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances"
+        let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances or thresholds"
         throw .invalidArgument(
           name: "\(id.kind) of '\(model.name)'", expected: expected, got: "\(value) at position \(i)")
       }

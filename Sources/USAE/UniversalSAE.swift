@@ -6,7 +6,10 @@ import Synchronization
 /// for it. Every call checks its arguments before it changes anything.
 public final class UniversalSAE: Sendable {
   public let concepts: Int
+  /// Active concepts of a token: the most, or with BatchTopK the mean over a batch.
   public let k: Int
+  /// The most that a token can have: k, or with BatchTopK `Recipe.kMax`.
+  public let slots: Int
   public let seed: UInt64
   let threadsWanted: Int
   let lock = ReadWriteLock()
@@ -29,14 +32,17 @@ public final class UniversalSAE: Sendable {
     var trainer: Trainer?
     /// Encoder and stepped dictionaries of the gradients that can be read.
     var visibleGradients: (encoder: Int, dictionaries: Set<Int>)?
-    let inference = InferenceCache()
+    let inference: InferenceCache
 
-    init(recipe: Recipe) { self.recipe = recipe }
+    init(recipe: Recipe, k: Int, slots: Int) {
+      self.recipe = recipe
+      inference = InferenceCache(k: k, slots: slots)
+    }
   }
 
   /// - Parameters:
   ///   - concepts: size of the code, 1...2^24.
-  ///   - k: largest number of active concepts of a token, 1...concepts.
+  ///   - k: active concepts of a token, 1...concepts: the most, or with BatchTopK the mean over a batch.
   ///   - seed: all random draws depend on it and on the step alone.
   ///   - threads: 0 takes the process's default; results do not depend on it.
   public init(concepts: Int, k: Int, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
@@ -47,9 +53,10 @@ public final class UniversalSAE: Sendable {
     _ = try recipe.prefixEnds(concepts: concepts)
     self.concepts = concepts
     self.k = k
+    slots = try recipe.slots(concepts: concepts, k: k)
     self.seed = seed
     threadsWanted = threads
-    state = State(recipe: recipe)
+    state = State(recipe: recipe, k: k, slots: slots)
     summary = Mutex(Summary(recipe: recipe))
   }
 
@@ -122,7 +129,9 @@ public final class UniversalSAE: Sendable {
       }
       try Self.require("width of '\(name)'", width, in: 1...1 << 20)
       models.append(
-        try ModelParameters(name: name, width: width, concepts: concepts, batchNorm: state.recipe.encoder == .batchNorm))
+        try ModelParameters(
+          name: name, width: width, concepts: concepts, batchNorm: state.recipe.encoder == .batchNorm,
+          batchTopK: state.recipe.selection == .batchTopK))
     }
     return models
   }
@@ -232,7 +241,7 @@ public final class UniversalSAE: Sendable {
       try selection.validate(total: activations[0].rows)
       let rows = selection.count(of: activations[0].rows)
       try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
-      let (entries, overflow) = rows.multipliedReportingOverflow(by: k)
+      let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
       guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
         throw .invalidArgument(name: "rows of the batch", expected: "fewer, for this k", got: "\(rows)")
       }

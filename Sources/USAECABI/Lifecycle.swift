@@ -73,6 +73,12 @@ public func usae_model_count(_ sae: OpaquePointer?) -> Int32 {
 }
 
 @c @implementation
+public func usae_slots(_ sae: OpaquePointer?) -> Int64 {
+  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
+  return Int64(sae.slots)
+}
+
+@c @implementation
 public func usae_step_count(_ sae: OpaquePointer?) -> Int64 {
   guard let sae = try? UniversalSAE.at(sae) else { return 0 }
   return Int64(sae.stepCount)

@@ -11,6 +11,8 @@ extension Recipe {
     self.init()
     encoder = try choice("encoder", c.encoder)
     initialization = try choice("initialization", c.initialization)
+    selection = try choice("selection", c.selection)
+    kMax = Int(c.k_max)
     loss = try choice("loss", c.loss)
     update = try choice("update", c.update)
     center = try choice("center", c.center)

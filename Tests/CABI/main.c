@@ -93,6 +93,7 @@ static void test_before_initialisation(usae_sae *sae) {
   usae_matrix x = matrix(left, TOKENS, LEFT);
   float values[K * TOKENS];
   int32_t indices[K * TOKENS];
+  check(usae_slots(sae) == K, "a code has room for k concepts");
   check(usae_model_count(sae) == 0, "a new autoencoder has no models");
   check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_NOT_INITIALIZED, "encode before parameters");
   check(usae_initialize(sae, 0, names, NULL, &error) == USAE_INVALID_ARGUMENT, "no models are refused");
@@ -156,6 +157,7 @@ static void test_tensors(usae_sae *sae) {
   check(usae_tensor_shape(sae, 1, USAE_DICTIONARY, &rows, &columns, &error) == USAE_OK, "a dictionary has a shape");
   check(rows == CONCEPTS && columns == RIGHT, "n_concepts x width");
   check(usae_tensor_shape(sae, 0, USAE_BN_WEIGHT, &rows, &columns, &error) == USAE_INVALID_ARGUMENT, "no BatchNorm here");
+  check(usae_tensor_shape(sae, 0, USAE_THRESHOLD, &rows, &columns, &error) == USAE_INVALID_ARGUMENT, "nor a threshold");
   check(usae_tensor_shape(sae, 0, 99, &rows, &columns, &error) == USAE_INVALID_ARGUMENT, "no tensor 99");
   check(usae_tensor_shape(sae, 0, USAE_GRADIENT + USAE_DICTIONARY, &rows, &columns, &error) == USAE_INVALID_ARGUMENT,
         "no gradient without a step that keeps it");
@@ -295,6 +297,36 @@ static void test_prefixes(void) {
   usae_destroy(sae);
 }
 
+static void test_selection_by_batch(void) {
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  r.selection = USAE_SELECTION_BATCHTOPK;
+  r.k_max = K - 1;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "k_max below k is refused");
+  check(strstr(error.message, "k_max") != NULL, "by name");
+  r.k_max = 0;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "a selection by batch");
+  check(usae_slots(sae) == 4 * K && usae_slots(NULL) == 0, "has room for 4 k concepts of a token");
+
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  usae_step_report report = {.size = sizeof report};
+  float threshold = -1;
+  static float values[TOKENS * 4 * K];
+  static int32_t indices[TOKENS * 4 * K];
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "initialised from data");
+  check(usae_tensor_read(sae, 0, USAE_THRESHOLD, &threshold, 1, &error) == USAE_OK && threshold == 0, "without a threshold");
+  check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK && indices[K] == -1, "codes have k entries");
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_OK, "a step");
+  check(report.l0 <= K, "keeps k on average");
+  check(usae_tensor_read(sae, 0, USAE_THRESHOLD, &threshold, 1, &error) == USAE_OK && threshold > 0, "and sets the threshold");
+  check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK, "then codes");
+  int above = 1;
+  for (int i = 0; i < TOKENS * 4 * K; i++) above &= indices[i] == -1 ? values[i] == 0 : values[i] > threshold;
+  check(above, "are above it");
+  usae_destroy(sae);
+}
+
 int main(void) {
   fill(left, TOKENS * LEFT, 1);
   fill(right, TOKENS * RIGHT, 2);
@@ -310,6 +342,7 @@ int main(void) {
   test_top_examples(sae);
   test_process();
   test_prefixes();
+  test_selection_by_batch();
   usae_destroy(sae);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;

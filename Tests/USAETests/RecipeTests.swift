@@ -8,6 +8,8 @@ import Testing
   @Test func choicesHaveTheNumbersOfTheHeader() {
     #expect(Recipe.Encoder.linear.rawValue == Int32(USAE_ENCODER_LINEAR))
     #expect(Recipe.Encoder.batchNorm.rawValue == Int32(USAE_ENCODER_BATCHNORM))
+    #expect(Recipe.Selection.topK.rawValue == Int32(USAE_SELECTION_TOPK))
+    #expect(Recipe.Selection.batchTopK.rawValue == Int32(USAE_SELECTION_BATCHTOPK))
     #expect(Recipe.Loss.l1.rawValue == Int32(USAE_LOSS_L1))
     #expect(Recipe.Loss.mse.rawValue == Int32(USAE_LOSS_MSE))
     #expect(Recipe.Auxiliary.none.rawValue == Int32(USAE_AUX_NONE))
@@ -27,6 +29,7 @@ import Testing
     #expect(Recipe.Schedule.linear.rawValue == Int32(USAE_SCHEDULE_LINEAR))
     #expect(Recipe.Clock.global.rawValue == Int32(USAE_CLOCK_GLOBAL))
     #expect(Recipe.Clock.model.rawValue == Int32(USAE_CLOCK_MODEL))
+    #expect(Recipe.mostPrefixes == USAE_MOST_PREFIXES)
   }
 
   @Test func tensorsHaveTheNumbersOfTheHeader() {
@@ -34,12 +37,12 @@ import Testing
       (.mean, USAE_MEAN), (.scale, USAE_SCALE), (.encoderWeight, USAE_ENCODER_WEIGHT),
       (.encoderBias, USAE_ENCODER_BIAS), (.batchNormWeight, USAE_BN_WEIGHT), (.batchNormBias, USAE_BN_BIAS),
       (.runningMean, USAE_BN_RUNNING_MEAN), (.runningVariance, USAE_BN_RUNNING_VAR), (.dictionary, USAE_DICTIONARY),
-      (.silentTokens, USAE_SILENT_TOKENS), (.counters, USAE_COUNTERS),
+      (.threshold, USAE_THRESHOLD), (.silentTokens, USAE_SILENT_TOKENS), (.counters, USAE_COUNTERS),
     ]
     for (kind, number) in kinds { #expect(TensorID(Int32(number))?.kind == kind) }
     #expect(TensorID(Int32(USAE_FIRST_MOMENT + USAE_DICTIONARY))?.part == .firstMoment)
     #expect(TensorID(Int32(USAE_SECOND_MOMENT + USAE_DICTIONARY))?.part == .secondMoment)
     #expect(TensorID(Int32(USAE_GRADIENT + USAE_DICTIONARY))?.part == .gradient)
-    #expect(TensorID(9) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
+    #expect(TensorID(10) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
   }
 }

@@ -10,9 +10,9 @@ import Testing
     return matrix
   }
 
-  /// Keys of each token's k largest, and of the next among a subset.
+  /// Keys of each token's k largest above a limit, and of the next among a subset.
   static func select(
-    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, scale: (Int) -> Float, bias: (Int) -> Float, subset: [Int32],
+    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, above limit: Float = 0, scale: (Int) -> Float, bias: (Int) -> Float, subset: [Int32],
     screening: Bool
   ) throws -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts) {
     let work = Work(threads: 2)
@@ -26,10 +26,10 @@ import Testing
       try next.withUnsafeMutableBufferPointer { next throws in
         nonisolated(unsafe) let (keys, next) = (keys, next)
         try encoder.forEachToken(of: tokens, 0..<tokens.rows, tiles: tiles, work: work) { row, tile, token in
-          let chosen = tile.select(token, k: k)
+          let chosen = tile.select(token, k: k, above: limit)
           keys[row] = (0..<chosen).map { tile.keys.base[$0] }
-          guard chosen == k else { return }
-          let count = tile.selectNext(token, k: k, among: list, slots: 7)
+          guard chosen == k || limit > 0 else { return }
+          let count = tile.selectNext(token, k: chosen, among: list, slots: 7)
           next[row] = (0..<count).map { tile.keys.base[$0] }
         }
       }
@@ -47,6 +47,15 @@ import Testing
     #expect(product.keys == screened.keys)
     #expect(product.next == screened.next)
     #expect(product.counts == ScreeningCounts())
+    let values = product.keys.joined().map { value(ofKey: $0) }.sorted()
+    for limit in [1, values.count / 3, values.count - 2].filter(values.indices.contains).map({ values[$0] }) {
+      let product = try select(weight, rows, k: k, above: limit, scale: scale, bias: bias, subset: subset, screening: false)
+      let screened = try select(weight, rows, k: k, above: limit, scale: scale, bias: bias, subset: subset, screening: true)
+      #expect(product.keys == product.keys.map { $0.filter { value(ofKey: $0) > limit } })
+      #expect(product.keys.joined().count == values.count { $0 > limit })
+      #expect(product.keys == screened.keys)
+      #expect(product.next == screened.next)
+    }
     return screened.counts
   }
 

@@ -7,6 +7,7 @@ import Testing
   static func recipe(_ name: String) -> Recipe {
     var recipe = name == "published" ? Recipe.published(totalSteps: 50, warmupSteps: 5) : Recipe()
     if name == "dead" { recipe.deadTokens = 200 }
+    if name == "batchtopk" { (recipe.selection, recipe.deadTokens) = (.batchTopK, 200) }
     if name == "prefixes" { recipe.prefixes = [0.1, 0.4, 1] }
     return recipe
   }
@@ -19,7 +20,7 @@ import Testing
   static func parameters(_ sae: UniversalSAE) throws -> [[Float]] {
     var all: [[Float]] = []
     for model in sae.modelNames.indices {
-      for number in Int32(0)...8 {
+      for number in Int32(0)...9 {
         guard let id = TensorID(number), let shape = try? sae.tensorShape(model: model, id) else { continue }
         var values = [Float](repeating: 0, count: shape.rows * max(1, shape.columns))
         try values.withUnsafeMutableBytes { bytes throws in
@@ -31,7 +32,7 @@ import Testing
     return all
   }
 
-  @Test(arguments: ["default", "dead", "published", "prefixes"])
+  @Test(arguments: ["default", "dead", "published", "prefixes", "batchtopk"])
   func threadsDoNotChangeABit(recipe name: String) throws {
     var results: [[[Float]]] = []
     for threads in [1, 2, 4] {
@@ -56,7 +57,7 @@ import Testing
     }
   }
 
-  @Test(arguments: ["default", "published", "prefixes"])
+  @Test(arguments: ["default", "published", "prefixes", "batchtopk"])
   func trainingLowersTheLoss(recipe name: String) throws {
     var recipe = Self.recipe(name)
     recipe.learningRate = 1e-2

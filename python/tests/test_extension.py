@@ -47,6 +47,8 @@ RECIPE = {
     "epsilon": 1e-8,
     "weight_decay": np.float32(0),
     "clip_norm": 0,
+    "selection": _usae.SELECTION_TOPK,
+    "k_max": 0,
     "prefixes": (0.25, np.float32(1)),
 }
 N_CONCEPTS, K, WIDTHS = 32, 4, {"vit": 8, "dino": 6}

@@ -120,6 +120,56 @@ def test_gradients_of_nested_prefixes_hold_at_the_edges(shape, prefixes, record_
         record_property("worst", check(recipe, **SHAPES[shape]))
 
 
+BATCHES = {
+    "default": dict(k_max=None),
+    "most tokens are full": dict(k_max=8),
+    "as topk": dict(k_max=7),
+    "no limit": dict(k_max=N_CONCEPTS),
+    "with prefixes": dict(prefixes=(0.1, 0.4, 1)),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_gradients_of_a_selection_by_batch_equal_autograd_in_float64(setting, batch, record_property):
+    recipe = recipe_for(*setting).replace(selection="batchtopk", **BATCHES[batch])
+    record_property("worst", check(recipe, k=7))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_of_a_selection_by_batch_hold_at_the_edges(shape, record_property):
+    for loss, aux in (("l1", "unchosen"), ("mse", "dead")):
+        recipe = recipe_for("linear", loss, (aux, "residual", False), "all").replace(selection="batchtopk")
+        record_property("worst", check(recipe, **SHAPES[shape]))
+
+
+@pytest.mark.parametrize("k_max", [8, 20, N_CONCEPTS])
+@pytest.mark.parametrize("aux", ["none", "unchosen", "dead"])
+def test_gradients_do_not_depend_on_what_earlier_batches_kept(aux, k_max):
+    recipe = recipe_for("linear", "mse", (aux, "none", False), "all").replace(selection="batchtopk", k_max=k_max)
+    problem = problems.standard(0, WIDTHS, N_TOKENS, N_CONCEPTS, dead=0.5)
+    fresh, expected = core_gradients(problem, "b", recipe, 7)
+    sae = usae.UniversalSAE(N_CONCEPTS, 7, recipe=recipe, seed=0).initialize(WIDTHS)
+    for j, own in problem.parameters.items():
+        sae.set_parameters(j, {name: values for name, values in own.items() if not name.startswith("bn_")})
+    silent = np.where(problem.dead, recipe.dead_tokens, 0).astype(np.int64)
+    sae._fitted.write(1, "silent_tokens", silent)
+    for size in (1, 1e-3, 1e3, 1):  # of the batch before: alike, far larger, far smaller
+        report, found = sae.gradients(problem.batch, encoder="b")
+        assert report.to_dict() == fresh.to_dict()
+        for j, own in expected.items():
+            for name, gradient in own.items():
+                np.testing.assert_array_equal(found[j][name], gradient, err_msg=f"{j} {name}")
+        sae.gradients({j: size * x for j, x in problem.batch.items()}, encoder="b")
+
+
+@pytest.mark.parametrize("aux_k", [1, 5, N_CONCEPTS])
+def test_dead_concepts_that_the_batch_left_out_come_first(aux_k, record_property):
+    recipe = recipe_for("linear", "mse", ("dead", "none", False), "all").replace(aux_k=aux_k, selection="batchtopk")
+    for k_max in (3, 12, 40):
+        record_property("worst", check(recipe.replace(k_max=k_max), k=3, dead=0.6))
+
+
 @pytest.mark.parametrize("aux", ["none", "unchosen", "dead"])
 @pytest.mark.parametrize("loss", ["l1", "mse"])
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
@@ -213,6 +263,16 @@ def test_the_problems_are_what_their_names_say(encoder):
         step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead)
         auxiliary = step.auxiliary if step.auxiliary is not None else torch.zeros_like(step.chosen)
         return step.chosen.sum(1), auxiliary.sum(1), problem.dead
+
+    # A selection by batch gives some tokens more than k, some fewer, and some all that they can have.
+    recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all").replace(selection="batchtopk", k_max=8)
+    problem = problems.separated(recipe, 7, "b", WIDTHS, N_TOKENS, N_CONCEPTS)
+    step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, 7, problem.dead)
+    assert step.chosen.sum() == 7 * N_TOKENS
+    assert step.chosen.sum(1).min() < 7 and (step.chosen.sum(1) == 8).any()
+    # Dead concepts are both among a token's eight that the batch left out and beyond them.
+    offered = reference.largest(step.pre, torch.ones_like(step.chosen), 8)
+    assert (step.auxiliary & offered).any() and (step.auxiliary & ~offered).any()
 
     chosen, auxiliary, dead = active("fewer-than-k")
     assert 0 < chosen.min() < 24

@@ -29,6 +29,7 @@ def recipes(draw):
         "scale_epsilon": st.floats(0, 1),
         "statistics_tokens": st.none() | st.integers(1, 2**53),
         "aux_k": st.none() | st.integers(1, 10**6),
+        "k_max": st.none() | st.integers(2, 10**6),
         "dead_share": share,
         "dead_tokens": st.none() | st.integers(0, 2**53),
         "batch_size": st.integers(1, 2**24),
@@ -101,6 +102,9 @@ def test_a_recipe_cannot_be_changed_and_takes_no_positional_arguments():
         ("update", ["all"]),
         ("renormalize", 1),
         ("aux_detach", "yes"),
+        ("selection", "batch_topk"),
+        ("k_max", 0),
+        ("k_max", 2.0),
         ("scale_epsilon", -1e-9),
         ("scale_epsilon", float("nan")),
         ("statistics_tokens", 0),
@@ -146,6 +150,13 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(field, value):
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(usae.InvalidInputError, match="warmup_steps must not exceed total_steps, got 20 and 10"):
         Recipe(warmup_steps=20, total_steps=10)
+
+
+def test_fewer_for_a_token_than_for_all_on_average_are_refused():
+    recipe = Recipe(selection="batchtopk", k_max=3)
+    with pytest.raises(usae.InvalidInputError, match="recipe: k_max, the most of one token, must be at least k = 4, got 3"):
+        usae.UniversalSAE(100, 4, recipe=recipe).initialize({"a": 3})
+    usae.UniversalSAE(100, 4, recipe=recipe.replace(selection="topk")).initialize({"a": 3})
 
 
 def test_prefixes_that_come_to_the_same_number_of_concepts_are_refused():

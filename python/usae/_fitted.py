@@ -25,6 +25,7 @@ PARAMETERS = {
     "bn_running_mean": _usae.BN_RUNNING_MEAN,
     "bn_running_var": _usae.BN_RUNNING_VAR,
     "dictionary": _usae.DICTIONARY,
+    "threshold": _usae.THRESHOLD,
 }
 TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
 INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
@@ -115,6 +116,8 @@ class Fitted:
         self.history: list[dict[str, Any]] = []
         self.optimizer_is_lost = False
         n_threads = thread_count(params["n_threads"], "n_threads")
+        if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < self.k:
+            raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {self.k}, got {recipe.k_max}")
         self.core = _usae.Core(self.n_concepts, self.k, self.seed, n_threads, _plan.for_core(recipe))
 
     def index(self, model: object, argument: str = "model") -> int:
@@ -171,7 +174,10 @@ class Fitted:
         self.core.check_finite([x.native for x in acts.values()])
 
     def parameter_names(self) -> tuple[str, ...]:
-        return tuple(name for name in PARAMETERS if self.recipe.encoder == "batchnorm" or not name.startswith("bn_"))
+        absent = set() if self.recipe.selection == "batchtopk" else {"threshold"}
+        if self.recipe.encoder != "batchnorm":
+            absent |= {name for name in PARAMETERS if name.startswith("bn_")}
+        return tuple(name for name in PARAMETERS if name not in absent)
 
     def training_state_names(self) -> tuple[str, ...]:
         trained = [name for name in self.parameter_names() if name in TRAINED]

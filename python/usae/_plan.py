@@ -68,6 +68,7 @@ def for_core(recipe: Recipe) -> dict[str, Any]:
     choices = {
         "encoder": {"linear": _usae.ENCODER_LINEAR, "batchnorm": _usae.ENCODER_BATCHNORM},
         "initialization": {"random": _usae.INIT_RANDOM, "tied": _usae.INIT_TIED, "data": _usae.INIT_DATA},
+        "selection": {"topk": _usae.SELECTION_TOPK, "batchtopk": _usae.SELECTION_BATCHTOPK},
         "loss": {"l1": _usae.LOSS_L1, "mse": _usae.LOSS_MSE},
         "update": {"all": _usae.UPDATE_ALL, "encoder": _usae.UPDATE_ENCODER},
         "center": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},
@@ -86,7 +87,7 @@ def for_core(recipe: Recipe) -> dict[str, Any]:
         del values[field]
     for field, numbers_of in choices.items():
         values[field] = numbers_of[values[field]]
-    for field in ("statistics_tokens", "aux_k", "total_steps"):
+    for field in ("k_max", "statistics_tokens", "aux_k", "total_steps"):
         values[field] = values[field] or 0
     values["clip_norm"] = values["clip_norm"] or 0.0
     values["prefixes"] = values["prefixes"] or ()

@@ -53,7 +53,7 @@ class UniversalSAE:
     n_concepts : int
         Dimensions of the code.
     k : int
-        Most concepts that can be active in a token.
+        Most concepts that can be active in a token; with ``recipe.selection="batchtopk"`` how many are on average.
     recipe : Recipe, optional
         How to learn. Left out: `usae.recipes.default()`.
     seed : int
@@ -370,12 +370,13 @@ class UniversalSAE:
         Returns
         -------
         Codes
-            Most active first (ties: lower index first). A token's code does not depend on the other rows.
+            Most active first (ties: lower index first), with k slots, or ``recipe.k_max`` with "batchtopk". A token's code
+            does not depend on the other rows.
         """
         fitted = self._initialized()
         index, activations = self._one_model(x, model)
-        values = np.empty((activations.n_tokens, fitted.k), np.float32)
-        indices = np.empty((activations.n_tokens, fitted.k), np.int32)
+        values = np.empty((activations.n_tokens, fitted.core.slots), np.float32)
+        indices = np.empty((activations.n_tokens, fitted.core.slots), np.int32)
         fitted.core.encode(index, activations.native, values, indices)
         return Codes._trusted(values, indices, fitted.n_concepts)
 
@@ -467,8 +468,9 @@ class UniversalSAE:
         -------
         dict of str to ndarray
             mean, scale [width]; encoder_weight, dictionary [n_concepts, width]; encoder_bias [n_concepts]; with the
-            "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]. The dictionary is
-            as trained; `dictionary` has its rows at norm 1.
+            "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]; with
+            "batchtopk" selection also threshold [1], 0 before the first step. The dictionary is as trained; `dictionary`
+            has its rows at norm 1.
         """
         fitted = self._initialized()
         index = fitted.index(model)

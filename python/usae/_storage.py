@@ -408,6 +408,7 @@ def _expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
     """Type and shape by name, in the words of safetensors."""
     n_concepts = header["n_concepts"]
     batchnorm = header["resolved_recipe"]["encoder"] == "batchnorm"
+    batchtopk = header["resolved_recipe"]["selection"] == "batchtopk"
     expected: dict[str, tuple[str, list[int]]] = {}
     for model in header["models"]:
         name, width = model["name"], model["width"]
@@ -419,6 +420,8 @@ def _expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
         shapes |= {"mean": [width], "scale": [width]}
         if batchnorm:
             shapes |= {"bn_running_mean": [n_concepts], "bn_running_var": [n_concepts]}
+        if batchtopk:
+            shapes |= {"threshold": [1]}
         expected |= {f"{name}.{key}": ("F32", shape) for key, shape in shapes.items()}
         if header["training_state"]:
             expected |= {f"{name}.{key}": ("I64", [3 if key == "counters" else n_concepts]) for key in INTEGERS}
@@ -477,7 +480,7 @@ _HEADER_KEYS = {
 }  # fmt: skip
 
 
-_FIELDS_SINCE_2 = {"prefixes": None}
+_FIELDS_SINCE_2 = {"selection": "topk", "k_max": None, "prefixes": None}
 
 
 def _unexpected(key: str, value: object) -> CheckpointError:

@@ -39,6 +39,8 @@ class Core:
     @property
     def n_models(self) -> int: ...
     @property
+    def slots(self) -> int: ...
+    @property
     def step_count(self) -> int: ...
     @step_count.setter
     def step_count(self, value: int) -> None: ...
@@ -53,6 +55,8 @@ def version() -> str: ...
 # The enumerators of usae.h, without prefix, that recipes are made of and tensors are called by.
 ENCODER_LINEAR: int
 ENCODER_BATCHNORM: int
+SELECTION_TOPK: int
+SELECTION_BATCHTOPK: int
 LOSS_L1: int
 LOSS_MSE: int
 AUX_NONE: int
@@ -81,6 +85,7 @@ BN_BIAS: int
 BN_RUNNING_MEAN: int
 BN_RUNNING_VAR: int
 DICTIONARY: int
+THRESHOLD: int
 FIRST_MOMENT: int
 SECOND_MOMENT: int
 GRADIENT: int

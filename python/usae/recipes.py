@@ -36,7 +36,14 @@ class Recipe:
     name : str
         For people; nothing depends on it.
     encoder : "linear" or "batchnorm"
-        W x + b, or BatchNorm(W x + b). ReLU and then TopK follow either.
+        W x + b, or BatchNorm(W x + b). ReLU and then the selection of k concepts follow either.
+    selection : "topk" or "batchtopk"
+        "topk": the k largest of a token. "batchtopk" (Bussmann et al., arXiv 2412.06410): in training the k largest for each
+        token on average, that is, the n_tokens * k largest of the batch; afterwards those above a threshold that training
+        has followed, so that a token's code does not depend on other tokens.
+    k_max : int or None
+        With "batchtopk", the most that one token can have; what it would have beyond that goes to other tokens. At least k;
+        None: 4 k.
     initialization : "random", "tied" or "data"
         "random": PyTorch's Linear and a normal dictionary. "tied": unit random dictionary rows, the encoder equal to the
         dictionary. "data": as "tied", with the same rows of data in every model's dictionary, so that the dictionaries
@@ -102,6 +109,8 @@ class Recipe:
 
     name: str = "default"
     encoder: Literal["linear", "batchnorm"] = "linear"
+    selection: Literal["topk", "batchtopk"] = "topk"
+    k_max: int | None = None
     initialization: Literal["random", "tied", "data"] = "data"
     loss: Literal["l1", "mse"] = "mse"
     update: Literal["all", "encoder"] = "all"
@@ -236,6 +245,7 @@ _KINDS: dict[str, Any] = get_type_hints(Recipe)
 
 # Smallest and largest value of a number, as in the core.
 _RANGES: dict[str, tuple[float, float]] = {
+    "k_max": (1, 2**53),
     "scale_epsilon": (0, 1),
     "statistics_tokens": (1, 2**53),
     "dictionary_epsilon": (0, 1),

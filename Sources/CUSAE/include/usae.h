@@ -70,6 +70,7 @@ typedef struct usae_matrix {
 /* --- Recipe -------------------------------------------------------------------------------------------------------- */
 
 enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
+enum { USAE_SELECTION_TOPK = 0, USAE_SELECTION_BATCHTOPK = 1 };
 enum { USAE_LOSS_L1 = 0, USAE_LOSS_MSE = 1 };
 enum { USAE_AUX_NONE = 0, USAE_AUX_UNCHOSEN = 1, USAE_AUX_DEAD = 2 };
 enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
@@ -110,9 +111,12 @@ typedef struct usae_recipe {
   int64_t total_steps;    /* 0: unknown; the rate stays constant after warm-up */
   double decay_share;     /* the last share of total_steps in which the rate falls; 1: from the end of warm-up */
   int32_t clock;          /* USAE_CLOCK_GLOBAL: one step count; MODEL: a model's schedule advances when it is encoded */
-  int32_t reserved;       /* 0 */
+  int32_t selection;      /* USAE_SELECTION_TOPK: a token's k largest positive pre-activations. BATCHTOPK: in training the
+                             n_tokens * k largest of the batch, though at most k_max of a token; else those of a token that
+                             are above USAE_THRESHOLD, at most k_max (before the first step: its k largest) */
   double beta1, beta2, epsilon, weight_decay; /* AdamW */
   double clip_norm;       /* largest gradient norm of a model's parameters together; 0: no clipping */
+  int64_t k_max;          /* with BATCHTOPK, at least k; 0: 4 k. More than n_concepts is n_concepts */
   /* Matryoshka: shares of the concepts, ascending to 1, then zeros. The first share * n_concepts concepts reconstruct by
    * themselves, for each share, and the loss is the mean over the shares. All 0: the whole code alone. */
   double prefixes[USAE_MOST_PREFIXES];
@@ -144,6 +148,8 @@ usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *co
 usae_status usae_set_plan(usae_sae *sae, int64_t total_steps, int64_t dead_tokens, usae_error *error);
 
 int32_t usae_model_count(const usae_sae *sae); /* 0 before initialisation */
+
+int64_t usae_slots(const usae_sae *sae); /* most active concepts of a token: k, or with BATCHTOPK k_max; NULL has 0 */
 
 /* --- Training ------------------------------------------------------------------------------------------------------ */
 
@@ -189,9 +195,9 @@ usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_
 
 /* --- Use ----------------------------------------------------------------------------------------------------------- */
 
-/* Encodes every row of `x` with model `model`: `values` and `indices` [n, k], most active first (ties: lower index first);
- * unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt, or a row that is not
- * finite, the outputs are partly written. */
+/* Encodes every row of `x` with model `model`: `values` and `indices` [n, usae_slots], most active first (ties: lower index
+ * first); unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt, or a row that is
+ * not finite, the outputs are partly written. */
 usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
                         const usae_interrupt *interrupt, usae_error *error);
 
@@ -238,9 +244,9 @@ usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_mat
 
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 
-/* Tensors of one model. Shapes: weights and dictionary [n_concepts, width]; mean and scale [width]; the others [n_concepts].
- * float32, except the two int64 ones. BN tensors and their moments exist only with USAE_ENCODER_BATCHNORM; gradients only
- * after usae_step with USAE_STEP_GRADIENTS, until the next step. */
+/* Tensors of one model. Shapes: weights and dictionary [n_concepts, width]; mean and scale [width]; the others, where not
+ * said, [n_concepts]. float32, except the two int64 ones. BN tensors and their moments exist only with
+ * USAE_ENCODER_BATCHNORM; gradients only after usae_step with USAE_STEP_GRADIENTS, until the next step. */
 enum {
   USAE_MEAN = 0,
   USAE_SCALE = 1,
@@ -251,6 +257,8 @@ enum {
   USAE_BN_RUNNING_MEAN = 6,
   USAE_BN_RUNNING_VAR = 7,
   USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
+  USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: what a code's values have to exceed outside training, a moving average of
+                          the smallest activation that a batch kept; 0 before the first step */
   /* first and second moments of AdamW, and gradients: the number of the parameter plus one of these */
   USAE_FIRST_MOMENT = 100,
   USAE_SECOND_MOMENT = 200,

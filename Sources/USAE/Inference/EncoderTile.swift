@@ -89,21 +89,24 @@ final class EncoderTile: @unchecked Sendable {
 
   private func row(_ token: Int) -> UnsafeMutablePointer<Float> { numbers.base + token &* encoder.columns }
 
-  /// The k largest positive pre-activations of a row, as keys in descending order at the front of `keys`.
-  func select(_ token: Int, k: Int) -> Int {
-    if isScreening, let screened { return screened.select(token, k: k, estimates: numbers.base, keys: keys.base) }
+  /// The k largest pre-activations of a row that are above a limit, 0 or more, as keys in descending order at the front of
+  /// `keys`. The k and the limit of a tile's tokens are the same.
+  func select(_ token: Int, k: Int, above limit: Float = 0) -> Int {
+    if isScreening, let screened {
+      return screened.select(token, k: k, above: limit, estimates: numbers.base, keys: keys.base)
+    }
     let row = row(token)
-    var count = kernels.scan(row, encoder.columns, threshold, keys.base)
-    if count < k && threshold > 0 { count = kernels.scan(row, encoder.columns, 0, keys.base) }
+    var count = kernels.scan(row, encoder.columns, max(threshold, limit), keys.base)
+    if count < k && threshold > limit { count = kernels.scan(row, encoder.columns, limit, keys.base) }
     let kept = keepLargest(count, k)
     // Nine tenths of this token's smallest: nearly always below the next token's, and far above most candidates.
     threshold = kept == k ? 0.9 * value(ofKey: keys.base[k &- 1]) : 0
     return kept
   }
 
-  /// After `select` kept k: the `slots` largest positive pre-activations among `subset` that it left out, as keys.
+  /// After `select` kept `k` keys: the `slots` largest positive pre-activations among `subset` that it left out, as keys.
   func selectNext(_ token: Int, k: Int, among subset: ConceptSubset, slots: Int) -> Int {
-    let smallest = keys.base[k - 1]
+    let smallest = k > 0 ? keys.base[k - 1] : .max
     let ofSubset = isScreening ? preactivations(token, of: subset) : nil
     let row = row(token)
     var count = 0

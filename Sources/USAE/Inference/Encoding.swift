@@ -1,4 +1,5 @@
-/// Sparse codes of a number of tokens, [rows, k]: values, largest first, and their concepts; unused slots hold 0 and -1.
+/// Sparse codes of a number of tokens, [rows, k]: values, largest first, and their concepts; unused slots hold 0 and -1. Of
+/// an autoencoder with BatchTopK, k is its `slots`.
 public struct Codes: Sendable, Equatable {
   public let rows, k, concepts: Int
   public internal(set) var values: [Float]
@@ -45,21 +46,21 @@ struct Encoding {
 }
 
 extension UniversalSAE {
-  /// Encodes every row of `x` with model `index` into `values` and `indices`, [x.rows, k].
+  /// Encodes every row of `x` with model `index` into `values` and `indices`, [x.rows, slots].
   package func encode(
     _ x: Activations, model index: Int, values: UnsafeMutablePointer<Float>, indices: UnsafeMutablePointer<Int32>,
     work: Work
   ) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "encode", work)
-      let k = self.k
+      let slots = self.slots
       nonisolated(unsafe) let (values, indices) = (values, indices)
       try encoding.forEachRow { row, tile, token in
-        let count = tile.select(token, k: k)
-        for q in 0..<k {
+        let count = encoding.encoder.select(tile, token, k: slots)
+        for q in 0..<slots {
           let used = q < count
-          values[row * k + q] = used ? value(ofKey: tile.keys.base[q]) : 0
-          indices[row * k + q] = used ? column(ofKey: tile.keys.base[q]) : -1
+          values[row * slots + q] = used ? value(ofKey: tile.keys.base[q]) : 0
+          indices[row * slots + q] = used ? column(ofKey: tile.keys.base[q]) : -1
         }
       }
     }
@@ -89,7 +90,7 @@ extension UniversalSAE {
   public func encode(_ x: Matrix, model name: String) throws(USAEError) -> Codes {
     let index = try index(of: name)
     let work = makeWork()
-    var codes = Codes(rows: x.rows, k: k, concepts: concepts)
+    var codes = Codes(rows: x.rows, k: slots, concepts: concepts)
     try x.withActivations(name: name) { view throws(USAEError) in
       try codes.values.withUnsafeMutableBufferPointer { values throws(USAEError) in
         try codes.indices.withUnsafeMutableBufferPointer { indices throws(USAEError) in

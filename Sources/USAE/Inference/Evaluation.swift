@@ -35,7 +35,7 @@ extension UniversalSAE {
       var encoders: [PackedEncoder] = []
       for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }
       let pass = try EvaluationPass(
-        models: state.models, encoders: encoders, k: k, threshold: Float(threshold), rows: activations[0].rows, work: work)
+        models: state.models, encoders: encoders, k: slots, threshold: Float(threshold), rows: activations[0].rows, work: work)
       try pass.run(activations)
       return pass.result()
     }

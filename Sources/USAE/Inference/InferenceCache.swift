@@ -3,11 +3,18 @@ import Synchronization
 /// Encoders packed for use, made when first asked for and dropped when parameters change.
 final class InferenceCache: Sendable {
   private let encoders = Mutex<[String: PackedEncoder]>([:])
+  private let k, slots: Int
+
+  init(k: Int, slots: Int) {
+    self.k = k
+    self.slots = slots
+  }
 
   func encoder(of model: ModelParameters, work: Work) throws(USAEError) -> PackedEncoder {
     if let found = encoders.withLock({ $0[model.name] }) { return found }
     // Outside the lock: two threads may both pack, and either result will do.
-    let made = try PackedEncoder(concepts: model.concepts, depth: model.width)
+    let made = try PackedEncoder(
+      concepts: model.concepts, depth: model.width, limit: model.codeLimit(k: k, slots: slots))
     try made.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
     encoders.withLock { $0[model.name] = made }
     return made

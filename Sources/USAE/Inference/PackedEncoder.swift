@@ -12,6 +12,8 @@ final class PackedEncoder: @unchecked Sendable {
   let depth: Int
   let bias: FloatBuffer
   let scales: FloatBuffer
+  /// Nil: codes have the k entries that are asked for, as in training.
+  let limit: CodeLimit?
   /// Whether it will ever screen.
   let mayScreen: Bool
   private(set) var weight: PaddedMatrix?
@@ -25,9 +27,10 @@ final class PackedEncoder: @unchecked Sendable {
   }
 
   /// - Parameter screening: nil screens where that saves time.
-  init(concepts: Int, depth: Int, screening: Bool? = nil) throws(USAEError) {
+  init(concepts: Int, depth: Int, limit: CodeLimit? = nil, screening: Bool? = nil) throws(USAEError) {
     self.concepts = concepts
     self.depth = depth
+    self.limit = limit
     let width = max(kernels.panelWidth, kernels.screening.panelWidth)
     columns = paddedWidth((concepts + width - 1) / width * width)
     bias = try FloatBuffer(columns)
@@ -84,7 +87,7 @@ final class PackedEncoder: @unchecked Sendable {
     return panels
   }
 
-  /// Codes of the first `count` rows of `tokens`.
+  /// Codes of the first `count` rows of `tokens`, of at most `k` entries.
   func encode(_ tokens: PaddedMatrix, count: Int, k: Int, to codes: CodeBuffer, work: Work) throws(USAEError) {
     try encode(tokens, count: count, k: k, tiles: try makeTiles(work.threads), to: codes, work: work)
   }
@@ -94,7 +97,7 @@ final class PackedEncoder: @unchecked Sendable {
     throws(USAEError)
   {
     try forEachToken(of: tokens, 0..<count, tiles: tiles, work: work) { row, tile, token in
-      codes.store(tile.keys.base, count: tile.select(token, k: k), row: row)
+      codes.store(tile.keys.base, count: self.select(tile, token, k: k), row: row)
     }
   }
 

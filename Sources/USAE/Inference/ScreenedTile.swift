@@ -86,23 +86,27 @@ final class ScreenedTile: @unchecked Sendable {
 
   // MARK: Selection
 
-  /// See `EncoderTile.select`; `estimates` are those of the whole tile, and k is the same for all its tokens.
-  func select(_ token: Int, k: Int, estimates: UnsafePointer<Float>, keys: UnsafeMutablePointer<UInt64>) -> Int {
-    if keptEnds.isEmpty { findCandidates(k, estimates, keys) }
+  /// See `EncoderTile.select`; `estimates` are those of the whole tile.
+  func select(
+    _ token: Int, k: Int, above limit: Float, estimates: UnsafePointer<Float>, keys: UnsafeMutablePointer<UInt64>
+  ) -> Int {
+    if keptEnds.isEmpty { findCandidates(k, above: limit, estimates, keys) }
     let first = token == 0 ? 0 : keptEnds[token - 1]
     return kept.withUnsafeBufferPointer { kept in
-      exact(token, kept.baseAddress.map { $0 + first }, keptEnds[token] - first, k, keys)
+      exact(token, kept.baseAddress.map { $0 + first }, keptEnds[token] - first, k, above: limit, keys)
     }
   }
 
   /// Candidates of all tokens of the tile.
-  private func findCandidates(_ k: Int, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>) {
+  private func findCandidates(
+    _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>
+  ) {
     pairs.clear()
     var ends: [Int] = []  // of the pairs of the tokens from `first` on
     var first = 0
     for token in 0..<count {
       if !pairs.hasRoom(for: encoder.columns) {  // before the next token's candidates are in `found`
-        narrow(first..<token, ends, k, estimates, keys)
+        narrow(first..<token, ends, k, above: limit, estimates, keys)
         pairs.clear()
         ends.removeAll(keepingCapacity: true)
         first = token
@@ -112,7 +116,7 @@ final class ScreenedTile: @unchecked Sendable {
         let norm = bounds[token].norm
         let row = estimates + token * encoder.columns
         let floor: Float
-        (candidates, floor) = self.candidates(token, row, k: k, guess: guess * norm, keys)
+        (candidates, floor) = self.candidates(token, row, k: k, above: limit, guess: guess * norm, keys)
         // Nearly always below the next token's floor, and not far below.
         guess = norm > 0 ? 0.94 * floor / norm : 0
       }
@@ -120,13 +124,14 @@ final class ScreenedTile: @unchecked Sendable {
       ends.append(pairs.count)
       counts.candidates += candidates
     }
-    narrow(first..<count, ends, k, estimates, keys)
+    narrow(first..<count, ends, k, above: limit, estimates, keys)
     counts.tokens += count
   }
 
   /// Appends to `kept` the candidates of some tokens that refined estimates do not rule out.
   private func narrow(
-    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>
+    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>,
+    _ keys: UnsafeMutablePointer<UInt64>
   ) {
     guard let weights else { preconditionFailure("estimates come first") }
     pairs.refine(weights, digits: digits.base, tokenScales: scales.base)
@@ -135,7 +140,8 @@ final class ScreenedTile: @unchecked Sendable {
       if bounds[token].isUsable {
         found.base.update(from: pairs.concepts.base + first, count: last - first)
         let left = narrowed(
-          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, keys)
+          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, above: limit,
+          keys)
         kept.append(contentsOf: UnsafeBufferPointer(start: found.base, count: left))
       } else {  // nothing is known
         counts.fallbacks += 1
@@ -147,23 +153,24 @@ final class ScreenedTile: @unchecked Sendable {
     }
   }
 
-  /// Leaves in `found` every concept that could be among the k largest positive ones, and what else the bounds cannot rule
-  /// out. Returns how many there are, and a lower bound of the k-th largest, or 0.
+  /// Leaves in `found` every concept that could be among the k largest above the limit, and what else the bounds cannot rule
+  /// out. Returns how many there are, and a lower bound of the k-th largest, or the limit.
   private func candidates(
-    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, guess: Float, _ keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, above limit: Float, guess: Float,
+    _ keys: UnsafeMutablePointer<UInt64>
   ) -> (count: Int, floor: Float) {
     guard let weights else { preconditionFailure("estimates come first") }
     let concepts = weights.concepts
     let factors = bounds[token].factors(roundingShare: weights.roundingShare)
-    var start = guess
+    var start = max(guess, limit)
     while true {
       let count = kernels.screening.scan(
         estimates, encoder.columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
         start, found.base, lower.base, upper.base)
-      let floor = kthLargestLowerBound(count, k, keys)
-      if floor > start || start == 0 { return (keep(count, atLeast: floor), floor) }
+      let floor = max(limit, kthLargestLowerBound(count, k, keys))
+      if floor > start || start == limit { return (keep(count, atLeast: floor), floor) }
       // The guess was too high: what it hid may count. But k bounds that were seen are a floor in any case.
-      start = floor > 0 ? floor.nextDown : 0
+      start = floor > limit ? floor.nextDown : limit
     }
   }
 
@@ -186,7 +193,7 @@ final class ScreenedTile: @unchecked Sendable {
   /// Leaves in `found` the candidates there that refined estimates do not rule out; returns how many.
   private func narrowed(
     _ token: Int, _ estimates: UnsafePointer<Float>, _ refinements: UnsafePointer<Float>, _ count: Int, _ k: Int,
-    _ keys: UnsafeMutablePointer<UInt64>
+    above limit: Float, _ keys: UnsafeMutablePointer<UInt64>
   ) -> Int {
     guard let weights else { preconditionFailure("estimates come first") }
     let bounds = bounds[token]
@@ -197,23 +204,24 @@ final class ScreenedTile: @unchecked Sendable {
       lower.base[i] = estimate - bound
       upper.base[i] = estimate + bound
     }
-    return keep(count, atLeast: kthLargestLowerBound(count, k, keys))
+    return keep(count, atLeast: max(limit, kthLargestLowerBound(count, k, keys)))
   }
 
-  /// The canonical pre-activations of some concepts, and of those the `wanted` largest positive ones as keys.
+  /// The canonical pre-activations of some concepts, and of those the `wanted` largest above a limit as keys.
   private func exact(
-    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, _ keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, above limit: Float,
+    _ keys: UnsafeMutablePointer<UInt64>
   ) -> Int {
     guard let weight = encoder.weight else { preconditionFailure("an encoder is packed before it is used") }
     guard let concepts, count > 0 else { return 0 }
     counts.chains += count
     kernels.screening.chains(
       row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, lower.base)
-    var positive = 0
+    var above = 0
     for i in 0..<count {
-      keys[positive] = selectionKey(lower.base[i], concepts[i])
-      positive &+= lower.base[i] > 0 ? 1 : 0
+      keys[above] = selectionKey(lower.base[i], concepts[i])
+      above &+= lower.base[i] > limit ? 1 : 0
     }
-    return keepLargestKeys(keys, positive, wanted)
+    return keepLargestKeys(keys, above, wanted)
   }
 }

@@ -21,16 +21,44 @@ struct DeadAuxiliary {
       for width in widths { slopes.append(try PaddedMatrix(rows: rows, columns: width)) }
       self.slopes = slopes
     }
+
+    /// Takes the dead concepts among those that a selection by batch took from a token's main code: they come first, being
+    /// larger than all that never were in it.
+    func takeTrimmed(
+      from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: Work
+    ) throws(USAEError) {
+      try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, _ in
+        for token in range { self.takeTrimmed(from: main, selection.trimmed(main, token), token, isDead: isDead) }
+      }
+    }
+
+    private func takeTrimmed(from main: CodeBuffer, _ trimmed: Range<Int>, _ token: Int, isDead: (Int32) -> Bool) {
+      let (values, indices) = (codes.values(token), codes.indices(token))
+      let taken = min(codes.slots, trimmed.reduce(0) { $0 + (isDead(main.indices(token)[$1]) ? 1 : 0) })
+      guard taken > 0 else { return }
+      let count = min(codes.slots, codes.count(token) + taken)
+      for slot in stride(from: count - 1, through: taken, by: -1) {
+        (values[slot], indices[slot]) = (values[slot - taken], indices[slot - taken])
+      }
+      var slot = 0
+      for source in trimmed where slot < taken && isDead(main.indices(token)[source]) {
+        (values[slot], indices[slot]) = (main.values(token)[source], main.indices(token)[source])
+        slot += 1
+      }
+      codes.counts.base[token] = Int32(count)
+    }
   }
 
   /// Selects the auxiliary code of a token whose main code is still in the tile's keys.
   ///
   /// A dead concept that fires in this token after all belongs to the main code and is passed over.
+  ///
+  /// - Parameter hasAllPositive: the main code left nothing out.
   static func select(
-    _ tile: EncoderTile, token: Int, chosen: Int, k: Int, dead: ConceptSubset, slots: Int, to codes: CodeBuffer, row: Int
+    _ tile: EncoderTile, token: Int, chosen: Int, hasAllPositive: Bool, dead: ConceptSubset, slots: Int, to codes: CodeBuffer,
+    row: Int
   ) {
-    // With fewer than k in it, the main code has every positive concept already.
-    let count = chosen == k ? tile.selectNext(token, k: k, among: dead, slots: slots) : 0
+    let count = hasAllPositive ? 0 : tile.selectNext(token, k: chosen, among: dead, slots: slots)
     codes.store(tile.keys.base, count: count, row: row)
   }
 

@@ -9,6 +9,8 @@ final class StepWorkspace: @unchecked Sendable {
   /// dLoss/dz, laid out as the codes.
   let codeGradients: FloatBuffer
   let groups: ConceptGroups
+  /// Where the recipe selects by batch.
+  let batchSelection: BatchSelection?
   /// Where the recipe has prefixes.
   let nested: NestedPrefixes?
   /// Sums of the main loss by block of tokens and model.
@@ -38,17 +40,20 @@ final class StepWorkspace: @unchecked Sendable {
     }
     self.inputs = inputs
     self.residuals = residuals
-    codes = try CodeBuffer(rows: rows, slots: k)
-    codeGradients = try FloatBuffer(rows * k)
+    let slots = try recipe.slots(concepts: concepts, k: k)
+    codes = try CodeBuffer(rows: rows, slots: slots)
+    codeGradients = try FloatBuffer(rows * slots)
+    batchSelection = recipe.selection == .batchTopK ? try BatchSelection(rows: rows) : nil
+    // However many slots a token has, all tokens use k on average at most.
     groups = try ConceptGroups(rows: rows, slots: k, concepts: concepts)
     let prefixEnds = try recipe.prefixEnds(concepts: concepts)
     nested =
       prefixEnds.isEmpty
-      ? nil : try NestedPrefixes(ends: prefixEnds, rows: rows, slots: k, widths: widths, threads: threads)
+      ? nil : try NestedPrefixes(ends: prefixEnds, rows: rows, slots: slots, widths: widths, threads: threads)
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     lossSums = try AlignedBuffer<Double>(blocks * widths.count)
     let widest = paddedWidth(widths.max() ?? 1)
-    spares = try makeSpares(threads, max(k, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
+    spares = try makeSpares(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
     updateScratch = try makeSpares(threads, 2 * widest)
   }
 

@@ -58,6 +58,8 @@ final class Trainer: @unchecked Sendable {
     var loss: Double
     var deadConcepts: Int
     var screening = ScreeningCounts()
+    /// The smallest activation that the batch kept, where it selects by batch.
+    var smallest: Float?
     var statistics: BatchStatistics?
     var dead: DeadAuxiliary.Buffers?
     var unchosen: UnchosenAuxiliary.Buffers?
@@ -89,7 +91,11 @@ final class Trainer: @unchecked Sendable {
       let subset = ConceptSubset(deadConcepts)
       if result.dead != nil { try packed.prepare(subset, tiles: tiles, work: work) }
       let before = packed.screeningCounts
-      try encode(tiles, dead: subset, to: result.dead, work: work)
+      if let selection = workspace.batchSelection {
+        result.smallest = try encode(tiles, dead: subset, to: result.dead, selection, work: work)
+      } else {
+        try encode(tiles, dead: subset, to: result.dead, work: work)
+      }
       result.screening = packed.screeningCounts - before
       try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
       try allocateGradients()
@@ -104,7 +110,7 @@ final class Trainer: @unchecked Sendable {
         result.unchosen = buffers
         result.auxiliary = try UnchosenAuxiliary(
           reconstruction: reconstruction, encoder: encoder, steppedDictionaries: steppedDictionaries, buffers: buffers,
-          k: trainer.k, slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k)
+          slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k)
         ).run(tiles: tiles, work: work)
       }
       result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
@@ -140,21 +146,39 @@ final class Trainer: @unchecked Sendable {
 
     private func deadConcepts() -> [Int32] {
       guard recipe.deadTokens > 0 else { return [] }
-      return (0..<trainer.concepts).filter { model.silentTokens.base[$0] >= Int64(recipe.deadTokens) }.map(Int32.init)
+      return (0..<Int32(trainer.concepts)).filter(isDead)
     }
 
-    private func encode(_ tiles: [EncoderTile], dead: ConceptSubset, to buffers: DeadAuxiliary.Buffers?, work: Work)
-      throws(USAEError)
-    {
+    private func isDead(_ concept: Int32) -> Bool { model.silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens) }
+
+    /// Selects by batch. Returns the smallest activation that is kept, or nil where there is none.
+    private func encode(
+      _ tiles: [EncoderTile], dead: ConceptSubset, to buffers: DeadAuxiliary.Buffers?, _ selection: BatchSelection, work: Work
+    ) throws(USAEError) -> Float? {
+      let wanted = workspace.rows * trainer.k
+      let floor = selection.floor(model: encoder)
+      try encode(tiles, above: floor, dead: dead, to: buffers, work: work)
+      if floor > 0, selection.total(workspace.codes, rows: workspace.rows) < wanted {
+        try encode(tiles, dead: dead, to: buffers, work: work)
+      }
+      let smallest = selection.trim(workspace.codes, rows: workspace.rows, wanted: wanted, model: encoder)
+      try buffers?.takeTrimmed(from: workspace.codes, selection, rows: workspace.rows, isDead: isDead, work: work)
+      return smallest
+    }
+
+    private func encode(
+      _ tiles: [EncoderTile], above floor: Float = 0, dead: ConceptSubset, to buffers: DeadAuxiliary.Buffers?, work: Work
+    ) throws(USAEError) {
       try tiles[0].encoder.forEachToken(
         of: workspace.inputs[encoder], 0..<workspace.rows, tiles: tiles, work: work
       ) { row, tile, token in
-        let chosen = tile.select(token, k: trainer.k)
+        let slots = workspace.codes.slots
+        let chosen = tile.select(token, k: slots, above: floor)
         workspace.codes.store(tile.keys.base, count: chosen, row: row)
         if let buffers {
           DeadAuxiliary.select(
-            tile, token: token, chosen: chosen, k: trainer.k, dead: dead, slots: buffers.codes.slots, to: buffers.codes,
-            row: row)
+            tile, token: token, chosen: chosen, hasAllPositive: chosen < slots && floor == 0, dead: dead,
+            slots: buffers.codes.slots, to: buffers.codes, row: row)
         }
       }
     }
@@ -186,7 +210,10 @@ final class Trainer: @unchecked Sendable {
       } else {
         concepts.computeAndApply(rate: rate, work: work)
       }
-      if update { countFirings() }
+      if update {
+        countFirings()
+        if let smallest = forward.smallest { model.followThreshold(smallest) }
+      }
       return StepReport(
         encoder: encoder, step: update ? step + 1 : step, loss: forward.loss, losses: forward.losses,
         auxiliaryLoss: forward.auxiliary, l0: meanActive(), learningRate: rate, gradientNorm: norm,

@@ -11,7 +11,7 @@ struct UnchosenAuxiliary {
   let encoder: Int
   let steppedDictionaries: [Int]
   let buffers: Buffers
-  let k, slots: Int
+  let slots: Int
 
   /// Whole words of signs, and whole pieces of 32.
   static let tileRows = 8 * signsPerWord
@@ -61,12 +61,13 @@ struct UnchosenAuxiliary {
       let values = tile.preactivations(token)
       let positive = kernels.skipping.rectify(values, encoder.columns, codes.row(offset, concept: 0), codes.pieceStride)
       let main = self.workspace.codes
-      for q in 0..<main.count(row) { codes[offset, main.indices(row)[q]] = 0 }
-      guard positive > self.k + self.slots else { return }
+      let chosen = main.count(row)
+      for q in 0..<chosen { codes[offset, main.indices(row)[q]] = 0 }
+      guard positive > chosen + self.slots else { return }
       let keys = tile.keys.base
       let count = kernels.scan(values, encoder.columns, 0, keys)
-      kernels.partition(keys, count, self.k + self.slots)
-      for key in self.k + self.slots..<count { codes[offset, column(ofKey: keys[key])] = 0 }
+      kernels.partition(keys, count, chosen + self.slots)
+      for key in chosen + self.slots..<count { codes[offset, column(ofKey: keys[key])] = 0 }
     }
   }
 

@@ -101,6 +101,8 @@ static const struct field {
 } fields[] = {
     FIELD(FIELD_INT32, encoder),
     FIELD(FIELD_INT32, initialization),
+    FIELD(FIELD_INT32, selection),
+    FIELD(FIELD_INT64, k_max),
     FIELD(FIELD_INT32, loss),
     FIELD(FIELD_INT32, update),
     FIELD(FIELD_INT32, center),

@@ -30,7 +30,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
   self->sae = sae;
   sae = NULL;
   self->n_concepts = n_concepts;
-  self->k = k;
+  self->slots = usae_slots(self->sae);
 done:
   usae_destroy(sae);
   return (PyObject *)self;
@@ -155,7 +155,7 @@ static PyMethodDef methods[] = {
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
     METHOD(step, "inputs, rows, encoder, gradients", "One optimisation step; its report as a dict."),
     METHOD(check_finite, "inputs", "Look at every element of the activations."),
-    METHOD(encode, "model, x, values, indices", "Activations [n, width] to codes [n, k]."),
+    METHOD(encode, "model, x, values, indices", "Activations [n, width] to codes [n, slots]."),
     METHOD(decode, "model, values, indices, out", "Codes [n, slots] to activations [n, width]."),
     METHOD(preactivations, "model, x, out", "What ReLU and TopK would be given, [n, n_concepts]."),
     METHOD(evaluate, "inputs, threshold, outputs", "Encode and decode through every pair of models."),
@@ -168,8 +168,11 @@ static PyMethodDef methods[] = {
 };
 #undef METHOD
 
+static PyObject *core_slots(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(core_of(self)->slots); }
+
 static PyGetSetDef properties[] = {
     {"n_models", core_n_models, NULL, "Number of models; 0 before initialisation.", NULL},
+    {"slots", core_slots, NULL, "Most active concepts of a token.", NULL},
     {"step_count", core_step_count, core_set_step_count, "Training steps done.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -8,7 +8,7 @@
 typedef struct core_object {
   PyObject_HEAD
   usae_sae *sae;
-  int64_t n_concepts, k;
+  int64_t n_concepts, slots;
   PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
 } core_object;
 

@@ -30,8 +30,8 @@ PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
       !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
       !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
       !take_array(state, py_indices, "indices", ELEMENT_INT32, true, &indices) ||
-      !has_shape(state, &values, "values", matrix.outer * matrix.inner, core->k) ||
-      !has_shape(state, &indices, "indices", matrix.outer * matrix.inner, core->k))
+      !has_shape(state, &values, "values", matrix.outer * matrix.inner, core->slots) ||
+      !has_shape(state, &indices, "indices", matrix.outer * matrix.inner, core->slots))
     goto done;
 
   core_call_begin(&call);

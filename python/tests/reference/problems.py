@@ -67,7 +67,15 @@ def is_separated(problem, encoder, recipe, k):
     error = preactivation_error(tensors[encoder], step, step.x[encoder], recipe)
 
     n_concepts = step.pre.shape[1]
-    safe = [selection_is_safe(step.pre, error, step.chosen, torch.ones_like(step.chosen), k)]
+    everything = torch.ones_like(step.chosen)
+    if recipe.selection == "batchtopk":
+        k_max = reference.most_of_a_token(recipe, n_concepts, k)
+        offered = reference.largest(step.pre, everything, k_max)
+        safe = [selection_is_safe(step.pre, error, offered, everything, k_max)]
+        as_one = (t.reshape(1, -1) for t in (step.pre, error, step.chosen, offered))
+        safe.append(selection_is_safe(*as_one, k * len(step.pre)))
+    else:
+        safe = [selection_is_safe(step.pre, error, step.chosen, everything, k)]
     if step.auxiliary is not None:
         allowed = ~step.chosen if recipe.aux == "unchosen" else ~step.chosen & torch.tensor(problem.dead)
         count = reference.aux_count(recipe, n_concepts, k)

@@ -56,6 +56,23 @@ def aux_count(recipe, n_concepts, k):
     return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
 
 
+def largest_of_batch(values, k, k_max):
+    """The k for each row on average that are the largest positive entries of all rows, at most k_max of a row, as a mask.
+
+    Ties go to the upper row, then to the lower column.
+    """
+    offered = largest(values, torch.ones_like(values, dtype=torch.bool), k_max)
+    entries = torch.where(offered, values, -math.inf).flatten()
+    order = entries.sort(descending=True, stable=True).indices[: k * len(values)]
+    kept = torch.zeros_like(entries, dtype=torch.bool).index_fill(0, order, True).view_as(values)
+    return kept & offered
+
+
+def most_of_a_token(recipe, n_concepts, k):
+    """k_max of a recipe."""
+    return min(recipe.k_max or 4 * k, n_concepts)
+
+
 def shorter_prefixes(recipe, n_concepts):
     """Numbers of concepts of the prefixes but the last, which is all of them."""
     return [math.floor(share * n_concepts + 0.5) for share in (recipe.prefixes or (1,))[:-1]]
@@ -70,7 +87,10 @@ def forward(parameters, batch, encoder, recipe, k, dead=None):
         mean, variance = linear.mean(0), linear.var(0, correction=0)
         pre = (linear - mean) / (variance + BN_EPSILON).sqrt() * own["bn_weight"] + own["bn_bias"]
     everything = torch.ones_like(pre, dtype=torch.bool)
-    chosen = largest(pre.detach(), everything, k)
+    if recipe.selection == "batchtopk":
+        chosen = largest_of_batch(pre.detach(), k, most_of_a_token(recipe, pre.shape[1], k))
+    else:
+        chosen = largest(pre.detach(), everything, k)
     codes = torch.where(chosen, pre, 0)
 
     auxiliary = auxiliary_codes = None

@@ -1,0 +1,107 @@
+/// BatchTopK: of all entries of a batch's codes the n_tokens * k largest, so that a token has as many as it needs, up to its
+/// slots. Ties go to the earlier token, then to the lower concept.
+///
+/// Entries are positive, and bits of positive floats order as the floats do, so two histograms, one of upper halves of the
+/// bits and one of lower, find the smallest entry to keep: time grows with the entries alone, whatever their distribution.
+///
+/// Looking for each token's largest entries, as many as it has slots, finds several times as many as are kept. So they are
+/// looked for above a floor, a little below the smallest that the model's last batch kept; if fewer than wanted are above it,
+/// once more without a floor. What is kept does not depend on it.
+final class BatchSelection {
+  /// Used slots of each token before the last batch's codes were shortened.
+  private let offered: AlignedBuffer<Int32>
+  private let histogram: AlignedBuffer<Int>
+  /// The smallest entry that the last batch kept, by encoded model.
+  private var lastKept: [Int: Float] = [:]
+  /// Low enough to have room for most batches, high enough to save most of the work.
+  private static let floorShare: Float = 0.85
+
+  init(rows: Int) throws(USAEError) {
+    offered = try AlignedBuffer<Int32>(rows)
+    histogram = try AlignedBuffer<Int>(1 << 16)
+  }
+
+  /// What entries of the next batch of a model are looked for above; 0 if nothing is known.
+  func floor(model: Int) -> Float { Self.floorShare * (lastKept[model] ?? 0) }
+
+  /// Entries of all codes.
+  func total(_ codes: CodeBuffer, rows: Int) -> Int { (0..<rows).reduce(0) { $0 + codes.count($1) } }
+
+  /// Shortens the codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there are
+  /// fewer. Returns the smallest entry that is left, or nil where there is none.
+  func trim(_ codes: CodeBuffer, rows: Int, wanted: Int, model: Int) -> Float? {
+    let kept = trim(codes, rows: rows, wanted: wanted)
+    lastKept[model] = kept
+    return kept
+  }
+
+  private func trim(_ codes: CodeBuffer, rows: Int, wanted: Int) -> Float? {
+    offered.base.update(from: codes.counts.base, count: rows)
+    guard total(codes, rows: rows) > wanted else { return smallest(codes, rows) }
+    let (smallest, largerOnes) = smallestToKeep(codes, rows, wanted)
+    var equalOnes = wanted - largerOnes
+    for t in 0..<rows {
+      let values = codes.values(t)
+      var kept = codes.count(t)
+      while kept > 0, values[kept &- 1] < smallest { kept &-= 1 }
+      var larger = kept
+      while larger > 0, values[larger &- 1] == smallest { larger &-= 1 }
+      kept = min(kept, larger &+ equalOnes)
+      equalOnes &-= kept &- larger
+      codes.counts.base[t] = Int32(truncatingIfNeeded: kept)
+    }
+    return smallest
+  }
+
+  /// Slots of a token, with their entries still in them, that `trim` took from its code.
+  @inline(__always) func trimmed(_ codes: CodeBuffer, _ token: Int) -> Range<Int> {
+    codes.count(token)..<Int(offered.base[token])
+  }
+
+  private func smallest(_ codes: CodeBuffer, _ rows: Int) -> Float? {
+    var smallest: Float?
+    for t in 0..<rows where codes.count(t) > 0 {
+      let last = codes.values(t)[codes.count(t) - 1]
+      smallest = min(smallest ?? last, last)
+    }
+    return smallest
+  }
+
+  /// The `wanted`-th largest of more entries, and how many are larger than it.
+  private func smallestToKeep(_ codes: CodeBuffer, _ rows: Int, _ wanted: Int) -> (Float, larger: Int) {
+    let (upper, above) = bin(codes, rows, rank: wanted) { $0 >> 16 }
+    let (lower, between) = bin(codes, rows, rank: wanted - above) { $0 >> 16 == upper ? $0 & 0xffff : nil }
+    return (Float(bitPattern: upper << 16 | lower), above + between)
+  }
+
+  /// The bin that holds the entry of this rank, 1 being the largest, and how many are in the bins above it.
+  private func bin(_ codes: CodeBuffer, _ rows: Int, rank: Int, _ binOf: (UInt32) -> UInt32?) -> (UInt32, above: Int) {
+    histogram.zero()
+    for t in 0..<rows {
+      let values = codes.values(t)
+      for q in 0..<codes.count(t) {
+        if let bin = binOf(values[q].bitPattern) { histogram.base[Int(bin)] &+= 1 }
+      }
+    }
+    var above = 0
+    var bin = histogram.count - 1
+    while above + histogram.base[bin] < rank {
+      above += histogram.base[bin]
+      bin -= 1
+    }
+    return (UInt32(bin), above)
+  }
+}
+
+extension ModelParameters {
+  /// Weight of a batch in the running threshold, as BatchNorm's in its running statistics.
+  private static let thresholdMomentum: Float = 0.1
+
+  /// Moves the running threshold towards the smallest activation that a batch kept; the first batch sets it.
+  func followThreshold(_ smallest: Float) {
+    guard let threshold else { return }
+    let old = threshold.base[0]
+    threshold.base[0] =
+      old > 0 ? (1 - Self.thresholdMomentum) * old + Self.thresholdMomentum * smallest : smallest
+  }
+}

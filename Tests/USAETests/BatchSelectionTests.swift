@@ -1,0 +1,57 @@
+import Testing
+
+@testable import USAE
+
+@Suite struct BatchSelectionTests {
+  /// Entries as (value, token, slot) after a trim, and what it returned.
+  private static func trimmed(_ rows: [[Float]], wanted: Int) throws -> (kept: [[Float]], taken: [[Float]], smallest: Float?) {
+    let codes = try CodeBuffer(rows: rows.count, slots: rows.map(\.count).max() ?? 1)
+    for (t, row) in rows.enumerated() {
+      codes.store(row.enumerated().map { selectionKey($1, Int32($0)) }, count: row.count, row: t)
+    }
+    let selection = try BatchSelection(rows: rows.count)
+    let smallest = selection.trim(codes, rows: rows.count, wanted: wanted, model: 0)
+    return (
+      rows.indices.map { t in (0..<codes.count(t)).map { codes.values(t)[$0] } },
+      rows.indices.map { t in selection.trimmed(codes, t).map { codes.values(t)[$0] } }, smallest
+    )
+  }
+
+  private static func expected(_ rows: [[Float]], wanted: Int) -> [[Float]] {
+    let entries = rows.enumerated().flatMap { t, row in row.map { (token: t, value: $0) } }
+    // Stable: of equal entries the earlier token's come first.
+    let kept = entries.enumerated().sorted { ($1.element.value, $0.offset) < ($0.element.value, $1.offset) }.prefix(wanted)
+    return rows.indices.map { t in kept.filter { $0.element.token == t }.map(\.element.value) }
+  }
+
+  @Test(arguments: [1, 2, 7, 60, 299, 300, 301, 100_000])
+  func theLargestOfAllTokensAreKept(wanted: Int) throws {
+    var random = TestRandom(9)
+    let rows = (0..<100).map { t in random.row(t % 7).map { abs($0) + .leastNonzeroMagnitude }.sorted(by: >) }
+    let result = try Self.trimmed(rows, wanted: wanted)
+    #expect(result.kept == Self.expected(rows, wanted: wanted))
+    #expect(zip(result.kept, result.taken).map { $0 + $1 } == rows)
+    #expect(result.smallest == result.kept.joined().min())
+  }
+
+  @Test(arguments: 1...12)
+  func amongEqualOnesTheEarlierTokensAreKept(wanted: Int) throws {
+    let rows: [[Float]] = [[2, 1, 1], [], [1, 1, 1, 1], [3, 2, 2, 1], [1]]
+    let result = try Self.trimmed(rows, wanted: wanted)
+    #expect(result.kept == Self.expected(rows, wanted: wanted))
+    #expect(result.kept.joined().count == wanted)
+  }
+
+  @Test func valuesOfEverySizeAreOrdered() throws {
+    let values: [Float] = [.infinity, .greatestFiniteMagnitude, 1.0000001, 1, 0.99999994, 1e-38, 1e-41, .leastNonzeroMagnitude]
+    for wanted in 1...values.count {
+      let result = try Self.trimmed(values.map { [$0] }, wanted: wanted)
+      #expect(result.kept.flatMap { $0 } == Array(values.prefix(wanted)))
+      #expect(result.smallest == values[wanted - 1])
+    }
+  }
+
+  @Test func nothingKeptHasNoSmallest() throws {
+    #expect(try Self.trimmed([[], []], wanted: 3).smallest == nil)
+  }
+}
