@@ -26,6 +26,10 @@ public struct Recipe: Sendable, Equatable {
   public var dictionaryEpsilon = 1e-8
   /// Matryoshka: shares of the concepts, ascending to 1, of which each reconstructs by itself; at most 16. Empty: all alone.
   public var prefixes: [Double] = []
+  /// Concepts whose dictionary rows have a larger cosine in every model are merged; 0: never.
+  public var mergeCosine = 0.0
+  /// Steps from one merge to the next.
+  public var mergeEvery = 50
 
   public var auxiliary = Auxiliary.dead
   public var auxiliaryScale = AuxiliaryScale.residual
@@ -97,6 +101,10 @@ public struct Recipe: Sendable, Equatable {
     try require("weight_decay", weightDecay, in: 0...1e3)
     try require("clip_norm", clipNorm, in: 0...1e30)
     try validatePrefixes()
+    try require("merge_cosine", mergeCosine, in: 0...1)
+    guard mergeCosine == 0 || mergeEvery > 0 else {
+      throw .invalidArgument(name: "recipe.merge_every", expected: "an integer above 0", got: "\(mergeEvery)")
+    }
     try require("statistics_tokens", statisticsTokens)
     try require("aux_k", auxiliaryK)
     try require("k_max", kMax)

@@ -40,6 +40,8 @@ extension Recipe {
     epsilon = c.epsilon
     weightDecay = c.weight_decay
     clipNorm = c.clip_norm
+    mergeCosine = c.merge_cosine
+    mergeEvery = Int(c.merge_every)
     prefixes = withUnsafeBytes(of: c.prefixes) { bytes in
       let shares = Array(bytes.bindMemory(to: Double.self))
       return Array(shares[..<(shares.lastIndex { $0 != 0 }.map { $0 + 1 } ?? 0)])  // an inner 0 stays, and is refused

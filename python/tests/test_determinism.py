@@ -30,6 +30,7 @@ RECIPES = {
     "published": usae.recipes.published(total_steps=8, warmup_steps=2).replace(batch_size=700, statistics_tokens=900),
     "prefixes": RECIPE.replace(batch_size=700, dead_tokens=300, prefixes=(0.05, 0.3, 1), loss="l1"),
     "batchtopk": RECIPE.replace(batch_size=700, dead_tokens=300, selection="batchtopk", k_max=20, prefixes=(0.25, 1)),
+    "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
     "per dimension": RECIPE.replace(batch_size=700, scale="dimension", initialization="tied", clip_norm=0.01),
 }
 

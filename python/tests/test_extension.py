@@ -50,6 +50,8 @@ RECIPE = {
     "selection": _usae.SELECTION_TOPK,
     "k_max": 0,
     "prefixes": (0.25, np.float32(1)),
+    "merge_cosine": 0.0,
+    "merge_every": 50,
 }
 N_CONCEPTS, K, WIDTHS = 32, 4, {"vit": 8, "dino": 6}
 

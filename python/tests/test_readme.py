@@ -46,7 +46,7 @@ def test_every_relative_link_and_picture_is_there(page):
 def test_every_file_that_the_documents_name_is_there():
     """Names in code marks that end like a source file: `Training/Trainer.swift`, `python/tests/test_memory.py`."""
     root = README.parent
-    folders = ("Sources", "Tests", "python", "examples", "docs", "tools")
+    folders = ("Sources", "Tests", "python", "examples", "docs", "tools", "benchmarks")
     known = {path.as_posix() for folder in folders for path in (root / folder).rglob("*.*")}
     known |= {path.as_posix() for path in root.glob("*.*")}
     for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md", "docs/controls.md"):

@@ -153,9 +153,10 @@ def test_a_name_that_is_no_text_on_disk_is_a_name_all_the_same(trained, tmp_path
         RECIPE.replace(dead_tokens=50, total_steps=16, warmup_steps=4, schedule="cosine", decay_share=1.0, clock="model"),
         usae.recipes.published(total_steps=16, warmup_steps=4).replace(batch_size=100),
         RECIPE.replace(dead_tokens=50, prefixes=(0.125, 0.5, 1)),
+        RECIPE.replace(warmup_steps=0, merge_cosine=0.5, merge_every=1),
         RECIPE.replace(dead_tokens=50, selection="batchtopk", encoder="batchnorm"),
     ],
-    ids=["default", "clipped", "model clock", "published", "prefixes", "batchtopk"],
+    ids=["default", "clipped", "model clock", "published", "prefixes", "merging", "batchtopk"],
 )
 def test_saving_loading_and_going_on_is_the_same_as_never_having_stopped(recipe, acts, tmp_path):
     batches = [{name: x[i : i + 100] for name, x in acts.items()} for i in range(0, 600, 50)]

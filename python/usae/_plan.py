@@ -89,6 +89,7 @@ def for_core(recipe: Recipe) -> dict[str, Any]:
         values[field] = numbers_of[values[field]]
     for field in ("k_max", "statistics_tokens", "aux_k", "total_steps"):
         values[field] = values[field] or 0
-    values["clip_norm"] = values["clip_norm"] or 0.0
+    for field in ("clip_norm", "merge_cosine"):
+        values[field] = values[field] or 0.0
     values["prefixes"] = values["prefixes"] or ()
     return {field: int(value) if isinstance(value, bool) else value for field, value in values.items()}

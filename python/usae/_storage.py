@@ -480,7 +480,13 @@ _HEADER_KEYS = {
 }  # fmt: skip
 
 
-_FIELDS_SINCE_2 = {"selection": "topk", "k_max": None, "prefixes": None}
+_FIELDS_SINCE_2 = {
+    "selection": "topk",
+    "k_max": None,
+    "prefixes": None,
+    "merge_cosine": None,
+    "merge_every": 50,
+}
 
 
 def _unexpected(key: str, value: object) -> CheckpointError:

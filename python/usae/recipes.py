@@ -100,6 +100,12 @@ class Recipe:
         ``(1 / 16, 1 / 4, 1)``. For each share, the concepts of the code that are among the first share of all reconstruct by
         themselves, and the loss is the mean over the shares: the first concepts learn what is general. None: the whole code
         alone.
+    merge_cosine : float or None
+        Two concepts whose dictionary rows have a larger cosine than this in every model are merged: encoders often use one of
+        them in one model and the other in another, so that neither is universal. One keeps, for each model, the encoder row
+        that is in use; the other starts anew from a token. None: never. .8 is a good value (docs/method.md, Twins).
+    merge_every : int
+        Twins are looked for every so many steps, after the warm-up and in the first 4/5 of the run.
 
     Raises
     ------
@@ -142,6 +148,8 @@ class Recipe:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     prefixes: tuple[float, ...] | None = None
+    merge_cosine: float | None = None
+    merge_every: int = 50
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():
@@ -265,8 +273,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epsilon": (0, 1),
     "weight_decay": (0, 1e3),
     "clip_norm": (0, 1e30),
+    "merge_cosine": (0, 1),
+    "merge_every": (1, 2**53),
 }
-_NOT_ZERO = ("dead_share", "clip_norm")
+_NOT_ZERO = ("dead_share", "clip_norm", "merge_cosine")
 _MOST_PREFIXES = 16
 
 

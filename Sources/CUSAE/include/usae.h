@@ -120,6 +120,10 @@ typedef struct usae_recipe {
   /* Matryoshka: shares of the concepts, ascending to 1, then zeros. The first share * n_concepts concepts reconstruct by
    * themselves, for each share, and the loss is the mean over the shares. All 0: the whole code alone. */
   double prefixes[USAE_MOST_PREFIXES];
+  double merge_cosine;    /* two concepts whose dictionary rows have a larger cosine in every model become one, and the other
+                             starts anew from a token; 0: never */
+  int64_t merge_every;    /* with a merge_cosine, above 0: looked for every so many steps, after the warm-up and in the first
+                             4/5 of total_steps */
 } usae_recipe;
 
 /* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ struct CounterRandom: Sendable {
     case rowOrder = 5
     case statisticsRows = 6
     case dictionaryRows = 7
+    case twinTokens = 8
   }
 
   private let key: (UInt32, UInt32)

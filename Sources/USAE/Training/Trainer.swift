@@ -31,9 +31,13 @@ final class Trainer: @unchecked Sendable {
     }
     let pass = Pass(
       trainer: self, workspace: workspace, recipe: recipe, encoder: encoder, buffered: keepGradients || recipe.clipNorm > 0)
+    let merging = TwinMerging(models: models, recipe: recipe, seed: seed)
+    let twins = !keepGradients && merging.isDue(after: step + 1) ? try merging.find(work: work) : []
     let forward = try pass.forward(work: work)
     guard forward.loss.isFinite, pass.codeGradientsAreFinite(forward) else { throw .lossNotFinite(step: step + 1) }
-    return pass.finish(forward, step: step, update: !keepGradients, work: work)
+    let report = pass.finish(forward, step: step, update: !keepGradients, work: work)
+    merging.merge(twins, inputs: workspace.inputs, rows: rows, step: step + 1)
+    return report
   }
 
   private func drawEncoder(step: Int) -> Int {

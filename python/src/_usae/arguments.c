@@ -131,6 +131,8 @@ static const struct field {
     FIELD(FIELD_DOUBLE, weight_decay),
     FIELD(FIELD_DOUBLE, clip_norm),
     FIELD(FIELD_PREFIXES, prefixes),
+    FIELD(FIELD_DOUBLE, merge_cosine),
+    FIELD(FIELD_INT64, merge_every),
 };
 #undef FIELD
 enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };

@@ -1,0 +1,169 @@
+import Synchronization
+
+/// Merges twins: two indices whose dictionary rows point the same way in every model.
+///
+/// Every encoder trains every dictionary, so rows agree across models early; but nothing makes two encoders agree on which of
+/// two such rows to use. One fires the first, another the second, both reconstruct well, and the concept has no index of its
+/// own. So now and then twins are found, the encoder rows that are in use move to one index, and the other starts anew from a
+/// token.
+struct TwinMerging {
+  let models: [ModelParameters]
+  let recipe: Recipe
+  let seed: UInt64
+
+  /// Concepts that are compared with all others at a time.
+  private static let block = 64
+  /// Share of the run in which twins are merged: what starts anew needs time to learn.
+  private static let share = 0.8
+  /// More than products in OpenBLAS, which only propose pairs, can be off by.
+  private static let margin: Float = 1e-3
+
+  struct Pair: Sendable {
+    let first, second: Int
+    /// The smallest over the models.
+    let cosine: Float
+  }
+
+  /// - Parameter step: steps done when the merge is.
+  func isDue(after step: Int) -> Bool {
+    recipe.mergeCosine > 0 && step > recipe.warmupSteps && step.isMultiple(of: recipe.mergeEvery)
+      && (recipe.totalSteps == 0 || Double(step) <= Self.share * Double(recipe.totalSteps))
+  }
+
+  // MARK: Finding
+
+  /// Pairs of twins, no concept in two of them, those with the largest cosines first. Changes nothing.
+  func find(work: Work) throws(USAEError) -> [Pair] {
+    guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
+    let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
+    let products = try makeSpares(work.threads, Self.block * concepts)
+    let found = Mutex<[Pair]>([])
+    try BLAS.exclusively { () throws(USAEError) in
+      try work.runBlocks(concepts, of: Self.block) { _, range, worker in
+        let first = range.lowerBound
+        let count = concepts - first
+        BLAS.multiply(
+          .init(base: rows.row(first), stride: rows.stride), .init(base: rows.row(first), stride: rows.stride, transposed: true),
+          into: products[worker].base, stride: count, rows: range.count, columns: count, depth: rows.stride, accumulate: false)
+        let pairs = self.pairs(range, products[worker].base, inverseNorms: narrowest.inverseNorms.base, concepts: concepts)
+        if !pairs.isEmpty { found.withLock { $0 += pairs } }
+      }
+    }
+    var taken = Set<Int>()
+    return found.withLock { $0 }
+      .sorted { $0.cosine != $1.cosine ? $0.cosine > $1.cosine : ($0.first, $0.second) < ($1.first, $1.second) }
+      .filter { pair in
+        guard !taken.contains(pair.first), !taken.contains(pair.second) else { return false }
+        taken.formUnion([pair.first, pair.second])
+        return true
+      }
+  }
+
+  /// Pairs of the block's concepts with later ones, from products of their rows in one model.
+  private func pairs(
+    _ range: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>, concepts: Int
+  ) -> [Pair] {
+    let limit = Float(recipe.mergeCosine)
+    let count = concepts - range.lowerBound
+    var found: [Pair] = []
+    for first in range {
+      let row = products + (first - range.lowerBound) * count - range.lowerBound
+      let least = (limit - Self.margin) / inverseNorms[first]
+      for second in first + 1..<max(first + 1, concepts) where row[second] * inverseNorms[second] > least {
+        let cosine = smallestCosine(first, second)
+        if cosine > limit { found.append(Pair(first: first, second: second, cosine: cosine)) }
+      }
+    }
+    return found
+  }
+
+  private func smallestCosine(_ first: Int, _ second: Int) -> Float {
+    var smallest = Float.infinity
+    for model in models {
+      let rows = model.dictionary.value
+      let product = kernels.dot(rows.row(first), rows.row(second), rows.stride)
+      smallest = min(smallest, product * model.inverseNorms.base[first] * model.inverseNorms.base[second])
+    }
+    return smallest
+  }
+
+  // MARK: Merging
+
+  /// Merges the pairs; the freed concepts start from tokens of the batch, `inputs` by model.
+  func merge(_ pairs: [Pair], inputs: [PaddedMatrix], rows: Int, step: Int) {
+    let random = CounterRandom(seed: seed, stream: .twinTokens)
+    for (number, pair) in pairs.enumerated() {
+      let token = random.index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
+      let hasDirection = inputs.allSatisfy { kernels.dot($0.row(token), $0.row(token), $0.stride) > 0 }
+      guard hasDirection else { continue }
+      let votes = models.count { $0.uses(pair.second, ratherThan: pair.first) }
+      let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
+      for (model, tokens) in zip(models, inputs) {
+        if model.uses(freed, ratherThan: kept) { model.copyEncoder(of: freed, to: kept) }
+        model.restart(freed, at: tokens.row(token), like: kept, epsilon: recipe.dictionaryEpsilon)
+      }
+    }
+  }
+}
+
+extension ModelParameters {
+  /// Whether this model's encoder has more use for one concept than for another: the one that fired since the last batch, else
+  /// the one with the larger gradients.
+  fileprivate func uses(_ concept: Int, ratherThan other: Int) -> Bool {
+    let (fires, otherFires) = (silentTokens.base[concept] == 0, silentTokens.base[other] == 0)
+    if fires != otherFires { return fires }
+    return encoderBias.secondMoment.base[concept] > encoderBias.secondMoment.base[other]
+  }
+
+  fileprivate func copyEncoder(of source: Int, to target: Int) {
+    for tensor in encoderTrainables { tensor.copy(source, to: target) }
+    if let batchNorm {
+      batchNorm.runningMean.base[target] = batchNorm.runningMean.base[source]
+      batchNorm.runningVariance.base[target] = batchNorm.runningVariance.base[source]
+    }
+    silentTokens.base[target] = silentTokens.base[source]
+  }
+
+  /// Encoder and dictionary rows of a concept point to a token; in size and all else they are those of another concept, the
+  /// encoder at half its size so that it does not fire at once for much else.
+  fileprivate func restart(_ concept: Int, at token: UnsafePointer<Float>, like other: Int, epsilon: Double) {
+    copyEncoder(of: other, to: concept)
+    let tokenNorm = norm(token, dictionary.value.stride)
+    encoderWeight.set(concept, token, factor: 0.5 * norm(encoderWeight.value.row(other), encoderWeight.value.stride) / tokenNorm)
+    dictionary.set(concept, token, factor: norm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
+    updateInverseNorm(of: concept, epsilon: epsilon)
+    for vector in encoderTrainables.dropFirst() { vector.forgetMoments(concept) }
+    encoderBias.value.base[concept] = 0
+    silentTokens.base[concept] = 0
+  }
+
+  private func norm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float { kernels.dot(row, row, stride).squareRoot() }
+}
+
+extension Trainable {
+  private var isVector: Bool { value.rows == 1 }
+
+  private func place(_ concept: Int, in matrix: PaddedMatrix) -> UnsafeMutablePointer<Float> {
+    isVector ? matrix.base + concept : matrix.row(concept)
+  }
+
+  private var length: Int { isVector ? 1 : value.stride }
+
+  /// A concept's values and moments become another's.
+  fileprivate func copy(_ source: Int, to target: Int) {
+    for matrix in [value, firstMoment, secondMoment] {
+      place(target, in: matrix).update(from: place(source, in: matrix), count: length)
+    }
+  }
+
+  fileprivate func forgetMoments(_ concept: Int) {
+    for matrix in [firstMoment, secondMoment] { place(concept, in: matrix).update(repeating: 0, count: length) }
+  }
+
+  /// A row becomes a multiple of `values`, without moments.
+  fileprivate func set(_ concept: Int, _ values: UnsafePointer<Float>, factor: Float) {
+    let row = value.row(concept)
+    for c in 0..<value.stride { row[c] = factor * values[c] }
+    forgetMoments(concept)
+  }
+}
