@@ -105,7 +105,7 @@ class Recipe:
         them in one model and the other in another, so that neither is universal. One keeps, for each model, the encoder row
         that is in use; the other starts anew from a token. None: never. .8 is a good value (docs/method.md, Twins).
     merge_every : int
-        Twins are looked for every so many steps, after the warm-up and in the first 4/5 of the run.
+        Twins are looked for every so many steps, after the warm-up and in the first 19/20 of the run.
 
     Raises
     ------

@@ -123,7 +123,7 @@ typedef struct usae_recipe {
   double merge_cosine;    /* two concepts whose dictionary rows have a larger cosine in every model become one, and the other
                              starts anew from a token; 0: never */
   int64_t merge_every;    /* with a merge_cosine, above 0: looked for every so many steps, after the warm-up and in the first
-                             4/5 of total_steps */
+                             19/20 of total_steps */
 } usae_recipe;
 
 /* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */

@@ -13,8 +13,8 @@ struct TwinMerging {
 
   /// Concepts that are compared with all others at a time.
   private static let block = 64
-  /// Share of the run in which twins are merged: what starts anew needs time to learn.
-  private static let share = 0.8
+  /// Share of the run in which twins are merged: what starts anew needs time to learn, but new twins form until late.
+  private static let share = 0.95
   /// More than products in OpenBLAS, which only propose pairs, can be off by.
   private static let margin: Float = 1e-3
 
