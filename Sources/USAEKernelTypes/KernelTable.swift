@@ -155,8 +155,8 @@ public struct SkippingKernels: @unchecked Sendable {
   /// Adjacent columns of a matrix by themselves, each row times its scale if there is one: (first column, row stride, rows,
   /// scales, columns, out [rows, columns]).
   public typealias PackColumns = @convention(c) (ConstantFloats, Int, Int, ConstantFloats?, Int, Floats) -> Void
-  /// out = row where positive, else 0, in pieces of 32 that lie `piece` apart; returns how many are positive: (row, columns,
-  /// out, piece). A multiple of 32 columns.
+  /// out = row where positive, else 0, in pieces of 32 that lie `piece` apart, the last filled up with 0; returns how many are
+  /// positive: (row, columns, out, piece).
   public typealias Rectify = @convention(c) (ConstantFloats, Int, Floats, Int) -> Int
 
   /// Columns of a panel.

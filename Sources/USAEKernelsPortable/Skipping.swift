@@ -121,7 +121,8 @@ func rectify(_ row: ConstantFloats, _ columns: Int, _ out: Floats, _ piece: Int)
   var out = out
   while c < columns {
     for half in 0..<2 {
-      let x = load(row, c &+ half &* 16)
+      let first = c &+ half &* 16
+      let x = first < columns ? load(row, first) : Vector.zero
       let positive = x .> 0
       store(Vector.zero.replacing(with: x, where: positive), out, half &* 16)
       counts += Vector.zero.replacing(with: one, where: positive)

@@ -54,6 +54,18 @@ import USAEKernelTypes
   }
 
   @Test(arguments: names)
+  func rectifyingFillsUpTheLastPieceAndReadsNoFurther(kernels name: String) throws {
+    var random = TestRandom(2)
+    var row = random.row(80)  // a piece and a half, and what is no part of the row
+    for c in 48..<80 { row[c] = 1 }
+    var out = [Float](repeating: -7, count: 2 * 32 + 1)
+    let count = try Self.skipping(name).rectify(row, 48, &out, 32)
+    #expect(count == row[..<48].count { $0 > 0 })
+    #expect(Array(out[..<48]) == row[..<48].map { max($0, 0) })
+    #expect(Array(out[48...]) == [Float](repeating: 0, count: 16) + [-7])
+  }
+
+  @Test(arguments: names)
   func panelsOfColumns(kernels name: String) throws {
     let skipping = try Self.skipping(name)
     var random = TestRandom(4)

@@ -208,7 +208,7 @@ final class TileCodes: @unchecked Sendable {
 
   init(rows: Int, columns: Int) throws(USAEError) {
     pieceStride = rows * SkippingKernels.depth
-    storage = try FloatBuffer(rows * columns)
+    storage = try FloatBuffer((columns + SkippingKernels.depth - 1) / SkippingKernels.depth * pieceStride)
   }
 
   /// A token's codes from a concept on, to the end of its piece.
