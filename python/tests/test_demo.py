@@ -16,6 +16,7 @@ from usae.demo import concepts, demonstration, figures, networks, photographs  #
 
 # Fields an Evaluation has that choosing concepts does not look at.
 UNUSED = {name: np.zeros((2, 2)) for name in ("r2", "r2_standardized", "r2_scalar_mean", "mse", "max_activation")}
+UNUSED |= {name: np.zeros((2, 2)) for name in ("pair_cofire_counts", "union_counts", "code_products")}
 
 
 def evaluation(firing_counts, mean_activation):
