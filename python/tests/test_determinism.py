@@ -92,7 +92,7 @@ from test_determinism import RECIPES, WIDE
 
 acts, digest = planted(1500, seed=2, widths=WIDE), hashlib.sha256()
 for recipe in RECIPES.values():
-    sae = usae.UniversalSAE(600, 9, recipe=recipe, seed=5).fit(acts, steps=8)
+    sae = usae.UniversalSAE(580, 9, recipe=recipe, seed=5).fit(acts, steps=8)  # no whole panels of any kernels
     for name, x in acts.items():
         codes = sae.encode(x, name)
         for array in (codes.values, codes.indices, *sae.parameters(name).values()):

@@ -15,7 +15,7 @@ from usae._errors import InvalidInputError
 from usae._evaluation import Evaluation
 from usae._fitted import TRAINED, Fitted
 from usae._inputs import Activations, as_activations
-from usae._nulls import plain
+from usae._json import plain
 from usae._progress import progress_bar
 from usae._rows import chunks, n_chunks, rows_of, tokens_per_image
 from usae._sae import UniversalSAE

@@ -12,6 +12,7 @@ from usae._errors import InvalidInputError
 from usae._ground_truth import Tokens, Universal
 from usae._inputs import as_activations, check_known, check_width
 from usae._recovery import Score, score
+from usae._rows import chunks
 
 CHUNK = 4096
 """Tokens in a dense array over concepts, but for those of a training step."""
@@ -52,7 +53,7 @@ class SupervisedEncoders:
         activations = as_activations(x, "x")
         check_width(activations, model, self.encoder_weight[model].shape[1])
         rows = np.asarray(activations.array, np.float32).reshape(-1, activations.width)
-        parts = [self._encode(rows[start : start + CHUNK], model) for start in range(0, len(rows), CHUNK)]
+        parts = [self._encode(rows[part], model) for part in chunks(len(rows), size=CHUNK)]
         values, indices = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Codes(values, indices, len(self.encoder_bias[model]))
 
@@ -151,10 +152,10 @@ def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) ->
     n_tokens, mean = len(x), x.mean(0, dtype=np.float64)
     covariance = np.zeros((x.shape[1],) * 2)
     joint = np.zeros((codes.shape[1], x.shape[1]))
-    for start in range(0, n_tokens, CHUNK):
-        centred = x[start : start + CHUNK] - mean
+    for part in chunks(n_tokens, size=CHUNK):
+        centred = x[part] - mean
         covariance += centred.T @ centred
-        joint += codes[start : start + CHUNK].T @ centred
+        joint += codes[part].T @ centred
     values, vectors = np.linalg.eigh(covariance / n_tokens)
     whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-30))  # [width, width]
     average = codes.sum(0) / n_tokens

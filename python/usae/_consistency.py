@@ -12,6 +12,7 @@ import numpy as np
 from usae import _checks
 from usae._errors import InvalidInputError
 from usae._inputs import as_aligned, as_float_array, check_known, check_names
+from usae._json import plain
 from usae._sae import UniversalSAE
 from usae.recipes import Recipe
 
@@ -60,15 +61,8 @@ class Matching:
 
     def to_dict(self) -> dict[str, Any]:
         """Arrays and figures as plain Python values, ready for JSON: no number (no partner) is None."""
-        return {
-            "indices": self.indices.tolist(),
-            "cosines": [None if np.isnan(cosine) else float(cosine) for cosine in self.cosines],
-            "random": self.random.tolist(),
-            "random_in_place": self.random_in_place.tolist(),
-            "threshold": self.threshold,
-            "mean": None if np.isnan(self.mean) else self.mean,
-            "share_above": None if np.isnan(self.share_above) else self.share_above,
-        }
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain({**values, "mean": self.mean, "share_above": self.share_above})
 
     def __repr__(self) -> str:
         return (
@@ -306,18 +300,19 @@ def _rows(source: Any, model: str, label: str) -> np.ndarray:
     rows = (array.astype(np.uint32) << 16).view(np.float32).astype(float) if bfloat16 else array.astype(float)
     if not np.isfinite(rows).all():
         raise InvalidInputError(f"{label} must be finite, got {rows[~np.isfinite(rows)][0]}")
-    return _unit(rows)
+    return unit_rows(rows)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows at norm 1; rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
 
 def _matching(mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold: float, rng: np.random.Generator) -> Matching:
     indices, cosines = matched(mine, other)
-    random = _random_curve(_unit(rng.standard_normal(mine.shape)), _unit(rng.standard_normal(other.shape)))
-    in_place = _random_curve(_unit(_normal_like(mine, rng)), _unit(_normal_like(other, rng)))
+    random = _random_curve(unit_rows(rng.standard_normal(mine.shape)), unit_rows(rng.standard_normal(other.shape)))
+    in_place = _random_curve(unit_rows(_normal_like(mine, rng)), unit_rows(_normal_like(other, rng)))
     return Matching(indices[chosen], cosines[chosen], random, in_place, threshold)
 
 

@@ -14,7 +14,8 @@ from usae._consistency import Consistency, checked_sae, consistency, planned_ste
 from usae._errors import InvalidInputError
 from usae._evaluation import Evaluation
 from usae._inputs import Activations, as_aligned
-from usae._nulls import CofireNull, plain
+from usae._json import plain
+from usae._nulls import CofireNull
 from usae._rows import tokens_per_image as common_tokens_per_image
 from usae._sae import UniversalSAE
 

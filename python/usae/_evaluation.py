@@ -99,11 +99,7 @@ class Evaluation:
         of them where there is one model only. With p_i the share of the concept's firing that falls to model i, it is
         -sum_i p_i log p_i / log M.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = self.firing_counts / self.firing_counts.sum(0)
-            terms = np.where(share == 0, 0.0, share * np.log(share))
-            entropy = -terms.sum(0) / np.log(len(self.model_names))
-        return entropy + 0.0  # no negative zero
+        return entropy_of_counts(self.firing_counts)
 
     @property
     def cofire_proportion(self) -> np.ndarray:
@@ -255,6 +251,15 @@ class Evaluation:
             f"Evaluation({', '.join(self.model_names)}; n_tokens={self.n_tokens}, "
             f"r2 from {self.r2.min():.3f} to {self.r2.max():.3f})"
         )
+
+
+def entropy_of_counts(firing_counts: np.ndarray) -> np.ndarray:
+    """`Evaluation.firing_entropy` of counts [M, m]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = firing_counts / firing_counts.sum(0)
+        terms = np.where(share == 0, 0.0, share * np.log(share))
+        entropy = -terms.sum(0) / np.log(len(firing_counts))
+    return entropy + 0.0  # no negative zero
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from usae import _checks
 from usae._errors import InvalidInputError
 from usae._inputs import check_names
+from usae._rows import chunks
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -346,7 +347,7 @@ def _finish(acts: dict[str, np.ndarray], offsets: dict[str, np.ndarray], noise: 
     """Add noise and offset to signals, in place."""
     rng = np.random.default_rng(key)
     for name, x in acts.items():
-        for start in range(0, len(x), CHUNK):
-            part = x[start : start + CHUNK]
+        for rows in chunks(len(x), size=CHUNK):
+            part = x[rows]
             part += np.float32(noise[name]) * rng.standard_normal(part.shape, np.float32)
             part += offsets[name]

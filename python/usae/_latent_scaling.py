@@ -11,7 +11,7 @@ import numpy as np
 from usae._consistency import checked_concepts, checked_sae
 from usae._errors import InvalidInputError
 from usae._inputs import as_aligned, check_known
-from usae._nulls import plain
+from usae._json import plain
 from usae._progress import progress_bar
 from usae._rows import chunks, n_chunks, rows_of
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from usae._codes import Codes
 from usae._inputs import Activations
+from usae._json import plain
 from usae._progress import progress_bar
 from usae._rows import chunks, n_chunks, rows_of
 
@@ -89,17 +90,6 @@ class CofireNull:
             f"{self.proportion_mean.mean():.3f}; {self.share_above:.1%} of concepts above the band, by chance "
             f"{self.above_by_chance:.1%})"
         )
-
-
-def plain(value: Any) -> Any:
-    """Arrays and floats as JSON has them."""
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 # --- Tokens: known distributions -----------------------------------------------------------------------------------------

@@ -9,8 +9,12 @@ import numpy as np
 
 from usae import _checks
 from usae._codes import Codes
+from usae._consistency import unit_rows
 from usae._errors import InvalidInputError
+from usae._evaluation import entropy_of_counts
 from usae._ground_truth import Tokens, Universal
+from usae._json import plain
+from usae._rows import chunks
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -124,7 +128,7 @@ class Score:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         names = ("universally_recovered", "twins", "r2_diagonal", "r2_off_diagonal")
         shares = {name: getattr(self, name) for name in names}
-        return {name: _plain(value) for name, value in {**fields, **shares, "kinds": self._kinds()}.items()}
+        return {name: plain(value) for name, value in {**fields, **shares, "kinds": self._kinds()}.items()}
 
     def summary(self) -> str:
         """A table for people: what was recovered of each kind of concept."""
@@ -245,7 +249,7 @@ def score(
         return np.logical_and.reduce(everywhere).any(1)
 
     stands_for = np.logical_or.reduce([match.vector & (match.firing_counts > 0) for match in matches])
-    entropy = _firing_entropy(np.stack([match.firing_counts for match in matches]))
+    entropy = entropy_of_counts(np.stack([match.firing_counts for match in matches]))
     everywhere = living.all(1)
     of_shared, of_private = stands_for[everywhere].any(0), stands_for[(living.sum(1) == 1) & ~everywhere].any(0)
     of_shared, of_private = of_shared & ~of_private, of_private & ~of_shared  # an index that stands for both is neither
@@ -302,14 +306,13 @@ def _compare(
             f"sae: the dictionary of model {model!r} must be [n_concepts, {true.shape[1]}], the width of truth.acts"
             f"[{model!r}], got {list(dictionary.shape)}; score an autoencoder that was trained on truth.acts"
         )
-    vector = _cosines(true, dictionary) > thresholds["cosine"]
+    vector = unit_rows(true) @ unit_rows(dictionary).T > thresholds["cosine"]
     lives = truth.membership[:, truth.model_names.index(model)]
 
     sums = _Sums(truth.n_true, len(dictionary))
     decode = getattr(sae, "decode", None)
     errors = np.zeros(len(truth.model_names)) if callable(decode) else np.full(len(truth.model_names), np.nan)
-    for start in range(0, len(held_out), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for rows in chunks(len(held_out), size=CHUNK):
         codes = sae.encode(held_out.acts[model][rows], model)
         found = codes.to_csr()
         if found.shape[1] != len(dictionary):
@@ -370,23 +373,6 @@ class _Sums:
         return np.divide(2 * self.both, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _cosines(true: np.ndarray, dictionary: np.ndarray) -> np.ndarray:
-    """[n_true, n_concepts]; 0 for a vector of zeros."""
-    units = []
-    for rows in (true, dictionary):
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        units.append(rows / np.where(norms > 0, norms, 1))
-    return units[0] @ units[1].T
-
-
-def _firing_entropy(counts: np.ndarray) -> np.ndarray:
-    """As `Evaluation.firing_entropy`, [m] from counts [M, m]."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = counts / counts.sum(0)
-        terms = np.where(share == 0, 0.0, share * np.log(share))
-        return -terms.sum(0) / np.log(len(counts))
-
-
 def _auroc(higher: np.ndarray, lower: np.ndarray) -> float:
     """Probability that one of `higher` is above one of `lower`, ties counting half; NaN where there are none."""
     from scipy.stats import rankdata
@@ -400,14 +386,3 @@ def _auroc(higher: np.ndarray, lower: np.ndarray) -> float:
 
 def _share(of: np.ndarray) -> float:
     return float(of.mean()) if len(of) else float("nan")
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it, in which there is no NaN."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value

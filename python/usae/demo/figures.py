@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from usae import Evaluation
+from usae import Evaluation, plot
 from usae.demo.concepts import Example
 from usae.demo.photographs import Crops
 
@@ -21,19 +21,10 @@ DPI = 110
 
 def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
     """The matrix of held-out R2, encoded from the row's model, decoded to the column's."""
-    names = evaluation.model_names
-    figure = Figure(figsize=(1.6 + 1.1 * len(names), 1.4 + 1.0 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(evaluation.r2, cmap="viridis", vmin=0, vmax=1)
-    for i, j in np.ndindex(evaluation.r2.shape):
-        colour = "white" if evaluation.r2[i, j] < 0.6 else "black"
-        axes.text(j, i, f"{evaluation.r2[i, j]:.2f}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("decoded to")
-    axes.set_ylabel("encoded from")
+    size = len(evaluation.model_names)
+    figure = Figure(figsize=(1.6 + 1.1 * size, 1.4 + 1.0 * size), layout="constrained")
+    axes = plot.cross_reconstruction(evaluation, ax=figure.subplots())
     axes.set_title(f"R², {evaluation.n_tokens:,} held-out tokens", fontsize=10)
-    figure.colorbar(image, shrink=0.8)
     figure.savefig(path, dpi=DPI)
 
 
