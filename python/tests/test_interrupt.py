@@ -11,10 +11,8 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 
 # A step here takes long, so that an answer within a second has to come from inside it.
-# Where the tests run in the background of a script, SIGINT is ignored, and that is inherited; a user's Python answers it.
 SETTING = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys, time
 import numpy as np
 import usae
 
