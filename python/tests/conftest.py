@@ -1,5 +1,7 @@
 """What the tests of the Python package share: three models' activations with a known common code, and an SAE fitted to them."""
 
+import signal
+
 import hypothesis
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ import usae
 # The machine's load decides how long an example takes, so time is no reason to fail.
 hypothesis.settings.register_profile("usae", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("usae")
+
+# In the background of a script SIGINT is ignored, which is inherited: tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WIDTHS = {"dinov2": 12, "siglip": 24, "vit": 17}
 N_TOKENS = 600
