@@ -1,0 +1,71 @@
+"""What is reported of a trained autoencoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import usae
+from study.worlds import World
+
+ENERGETIC = 1000  # co-firing is averaged over so many of the most energetic concepts, as in the paper
+
+
+def figures(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
+    """Numbers on held-out tokens; those about known concepts where there are some."""
+    evaluation = sae.evaluate(world.held_out)
+    permuted = usae.controls(sae, world.held_out, include=("tokens",), progress=False).tokens
+    assert permuted is not None
+    result = of_evaluation(evaluation) | {"cofire, tokens permuted": float(permuted.proportion_mean.mean())}
+    if world.truth is not None:
+        score = usae.synthetic.score(sae, world.truth, world.tokens)
+        result |= {
+            "universal": score.universally_recovered,
+            "dictionary": float(score.dictionary_recovered[score.shared].mean()),
+            "code": float(score.code_recovered[score.shared].mean()),
+            "private": float(score.recovered[score.private].mean()),
+            "twins": score.twins,
+            "AUROC": score.entropy_auroc,
+        }
+    return result
+
+
+def of_evaluation(evaluation: usae.Evaluation) -> dict[str, float]:
+    off = ~np.eye(len(evaluation.model_names), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        return {
+            "R2 same": float(np.diag(evaluation.r2).mean()),
+            "R2 other": float(evaluation.r2[off].mean()),
+            "cofire": _energetic_cofire(evaluation),
+            "entropy >= .9": float(np.mean(evaluation.firing_entropy >= 0.9)),
+            "dead": float(evaluation.dead_everywhere.mean()),
+        }
+
+
+def _energetic_cofire(evaluation: usae.Evaluation) -> float:
+    """Mean over models of the mean co-fire proportion of a model's most energetic concepts that fire there."""
+    means = []
+    for energy, proportion in zip(evaluation.energy, evaluation.cofire_proportion, strict=True):
+        most = np.argsort(-energy, kind="stable")[:ENERGETIC]
+        means.append(float(np.nanmean(proportion[most])))
+    return float(np.mean(means))
+
+
+def stability(runs: list[usae.UniversalSAE]) -> float:
+    """Mean matched cosine of the first seed's dictionaries with those of the others, over models."""
+    first, *others = runs
+    matched = [usae.consistency(first, {name: other.dictionary(name) for name in first.model_names_}) for other in others]
+    return float(np.mean([[found[name].mean for name in first.model_names_] for found in matched]))
+
+
+def nulls(sae: usae.UniversalSAE, world: World) -> dict[str, Any]:
+    """The same recipe trained on shuffled pairs, and the start, on real pairs."""
+    controls = usae.controls(sae, world.held_out, train=world.train, include=("initial", "shuffled", "linear"), progress=False)
+    assert controls.shuffled is not None and controls.initial is not None and controls.linear is not None
+    off = ~np.eye(len(world.train), dtype=bool)
+    return {
+        "shuffled": of_evaluation(controls.shuffled.paired),
+        "initial": of_evaluation(controls.initial),
+        "ridge R2 other": float(controls.linear.r2[off].mean()),
+    }

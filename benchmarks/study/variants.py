@@ -1,0 +1,110 @@
+"""Recipes that are compared, each a change of one thing unless its name says more."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+
+import usae
+from study.worlds import Arrays, World
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Fields of the default recipe that differ, or what is done outside the recipe."""
+
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: bool = False
+    every_encoder: bool = False  # each batch is encoded from every model in turn
+    k_means: bool = False  # dictionaries from centroids of the models' standardised activations side by side
+
+    def recipe(self, steps: int) -> usae.Recipe:
+        if self.published:
+            return usae.recipes.published(total_steps=steps).replace(batch_size=2048, **self.fields)
+        return usae.recipes.default(**self.fields)
+
+    def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
+        if self.every_encoder or self.k_means:
+            return self._train_by_hand(world, seed, steps, threads)
+        sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=self.recipe(steps), seed=seed, n_threads=threads)
+        return sae.fit(world.train, steps=steps, progress=False)
+
+    def _train_by_hand(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
+        """As `fit` does, but from a start of our own or with all encoders."""
+        names = list(world.train)
+        encoders = names if self.every_encoder else [None]
+        total = steps * len(encoders)
+        recipe = self.recipe(steps).replace(total_steps=total, warmup_steps=min(100, total // 10))
+        sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=recipe, seed=seed, n_threads=threads)
+        started = usae.UniversalSAE(world.n_concepts, world.k, recipe=self.recipe(steps), seed=seed)
+        started.fit(world.train, steps=1, progress=False)  # for mean and scale
+        sae.initialize({name: x.shape[1] for name, x in world.train.items()})
+        rows = _centroids(world, started, seed) if self.k_means else _data_rows(world, started, seed)
+        for name in names:
+            space = started.parameters(name)
+            dictionary = rows[name] / np.linalg.norm(rows[name], axis=1, keepdims=True)
+            norm = np.linalg.norm(space["encoder_weight"], axis=1).mean()
+            sae.set_parameters(
+                name,
+                {"mean": space["mean"], "scale": space["scale"], "dictionary": dictionary, "encoder_weight": norm * dictionary},
+            )
+        rng = np.random.default_rng(seed)
+        n_tokens, size = len(world.train[names[0]]), recipe.batch_size
+        order = rng.permutation(n_tokens)
+        for step in range(steps):
+            chosen = np.take(order, np.arange(step * size, (step + 1) * size), mode="wrap")
+            batch = {name: x[chosen] for name, x in world.train.items()}
+            for encoder in encoders:
+                sae.partial_fit(batch, encoder=encoder)
+        return sae
+
+
+VARIANTS: dict[str, Variant] = {
+    "default": Variant(),
+    "published": Variant(published=True),
+    "start: random": Variant({"initialization": "random"}),
+    "start: tied": Variant({"initialization": "tied"}),
+    "start: k-means": Variant(k_means=True),
+    "absolute loss": Variant({"loss": "l1"}),
+    "step the encoder's pair only": Variant({"update": "encoder"}),
+    "every model encodes each batch": Variant(every_encoder=True),
+    "learning rate 1e-3": Variant({"learning_rate": 1e-3}),
+    "learning rate 5e-3": Variant({"learning_rate": 5e-3}),
+    "learning rate 1e-2": Variant({"learning_rate": 1e-2}),
+    "scale per dimension": Variant({"scale": "dimension"}),
+    "BatchNorm encoder": Variant({"encoder": "batchnorm"}),
+    "no AuxK": Variant({"aux": "none"}),
+    "AuxK on all unchosen": Variant({"aux": "unchosen"}),
+    "BatchTopK": Variant({"selection": "batchtopk"}),
+    "prefixes": Variant({"prefixes": (0.25, 0.5, 0.75, 1)}),
+    "merging twins": Variant({"merge_cosine": 0.8}),
+    "prefixes, merging": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8}),
+    "prefixes, merging, rate 5e-3": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
+}
+
+
+def _standardized(world: World, sae: usae.UniversalSAE, rows: np.ndarray) -> Arrays:
+    spaces = {name: sae.parameters(name) for name in world.train}
+    return {name: (x[rows] - spaces[name]["mean"]) / spaces[name]["scale"] for name, x in world.train.items()}
+
+
+def _data_rows(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
+    """The same random tokens for every model."""
+    n_tokens = len(next(iter(world.train.values())))
+    return _standardized(world, sae, np.random.default_rng((seed, 1)).choice(n_tokens, world.n_concepts, replace=False))
+
+
+def _centroids(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
+    """Of the models' standardised activations side by side, each model with the same total variance."""
+    n_tokens = len(next(iter(world.train.values())))
+    rows = np.random.default_rng((seed, 2)).choice(n_tokens, min(n_tokens, 40_000), replace=False)
+    standard = _standardized(world, sae, rows)
+    weights = {name: 1 / np.sqrt(x.var(0).sum()) for name, x in standard.items()}
+    beside = np.concatenate([weights[name] * x for name, x in standard.items()], axis=1)
+    k_means = MiniBatchKMeans(world.n_concepts, batch_size=4096, n_init=1, max_iter=20, random_state=seed).fit(beside)
+    widths = np.cumsum([x.shape[1] for x in standard.values()])[:-1]
+    parts = np.split(k_means.cluster_centers_, widths, axis=1)
+    return {name: part.astype(np.float32) for name, part in zip(standard, parts, strict=True)}
