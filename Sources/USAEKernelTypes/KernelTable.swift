@@ -227,6 +227,7 @@ public struct KernelTable: @unchecked Sendable {
   public var screening: ScreeningKernels
   public var signs: SignKernels
   public var skipping: SkippingKernels
+  public var fourier: FourierKernels
   public var scan: Scan
   public var partition: Partition
   public var sortDescending: SortDescending
@@ -246,8 +247,8 @@ public struct KernelTable: @unchecked Sendable {
   public init(
     name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
     packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
-    screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, scan: @escaping Scan,
-    partition: @escaping Partition, sortDescending: @escaping SortDescending,
+    screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, fourier: FourierKernels,
+    scan: @escaping Scan, partition: @escaping Partition, sortDescending: @escaping SortDescending,
     weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
     addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
     slope: @escaping Slope, adam: @escaping Adam, standardizeFloat32: @escaping Standardize,
@@ -263,6 +264,7 @@ public struct KernelTable: @unchecked Sendable {
     self.screening = screening
     self.signs = signs
     self.skipping = skipping
+    self.fourier = fourier
     self.scan = scan
     self.partition = partition
     self.sortDescending = sortDescending

@@ -16,7 +16,7 @@ public func kernelTable() -> KernelTable {
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
     product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
     packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(),
-    skipping: skippingKernels(), scan: { scan($0, $1, $2, $3) },
+    skipping: skippingKernels(), fourier: fourierKernels(), scan: { scan($0, $1, $2, $3) },
     partition: { partition($0, $1, $2) }, sortDescending: { sortDescending($0, $1) },
     weightedRows: { weightedRows($0, $1, $2, $3, $4, $5, $6) }, dots: { dots($0, $1, $2, $3, $4, $5, $6) },
     dot: { dot($0, $1, $2) }, addScaled: { addScaled($0, $1, $2, $3) }, subtractFrom: { subtractFrom($0, $1, $2) },
@@ -47,4 +47,11 @@ private func skippingKernels() -> SkippingKernels {
   SkippingKernels(
     width: skippingWidth, add: { addSkippingZeros($0, $1, $2, $3, $4, $5, $6) },
     packColumns: { packColumns($0, $1, $2, $3, $4, $5) }, rectify: { rectify($0, $1, $2, $3) })
+}
+
+private func fourierKernels() -> FourierKernels {
+  FourierKernels(
+    pass: { fourierPass($0, $1, $2, $3, $4, $5, $6, $7) }, loadRows: { loadRows($0, $1, $2) },
+    storeRows: { storeRows($0, $1, $2, $3) }, splitPairs: { splitPairs($0, $1, $2, $3, $4, $5, $6) },
+    joinPairs: { joinPairs($0, $1, $2, $3, $4, $5, $6) })
 }

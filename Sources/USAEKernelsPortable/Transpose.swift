@@ -23,24 +23,63 @@ import USAEKernelTypes
     func transposed() -> Block { shuffled().shuffled().shuffled().shuffled() }
   }
 
+  extension Block {
+    /// Adjacent elements of sixteen rows `stride` apart.
+    @inline(__always)
+    init(_ rows: ConstantFloats, _ stride: Int) {
+      self.init(
+        r0: load(rows, 0), r1: load(rows, stride), r2: load(rows, 2 &* stride), r3: load(rows, 3 &* stride),
+        r4: load(rows, 4 &* stride), r5: load(rows, 5 &* stride), r6: load(rows, 6 &* stride), r7: load(rows, 7 &* stride),
+        r8: load(rows, 8 &* stride), r9: load(rows, 9 &* stride), r10: load(rows, 10 &* stride),
+        r11: load(rows, 11 &* stride), r12: load(rows, 12 &* stride), r13: load(rows, 13 &* stride),
+        r14: load(rows, 14 &* stride), r15: load(rows, 15 &* stride))
+    }
+
+    /// Elements from `column` on of sixteen rows anywhere.
+    @inline(__always)
+    init(_ rows: UnsafePointer<ConstantFloats>, _ column: Int) {
+      self.init(
+        r0: load(rows[0], column), r1: load(rows[1], column), r2: load(rows[2], column), r3: load(rows[3], column),
+        r4: load(rows[4], column), r5: load(rows[5], column), r6: load(rows[6], column), r7: load(rows[7], column),
+        r8: load(rows[8], column), r9: load(rows[9], column), r10: load(rows[10], column), r11: load(rows[11], column),
+        r12: load(rows[12], column), r13: load(rows[13], column), r14: load(rows[14], column), r15: load(rows[15], column))
+    }
+
+    @inline(__always)
+    func write(_ out: Floats, _ stride: Int) {
+      store(r0, out, 0); store(r1, out, stride); store(r2, out, 2 &* stride); store(r3, out, 3 &* stride)
+      store(r4, out, 4 &* stride); store(r5, out, 5 &* stride); store(r6, out, 6 &* stride); store(r7, out, 7 &* stride)
+      store(r8, out, 8 &* stride); store(r9, out, 9 &* stride); store(r10, out, 10 &* stride)
+      store(r11, out, 11 &* stride); store(r12, out, 12 &* stride); store(r13, out, 13 &* stride)
+      store(r14, out, 14 &* stride); store(r15, out, 15 &* stride)
+    }
+
+    @inline(__always)
+    func write(_ rows: UnsafePointer<Floats>, _ column: Int) {
+      store(r0, rows[0], column); store(r1, rows[1], column); store(r2, rows[2], column); store(r3, rows[3], column)
+      store(r4, rows[4], column); store(r5, rows[5], column); store(r6, rows[6], column); store(r7, rows[7], column)
+      store(r8, rows[8], column); store(r9, rows[9], column); store(r10, rows[10], column); store(r11, rows[11], column)
+      store(r12, rows[12], column); store(r13, rows[13], column); store(r14, rows[14], column)
+      store(r15, rows[15], column)
+    }
+  }
+
   /// out[i][j] = rows[j][i] of a block of 16 x 16.
   @inline(__always)
   func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats, _ outStride: Int) {
-    let block = Block(
-      r0: load(rows, 0), r1: load(rows, stride), r2: load(rows, 2 &* stride), r3: load(rows, 3 &* stride),
-      r4: load(rows, 4 &* stride), r5: load(rows, 5 &* stride), r6: load(rows, 6 &* stride), r7: load(rows, 7 &* stride),
-      r8: load(rows, 8 &* stride), r9: load(rows, 9 &* stride), r10: load(rows, 10 &* stride),
-      r11: load(rows, 11 &* stride), r12: load(rows, 12 &* stride), r13: load(rows, 13 &* stride),
-      r14: load(rows, 14 &* stride), r15: load(rows, 15 &* stride)
-    ).transposed()
-    store(block.r0, out, 0); store(block.r1, out, outStride)
-    store(block.r2, out, 2 &* outStride); store(block.r3, out, 3 &* outStride)
-    store(block.r4, out, 4 &* outStride); store(block.r5, out, 5 &* outStride)
-    store(block.r6, out, 6 &* outStride); store(block.r7, out, 7 &* outStride)
-    store(block.r8, out, 8 &* outStride); store(block.r9, out, 9 &* outStride)
-    store(block.r10, out, 10 &* outStride); store(block.r11, out, 11 &* outStride)
-    store(block.r12, out, 12 &* outStride); store(block.r13, out, 13 &* outStride)
-    store(block.r14, out, 14 &* outStride); store(block.r15, out, 15 &* outStride)
+    Block(rows, stride).transposed().write(out, outStride)
+  }
+
+  /// out[i][j] = rows[j][column + i], the rows being anywhere.
+  @inline(__always)
+  func transposeBlock(_ rows: UnsafePointer<ConstantFloats>, _ column: Int, _ out: Floats, _ outStride: Int) {
+    Block(rows, column).transposed().write(out, outStride)
+  }
+
+  /// out[i][column + j] = rows[j][i], the rows of `out` being anywhere.
+  @inline(__always)
+  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: UnsafePointer<Floats>, _ column: Int) {
+    Block(rows, stride).transposed().write(out, column)
   }
 #else
   /// out[i][j] = rows[j][i] of a block of 16 x 16.
@@ -48,6 +87,22 @@ import USAEKernelTypes
   func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats, _ outStride: Int) {
     for j in 0..<16 {
       for i in 0..<16 { out[i &* outStride &+ j] = rows[j &* stride &+ i] }
+    }
+  }
+
+  /// out[i][j] = rows[j][column + i], the rows being anywhere.
+  @inline(__always)
+  func transposeBlock(_ rows: UnsafePointer<ConstantFloats>, _ column: Int, _ out: Floats, _ outStride: Int) {
+    for j in 0..<16 {
+      for i in 0..<16 { out[i &* outStride &+ j] = rows[j][column &+ i] }
+    }
+  }
+
+  /// out[i][column + j] = rows[j][i], the rows of `out` being anywhere.
+  @inline(__always)
+  func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: UnsafePointer<Floats>, _ column: Int) {
+    for i in 0..<16 {
+      for j in 0..<16 { out[i][column &+ j] = rows[j &* stride &+ i] }
     }
   }
 #endif
