@@ -287,6 +287,21 @@ usae_status usae_tensor_write(usae_sae *sae, int32_t model, int32_t tensor, cons
 int64_t usae_step_count(const usae_sae *sae);
 usae_status usae_set_step_count(usae_sae *sae, int64_t step, usae_error *error);
 
+/* --- Fourier transforms of images ---------------------------------------------------------------------------------- */
+
+/* The two-dimensional transforms of real images, `image` [planes, height, width], to the halves of their spectra that the
+ * other halves follow from: `re` and `im`, real and imaginary parts, [planes, height, width / 2 + 1]. Not normalised:
+ * numpy.fft.rfft2. Sides from 1 to 8192; fast where their prime factors are small. `n_threads` as in usae_create; results do
+ * not depend on it, nor a plane's on the other planes. The outputs overlap neither each other nor the image, which is not
+ * changed. Any number of calls may run at once. On failure the outputs are unchanged. */
+usae_status usae_rfft2(int64_t planes, int64_t height, int64_t width, const float *image, float *re, float *im,
+                       int32_t n_threads, usae_error *error);
+
+/* The inverse, to `image` [planes, height, width], divided by height * width: numpy.fft.irfft2 with s = (height, width), also
+ * where `re` and `im` [planes, height, width / 2 + 1] are no spectrum of a real image. Otherwise as usae_rfft2. */
+usae_status usae_irfft2(int64_t planes, int64_t height, int64_t width, const float *re, const float *im, float *image,
+                        int32_t n_threads, usae_error *error);
+
 /* --- The process --------------------------------------------------------------------------------------------------- */
 
 /* Default number of threads for autoencoders made with n_threads = 0; 0 goes back to the number of cores this process may

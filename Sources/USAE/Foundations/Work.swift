@@ -12,6 +12,12 @@ package final class Work: Sendable {
     self.poll = poll
   }
 
+  /// Without an interrupt; 0 threads are the process's default.
+  package convenience init(threadsWanted: Int) throws(USAEError) {
+    try UniversalSAE.require("n_threads", threadsWanted, in: 0...1024)
+    self.init(threads: threadsWanted > 0 ? threadsWanted : ThreadPool.threads)
+  }
+
   /// Runs `body(piece, worker)` for all pieces on the pool. After an interrupt the rest is skipped and the call throws.
   func run(_ pieces: Int, _ body: (Int, Int) -> Void) throws(USAEError) {
     if let poll, poll() { throw .interrupted }

@@ -8,7 +8,7 @@ import USAEKernelTypes
 ///
 /// Sixteen sequences are transformed side by side, whatever their length: lanes of a vector are rows or columns, never
 /// neighbours in a sequence.
-final class FourierTransform: Sendable {
+package final class FourierTransform: Sendable {
   static let sides = 1...8192
   static let planeCounts = 1...1 << 20
 
@@ -25,7 +25,11 @@ final class FourierTransform: Sendable {
   /// keep threads busy, and no more memory for more planes.
   private static let floatsAtOnce = 1 << 22
 
-  init(height: Int, width: Int, kernels: FourierKernels = USAE.kernels.fourier) throws(USAEError) {
+  package convenience init(height: Int, width: Int) throws(USAEError) {
+    try self.init(height: height, width: width, kernels: USAE.kernels.fourier)
+  }
+
+  init(height: Int, width: Int, kernels: FourierKernels) throws(USAEError) {
     try UniversalSAE.require("height", height, in: Self.sides)
     try UniversalSAE.require("width", width, in: Self.sides)
     self.height = height
@@ -38,7 +42,10 @@ final class FourierTransform: Sendable {
   /// Real images [planes, height, width] to their half spectra [planes, height, width / 2 + 1], not normalised.
   ///
   /// After an interrupt the spectra are partly written.
-  func forward(_ image: ConstantFloats, planes: Int = 1, re: Floats, im: Floats, work: Work) throws(USAEError) {
+  package func forward(
+    _ image: UnsafePointer<Float>, planes: Int = 1, re: UnsafeMutablePointer<Float>, im: UnsafeMutablePointer<Float>,
+    work: Work
+  ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
       let image = image + first * height * width
       try work.run(rowBatches(spectra.planes)) { batch, worker in
@@ -55,7 +62,9 @@ final class FourierTransform: Sendable {
   ///
   /// What is left of imaginary parts in the first column, and in the last of an even width, after the transform of columns is
   /// ignored. After an interrupt the images are partly written.
-  func inverse(re: ConstantFloats, im: ConstantFloats, planes: Int = 1, image: Floats, work: Work) throws(USAEError) {
+  package func inverse(
+    re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>, work: Work
+  ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
       let re = re + first * height * bins, im = im + first * height * bins
       try work.run(spectra.count) { block, worker in

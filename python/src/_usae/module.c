@@ -71,6 +71,10 @@ static PyObject *version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignore
 static PyMethodDef functions[] = {
     {"shuffled_rows", (PyCFunction)(void (*)(void))shuffled_rows, METH_VARARGS | METH_KEYWORDS,
      "shuffled_rows($module, seed, n_rows, position, out)\n--\n\nA part of the endless sequence of shuffled row numbers."},
+    {"rfft2", (PyCFunction)(void (*)(void))fourier_rfft2, METH_VARARGS | METH_KEYWORDS,
+     "rfft2($module, image, re, im, n_threads)\n--\n\nThe half spectra of real images, as numpy.fft.rfft2."},
+    {"irfft2", (PyCFunction)(void (*)(void))fourier_irfft2, METH_VARARGS | METH_KEYWORDS,
+     "irfft2($module, re, im, image, n_threads)\n--\n\nThe images of half spectra, as numpy.fft.irfft2."},
     {"set_threads", (PyCFunction)(void (*)(void))set_threads, METH_VARARGS | METH_KEYWORDS,
      "set_threads($module, n_threads)\n--\n\nSet the process-wide default; 0 goes back to the number of cores."},
     {"threads", threads, METH_NOARGS, "threads($module)\n--\n\nThe process-wide default number of threads."},

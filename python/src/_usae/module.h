@@ -4,6 +4,7 @@
  *   buffers.c     arrays to pointers
  *   call.c        calls of the core without the GIL
  *   errors.c      statuses to exceptions
+ *   fourier.c     transforms of images
  *   core.c        the type Core; core_training.c, core_use.c, core_tensors.c its methods
  *   module.c      the module: its functions, constants and state
  *
@@ -87,6 +88,11 @@ bool core_call_end(core_call *call, const module_state *state, usae_status statu
 
 /* True for USAE_OK; otherwise raises the exception that belongs to the status, with the core's words. */
 bool check_status(const module_state *state, usae_status status, const usae_error *error);
+
+/* --- fourier.c ----------------------------------------------------------------------------------------------------- */
+
+PyObject *fourier_rfft2(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *fourier_irfft2(PyObject *module, PyObject *args, PyObject *kwargs);
 
 /* --- core.c -------------------------------------------------------------------------------------------------------- */
 
