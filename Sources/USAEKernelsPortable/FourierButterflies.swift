@@ -3,7 +3,7 @@ import USAEKernelTypes
 // Transforms of 2, 3, 4, 5, 7 and 8 elements, `step` floats apart, each result times its twiddle.
 //
 // Those of odd length pair elements j and p - j: with a = x[j] + x[p - j] and b = x[j] - x[p - j], results r and p - r are
-// u -+ i v, u = x[0] + sum of cos(2 pi j r / p) a and v = sum of sin(2 pi j r / p) b.
+// u - i v and u + i v, u = x[0] + sum of cos(2 pi j r / p) a and v = sum of sin(2 pi j r / p) b.
 
 @inline(__always)
 func butterfly2(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, _ to: Int, _ w: ConstantFloats?) {
@@ -15,11 +15,11 @@ func butterfly2(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
 @inline(__always)
 func butterfly3(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, _ to: Int, _ w: ConstantFloats?) {
   let x0 = x[at], x1 = x[at &+ step], x2 = x[at &+ 2 &* step]
-  let a = x1 + x2, v = (x1 - x2).timesMinusI * 0.866_025_404
+  let a = x1 + x2, v = (x1 - x2) * 0.866_025_404
   let u = x0.adding(-0.5, a)
   y.put(x0 + a, 0, to)
-  y.put(u + v, 1, to, w)
-  y.put(u - v, 2, to, w)
+  y.put(.subtractI(u, v), 1, to, w)
+  y.put(.addI(u, v), 2, to, w)
 }
 
 /// The transform of four elements.
@@ -29,11 +29,11 @@ struct Four {
   @inline(__always)
   init(_ x0: ComplexLanes, _ x1: ComplexLanes, _ x2: ComplexLanes, _ x3: ComplexLanes) {
     let evenSum = x0 + x2, evenDifference = x0 - x2
-    let oddSum = x1 + x3, oddDifference = (x1 - x3).timesMinusI
+    let oddSum = x1 + x3, oddDifference = x1 - x3
     y0 = evenSum + oddSum
-    y1 = evenDifference + oddDifference
+    y1 = .subtractI(evenDifference, oddDifference)
     y2 = evenSum - oddSum
-    y3 = evenDifference - oddDifference
+    y3 = .addI(evenDifference, oddDifference)
   }
 }
 
@@ -52,14 +52,14 @@ func butterfly5(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
   let sin1: Float = 0.951_056_516, sin2: Float = 0.587_785_252
   let x0 = x[at], x1 = x[at &+ step], x2 = x[at &+ 2 &* step], x3 = x[at &+ 3 &* step], x4 = x[at &+ 4 &* step]
   let a1 = x1 + x4, a2 = x2 + x3
-  let b1 = (x1 - x4).timesMinusI, b2 = (x2 - x3).timesMinusI
+  let b1 = x1 - x4, b2 = x2 - x3
   let u1 = x0.adding(cos1, a1).adding(cos2, a2), v1 = (b1 * sin1).adding(sin2, b2)
   let u2 = x0.adding(cos2, a1).adding(cos1, a2), v2 = (b1 * sin2).adding(-sin1, b2)
   y.put(x0 + a1 + a2, 0, to)
-  y.put(u1 + v1, 1, to, w)
-  y.put(u2 + v2, 2, to, w)
-  y.put(u2 - v2, 3, to, w)
-  y.put(u1 - v1, 4, to, w)
+  y.put(.subtractI(u1, v1), 1, to, w)
+  y.put(.subtractI(u2, v2), 2, to, w)
+  y.put(.addI(u2, v2), 3, to, w)
+  y.put(.addI(u1, v1), 4, to, w)
 }
 
 @inline(__always)
@@ -69,17 +69,17 @@ func butterfly7(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
   let x0 = x[at], x1 = x[at &+ step], x2 = x[at &+ 2 &* step], x3 = x[at &+ 3 &* step]
   let x4 = x[at &+ 4 &* step], x5 = x[at &+ 5 &* step], x6 = x[at &+ 6 &* step]
   let a1 = x1 + x6, a2 = x2 + x5, a3 = x3 + x4
-  let b1 = (x1 - x6).timesMinusI, b2 = (x2 - x5).timesMinusI, b3 = (x3 - x4).timesMinusI
+  let b1 = x1 - x6, b2 = x2 - x5, b3 = x3 - x4
   y.put(x0 + a1 + a2 + a3, 0, to)
   let u1 = x0.adding(cos1, a1).adding(cos2, a2).adding(cos3, a3), v1 = (b1 * sin1).adding(sin2, b2).adding(sin3, b3)
-  y.put(u1 + v1, 1, to, w)
-  y.put(u1 - v1, 6, to, w)
+  y.put(.subtractI(u1, v1), 1, to, w)
+  y.put(.addI(u1, v1), 6, to, w)
   let u2 = x0.adding(cos2, a1).adding(cos3, a2).adding(cos1, a3), v2 = (b1 * sin2).adding(-sin3, b2).adding(-sin1, b3)
-  y.put(u2 + v2, 2, to, w)
-  y.put(u2 - v2, 5, to, w)
+  y.put(.subtractI(u2, v2), 2, to, w)
+  y.put(.addI(u2, v2), 5, to, w)
   let u3 = x0.adding(cos3, a1).adding(cos1, a2).adding(cos2, a3), v3 = (b1 * sin3).adding(-sin1, b2).adding(sin2, b3)
-  y.put(u3 + v3, 3, to, w)
-  y.put(u3 - v3, 4, to, w)
+  y.put(.subtractI(u3, v3), 3, to, w)
+  y.put(.addI(u3, v3), 4, to, w)
 }
 
 @inline(__always)
@@ -89,13 +89,12 @@ func butterfly8(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
   let odd = Four(x[at &+ step], x[at &+ 3 &* step], x[at &+ 5 &* step], x[at &+ 7 &* step])
   y.put(even.y0 + odd.y0, 0, to)
   y.put(even.y0 - odd.y0, 4, to, w)
-  let odd1 = (odd.y1 + odd.y1.timesMinusI) * rootHalf  // times exp(-pi i / 4)
-  y.put(even.y1 + odd1, 1, to, w)
-  y.put(even.y1 - odd1, 5, to, w)
-  let odd2 = odd.y2.timesMinusI
-  y.put(even.y2 + odd2, 2, to, w)
-  y.put(even.y2 - odd2, 6, to, w)
-  let odd3 = (odd.y3.timesMinusI - odd.y3) * rootHalf  // times exp(-3 pi i / 4)
-  y.put(even.y3 + odd3, 3, to, w)
-  y.put(even.y3 - odd3, 7, to, w)
+  let odd1 = ComplexLanes.subtractI(odd.y1, odd.y1)  // times exp(-pi i / 4), but for the length
+  y.put(even.y1.adding(rootHalf, odd1), 1, to, w)
+  y.put(even.y1.adding(-rootHalf, odd1), 5, to, w)
+  y.put(.subtractI(even.y2, odd.y2), 2, to, w)
+  y.put(.addI(even.y2, odd.y2), 6, to, w)
+  let odd3 = ComplexLanes.subtractI(odd.y3, odd.y3) * rootHalf  // times exp(-pi i / 4), and -i
+  y.put(.subtractI(even.y3, odd3), 3, to, w)
+  y.put(.addI(even.y3, odd3), 7, to, w)
 }

@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // Complex numbers of several transforms side by side, as many as fit a register: butterflies need all of their elements at
@@ -17,46 +18,49 @@ struct ComplexLanes {
   var re, im: Register
 
   @inline(__always)
-  static func + (a: ComplexLanes, b: ComplexLanes) -> ComplexLanes { ComplexLanes(re: a.re + b.re, im: a.im + b.im) }
+  static func + (a: ComplexLanes, b: ComplexLanes) -> ComplexLanes {
+    ComplexLanes(re: usae_add(a.re, b.re), im: usae_add(a.im, b.im))
+  }
 
   @inline(__always)
-  static func - (a: ComplexLanes, b: ComplexLanes) -> ComplexLanes { ComplexLanes(re: a.re - b.re, im: a.im - b.im) }
+  static func - (a: ComplexLanes, b: ComplexLanes) -> ComplexLanes {
+    ComplexLanes(re: usae_subtract(a.re, b.re), im: usae_subtract(a.im, b.im))
+  }
 
   @inline(__always)
   static func * (a: ComplexLanes, scale: Float) -> ComplexLanes {
     let scale = Register(repeating: scale)
-    return ComplexLanes(re: a.re * scale, im: a.im * scale)
+    return ComplexLanes(re: usae_multiply(a.re, scale), im: usae_multiply(a.im, scale))
   }
 
-  /// Itself times -i.
+  /// a - i b.
   @inline(__always)
-  var timesMinusI: ComplexLanes { ComplexLanes(re: im, im: -re) }
+  static func subtractI(_ a: ComplexLanes, _ b: ComplexLanes) -> ComplexLanes {
+    ComplexLanes(re: usae_add(a.re, b.im), im: usae_subtract(a.im, b.re))
+  }
+
+  /// a + i b.
+  @inline(__always)
+  static func addI(_ a: ComplexLanes, _ b: ComplexLanes) -> ComplexLanes {
+    ComplexLanes(re: usae_subtract(a.re, b.im), im: usae_add(a.im, b.re))
+  }
 
   /// Itself + scale * b.
   @inline(__always)
   func adding(_ scale: Float, _ b: ComplexLanes) -> ComplexLanes {
     let scale = Register(repeating: scale)
-    return ComplexLanes(re: multiplyAdd(re, scale, b.re), im: multiplyAdd(im, scale, b.im))
+    return ComplexLanes(re: usae_multiply_add(re, scale, b.re), im: usae_multiply_add(im, scale, b.im))
   }
 
   /// Itself times one complex number, the same for all lanes.
   @inline(__always)
   func times(_ w: ConstantFloats) -> ComplexLanes {
-    let wRe = Register(repeating: w[0]), wIm = Register(repeating: w[1])
-    return ComplexLanes(re: multiplyAdd(re * wRe, -im, wIm), im: multiplyAdd(im * wRe, re, wIm))
+    let wRe = Register(repeating: w[0]), wIm = Register(repeating: w[1]), minusWIm = Register(repeating: -w[1])
+    return ComplexLanes(
+      re: usae_multiply_add(usae_multiply(re, wRe), im, minusWIm),
+      im: usae_multiply_add(usae_multiply(im, wRe), re, wIm))
   }
 }
-
-#if !USAE_AVX512
-  @inline(__always)
-  func multiplyAdd(_ sum: Register, _ a: Register, _ b: Register) -> Register {
-    #if USAE_FMA || arch(arm64)
-      return sum.addingProduct(a, b)
-    #else
-      return sum + a * b
-    #endif
-  }
-#endif
 
 /// Elements where they lie.
 struct ComplexSource {

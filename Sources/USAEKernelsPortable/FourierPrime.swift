@@ -23,10 +23,10 @@ func butterflyOfPrime(
   while r <= half {
     let next = r < half ? r &+ 1 : r  // an odd one out is done twice
     let results = PairsOfPrime(pass, x0, r, next, spare)
-    y.put(results.u1 + results.v1.timesMinusI, r, to, w)
-    y.put(results.u1 - results.v1.timesMinusI, pass.radix &- r, to, w)
-    y.put(results.u2 + results.v2.timesMinusI, next, to, w)
-    y.put(results.u2 - results.v2.timesMinusI, pass.radix &- next, to, w)
+    y.put(.subtractI(results.u1, results.v1), r, to, w)
+    y.put(.addI(results.u1, results.v1), pass.radix &- r, to, w)
+    y.put(.subtractI(results.u2, results.v2), next, to, w)
+    y.put(.addI(results.u2, results.v2), pass.radix &- next, to, w)
     r &+= 2
   }
 }

@@ -6,6 +6,27 @@
 /* Asks for the cache line at `address`, which need not be readable. */
 static inline __attribute__((always_inline)) void usae_prefetch(const void *address) { __builtin_prefetch(address); }
 
+/* As many floats as one register holds. Swift adds vectors lane by lane and leaves it to the optimiser to see that; in long
+ * straight code, such as a butterfly, it sees parts of them. These are one instruction each. */
+#if defined(__AVX512F__)
+typedef float usae_floats __attribute__((vector_size(64)));
+#elif defined(__AVX2__)
+typedef float usae_floats __attribute__((vector_size(32)));
+#else
+typedef float usae_floats __attribute__((vector_size(16)));
+#endif
+static inline __attribute__((always_inline)) usae_floats usae_add(usae_floats a, usae_floats b) { return a + b; }
+static inline __attribute__((always_inline)) usae_floats usae_subtract(usae_floats a, usae_floats b) { return a - b; }
+static inline __attribute__((always_inline)) usae_floats usae_multiply(usae_floats a, usae_floats b) { return a * b; }
+/* sum + a * b, rounded once where the processor can. */
+static inline __attribute__((always_inline)) usae_floats usae_multiply_add(usae_floats sum, usae_floats a, usae_floats b) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_elementwise_fma(a, b, sum);
+#else
+  return sum + a * b;
+#endif
+}
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
