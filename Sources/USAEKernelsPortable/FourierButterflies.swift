@@ -1,6 +1,6 @@
 import USAEKernelTypes
 
-// Transforms of 2, 3, 4, 5, 7 and 8 elements, `step` floats apart, each result times its twiddle.
+// Transforms of 2, 3, 4, 5, 7, 8 and 16 elements, `step` floats apart, each result times its twiddle.
 //
 // Those of odd length pair elements j and p - j: with a = x[j] + x[p - j] and b = x[j] - x[p - j], results r and p - r are
 // u - i v and u + i v, u = x[0] + sum of cos(2 pi j r / p) a and v = sum of sin(2 pi j r / p) b.
@@ -97,4 +97,36 @@ func butterfly8(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
   let odd3 = ComplexLanes.subtractI(odd.y3, odd.y3) * rootHalf  // times exp(-pi i / 4), and -i
   y.put(.subtractI(even.y3, odd3), 3, to, w)
   y.put(.addI(even.y3, odd3), 7, to, w)
+}
+
+/// Four transforms of four elements, and four across them.
+@inline(__always)
+func butterfly16(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, _ to: Int, _ w: ConstantFloats?) {
+  let cos1: Float = 0.923_879_533, sin1: Float = 0.382_683_432, rootHalf: Float = 0.707_106_781  // of pi / 8 and pi / 4
+  let four0 = Four(x[at], x[at &+ 4 &* step], x[at &+ 8 &* step], x[at &+ 12 &* step])
+  let four1 = Four(x[at &+ step], x[at &+ 5 &* step], x[at &+ 9 &* step], x[at &+ 13 &* step])
+  let four2 = Four(x[at &+ 2 &* step], x[at &+ 6 &* step], x[at &+ 10 &* step], x[at &+ 14 &* step])
+  let four3 = Four(x[at &+ 3 &* step], x[at &+ 7 &* step], x[at &+ 11 &* step], x[at &+ 15 &* step])
+  putFour(Four(four0.y0, four1.y0, four2.y0, four3.y0), 0, y, to, w)
+  putFour(
+    Four(
+      four0.y1, four1.y1.times(cos1, -sin1), ComplexLanes.subtractI(four2.y1, four2.y1) * rootHalf,
+      four3.y1.times(sin1, -cos1)), 1, y, to, w)
+  let turned = ComplexLanes.subtractI(four3.y2, four3.y2) * rootHalf  // once more by -i
+  putFour(
+    Four(
+      four0.y2, ComplexLanes.subtractI(four1.y2, four1.y2) * rootHalf, four2.y2.timesMinusI, turned.timesMinusI), 2, y, to, w)
+  putFour(
+    Four(
+      four0.y3, four1.y3.times(sin1, -cos1), ComplexLanes.addI(four2.y3, four2.y3) * -rootHalf,
+      four3.y3.times(-cos1, sin1)), 3, y, to, w)
+}
+
+/// Results r, r + 4, r + 8 and r + 12.
+@inline(__always)
+private func putFour(_ four: Four, _ r: Int, _ y: ComplexTarget, _ to: Int, _ w: ConstantFloats?) {
+  if r == 0 { y.put(four.y0, 0, to) } else { y.put(four.y0, r, to, w) }
+  y.put(four.y1, r &+ 4, to, w)
+  y.put(four.y2, r &+ 8, to, w)
+  y.put(four.y3, r &+ 12, to, w)
 }

@@ -18,6 +18,9 @@ struct ComplexLanes {
   var re, im: Register
 
   @inline(__always)
+  static var zero: ComplexLanes { ComplexLanes(re: .zero, im: .zero) }
+
+  @inline(__always)
   static func + (a: ComplexLanes, b: ComplexLanes) -> ComplexLanes {
     ComplexLanes(re: usae_add(a.re, b.re), im: usae_add(a.im, b.im))
   }
@@ -52,13 +55,16 @@ struct ComplexLanes {
     return ComplexLanes(re: usae_multiply_add(re, scale, b.re), im: usae_multiply_add(im, scale, b.im))
   }
 
+  @inline(__always)
+  var timesMinusI: ComplexLanes { ComplexLanes(re: im, im: usae_subtract(.zero, re)) }
+
   /// Itself times one complex number, the same for all lanes.
   @inline(__always)
-  func times(_ w: ConstantFloats) -> ComplexLanes {
-    let wRe = Register(repeating: w[0]), wIm = Register(repeating: w[1]), minusWIm = Register(repeating: -w[1])
+  func times(_ re: Float, _ im: Float) -> ComplexLanes {
+    let wRe = Register(repeating: re), wIm = Register(repeating: im), minusWIm = Register(repeating: -im)
     return ComplexLanes(
-      re: usae_multiply_add(usae_multiply(re, wRe), im, minusWIm),
-      im: usae_multiply_add(usae_multiply(im, wRe), re, wIm))
+      re: usae_multiply_add(usae_multiply(self.re, wRe), self.im, minusWIm),
+      im: usae_multiply_add(usae_multiply(self.im, wRe), self.re, wIm))
   }
 }
 
@@ -88,6 +94,6 @@ struct ComplexTarget {
   /// Result r > 0 times its twiddle; without `twiddles`, all of which are then 1, the result itself.
   @inline(__always)
   func put(_ z: ComplexLanes, _ r: Int, _ offset: Int, _ twiddles: ConstantFloats?) {
-    if let twiddles { put(z.times(twiddles + 2 &* (r &- 1)), r, offset) } else { put(z, r, offset) }
+    if let twiddles { put(z.times(twiddles[2 &* r &- 2], twiddles[2 &* r &- 1]), r, offset) } else { put(z, r, offset) }
   }
 }

@@ -16,6 +16,7 @@ func fourierPass(
   case 5: runGroups(5, pass, x, xStride, y, yStride, spare)
   case 7: runGroups(7, pass, x, xStride, y, yStride, spare)
   case 8: runGroups(8, pass, x, xStride, y, yStride, spare)
+  case 16: runGroups(16, pass, x, xStride, y, yStride, spare)
   default: runGroups(0, pass, x, xStride, y, yStride, spare)
   }
 }
@@ -54,6 +55,7 @@ private func runGroup(
       case 5: butterfly5(x, step, at, y, to, w)
       case 7: butterfly7(x, step, at, y, to, w)
       case 8: butterfly8(x, step, at, y, to, w)
+      case 16: butterfly16(x, step, at, y, to, w)
       default: butterflyOfPrime(pass, x, step, at, y, to, w, spare)
       }
       lane &+= lanesAtOnce

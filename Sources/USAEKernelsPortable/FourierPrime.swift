@@ -46,21 +46,31 @@ struct PairsOfPrime {
   init(_ pass: FourierPass, _ x0: ComplexLanes, _ first: Int, _ second: Int, _ spare: Floats) {
     u1 = x0
     u2 = x0
-    v1 = ComplexLanes(re: .zero, im: .zero)
-    v2 = v1
-    var root1 = 0, root2 = 0
+    v1 = .zero
+    v2 = .zero
+    let half = pass.radix / 2
+    var root1 = 0, root2 = 0, done = 0
     var pair = ComplexSource(re: spare, im: spare + lanesAtOnce)
-    for _ in 0..<pass.radix / 2 {
-      root1 &+= first
-      if root1 >= pass.radix { root1 &-= pass.radix }
-      root2 &+= second
-      if root2 >= pass.radix { root2 &-= pass.radix }
-      let a = pair[0], b = pair[2 &* lanesAtOnce]
-      u1 = u1.adding(pass.roots[2 &* root1], a)
-      v1 = v1.adding(pass.roots[2 &* root1 &+ 1], b)
-      u2 = u2.adding(pass.roots[2 &* root2], a)
-      v2 = v2.adding(pass.roots[2 &* root2 &+ 1], b)
-      pair = ComplexSource(re: pair.re + 4 &* lanesAtOnce, im: pair.im + 4 &* lanesAtOnce)
+    while done < half {  // sums of sums: one chain of a long transform would round in every one of its steps
+      let end = done &+ 64 < half ? done &+ 64 : half
+      var a1 = ComplexLanes.zero, a2 = ComplexLanes.zero, b1 = ComplexLanes.zero, b2 = ComplexLanes.zero
+      while done < end {
+        root1 &+= first
+        if root1 >= pass.radix { root1 &-= pass.radix }
+        root2 &+= second
+        if root2 >= pass.radix { root2 &-= pass.radix }
+        let a = pair[0], b = pair[2 &* lanesAtOnce]
+        a1 = a1.adding(pass.roots[2 &* root1], a)
+        b1 = b1.adding(pass.roots[2 &* root1 &+ 1], b)
+        a2 = a2.adding(pass.roots[2 &* root2], a)
+        b2 = b2.adding(pass.roots[2 &* root2 &+ 1], b)
+        pair = ComplexSource(re: pair.re + 4 &* lanesAtOnce, im: pair.im + 4 &* lanesAtOnce)
+        done &+= 1
+      }
+      u1 = u1 + a1
+      v1 = v1 + b1
+      u2 = u2 + a2
+      v2 = v2 + b2
     }
   }
 }

@@ -52,8 +52,8 @@ final class FourierPlan: @unchecked Sendable {
     self.passes = passes
   }
 
-  /// Eights as far as possible, since each pass goes through memory once; prime factors without a butterfly last, where there
-  /// are no twiddles. A length of 1 has one pass, which copies.
+  /// As few passes as possible, since each goes through the cache once, and eights rather than sixteens, which fill more than
+  /// the registers; prime factors without a butterfly last, where there are no twiddles. A length of 1 has one pass, a copy.
   static func radices(of length: Int) -> [Int] {
     var rest = length
     var radices: [Int] = []
@@ -61,8 +61,8 @@ final class FourierPlan: @unchecked Sendable {
       rest /= radix
       radices.append(radix)
     }
-    while rest.isMultiple(of: 8), rest.trailingZeroBitCount != 4 { take(8) }  // 16 is 4 x 4
-    for radix in [4, 2, 7, 5, 3] {
+    while rest.isMultiple(of: 8), rest.trailingZeroBitCount != 4, rest.trailingZeroBitCount != 8 { take(8) }
+    for radix in [16, 4, 2, 7, 5, 3] {
       while rest.isMultiple(of: radix) { take(radix) }
     }
     var prime = 11

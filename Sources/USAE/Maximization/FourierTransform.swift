@@ -23,7 +23,7 @@ package final class FourierTransform: Sendable {
 
   /// Planes are transformed together as long as their spectra have no more floats than this (or one at a time): enough to
   /// keep threads busy, and no more memory for more planes.
-  private static let floatsAtOnce = 1 << 22
+  private static let floatsAtOnce = 1 << 20
 
   package convenience init(height: Int, width: Int) throws(USAEError) {
     try self.init(height: height, width: width, kernels: USAE.kernels.fourier)
