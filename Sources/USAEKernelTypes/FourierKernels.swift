@@ -39,8 +39,8 @@ public struct FourierKernels: @unchecked Sendable {
   /// behind them.
   public typealias SplitPairs =
     @convention(c) (ConstantFloats, Int, Int, Int, UnsafePointer<Floats>, Int, Floats) -> Void
-  /// The reverse: the transform of pairs, both halves of it, from bins of rows: (rows [32], offset, columns, first, bins, lanes,
-  /// spare [64, 16]). What must be real in the spectrum of a real row is taken as real.
+  /// The reverse: the transform of pairs, both halves of it, from bins of rows: (rows [32], offset, columns, first, bins,
+  /// lanes, spare [64, 16]). What must be real in the spectrum of a real row is taken as real.
   public typealias JoinPairs =
     @convention(c) (UnsafePointer<ConstantFloats>, Int, Int, Int, Int, Floats, Floats) -> Void
 

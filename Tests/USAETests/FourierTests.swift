@@ -29,7 +29,9 @@ import USAEKernelTypes
     return out
   }
 
-  private static func inverse(_ transform: FourierTransform, _ spectra: Planes, planes: Int, threads: Int = 1) throws -> [Float] {
+  private static func inverse(
+    _ transform: FourierTransform, _ spectra: Planes, planes: Int, threads: Int = 1
+  ) throws -> [Float] {
     var image = [Float](repeating: -7, count: planes * transform.height * transform.width + 1)
     try transform.inverse(
       re: spectra.re, im: spectra.im, planes: planes, image: &image, work: Work(threads: threads))
@@ -120,7 +122,7 @@ import USAEKernelTypes
 
   @Test(arguments: names)
   func bitsDoNotDependOnThreadsOrPlanes(kernels name: String) throws {
-    for (height, width) in [(64, 48), (35, 63), (130, 74)] {
+    for (height, width) in [(64, 48), (35, 63), (130, 74), (512, 512)] {  // five of the last are not done at once
       var random = TestRandom(7)
       let transform = try Self.transform(name, height, width)
       let image = random.row(5 * height * width)
@@ -162,6 +164,14 @@ import USAEKernelTypes
       }
       for try await same in group { #expect(same) }
     }
+  }
+
+  @Test func radicesMultiplyToTheLength() {
+    for length in FourierTransform.sides {
+      #expect(FourierPlan.radices(of: length).reduce(1, *) == length)
+    }
+    #expect(FourierPlan.radices(of: 1024) == [8, 8, 16])
+    #expect(FourierPlan.radices(of: 518) == [2, 7, 37])
   }
 
   @Test func sizesOutOfRangeAreRefused() throws {
