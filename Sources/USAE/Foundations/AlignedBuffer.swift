@@ -6,20 +6,20 @@
   import Darwin
 #endif
 
-/// Memory for `count` trivial elements, aligned to a cache line and zero at first.
+/// Memory for `count` trivial elements, aligned to a cache line and zero at first, unless the owner writes it before it reads.
 ///
 /// The only place where the library allocates raw memory; a failure is an error, because sizes come from callers.
 final class AlignedBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
   let count: Int
   let base: UnsafeMutablePointer<Element>
 
-  init(_ count: Int) throws(USAEError) {
+  init(_ count: Int, zeroed: Bool = true) throws(USAEError) {
     let (bytes, overflow) = max(count, 1).multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
     var memory: UnsafeMutableRawPointer?
     guard !overflow, posix_memalign(&memory, 64, bytes) == 0, let memory else {
       throw .outOfMemory(bytes: overflow ? Int.max : bytes)
     }
-    memset(memory, 0, bytes)
+    if zeroed { memset(memory, 0, bytes) }
     self.count = count
     base = memory.assumingMemoryBound(to: Element.self)
   }

@@ -49,6 +49,7 @@ package final class FourierTransform: Sendable {
     work: Work
   ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
+      spectra.clearRests()
       let image = image + first * height * width
       try work.run(rowBatches(spectra.planes)) { batch, worker in
         forwardRows(batch, image, spectra, workspace, workspace.scratch[worker])
@@ -239,6 +240,7 @@ package final class FourierTransform: Sendable {
       return
     }
     let lanes = ComplexView(lanes: scratch.first)
+    scratch.first.update(repeating: 0, count: height * FourierPlan.laneStride)
     for (lane, plane, bin) in spectra.binsOfRest(rest) {
       let place = plane * height * bins + bin
       for row in 0..<height {

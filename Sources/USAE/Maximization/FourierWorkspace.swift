@@ -1,6 +1,6 @@
 import USAEKernelTypes
 
-/// What one thread needs to transform a batch of sixteen sequences.
+/// What one thread needs to transform a batch of sixteen sequences. Its pages are first touched by that thread.
 final class FourierScratch: @unchecked Sendable {
   /// Lanes for the longer of both sides.
   let first, second: Floats
@@ -15,7 +15,7 @@ final class FourierScratch: @unchecked Sendable {
   init(height: Int, width: Int) throws(USAEError) {
     let lanes = max(height, width) * FourierPlan.laneStride
     let spare = max(lanes, 64 * FourierPlan.lanes), rows = 32 * FourierPlan.laneStride
-    storage = try FloatBuffer(2 * lanes + spare + rows + width)
+    storage = try FloatBuffer(2 * lanes + spare + rows + width, zeroed: false)
     sources = try AlignedBuffer(32)
     targets = try AlignedBuffer(32)
     first = storage.base
@@ -41,6 +41,6 @@ final class FourierWorkspace: @unchecked Sendable {
     for _ in 0..<threads { scratch.append(try FourierScratch(height: height, width: width)) }
     self.scratch = scratch
     let blocks = SpectrumBlocks(planes: planes, height: height, bins: width / 2 + 1, base: zeroRow.base)
-    spectra = try FloatBuffer(blocks.count * blocks.blockSize)
+    spectra = try FloatBuffer(blocks.count * blocks.blockSize, zeroed: false)
   }
 }

@@ -18,6 +18,9 @@ struct SpectrumBlocks {
 
   func block(_ index: Int) -> Floats { base + index * blockSize }
 
+  /// Lanes that no bin has are transformed with the others: as zeros they are in nobody's way.
+  func clearRests() { block(planes * wholeBlocks).update(repeating: 0, count: rests * blockSize) }
+
   /// Row `row` of a plane's first block; those of its other whole blocks follow at `blockSize`.
   func row(_ row: Int, ofPlane plane: Int) -> Floats { block(plane * wholeBlocks) + row * FourierPlan.laneStride }
 
