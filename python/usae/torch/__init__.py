@@ -1,0 +1,15 @@
+"""Activations of PyTorch vision networks: one layer of each, over the same images, on one token grid.
+
+Needs torch, which ``pip install 'usae[torch]'`` brings; timm, transformers and torchvision are known but not needed.
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
+
+from usae.torch._model import Model
+
+__all__ = ["Model"]

@@ -1,0 +1,191 @@
+"""From the output of any layer of a vision network to tokens, [n_images, tokens, width]."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from usae._errors import InvalidInputError
+
+Grid = tuple[int, int]
+"""Rows and columns."""
+
+
+class _Reached(BaseException):
+    """Ends a forward pass at the layer that is wanted. Not an Exception, so that no network's ``except`` swallows it."""
+
+
+class TokenReader(NamedTuple):
+    """How the output of a layer is read.
+
+    Attributes
+    ----------
+    label : str
+        What messages call the layer.
+    prefix : int or callable
+        Leading tokens that have no place, or a function from the layer's output to what is to be read instead.
+    grid : (int, int) or None
+        Rows and columns; None: found from the output.
+    channels_last : bool or None
+        Whether a map is [n_images, rows, columns, width]; None: found from its shape.
+    """
+
+    label: str
+    prefix: int | Callable[[Tensor], Tensor] = 0
+    grid: Grid | None = None
+    channels_last: bool | None = None
+
+    def read(self, output: object, n_images: int, size: Grid) -> tuple[Tensor, Grid | None]:
+        """Tokens [n_images, tokens, width], row by row, and their grid, None where it cannot be told.
+
+        Parameters
+        ----------
+        output : tensor, or tuple, list or mapping whose first tensor is meant
+            [n_images, tokens, width] or a map of four dimensions.
+        n_images : int
+        size : (int, int)
+            Height and width of the images.
+        """
+        tensor, prefix = _first_tensor(output, self.label), self.prefix
+        if callable(prefix):
+            tensor, prefix = _first_tensor(prefix(tensor), f"tokens(output of {self.label})"), 0
+        if tensor.ndim not in (3, 4) or not tensor.is_floating_point():
+            raise InvalidInputError(
+                f"{self.label} must give floats [n_images, tokens, width] or a map of four dimensions, got {tensor.dtype} "
+                f"{list(tensor.shape)}; choose a layer before images are pooled, or give tokens= a function that makes tokens"
+            )
+        if len(tensor) != n_images:
+            raise InvalidInputError(
+                f"{self.label} must give images in its first dimension, got {list(tensor.shape)} for {n_images} images; "
+                f"give tokens= a function that brings them there, for instance tokens=lambda x: x.transpose(0, 1)"
+            )
+        return self._from_map(tensor, prefix, size) if tensor.ndim == 4 else self._from_sequence(tensor, prefix, size)
+
+    def _from_sequence(self, tensor: Tensor, prefix: int, size: Grid) -> tuple[Tensor, Grid | None]:
+        n = tensor.shape[1] - prefix
+        if n < 1:
+            raise InvalidInputError(f"tokens={prefix} must be fewer than the tokens of {self.label}, got {tensor.shape[1]}")
+        if self.grid is not None and n != math.prod(self.grid):
+            rows, columns = self.grid
+            more = tensor.shape[1] - rows * columns
+            remedy = f"tokens={more} would leave as many" if more > 0 else "give the grid= of this layer"
+            raise InvalidInputError(
+                f"{self.label} must give {rows} x {columns} tokens after {prefix} are dropped, got {n}; {remedy}"
+            )
+        return tensor[:, prefix:], self.grid or _grid_like(n, size)
+
+    def _from_map(self, tensor: Tensor, prefix: int, size: Grid) -> tuple[Tensor, Grid]:
+        if prefix:
+            raise InvalidInputError(f"tokens must be 0 for {self.label}, which gives a map {list(tensor.shape)}, got {prefix}")
+        tensor = tensor.movedim(3, 1) if self._is_channels_last(tuple(tensor.shape), size) else tensor
+        rows, columns = tensor.shape[2:]
+        if self.grid not in (None, (rows, columns)):
+            raise InvalidInputError(f"grid must be that of {self.label}, {(rows, columns)}, got {self.grid}; leave it out")
+        return tensor.flatten(2).transpose(1, 2), (rows, columns)
+
+    def _is_channels_last(self, shape: tuple[int, ...], size: Grid) -> bool:
+        """The two dimensions that are as long as the given grid, or else in the proportions of the image, are places."""
+        if self.channels_last is not None:
+            return self.channels_last
+        if self.grid is not None and (shape[2:] == self.grid) != (shape[1:3] == self.grid):
+            return shape[1:3] == self.grid
+        first, last = _likeness((shape[2], shape[3]), size), _likeness((shape[1], shape[2]), size)
+        if first == last:
+            raise InvalidInputError(
+                f"{self.label} gives a map {list(shape)} for images of {size[0]} x {size[1]}, whose order of dimensions does "
+                f"not show; give channels_last=False for [n_images, width, rows, columns], True for width last"
+            )
+        return last > first
+
+
+def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> Any:
+    """The output of `layer` when it first runs in ``module(images)``. What comes after it is not computed.
+
+    So nothing that follows can overwrite the output in place either.
+    """
+    outputs: list[Any] = []
+    thread = threading.get_ident()
+
+    def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
+        if threading.get_ident() == thread:  # another thread may be using the same module
+            outputs.append(output)
+            raise _Reached
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        module(images)
+    except _Reached:
+        return outputs[0]
+    finally:
+        hook.remove()
+    raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, but it did not; choose another")
+
+
+def find_layer(module: nn.Module, layer: str) -> nn.Module:
+    """The submodule of that dotted name; "" is the module itself."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    if isinstance(layer, str) and layer in modules:
+        return modules[layer]
+    close = difflib.get_close_matches(layer, list(modules), n=3) if isinstance(layer, str) else []
+    remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it starts with one of {children(module)}"
+    raise InvalidInputError(f"layer must be the name of a submodule of {type(module).__name__}, got {layer!r}; {remedy}")
+
+
+def children(module: nn.Module) -> str:
+    """Names of the parts of a module, for messages."""
+    return ", ".join(repr(name) for name, _ in module.named_children()) or "(it has no parts)"
+
+
+def check_evaluating(module: nn.Module) -> None:
+    """Refuse a module that would draw random numbers or learn from the images: BatchNorm and dropout in training mode."""
+    for name, part in module.named_modules():
+        if part.training and _differs_in_training(part):
+            raise InvalidInputError(
+                f"module must be in evaluation mode, got {type(module).__name__} whose {name or 'whole'!r} "
+                f"({type(part).__name__}) is in training mode; call .eval() on it"
+            )
+
+
+def _differs_in_training(part: nn.Module) -> bool:
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        return True
+    # Dropout, stochastic depth of torchvision, of timm and transformers, attention of PyTorch and of transformers.
+    rates = (getattr(part, name, 0) for name in ("p", "drop_prob", "dropout", "attention_dropout"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _first_tensor(output: object, label: str) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            return part
+    raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
+
+
+def _grid_like(n: int, size: Grid) -> Grid | None:
+    """The grid of `n` tokens with the proportions of the image, if there is one."""
+    rows = round(math.sqrt(n * size[0] / size[1]))
+    if rows < 1 or n % rows:
+        return None
+    grid = rows, n // rows
+    return grid if _likeness(grid, size) == 2 else None
+
+
+def _likeness(grid: Grid, size: Grid) -> int:
+    """2 where a grid has the proportions of an image exactly, 1 up to rounding at one stride for both sides, 0 otherwise."""
+    (rows, columns), (height, width) = grid, size
+    if rows > height or columns > width:
+        return 0
+    if rows * width == columns * height:
+        return 2
+    smallest = max(height / (rows + 1), width / (columns + 1))
+    largest = min(height / max(rows - 1, 1e-9), width / max(columns - 1, 1e-9))
+    return int(smallest < largest)

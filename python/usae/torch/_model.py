@@ -1,0 +1,373 @@
+"""One layer of a vision network as a function from images to tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from usae import _checks
+from usae._errors import InvalidInputError
+from usae.torch import _layers
+from usae.torch._images import fitted, pictures
+from usae.torch._layers import Grid, TokenReader
+from usae.torch._presets import Preset, find_preset
+
+LARGEST_SIDE = 2**16
+
+
+class Model:
+    """A vision network whose activations are taken at one layer, [n_images, tokens, width] without class tokens.
+
+    What is left out is found from the module where it is one of timm, transformers or torchvision (docs/extraction.md has
+    the table). The module is used where it is and never changed, except that `device` moves it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Takes normalised images [n, 3, height, width], and is in evaluation mode.
+    layer : str, optional
+        Dotted name of the submodule whose output is wanted; "" is the module itself. The first time that it runs counts,
+        and nothing after it is computed. Its output is [n, tokens, width], [n, width, rows, columns] or [n, rows, columns,
+        width], or a tuple or mapping whose first tensor is that.
+    tokens : int or callable, optional
+        How many leading tokens have no place in the image: class and register tokens. Or a function from the layer's
+        output to what is to be taken instead, in one of the shapes above.
+    grid : (int, int), optional
+        Rows and columns of the tokens. Left out, and not found: that of the map, or one of the image's proportions.
+    mean, std : float or three floats, optional
+        Of each channel of images in 0..1. ImageNet's where nothing else is found.
+    size : int or (int, int), optional
+        Height and width of the images the module takes, in pixels.
+    device : torch.device or str, optional
+        Where to compute; the module is moved there. Left out: where its parameters are.
+    autocast : torch.dtype, optional
+        Compute in ``torch.bfloat16`` or ``torch.float16`` where that is safe (`torch.autocast`). Left out: in the type of
+        the parameters.
+    channels_last : bool, optional
+        Whether a map is [n, rows, columns, width]. Left out, and not found: the two dimensions that are `grid`, or have
+        the proportions of the image, are rows and columns; where that does not decide, it is an error.
+
+    Raises
+    ------
+    InvalidInputError
+        For arguments that cannot be used; an unknown layer's message names those that are spelled alike.
+
+    Examples
+    --------
+    >>> model = usae.torch.Model(timm.create_model("vit_small_patch14_dinov2", pretrained=True).eval())
+    >>> model(model.preprocess(["cat.jpg", "dog.jpg"])).shape
+    (2, 1369, 384)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layer: str | None = None,
+        *,
+        tokens: int | Callable[[Tensor], Tensor] | None = None,
+        grid: Grid | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        size: int | tuple[int, int] | None = None,
+        device: torch.device | str | None = None,
+        autocast: torch.dtype | None = None,
+        channels_last: bool | None = None,
+    ):
+        if not isinstance(module, nn.Module):
+            raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        preset = find_preset(module)
+        self.module = module
+        self.layer = self._chosen_layer(layer, preset)
+        self.size = preset.size if size is None else _pair(size, "size")
+        self.mean = _channels(preset.mean if mean is None else mean, "mean")
+        self.std = _channels(preset.std if std is None else std, "std")
+        if not (self.std > 0).all():
+            raise InvalidInputError(f"std must be above 0, got {std!r}")
+        self.autocast = _autocast_type(autocast)
+        if device is not None:
+            module.to(device)
+        self.source = preset.source
+        self._layer = _layers.find_layer(module, self.layer)
+        self._reader = self._chosen_reader(tokens, grid, channels_last, preset)
+        self._probed: tuple[Grid | None, int, int] | None = None
+
+    def __repr__(self) -> str:
+        what, prefix = type(self.module).__name__, self._reader.prefix
+        parts = [f"layer={self.layer!r}", f"tokens={prefix if isinstance(prefix, int) else 'a function'}"]
+        grid = self._reader.grid or (self._probed[0] if self._probed else None)
+        parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
+        parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
+        parts += [f"mean={_short(self.mean)}", f"std={_short(self.std)}"]
+        parts += [f"autocast={self.autocast}"] if self.autocast else []
+        return f"Model({what} [{self.source}], {', '.join(parts)})"
+
+    # --- What it gives -----------------------------------------------------------------------------------------------
+
+    @property
+    def grid(self) -> Grid | None:
+        """Rows and columns of the tokens, or None where they have no known place. May run the network once."""
+        return self._reader.grid or self._probe()[0]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of an image. May run the network once."""
+        return self._probe()[1]
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token. May run the network once."""
+        return self._probe()[2]
+
+    def preprocess(self, images: Any, *, crop: bool = False) -> np.ndarray:
+        """Pictures as the module takes them: resized (bilinear, antialiased), then ``(x - mean) / std``.
+
+        Parameters
+        ----------
+        images : array, path, PIL image, or a sequence or iterable of these
+            uint8 [n, H, W, 3], floats [n, 3, H, W] in 0..1, files, or a folder of files. Sizes may differ.
+        crop : bool
+            Take the largest centre that has the proportions of `size`. Otherwise whole pictures are squeezed to them.
+
+        Returns
+        -------
+        ndarray
+            float32 [n, 3, height, width].
+        """
+        size = self._known_size()
+        rows = [fitted(picture, size, crop) for picture in pictures(images)[0]]
+        if not rows:
+            raise InvalidInputError("images must hold at least one picture, got none")
+        return self.normalized(torch.stack(rows)).numpy()
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images [n, 3, height, width] in 0..1 in the units of the module: ``(images - mean) / std``."""
+        mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in (self.mean, self.std))
+        return (images - mean) / std
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """Activations of images that are normalised already.
+
+        Parameters
+        ----------
+        images : ndarray or Tensor
+            Floats [n, 3, height, width], as from `preprocess`.
+
+        Returns
+        -------
+        ndarray
+            float32 [n, tokens, width], row by row over the grid.
+
+        Raises
+        ------
+        InvalidInputError
+            For images of another shape or type or with NaN, a module in training mode, a layer whose output cannot be
+            read, and activations that are not finite.
+        """
+        with _without_graph():
+            return _as_array(self.activations(images)[0])
+
+    def activations(self, images: Any) -> tuple[Tensor, Grid | None]:
+        """As calling the model, but a tensor where it was computed, in its own type and with its graph; and the grid."""
+        tokens, grid = self._forward(self._checked_images(images))
+        self._check_finite(tokens)
+        return tokens, grid
+
+    def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Activations, and a function that pulls gradients of them back to the images (a vector-Jacobian product).
+
+        Nothing else gets a gradient: ``.grad`` and ``requires_grad`` of parameters stay as they are.
+
+        Parameters
+        ----------
+        images : ndarray
+            Floats [n, 3, height, width], normalised.
+
+        Returns
+        -------
+        activations : ndarray
+            float32 [n, tokens, width].
+        pull : callable
+            From the gradient of a number with respect to `activations`, [n, tokens, width], to that with respect to
+            `images`, float32 [n, 3, height, width]. Can be called many times; what the network keeps for it is freed with
+            it.
+
+        Raises
+        ------
+        InvalidInputError
+            As for calling the model; for an output that does not depend on the images in a way that PyTorch can
+            differentiate; from `pull` for a gradient of another shape, or for one that is not finite, given or found.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = self._checked_images(images).requires_grad_()
+            tokens, _ = self._forward(leaf.clone())  # a clone, because some networks begin with a change in place
+            self._check_finite(tokens)
+        if not tokens.requires_grad:
+            raise self._without_gradient()
+
+        def pull(gradient: np.ndarray) -> np.ndarray:
+            given = _checked_gradient(gradient, tokens)
+            with torch.inference_mode(False):
+                (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
+            if result is None:
+                raise self._without_gradient()
+            if not result.isfinite().all():
+                raise InvalidInputError(
+                    f"the gradient of {self._label} with respect to the images is not finite; {self._remedy_for_overflow()}"
+                )
+            return _as_array(result)
+
+        return _as_array(tokens.detach()), pull
+
+    # --- Private -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _label(self) -> str:
+        return f"layer {self.layer!r} of {type(self.module).__name__}"
+
+    def _chosen_layer(self, layer: str | None, preset: Preset) -> str:
+        layer = preset.layer if layer is None else layer
+        if layer is None:
+            raise InvalidInputError(
+                f"layer must be given for {type(self.module).__name__}, whose layers are not known here; it starts with one of "
+                f"{_layers.children(self.module)}; named_modules() lists all"
+            )
+        return layer
+
+    def _chosen_reader(self, tokens: Any, grid: Any, channels_last: bool | None, preset: Preset) -> TokenReader:
+        if tokens is None:
+            tokens = preset.tokens
+        elif not callable(tokens):
+            tokens = _checks.integer(tokens, "tokens", 0, 2**31, " or a function")
+        if grid is not None:
+            grid = _pair(grid, "grid")
+        elif preset.grid is not None and self.size == preset.size:
+            grid = preset.grid
+        channels_last = preset.channels_last if channels_last is None else bool(channels_last)
+        return TokenReader(self._label, tokens, grid, channels_last)
+
+    def _known_size(self) -> tuple[int, int]:
+        if self.size is None:
+            raise InvalidInputError(
+                f"size must be given for {type(self.module).__name__}, which does not tell: the height and width of its "
+                f"images, Model(..., size=224)"
+            )
+        return self.size
+
+    def _probe(self) -> tuple[Grid | None, int, int]:
+        """Grid, tokens and width, from a black image."""
+        if self._probed is None:
+            with _without_graph():
+                tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self._known_size()), np.float32)))
+            self._probed = grid, tokens.shape[1], tokens.shape[2]
+        return self._probed
+
+    def _checked_images(self, images: object) -> Tensor:
+        """A copy of the images where the module is and in its type."""
+        if not isinstance(images, (np.ndarray, Tensor)):
+            raise InvalidInputError(
+                f"images must be a NumPy array or a tensor [n, 3, height, width], got {type(images).__name__}; "
+                f"model.preprocess(images) makes one from pictures"
+            )
+        size = "height, width" if self.size is None else f"{self.size[0]}, {self.size[1]}"
+        shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
+        fits = len(shape) == 4 and shape[1] == 3 and self.size in (None, shape[2:]) and 0 not in shape
+        if not fits or "float" not in dtype:
+            raise InvalidInputError(
+                f"images must be floats [n, 3, {size}], normalised, got {dtype} {list(shape)}; model.preprocess(images) makes "
+                f"them"
+            )
+        copy = _as_tensor(images) if isinstance(images, np.ndarray) else images.detach().clone()
+        if not copy.isfinite().all():
+            raise InvalidInputError("images must be finite, got NaN or infinity")
+        return copy.to(*_where(self.module))
+
+    def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
+        _layers.check_evaluating(self.module)
+        casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
+        with casting:
+            output = _layers.run_to(self.module, self._layer, self._label, images)
+        return self._reader.read(output, len(images), (images.shape[2], images.shape[3]))
+
+    def _check_finite(self, tokens: Tensor) -> None:
+        if not tokens.isfinite().all():
+            raise InvalidInputError(f"{self._label} gave activations that are not finite; {self._remedy_for_overflow()}")
+
+    def _remedy_for_overflow(self) -> str:
+        if torch.float16 in (self.autocast, _where(self.module)[1]):
+            return "float16 ends at 65504: compute in bfloat16, which has the range of float32, or in float32"
+        return "look for NaN in its parameters"
+
+    def _without_gradient(self) -> InvalidInputError:
+        return InvalidInputError(
+            f"{self._label} must depend on the images by differentiable operations, but PyTorch has no gradient for it: the "
+            f"network detaches its tokens or computes under torch.no_grad(); choose an earlier layer or remove that"
+        )
+
+
+@contextlib.contextmanager
+def _without_graph() -> Iterator[None]:
+    """Not inference mode: what a network keeps from one call for the next, tables of positions say, could not serve `vjp`."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    for tensors in (module.parameters(), module.buffers()):
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+    return torch.device("cpu"), torch.float32
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """A copy, of any array of floats."""
+    return torch.from_numpy(array.astype(np.float64 if array.itemsize > 4 else np.float32, order="C"))
+
+
+def _as_array(tensor: Tensor) -> np.ndarray:
+    """A copy: an activation that its owner changes must not change what `pull` computes."""
+    return np.array(tensor.float().cpu().numpy(), order="C")
+
+
+def _checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
+    array = np.asarray(gradient)
+    if array.dtype.kind != "f" or array.shape != tuple(tokens.shape):
+        raise InvalidInputError(
+            f"gradient must be floats {list(tokens.shape)}, one for each activation, got {array.dtype} {list(array.shape)}"
+        )
+    if not np.isfinite(array).all():
+        where = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise InvalidInputError(f"gradient must be finite, got {array[tuple(where)]} at {where}")
+    return _as_tensor(array).to(tokens.device, tokens.dtype)
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {value!r}")
+    return _checks.integer(both[0], name, 1, LARGEST_SIDE), _checks.integer(both[1], name, 1, LARGEST_SIDE)
+
+
+def _channels(value: Any, name: str) -> np.ndarray:
+    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * 3
+    numbers = [_checks.as_float(number) for number in numbers]
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise InvalidInputError(f"{name} must be a number or three, one a channel of images in 0..1, got {value!r}")
+    return np.array(numbers, np.float32)
+
+
+def _autocast_type(autocast: object) -> torch.dtype | None:
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
+    return autocast
+
+
+def _short(values: np.ndarray) -> str:
+    numbers = [f"{value:.4g}" for value in values]
+    return numbers[0] if len(set(numbers)) == 1 else f"({', '.join(numbers)})"
