@@ -8,8 +8,8 @@ from typing import Any
 from usae._errors import InvalidInputError
 
 
-def progress_bar(total: int, progress: object, desc: str = "training", unit: str = "step") -> Any:
-    """A tqdm bar. `progress`: True, False, or None for a bar where stderr is a terminal or in a notebook."""
+def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step") -> Any:
+    """A tqdm bar. `total` None: not known. `progress`: True, False, or None for one in a terminal or a notebook."""
     if progress not in (None, True, False):
         raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
     notebook = "ipykernel" in sys.modules

@@ -10,6 +10,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
 
+from usae.torch._extract import batches, extract
 from usae.torch._model import Model
 
-__all__ = ["Model"]
+__all__ = ["Model", "batches", "extract"]

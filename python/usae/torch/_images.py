@@ -34,7 +34,8 @@ def pictures(images: object) -> tuple[Iterator[Tensor], int | None]:
         return _one(images, "images"), 1
     if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
         raise InvalidInputError(f"images must be {EXPECTED}, got {_kind(images)}")
-    known = hasattr(images, "__len__") and not any(_is_many(image) for image in images)
+    # Of other sequences, data sets that read files for one, a look at all items may take hours.
+    known = isinstance(images, (list, tuple)) and not any(map(_is_many, images))
     return _each(images), len(images) if known else None  # type: ignore[arg-type]
 
 

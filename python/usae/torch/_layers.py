@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -74,11 +75,11 @@ class TokenReader(NamedTuple):
         if self.grid is not None and n != math.prod(self.grid):
             rows, columns = self.grid
             more = tensor.shape[1] - rows * columns
-            remedy = f"tokens={more} would leave as many" if more > 0 else "give the grid= of this layer"
+            remedy = f"tokens={more} would leave as many" if more >= 0 else "give the grid= of this layer"
             raise InvalidInputError(
                 f"{self.label} must give {rows} x {columns} tokens after {prefix} are dropped, got {n}; {remedy}"
             )
-        return tensor[:, prefix:], self.grid or _grid_like(n, size)
+        return tensor[:, prefix:], self.grid or grid_like(n, size)
 
     def _from_map(self, tensor: Tensor, prefix: int, size: Grid) -> tuple[Tensor, Grid]:
         if prefix:
@@ -127,6 +128,13 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
     raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, but it did not; choose another")
 
 
+@contextlib.contextmanager
+def without_graph() -> Iterator[None]:
+    """Not inference mode: what a network keeps from one call for the next, tables of positions say, could not serve `vjp`."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def find_layer(module: nn.Module, layer: str) -> nn.Module:
     """The submodule of that dotted name; "" is the module itself."""
     modules = dict(module.named_modules(remove_duplicate=False))
@@ -170,7 +178,7 @@ def _first_tensor(output: object, label: str) -> Tensor:
     raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
 
 
-def _grid_like(n: int, size: Grid) -> Grid | None:
+def grid_like(n: int, size: Grid) -> Grid | None:
     """The grid of `n` tokens with the proportions of the image, if there is one."""
     rows = round(math.sqrt(n * size[0] / size[1]))
     if rows < 1 or n % rows:

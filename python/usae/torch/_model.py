@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Model:
         preset = find_preset(module)
         self.module = module
         self.layer = self._chosen_layer(layer, preset)
-        self.size = preset.size if size is None else _pair(size, "size")
+        self.size = preset.size if size is None else as_pair(size, "size")
         self.mean = _channels(preset.mean if mean is None else mean, "mean")
         self.std = _channels(preset.std if std is None else std, "std")
         if not (self.std > 0).all():
@@ -124,6 +124,16 @@ class Model:
         """Numbers in a token. May run the network once."""
         return self._probe()[2]
 
+    @property
+    def known_size(self) -> Grid:
+        """`size`, or an error that asks for it."""
+        if self.size is None:
+            raise InvalidInputError(
+                f"size must be given for {type(self.module).__name__}, which does not tell: the height and width of its "
+                f"images, Model(..., size=224)"
+            )
+        return self.size
+
     def preprocess(self, images: Any, *, crop: bool = False) -> np.ndarray:
         """Pictures as the module takes them: resized (bilinear, antialiased), then ``(x - mean) / std``.
 
@@ -139,7 +149,7 @@ class Model:
         ndarray
             float32 [n, 3, height, width].
         """
-        size = self._known_size()
+        size = self.known_size
         rows = [fitted(picture, size, crop) for picture in pictures(images)[0]]
         if not rows:
             raise InvalidInputError("images must hold at least one picture, got none")
@@ -169,8 +179,8 @@ class Model:
             For images of another shape or type or with NaN, a module in training mode, a layer whose output cannot be
             read, and activations that are not finite.
         """
-        with _without_graph():
-            return _as_array(self.activations(images)[0])
+        with _layers.without_graph():
+            return as_array(self.activations(images)[0])
 
     def activations(self, images: Any) -> tuple[Tensor, Grid | None]:
         """As calling the model, but a tensor where it was computed, in its own type and with its graph; and the grid."""
@@ -220,9 +230,9 @@ class Model:
                 raise InvalidInputError(
                     f"the gradient of {self._label} with respect to the images is not finite; {self._remedy_for_overflow()}"
                 )
-            return _as_array(result)
+            return as_array(result)
 
-        return _as_array(tokens.detach()), pull
+        return as_array(tokens.detach()), pull
 
     # --- Private -----------------------------------------------------------------------------------------------------
 
@@ -245,25 +255,17 @@ class Model:
         elif not callable(tokens):
             tokens = _checks.integer(tokens, "tokens", 0, 2**31, " or a function")
         if grid is not None:
-            grid = _pair(grid, "grid")
-        elif preset.grid is not None and self.size == preset.size:
-            grid = preset.grid
+            grid = as_pair(grid, "grid")
+        elif preset.patch is not None and self.size is not None:
+            grid = self.size[0] // preset.patch[0], self.size[1] // preset.patch[1]
         channels_last = preset.channels_last if channels_last is None else bool(channels_last)
         return TokenReader(self._label, tokens, grid, channels_last)
-
-    def _known_size(self) -> tuple[int, int]:
-        if self.size is None:
-            raise InvalidInputError(
-                f"size must be given for {type(self.module).__name__}, which does not tell: the height and width of its "
-                f"images, Model(..., size=224)"
-            )
-        return self.size
 
     def _probe(self) -> tuple[Grid | None, int, int]:
         """Grid, tokens and width, from a black image."""
         if self._probed is None:
-            with _without_graph():
-                tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self._known_size()), np.float32)))
+            with _layers.without_graph():
+                tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self.known_size), np.float32)))
             self._probed = grid, tokens.shape[1], tokens.shape[2]
         return self._probed
 
@@ -310,13 +312,6 @@ class Model:
         )
 
 
-@contextlib.contextmanager
-def _without_graph() -> Iterator[None]:
-    """Not inference mode: what a network keeps from one call for the next, tables of positions say, could not serve `vjp`."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
 def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     for tensors in (module.parameters(), module.buffers()):
         for tensor in tensors:
@@ -330,7 +325,7 @@ def _as_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float64 if array.itemsize > 4 else np.float32, order="C"))
 
 
-def _as_array(tensor: Tensor) -> np.ndarray:
+def as_array(tensor: Tensor) -> np.ndarray:
     """A copy: an activation that its owner changes must not change what `pull` computes."""
     return np.array(tensor.float().cpu().numpy(), order="C")
 
@@ -347,7 +342,7 @@ def _checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
     return _as_tensor(array).to(tokens.device, tokens.dtype)
 
 
-def _pair(value: Any, name: str) -> tuple[int, int]:
+def as_pair(value: Any, name: str) -> tuple[int, int]:
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {value!r}")

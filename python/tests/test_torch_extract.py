@@ -1,0 +1,250 @@
+"""`usae.torch.extract` and `batches`: pictures of any kind, through several models, on one grid."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+import usae
+from usae.torch import Model, batches, extract
+
+IDENTITY = {"mean": 0, "std": 1}
+
+
+class WithClassToken(nn.Module):
+    """Patches of 4 x 4 pixels behind one token that has no place."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.block = nn.Identity()
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        return self.block(torch.cat([tokens.mean(1, keepdim=True), tokens], 1))
+
+
+@pytest.fixture(scope="module")
+def models():
+    torch.manual_seed(0)
+    return {
+        "fine": Model(nn.Conv2d(3, 5, 3, stride=2, padding=1), "", size=32),  # 16 x 16
+        "coarse": Model(WithClassToken(), "block", tokens=1, size=24, mean=0.5, std=0.5),  # 6 x 6
+    }
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 40, 30, 3), np.uint8)
+
+
+def resized(images, size):
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
+
+
+# --- Alignment --------------------------------------------------------------------------------------------------------
+
+
+def test_every_model_comes_on_the_smallest_grid(models, images):
+    acts = extract(models, images, batch_size=2)
+    assert {name: (x.shape, x.dtype) for name, x in acts.items()} == {
+        "fine": ((5, 36, 5), np.float32),
+        "coarse": ((5, 36, 7), np.float32),
+    }
+    np.testing.assert_allclose(acts["coarse"], models["coarse"](models["coarse"].preprocess(images)), rtol=1e-6, atol=1e-6)
+    own = torch.from_numpy(models["fine"](models["fine"].preprocess(images))).transpose(1, 2).unflatten(2, (16, 16))
+    expected = F.interpolate(own, size=(6, 6), mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
+    np.testing.assert_allclose(acts["fine"], expected.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_row_t_is_the_same_place_in_every_model():
+    """Networks that pass the picture on: a bright square must lie in the same rows, whatever the grid."""
+    picture = np.zeros((1, 96, 96, 3), np.uint8)
+    picture[0, 24:48, 72:96] = 255  # row 1, column 3 of 4 x 4
+    models = {
+        str(side): Model(nn.AvgPool2d(patch), "", size=side, **IDENTITY)
+        for side, patch in ((96, 4), (48, 12), (56, 7), (96, 1))
+    }
+    acts = extract(models, picture, grid=4)
+    for x in acts.values():
+        assert x.shape == (1, 16, 3) and x[0, :, 0].argmax() == 1 * 4 + 3
+        assert np.delete(x[0, :, 0], 7).max() < 0.5
+
+
+def test_a_grid_may_be_given_and_may_be_finer(models, images):
+    acts = extract(models, images[:1], grid=(8, 20))
+    assert acts["fine"].shape == (1, 160, 5) and acts["coarse"].shape == (1, 160, 7)
+
+
+def test_models_of_other_proportions_are_aligned_unless_cropped(images):
+    models = {"tall": Model(nn.AvgPool2d(4), "", size=(32, 16)), "square": Model(nn.AvgPool2d(4), "", size=16)}
+    acts = extract(models, images[:2])
+    assert acts["tall"].shape == acts["square"].shape == (2, 16, 3)
+    with pytest.raises(usae.InvalidInputError, match="crop=True needs.*tall: 32 x 16, square: 16 x 16; use crop=False"):
+        extract(models, images, crop=True)
+
+
+def test_a_model_without_a_grid_beside_one_with_is_an_error(models, images):
+    lost = Model(models["coarse"].module, "block", size=24)  # its class token is not dropped
+    message = r"the 37 tokens of 'lost' at layer 'block' have none \(1 fewer would be 6 x 6\); give Model\(..., tokens=\)"
+    with pytest.raises(usae.InvalidInputError, match=message):
+        extract({"fine": models["fine"], "lost": lost}, images)
+    with pytest.raises(usae.InvalidInputError, match="'lost' at layer"):
+        extract({"lost": lost}, images, grid=4)
+    alone = extract({"lost": lost, "again": lost}, images)
+    assert alone["lost"].shape == (5, 37, 7)
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_an_antialiased_resize_and_a_normalization(images):
+    model = Model(nn.Identity(), "", size=(16, 20), mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    mean, std = (torch.tensor(x)[:, None, None] for x in ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+    expected = ((resized(images, (16, 20)) - mean) / std).numpy()
+    got = model.preprocess(images)
+    assert got.dtype == np.float32 and isinstance(got, np.ndarray)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    pillow = np.stack([np.asarray(Image.fromarray(x).resize((20, 16), Image.Resampling.BILINEAR)) for x in images])
+    plain = Model(nn.Identity(), "", size=(16, 20), **IDENTITY).preprocess(images)
+    assert np.abs(plain - pillow.transpose(0, 3, 1, 2) / 255).max() <= 1 / 255  # which rounds after each direction
+
+
+def test_cropping_takes_the_largest_centre_of_the_proportions(images):
+    model = Model(nn.Identity(), "", size=15, **IDENTITY)
+    np.testing.assert_allclose(model.preprocess(images, crop=True), resized(images[:, 5:35], (15, 15)).numpy(), atol=1e-6)
+    wide = Model(nn.Identity(), "", size=(10, 30), **IDENTITY)
+    np.testing.assert_allclose(wide.preprocess(images, crop=True), resized(images[:, 15:25], (10, 30)).numpy(), atol=1e-6)
+
+
+def test_all_kinds_of_pictures_give_the_same(models, images, tmp_path):
+    expected = extract(models, images)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.{'PNG' if number % 2 else 'png'}")
+    (tmp_path / "notes.txt").write_text("no picture")
+    floats = images.transpose(0, 3, 1, 2) / np.float32(255)
+    for same in (
+        tmp_path,
+        str(tmp_path),
+        [tmp_path / f"{number}.{'PNG' if number % 2 else 'png'}" for number in range(5)],
+        [Image.fromarray(image) for image in images],
+        list(images),
+        (image for image in images),
+        iter([images[:2], images[2:]]),
+        [images[:4], images[4]],
+        torch.from_numpy(images),
+        torch.from_numpy(images).movedim(3, 1),
+        floats,
+        torch.from_numpy(floats),
+        floats.transpose(0, 2, 3, 1),
+        [floats[0], images[1], Image.fromarray(images[2]), *torch.from_numpy(images[3:])],
+    ):
+        acts = extract(models, same, batch_size=3)
+        for name in models:
+            np.testing.assert_allclose(acts[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_of_different_sizes_may_come_together(models, images):
+    mixed = [images[0], images[1][:20], images[2][:, :9]]
+    acts = extract(models, mixed)
+    for number, image in enumerate(mixed):
+        np.testing.assert_allclose(acts["fine"][number], extract(models, image)["fine"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(models, images, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(images[0]).save(tmp_path / "a.png", exif=exif)
+    turned = extract(models, tmp_path / "a.png")
+    np.testing.assert_allclose(turned["fine"], extract(models, images[:1, ::-1, ::-1])["fine"], rtol=1e-5, atol=1e-6)
+
+
+def test_pictures_that_cannot_be_used_are_errors(models, images, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    deep = Image.fromarray(np.zeros((4, 4), np.uint16))
+    for bad, message in [
+        (images[..., 0], r"images must be uint8 \[n, H, W, 3\] or floats.*got uint8 \[1, 5, 40, 30\]; grey"),
+        (images.astype(np.int64), r"got int64 \[5, 40, 30, 3\]"),
+        (images.astype(np.float32), r"images must hold floats in 0..1, got 0 to 255; divide"),
+        (np.full((1, 3, 4, 4), np.nan, np.float32), r"images must hold floats in 0..1, got nan"),
+        ([images[0], {"image": images[1]}], r"images\[1\] must be an array, a file or a PIL image, got dict"),
+        ({"a": images}, r"images must be uint8 .* got dict"),
+        (7, r"got int"),
+        ([], "images must hold at least one picture"),
+        (iter([]), "images must hold at least one picture"),
+        ([deep], r"images\[0\] must have 8 bits a channel, got mode 'I;16'"),
+        (tmp_path / "bad.jpg", r"images must be files that Pillow reads, got .*bad.jpg"),
+        (tmp_path / "empty", r"a folder with picture files \(.bmp.*got none in .*empty"),
+    ]:
+        with pytest.raises(usae.InvalidInputError, match=message):
+            extract(models, bad)
+    with pytest.raises(FileNotFoundError):
+        extract(models, ["missing.jpg"])
+
+
+# --- What is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_float16_is_kept_where_it_can_hold_the_activations(models, images):
+    acts, half = extract(models, images), extract(models, images, dtype="float16")
+    assert all(x.dtype == np.float16 for x in half.values())
+    np.testing.assert_array_equal(half["fine"], acts["fine"].astype(np.float16))
+    large = nn.Conv2d(3, 2, 4, 4)
+    large.weight.data.fill_(1e4)
+    message = r"cannot hold the activations of model 'large' at layer '', which reach \d+, above 65504; use dtype=.*bfloat16"
+    with pytest.raises(usae.InvalidInputError, match=message):
+        extract({"large": Model(large, "", size=32, **IDENTITY)}, images, dtype="float16")
+    with pytest.raises(usae.InvalidInputError, match=r'dtype must be "float32" or "float16", got \'bfloat16\''):
+        extract(models, images, dtype="bfloat16")
+
+
+def test_batches_are_the_same_piece_by_piece_and_read_pictures_when_they_are_reached(models, images):
+    whole = extract(models, images, batch_size=2)
+    read = []
+    pieces = batches(models, (read.append(n) or image for n, image in enumerate(images)), batch_size=2)
+    assert isinstance(pieces, types.GeneratorType) and read == []
+    first = next(pieces)
+    assert read == [0, 1] and torch.is_grad_enabled()
+    rest = list(pieces)
+    assert [len(piece["fine"]) for piece in (first, *rest)] == [2, 2, 1]
+    for name, x in whole.items():
+        np.testing.assert_array_equal(np.concatenate([piece[name] for piece in (first, *rest)]), x)
+
+
+def test_the_result_is_what_an_autoencoder_takes(models, images):
+    sae = usae.UniversalSAE(16, 4).fit(extract(models, images), steps=3)
+    assert sae.n_features_in_ == {"fine": 5, "coarse": 7}
+    streamed = usae.UniversalSAE(16, 4)
+    for piece in batches(models, images, batch_size=2):
+        streamed.partial_fit(piece)
+    assert streamed.n_steps_ == 3
+
+
+def test_arguments_are_checked_when_batches_is_called(models, images):
+    for bad, options, message in [
+        ([models["fine"]], {}, "models must be a mapping from names to usae.torch.Model, got list"),
+        ({}, {}, "models must hold at least one model"),
+        (
+            {"net": models["fine"].module},
+            {},
+            r"models\['net'\] must be a usae.torch.Model, got Conv2d; usae.torch.Model\(module\)",
+        ),
+        (models, {"batch_size": 0}, "batch_size must be an integer from 1"),
+        (models, {"grid": (0, 3)}, "grid must be an integer from 1"),
+        ({"any": Model(nn.Identity(), "")}, {}, "size must be given for Identity"),
+    ]:
+        with pytest.raises(usae.InvalidInputError, match=message):
+            batches(bad, images, **options)
+
+
+def test_a_bar_counts_images(models, images, capsys):
+    extract(models, images, batch_size=2, progress=True)
+    assert "extracting: 100%" in (err := capsys.readouterr().err) and "5/5" in err
+    extract(models, iter(images), progress=True)
+    assert "5image" in capsys.readouterr().err
