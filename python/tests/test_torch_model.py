@@ -1,5 +1,6 @@
 """`usae.torch.Model`: a layer's tokens, and gradients pulled back to images, held to PyTorch's own."""
 
+import concurrent.futures
 import re
 import subprocess
 import sys
@@ -359,7 +360,22 @@ def test_a_gradient_that_overflows_on_its_way_is_an_error(images):
         pull(np.ones((2, 384, 3), np.float32))
 
 
-# --- Without torch ----------------------------------------------------------------------------------------------------
+# --- Beside others ----------------------------------------------------------------------------------------------------
+
+
+def test_threads_may_take_different_layers_of_one_module(images):
+    net = convolutional()
+    models = [Model(net, layer) for layer in ("0", "1", "3")]
+    expected = [model(images) for model in models]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda number: models[number % 3](images), range(90)))
+    for number, result in enumerate(results):
+        np.testing.assert_array_equal(result, expected[number % 3])
+
+
+def test_no_library_of_networks_is_imported():
+    script = "import sys, usae.torch; print([m for m in ('timm', 'transformers', 'torchvision', 'PIL') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
 def test_without_torch_the_error_names_what_to_install():

@@ -195,5 +195,5 @@ def _likeness(grid: Grid, size: Grid) -> int:
     if rows * width == columns * height:
         return 2
     smallest = max(height / (rows + 1), width / (columns + 1))
-    largest = min(height / max(rows - 1, 1e-9), width / max(columns - 1, 1e-9))
+    largest = min(height / (rows - 1) if rows > 1 else math.inf, width / (columns - 1) if columns > 1 else math.inf)
     return int(smallest < largest)

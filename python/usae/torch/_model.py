@@ -90,12 +90,12 @@ class Model:
         if not (self.std > 0).all():
             raise InvalidInputError(f"std must be above 0, got {std!r}")
         self.autocast = _autocast_type(autocast)
-        if device is not None:
-            module.to(device)
         self.source = preset.source
         self._layer = _layers.find_layer(module, self.layer)
         self._reader = self._chosen_reader(tokens, grid, channels_last, preset)
         self._probed: tuple[Grid | None, int, int] | None = None
+        if device is not None:
+            module.to(device)
 
     def __repr__(self) -> str:
         what, prefix = type(self.module).__name__, self._reader.prefix
@@ -221,8 +221,8 @@ class Model:
             raise self._without_gradient()
 
         def pull(gradient: np.ndarray) -> np.ndarray:
-            given = _checked_gradient(gradient, tokens)
             with torch.inference_mode(False):
+                given = _checked_gradient(gradient, tokens)
                 (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
             if result is None:
                 raise self._without_gradient()
