@@ -1,6 +1,7 @@
 """`usae.torch.Model`: a layer's tokens, and gradients pulled back to images, held to PyTorch's own."""
 
 import concurrent.futures
+import math
 import re
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import usae
 import usae.torch
 from usae.torch import Model
+from usae.torch._layers import TokenReader
 
 
 class Transformer(nn.Module):
@@ -128,6 +132,24 @@ def test_the_order_of_a_map_shows_by_the_proportions_of_the_image(images, shape)
     if shape[1] * 24 == shape[2] * 16:
         np.testing.assert_array_equal(Model(first, "part")(images), expected)
         np.testing.assert_array_equal(Model(last, "part")(images), expected)
+
+
+@given(
+    size=st.tuples(st.integers(8, 300), st.integers(8, 300)) | st.integers(8, 300).map(lambda side: (side, side)),
+    stride=st.integers(1, 64),
+    width=st.integers(1, 300),
+    rounding=st.sampled_from([math.floor, math.ceil]),
+    channels_last=st.booleans(),
+)
+def test_the_order_of_a_map_is_never_taken_for_the_other(size, stride, width, rounding, channels_last):
+    grid = tuple(max(1, rounding(side / stride)) for side in size)
+    output = torch.zeros(1, *grid, width) if channels_last else torch.zeros(1, width, *grid)
+    try:
+        tokens, found = TokenReader("x").read(output, 1, size)
+    except usae.InvalidInputError as error:
+        assert "order of dimensions does not show" in str(error)
+    else:
+        assert found == grid and tokens.shape == (1, math.prod(grid), width)
 
 
 def test_an_odd_map_still_shows_its_order_and_one_that_does_not_is_an_error():

@@ -97,7 +97,8 @@ class TokenReader(NamedTuple):
         if self.grid is not None and (shape[2:] == self.grid) != (shape[1:3] == self.grid):
             return shape[1:3] == self.grid
         first, last = _likeness((shape[2], shape[3]), size), _likeness((shape[1], shape[2]), size)
-        if first == last:
+        # Of a square image the map is square, so one that is exactly so can be trusted beside one that nearly is.
+        if first == last or (first and last and size[0] != size[1]):
             raise InvalidInputError(
                 f"{self.label} gives a map {list(shape)} for images of {size[0]} x {size[1]}, whose order of dimensions does "
                 f"not show; give channels_last=False for [n_images, width, rows, columns], True for width last"
