@@ -2,7 +2,7 @@ public import CUSAE
 import USAE
 
 /// The view of `x`, named after the model where there is one of that number.
-private func view(_ x: UnsafePointer<usae_matrix>?, of sae: UniversalSAE, model: Int32) throws(USAEError) -> Activations {
+func view(_ x: UnsafePointer<usae_matrix>?, of sae: UniversalSAE, model: Int32) throws(USAEError) -> Activations {
   let names = sae.modelNames
   let name = names.indices.contains(Int(model)) ? names[Int(model)] : "number \(model)"
   return try Activations(try required(x, "x").pointee, name: name)

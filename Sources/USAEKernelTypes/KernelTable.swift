@@ -228,6 +228,7 @@ public struct KernelTable: @unchecked Sendable {
   public var signs: SignKernels
   public var skipping: SkippingKernels
   public var fourier: FourierKernels
+  public var images: ImageKernels
   public var scan: Scan
   public var partition: Partition
   public var sortDescending: SortDescending
@@ -248,7 +249,8 @@ public struct KernelTable: @unchecked Sendable {
     name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
     packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
     screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, fourier: FourierKernels,
-    scan: @escaping Scan, partition: @escaping Partition, sortDescending: @escaping SortDescending,
+    images: ImageKernels, scan: @escaping Scan, partition: @escaping Partition,
+    sortDescending: @escaping SortDescending,
     weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
     addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
     slope: @escaping Slope, adam: @escaping Adam, standardizeFloat32: @escaping Standardize,
@@ -265,6 +267,7 @@ public struct KernelTable: @unchecked Sendable {
     self.signs = signs
     self.skipping = skipping
     self.fourier = fourier
+    self.images = images
     self.scan = scan
     self.partition = partition
     self.sortDescending = sortDescending

@@ -16,7 +16,7 @@ public func kernelTable() -> KernelTable {
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
     product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
     packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(),
-    skipping: skippingKernels(), fourier: fourierKernels(), scan: { scan($0, $1, $2, $3) },
+    skipping: skippingKernels(), fourier: fourierKernels(), images: imageKernels(), scan: { scan($0, $1, $2, $3) },
     partition: { partition($0, $1, $2) }, sortDescending: { sortDescending($0, $1) },
     weightedRows: { weightedRows($0, $1, $2, $3, $4, $5, $6) }, dots: { dots($0, $1, $2, $3, $4, $5, $6) },
     dot: { dot($0, $1, $2) }, addScaled: { addScaled($0, $1, $2, $3) }, subtractFrom: { subtractFrom($0, $1, $2) },
@@ -54,4 +54,12 @@ private func fourierKernels() -> FourierKernels {
     pass: { fourierPass($0, $1, $2, $3, $4, $5, $6, $7) }, loadRows: { loadRows($0, $1, $2) },
     storeRows: { storeRows($0, $1, $2, $3) }, splitPairs: { splitPairs($0, $1, $2, $3, $4, $5, $6) },
     joinPairs: { joinPairs($0, $1, $2, $3, $4, $5, $6) })
+}
+
+private func imageKernels() -> ImageKernels {
+  ImageKernels(
+    bandOfRows: { bandOfRows($0, $1, $2, $3, $4, $5) }, bandOfLanes: { bandOfLanes($0, $1, $2, $3, $4, $5) },
+    noisyRow: { noisyRow($0, $1, $2, $3) }, colours: { colours($0, $1, $2, $3, $4, $5) },
+    coloursAdjoint: { coloursAdjoint($0, $1, $2, $3, $4, $5, $6) }, spectrum: { spectrum($0, $1, $2, $3, $4) },
+    phaseGradient: { phaseGradient($0, $1, $2, $3, $4, $5, $6) }, ascend: { ascend($0, $1, $2, $3, $4, $5) })
 }

@@ -18,15 +18,20 @@ from usae._errors import (
 from usae._evaluation import EnergyFit, Evaluation
 from usae._examples import TopExamples, top_examples
 from usae._fitted import Screening, StepReport
+from usae._image_models import FunctionModel
+from usae._maximizer import Maximizer
+from usae._objective import objective
 from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
-    from usae import plot, synthetic
+    from usae import plot, synthetic, torch
     from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae._consistency import Consistency, Matching, consistency, fit_independent
     from usae._controls import Controls, controls
     from usae._latent_scaling import LatentScaling, latent_scaling
+    from usae._maximization import Firing, Maximization
+    from usae._maximize import maximize
     from usae._nulls import CofireNull
     from usae.published import load_published
 
@@ -41,10 +46,14 @@ __all__ = [
     "Controls",
     "EnergyFit",
     "Evaluation",
+    "Firing",
+    "FunctionModel",
     "InvalidInputError",
     "LatentScaling",
     "LinearBaseline",
     "Matching",
+    "Maximization",
+    "Maximizer",
     "NotInitializedError",
     "Recipe",
     "Screening",
@@ -62,11 +71,14 @@ __all__ = [
     "latent_scaling",
     "load",
     "load_published",
+    "maximize",
+    "objective",
     "plot",
     "recipes",
     "set_num_threads",
     "show_config",
     "synthetic",
+    "torch",
     "top_examples",
 ]
 
@@ -76,6 +88,9 @@ _ON_DEMAND = {
     "CofireNull": "usae._nulls",
     "Consistency": "usae._consistency",
     "Controls": "usae._controls",
+    "Firing": "usae._maximization",
+    "Maximization": "usae._maximization",
+    "maximize": "usae._maximize",
     "LatentScaling": "usae._latent_scaling",
     "LinearBaseline": "usae._baselines",
     "Matching": "usae._consistency",
@@ -87,7 +102,7 @@ _ON_DEMAND = {
     "latent_scaling": "usae._latent_scaling",
 }
 
-_MODULES = ("plot", "synthetic")
+_MODULES = ("plot", "synthetic", "torch")
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,18 @@ class Core:
     def evaluate(self, inputs: Sequence[Activations], threshold: float, outputs: Mapping[str, Buffer]) -> None:
         """`outputs`: arrays by the names of `usae_evaluation`'s fields; those left out are not computed."""
     def top_examples(self, model: int, x: Activations, tokens_per_image: int, values: Buffer, tokens: Buffer) -> None: ...
+    def objective(
+        self,
+        model: int,
+        concept: int,
+        objective: int,
+        power: float,
+        token: int,
+        n_views: int,
+        x: Activations,
+        values: Buffer,
+        gradient: Buffer,
+    ) -> None: ...
     def tensor_shape(self, model: int, tensor: int) -> tuple[int, ...]: ...
     def tensor_read(self, model: int, tensor: int, out: Buffer) -> None: ...
     def tensor_write(self, model: int, tensor: int, data: Buffer) -> None: ...
@@ -45,6 +57,41 @@ class Core:
     @step_count.setter
     def step_count(self, value: int) -> None: ...
 
+class Maximizer:
+    def __init__(
+        self,
+        parametrization: int,
+        optimizer: int,
+        height: int,
+        width: int,
+        steps: int,
+        views: int,
+        learning_rate: float,
+        first_crop: float,
+        last_crop: float,
+        noise: float,
+        total_variation: float,
+        l2: float,
+        contrast: float,
+        decorrelate: bool,
+        seed: int,
+        n_threads: int,
+        magnitude: Buffer | None,
+        start: Buffer | None,
+    ) -> None: ...
+    def views(self, out: Buffer, mean: Sequence[float], std: Sequence[float]) -> None: ...
+    def add_gradient(self, gradient: Buffer, mean: Sequence[float], std: Sequence[float], weight: float) -> float: ...
+    def advance(self) -> None: ...
+    def image(self, out: Buffer) -> None: ...
+    def attribution(self, out: Buffer) -> None: ...
+    def boxes(self, out: Buffer) -> None: ...
+    def gradients(self, colours: Buffer, planes: Buffer) -> None: ...
+    @property
+    def step_count(self) -> int: ...
+
+def crop_resize(
+    image: Buffer, boxes: Buffer, out: Buffer, mean: Sequence[float], std: Sequence[float], n_threads: int
+) -> None: ...
 def shuffled_rows(seed: int, n_rows: int, position: int, out: Buffer) -> None: ...
 def rfft2(image: Buffer, re: Buffer, im: Buffer, n_threads: int) -> None:
     """float32 [planes, height, width] to twice [planes, height, width // 2 + 1], as `numpy.fft.rfft2`. `n_threads` 0: the
@@ -83,6 +130,15 @@ SCHEDULE_COSINE: int
 SCHEDULE_LINEAR: int
 CLOCK_GLOBAL: int
 CLOCK_MODEL: int
+IMAGE_PHASE: int
+IMAGE_SPECTRUM: int
+IMAGE_PIXELS: int
+ASCENT_NADAM: int
+ASCENT_ADAM: int
+OBJECTIVE_ALIGNMENT: int
+OBJECTIVE_PREACTIVATION: int
+OBJECTIVE_CODE: int
+OBJECTIVE_LOG_SUM_EXP: int
 MEAN: int
 SCALE: int
 ENCODER_WEIGHT: int

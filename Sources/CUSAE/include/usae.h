@@ -302,6 +302,96 @@ usae_status usae_rfft2(int64_t planes, int64_t height, int64_t width, const floa
 usae_status usae_irfft2(int64_t planes, int64_t height, int64_t width, const float *re, const float *im, float *image,
                         int32_t n_threads, usae_error *error);
 
+/* --- Images that are optimised --------------------------------------------------------------------------------------- */
+
+enum { USAE_IMAGE_PHASE = 0, USAE_IMAGE_SPECTRUM = 1, USAE_IMAGE_PIXELS = 2 };
+enum { USAE_ASCENT_NADAM = 0, USAE_ASCENT_ADAM = 1 };
+
+/* What an image is optimised through, and how. Fill `size` with sizeof(usae_image_options). */
+typedef struct usae_image_options {
+  uint32_t size;
+  int32_t parametrization; /* USAE_IMAGE_PHASE: phases, the magnitudes being fixed; SPECTRUM: real and imaginary parts over
+                              the magnitudes; PIXELS */
+  int32_t optimizer;       /* USAE_ASCENT_*, with PyTorch's betas */
+  int32_t n_threads;       /* as in usae_create; results do not depend on it */
+  int64_t height, width;   /* of the canvas, in pixels: 1 to 8192 */
+  int64_t steps;           /* planned; the learning rate falls to 0 in them as a cosine */
+  int64_t views;           /* in a step, 1 to 1024 */
+  double learning_rate;
+  double first_crop, last_crop; /* side of the views' crops, as a share of the canvas's shorter side */
+  double noise;            /* standard deviation of the views' noise; colours are between 0 and 1 */
+  double total_variation, l2; /* weights of these, on the scale of the objective's gradient, which has length 1 */
+  double contrast;         /* standard deviation of what the logistic function turns to colours, without `magnitude` */
+  uint64_t seed;           /* of start, crops and noise */
+  int32_t decorrelate;     /* 1: optimise in a space where natural colours are not correlated */
+  int32_t reserved;        /* 0 */
+} usae_image_options;
+
+typedef struct usae_maximizer usae_maximizer;
+
+/* Makes one. `magnitude` [3, height, width / 2 + 1] of the frequencies, as of usae_rfft2, for PHASE and SPECTRUM; NULL takes a
+ * closed form for natural images. `start` [3, height, width], colours from 0 to 1; NULL starts from noise. On success *out is
+ * the caller's and is freed by usae_maximizer_destroy. */
+usae_status usae_maximizer_create(const usae_image_options *options, const float *magnitude, const float *start,
+                                  usae_maximizer **out, usae_error *error);
+
+/* Frees it. NULL is allowed. No call may be running on it. */
+void usae_maximizer_destroy(usae_maximizer *maximizer);
+
+/* What a model looks at: images of height x width pixels, whose colours c between 0 and 1 have become (c - mean) / std. */
+typedef struct usae_view {
+  uint32_t size;
+  uint32_t reserved; /* 0 */
+  int64_t height, width;
+  double mean[3], std[3];
+} usae_view;
+
+/* Views of the present image for a model, `out` [views, 3, height, width]: random crops, resized without aliasing, with noise.
+ * They depend on the image, the seed and the number of steps done. */
+usae_status usae_maximizer_views(usae_maximizer *maximizer, const usae_view *view, float *out, const usae_interrupt *interrupt,
+                                 usae_error *error);
+
+/* Takes the gradient of the objective with respect to these views, `gradient` [views, 3, height, width]. It becomes a gradient
+ * of the image, whose length goes to *norm (may be NULL), and which counts with length `weight`; several models' are added up.
+ * On failure nothing is added. */
+usae_status usae_maximizer_add_gradient(usae_maximizer *maximizer, const usae_view *view, double weight, const float *gradient,
+                                        double *norm, const usae_interrupt *interrupt, usae_error *error);
+
+/* One step uphill along what was added, which is used up. */
+usae_status usae_maximizer_advance(usae_maximizer *maximizer, const usae_interrupt *interrupt, usae_error *error);
+
+int64_t usae_maximizer_step_count(const usae_maximizer *maximizer); /* -1 for NULL */
+
+/* The image, `out` [3, height, width], and how much each pixel had to do with the objective so far, `out` [height, width]. */
+usae_status usae_maximizer_image(usae_maximizer *maximizer, float *out, usae_error *error);
+usae_status usae_maximizer_attribution(const usae_maximizer *maximizer, float *out, usae_error *error);
+
+/* Where this step's views are, `out` [views, 4]: top, left, height, width. */
+usae_status usae_maximizer_boxes(const usae_maximizer *maximizer, int64_t *out, usae_error *error);
+
+/* Gradients that were added in this step: with respect to the colours, and to what colours are made of, both [3, height,
+ * width]. For tests. */
+usae_status usae_maximizer_gradients(usae_maximizer *maximizer, float *colours, float *planes, usae_error *error);
+
+/* Boxes [n_boxes, 4] of an image [3, height, width], resized and scaled as such views are, without noise: `out` [n_boxes, 3,
+ * view height, view width]. All boxes have the same size. */
+usae_status usae_crop_resize(int64_t height, int64_t width, const float *image, int64_t n_boxes, const int64_t *boxes,
+                             const usae_view *view, float *out, int32_t n_threads, usae_error *error);
+
+enum {
+  USAE_OBJECTIVE_ALIGNMENT = 0,     /* (a . w) max(0.1, cos(a, w))^power, a being the standardised token, w the encoder's row */
+  USAE_OBJECTIVE_PREACTIVATION = 1, /* what ReLU and the selection are given */
+  USAE_OBJECTIVE_CODE = 2,          /* what they leave */
+  USAE_OBJECTIVE_LOG_SUM_EXP = 3    /* soft maximum of pre-activations: log of the mean over tokens of their exponentials */
+};
+
+/* How much activations `x` [n_views * n_tokens, width] of a model show a concept: `values` [n_views], means over a view's tokens
+ * (`token` -1) or that of one token, and `gradient` [n_views * n_tokens, width] of the mean over views. After an interrupt the
+ * outputs are partly written. */
+usae_status usae_objective(const usae_sae *sae, int32_t model, int64_t concept_index, int32_t objective, double power,
+                           int64_t token, int64_t n_views, const usae_matrix *x, double *values, float *gradient,
+                           const usae_interrupt *interrupt, usae_error *error);
+
 /* --- The process --------------------------------------------------------------------------------------------------- */
 
 /* Default number of threads for autoencoders made with n_threads = 0; 0 goes back to the number of cores this process may

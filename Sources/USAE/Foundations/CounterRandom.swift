@@ -18,6 +18,9 @@ struct CounterRandom: Sendable {
     case statisticsRows = 6
     case dictionaryRows = 7
     case twinTokens = 8
+    case imageStart = 9
+    case viewBoxes = 10
+    case viewNoise = 11
   }
 
   private let key: (UInt32, UInt32)

@@ -76,6 +76,23 @@ bool take_array(const module_state *state, PyObject *object, const char *name, e
   return true;
 }
 
+bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
+                 const int64_t *sides, Py_buffer *out) {
+  if (!take_array(state, object, name, type, writable, out)) return false;
+  bool fits = out->ndim == ndim;
+  for (int axis = 0; fits && axis < ndim; axis++) fits = sides[axis] < 0 || out->shape[axis] == sides[axis];
+  if (fits) return true;
+  PyObject *shape = PyObject_GetAttrString(object, "shape"), *expected = PyTuple_New(ndim);
+  for (int axis = 0; expected != NULL && axis < ndim; axis++)
+    PyTuple_SetItem(expected, axis,
+                    sides[axis] < 0 ? PyUnicode_FromString("any") : PyLong_FromLongLong((long long)sides[axis]));
+  if (shape != NULL && expected != NULL)
+    PyErr_Format(state->invalid_input, "%s: expected shape %S, got %S", name, expected, shape);
+  Py_XDECREF(shape);
+  Py_XDECREF(expected);
+  return false;
+}
+
 int64_t array_count(const Py_buffer *array) { return array->len / array->itemsize; }
 
 /* --- Activations --------------------------------------------------------------------------------------------------- */

@@ -160,6 +160,8 @@ static PyMethodDef methods[] = {
     METHOD(preactivations, "model, x, out", "What ReLU and TopK would be given, [n, n_concepts]."),
     METHOD(evaluate, "inputs, threshold, outputs", "Encode and decode through every pair of models."),
     METHOD(top_examples, "model, x, tokens_per_image, values, tokens", "Tokens that fire each concept most, [n_concepts, n]."),
+    METHOD(objective, "model, concept, objective, power, token, n_views, x, values, gradient",
+           "How much activations show a concept, [n_views], and the gradient of the mean, [n, width]."),
     METHOD(tensor_shape, "model, tensor", "Shape of a parameter or part of the training state."),
     METHOD(tensor_read, "model, tensor, out", "Copy it out."),
     METHOD(tensor_write, "model, tensor, data", "Copy it in."),

@@ -29,6 +29,9 @@ PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs);
 
+/* core_objective.c */
+PyObject *core_objective(PyObject *self, PyObject *args, PyObject *kwargs);
+
 /* core_tensors.c */
 PyObject *core_tensor_shape(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_tensor_read(PyObject *self, PyObject *args, PyObject *kwargs);

@@ -75,6 +75,8 @@ static PyMethodDef functions[] = {
      "rfft2($module, image, re, im, n_threads)\n--\n\nThe half spectra of real images, as numpy.fft.rfft2."},
     {"irfft2", (PyCFunction)(void (*)(void))fourier_irfft2, METH_VARARGS | METH_KEYWORDS,
      "irfft2($module, re, im, image, n_threads)\n--\n\nThe images of half spectra, as numpy.fft.irfft2."},
+    {"crop_resize", (PyCFunction)(void (*)(void))crop_resize, METH_VARARGS | METH_KEYWORDS,
+     "crop_resize($module, image, boxes, out, mean, std, n_threads)\n--\n\nBoxes of an image as a model looks at them."},
     {"set_threads", (PyCFunction)(void (*)(void))set_threads, METH_VARARGS | METH_KEYWORDS,
      "set_threads($module, n_threads)\n--\n\nSet the process-wide default; 0 goes back to the number of cores."},
     {"threads", threads, METH_NOARGS, "threads($module)\n--\n\nThe process-wide default number of threads."},
@@ -114,6 +116,15 @@ static const struct {
     CONSTANT(SCHEDULE_LINEAR),
     CONSTANT(CLOCK_GLOBAL),
     CONSTANT(CLOCK_MODEL),
+    CONSTANT(IMAGE_PHASE),
+    CONSTANT(IMAGE_SPECTRUM),
+    CONSTANT(IMAGE_PIXELS),
+    CONSTANT(ASCENT_NADAM),
+    CONSTANT(ASCENT_ADAM),
+    CONSTANT(OBJECTIVE_ALIGNMENT),
+    CONSTANT(OBJECTIVE_PREACTIVATION),
+    CONSTANT(OBJECTIVE_CODE),
+    CONSTANT(OBJECTIVE_LOG_SUM_EXP),
     CONSTANT(MEAN),
     CONSTANT(SCALE),
     CONSTANT(ENCODER_WEIGHT),
@@ -149,6 +160,8 @@ static int module_exec(PyObject *module) {
   if (!import_errors(state)) return -1;
   state->core_type = PyType_FromModuleAndSpec(module, &core_spec, NULL);
   if (state->core_type == NULL || PyModule_AddObjectRef(module, "Core", state->core_type) < 0) return -1;
+  state->maximizer_type = PyType_FromModuleAndSpec(module, &maximizer_spec, NULL);
+  if (state->maximizer_type == NULL || PyModule_AddObjectRef(module, "Maximizer", state->maximizer_type) < 0) return -1;
   for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++)
     if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) return -1;
   return 0;
@@ -157,6 +170,7 @@ static int module_exec(PyObject *module) {
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
   module_state *state = PyModule_GetState(module);
   Py_VISIT(state->core_type);
+  Py_VISIT(state->maximizer_type);
   Py_VISIT(state->error);
   Py_VISIT(state->invalid_input);
   Py_VISIT(state->not_initialized);
@@ -167,6 +181,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 static int module_clear(PyObject *module) {
   module_state *state = PyModule_GetState(module);
   Py_CLEAR(state->core_type);
+  Py_CLEAR(state->maximizer_type);
   Py_CLEAR(state->error);
   Py_CLEAR(state->invalid_input);
   Py_CLEAR(state->not_initialized);

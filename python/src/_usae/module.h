@@ -5,7 +5,9 @@
  *   call.c        calls of the core without the GIL
  *   errors.c      statuses to exceptions
  *   fourier.c     transforms of images
- *   core.c        the type Core; core_training.c, core_use.c, core_tensors.c its methods
+ *   maximizer.c   the type Maximizer; pictures for models
+ *   core.c        the type Core; core_training.c, core_use.c, core_objective.c, core_tensors.c its
+ *                 methods
  *   module.c      the module: its functions, constants and state
  *
  * Functions that return bool have set a Python exception where they return false.
@@ -24,6 +26,7 @@
 /* One per interpreter that imports the module. The exceptions are the classes of usae._errors. */
 typedef struct module_state {
   PyObject *core_type;
+  PyObject *maximizer_type;
   PyObject *error;
   PyObject *invalid_input;
   PyObject *not_initialized;
@@ -56,6 +59,10 @@ typedef enum element { ELEMENT_FLOAT32, ELEMENT_FLOAT64, ELEMENT_INT32, ELEMENT_
 bool take_array(const module_state *state, PyObject *object, const char *name, element type, bool writable,
                 Py_buffer *out);
 int64_t array_count(const Py_buffer *array);
+
+/* The same of these `ndim` sides; a side of -1 may be any. */
+bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
+                 const int64_t *sides, Py_buffer *out);
 
 /* Activations where they lie: `matrix` points into `buffer`, which is zeroed before and released after. */
 bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
@@ -93,6 +100,11 @@ bool check_status(const module_state *state, usae_status status, const usae_erro
 
 PyObject *fourier_rfft2(PyObject *module, PyObject *args, PyObject *kwargs);
 PyObject *fourier_irfft2(PyObject *module, PyObject *args, PyObject *kwargs);
+
+/* --- maximizer.c --------------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec maximizer_spec;
+PyObject *crop_resize(PyObject *module, PyObject *args, PyObject *kwargs);
 
 /* --- core.c -------------------------------------------------------------------------------------------------------- */
 

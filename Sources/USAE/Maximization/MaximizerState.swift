@@ -1,0 +1,191 @@
+import Synchronization
+import USAEKernelTypes
+
+extension ImageMaximizer {
+  /// Everything that changes; guarded by the maximizer's lock.
+  final class State: @unchecked Sendable {
+    var step = 0
+    let attribution: FloatBuffer
+    /// Of the image's colours, summed over models in this step.
+    let gradient: Canvas
+    let planeGradient: FloatBuffer
+    private let parametrization: any ImageParametrization
+    private let ascent: Ascent
+    private let colourSpace: ColourSpace
+    private let sampler: ViewSampler
+    private let planes: FloatBuffer
+    private let image: Canvas
+    private let incoming: Canvas
+    private let valueGradient: FloatBuffer
+    private var imageIsCurrent = false
+    /// Resizing from this step's crops, by the size of the views.
+    private var resamplers: [Size: Resampler] = [:]
+    private var received: [Size: PaddedMatrix] = [:]
+
+    private struct Size: Hashable { let height, width: Int }
+
+    init(_ options: Options, magnitude: ConstantFloats?, start: ConstantFloats?, work: Work) throws(USAEError) {
+      let pixels = options.height * options.width
+      colourSpace = options.decorrelatesColours ? .decorrelated : .rgb
+      planes = try FloatBuffer(paddedWidth(3 * pixels) + 16)
+      planeGradient = try FloatBuffer(planes.count)
+      if let start {
+        try Self.checkColours(start, 3 * pixels)
+        colourSpace.planes(of: start, count: pixels, to: planes.base)
+      }
+      parametrization = try Self.parametrization(options, magnitude, start == nil ? nil : planes, work: work)
+      valueGradient = try FloatBuffer(parametrization.values.count)
+      ascent = try Ascent(
+        options.optimizer == .nadam ? .nadam : .adam, rate: options.learningRate, steps: options.steps,
+        count: parametrization.values.count)
+      sampler = ViewSampler(
+        seed: options.seed, views: options.views, steps: options.steps, firstCrop: options.firstCrop,
+        lastCrop: options.lastCrop, noise: options.noise)
+      image = try Canvas(height: options.height, width: options.width)
+      gradient = try Canvas(height: options.height, width: options.width)
+      incoming = try Canvas(height: options.height, width: options.width)
+      attribution = try FloatBuffer(pixels)
+    }
+
+    private static func checkColours(_ image: ConstantFloats, _ count: Int) throws(USAEError) {
+      for i in 0..<count where !(0...1).contains(image[i]) {
+        throw .invalidArgument(
+          name: "start", expected: "colours from 0 to 1", got: "\(image[i])", remedy: "divide 8-bit colours by 255")
+      }
+    }
+
+    private static func parametrization(_ options: Options, _ magnitude: ConstantFloats?, _ start: FloatBuffer?, work: Work)
+      throws(USAEError) -> any ImageParametrization
+    {
+      let random = CounterRandom(seed: options.seed, stream: .imageStart)
+      let pixels = options.height * options.width
+      let layout = try SpectrumLayout(height: options.height, width: options.width)
+      let sizes: FloatBuffer
+      if let magnitude {
+        sizes = try FloatBuffer(layout.padded)
+        for i in 0..<layout.count {
+          guard magnitude[i].isFinite, magnitude[i] >= 0 else {
+            throw .invalidArgument(name: "magnitude", expected: "finite numbers from 0 up", got: "\(magnitude[i])")
+          }
+        }
+        sizes.base.update(from: magnitude, count: layout.count)
+      } else {
+        let natural = options.parametrization == .phase
+        sizes = try natural ? MagnitudeTemplate.natural(layout) : MagnitudeTemplate.inverseFrequency(layout)
+        MagnitudeTemplate.normalize(sizes, layout, contrast: options.contrast)
+      }
+      if options.parametrization == .phase, let start {
+        return try PhaseParametrization(layout: layout, magnitude: sizes, start: start, work: work)
+      }
+      if options.parametrization == .phase {
+        return try PhaseParametrization(layout: layout, magnitude: sizes, random: random)
+      }
+      let first: FloatBuffer
+      if let start { first = start } else { first = try noise(count: 3 * pixels, contrast: options.contrast, random) }
+      if options.parametrization == .pixels { return try PixelParametrization(start: first) }
+      return try SpectrumParametrization(layout: layout, magnitude: sizes, start: first, work: work)
+    }
+
+    /// Faint white noise, the same whatever it is a start for.
+    private static func noise(count: Int, contrast: Double, _ random: CounterRandom) throws(USAEError) -> FloatBuffer {
+      let planes = try FloatBuffer(paddedWidth(count) + 16)
+      random.fillNormals(UnsafeMutableBufferPointer(start: planes.base, count: count), from: 0)
+      for i in 0..<count { planes.base[i] *= Float(0.1 * contrast) }
+      return planes
+    }
+
+    // MARK: A step
+
+    var boxes: [Box] { sampler.boxes(step: step, of: (image.height, image.width)) }
+
+    func renderedImage(work: Work) throws(USAEError) -> Canvas {
+      if !imageIsCurrent {
+        try parametrization.render(to: planes, work: work)
+        try colourSpace.colours(planes.base, to: image, work: work)
+        imageIsCurrent = true
+      }
+      return image
+    }
+
+    func resampler(to size: (height: Int, width: Int)) -> Resampler {
+      let key = Size(height: size.height, width: size.width)
+      let side = sampler.side(step: step, of: (image.height, image.width))
+      if let found = resamplers[key], found.boxHeight == side { return found }
+      let made = Resampler(from: (side, side), to: size)
+      resamplers[key] = made
+      return made
+    }
+
+    func add(
+      _ values: ConstantFloats, _ height: Int, _ width: Int, _ scale: PixelScale, _ weight: Double, work: Work
+    ) throws(USAEError) -> Double {
+      let size = Size(height: height, width: width)
+      let boxes = self.boxes
+      let rows = boxes.count * Canvas.channels * height
+      let copy: PaddedMatrix
+      if let found = received[size] { copy = found } else { copy = try PaddedMatrix(rows: rows, columns: width) }
+      received[size] = copy
+      try Self.copy(values, height, scale, to: copy, work: work)
+      incoming.storage.zero()
+      try incoming.addAdjoint(of: copy, boxes, with: resampler(to: (height, width)), work: work)
+      let norm = incoming.norm
+      guard norm > 0, norm.isFinite else { return norm }
+      kernels.addScaled(Float(weight / norm), incoming.storage.base, incoming.storage.count & ~15, gradient.storage.base)
+      return norm
+    }
+
+    /// To padded rows of colours, looking at every number.
+    private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: Work)
+      throws(USAEError)
+    {
+      let bad = Atomic<Int>(Int.max)
+      try work.runBlocks(copy.rows, of: 64) { _, range, _ in
+        for row in range {
+          let factor = 1 / scale.deviation[row / height % Canvas.channels]
+          let source = values + row * copy.columns, target = copy.row(row)
+          var finite = true
+          for x in 0..<copy.columns {
+            finite = finite && source[x].isFinite
+            target[x] = source[x] * factor
+          }
+          if !finite { bad.min(row, ordering: .relaxed) }
+        }
+      }
+      let row = bad.load(ordering: .relaxed)
+      guard row == Int.max else {
+        throw .invalidArgument(
+          name: "gradient", expected: "finite numbers", got: "NaN or infinity in view \(row / (height * Canvas.channels))",
+          remedy: "nothing was changed; look at the model's numbers, float16 overflows easily")
+      }
+    }
+
+    /// From the colours' gradient to that of the free numbers.
+    func computeGradient(work: Work) throws(USAEError) {
+      let spares = try makeSpares(work.threads, 3 * paddedWidth(image.width))
+      try colourSpace.adjoint(of: gradient, at: image, to: planeGradient.base, spares: spares, work: work)
+      try parametrization.pullBack(planeGradient, to: valueGradient, work: work)
+    }
+
+    func advance(_ options: Options, work: Work) throws(USAEError) {
+      _ = try renderedImage(work: work)
+      noteAttribution()
+      Regularization(totalVariation: options.totalVariation, square: options.square)
+        .subtractSlopes(at: image, from: gradient)
+      try computeGradient(work: work)
+      ascent.ascend(parametrization.values, along: valueGradient, work: work)
+      gradient.storage.zero()
+      imageIsCurrent = false
+      step += 1
+    }
+
+    private func noteAttribution() {
+      for y in 0..<image.height {
+        let sums = attribution.base + y * image.width
+        for channel in 0..<Canvas.channels {
+          let slopes = gradient.row(channel, y)
+          for x in 0..<image.width { sums[x] += abs(slopes[x]) }
+        }
+      }
+    }
+  }
+}
