@@ -1,7 +1,8 @@
 """Our transforms of images beside SciPy's, one thread each: python benchmarks/fourier.py.
 
 Three planes, as an RGB image has; both transforms in float32, checked against NumPy's in float64 first. Ends with status 1
-where a result is off by more than float32 rounding. Medians of one run, the two taking turns. See README.md.
+where a result is off by more than float32 rounding. Medians of one run, the two taking turns. SciPy allocates its results in
+each call, as it always does; ours go to arrays of the caller. See README.md.
 """
 
 from __future__ import annotations
