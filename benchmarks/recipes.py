@@ -1,8 +1,8 @@
 """Which recipe learns best: python benchmarks/recipes.py [--worlds demo,synthetic] [--quick].
 
-Trains every recipe of study/variants.py on every set of activations of study/worlds.py, three seeds each, with equal
-tokens and, where its step costs more or less than the default's, again with equal time. What is in the results is not run again, so a
-stopped study goes on where it was. docs/recipes.md says what came of it.
+Trains every recipe of study/variants.py on every set of activations of study/worlds.py, three seeds each: with equal tokens
+and, where its step costs more or less than the default's, again with equal time. What is in the results is not run again, so
+a stopped study goes on where it was. docs/recipes.md says what came of it.
 """
 
 from __future__ import annotations

@@ -147,7 +147,9 @@ class Maximization:
 
     def __repr__(self) -> str:
         fires = sum(bool(x) for x in np.diag(self.whole.fires))
-        return f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires} of {len(self.model_names)})"
+        return (
+            f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires} of {len(self.model_names)})"
+        )
 
 
 def _cell(value: float, form: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ from usae import _checks
 from usae._errors import InvalidInputError
 from usae._evaluation import Evaluation
 from usae._image_models import ImageModel, as_image_models
+from usae._image_scores import Sight, firing, look, mean_cosine
 from usae._inputs import check_known
-from usae._maximization import Firing, Maximization
-from usae._maximizer import Maximizer, resized
+from usae._maximization import Maximization
+from usae._maximizer import Maximizer
 from usae._objective import OBJECTIVES, Objective, objective
 from usae._progress import progress_bar
 from usae._sae import UniversalSAE
@@ -97,94 +99,108 @@ def maximize(
     warmup = _checks.integer(warmup, "warmup", 0, 2**30)
     seed = _checks.integer(seed, "seed", 0, 2**64 - n_seeds)
     peaks = _dataset_peaks(dataset, networks, concept, fitted.n_concepts)
+    steps = _checks.integer(steps, "steps", 1, 2**30)
     ascent = _Ascent(sae, concept, kind, power, token, warmup, steps, options)
     groups = [networks] if joint else [{name: network} for name, network in networks.items()]
-    runs = []
-    with progress_bar(n_seeds * len(groups) * ascent.steps, progress, f"concept {concept}") as bar:
+    runs: list[dict[str, _Image]] = []
+    with progress_bar(n_seeds * len(groups) * steps, progress, f"concept {concept}") as bar:
         for number in range(n_seeds):
-            runs.append(_Run.of([ascent.run(group, seed + number, bar) for group in groups], networks))
-    return _result(sae, concept, networks, joint, runs, peaks)
+            found = [(group, ascent.run(group, seed + number, bar)) for group in groups]
+            runs.append({name: image for group, image in found for name in group})
+    return _result(sae, concept, networks, bool(joint), runs, peaks)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """What became of one start: for one model, or of a joint one for all."""
+
+    image: np.ndarray
+    attribution: np.ndarray
+    history: dict[str, np.ndarray]
+    started: dict[str, bool]
+    crops: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class _Ascent:
     """One concept's way uphill."""
 
-    def __init__(
-        self, sae: UniversalSAE, concept: int, kind: Objective, power: float, token: int | None, warmup: int, steps: int,
-        options: Mapping[str, Any],
-    ):  # fmt: skip
-        self.sae, self.concept, self.kind, self.power, self.token, self.warmup = sae, concept, kind, power, token, warmup
-        self.steps = _checks.integer(steps, "steps", 1, 2**30)
-        self.options = dict(options)
+    sae: UniversalSAE
+    concept: int
+    kind: Objective
+    power: float
+    token: int | None
+    warmup: int
+    steps: int
+    options: dict[str, Any]
 
     def run(self, models: Mapping[str, ImageModel], seed: int, bar: Any) -> _Image:
         """One image for these models."""
         maximizer = Maximizer(dict(models), steps=self.steps, seed=seed, **self.options)
-        history, lengths = [], []
+        history: dict[str, list[float]] = {name: [] for name in models}
+        started = dict.fromkeys(models, False)
         for step in range(self.steps):
-            values, gradients = {}, {}
+            gradients = {}
             for name, views in maximizer.ask().items():
-                values[name], gradients[name] = self._slope(models[name], name, views, step)
-            lengths.append(maximizer.tell(gradients))
-            history.append(values)
-            bar.set_postfix_str(", ".join(f"{name} {value:.3g}" for name, value in values.items()), refresh=False)
+                value, gradients[name] = self._slope(models[name], name, views, step)
+                history[name].append(value)
+            for name, length in maximizer.tell(gradients).items():
+                started[name] |= length > 0
+            bar.set_postfix_str(", ".join(f"{name} {values[-1]:.3g}" for name, values in history.items()), refresh=False)
             bar.update()
-        return _Image(
-            maximizer.image,
-            maximizer.attribution,
-            {name: np.array([values[name] for values in history]) for name in models},
-            {name: any(length[name] > 0 for length in lengths) for name in models},
-            _crops(maximizer, self.options),
-        )
+        crops = self._crops(maximizer)
+        values = {name: np.array(of_model) for name, of_model in history.items()}
+        return _Image(maximizer.image, maximizer.attribution, values, started, crops)
 
     def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+        """The objective, and its gradient with respect to the views."""
         activations, pull = model.vjp(views)
-        values, gradient = objective(
-            self.sae,
-            activations,
-            name,
-            self.concept,
-            kind="preactivation" if step < self.warmup else self.kind,
-            power=self.power,
-            token=self.token,
-        )
-        if not gradient.any():
-            return float(values.mean()), np.zeros_like(views)
-        return float(values.mean()), pull(gradient)
+        kind: Objective = "preactivation" if step < self.warmup else self.kind
+        values, gradient = objective(self.sae, activations, name, self.concept, kind=kind, power=self.power, token=self.token)
+        return float(values.mean()), pull(gradient) if gradient.any() else np.zeros_like(views)
+
+    def _crops(self, maximizer: Maximizer) -> np.ndarray:
+        """Sixteen boxes [n, 4] on a lattice, as large as the crops were halfway."""
+        height, width = maximizer.shape
+        side = max(1, round(sum(maximizer.crops) / 2 * min(height, width)))
+        tops, lefts = (np.linspace(0, length - side, 4).round().astype(int) for length in (height, width))
+        return np.array([[top, left, side, side] for top in tops for left in lefts])
 
 
-class _Image:
-    """What became of one start."""
+def _result(
+    sae: UniversalSAE,
+    concept: int,
+    networks: Mapping[str, ImageModel],
+    joint: bool,
+    runs: list[dict[str, _Image]],
+    peaks: np.ndarray,
+) -> Maximization:
+    def sights(run: dict[str, _Image], i: str, j: str, parts: bool = False) -> Sight:
+        return look(sae, concept, networks[j], j, run[i].image, run[i].crops if parts else None)
 
-    def __init__(
-        self, image: np.ndarray, attribution: np.ndarray, history: dict[str, np.ndarray], started: dict[str, bool],
-        crops: np.ndarray,
-    ):  # fmt: skip
-        self.image, self.attribution, self.history, self.started, self.crops = image, attribution, history, started, crops
+    names = tuple(networks)
+    first = runs[0]
+    whole = [[sights(first, i, j) for j in names] for i in names]
+    codes = [[whole[i][i].mean_code for i in range(len(names))]]
+    codes += [[sights(run, name, name).mean_code for name in names] for run in runs[1:]]
+    images = [first[name].image if first[name].started[name] else np.full_like(first[name].image, np.nan) for name in names]
+    return Maximization(
+        concept=concept,
+        model_names=names,
+        joint=joint,
+        images=np.stack(images),
+        attribution=np.stack([first[name].attribution for name in names]),
+        history=np.stack([first[name].history[name] for name in names]),
+        started=np.array([first[name].started[name] for name in names]),
+        whole=firing(whole),
+        parts=firing([[sights(first, i, j, parts=True) for j in names] for i in names]),
+        dataset_peak=peaks,
+        r2=np.array([whole[i][i].r2 for i in range(len(names))]),
+        stability=np.array([mean_cosine([seed[i] for seed in codes]) for i in range(len(names))]),
+    )
 
 
-class _Run:
-    """The images of one seed, by model; a joint one stands for all."""
-
-    def __init__(self, images: dict[str, _Image]):
-        self.images = images
-
-    @classmethod
-    def of(cls, found: list[_Image], names: Mapping[str, Any]) -> _Run:
-        return cls({name: next(image for image in found if name in image.history) for name in names})
-
-
-def _crops(maximizer: Maximizer, options: Mapping[str, Any]) -> np.ndarray:
-    """Sixteen boxes [n, 4] on a lattice, as large as the crops were halfway."""
-    height, width = maximizer.shape
-    side = max(1, round(sum(options.get("crops", (0.5, 0.1))) / 2 * min(height, width)))
-    tops, lefts = (np.linspace(0, length - side, 4).round().astype(int) for length in (height, width))
-    return np.array([[top, left, side, side] for top in tops for left in lefts])
-
-
-def _dataset_peaks(
-    dataset: object, networks: Mapping[str, ImageModel], concept: int, n_concepts: int
-) -> np.ndarray:
+def _dataset_peaks(dataset: object, networks: Mapping[str, ImageModel], concept: int, n_concepts: int) -> np.ndarray:
     if dataset is None:
         return np.full(len(networks), np.nan)
     if not isinstance(dataset, Evaluation):
@@ -195,74 +211,3 @@ def _dataset_peaks(
         check_known(name, dataset.model_names, "models")
     found = np.array([dataset.max_activation[dataset.model_names.index(name), concept] for name in networks], float)
     return np.where(found > 0, found, np.nan)
-
-
-def _result(
-    sae: UniversalSAE, concept: int, networks: Mapping[str, ImageModel], joint: bool, runs: list[_Run], peaks: np.ndarray
-) -> Maximization:
-    names = tuple(networks)
-    first = runs[0].images
-    started = np.array([first[name].started[name] for name in names])
-    images = np.stack([first[name].image if first[name].started[name] else np.full_like(first[name].image, np.nan) for name in names])
-    whole = [[_Look.of(sae, concept, networks[j], j, first[i].image, None) for j in names] for i in names]
-    parts = [[_Look.of(sae, concept, networks[j], j, first[i].image, first[i].crops) for j in names] for i in names]
-    codes = [[whole[i][i].mean_code for i in range(len(names))]]
-    for run in runs[1:]:
-        codes.append([_Look.of(sae, concept, networks[name], name, run.images[name].image, None).mean_code for name in names])
-    return Maximization(
-        concept=concept,
-        model_names=names,
-        joint=bool(joint),
-        images=images,
-        attribution=np.stack([first[name].attribution for name in names]),
-        history=np.stack([first[name].history[name] for name in names]),
-        started=started,
-        whole=_firing(whole),
-        parts=_firing(parts),
-        dataset_peak=peaks,
-        r2=np.array([whole[i][i].r2 for i in range(len(names))]),
-        stability=np.array([_stability([seed[i] for seed in codes]) for i in range(len(names))]),
-    )
-
-
-class _Look:
-    """What one model sees in one image."""
-
-    def __init__(self, share: float, peak: float, rank: float, of_code: float, r2: float, mean_code: np.ndarray):
-        self.share, self.peak, self.rank, self.of_code, self.r2, self.mean_code = share, peak, rank, of_code, r2, mean_code
-
-    @classmethod
-    def of(
-        cls, sae: UniversalSAE, concept: int, model: ImageModel, name: str, image: np.ndarray, boxes: np.ndarray | None
-    ) -> _Look:
-        activations = np.asarray(model.vjp(resized(image, model, boxes))[0], np.float32)
-        tokens = activations.reshape(-1, activations.shape[-1])
-        codes = sae.encode(tokens, name)
-        here = (codes.indices == concept) & (codes.values > 0)
-        mean_code = np.bincount(
-            codes.indices[codes.indices >= 0], weights=codes.values[codes.indices >= 0], minlength=codes.n_concepts
-        ) / len(tokens)
-        total = mean_code.sum()
-        about_mean = np.square(tokens - sae.parameters(name)["mean"], dtype=np.float64).sum()
-        error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
-        return cls(
-            share=float(here.any(1).mean()),
-            peak=float(codes.values[here].max(initial=0)),
-            rank=float(np.nonzero(here)[1].mean() + 1) if here.any() else float("nan"),
-            of_code=float(mean_code[concept] / total) if total > 0 else 0.0,
-            r2=float(1 - error / about_mean) if about_mean > 0 else float("nan"),
-            mean_code=mean_code,
-        )
-
-
-def _firing(looks: list[list[_Look]]) -> Firing:
-    return Firing(
-        **{name: np.array([[getattr(look, name) for look in row] for row in looks]) for name in ("share", "peak", "rank", "of_code")}
-    )
-
-
-def _stability(codes: list[np.ndarray]) -> float:
-    """Mean cosine over pairs of seeds."""
-    unit = [code / max(np.linalg.norm(code), 1e-30) for code in codes]
-    cosines = [float(a @ b) for i, a in enumerate(unit) for b in unit[:i]]
-    return float(np.mean(cosines)) if cosines else float("nan")

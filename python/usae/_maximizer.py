@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,7 +46,8 @@ class Maximizer:
     start : array, optional
         An image to start from, [3, height, width] from 0 to 1. Left out: noise.
     crops : (float, float)
-        Side of the crops as a share of the canvas's shorter side, in the first and in the last step.
+        Side of the crops as a share of the canvas's shorter side, in the first and in the last step. Small crops make detail
+        that is lost where the whole image is looked at (docs/maximization.md).
     noise : float
         Standard deviation of the views' noise; colours go from 0 to 1.
     total_variation, l2 : float
@@ -85,7 +86,7 @@ class Maximizer:
         parametrization: Literal["phase", "fourier", "pixels"] = "phase",
         magnitude: Any = None,
         start: Any = None,
-        crops: tuple[float, float] = (0.5, 0.1),
+        crops: tuple[float, float] = (1.0, 0.5),
         noise: float = 0.05,
         total_variation: float = 0.0,
         l2: float = 0.0,
@@ -108,7 +109,7 @@ class Maximizer:
         self.views = _checks.integer(views, "views", 1, 1024)
         _one_of(parametrization, PARAMETRIZATIONS, "parametrization")
         _one_of(optimizer, OPTIMIZERS, "optimizer")
-        first, last = _pair(crops, "crops")
+        self.crops = first, last = _pair(crops, "crops")
         height, width = self.shape
         self._core = _usae.Maximizer(
             parametrization=PARAMETRIZATIONS[parametrization],
@@ -131,10 +132,6 @@ class Maximizer:
             start=_float32(start, "start"),
         )
 
-    @overload
-    def ask(self) -> np.ndarray: ...
-    @overload
-    def ask(self) -> dict[str, np.ndarray]: ...
     def ask(self) -> Any:
         """Views of this step: float32 [views, 3, height, width] as the model takes them, or a mapping of these."""
         found = {}
@@ -258,7 +255,9 @@ def _pair(value: Any, name: str) -> tuple[float, float]:
     try:
         first, last = value
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name} must be two numbers, those of the first and of the last step, got {value!r}") from error
+        raise InvalidInputError(
+            f"{name} must be two numbers, those of the first and of the last step, got {value!r}"
+        ) from error
     return _number(first, name), _number(last, name)
 
 

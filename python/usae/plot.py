@@ -1,10 +1,10 @@
-"""Pictures of evaluations, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
+"""Pictures, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
 
-Each function takes an `Evaluation` (`consistency` what `usae.consistency` returns) and draws into `ax`, or into a new
-figure of its own, and returns the Axes. `null` is what the same number is without what is to be shown, for instance
-the evaluation of an autoencoder that was trained on rows paired at random: it is drawn beside the number, grey or
-dashed. Colours are those of Okabe and Ito, which can be told apart with any kind of colour vision; models also differ
-by line or marker.
+`maximization` draws images that were optimised. All others take an `Evaluation` (`consistency` what `usae.consistency`
+returns), draw into `ax`, or into a new figure of its own, and return the Axes. `null` is what the same number is without what
+is to be shown, for instance the evaluation of an autoencoder that was trained on rows paired at random: it is drawn beside
+the number, grey or dashed. Colours are those of Okabe and Ito, which can be told apart with any kind of colour vision;
+models also differ by line or marker.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from usae import _checks
 from usae._errors import InvalidInputError
 from usae._evaluation import EnergyFit, Evaluation
+from usae._maximization_plot import maximization as maximization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ public final class ImageMaximizer: Sendable {
     public var views = 16
     public var learningRate = 0.3
     /// Side of the crops as a share of the canvas's shorter side.
-    public var firstCrop = 0.5, lastCrop = 0.1
+    public var firstCrop = 1.0, lastCrop = 0.5
     /// Standard deviation of the views' noise, of colours between 0 and 1.
     public var noise = 0.05
     public var totalVariation = 0.0, square = 0.0

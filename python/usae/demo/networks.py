@@ -33,6 +33,7 @@ except ImportError as error:
     raise ImportError(f"the demo's networks need torch and safetensors ({error}): pip install 'usae[demo]'") from error
 
 from usae.demo.photographs import CROP_SIDE
+from usae.torch import Model
 
 GRID = 8
 """Side of the token grid that all activations are brought to; token t is row t // 8, column t % 8."""
@@ -197,6 +198,32 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, Net
     return networks
 
 
+class OnCommonGrid(nn.Module):
+    """A network's tokens brought to the 8 x 8 that all activations of the demonstration have."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 3, side, side] in 0..1 -> [n, width, 8, 8]."""
+        return F.interpolate(self.network.tokens(images), size=(GRID, GRID), mode="bilinear", antialias=True)
+
+
+def load_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Model]:
+    """The three networks for `usae.maximize` and `usae.torch.extract`: the same tokens as `activations` has.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        As of `load_networks`.
+    """
+    return {
+        name: Model(OnCommonGrid(network), "", tokens=0, grid=(GRID, GRID), mean=0.0, std=1.0, size=CROP_SIDE)
+        for name, network in load_networks(folder).items()
+    }
+
+
 def activations(
     networks: Mapping[str, Network],
     images: np.ndarray,
@@ -239,7 +266,7 @@ def activations(
         batch = to_tensor(images[start : start + batch_size])
         for name, network in networks.items():
             with torch.inference_mode():
-                grid = F.interpolate(network.tokens(batch), size=(GRID, GRID), mode="bilinear", antialias=True)
+                grid = OnCommonGrid(network)(batch)
             results[name][start : start + batch_size] = grid.flatten(2).transpose(1, 2).numpy()
         if progress is not None:
             progress(min(start + batch_size, n), n)

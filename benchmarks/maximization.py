@@ -1,0 +1,175 @@
+"""What each part of coordinated activation maximization is worth: python benchmarks/maximization.py [--quick].
+
+For fifty universal concepts of the demonstration's networks, chosen by rank and not by looks, an image for each network: with
+the default objective and with others, and with MACO as its reference implementations have it. What is in the results is not
+run again. docs/maximization.md says what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import usae
+from usae._image_scores import look
+from usae.demo import networks, photographs
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from report import Report  # noqa: E402
+from study import maco  # noqa: E402
+
+STEPS, VIEWS = 96, 8
+LEAST_FIRING = 100  # held-out tokens in each network, for a concept to count as alive there
+
+OURS: dict[str, dict[str, Any]] = {
+    "ours: alignment, cosine squared": {},
+    "pre-activation, mean": {"kind": "preactivation"},
+    "pre-activation, soft maximum": {"kind": "logsumexp"},
+    "code, mean": {"kind": "code"},
+    "code after 16 steps of pre-activation": {"kind": "code", "warmup": 16},
+    "Fourier, magnitudes free": {"parametrization": "fourier"},
+    "pixels": {"parametrization": "pixels"},
+    "crops from half to a tenth": {"crops": (0.5, 0.1)},
+}
+REFERENCE = {"MACO as in references, alignment": "alignment", "MACO as in references, code": "code"}
+
+
+class Subject:
+    """Networks, an autoencoder of them, and the concepts."""
+
+    def __init__(self, quick: bool):
+        self.models = networks.load_models()
+        train, held_out = (
+            networks.activations(networks.load_networks(), photographs.crops(photographs.load(), split, n, seed).images)
+            for split, n, seed in (("train", 200 if quick else 3000, 0), ("held_out", 100 if quick else 1000, 1))
+        )
+        self.sae = usae.UniversalSAE(256, 12, seed=0).fit(train, steps=100 if quick else 2000, progress=False)
+        self.evaluation = self.sae.evaluate(held_out)
+        ev = self.evaluation
+        alive = (ev.firing_entropy >= 0.9) & (ev.firing_counts.min(0) >= LEAST_FIRING)
+        universal = np.flatnonzero(alive)[np.argsort(-ev.energy[:, alive].min(0), kind="stable")]
+        n = min(2 if quick else 50, len(universal))
+        self.concepts = [int(c) for c in universal[np.linspace(0, len(universal) - 1, n).round().astype(int)]]
+        self.n_universal = len(universal)
+        self.steps = 8 if quick else STEPS
+
+    def ours(self, concept: int, options: dict[str, Any]) -> list[np.ndarray]:
+        found = usae.maximize(self.sae, concept, self.models, steps=self.steps, views=VIEWS, progress=False, **options)
+        return [image if started else None for image, started in zip(found.images, found.started, strict=True)]
+
+    def reference(self, concept: int, kind: usae.Objective) -> list[np.ndarray]:
+        maximizer = usae.Maximizer(self.models)
+        images = []
+        for name, model in self.models.items():
+
+            def slope(views: np.ndarray, name: str = name, model: Any = model) -> np.ndarray:
+                activations, pull = model.vjp(views)
+                return pull(usae.objective(self.sae, activations, name, concept, kind=kind)[1])
+
+            images.append(
+                maco.maximize(
+                    slope,
+                    canvas=maximizer.shape[0],
+                    size=64,
+                    steps=self.steps,
+                    views=VIEWS,
+                    crops=maximizer.crops,
+                    noise=0.05,
+                    seed=0,
+                )  # fmt: skip
+            )
+        return images
+
+    def scores(self, images: dict[int, list[np.ndarray]]) -> dict[str, float]:
+        """Means over concepts and networks of whole images; `images` by concept, None where nothing started."""
+        rows: list[dict[str, float]] = []
+        others = dict(zip(images, [*list(images)[1:], *list(images)[:1]], strict=True))
+        names = list(self.models)
+        for concept, own in images.items():
+            peaks, other_peaks = (self.evaluation.max_activation[:, c] for c in (concept, others[concept]))
+            for i, image in enumerate(own):
+                if image is None:
+                    rows.append({"started": 0.0, "fires": 0.0})
+                    continue
+                sights = [look(self.sae, concept, self.models[name], name, image) for name in names]
+                foreign = [look(self.sae, others[concept], self.models[name], name, image) for name in names]
+                elsewhere = [j for j in range(len(names)) if j != i]
+                rows.append(
+                    {
+                        "started": 1.0,
+                        "fires": float(sights[i].peak > 0),
+                        "share of tokens": sights[i].share,
+                        "of dataset's peak": sights[i].peak / peaks[i],
+                        "super-stimulus": float(sights[i].peak > 1.5 * peaks[i]),
+                        "of code": sights[i].of_code,
+                        "R2": sights[i].r2,
+                        "fires in others": float(np.mean([sights[j].peak > 0 for j in elsewhere])),
+                        "of their peak": float(np.mean([sights[j].peak / peaks[j] for j in elsewhere])),
+                        "another concept, of its peak": float(np.mean([sight.peak for sight in foreign] / other_peaks)),
+                        "corners": corner_contrast(image),
+                    }
+                )
+        return {key: float(np.mean([row[key] for row in rows if key in row])) for key in max(rows, key=len)}
+
+
+def corner_contrast(image: np.ndarray) -> float:
+    """Variance in the four corners, an eighth of the side each, against that of the whole; 1: the same."""
+    side = max(2, image.shape[1] // 8)
+    corners = [image[:, :side, :side], image[:, :side, -side:], image[:, -side:, :side], image[:, -side:, -side:]]
+    mean = image.mean((1, 2), keepdims=True)
+    return float(np.mean([np.square(corner - mean).mean() for corner in corners]) / np.square(image - mean).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two concepts and few steps, to see that it works")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and usae")
+    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    usae.set_num_threads(arguments.threads)
+    subject = Subject(arguments.quick)
+    path = arguments.output / f"maximization{'-quick' if arguments.quick else ''}-records.json"
+    records: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    for name in [*OURS, *REFERENCE]:
+        if name in records:
+            continue
+        start = time.process_time()
+        if name in OURS:
+            images = {concept: subject.ours(concept, OURS[name]) for concept in subject.concepts}
+        else:
+            images = {concept: subject.reference(concept, REFERENCE[name]) for concept in subject.concepts}
+        seconds = (time.process_time() - start) / (3 * len(images))
+        records[name] = subject.scores(images) | {"CPU seconds an image": seconds}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(records, indent=1) + "\n")
+        print(time.strftime("%H:%M:%S"), name, {k: round(v, 3) for k, v in records[name].items()}, file=sys.stderr, flush=True)
+    report = Report("maximization", "Coordinated activation maximization", arguments.threads, arguments.quick)
+    report.data["command"] = f"python benchmarks/maximization.py {shlex.join(sys.argv[1:])}".rstrip()
+    report.data["versions"] = {"usae": {"version": usae.__version__}, "torch": {"version": torch.__version__}}
+    report.data["records"] = records
+    report.words(
+        f"{len(subject.concepts)} of the {subject.n_universal} universal concepts (firing entropy .9 or more, {LEAST_FIRING} "
+        f"firings or more in each network) of the demonstration's networks, evenly spaced by energy; {subject.steps} steps of "
+        f"{VIEWS} views. Of whole images, means over concepts and networks."
+    )
+    columns = list(next(iter(records.values())))
+    report.rows(
+        ["", *columns], [[name, *(f"{records[name].get(column, float('nan')):.3f}" for column in columns)] for name in records]
+    )
+    mine = next(iter(OURS))
+    report.target("share that fire in their own network", records[mine]["fires"], at_least=0.95)
+    report.write(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What models see in an image that was optimised."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from usae._codes import Codes
+from usae._image_models import ImageModel
+from usae._maximization import Firing
+from usae._maximizer import resized
+from usae._sae import UniversalSAE
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """How one model sees a concept in one image, or in boxes of it together. For the first four see `Firing`."""
+
+    share: float
+    peak: float
+    rank: float
+    of_code: float
+    r2: float
+    """Of the autoencoder's reconstruction of these activations, against the mean that it was trained with."""
+    mean_code: np.ndarray
+    """[n_concepts]"""
+
+
+def look(
+    sae: UniversalSAE, concept: int, model: ImageModel, name: str, image: np.ndarray, boxes: np.ndarray | None = None
+) -> Sight:
+    """Show an image [3, height, width] in 0..1, or boxes [n, 4] of it, to a model, resized to what it takes."""
+    activations = np.asarray(model.vjp(resized(image, model, boxes))[0], np.float32)
+    tokens = activations.reshape(-1, activations.shape[-1])
+    codes = sae.encode(tokens, name)
+    here = (codes.indices == concept) & (codes.values > 0)
+    mean_code = _mean_code(codes)
+    total = mean_code.sum()
+    about_mean = np.square(tokens - sae.parameters(name)["mean"], dtype=np.float64).sum()
+    error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
+    return Sight(
+        share=float(here.any(1).mean()),
+        peak=float(codes.values[here].max(initial=0)),
+        rank=float(np.nonzero(here)[1].mean() + 1) if here.any() else float("nan"),
+        of_code=float(mean_code[concept] / total) if total > 0 else 0.0,
+        r2=float(1 - error / about_mean) if about_mean > 0 else float("nan"),
+        mean_code=mean_code,
+    )
+
+
+def _mean_code(codes: Codes) -> np.ndarray:
+    used = codes.indices >= 0
+    sums = np.bincount(codes.indices[used], weights=codes.values[used], minlength=codes.n_concepts)
+    return sums / len(codes)
+
+
+def firing(sights: list[list[Sight]]) -> Firing:
+    """Of sights by image and model."""
+    fields = ("share", "peak", "rank", "of_code")
+    return Firing(**{name: np.array([[getattr(sight, name) for sight in row] for row in sights]) for name in fields})
+
+
+def mean_cosine(codes: list[np.ndarray]) -> float:
+    """Over pairs; NaN where there is none."""
+    unit = [code / max(np.linalg.norm(code), 1e-30) for code in codes]
+    cosines = [float(a @ b) for i, a in enumerate(unit) for b in unit[:i]]
+    return float(np.mean(cosines)) if cosines else float("nan")
