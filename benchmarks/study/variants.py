@@ -81,6 +81,8 @@ VARIANTS: dict[str, Variant] = {
     "BatchTopK": Variant({"selection": "batchtopk"}),
     "prefixes": Variant({"prefixes": (0.25, 0.5, 0.75, 1)}),
     "merging twins": Variant({"merge_cosine": 0.8}),
+    "merging, rate 5e-3": Variant({"merge_cosine": 0.8, "learning_rate": 5e-3}),
+    "half prefix, merging, rate 5e-3": Variant({"prefixes": (0.5, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
     "prefixes, merging": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8}),
     "prefixes, merging, rate 5e-3": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CELL = 1.5
 """Side of an image, in inches; natural ones are half as wide."""
 
-PLAIN = 0.85
+PLAIN = 0.6
 """Pixels below this quantile of the attribution are shown the fainter, the less they had to do with the objective."""
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import usae
+from usae._commands import maximize
 from usae._config import thread_count
 
 
@@ -36,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
     demo.add_argument("--threads", type=int, default=None, metavar="N", help="left out: all cores")
     demo.set_defaults(run=_demo)
+
+    maximize.add_to(commands)
 
     info = commands.add_parser("info", help="show the version and what the installed core uses")
     info.set_defaults(run=_info)

@@ -28,10 +28,33 @@ class Size:
     k: int
     steps: int
     shown_concepts: int
+    maximized_concepts: int
+    ascent_steps: int
 
 
-FULL = Size(training_crops=6000, held_out_crops=2000, n_concepts=256, k=12, steps=2000, shown_concepts=12)
-SMALL = Size(training_crops=400, held_out_crops=200, n_concepts=128, k=8, steps=150, shown_concepts=3)
+FULL = Size(
+    training_crops=6000,
+    held_out_crops=2000,
+    n_concepts=256,
+    k=12,
+    steps=2000,
+    shown_concepts=12,
+    maximized_concepts=8,
+    ascent_steps=96,
+)
+SMALL = Size(
+    training_crops=400,
+    held_out_crops=200,
+    n_concepts=128,
+    k=8,
+    steps=150,
+    shown_concepts=3,
+    maximized_concepts=2,
+    ascent_steps=8,
+)
+
+VIEWS = 8
+"""Crops of a canvas that networks look at in a step of maximization."""
 
 FLAT = 8.0
 """A crop is featureless if no colour channel's standard deviation reaches this (of 255)."""
@@ -86,7 +109,10 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     pages = _pages(evaluation, codes, crops["held_out"], titles, size.shown_concepts)
     sae.save(folder / "model")
     _draw(folder, evaluation, sae.history_, pages, crops["held_out"])
+    maximized = _maximize(sae, evaluation, [concept for concept, _, _ in pages[: size.maximized_concepts]], size, seed)
+    _draw_maximized(folder, sae, maximized, activations["held_out"], crops["held_out"])
     report = _report(sae, evaluation, codes, crops["held_out"], titles, pages)
+    report["maximization"] = [{key: x for key, x in found.to_dict().items() if key != "history"} for found in maximized]
     report["seconds"] = {"training": trained - started, "whole": time.perf_counter() - started}
     (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     _tell(folder, evaluation, report)
@@ -170,6 +196,34 @@ def _draw(
         figures.overview(pages, crops, folder / "concepts.png", columns=OVERVIEW_EXAMPLES)
 
 
+def _maximize(
+    sae: usae.UniversalSAE, evaluation: usae.Evaluation, concepts: Sequence[int], size: Size, seed: int
+) -> list[usae.Maximization]:
+    """For each concept the image that each network wants to see."""
+    models = networks.load_models()
+    with tqdm(concepts, desc="maximizing", unit="concept") as bar:
+        return [
+            usae.maximize(
+                sae, concept, models, steps=size.ascent_steps, views=VIEWS, dataset=evaluation, seed=seed, progress=False
+            )
+            for concept in bar
+        ]
+
+
+def _draw_maximized(
+    folder: Path,
+    sae: usae.UniversalSAE,
+    maximized: Sequence[usae.Maximization],
+    activations: Mapping[str, np.ndarray],
+    crops: photographs.Crops,
+) -> None:
+    path = folder / "maximization.png"
+    path.unlink(missing_ok=True)
+    if maximized:
+        top = usae.top_examples(sae, activations, EXAMPLES, grid=(networks.GRID, networks.GRID), one_per_image=True)
+        usae.plot.maximization(maximized, top, crops.images, n=4).savefig(path, dpi=figures.DPI)
+
+
 def _report(
     sae: usae.UniversalSAE,
     evaluation: usae.Evaluation,
@@ -220,7 +274,18 @@ def _tell(folder: Path, evaluation: usae.Evaluation, report: dict[str, Any]) -> 
     for entry in report["concepts"]:
         where = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["photographs"].items())[:3])
         print(f"  {entry['concept']:5}  entropy {entry['firing_entropy']:.2f}  {where}")
+    own = [found["whole"]["share"][i][i] for found in report["maximization"] for i in range(len(found["whole"]["share"]))]
+    if own:
+        print(f"\nImages made for {len(report['maximization'])} of them: {np.mean(np.array(own) > 0):.0%} fire their concept")
     print(f"\n{report['seconds']['whole']:.0f} s. Written to {folder}:")
-    for name in ("concepts.png", "concepts/", "cross_reconstruction.png", "training.png", "report.json", "model/"):
+    for name in (
+        "concepts.png",
+        "maximization.png",
+        "concepts/",
+        "cross_reconstruction.png",
+        "training.png",
+        "report.json",
+        "model/",
+    ):
         if (folder / name).exists():
             print(f"  {folder / name}")
