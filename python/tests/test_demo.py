@@ -106,7 +106,7 @@ def small_run(tmp_path_factory):
 
 def test_the_small_demonstration_writes_what_it_says(small_run):
     folder, report = small_run
-    for name in ("cross_reconstruction.png", "training.png", "concepts.png"):
+    for name in ("cross_reconstruction.png", "training.png", "concepts.png", "maximization.png"):
         assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     pages = sorted((folder / "concepts").iterdir())
     assert len(pages) == len(report["concepts"]) == demonstration.SMALL.shown_concepts
@@ -128,6 +128,22 @@ def test_the_demonstrations_model_can_be_used(small_run):
     crops = demonstration._varied_crops(pictures, "held_out", demonstration.SMALL.held_out_crops, seed=3)
     acts = networks.activations(networks.load_networks(), crops.images)
     assert sae.evaluate(acts).r2.tolist() == pytest.approx(np.array(report["r2"]), abs=1e-6)
+
+
+def test_the_demonstration_makes_images_for_its_first_concepts(small_run):
+    _, report = small_run
+    made = report["maximization"]
+    assert [found["concept"] for found in made] == [shown["concept"] for shown in report["concepts"]][: len(made)]
+    assert len(made) == demonstration.SMALL.maximized_concepts
+    assert all(found["started"] == [True] * 3 and len(found["dataset_peak"]) == 3 for found in made)
+
+
+def test_models_for_maximization_have_the_tokens_of_the_activations():
+    images = photographs.crops(photographs.load(), "held_out", 3, seed=2).images
+    expected = networks.activations(networks.load_networks(), images)
+    for name, model in networks.load_models().items():
+        assert model.grid == (networks.GRID, networks.GRID)
+        np.testing.assert_allclose(model(model.preprocess(images)), expected[name], rtol=1e-4, atol=1e-5)  # other batches
 
 
 def test_sizes_are_what_a_reader_of_the_readme_expects():

@@ -5,10 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import timm
+import torchvision_without_cuda  # noqa: F401, before timm
 from conftest import planted
+from PIL import Image
 
+import usae
 from usae import _plan
+from usae.demo import photographs
 
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("design", "method", "controls", "maximization"))]
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
 
@@ -23,9 +29,25 @@ def test_the_readme_shows_how_to_fit_and_save(blocks):
         assert call in code
 
 
-def test_the_readmes_code_runs(blocks, tmp_path, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    """What the README shows takes minutes and downloads weights: the same calls, with random weights and few steps."""
+    create, maximize = timm.create_model, usae.maximize
+    smaller = {"vit_small_patch14_dinov2": ("vit_tiny_patch16_224", {"img_size": 64}), "resnet50": ("resnet18", {})}
+    monkeypatch.setattr(_plan, "MINIMUM_STEPS", 3)
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained: create(smaller[name][0], pretrained=False, **smaller[name][1])
+    )
+    monkeypatch.setattr(
+        usae, "maximize", lambda *args: maximize(*args, steps=2, views=2, canvas=64, kind="preactivation"), raising=False
+    )
+
+
+def test_the_readmes_code_runs(blocks, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_plan, "MINIMUM_STEPS", 3)  # what fit does when it is told nothing takes minutes
+    (tmp_path / "photographs").mkdir()
+    for i, crop in enumerate(photographs.crops(photographs.load(), "train", 4, seed=0).images):
+        Image.fromarray(crop).save(tmp_path / "photographs" / f"{i}.png")
     for name, x in planted(1200, seed=0, widths={"dinov2": 384, "siglip": 768, "vit": 768}).items():
         np.save(f"{name}.npy", x)
     namespace = {"__name__": "readme"}
@@ -34,7 +56,9 @@ def test_the_readmes_code_runs(blocks, tmp_path, monkeypatch):
         exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md", "docs/controls.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md", "docs/controls.md", "docs/maximization.md"]
+)
 def test_every_relative_link_and_picture_is_there(page):
     path = README.parent / page
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
@@ -49,6 +73,13 @@ def test_every_file_that_the_documents_name_is_there():
     folders = ("Sources", "Tests", "python", "examples", "docs", "tools", "benchmarks")
     known = {path.as_posix() for folder in folders for path in (root / folder).rglob("*.*")}
     known |= {path.as_posix() for path in root.glob("*.*")}
-    for page in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md", "docs/controls.md"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/design.md",
+        "docs/method.md",
+        "docs/controls.md",
+        "docs/maximization.md",
+    ):
         for name in re.findall(r"`([\w/.-]+\.(?:swift|py|c|h|sh|md))`", (root / page).read_text(encoding="utf-8")):
             assert any(path.endswith("/" + name) for path in known), f"{page} names {name}"
