@@ -25,7 +25,7 @@ from usae._sae import UniversalSAE, load
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
-    from usae import plot, synthetic, torch
+    from usae import plot, synthetic
     from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae._consistency import Consistency, Matching, consistency, fit_independent
     from usae._controls import Controls, controls
@@ -78,7 +78,6 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "synthetic",
-    "torch",
     "top_examples",
 ]
 
@@ -102,7 +101,7 @@ _ON_DEMAND = {
     "latent_scaling": "usae._latent_scaling",
 }
 
-_MODULES = ("plot", "synthetic", "torch")
+_MODULES = ("plot", "synthetic", "torch")  # torch is not in the public list: `from usae import *` would hide the other
 
 
 def __getattr__(name: str) -> Any:
