@@ -1,7 +1,8 @@
 """How many known concepts recipes find, beside what supervised encoders find: python benchmarks/ground_truth.py [--quick].
 
 384 concepts that all of three models share and 64 private ones of each, 100,000 tokens, m = 1024, k = 8, 3,000 steps of 2,048
-tokens; for two sets of widths. See README.md.
+tokens, for two sets of widths; and a harder world, 1,024 shared and 256 private concepts that come in groups, under noise of
+30 %, m = 2560, k = 16, over steps. See README.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -20,16 +22,15 @@ import usae
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from report import Report  # noqa: E402
+from study.variants import VARIANTS  # noqa: E402
 
-WIDTHS = ((96, 128, 160), (64, 96, 128))
-K, N_CONCEPTS, STEPS, BATCH, N_TOKENS = 8, 1024, 3000, 2048, 100_000
-
-
-def recipe(name: str, steps: int) -> usae.Recipe:
-    """A recipe for a run of so many steps of 2,048 tokens."""
-    if name == "default":
-        return usae.recipes.default(batch_size=BATCH)
-    return usae.recipes.published(total_steps=steps).replace(batch_size=BATCH)
+N_TOKENS = 100_000
+HARD = {"n_shared": 1024, "n_private": 256, "correlation": 0.5, "noise": 0.3}
+WORLDS: dict[str, dict[str, Any]] = {
+    "wide": {"widths": (96, 128, 160), "n_concepts": 1024, "k": 8, "steps": (3000,), "world": {}},
+    "narrow": {"widths": (64, 96, 128), "n_concepts": 1024, "k": 8, "steps": (3000,), "world": {}},
+    "hard": {"widths": (192, 256, 320), "n_concepts": 2560, "k": 16, "steps": (500, 1000, 2000, 4000), "world": HARD},
+}
 
 
 def row(label: str, score: usae.synthetic.Score, seconds: float) -> list:
@@ -54,19 +55,73 @@ HEADING = ["", "universally recovered", "dictionary alone", "code alone", "firin
 HEADING += ["twins", "AUROC", "R2 diagonal", "R2 off it", "seconds"]
 
 
+def measure(name: str, arguments: argparse.Namespace, report: Report) -> None:
+    """One world: the ceiling, then each recipe at each number of steps."""
+    world = WORLDS[name]
+    models = dict(zip("abc", world["widths"], strict=True))
+    all_steps = (60,) if arguments.quick else world["steps"]
+    rows = []
+    for seed in range(arguments.seeds):
+        truth = usae.synthetic.universal(models, n_tokens=4_000 if arguments.quick else N_TOKENS, seed=seed, **world["world"])
+        held_out = truth.sample(2_000 if arguments.quick else 20_000)
+
+        def keep(
+            label: str, found: Any, steps: int, start: float, seed: int = seed, truth: Any = truth, held_out: Any = held_out
+        ):
+            seconds = time.perf_counter() - start
+            score = usae.synthetic.score(found, truth, held_out)
+            rows.append(row(f"{label}, {steps:,} steps" + (f", seed {seed}" if arguments.seeds > 1 else ""), score, seconds))
+            print(f"{name} {label} {steps} steps, seed {seed}: {score!r}", file=sys.stderr, flush=True)
+            entry = {"world": name, "name": label, "steps": steps, "seed": seed, "seconds": seconds}
+            report.data["scores"].append(entry | score.to_dict())
+            return score
+
+        start = time.perf_counter()
+        best = keep(
+            "ceiling", usae.synthetic.supervised(truth, world["k"], steps=all_steps[-1] // 2), all_steps[-1] // 2, start
+        )
+        for recipe in arguments.recipes:
+            for steps in all_steps:
+                start = time.perf_counter()
+                sae = usae.UniversalSAE(
+                    world["n_concepts"],
+                    world["k"],
+                    recipe=VARIANTS[recipe].recipe(steps),
+                    seed=seed,
+                    n_threads=arguments.threads,
+                ).fit(truth.acts, steps=steps, progress=False)
+                score = keep(recipe, sae, steps, start)
+            if recipe == "default" and name != "hard":
+                targets(report, f"{name}, seed {seed}", score, best)
+    size = "/".join(map(str, world["widths"]))
+    report.words(f"**{name}**: widths {size}, m = {world['n_concepts']}, k = {world['k']}.")
+    report.rows(HEADING, rows)
+
+
+def targets(report: Report, words: str, mine: usae.synthetic.Score, best: usae.synthetic.Score) -> None:
+    share = mine.universally_recovered / best.universally_recovered if best.universally_recovered else None
+    report.target(f"universally recovered / ceiling, {words}", share, at_least=0.97)
+    report.target(
+        f"off-diagonal R2 / that of the ceiling's encoders, {words}", mine.r2_off_diagonal / best.r2_off_diagonal, at_least=0.9
+    )
+    report.target(f"AUROC of firing entropy, {words}", mine.entropy_auroc, at_least=0.95)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few tokens and steps, to see that it works")
     parser.add_argument("--threads", type=int, default=2, help="of training")
-    parser.add_argument("--recipes", default="default,published")
+    parser.add_argument("--worlds", default="wide,narrow,hard")
+    parser.add_argument("--recipes", default="default;published", help="names of study/variants.py, separated by semicolons")
     parser.add_argument("--seeds", type=int, default=1, help="worlds and trainings, from seed 0 on")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
-    names = [name for name in arguments.recipes.split(",") if name]
-    for name in names:
-        if name not in ("default", "published"):
-            parser.error(f"--recipes: unknown {name!r}; there are default, published")
-    n_tokens, steps = (4_000, 60) if arguments.quick else (N_TOKENS, STEPS)
+    arguments.recipes = [name for name in arguments.recipes.split(";") if name]
+    worlds = [name for name in arguments.worlds.split(",") if name]
+    for option, chosen, known in (("recipes", arguments.recipes, VARIANTS), ("worlds", worlds, WORLDS)):
+        for name in chosen:
+            if name not in known:
+                parser.error(f"--{option}: unknown {name!r}; there are {'; '.join(known)}")
 
     report = Report("ground_truth", "Known concepts", arguments.threads, arguments.quick)
     report.data["command"] = f"python benchmarks/ground_truth.py {shlex.join(sys.argv[1:])}".rstrip()
@@ -77,46 +132,12 @@ def main() -> None:
     }
     report.data["scores"] = []
     report.words(
-        f"384 shared concepts and 64 private ones for each of three models, {n_tokens:,} tokens, m = {N_CONCEPTS}, k = {K}, "
-        f"{steps:,} steps of {BATCH:,} tokens; shares of the true concepts on held-out tokens, as docs of "
-        f"`usae.synthetic.Score` define them. The ceiling is encoders trained on the true codes, with the true dictionaries."
+        "Concepts that three models share and private ones, 100,000 tokens, steps of 2,048; shares of the true concepts on "
+        "held-out tokens, as the docstring of `usae.synthetic.Score` defines them. The ceiling is encoders trained on the true "
+        "codes, with the true dictionaries."
     )
-    for widths in WIDTHS:
-        models = dict(zip("abc", widths, strict=True))
-        size = "/".join(map(str, widths))
-        rows = []
-        for seed in range(arguments.seeds):
-            truth = usae.synthetic.universal(models, n_tokens=n_tokens, seed=seed)
-            held_out = truth.sample(2_000 if arguments.quick else 20_000)
-            scores = {}
-            for name in ["ceiling", *names]:
-                start = time.perf_counter()
-                if name == "ceiling":
-                    found = usae.synthetic.supervised(truth, K, steps=steps // 2)
-                else:
-                    found = usae.UniversalSAE(
-                        N_CONCEPTS, K, recipe=recipe(name, steps), seed=seed, n_threads=arguments.threads
-                    ).fit(truth.acts, steps=steps, progress=False)
-                seconds = time.perf_counter() - start
-                scores[name] = usae.synthetic.score(found, truth, held_out)
-                rows.append(row(f"{name}, seed {seed}" if arguments.seeds > 1 else name, scores[name], seconds))
-                print(f"{size} {name} seed {seed}: {scores[name]!r}", file=sys.stderr)
-                report.data["scores"].append(
-                    {"widths": widths, "name": name, "seed": seed, "seconds": seconds, **scores[name].to_dict()}
-                )
-            if "default" in scores:
-                mine, best = scores["default"], scores["ceiling"]
-                words = f"{size}, seed {seed}"
-                share = mine.universally_recovered / best.universally_recovered if best.universally_recovered else None
-                report.target(f"universally recovered / ceiling, {words}", share, at_least=0.97)
-                report.target(
-                    f"off-diagonal R2 / that of the ceiling's encoders, {words}",
-                    mine.r2_off_diagonal / best.r2_off_diagonal,
-                    at_least=0.9,
-                )
-                report.target(f"AUROC of firing entropy, {words}", mine.entropy_auroc, at_least=0.95)
-        report.words(f"Widths {size}:")
-        report.rows(HEADING, rows)
+    for name in worlds:
+        measure(name, arguments, report)
     report.write(arguments.output)
 
 

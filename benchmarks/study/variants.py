@@ -11,6 +11,8 @@ from sklearn.cluster import MiniBatchKMeans
 import usae
 from study.worlds import Arrays, World
 
+BATCH = 2048
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -23,8 +25,8 @@ class Variant:
 
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
-            return usae.recipes.published(total_steps=steps).replace(batch_size=2048, **self.fields)
-        return usae.recipes.default(**self.fields)
+            return usae.recipes.published(total_steps=steps).replace(batch_size=BATCH, **self.fields)
+        return usae.recipes.default(batch_size=BATCH, **self.fields)
 
     def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         if self.every_encoder or self.k_means:

@@ -46,8 +46,6 @@ public final class ImageMaximizer: Sendable {
     state = try State(options, magnitude: magnitude, start: start, work: Self.work(options, poll: nil))
   }
 
-  public convenience init(_ options: Options) throws(USAEError) { try self.init(options, magnitude: nil, start: nil) }
-
   public var stepCount: Int {
     get throws(USAEError) { try lock.reading(poll: nil) { () throws(USAEError) in state.step } }
   }
