@@ -27,7 +27,7 @@ from study import figures  # noqa: E402
 from study.variants import VARIANTS  # noqa: E402
 from study.worlds import WORLDS, World  # noqa: E402
 
-CONTROLLED = ("default", "published", "prefixes, merging, rate 5e-3")
+CONTROLLED = ("default", "matryoshka", "published", "no merging")
 """Recipes that are trained on shuffled pairs too."""
 
 SAME_COST = (0.75, 1.33)

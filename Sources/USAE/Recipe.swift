@@ -27,7 +27,7 @@ public struct Recipe: Sendable, Equatable {
   /// Matryoshka: shares of the concepts, ascending to 1, of which each reconstructs by itself; at most 16. Empty: all alone.
   public var prefixes: [Double] = []
   /// Concepts whose dictionary rows have a larger cosine in every model are merged; 0: never.
-  public var mergeCosine = 0.0
+  public var mergeCosine = 0.8
   /// Steps from one merge to the next.
   public var mergeEvery = 50
 

@@ -1,4 +1,4 @@
-"""Recipes that are compared, each a change of one thing unless its name says more."""
+"""Recipes that are compared: the three that ship, and others by what they change in the default without merging."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 2048
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Fields of the default recipe that differ, or what is done outside the recipe."""
+    """Fields that differ from the default without merging, or what is done outside the recipe."""
 
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     published: bool = False
@@ -26,7 +26,7 @@ class Variant:
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
             return usae.recipes.published(total_steps=steps).replace(batch_size=BATCH, **self.fields)
-        return usae.recipes.default(batch_size=BATCH, **self.fields)
+        return usae.recipes.default(**{"batch_size": BATCH, "merge_cosine": None} | self.fields)
 
     def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         if self.every_encoder or self.k_means:
@@ -64,9 +64,14 @@ class Variant:
         return sae
 
 
+_NESTED = (0.25, 0.5, 0.75, 1)
+
 VARIANTS: dict[str, Variant] = {
-    "default": Variant(),
+    "default": Variant({"merge_cosine": 0.8}),
+    "matryoshka": Variant({"prefixes": _NESTED, "merge_cosine": 0.8, "learning_rate": 5e-3}),
     "published": Variant(published=True),
+    # One thing changed in each from here on.
+    "no merging": Variant(),
     "start: random": Variant({"initialization": "random"}),
     "start: tied": Variant({"initialization": "tied"}),
     "start: k-means": Variant(k_means=True),
@@ -81,12 +86,11 @@ VARIANTS: dict[str, Variant] = {
     "no AuxK": Variant({"aux": "none"}),
     "AuxK on all unchosen": Variant({"aux": "unchosen"}),
     "BatchTopK": Variant({"selection": "batchtopk"}),
-    "prefixes": Variant({"prefixes": (0.25, 0.5, 0.75, 1)}),
-    "merging twins": Variant({"merge_cosine": 0.8}),
+    "prefixes": Variant({"prefixes": _NESTED}),
+    # And what merging does with others.
+    "prefixes, merging": Variant({"prefixes": _NESTED, "merge_cosine": 0.8}),
     "merging, rate 5e-3": Variant({"merge_cosine": 0.8, "learning_rate": 5e-3}),
     "half prefix, merging, rate 5e-3": Variant({"prefixes": (0.5, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
-    "prefixes, merging": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8}),
-    "prefixes, merging, rate 5e-3": Variant({"prefixes": (0.25, 0.5, 0.75, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
 }
 
 

@@ -286,3 +286,10 @@ def test_a_length_that_is_no_positive_number_is_refused(value):
         fitted_recipe(epochs=value)
     with pytest.raises(usae.InvalidInputError, match="steps must be"):
         fitted_recipe(steps=value)
+
+
+def test_the_recipes_that_ship_are_what_their_names_say():
+    assert usae.recipes.default().merge_cosine == 0.8
+    assert usae.recipes.published().merge_cosine is None  # the published code merges nothing
+    nested = usae.recipes.matryoshka(batch_size=7)
+    assert nested == Recipe(name="matryoshka", prefixes=(0.25, 0.5, 0.75, 1), learning_rate=5e-3, batch_size=7)

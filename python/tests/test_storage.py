@@ -545,7 +545,10 @@ def as_format_1(header):
 
 def test_what_an_older_version_saved_is_read(trained, saved):
     rewrite_header(saved, as_format_1)
-    assert everything(usae.load(saved)) == everything(trained)
+    loaded, expected = everything(usae.load(saved)), everything(trained)
+    assert loaded.pop("recipe") == expected.pop("recipe").replace(merge_cosine=None)  # nothing was merged then
+    del loaded["repr"], expected["repr"]
+    assert loaded == expected
     rewrite_header(saved, lambda header: header["recipe"].update(prefixes=[0.5, 1.0]))
     refuses(saved, "a recipe of format 1 has no field 'prefixes'")
 
