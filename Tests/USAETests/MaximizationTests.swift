@@ -104,7 +104,8 @@ import USAEKernelTypes
     let canvas = try Canvas(height: height, width: width)
     let x = random.row(3 * height * width)
     canvas.copy(from: x)
-    let boxes = [(0, 0), (height - size[0], width - size[1]), (3 % (height - size[0] + 1), 1), (3 % (height - size[0] + 1), 1)].map {
+    let somewhere = (3 % (height - size[0] + 1), 1)
+    let boxes = [(0, 0), (height - size[0], width - size[1]), somewhere, somewhere].map {
       Box(top: $0.0, left: $0.1, height: size[0], width: size[1])
     }
     let resampler = Resampler(from: (size[0], size[1]), to: (size[2], size[3]))
@@ -271,7 +272,9 @@ import USAEKernelTypes
   }
 
   /// The spectrum of each plane, in double.
-  private static func spectrum(_ planes: FloatBuffer, _ layout: SpectrumLayout, _ channel: Int) -> (re: [Double], im: [Double]) {
+  private static func spectrum(_ planes: FloatBuffer, _ layout: SpectrumLayout, _ channel: Int)
+    -> (re: [Double], im: [Double])
+  {
     let pixels = layout.height * layout.width
     return Reference.rfft2((0..<pixels).map { planes.base[channel * pixels + $0] }, layout.height, layout.width)
   }

@@ -14,7 +14,7 @@ from usae._image_models import ImageModel, as_image_models
 from usae._inputs import check_known
 from usae._maximization import Firing, Maximization
 from usae._maximizer import Maximizer, resized
-from usae._objective import OBJECTIVES, Objective, objective
+from usae._objective import Objective, check_kind, check_power, objective
 from usae._progress import progress_bar
 from usae._sae import UniversalSAE
 
@@ -91,8 +91,8 @@ def maximize(
     for name in models if isinstance(models, Mapping) else ():
         check_known(name, fitted.names, "models")
     networks = as_image_models(models)
-    if kind not in OBJECTIVES:
-        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+    check_kind(kind)
+    power = check_power(power)
     n_seeds = _checks.integer(n_seeds, "n_seeds", 1, 2**16)
     warmup = _checks.integer(warmup, "warmup", 0, 2**30)
     seed = _checks.integer(seed, "seed", 0, 2**64 - n_seeds)
@@ -139,6 +139,8 @@ class _Ascent:
 
     def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         activations, pull = model.vjp(views)
+        if len(activations) != len(views):
+            raise InvalidInputError(f"models[{name!r}] must give activations of {len(views)} images, got {len(activations)}")
         values, gradient = objective(
             self.sae,
             activations,
@@ -182,9 +184,7 @@ def _crops(maximizer: Maximizer, options: Mapping[str, Any]) -> np.ndarray:
     return np.array([[top, left, side, side] for top in tops for left in lefts])
 
 
-def _dataset_peaks(
-    dataset: object, networks: Mapping[str, ImageModel], concept: int, n_concepts: int
-) -> np.ndarray:
+def _dataset_peaks(dataset: object, networks: Mapping[str, ImageModel], concept: int, n_concepts: int) -> np.ndarray:
     if dataset is None:
         return np.full(len(networks), np.nan)
     if not isinstance(dataset, Evaluation):
@@ -203,7 +203,8 @@ def _result(
     names = tuple(networks)
     first = runs[0].images
     started = np.array([first[name].started[name] for name in names])
-    images = np.stack([first[name].image if first[name].started[name] else np.full_like(first[name].image, np.nan) for name in names])
+    images = np.stack([first[name].image for name in names])
+    images[~started] = np.nan
     whole = [[_Look.of(sae, concept, networks[j], j, first[i].image, None) for j in names] for i in names]
     parts = [[_Look.of(sae, concept, networks[j], j, first[i].image, first[i].crops) for j in names] for i in names]
     codes = [[whole[i][i].mean_code for i in range(len(names))]]
@@ -256,9 +257,8 @@ class _Look:
 
 
 def _firing(looks: list[list[_Look]]) -> Firing:
-    return Firing(
-        **{name: np.array([[getattr(look, name) for look in row] for row in looks]) for name in ("share", "peak", "rank", "of_code")}
-    )
+    names = ("share", "peak", "rank", "of_code")
+    return Firing(**{name: np.array([[getattr(look, name) for look in row] for row in looks]) for name in names})
 
 
 def _stability(codes: list[np.ndarray]) -> float:
