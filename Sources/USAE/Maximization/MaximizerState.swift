@@ -134,7 +134,7 @@ extension ImageMaximizer {
       let unit = try Self.copy(values, height, scale, to: copy, work: work)
       incoming.storage.zero()
       try incoming.addAdjoint(of: copy, boxes, with: resampler(to: (height, width)), work: work)
-      let norm = incoming.norm
+      let norm = try incoming.norm(work: work)
       guard norm > 0 else { return 0 }
       kernels.addScaled(Float(weight / norm), incoming.storage.base, incoming.storage.count & ~15, gradient.storage.base)
       return norm / unit
@@ -190,9 +190,10 @@ extension ImageMaximizer {
     }
 
     func advance(_ options: Options, work: Work) throws(USAEError) {
+      if let poll = work.poll, poll() { throw .interrupted }
       _ = try renderedImage(work: work)
       let work = Work(threads: work.threads)  // from here on nobody may interrupt: a step is done whole or not at all
-      noteAttribution()
+      try noteAttribution(work: work)
       Regularization(totalVariation: options.totalVariation, square: options.square)
         .subtractSlopes(at: image, from: gradient)
       try computeGradient(work: work)
@@ -202,12 +203,14 @@ extension ImageMaximizer {
       step += 1
     }
 
-    private func noteAttribution() {
-      for y in 0..<image.height {
-        let sums = attribution.base + y * image.width
-        for channel in 0..<Canvas.channels {
-          let slopes = gradient.row(channel, y)
-          for x in 0..<image.width { sums[x] += abs(slopes[x]) }
+    private func noteAttribution(work: Work) throws(USAEError) {
+      try work.runBlocks(image.height, of: 16) { _, rows, _ in
+        for y in rows {
+          let sums = self.attribution.base + y * self.image.width
+          for channel in 0..<Canvas.channels {
+            let slopes = self.gradient.row(channel, y)
+            for x in 0..<self.image.width { sums[x] += abs(slopes[x]) }
+          }
         }
       }
     }
