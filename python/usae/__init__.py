@@ -78,8 +78,8 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "synthetic",
-    "torch",
     "top_examples",
+    "torch",
 ]
 
 
