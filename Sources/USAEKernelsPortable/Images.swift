@@ -71,7 +71,8 @@ func coloursAdjoint(
   }
 }
 
-/// re + i im = magnitude * e^(i phase), for phases that have not turned more than a thousand times.
+/// re + i im = magnitude * e^(i phase), for phases that have not turned more than a thousand times. Of others it is some number
+/// that is not larger than two magnitudes.
 func spectrum(_ phase: ConstantFloats, _ magnitude: ConstantFloats, _ columns: Int, _ re: Floats, _ im: Floats) {
   let magic = Vector(repeating: rounder)
   var c = 0
@@ -82,7 +83,7 @@ func spectrum(_ phase: ConstantFloats, _ magnitude: ConstantFloats, _ columns: I
     // pi / 2 in three parts, of which the first two times n are exact.
     var r = multiplyAdd(x, n, Vector(repeating: -1.570_312_5))
     r = multiplyAdd(r, n, Vector(repeating: -4.837_512_97e-4))
-    r = multiplyAdd(r, n, Vector(repeating: -7.549_789_95e-8))
+    r = clamped(multiplyAdd(r, n, Vector(repeating: -7.549_789_95e-8)), 1)
     let square = r * r
     var s = multiplyAdd(Vector(repeating: 8.332_161e-3), square, Vector(repeating: -1.951_529_6e-4))
     s = multiplyAdd(Vector(repeating: -0.166_666_55), s, square)

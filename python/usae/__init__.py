@@ -79,6 +79,7 @@ __all__ = [
     "show_config",
     "synthetic",
     "top_examples",
+    "torch",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -62,7 +63,7 @@ class FunctionModel:
                 raise InvalidInputError(f"{name} must be a function, got {type(function).__name__}")
         self._forward, self._vjp = forward, vjp
         self.size = sides(size, "size")
-        self.mean, self.std = three(mean, "mean"), three(std, "std")
+        self.mean, self.std = three(mean, "mean"), deviations(std, "std")
 
     def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Pull]:
         return np.asarray(self._forward(images)), lambda gradient: np.asarray(self._vjp(images, gradient))
@@ -87,9 +88,13 @@ def _as_image_model(model: Any, label: str) -> ImageModel:
             f"{label} must be a usae.torch.Model, a PyTorch module or a usae.FunctionModel, got {type(model).__name__}, which "
             f"has no {missing[0]}"
         )
+    check_size_known(model, label)
+    return model
+
+
+def check_size_known(model: Any, label: str) -> None:
     if model.size is None:
         raise InvalidInputError(f"{label} does not tell the size of its images; give it: usae.torch.Model(module, size=224)")
-    return model
 
 
 def sides(value: Any, name: str) -> tuple[int, int]:
@@ -107,4 +112,14 @@ def three(value: Any, name: str) -> tuple[float, float, float]:
         red, green, blue = np.broadcast_to(np.asarray(value, float), 3).tolist()
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{name} must be a number or three, got {value!r}") from error
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise InvalidInputError(f"{name} must be finite, got {value!r}")
     return red, green, blue
+
+
+def deviations(value: Any, name: str) -> tuple[float, float, float]:
+    """The same of standard deviations."""
+    found = three(value, name)
+    if min(found) <= 0:
+        raise InvalidInputError(f"{name} must be above 0, got {value!r}; it is of pixels between 0 and 1")
+    return found

@@ -146,10 +146,8 @@ class Maximization:
         return plot.maximization([self], top, images, **options)
 
     def __repr__(self) -> str:
-        fires = sum(bool(x) for x in np.diag(self.whole.fires))
-        return (
-            f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires} of {len(self.model_names)})"
-        )
+        fires = f"{np.diag(self.whole.fires).sum()} of {len(self.model_names)}"
+        return f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires})"
 
 
 def _cell(value: float, form: str) -> str:

@@ -16,7 +16,7 @@ from usae._image_scores import Sight, firing, look, mean_cosine
 from usae._inputs import check_known
 from usae._maximization import Maximization
 from usae._maximizer import Maximizer
-from usae._objective import OBJECTIVES, Objective, objective
+from usae._objective import Objective, check_kind, check_power, objective
 from usae._progress import progress_bar
 from usae._sae import UniversalSAE
 
@@ -93,8 +93,8 @@ def maximize(
     for name in models if isinstance(models, Mapping) else ():
         check_known(name, fitted.names, "models")
     networks = as_image_models(models)
-    if kind not in OBJECTIVES:
-        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+    check_kind(kind)
+    power = check_power(power)
     n_seeds = _checks.integer(n_seeds, "n_seeds", 1, 2**16)
     warmup = _checks.integer(warmup, "warmup", 0, 2**30)
     seed = _checks.integer(seed, "seed", 0, 2**64 - n_seeds)
@@ -155,6 +155,8 @@ class _Ascent:
     def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """The objective, and its gradient with respect to the views."""
         activations, pull = model.vjp(views)
+        if len(activations) != len(views):
+            raise InvalidInputError(f"models[{name!r}] must give activations of {len(views)} images, got {len(activations)}")
         kind: Objective = "preactivation" if step < self.warmup else self.kind
         values, gradient = objective(self.sae, activations, name, self.concept, kind=kind, power=self.power, token=self.token)
         return float(values.mean()), pull(gradient) if gradient.any() else np.zeros_like(views)

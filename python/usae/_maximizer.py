@@ -11,7 +11,7 @@ import numpy as np
 from usae import _checks, _usae
 from usae._config import thread_count
 from usae._errors import InvalidInputError
-from usae._image_models import sides, three
+from usae._image_models import check_size_known, deviations, sides, three
 
 PARAMETRIZATIONS = {"phase": _usae.IMAGE_PHASE, "fourier": _usae.IMAGE_SPECTRUM, "pixels": _usae.IMAGE_PIXELS}
 OPTIMIZERS = {"nadam": _usae.ASCENT_NADAM, "adam": _usae.ASCENT_ADAM}
@@ -109,7 +109,7 @@ class Maximizer:
         self.views = _checks.integer(views, "views", 1, 1024)
         _one_of(parametrization, PARAMETRIZATIONS, "parametrization")
         _one_of(optimizer, OPTIMIZERS, "optimizer")
-        self.crops = first, last = _pair(crops, "crops")
+        self.crops = first, last = _crops(crops)
         height, width = self.shape
         self._core = _usae.Maximizer(
             parametrization=PARAMETRIZATIONS[parametrization],
@@ -225,8 +225,9 @@ class _Look:
         for name in ("size", "mean", "std"):
             if not hasattr(model, name):
                 raise InvalidInputError(f"{label} must have size, mean and std, got {type(model).__name__} without {name}")
+        check_size_known(model, label)
         self.size = sides(model.size, f"size of {label}")
-        self.mean, self.std = three(model.mean, f"mean of {label}"), three(model.std, f"std of {label}")
+        self.mean, self.std = three(model.mean, f"mean of {label}"), deviations(model.std, f"std of {label}")
 
 
 def resized(image: np.ndarray, look: Any, boxes: np.ndarray | None = None) -> np.ndarray:
@@ -240,7 +241,7 @@ def resized(image: np.ndarray, look: Any, boxes: np.ndarray | None = None) -> np
 
 
 def _one_of(value: object, known: Mapping[str, int], name: str) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
@@ -251,20 +252,26 @@ def _number(value: object, name: str) -> float:
     return number
 
 
-def _pair(value: Any, name: str) -> tuple[float, float]:
+def _crops(value: Any) -> tuple[float, float]:
     try:
         first, last = value
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{name} must be two numbers, those of the first and of the last step, got {value!r}"
-        ) from error
-    return _number(first, name), _number(last, name)
+        raise InvalidInputError(f"crops must be two numbers, those of the first and of the last step, got {value!r}") from error
+    shares = _checks.as_float(first), _checks.as_float(last)
+    if not all(0.001 <= share <= 1 for share in shares):
+        raise InvalidInputError(f"crops must be shares of the canvas from 0.001 to 1, got {value!r}")
+    return shares
 
 
 def _float32(value: Any, name: str) -> np.ndarray | None:
     if value is None:
         return None
     try:
-        return np.ascontiguousarray(value, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name} must be an array of numbers, got {type(value).__name__}") from error
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            with np.errstate(over="ignore"):  # infinity is found later
+                return np.ascontiguousarray(array, np.float32)
+        got = str(array.dtype)
+    except (TypeError, ValueError, RuntimeError):  # PyTorch's words for tensors that have a graph or are not in memory
+        got = type(value).__name__
+    raise InvalidInputError(f"{name} must be an array of real numbers, got {got}")

@@ -74,8 +74,8 @@ def objective(
     fitted = sae._initialized()
     index = fitted.index(model)
     concept = _checks.integer(concept, "concept", 0, fitted.n_concepts - 1)
-    if kind not in OBJECTIVES:
-        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+    check_kind(kind)
+    power = check_power(power)
     shape = np.shape(activations)
     if len(shape) != 3 or 0 in shape:
         raise InvalidInputError(f"activations must be [views, tokens, width], got shape {list(shape)}")
@@ -88,15 +88,31 @@ def objective(
         token = _checks.integer(token, "token", 0, shape[1] - 1)
     values = np.empty(shape[0])
     gradient = np.empty((shape[0] * shape[1], shape[2]), np.float32)
-    fitted.core.objective(
-        index,
-        concept,
-        OBJECTIVES[kind],
-        _checks.real(power, "power", "a number from 0 to 100"),
-        -1 if token is None else token,
-        shape[0],
-        as_activations(activations, f"activations of {model!r}").native,
-        values,
-        gradient,
-    )
+    given = as_activations(activations, f"activations of {model!r}")
+    selected = -1 if token is None else token
+    try:
+        fitted.core.objective(
+            index, concept, OBJECTIVES[kind], power, selected, shape[0], given.native, values, gradient
+        )  # fmt: skip
+    except InvalidInputError as error:
+        bad = np.argwhere(~np.isfinite(given.array)) if not given.bfloat16 else np.empty((0, 3), int)
+        if not len(bad):
+            raise
+        where = f"view {bad[0, 0]}, token {bad[0, 1]}"
+        raise InvalidInputError(
+            f"activations of {model!r} must be finite, got {given.array[tuple(bad[0])]} in {where}; look at the model's "
+            f"numbers, float16 overflows easily"
+        ) from error
     return values, gradient.reshape(shape)
+
+
+def check_kind(kind: object) -> None:
+    if not isinstance(kind, str) or kind not in OBJECTIVES:
+        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+
+
+def check_power(power: object) -> float:
+    number = _checks.real(power, "power", "a number from 0 to 100")
+    if number > 100:
+        raise InvalidInputError(f"power must be a number from 0 to 100, got {power!r}")
+    return number

@@ -338,7 +338,8 @@ usae_status usae_maximizer_create(const usae_image_options *options, const float
 /* Frees it. NULL is allowed. No call may be running on it. */
 void usae_maximizer_destroy(usae_maximizer *maximizer);
 
-/* What a model looks at: images of height x width pixels, whose colours c between 0 and 1 have become (c - mean) / std. */
+/* What a model looks at: images of height x width pixels, whose colours c between 0 and 1 have become (c - mean) / std. Means
+ * are from -1e6 to 1e6, deviations from 1e-6 to 1e6. */
 typedef struct usae_view {
   uint32_t size;
   uint32_t reserved; /* 0 */
@@ -352,12 +353,12 @@ usae_status usae_maximizer_views(usae_maximizer *maximizer, const usae_view *vie
                                  usae_error *error);
 
 /* Takes the gradient of the objective with respect to these views, `gradient` [views, 3, height, width]. It becomes a gradient
- * of the image, whose length goes to *norm (may be NULL), and which counts with length `weight`; several models' are added up.
- * On failure nothing is added. */
+ * of the image, whose length goes to *norm (may be NULL), and which counts with length `weight`, -1e6 to 1e6; several models'
+ * are added up. It may be as small or as large as float32 is. On failure nothing is added. */
 usae_status usae_maximizer_add_gradient(usae_maximizer *maximizer, const usae_view *view, double weight, const float *gradient,
                                         double *norm, const usae_interrupt *interrupt, usae_error *error);
 
-/* One step uphill along what was added, which is used up. */
+/* One step uphill along what was added, which is used up. After a failure or an interrupt the step has not begun. */
 usae_status usae_maximizer_advance(usae_maximizer *maximizer, const usae_interrupt *interrupt, usae_error *error);
 
 int64_t usae_maximizer_step_count(const usae_maximizer *maximizer); /* -1 for NULL */

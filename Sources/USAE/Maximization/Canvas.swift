@@ -32,15 +32,28 @@ final class Canvas: @unchecked Sendable {
     }
   }
 
-  /// Root of the sum of squares; rows in order, so that it does not depend on threads.
-  var norm: Double {
-    var sum = 0.0
-    for channel in 0..<Self.channels {
-      for y in 0..<height {
-        let values = row(channel, y)
-        for x in 0..<width { sum += Double(values[x]) * Double(values[x]) }
-      }
+  /// Root of the sum of squares: of each row, then of rows in order, so that it does not depend on threads.
+  func norm(work: Work) throws(USAEError) -> Double {
+    let rows = try AlignedBuffer<Double>(Self.channels * height)
+    try work.runBlocks(rows.count, of: 64) { _, range, _ in
+      for i in range { rows.base[i] = self.sumOfSquares(of: self.row(i / self.height, i % self.height)) }
     }
-    return sum.squareRoot()
+    return (0..<rows.count).reduce(0) { $0 + rows.base[$1] }.squareRoot()
+  }
+
+  /// Eight sums, for the latency of additions.
+  private func sumOfSquares(of row: Floats) -> Double {
+    var sums = SIMD8<Double>.zero
+    var x = 0
+    while x + 8 <= width {
+      let values = SIMD8<Double>(UnsafeRawPointer(row + x).loadUnaligned(as: SIMD8<Float>.self))
+      sums += values * values
+      x += 8
+    }
+    while x < width {
+      sums[x % 8] += Double(row[x]) * Double(row[x])
+      x += 1
+    }
+    return sums.sum()
   }
 }

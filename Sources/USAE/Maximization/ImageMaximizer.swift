@@ -74,8 +74,8 @@ public final class ImageMaximizer: Sendable {
     poll: (@Sendable () -> Bool)?
   ) throws(USAEError) -> Double {
     try Self.check(height, width)
-    guard weight.isFinite else {
-      throw .invalidArgument(name: "weight", expected: "a finite number", got: "\(weight)")
+    guard (-1e6...1e6).contains(weight) else {
+      throw .invalidArgument(name: "weight", expected: "a number from -1e6 to 1e6", got: "\(weight)")
     }
     let work = Self.work(options, poll: poll)
     return try lock.writing(poll: poll) { () throws(USAEError) in

@@ -1,6 +1,12 @@
 import Synchronization
 import USAEKernelTypes
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 extension ImageMaximizer {
   /// Everything that changes; guarded by the maximizer's lock.
   final class State: @unchecked Sendable {
@@ -125,38 +131,55 @@ extension ImageMaximizer {
       let copy: PaddedMatrix
       if let found = received[size] { copy = found } else { copy = try PaddedMatrix(rows: rows, columns: width) }
       received[size] = copy
-      try Self.copy(values, height, scale, to: copy, work: work)
+      let unit = try Self.copy(values, height, scale, to: copy, work: work)
       incoming.storage.zero()
       try incoming.addAdjoint(of: copy, boxes, with: resampler(to: (height, width)), work: work)
-      let norm = incoming.norm
-      guard norm > 0, norm.isFinite else { return norm }
+      let norm = try incoming.norm(work: work)
+      guard norm > 0 else { return 0 }
       kernels.addScaled(Float(weight / norm), incoming.storage.base, incoming.storage.count & ~15, gradient.storage.base)
-      return norm
+      return norm / unit
     }
 
     /// To padded rows of colours, looking at every number.
+    ///
+    /// - Returns: what they are multiplied by beside their scale: 1, or a power of two where they are so large or so small that
+    ///   sums of them would leave the range of float32.
     private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: Work)
-      throws(USAEError)
+      throws(USAEError) -> Double
     {
-      let bad = Atomic<Int>(Int.max)
+      let factors = scale.deviation.map { 1 / $0 }
+      let bits = Atomic<Int32>(0)  // of the largest; those of numbers from 0 up are in order, infinity and NaN above all
       try work.runBlocks(copy.rows, of: 64) { _, range, _ in
+        var largest: Int32 = 0
         for row in range {
-          let factor = 1 / scale.deviation[row / height % Canvas.channels]
+          let factor = factors[row / height % Canvas.channels]
           let source = values + row * copy.columns, target = copy.row(row)
-          var finite = true
           for x in 0..<copy.columns {
-            finite = finite && source[x].isFinite
+            largest = max(largest, Int32(bitPattern: source[x].bitPattern & 0x7FFF_FFFF))
             target[x] = source[x] * factor
           }
-          if !finite { bad.min(row, ordering: .relaxed) }
         }
+        bits.max(largest, ordering: .relaxed)
       }
-      let row = bad.load(ordering: .relaxed)
-      guard row == Int.max else {
+      let largest = Float(bitPattern: UInt32(bitPattern: bits.load(ordering: .relaxed)))
+      guard largest.isFinite else {
+        let count = copy.rows * copy.columns
+        let place = (0..<count).first { !values[$0].isFinite } ?? 0
         throw .invalidArgument(
-          name: "gradient", expected: "finite numbers", got: "NaN or infinity in view \(row / (height * Canvas.channels))",
+          name: "gradient", expected: "finite numbers",
+          got: "NaN or infinity in view \(place / (height * Canvas.channels * copy.columns))",
           remedy: "nothing was changed; look at the model's numbers, float16 overflows easily")
       }
+      if largest == 0 || (0x1p-60...0x1p60).contains(largest) { return 1 }
+      let unit = exp2(-Double(largest.exponent))
+      try work.runBlocks(copy.rows, of: 64) { _, range, _ in
+        for row in range {
+          let factor = unit * Double(factors[row / height % Canvas.channels])
+          let source = values + row * copy.columns, target = copy.row(row)
+          for x in 0..<copy.columns { target[x] = Float(Double(source[x]) * factor) }
+        }
+      }
+      return unit
     }
 
     /// From the colours' gradient to that of the free numbers.
@@ -167,8 +190,10 @@ extension ImageMaximizer {
     }
 
     func advance(_ options: Options, work: Work) throws(USAEError) {
+      if let poll = work.poll, poll() { throw .interrupted }
       _ = try renderedImage(work: work)
-      noteAttribution()
+      let work = Work(threads: work.threads)  // from here on nobody may interrupt: a step is done whole or not at all
+      try noteAttribution(work: work)
       Regularization(totalVariation: options.totalVariation, square: options.square)
         .subtractSlopes(at: image, from: gradient)
       try computeGradient(work: work)
@@ -178,12 +203,14 @@ extension ImageMaximizer {
       step += 1
     }
 
-    private func noteAttribution() {
-      for y in 0..<image.height {
-        let sums = attribution.base + y * image.width
-        for channel in 0..<Canvas.channels {
-          let slopes = gradient.row(channel, y)
-          for x in 0..<image.width { sums[x] += abs(slopes[x]) }
+    private func noteAttribution(work: Work) throws(USAEError) {
+      try work.runBlocks(image.height, of: 16) { _, rows, _ in
+        for y in rows {
+          let sums = self.attribution.base + y * self.image.width
+          for channel in 0..<Canvas.channels {
+            let slopes = self.gradient.row(channel, y)
+            for x in 0..<self.image.width { sums[x] += abs(slopes[x]) }
+          }
         }
       }
     }

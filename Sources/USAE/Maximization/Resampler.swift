@@ -26,9 +26,10 @@ final class Resampler: Sendable {
     (boxHeight, boxWidth) = box
     (height, width) = size
     rows = BandedMatrix(resizing: box.height, to: size.height)
-    columns = BandedMatrix(resizing: box.width, to: size.width)
     rowsBack = rows.transposed
-    columnsBack = columns.transposed
+    let isSquare = box.height == box.width && size.height == size.width
+    columns = isSquare ? rows : BandedMatrix(resizing: box.width, to: size.width)
+    columnsBack = isSquare ? rowsBack : columns.transposed
   }
 
   /// What one thread works in.

@@ -39,11 +39,11 @@ package struct PixelScale: Sendable {
   package let mean, deviation: [Float]
 
   package init(mean: [Float], deviation: [Float]) throws(USAEError) {
-    guard mean.count == 3, deviation.count == 3, (mean + deviation).allSatisfy(\.isFinite),
-      deviation.allSatisfy({ $0 > 0 })
+    guard mean.count == 3, deviation.count == 3, mean.allSatisfy({ (-1e6...1e6).contains($0) }),
+      deviation.allSatisfy({ (1e-6...1e6).contains($0) })
     else {
       throw .invalidArgument(
-        name: "mean and std", expected: "three finite numbers each, the latter above 0", got: "\(mean) and \(deviation)",
+        name: "mean and std", expected: "three numbers each, from -1e6 and 1e-6 to 1e6", got: "\(mean) and \(deviation)",
         remedy: "they are of pixels between 0 and 1")
     }
     self.mean = mean
