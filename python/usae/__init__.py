@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from usae._maximization import Firing, Maximization
     from usae._maximize import maximize
     from usae._nulls import CofireNull
+    from usae._store import ActivationStore
     from usae.published import load_published
 
 __version__ = _usae.version()
 
 __all__ = [
+    "ActivationStore",
     "CheckpointError",
     "CheckpointFileError",
     "Codes",
@@ -84,6 +86,7 @@ __all__ = [
 
 
 _ON_DEMAND = {
+    "ActivationStore": "usae._store",
     "load_published": "usae.published",
     "CofireNull": "usae._nulls",
     "Consistency": "usae._consistency",
