@@ -22,6 +22,7 @@ from usae._image_models import FunctionModel
 from usae._maximizer import Maximizer
 from usae._objective import objective
 from usae._sae import UniversalSAE, load
+from usae._stream import StreamReport
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "SeedCeiling",
     "ShuffledPairing",
     "StepReport",
+    "StreamReport",
     "TopExamples",
     "UniversalSAE",
     "UsaeError",
@@ -80,8 +82,8 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "synthetic",
-    "torch",
     "top_examples",
+    "torch",
 ]
 
 

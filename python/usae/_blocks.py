@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
@@ -65,7 +65,9 @@ class BlockOrder:
         return self._blocks_of[1]
 
 
-def shuffled_batches(acts: Mapping[str, Activations], seed: int, batch_size: int, position: int = 0) -> Iterator[Batch]:
+def shuffled_batches(
+    acts: Mapping[str, Activations], seed: int, batch_size: int, position: int = 0
+) -> Generator[Batch, None, None]:
     """Endless batches of rows of a store from a position of the sequence on, read ahead in the background."""
     order = BlockOrder(seed, next(iter(acts.values())).n_tokens)
     number, at = order.locate(position)

@@ -150,6 +150,11 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
     return result
 
 
+def are_stored(acts: Mapping[str, Activations]) -> bool:
+    """Whether aligned activations lie in a store; all do, or none."""
+    return any(activations.stored for activations in acts.values())
+
+
 def check_width(activations: Activations, model: str, width: int) -> None:
     if activations.width != width:
         raise InvalidInputError(

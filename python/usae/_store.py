@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from usae import _checks, _files, _store_files, _usae
+from usae import _blocks, _checks, _files, _store_files, _usae
 from usae._errors import CheckpointFileError, InvalidInputError
 from usae._inputs import Activations, as_activations, as_aligned, check_known, check_names
+from usae._rows import rows_of
 from usae._store_files import DTYPES, MANIFEST, Manifest
 from usae._stored import StoredArray, as_bfloat16, widened
 
@@ -226,6 +227,40 @@ class ActivationStore(Mapping[str, StoredArray]):
         """
         with _files.io_errors(self._folder, "read", "the store"):
             _store_files.verify(self._folder, self._manifest)
+
+    def batches(self, batch_size: int, *, seed: int = 0, position: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of rows in random order, to the end of the epoch that `position` lies in; read ahead in the background.
+
+        Parameters
+        ----------
+        batch_size : int
+            The last batch may be smaller.
+        seed : int
+            The order is a pure function of it and the epoch: the same on any computer, however rows are split into files.
+        position : int
+            Where to begin, in rows; ``n_tokens`` is the start of the second epoch, which has another order.
+
+        Yields
+        ------
+        dict of str to ndarray
+            For each model [n, width], as float32 where bfloat16 is stored. Row t of each is the same place.
+        """
+        seed = _checks.integer(seed, "seed", 0, 2**64 - 1)
+        batch_size = _checks.integer(batch_size, "batch_size", 1, 2**24)
+        position = _checks.integer(position, "position", 0, 2**53)
+        return self._batches(as_aligned(self, "store"), seed, batch_size, position)
+
+    def _batches(
+        self, acts: dict[str, Activations], seed: int, batch_size: int, position: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        left = self.n_tokens - position % self.n_tokens
+        with contextlib.closing(_blocks.shuffled_batches(acts, seed, batch_size, position)) as batches:
+            for batch, rows in batches:
+                some = np.arange(batch_size)[:left] if rows is None else rows[:left]
+                yield {name: rows_of(x, some) for name, x in batch.items()}
+                left -= len(some)
+                if not left:
+                    return
 
     # --- Writing -----------------------------------------------------------------------------------------------------
 
