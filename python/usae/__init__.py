@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from usae._latent_scaling import LatentScaling, latent_scaling
     from usae._maximization import Firing, Maximization
     from usae._maximize import maximize
+    from usae._npz import import_published
     from usae._nulls import CofireNull
     from usae._store import ActivationStore
     from usae.published import load_published
@@ -72,6 +73,7 @@ __all__ = [
     "consistency",
     "controls",
     "fit_independent",
+    "import_published",
     "latent_scaling",
     "load",
     "load_published",
@@ -89,6 +91,7 @@ __all__ = [
 
 _ON_DEMAND = {
     "ActivationStore": "usae._store",
+    "import_published": "usae._npz",
     "load_published": "usae.published",
     "CofireNull": "usae._nulls",
     "Consistency": "usae._consistency",
