@@ -378,6 +378,25 @@ def test_a_full_disk_is_an_error_that_leaves_the_store_as_it_was(tmp_path):
     assert store.n_shards == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs the right to mount a file system")
+def test_a_file_system_without_room_is_an_error_and_there_is_more_to_write_after_it(tmp_path):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "usae-test", tmp_path], capture_output=True).returncode:
+        pytest.skip("mounting does not work here")
+    try:
+        store = usae.ActivationStore.create(tmp_path / "acts")
+        store.append({"a": np.ones((4000, 4))})
+        before = files(store.path)
+        with pytest.raises(usae.CheckpointFileError, match="cannot write the store: No space left on device") as caught:
+            store.append({"a": np.ones((12_000, 4))})
+        assert caught.value.errno == errno.ENOSPC and files(store.path) == before
+        store.append({"a": np.ones((1000, 4))})
+        store.finish()
+        store.close()
+        usae.ActivationStore(store.path).verify()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 def test_a_disk_without_room_is_an_error_with_its_number(three, monkeypatch):
     folder, _ = three
     before = files(folder)
@@ -452,6 +471,7 @@ def test_any_flipped_bit_is_found_before_training_and_by_verify(three):
         (lambda m: m.pop("dtype"), "'dtype' is missing"),
         (lambda m: m.update(dtype=["float16"]), "dtype is not what usae writes"),
         (lambda m: m.update(grid=[2]), "grid is not what"),
+        (lambda m: m.update(grid=[2, 3]), "tokens is not what"),
         (lambda m: m["models"].append(m["models"][0]), "occurs twice"),
         (lambda m: m["models"][0].update(width=0), "models is not what"),
         (lambda m: m["shards"][0].update(n=0), r"shards\[0\].n is not what"),

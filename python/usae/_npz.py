@@ -177,7 +177,7 @@ def _resized(x: np.ndarray, own: tuple[int, int], grid: tuple[int, int]) -> np.n
 
 
 def weights(n: int, size: int) -> np.ndarray:
-    """Antialiased bilinear interpolation of `n` places to `size`, float32 [size, n]: a triangle as wide as one of the larger."""
+    """Antialiased bilinear interpolation of `n` places to `size`, float32 [size, n]: triangles as wide as the larger step."""
     scale = n / size
     centres = (np.arange(size) + 0.5) * scale
     triangle = np.maximum(0, 1 - np.abs(np.arange(n) + 0.5 - centres[:, None]) / max(scale, 1))

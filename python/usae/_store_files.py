@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -156,6 +157,8 @@ def checked_manifest(raw: bytes) -> Manifest:
     names = [model["name"] for model in manifest["models"]]
     if len(set(names)) < len(names):
         raise CheckpointError(f"{MANIFEST}: a model's name occurs twice in {names}")
+    if manifest["grid"] is not None and math.prod(manifest["grid"]) != manifest["tokens"]:
+        raise _files.unexpected(MANIFEST, "tokens", manifest["tokens"])
     for number, shard in enumerate(manifest["shards"]):
         _check_shard(shard, f"shards[{number}]", len(names), manifest["tokens"])
     return manifest
