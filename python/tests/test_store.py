@@ -226,7 +226,7 @@ def test_a_store_is_not_made_over_something_else(three, tmp_path):
     assert caught.value.errno == errno.EEXIST and files(folder) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
-    with pytest.raises(usae.CheckpointFileError, match="the folder is not empty; or choose|not empty; choose another"):
+    with pytest.raises(usae.CheckpointFileError, match="the folder is not empty; choose another"):
         usae.ActivationStore.create(tmp_path / "other")
 
 
@@ -410,6 +410,33 @@ def test_a_disk_without_room_is_an_error_with_its_number(three, monkeypatch):
         with pytest.raises(usae.CheckpointFileError, match="No space left on device") as caught:
             store.append(images(1, 0))
     assert caught.value.errno == errno.ENOSPC and files(folder) == before
+
+
+def test_whichever_file_cannot_be_brought_to_the_disk_the_store_is_as_before_or_after(tmp_path, monkeypatch):
+    """Also where the manifest has been replaced already, so that its shards must stay."""
+    seen = set()
+    for fail_at in range(6):
+        store = written(tmp_path / str(fail_at), images(2, 0))
+        calls, fsync = iter(range(99)), os.fsync
+
+        def failing(descriptor, calls=calls, fail_at=fail_at, fsync=fsync):
+            if next(calls) == fail_at:
+                raise OSError(errno.EIO, "Input/output error")
+            fsync(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            if fail_at < 5:
+                with pytest.raises(usae.CheckpointFileError, match="Input/output error"):
+                    store.append(images(3, 1))
+            else:
+                store.append(images(3, 1))
+        seen.add((fail_at, store.n_shards))
+        store.close()
+        again = usae.ActivationStore(store.path)
+        again.verify()
+        assert again.n_shards == store.n_shards and not list(store.path.glob("*.new"))
+    assert seen == {(0, 1), (1, 1), (2, 1), (3, 1), (4, 2), (5, 2)}
 
 
 # --- Damage ---------------------------------------------------------------------------------------------------------------

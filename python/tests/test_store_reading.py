@@ -155,6 +155,21 @@ def test_arrays_and_stores_do_not_mix(store, acts):
         usae.UniversalSAE(4, 2).fit(acts | {"vit": store["vit"]})
 
 
+def test_models_may_come_from_different_stores_of_the_same_images(acts, tmp_path):
+    def alone(name, images):
+        with usae.ActivationStore.create(tmp_path / f"{name}{images[0]}", dtype="float32") as store:
+            store.append({name: acts[name].reshape(150, 4, -1)}, image_names=images)
+        return store[name]
+
+    images = [f"{number}.jpg" for number in range(150)]
+    expected = usae.UniversalSAE(4, 2, recipe=RECIPE).fit(acts, steps=3)
+    stores = {name: alone(name, images) for name in acts}
+    assert everything(usae.UniversalSAE(4, 2, recipe=RECIPE).fit(stores, steps=3)) == everything(expected)
+    stores["vit"] = alone("vit", [*images[1:], images[0]])
+    with pytest.raises(usae.InvalidInputError, match=r"same images in the same order, but image 0 is '0.jpg' in .*'1.jpg' in"):
+        usae.UniversalSAE(4, 2).fit(stores)
+
+
 def test_plain_files_keep_working_without_a_store(acts, tmp_path):
     for name, x in acts.items():
         np.save(tmp_path / f"{name}.npy", x)

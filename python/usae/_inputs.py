@@ -141,6 +141,9 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
             f"{argument} must come from a store for every model or for none, got a store for {stored} only; load what fits "
             f"into memory with store[name][:]"
         )
+    stored_arrays = [x.array for x in result.values() if isinstance(x.array, StoredArray)]
+    if stored_arrays:
+        _check_same_images(stored_arrays, argument)
     if len({activations.n_tokens for activations in result.values()}) > 1:
         counts = ", ".join(f"{name}: {x.n_tokens} {list(x.array.shape)}" for name, x in result.items())
         raise InvalidInputError(
@@ -153,6 +156,20 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
 def are_stored(acts: Mapping[str, Activations]) -> bool:
     """Whether aligned activations lie in a store; all do, or none."""
     return any(activations.stored for activations in acts.values())
+
+
+def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
+    """Refuse models of different stores whose images have other names."""
+    first, *others = arrays
+    for other in others:
+        if other.path == first.path:
+            continue
+        for number, (one, two) in enumerate(zip(first.images(), other.images(), strict=False)):
+            if one != two:
+                raise InvalidInputError(
+                    f"{argument}: every model must have the same images in the same order, but image {number} is {one!r} in "
+                    f"{str(first.path)!r} and {two!r} in {str(other.path)!r}"
+                )
 
 
 def check_width(activations: Activations, model: str, width: int) -> None:

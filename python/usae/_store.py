@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import pathlib
@@ -13,10 +12,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from usae import _blocks, _checks, _files, _store_files, _usae
-from usae._errors import CheckpointFileError, InvalidInputError
+from usae._errors import CheckpointError, InvalidInputError
 from usae._inputs import Activations, as_activations, as_aligned, check_known, check_names
 from usae._rows import rows_of
-from usae._store_files import DTYPES, MANIFEST, Manifest
+from usae._store_files import DTYPES, Manifest
 from usae._stored import StoredArray, as_bfloat16, widened
 
 DType = Literal["float16", "float32", "bfloat16"]
@@ -114,14 +113,10 @@ class ActivationStore(Mapping[str, StoredArray]):
         with _files.io_errors(given, "write", "the store"):
             given.mkdir(exist_ok=True)
             self._folder = pathlib.Path(os.path.realpath(given))
-            if not _store_files.is_free(self._folder):
-                words = "open it with ActivationStore(path), " if (self._folder / MANIFEST).exists() else ""
-                raise CheckpointFileError(
-                    errno.EEXIST, f"cannot make a store there: the folder is not empty; {words}or choose another path",
-                    str(given),
-                )  # fmt: skip
+            _store_files.check_free(self._folder)  # before a file is made in it
             self._lock = _store_files.locked(self._folder)
             try:
+                _store_files.check_free(self._folder)  # and after whoever else was making one
                 _store_files.write_manifest(self._folder, manifest)
             except BaseException:
                 self.close()
@@ -143,6 +138,8 @@ class ActivationStore(Mapping[str, StoredArray]):
             DTYPES[kept],
             kept == "bfloat16",
             manifest["finished"],
+            self._folder,
+            lambda: _images_of(manifest),
             functools.partial(_opened, self._folder, manifest, model, of_each),
             functools.partial(_verified, self._folder, manifest, model),
         )
@@ -200,7 +197,7 @@ class ActivationStore(Mapping[str, StoredArray]):
     @property
     def images(self) -> tuple[str, ...]:
         """Names of the images in order; empty where the store has rows that belong to no image."""
-        return tuple(name for shard in self._manifest["shards"] for name in shard["images"] or ())
+        return _images_of(self._manifest)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -302,7 +299,8 @@ class ActivationStore(Mapping[str, StoredArray]):
                 shard = {"n": n, "images": names, "files": files}
                 self._replace(manifest | {"finished": False, "shards": [*manifest["shards"], shard]})
             except BaseException:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, CheckpointError):
+                    self._manifest = _store_files.read_manifest(self._folder)  # which may be the new one
                     _store_files.remove_leftovers(self._folder, self.n_shards)
                 raise
 
@@ -360,6 +358,10 @@ class ActivationStore(Mapping[str, StoredArray]):
         if len(image_names) != n or not all(isinstance(name, str) for name in image_names):
             raise InvalidInputError(f"image_names must hold text for each of {n} images, got {_files.shortened(image_names)}")
         return [str(name) for name in image_names]
+
+
+def _images_of(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(name for shard in manifest["shards"] for name in shard["images"] or ())
 
 
 def _opened(folder: pathlib.Path, manifest: Manifest, model: int, of_each: tuple[int, ...], shard: int) -> np.ndarray:

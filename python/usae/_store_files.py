@@ -93,9 +93,14 @@ def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
                 path.unlink()
 
 
-def is_free(folder: pathlib.Path) -> bool:
-    """Whether a store can be made there: nothing in it but what a `create` that was stopped leaves."""
-    return {path.name for path in folder.iterdir()} <= {LOCK, f"{MANIFEST}.new"}
+def check_free(folder: pathlib.Path) -> None:
+    """Refuse to make a store where there is anything but what a `create` that was stopped leaves."""
+    names = {path.name for path in folder.iterdir()}
+    if not names <= {LOCK, f"{MANIFEST}.new"}:
+        words = "open it with ActivationStore(path), or " if MANIFEST in names else ""
+        raise CheckpointFileError(
+            errno.EEXIST, f"cannot make a store there: the folder is not empty; {words}choose another path", str(folder)
+        )
 
 
 def locked(folder: pathlib.Path) -> BinaryIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,15 +25,23 @@ class StoredArray:
         dtype: np.dtype,
         bfloat16: bool,
         finished: bool,
+        path: pathlib.Path,
+        images: Callable[[], tuple[str, ...]],
         open_shard: Callable[[int], np.ndarray],
         verify: Callable[[], None],
     ):
-        """`lengths`: images of each file; `of_each`: (tokens, width) or (width,); `verify` reads all and compares checksums."""
+        """What a store tells of a model.
+
+        `lengths`: images of each file; `of_each`: (tokens, width) or (width,); `path` and `images`: of the store, and the names
+        of its images; `verify`: reads all files and compares checksums.
+        """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *of_each)
         self.raw_dtype = dtype
         self.bfloat16 = bfloat16
         self._finished = finished
+        self.path = path
+        self.images = images
         self.open_shard = open_shard
         self.verify = verify
 
