@@ -26,6 +26,7 @@ def ready(*_):
 
 WORK = {
     "fit": "sae.fit(acts, steps=10_000, callbacks=[ready])",
+    "fit_stream": "sae.fit_stream([acts], steps=10_000, callbacks=[ready])",
     "partial_fit": "sae.partial_fit(acts)\nready()\nwhile True: sae.partial_fit(acts)",
     "evaluate": "sae.initialize({'a': 384, 'b': 256})\nready()\nwhile True: sae.evaluate(acts)",
     "encode": "sae.initialize({'a': 384, 'b': 256})\nready()\nwhile True: sae.encode(acts['a'], 'a')",
@@ -77,7 +78,7 @@ def test_ctrl_c_is_answered_within_a_second_and_leaves_a_usable_object(work):
     word, steps, logged = rest.split()[:3]
     assert word == "usable" and errors == ""
     assert int(steps) + 1 == int(logged)
-    assert int(steps) >= (work in ("fit", "partial_fit"))
+    assert int(steps) >= (work in ("fit", "fit_stream", "partial_fit"))
 
 
 def test_ctrl_c_is_answered_while_another_thread_trains():

@@ -14,7 +14,11 @@ import usae
 from usae import _plan
 from usae.demo import photographs
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("design", "method", "controls", "maximization", "recipes", "extraction"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("design", "method", "controls", "maximization", "recipes", "extraction")),
+]
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
 

@@ -15,7 +15,7 @@ import torch
 from conftest import RECIPE, WIDTHS, everything, planted
 
 import usae
-from usae import Codes, UniversalSAE, _sae, _usae
+from usae import Codes, UniversalSAE, _sae, _training, _usae
 
 EPS = np.finfo(np.float32).eps
 
@@ -234,7 +234,7 @@ def test_callbacks_that_are_no_list_of_callables_are_refused(acts, callbacks):
 
 
 def test_held_out_activations_are_evaluated_into_the_history(acts, held_out, monkeypatch):
-    monkeypatch.setattr(_sae, "VALIDATION_TOKENS", 50)
+    monkeypatch.setattr(_training, "VALIDATION_TOKENS", 50)
     sae = small().fit(acts, steps=10, validation=held_out)
     validations = {entry["step"]: entry["validation"] for entry in sae.history_ if "validation" in entry}
     assert list(validations) == [2, 4, 6, 8, 10]

@@ -16,7 +16,7 @@ import safetensors.numpy
 from conftest import RECIPE, WIDTHS, everything
 
 import usae
-from usae import _storage
+from usae import _files, _storage
 
 FILES = {"model.safetensors", "usae.json"}
 
@@ -220,7 +220,7 @@ def steps_of_a_save(monkeypatch, stop_at):
         return wrapper
 
     monkeypatch.setattr(_storage, "_write_tensors", counted(_storage._write_tensors))
-    monkeypatch.setattr(_storage, "_write_text", counted(_storage._write_text))
+    monkeypatch.setattr(_files, "write_text", counted(_files.write_text))
     monkeypatch.setattr(pathlib.Path, "rename", counted(pathlib.Path.rename))
     monkeypatch.setattr(pathlib.Path, "replace", counted(pathlib.Path.replace))
     # A computer that stops does not clean up either.
@@ -253,18 +253,18 @@ def test_wherever_a_replacement_stops_the_old_or_the_new_save_is_there_whole_and
             assert everything(usae.load(again)) in (everything(old), found)
         new.save(folder)
         assert everything(usae.load(folder)) == everything(new) and set(files(folder)) == FILES
-    assert done == ["_write_tensors", "_write_text", "replace", "replace"]
+    assert done == ["_write_tensors", "write_text", "replace", "replace"]
     assert seen[:5] == [False, False, False, True, True]
 
 
 def test_a_new_save_that_stops_leaves_nothing_under_its_name(trained, tmp_path):
-    for stop_at, step in enumerate(("_write_tensors", "_write_text", "rename")):
+    for stop_at, step in enumerate(("_write_tensors", "write_text", "rename")):
         with pytest.MonkeyPatch.context() as patch:
             done = steps_of_a_save(patch, stop_at)
             with pytest.raises(Stop):
                 trained.save(tmp_path / "run")
         assert not (tmp_path / "run").exists(), step
-    assert done == ["_write_tensors", "_write_text"]
+    assert done == ["_write_tensors", "write_text"]
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -276,7 +276,7 @@ def test_an_exception_while_saving_cleans_up(trained, tmp_path, monkeypatch, exi
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_storage, "_write_text", full)
+    monkeypatch.setattr(_files, "write_text", full)
     with pytest.raises(usae.CheckpointFileError, match="No space left on device.*run") as caught:
         trained.save(tmp_path / "run")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "run")
@@ -429,7 +429,7 @@ def test_wherever_the_filling_of_an_empty_folder_stops_the_next_save_works(train
             assert everything(usae.load(folder)) == everything(trained)
         trained.save(folder)
         assert everything(usae.load(folder)) == everything(trained) and set(files(folder)) == FILES
-    assert done == ["_write_tensors", "_write_text", "replace", "replace"]
+    assert done == ["_write_tensors", "write_text", "replace", "replace"]
 
 
 def test_what_is_not_there_is_an_oserror_too(tmp_path):

@@ -22,6 +22,7 @@ from usae._image_models import FunctionModel
 from usae._maximizer import Maximizer
 from usae._objective import objective
 from usae._sae import UniversalSAE, load
+from usae._stream import StreamReport
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from usae._latent_scaling import LatentScaling, latent_scaling
     from usae._maximization import Firing, Maximization
     from usae._maximize import maximize
+    from usae._npz import import_published
     from usae._nulls import CofireNull
+    from usae._store import ActivationStore
     from usae.published import load_published
 
 __version__ = _usae.version()
 
 __all__ = [
+    "ActivationStore",
     "CheckpointError",
     "CheckpointFileError",
     "Codes",
@@ -60,6 +64,7 @@ __all__ = [
     "SeedCeiling",
     "ShuffledPairing",
     "StepReport",
+    "StreamReport",
     "TopExamples",
     "UniversalSAE",
     "UsaeError",
@@ -68,6 +73,7 @@ __all__ = [
     "consistency",
     "controls",
     "fit_independent",
+    "import_published",
     "latent_scaling",
     "load",
     "load_published",
@@ -84,6 +90,8 @@ __all__ = [
 
 
 _ON_DEMAND = {
+    "ActivationStore": "usae._store",
+    "import_published": "usae._npz",
     "load_published": "usae.published",
     "CofireNull": "usae._nulls",
     "Consistency": "usae._consistency",

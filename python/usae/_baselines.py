@@ -94,7 +94,7 @@ def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | 
     n_tokens = next(iter(train.values())).n_tokens
     recipe = _plan.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
     fitted = Fitted(result.get_params(), recipe, {name: x.width for name, x in train.items()})
-    fitted.core.initialize_from(list(train), [x.native for x in train.values()])
+    fitted.initialize_from(train)
     result._fitted = fitted
     return result
 

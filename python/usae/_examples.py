@@ -10,7 +10,9 @@ import numpy as np
 
 from usae import _checks
 from usae._errors import InvalidInputError
+from usae._fitted import Fitted
 from usae._inputs import Activations, as_aligned, check_known
+from usae._rows import chunks
 from usae._sae import UniversalSAE
 
 
@@ -117,10 +119,24 @@ def top_examples(
     values = np.empty((len(names), fitted.n_concepts, n), np.float32)
     tokens = np.empty((len(names), fitted.n_concepts, n), np.int64)
     for place, (name, activations) in enumerate(given.items()):
-        fitted.core.top_examples(
-            fitted.index(name), activations.native, of_image if one_per_image else 1, values[place], tokens[place]
-        )
+        _search(fitted, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
     return TopExamples(names, given[names[0]].n_tokens, grid, tokens, values)
+
+
+def _search(fitted: Fitted, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
+    """The strongest tokens of a model into `values` and `tokens`, [m, n]; those of a store part by part."""
+    index = fitted.index(name)
+    if not x.stored:
+        fitted.core.top_examples(index, x.native, of_image, values, tokens)
+        return
+    values[:], tokens[:] = 0, -1
+    of_part, in_part = np.empty_like(values), np.empty_like(tokens)
+    for rows in chunks(x.n_tokens, of_image):
+        fitted.core.top_examples(index, x.part(rows).native, of_image, of_part, in_part)
+        in_part[in_part >= 0] += rows.start
+        both, places = np.concatenate([values, of_part], 1), np.concatenate([tokens, in_part], 1)
+        best = np.argsort(-both, axis=1, kind="stable")[:, : values.shape[1]]  # ties go to the earlier token
+        values[:], tokens[:] = np.take_along_axis(both, best, 1), np.take_along_axis(places, best, 1)
 
 
 def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

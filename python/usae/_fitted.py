@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from usae import _checks, _plan, _usae
+from usae import _blocks, _checks, _plan, _usae
 from usae._config import thread_count
 from usae._errors import InvalidInputError
 from usae._evaluation import Evaluation
-from usae._inputs import Activations, check_known
+from usae._inputs import Activations, are_stored, check_known
+from usae._stream import StreamReport
 from usae.recipes import Recipe
 
 PARAMETERS = {
@@ -115,6 +116,7 @@ class Fitted:
         self.names = tuple(widths)
         self.history: list[dict[str, Any]] = []
         self.optimizer_is_lost = False
+        self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < self.k:
             raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {self.k}, got {recipe.k_max}")
@@ -149,6 +151,10 @@ class Fitted:
         }
 
     def evaluate(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
+        if are_stored(acts):
+            from usae import _chunked
+
+            return _chunked.evaluate(self, acts, threshold)
         n_models, pairs = len(self.names), (len(self.names), len(self.names))
         concepts = (n_models, self.n_concepts)
         outputs: dict[str, np.ndarray] = {
@@ -169,9 +175,22 @@ class Fitted:
         n_tokens = next(iter(acts.values())).n_tokens
         return Evaluation(model_names=self.names, n_tokens=n_tokens, threshold=threshold, **outputs)
 
+    def initialize_from(self, acts: Mapping[str, Activations]) -> None:
+        """Seed parameters, with standardisation and dictionaries from the activations; from a sample of those of a store."""
+        if are_stored(acts):
+            acts = _blocks.sample(acts, self.seed)
+        self.core.initialize_from(list(acts), [x.native for x in acts.values()])
+
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
-        """Let the core look at every element and name the first that is NaN or infinite."""
-        self.core.check_finite([x.native for x in acts.values()])
+        """Let the core look at every element and name the first that is NaN or infinite.
+
+        A store has none, so it is enough that its files are as they were written.
+        """
+        if are_stored(acts):
+            for x in acts.values():
+                x.array.verify()  # type: ignore[union-attr]
+        else:
+            self.core.check_finite([x.native for x in acts.values()])
 
     def parameter_names(self) -> tuple[str, ...]:
         absent = set() if self.recipe.selection == "batchtopk" else {"threshold"}

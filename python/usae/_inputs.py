@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from usae._errors import InvalidInputError
+from usae._stored import StoredArray
 
 _FLOATS = (np.float16, np.float32, np.float64)
 
@@ -26,7 +27,7 @@ class Activations:
     `label` is how messages name them. bfloat16 elements lie in `array` as uint16.
     """
 
-    array: np.ndarray
+    array: np.ndarray | StoredArray
     label: str
     bfloat16: bool = False
 
@@ -39,14 +40,42 @@ class Activations:
         return self.array.shape[-1]
 
     @property
+    def stored(self) -> bool:
+        """Whether they lie in a store, and are better read part by part."""
+        return isinstance(self.array, StoredArray)
+
+    @property
     def native(self) -> Any:
-        """What `_usae.Core` takes."""
-        return (self.array, "bfloat16") if self.bfloat16 else self.array
+        """What `_usae.Core` takes; read into memory where they are stored."""
+        array = self.part(slice(0, self.n_tokens)).array if self.stored else self.array
+        return (array, "bfloat16") if self.bfloat16 else array
+
+    def raw_rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Some rows, [n, width], with elements as `array` has them; rows of [images, tokens, width] are counted through."""
+        if isinstance(self.array, StoredArray):
+            return self.array.rows(rows)
+        if self.array.ndim == 3:
+            numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            return self.array[np.unravel_index(numbers, self.array.shape[:-1])]
+        return self.array[rows]
+
+    def part(self, rows: slice | np.ndarray) -> Activations:
+        """Activations of some rows alone."""
+        return dataclasses.replace(self, array=self.raw_rows(rows))
+
+    def parts(self, slices: Sequence[slice]) -> Activations:
+        """Activations of several runs of rows, one after the other, copied."""
+        out = np.empty((sum(rows.stop - rows.start for rows in slices), self.width), self.raw_rows(slice(0, 1)).dtype)
+        done = 0
+        for rows in slices:
+            end = done + rows.stop - rows.start
+            out[done:end] = self.raw_rows(rows)
+            done = end
+        return dataclasses.replace(self, array=out)
 
     def thinned(self, n: int) -> Activations:
         """At most `n` evenly spaced rows, copied; the same rows whatever the shape of aligned activations."""
-        rows = np.arange(0, self.n_tokens, -(-self.n_tokens // n))
-        return dataclasses.replace(self, array=self.array[np.unravel_index(rows, self.array.shape[:-1])])
+        return self.part(np.arange(0, self.n_tokens, -(-self.n_tokens // n)))
 
 
 def as_activations(x: object, label: str) -> Activations:
@@ -55,9 +84,14 @@ def as_activations(x: object, label: str) -> Activations:
     Raises
     ------
     InvalidInputError
-        For anything but a non-empty 2-D or 3-D array of floats in this machine's byte order.
+        For anything but a non-empty 2-D or 3-D array of floats in this machine's byte order, or one of a finished store.
     """
-    array, bfloat16 = as_float_array(x, label)
+    array: np.ndarray | StoredArray
+    if isinstance(x, StoredArray):
+        array, bfloat16 = x, x.bfloat16
+        x.check_finished(label)
+    else:
+        array, bfloat16 = as_float_array(x, label)
     if array.ndim not in (2, 3):
         raise InvalidInputError(
             f"{label} must be [n_tokens, width] or [images, tokens, width], got {array.ndim}-D with shape "
@@ -101,6 +135,15 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
     if widths is not None:
         for name, activations in result.items():
             check_width(activations, name, widths[name])
+    if len({activations.stored for activations in result.values()}) > 1:
+        stored = ", ".join(name for name, activations in result.items() if activations.stored)
+        raise InvalidInputError(
+            f"{argument} must come from a store for every model or for none, got a store for {stored} only; load what fits "
+            f"into memory with store[name][:]"
+        )
+    stored_arrays = [x.array for x in result.values() if isinstance(x.array, StoredArray)]
+    if stored_arrays:
+        _check_same_images(stored_arrays, argument)
     if len({activations.n_tokens for activations in result.values()}) > 1:
         counts = ", ".join(f"{name}: {x.n_tokens} {list(x.array.shape)}" for name, x in result.items())
         raise InvalidInputError(
@@ -108,6 +151,25 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
             f"same image, got {counts}; bring the token grids to one size (and drop class tokens) first"
         )
     return result
+
+
+def are_stored(acts: Mapping[str, Activations]) -> bool:
+    """Whether aligned activations lie in a store; all do, or none."""
+    return any(activations.stored for activations in acts.values())
+
+
+def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
+    """Refuse models of different stores whose images have other names."""
+    first, *others = arrays
+    for other in others:
+        if other.path == first.path:
+            continue
+        for number, (one, two) in enumerate(zip(first.images(), other.images(), strict=False)):
+            if one != two:
+                raise InvalidInputError(
+                    f"{argument}: every model must have the same images in the same order, but image {number} is {one!r} in "
+                    f"{str(first.path)!r} and {two!r} in {str(other.path)!r}"
+                )
 
 
 def check_width(activations: Activations, model: str, width: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from usae._inputs import Activations
+from usae._stored import widened
 
 CHUNK = 8192
 """Tokens that are looked at at once: 50 MB as float64 where a model is 768 wide."""
@@ -26,13 +27,7 @@ def n_chunks(n_tokens: int, multiple: int = 1, size: int = CHUNK) -> int:
 
 def rows_of(activations: Activations, rows: slice | np.ndarray) -> np.ndarray:
     """Some rows, [n, width], as floats that numpy knows; rows of [images, tokens, width] are counted through."""
-    array = activations.array
-    if array.ndim == 3:
-        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        array = array[np.unravel_index(numbers, array.shape[:-1])]
-    else:
-        array = array[rows]
-    return (array.astype(np.uint32) << 16).view(np.float32) if activations.bfloat16 else array
+    return widened(activations.raw_rows(rows), activations.bfloat16)
 
 
 def tokens_per_image(acts: Mapping[str, Activations]) -> int | None:

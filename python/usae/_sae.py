@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
-from usae import _checks, _plan, _usae
+from usae import _checks, _plan, _training
 from usae._codes import Codes
 from usae._errors import InvalidInputError, NotInitializedError
 from usae._evaluation import Evaluation
@@ -27,16 +29,14 @@ from usae._inputs import (
     check_width,
 )
 from usae._progress import progress_bar
+from usae._read_ahead import ReadAhead
+from usae._stream import ShuffleBuffer, StreamReport
 from usae.recipes import Recipe
 
 logger = logging.getLogger("usae")
 
 LARGEST_PREACTIVATIONS = 2**30
 """Bytes of a dense array that `UniversalSAE.preactivations` is willing to make."""
-
-VALIDATIONS = 5
-VALIDATION_TOKENS = 2048
-"""During training, `fit` evaluates at each fifth of the steps, on at most this many rows; at the end on all."""
 
 
 class UniversalSAE:
@@ -74,6 +74,8 @@ class UniversalSAE:
     history_ : list of dict
         `StepReport.to_dict` of each of the first 10,000 steps and every hundredth after them. Where `fit` evaluated
         held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M].
+    stream_report_ : StreamReport or None
+        How the last `fit_stream` spent its time; None after other training. Not saved.
 
     Examples
     --------
@@ -143,6 +145,10 @@ class UniversalSAE:
     def history_(self) -> list[dict[str, Any]]:
         return self._initialized().history
 
+    @property
+    def stream_report_(self) -> StreamReport | None:
+        return self._initialized().stream_report
+
     def __sklearn_is_fitted__(self) -> bool:
         return self._fitted is not None
 
@@ -164,7 +170,8 @@ class UniversalSAE:
         ----------
         acts : mapping of str to array, each [n_tokens, width] or [images, tokens, width]
             Row t of every model is the same place in the same image. NumPy arrays, memory maps or PyTorch CPU tensors of
-            float16, bfloat16, float32 or float64, with any strides; read where they lie and never modified.
+            float16, bfloat16, float32 or float64, with any strides; read where they lie and never modified. Or an
+            `ActivationStore`, which is read block by block, in the background.
         epochs : float, optional
             Passes over the rows, in an order that the seed decides.
         steps : int, optional
@@ -191,26 +198,23 @@ class UniversalSAE:
         Notes
         -----
         A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is looked at once before
-        training, so that a NaN in the last row is an error now and not hours from now. After Ctrl-C, an exception in a
-        callback, or a loss that overflows, the object has what was learned so far.
+        training, so that a NaN in the last row is an error now and not hours from now; of a store, whose activations are
+        finite, every file is compared with its checksum. Rows of a store are shuffled by blocks (docs/stores.md); one of at
+        most 65,536 rows gives the bits of the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss that
+        overflows, the object has what was learned so far.
         """
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
-        callbacks = _checked_callbacks(callbacks)
+        checked = _training.checked_callbacks(callbacks)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = _plan.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
 
         fitted = Fitted(self.get_params(), recipe, widths)
-        fitted.core.initialize_from(list(given), [x.native for x in given.values()])
+        fitted.initialize_from(given)
         fitted.check_finite(given)  # before hours of training, not after
-        if held_out is not None:
-            try:
-                fitted.check_finite(held_out)
-            except InvalidInputError as error:
-                error.add_note("These activations are those of the argument 'validation'.")
-                raise
+        _training.check_validation(fitted, held_out)
         logger.info(
             "training %d concepts on %d tokens of %s: %d steps of %d tokens; a concept is dead in a model after %d "
             "tokens without firing", fitted.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
@@ -218,21 +222,85 @@ class UniversalSAE:
 
         bar = progress_bar(total, progress)
         self._fitted = fitted
-        rows = np.empty(batch_size, np.int64)
-        with bar:
-            for step in range(total):
-                _usae.shuffled_rows(fitted.seed, n_tokens, step * batch_size, rows)
-                report = fitted.step(given, rows, -1, False)
-                fitted.record(report)
-                bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
-                bar.update()
-                if held_out is not None and _is_a_fifth(step + 1, total):
-                    thinned = {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()}
-                    fitted.record_validation(report, thinned)
-                if any([callback(report) for callback in callbacks]):
-                    break
-        if held_out is not None:
-            fitted.record_validation(report, held_out)
+        with bar, contextlib.closing(_training.batches_of(given, fitted.seed, batch_size)) as batches:
+            _training.train(fitted, batches, total, held_out, checked, bar)
+        return self
+
+    def fit_stream(
+        self,
+        batches: Iterable[Mapping[str, Any]],
+        *,
+        steps: int | None = None,
+        buffer_tokens: int = 65_536,
+        validation: Mapping[str, Any] | None = None,
+        callbacks: Iterable[Callable[[StepReport], object]] = (),
+        progress: bool | None = None,
+    ) -> UniversalSAE:
+        """Learn from batches as they come, starting anew; nothing but a bounded buffer of rows is kept.
+
+        A background thread takes the next batch while this one trains, so `batches` may compute them, on a GPU for one.
+
+        Parameters
+        ----------
+        batches : iterable of mappings of str to array
+            Each as for `fit`, of any number of images or rows; `usae.torch.batches` makes such. A list, or another object
+            that can be gone through again, is begun anew when it ends. A generator cannot be: if it ends early, training
+            goes on with what is in the buffer, and what is lacking then is an error.
+        steps : int, optional
+            Left out: those that the recipe plans.
+        buffer_tokens : int
+            Rows in which tokens mix: every batch is drawn from all of them, at random. It is filled before the first step;
+            standardisation and initial dictionaries come from these first rows, so they should be varied.
+        validation, callbacks, progress
+            As for `fit`.
+
+        Returns
+        -------
+        UniversalSAE
+            This object. `stream_report_` tells its speed, and who waited for whom.
+
+        Raises
+        ------
+        InvalidInputError
+            For arguments, or batches before the first step, that cannot be used; the object is as before. For such batches
+            later, and where rows run out; the object has what was learned so far.
+
+        Notes
+        -----
+        The same batches and seed give the same bits, whatever the timing. Each row of an epoch is trained on once, but for
+        those that are in the buffer at the end.
+        """
+        checked = _training.checked_callbacks(callbacks)
+        recipe = self._checked_recipe()
+        if steps is None and recipe.total_steps is None:
+            raise InvalidInputError("steps must be given, because a stream does not tell its length, got None")
+        buffer_tokens = _checks.integer(
+            buffer_tokens, "buffer_tokens", recipe.batch_size, 2**40, ", recipe.batch_size at least"
+        )
+        buffer = ShuffleBuffer(batches, buffer_tokens)
+        sample = buffer.sample
+        widths = {name: x.width for name, x in sample.items()}
+        held_out = None if validation is None else as_aligned(validation, "validation", widths)
+        n_tokens = next(iter(sample.values())).n_tokens
+        recipe = _plan.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
+        total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
+        fitted = Fitted(self.get_params(), recipe, widths)
+        fitted.initialize_from(sample)
+        _training.check_validation(fitted, held_out)
+        logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
+
+        bar = progress_bar(total, progress)
+        self._fitted = fitted
+        start = time.perf_counter()
+        with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total)) as drawn:
+            try:
+                _training.train(fitted, drawn, total, held_out, checked, bar)
+            finally:
+                done = fitted.core.step_count
+                fitted.stream_report = StreamReport(
+                    done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
+                    drawn.waited_for_items, drawn.waited_for_room,
+                )  # fmt: skip
         return self
 
     def initialize(self, widths: Mapping[str, int]) -> UniversalSAE:
@@ -286,7 +354,7 @@ class UniversalSAE:
             widths = {name: x.width for name, x in given.items()}
             index = _index(encoder, list(widths))
             fitted = Fitted(self.get_params(), _plan.resolved(self._checked_recipe(), len(widths)), widths)
-            fitted.core.initialize_from(list(given), [x.native for x in given.values()])
+            fitted.initialize_from(given)
         else:
             given = as_aligned(batch, "batch", fitted.widths)
             index = _index(encoder, fitted.names)
@@ -593,21 +661,6 @@ def _index(encoder: object, names: Iterable[str]) -> int:
         return -1
     check_known(encoder, names, "encoder")
     return names.index(encoder)  # type: ignore[arg-type]
-
-
-def _checked_callbacks(callbacks: object) -> list[Callable[[StepReport], object]]:
-    if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise InvalidInputError(f"callbacks must be a list of callables, got {callbacks!r}")
-    callbacks = list(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise InvalidInputError(f"callbacks must be callables that take a StepReport, got {callback!r}")
-    return callbacks
-
-
-def _is_a_fifth(step: int, total: int) -> bool:
-    """Whether training is at one of the inner fifths of the run; the end is evaluated apart."""
-    return step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}
 
 
 def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.ndarray:

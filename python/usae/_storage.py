@@ -24,14 +24,14 @@ import pathlib
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from usae import _checks, _usae
+from usae import _checks, _files, _usae
 from usae._config import thread_count
 from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 from usae._fitted import INTEGERS, Fitted, StepReport
@@ -115,12 +115,12 @@ def _history_from_json(value: Any) -> Any:
 
 def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> None:
     """See `UniversalSAE.save`."""
-    given = _folder(path)
+    given = _files.folder_of(path)
     if not isinstance(training_state, bool):
         raise InvalidInputError(f"training_state must be True or False, got {training_state!r}")
-    with _io_errors(given, "write"):
+    with _files.io_errors(given, "write", "the autoencoder"):
         folder = pathlib.Path(os.path.realpath(given))  # of ".", or of a link, the place that it stands for
-    with _io_errors(folder, "write"):
+    with _files.io_errors(folder, "write", "the autoencoder"):
         exists = _is_ours(folder)
         header, tensors = snapshot(fitted, training_state)
         if exists:
@@ -155,30 +155,30 @@ def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
     beside.mkdir()
     try:
         file = _write_tensors(beside / TENSORS, tensors)
-        _write_text(beside / HEADER, _to_json(header | {"tensors": file}))
-        _sync(beside)
+        _files.write_text(beside / HEADER, _to_json(header | {"tensors": file}))
+        _files.sync(beside)
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _sync(folder.parent)
+    _files.sync(folder.parent)
 
 
 def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
     new_header = folder / NEW_HEADER
     try:
         file = _write_tensors(folder / UNSETTLED, tensors)
-        _write_text(new_header, _to_json(header | {"tensors": file}))
-        _sync(folder)
+        _files.write_text(new_header, _to_json(header | {"tensors": file}))
+        _files.sync(folder)
     except BaseException:
         for unused in (folder / UNSETTLED, new_header):
             with contextlib.suppress(OSError):
                 unused.unlink()
         raise
     new_header.replace(folder / HEADER)
-    _sync(folder)
+    _files.sync(folder)
     (folder / UNSETTLED).replace(folder / TENSORS)
-    _sync(folder)
+    _files.sync(folder)
 
 
 def _settle(folder: pathlib.Path) -> None:
@@ -197,28 +197,13 @@ def _write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
     except safetensors.SafetensorError as error:  # how its own writer reports a full disk
         raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
     file.chmod(permissions)  # safetensors makes files that only their owner may read
-    _sync(file)
+    _files.sync(file)
     return _describe(file)
 
 
 def _describe(file: pathlib.Path) -> dict[str, Any]:
     with open(file, "rb") as stream:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _write_text(file: pathlib.Path, text: str) -> None:
-    with open(file, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_json(header: Header) -> str:
@@ -233,9 +218,9 @@ def _to_json(header: Header) -> str:
 
 def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
     """See `usae.load`."""
-    folder = _folder(path)
+    folder = _files.folder_of(path)
     thread_count(n_threads, "n_threads")
-    with _io_errors(folder, "read"):
+    with _files.io_errors(folder, "read", "the autoencoder"):
         if folder.is_file():
             raise CheckpointError(f"{folder}: not saved by usae, which saves folders; this is a file")
         try:
@@ -296,20 +281,20 @@ def _checked_header(raw: bytes) -> Header:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
     version = _checked_version(header)
-    _check_keys(header, _HEADER_KEYS, HEADER)
+    _files.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
-            raise _unexpected(key, header[key])
+            raise _files.unexpected(HEADER, key, header[key])
     names = [model["name"] for model in header["models"]]
     if len(set(names)) < len(names):
         raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
     for key in ("recipe", "resolved_recipe"):
         if header[key] is not None:
             header[key] = _upgraded_recipe(header[key], version)
-            _check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
+            _files.check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
             Recipe.from_dict(header[key])
     if header["resolved_recipe"]["dead_tokens"] is None:
-        raise _unexpected("resolved_recipe.dead_tokens", None)
+        raise _files.unexpected(HEADER, "resolved_recipe.dead_tokens", None)
     for i, entry in enumerate(header["history"]):
         _check_step(entry, f"history[{i}]", len(names))
     return header
@@ -317,7 +302,7 @@ def _checked_header(raw: bytes) -> Header:
 
 def _checked_version(header: Header) -> int:
     version = header.get("format_version")
-    if not _is_integer(version, 1):
+    if not _files.is_integer(version, 1):
         raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -341,9 +326,9 @@ def _check_step(entry: object, where: str, n_models: int) -> None:
     fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
     is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
     is_valid |= {
-        "step": lambda value: _is_integer(value, 1),
+        "step": lambda value: _files.is_integer(value, 1),
         "encoder": lambda value: isinstance(value, str),
-        "dead": lambda value: _is_integer(value, 0),
+        "dead": lambda value: _files.is_integer(value, 0),
         "losses": lambda value: (
             isinstance(value, dict) and len(value) == n_models and all(_is_number(loss) for loss in value.values())
         ),
@@ -352,16 +337,16 @@ def _check_step(entry: object, where: str, n_models: int) -> None:
         is_valid["validation"] = lambda value: (
             isinstance(value, dict)
             and set(value) == {"n_tokens", "r2", "l0"}
-            and _is_integer(value["n_tokens"], 1)
+            and _files.is_integer(value["n_tokens"], 1)
             and isinstance(value["r2"], list)
             and len(value["r2"]) == n_models
             and all(_are_numbers(row, n_models) for row in value["r2"])
             and _are_numbers(value["l0"], n_models)
         )
-    _check_keys(entry, is_valid, f"{HEADER}: {where}")
+    _files.check_keys(entry, is_valid, f"{HEADER}: {where}")
     for key, check in is_valid.items():
-        if not check(entry[key]):  # type: ignore[index]  # a dict, by _check_keys
-            raise _unexpected(f"{where}.{key}", entry[key])  # type: ignore[index]
+        if not check(entry[key]):  # type: ignore[index]  # a dict, by _files.check_keys
+            raise _files.unexpected(HEADER, f"{where}.{key}", entry[key])  # type: ignore[index]
 
 
 def _read_tensors(folder: pathlib.Path, header: Header) -> Tensors:
@@ -369,7 +354,7 @@ def _read_tensors(folder: pathlib.Path, header: Header) -> Tensors:
     expected = _expected_tensors(header)
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
-            _check_keys(dict.fromkeys(stored.keys()), expected, file.name)
+            _files.check_keys(dict.fromkeys(stored.keys()), expected, file.name)
             for name, (dtype, shape) in expected.items():
                 piece = stored.get_slice(name)
                 if (piece.get_dtype(), piece.get_shape()) != (dtype, shape):
@@ -428,21 +413,6 @@ def _expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
     return expected
 
 
-def _check_keys(found: object, expected: Mapping[str, Any], where: str) -> None:
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{where} must hold named values, got {_shortened(found)}")
-    for key in found:
-        if key not in expected:
-            raise CheckpointError(f"{where}: unknown key {key!r}; this usae does not write it")
-    for key in expected:
-        if key not in found:
-            raise CheckpointError(f"{where}: {key!r} is missing")
-
-
-def _is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
-
-
 def _is_number(value: object) -> bool:
     """As `_history_to_json` writes them."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -456,17 +426,17 @@ def _are_numbers(value: object, length: int) -> bool:
 
 _HEADER_KEYS = {
     "format": lambda value: value == FORMAT,
-    "format_version": lambda value: _is_integer(value, 1, FORMAT_VERSION),
+    "format_version": lambda value: _files.is_integer(value, 1, FORMAT_VERSION),
     "package_version": lambda value: isinstance(value, str),
-    "n_concepts": lambda value: _is_integer(value, 1, 2**24),
-    "k": lambda value: _is_integer(value, 1, 2**24),
-    "seed": lambda value: _is_integer(value, 0, 2**64 - 1),
-    "n_steps": lambda value: _is_integer(value, 0),
+    "n_concepts": lambda value: _files.is_integer(value, 1, 2**24),
+    "k": lambda value: _files.is_integer(value, 1, 2**24),
+    "seed": lambda value: _files.is_integer(value, 0, 2**64 - 1),
+    "n_steps": lambda value: _files.is_integer(value, 0),
     "models": lambda value: isinstance(value, list) and bool(value) and all(
         isinstance(model, dict)
         and set(model) == {"name", "width"}
         and isinstance(model["name"], str)
-        and _is_integer(model["width"], 1, 2**20)
+        and _files.is_integer(model["width"], 1, 2**20)
         for model in value
     ),
     "recipe": lambda value: value is None or isinstance(value, dict),
@@ -474,7 +444,7 @@ _HEADER_KEYS = {
     "training_state": lambda value: isinstance(value, bool),
     "tensors": lambda value: isinstance(value, dict)
     and set(value) == {"bytes", "sha256"}
-    and _is_integer(value["bytes"], 0)
+    and _files.is_integer(value["bytes"], 0)
     and isinstance(value["sha256"], str),
     "history": lambda value: isinstance(value, list),  # see _check_step
 }  # fmt: skip
@@ -487,50 +457,3 @@ _FIELDS_SINCE_2 = {
     "merge_cosine": None,
     "merge_every": 50,
 }
-
-
-def _unexpected(key: str, value: object) -> CheckpointError:
-    return CheckpointError(f"{HEADER}: {key} is not what usae writes there, got {_shortened(value)}")
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# --- Both --------------------------------------------------------------------------------------------------------------
-
-
-def _folder(path: object) -> pathlib.Path:
-    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    problem = ""
-    if not isinstance(name, str):
-        problem = "; pass text or a pathlib.Path"
-    elif not name:
-        problem = "; the current folder is '.'"
-    elif "\0" in name:
-        problem = ", which has a NUL character in it; leave that out"
-    else:
-        try:
-            os.fsencode(name)
-            return pathlib.Path(name)
-        except UnicodeEncodeError:
-            problem = f", which cannot be written in {sys.getfilesystemencoding()}, as names of files are; use another name"
-    raise InvalidInputError(f"path must name a folder, got {path!r}{problem}")
-
-
-@contextlib.contextmanager
-def _io_errors(folder: pathlib.Path, verb: str) -> Iterator[None]:
-    """Turn the system's errors into ours, with what to do about them."""
-    try:
-        yield
-    except CheckpointFileError:
-        raise
-    except OSError as error:
-        number = error.errno or errno.EIO
-        words = f"cannot {verb} the autoencoder: {error.strerror or error}"
-        if verb == "write" and number in (errno.ENOENT, errno.ENOTDIR):
-            words += f"; the folder {str(folder.parent)!r} has to exist before"
-        elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            words += "; choose a place that this user may write to"
-        raise CheckpointFileError(number, words, str(folder)) from error

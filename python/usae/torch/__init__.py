@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
     raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
 
 from usae.torch._extract import batches, extract
+from usae.torch._fit import fit
 from usae.torch._model import Model
 
-__all__ = ["Model", "batches", "extract"]
+__all__ = ["Model", "batches", "extract", "fit"]

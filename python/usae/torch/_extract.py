@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from usae import _checks
 from usae._errors import InvalidInputError
 from usae._inputs import check_names
 from usae._progress import progress_bar
+from usae._store import ActivationStore, DType
 from usae.torch._images import fitted, pictures
 from usae.torch._layers import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
@@ -24,6 +26,7 @@ MOST_PREFIX_TOKENS = 16
 """As many class and register tokens are looked for when a message proposes how many to drop."""
 
 
+@overload
 def extract(
     models: Mapping[str, Model],
     images: Any,
@@ -33,7 +36,36 @@ def extract(
     crop: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     progress: bool | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray]: ...
+
+
+@overload
+def extract(
+    models: Mapping[str, Model],
+    images: Any,
+    *,
+    batch_size: int = 32,
+    grid: Grid | int | None = None,
+    crop: bool = False,
+    dtype: DType | None = None,
+    progress: bool | None = None,
+    store: str | os.PathLike[str],
+    shard_images: int = 256,
+) -> ActivationStore: ...
+
+
+def extract(
+    models: Mapping[str, Model],
+    images: Any,
+    *,
+    batch_size: int = 32,
+    grid: Grid | int | None = None,
+    crop: bool = False,
+    dtype: DType | None = None,
+    progress: bool | None = None,
+    store: str | os.PathLike[str] | None = None,
+    shard_images: int = 256,
+) -> dict[str, np.ndarray] | ActivationStore:
     """Run every model over the same images; the result is what `usae.UniversalSAE.fit` takes.
 
     Parameters
@@ -50,23 +82,36 @@ def extract(
         smallest of the models' own.
     crop : bool
         Take the centre of each picture in the proportions of the models' input. Otherwise whole pictures are squeezed to them.
-    dtype : "float32" or "float16"
-        What is kept. float16 is half as large and ends at 65504.
+    dtype : "float32", "float16" or "bfloat16", optional
+        What is kept. float16 is half as large and ends at 65504; bfloat16 is for stores only. Left out: float32, in a store
+        float16, or what an existing store has.
     progress : bool, optional
         Show a bar. Left out: where stderr is a terminal, or in a notebook.
+    store : path-like, optional
+        Write into an `usae.ActivationStore` there, for what memory does not hold. One that was interrupted is continued after
+        the images that it has: files are then compared by name and not read again, other pictures by their contents.
+    shard_images : int
+        Images of a file of the store; as many are done again after an interruption.
 
     Returns
     -------
-    dict of str to ndarray
-        For each model [n, tokens, width], tokens row by row over the common grid.
+    dict of str to ndarray, or ActivationStore
+        For each model [n, tokens, width], tokens row by row over the common grid; with `store` in files.
 
     Raises
     ------
     InvalidInputError
         For arguments and pictures that cannot be used, models whose tokens cannot be aligned, activations that are not
-        finite, and those that float16 cannot hold.
+        finite, and those that `dtype` cannot hold. For a store of other images, layers or models, with the first difference.
+    CheckpointError
+        For a store that is damaged or cannot be written.
     """
-    pieces, n = _plan(models, images, batch_size, grid, crop, dtype)
+    if store is not None:
+        from usae.torch import _into_store
+
+        plan = Plan.of(models, batch_size, grid, crop)
+        return _into_store.extract(plan, images, dtype, progress, store, shard_images)
+    pieces, n = _pieces_of(models, images, batch_size, grid, crop, "float32" if dtype is None else dtype)
     parts: list[dict[str, np.ndarray]] = []
     result: dict[str, np.ndarray] = {}
     done = 0
@@ -103,33 +148,46 @@ def batches(
     dict of str to ndarray
         For each model [at most batch_size, tokens, width].
     """
-    return _plan(models, images, batch_size, grid, crop, dtype)[0]
+    return _pieces_of(models, images, batch_size, grid, crop, dtype)[0]
 
 
-def _plan(
+def _pieces_of(
     models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object
 ) -> tuple[Iterator[dict[str, np.ndarray]], int | None]:
     """Batches of aligned activations, and the number of images where that is known before."""
-    checked = _checked_models(models)
-    size = _checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
     if dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {dtype!r}')
-    if crop:
-        _check_proportions(checked)
-    common = _common_grid(checked, None if grid is None else as_pair(grid, "grid"))
+    plan = Plan.of(models, batch_size, grid, crop)
     rows, n = pictures(images)
-    return _pieces(checked, rows, size, common, bool(crop), str(dtype)), n
+    return plan.pieces(rows, str(dtype)), n
 
 
-def _pieces(
-    models: dict[str, Model], rows: Iterator[Tensor], batch_size: int, grid: Grid | None, crop: bool, dtype: str
-) -> Iterator[dict[str, np.ndarray]]:
-    while batch := list(itertools.islice(rows, batch_size)):
-        sizes = {model.known_size for model in models.values()}
-        inputs = {size: torch.stack([fitted(picture, size, crop) for picture in batch]) for size in sizes}
-        yield {
-            name: _kept(_aligned(model, inputs[model.known_size], grid), dtype, name, model) for name, model in models.items()
-        }
+class Plan(NamedTuple):
+    """What is to be done with each batch of pictures."""
+
+    models: dict[str, Model]
+    batch_size: int
+    grid: Grid | None
+    """To which all tokens are brought; None where no model has one."""
+    crop: bool
+
+    @staticmethod
+    def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
+        """InvalidInputError for what cannot be used, models that cannot be aligned included."""
+        checked = _checked_models(models)
+        size = _checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
+        if crop:
+            _check_proportions(checked)
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))
+
+    def pieces(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
+        while batch := list(itertools.islice(rows, self.batch_size)):
+            sizes = {model.known_size for model in self.models.values()}
+            inputs = {size: torch.stack([fitted(picture, size, self.crop) for picture in batch]) for size in sizes}
+            yield {
+                name: _kept(_aligned(model, inputs[model.known_size], self.grid), dtype, name, model)
+                for name, model in self.models.items()
+            }
 
 
 def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
@@ -151,8 +209,8 @@ def _kept(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
     if not np.isfinite(half).all():
         raise InvalidInputError(
             f'dtype="float16" cannot hold the activations of model {name!r} at layer {model.layer!r}, which reach '
-            f'{np.abs(x).max():.6g}, above 65504; use dtype="float32", or keep batches as bfloat16, which has the range of '
-            f"float32: torch.from_numpy(x).bfloat16()"
+            f'{np.abs(x).max():.6g}, above 65504; use dtype="float32", or bfloat16, which has the range of float32: '
+            f'dtype="bfloat16" with a store, torch.from_numpy(x).bfloat16() for batches of your own'
         )
     return half
 

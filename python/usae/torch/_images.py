@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,25 @@ EXPECTED = (
 )
 
 
+Picture = tuple[str | None, Callable[[], Tensor]]
+"""The name of its file, if it has one, and what gives it as float32 [3, height, width] in 0..1."""
+
+
 def pictures(images: object) -> tuple[Iterator[Tensor], int | None]:
     """The pictures one by one, float32 [3, height, width] in 0..1, and how many they are where that is known before."""
+    named, n = named_pictures(images)
+    return (load() for _, load in named), n
+
+
+def named_pictures(images: object) -> tuple[Iterator[Picture], int | None]:
+    """The same with their names: of a folder the names in it, of single files the paths as given. Files are read by `load`."""
     if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
-        images = _files(pathlib.Path(images))
+        files = _files(pathlib.Path(images))
+        return ((file.name, functools.partial(_from_file, file)) for file in files), len(files)
     if _is_many(images):
-        return _from_array(images, "images"), len(images)  # type: ignore[arg-type]
+        return _named(images, "images"), len(images)  # type: ignore[arg-type]
     if isinstance(images, (np.ndarray, Tensor, str, os.PathLike)) or _is_pil(images):
-        return _one(images, "images"), 1
+        return _named(images, "images"), 1
     if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
         raise InvalidInputError(f"images must be {EXPECTED}, got {_kind(images)}")
     # Of other sequences, data sets that read files for one, a look at all items may take hours.
@@ -51,21 +63,28 @@ def fitted(picture: Tensor, size: tuple[int, int], crop: bool) -> Tensor:
     return F.interpolate(picture[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def _each(images: Iterable[object]) -> Iterator[Tensor]:
+def _each(images: Iterable[object]) -> Iterator[Picture]:
     for number, image in enumerate(images):
-        label = f"images[{number}]"
-        yield from _from_array(image, label) if _is_many(image) else _one(image, label)
+        yield from _named(image, f"images[{number}]")
 
 
-def _one(image: object, label: str) -> Iterator[Tensor]:
+def _named(image: Any, label: str) -> Iterator[Picture]:
+    """The picture, or the pictures, of an array, a file or a PIL image."""
     if isinstance(image, (str, os.PathLike)):
-        yield from _from_file(image)
-    elif _is_pil(image):
-        yield from _from_pil(image, label)
+        yield os.fspath(image), functools.partial(_from_file, image)
+        return
+    if _is_pil(image):
+        rows = _from_pil(image, label)
     elif isinstance(image, (np.ndarray, Tensor)):
-        yield from _from_array(image[None], label)
+        rows = _from_array(image if _is_many(image) else image[None], label)
     else:
         raise InvalidInputError(f"{label} must be an array, a file or a PIL image, got {_kind(image)}")
+    for picture in rows:
+        yield None, functools.partial(_itself, picture)
+
+
+def _itself(picture: Tensor) -> Tensor:
+    return picture
 
 
 def _from_array(array: Any, label: str) -> Iterator[Tensor]:
@@ -94,7 +113,7 @@ def _checked_range(picture: Tensor, label: str) -> Tensor:
     return picture
 
 
-def _from_file(path: str | os.PathLike[str]) -> Iterator[Tensor]:
+def _from_file(path: str | os.PathLike[str]) -> Tensor:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError as error:
@@ -102,7 +121,7 @@ def _from_file(path: str | os.PathLike[str]) -> Iterator[Tensor]:
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)  # as the camera was held
-            yield from _from_pil(upright, str(path))
+            return next(_from_pil(upright, str(path)))
     except UnidentifiedImageError as error:
         raise InvalidInputError(f"images must be files that Pillow reads, got {str(path)!r}: {error}") from error
 

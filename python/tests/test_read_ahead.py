@@ -1,0 +1,68 @@
+"""Items made in the background come as they would without it."""
+
+import itertools
+import threading
+
+import pytest
+
+from usae import _read_ahead
+from usae._read_ahead import ReadAhead
+
+
+@pytest.mark.parametrize("depth", [1, 2, 100])
+def test_items_come_in_order_and_once(depth):
+    with ReadAhead(iter(range(50)), depth) as items:
+        assert list(items) == list(range(50)) and list(items) == []
+
+
+def test_no_more_than_the_depth_is_made_ahead():
+    made, release = [], threading.Semaphore(0)
+
+    def slowly():
+        for number in itertools.count():
+            made.append(number)
+            release.release()
+            yield number
+
+    with ReadAhead(slowly(), depth=2) as items:
+        for taken in range(5):
+            assert next(items) == taken
+        for _ in range(7):  # five that were taken, and two that are ready
+            assert release.acquire(timeout=60)
+        assert not release.acquire(timeout=0.05) and made == list(range(7))
+
+
+def test_an_error_comes_when_its_turn_does_and_stays():
+    def failing():
+        yield 1
+        raise KeyError("x")
+
+    with ReadAhead(failing(), depth=5) as items:
+        assert next(items) == 1
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                next(items)
+
+
+def test_leaving_early_ends_the_thread_and_nothing_more_is_made():
+    before, made = threading.active_count(), []
+
+    def endless():
+        for number in itertools.count():
+            made.append(number)
+            yield number
+
+    numbers = endless()
+    with ReadAhead(numbers, depth=3) as items:
+        next(items)
+    assert threading.active_count() == before
+    count = len(made)
+    assert next(numbers) == count  # nobody else is using it
+
+
+def test_waiting_is_counted(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(_read_ahead.time, "perf_counter", lambda: next(ticks))  # so that any wait takes one or more
+    with ReadAhead(iter(range(3))) as items:
+        assert list(items) == [0, 1, 2]
+    assert items.waited_for_items >= 4 and items.waited_for_room >= 4

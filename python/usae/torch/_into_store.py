@@ -1,0 +1,142 @@
+"""Extraction into an `usae.ActivationStore`, from its start or from where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from usae import _checks, _files, _store_files
+from usae._errors import InvalidInputError
+from usae._progress import progress_bar
+from usae._store import ActivationStore, DType
+from usae.torch._extract import Plan
+from usae.torch._images import Picture, named_pictures
+from usae.torch._model import LARGEST_SIDE, Model
+
+
+def extract(
+    plan: Plan, images: Any, dtype: DType | None, progress: bool | None, path: str | os.PathLike[str], shard_images: object
+) -> ActivationStore:
+    """See `usae.torch.extract`. A shard is made of batches of its own, so that it does not matter where a run begins."""
+    size = _checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
+    named, n = named_pictures(images)
+    with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
+        rest = _skipped(named, store, bar)
+        names: list[str] = []
+        while acts := _shard(plan, _loaded(itertools.islice(rest, size), names), size, store.dtype, bar):
+            store.append(acts, image_names=names)
+            names.clear()
+        if not store.n_shards:
+            raise InvalidInputError("images must hold at least one picture, got none")
+        if not store.finished:
+            store.finish()
+    return store
+
+
+def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) -> dict[str, np.ndarray]:
+    """Activations of at most `size` pictures; empty where there are none."""
+    result: dict[str, np.ndarray] = {}
+    done = 0
+    for piece in plan.pieces(rows, "float16" if dtype == "float16" else "float32"):
+        n = len(next(iter(piece.values())))
+        for name, x in piece.items():
+            result.setdefault(name, np.empty((size, *x.shape[1:]), x.dtype))[done : done + n] = x
+        done += n
+        bar.update(n)
+    return {name: x[:done] for name, x in result.items()}
+
+
+def _loaded(shard: Iterator[Picture], names: list[str]) -> Iterator[Tensor]:
+    """The pictures; their names are added to `names` as they are reached."""
+    for name, load in shard:
+        picture = load()
+        names.append(_digest(picture) if name is None else name)
+        yield picture
+
+
+def _skipped(named: Iterator[Picture], store: ActivationStore, bar: Any) -> Iterator[Picture]:
+    """What comes after the pictures that the store has, which have to be the same."""
+    for number, kept in enumerate(store.images):
+        name, load = next(named, (None, None))
+        if load is None:
+            raise InvalidInputError(
+                f"images must begin with those of the store {str(store.path)!r}, which has {len(store.images)}, got only "
+                f"{number}; give all images, or another store"
+            )
+        got = _digest(load()) if name is None else name
+        if got != kept:
+            raise _different(store, f"images[{number}]", kept, got)
+        bar.update()
+    return named
+
+
+def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> ActivationStore:
+    """The store there if there is one, made by the same plan; or a new one."""
+    models = {name: _described(model) for name, model in plan.models.items()}
+    metadata = {"crop": plan.crop}
+    folder = _files.folder_of(path)
+    if not (folder / _store_files.MANIFEST).exists():
+        return ActivationStore.create(path, models, dtype=dtype or "float16", grid=plan.grid, metadata=metadata)
+    store = ActivationStore(path)
+    if dtype not in (None, store.dtype):
+        raise _different(store, "dtype", store.dtype, dtype)
+    if list(store.model_names) != list(models):
+        raise _different(store, "models", ", ".join(store.model_names), ", ".join(models))
+    if store.grid != plan.grid:
+        raise _different(store, "grid", store.grid, plan.grid)
+    for name, model in models.items():
+        _check_same(store, f"models[{name!r}]", store.models[name], model)
+    _check_same(store, "", store.metadata, metadata)
+    return store
+
+
+def _check_same(store: ActivationStore, where: str, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for key in (*given, *(key for key in kept if key not in given)):
+        if kept.get(key) != given.get(key):
+            raise _different(store, f"{where}: {key}" if where else key, kept.get(key), given.get(key))
+
+
+def _different(store: ActivationStore, what: str, kept: object, given: object) -> InvalidInputError:
+    return InvalidInputError(
+        f"the store {str(store.path)!r} was made with other arguments and cannot be continued with these: {what} was {kept!r}, "
+        f"got {given!r}; give another store"
+    )
+
+
+def _described(model: Model) -> dict[str, Any]:
+    """What decides the activations of a model, its weights included, as JSON has it."""
+    prefix = model._reader.prefix
+    return {
+        "width": model.width,
+        "source": model.source,
+        "layer": model.layer,
+        "network": type(model.module).__name__,
+        "tokens_dropped": prefix if isinstance(prefix, int) else "by a function",
+        "size": list(model.known_size),
+        "mean": [float(value) for value in model.mean],
+        "std": [float(value) for value in model.std],
+        "autocast": None if model.autocast is None else str(model.autocast),
+        "weights": _weights(model.module),
+    }
+
+
+def _weights(module: torch.nn.Module) -> str:
+    """SHA-256 of parameters and buffers, with their names and types."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            sha256.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def _digest(picture: Tensor) -> str:
+    """The name of a picture that has none: what it shows."""
+    return "sha256:" + hashlib.sha256(np.ascontiguousarray(picture.numpy()).data).hexdigest()[:32]
