@@ -14,11 +14,8 @@ import usae
 from usae import _plan
 from usae.demo import photographs
 
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    *(f"docs/{name}.md" for name in ("design", "method", "controls", "maximization", "recipes", "extraction")),
-]
+DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores")
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
 
