@@ -5,14 +5,15 @@ import re
 
 import numpy as np
 import pytest
-import timm
-import torchvision_without_cuda  # noqa: F401, before timm
+import torchvision_without_cuda  # noqa: F401  # before timm
 from conftest import planted
 from PIL import Image
 
 import usae
 from usae import _plan
 from usae.demo import photographs
+
+import timm  # isort: skip
 
 DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores")
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
