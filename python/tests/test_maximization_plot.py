@@ -30,7 +30,9 @@ def found(concept=3, names=("a", "b"), started=(True, True), side=24):
         started=np.array(started),
         whole=firing,
         parts=firing,
+        before=firing,
         dataset_peak=np.array([4.0] * m),
+        dataset_r2=np.full(m, 0.9),
         r2=np.array([0.7] * m),
         stability=np.full(m, np.nan),
     )
@@ -121,7 +123,7 @@ def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsy
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [entry["concept"] for entry in report] == [3, 5]
     with np.load(tmp_path / "out" / "images.npz") as images:
-        assert images["concept_3"].shape == (3, 3, 144, 144)
+        assert images["image_3"].shape == (3, 3, 144, 144)
     assert (tmp_path / "out" / "maximization.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     shown = capsys.readouterr().out
     assert "concept 5" in shown and "transfer" in shown
@@ -135,7 +137,7 @@ def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsy
         (["--network", "classifier=usae.nowhere:net"], "usae.nowhere:net cannot be had"),
         (["--network", "demo", "--layer", "masked=head"], "give it alone"),
         (["--network", "a=usae.x:y", "--layer", "b=head"], "no network of that name; there are a"),
-        (["--network", "demo", "--concept", "64"], "concept must be an integer from 0 to 63"),
+        (["--network", "demo", "--concept", "64"], "--concept must be from 0 to 63"),
     ],
 )
 def test_what_the_command_cannot_do_it_says(saved, options, words, tmp_path, capsys):

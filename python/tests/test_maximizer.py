@@ -223,8 +223,8 @@ def test_telling_needs_no_asking_because_views_depend_on_the_step_alone():
 
 
 def test_the_canvas_follows_the_largest_model():
-    assert usae.Maximizer(Eye(224, 224), views=1).shape == (504, 504)
-    assert usae.Maximizer({"a": Eye(16, 16), "b": Eye(20, 32)}).shape == (72, 72)
+    assert usae.Maximizer(Eye(224, 224), views=1).shape == (512, 512)
+    assert usae.Maximizer({"a": Eye(16, 16), "b": Eye(20, 32)}).shape == (80, 80)
     assert usae.Maximizer(Eye(16, 16), canvas=(30, 20)).image.shape == (3, 30, 20)
 
 
@@ -601,9 +601,9 @@ def test_ways_back_that_cannot_be_used_are_refused(sae, models, concept):
     words = r"activations of 'left' must be finite, got nan in view 0, token 0; look at the model's numbers"
     wrong(sae, concept, words, {"left": usae.FunctionModel(lambda x: left.vjp(x)[0] * np.nan, lambda x, g: x, **size)})
     flat = usae.FunctionModel(lambda x: left.vjp(x)[0][:, 0], lambda x, g: x, **size)
-    wrong(sae, concept, r"activations must be \[views, tokens, width\], got shape \[3, 12\]", {"left": flat})
+    wrong(sae, concept, r"forward must give floats \[3, tokens, width\], got ndarray of shape \[3, 12\]", {"left": flat})
     fewer = usae.FunctionModel(lambda x: left.vjp(x)[0][:2], lambda x, g: x, **size)
-    wrong(sae, concept, r"models\['left'\] must give activations of 3 images, got 2", {"left": fewer})
+    wrong(sae, concept, r"forward must give floats \[3, tokens, width\], got ndarray of shape \[2, 16, 12\]", {"left": fewer})
     with pytest.raises(ZeroDivisionError):  # a user's own error is the user's
         usae.maximize(sae, concept, {"left": usae.FunctionModel(lambda x: 1 / 0, lambda x, g: x, **size)}, **OPTIONS)
 

@@ -40,9 +40,7 @@ def small(monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda name, pretrained: create(smaller[name][0], pretrained=False, **smaller[name][1])
     )
-    monkeypatch.setattr(
-        usae, "maximize", lambda *args: maximize(*args, steps=2, views=2, canvas=64, kind="preactivation"), raising=False
-    )
+    monkeypatch.setattr(usae, "maximize", lambda *args: maximize(*args, steps=2, views=2, kind="preactivation"), raising=False)
 
 
 def test_the_readmes_code_runs(blocks, small, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_nothing_after_the_layer_is_computed_or_can_overwrite_its_output(images)
 def test_hooks_are_removed_after_an_error_too(images):
     net = convolutional()
     net[0] = nn.Linear(1, 1)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(usae.InvalidInputError, match="could not be run on images of 16 x 24"):
         Model(net, "3")(images)
     assert not any(part._forward_hooks for part in net.modules())
 

@@ -65,8 +65,23 @@ class FunctionModel:
         self.size = sides(size, "size")
         self.mean, self.std = three(mean, "mean"), deviations(std, "std")
 
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Activations [n, tokens, width] of images [n, 3, height, width]."""
+        found = self._forward(images)
+        activations = np.asarray(found)
+        if activations.ndim != 3 or len(activations) != len(images) or activations.dtype.kind != "f":
+            raise InvalidInputError(
+                f"forward must give floats [{len(images)}, tokens, width], got {type(found).__name__} of shape "
+                f"{list(activations.shape)}"
+            )
+        return activations
+
     def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Pull]:
-        return np.asarray(self._forward(images)), lambda gradient: np.asarray(self._vjp(images, gradient))
+        """The activations, and what pulls their gradients back to the images."""
+        return self(images), lambda gradient: np.asarray(self._vjp(images, gradient))
+
+    def __repr__(self) -> str:
+        return f"FunctionModel(size={self.size[0]}x{self.size[1]}, mean={self.mean}, std={self.std})"
 
 
 def as_image_models(models: object, argument: str = "models") -> dict[str, ImageModel]:

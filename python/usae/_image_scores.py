@@ -23,15 +23,21 @@ class Sight:
     of_code: float
     r2: float
     """Of the autoencoder's reconstruction of these activations, against the mean that it was trained with."""
-    mean_code: np.ndarray
-    """[n_concepts]"""
 
 
 def look(
-    sae: UniversalSAE, concept: int, model: ImageModel, name: str, image: np.ndarray, boxes: np.ndarray | None = None
+    sae: UniversalSAE,
+    concept: int,
+    model: ImageModel,
+    name: str,
+    image: np.ndarray,
+    boxes: np.ndarray | None = None,
+    batch_size: int = 16,
 ) -> Sight:
     """Show an image [3, height, width] in 0..1, or boxes [n, 4] of it, to a model, resized to what it takes."""
-    activations = np.asarray(model.vjp(resized(image, model, boxes))[0], np.float32)
+    views = resized(image, model, boxes)
+    starts = range(0, len(views), batch_size)
+    activations = np.concatenate([_activations(model, views[start : start + batch_size]) for start in starts])
     tokens = activations.reshape(-1, activations.shape[-1])
     codes = sae.encode(tokens, name)
     here = (codes.indices == concept) & (codes.values > 0)
@@ -45,8 +51,13 @@ def look(
         rank=float(np.nonzero(here)[1].mean() + 1) if here.any() else float("nan"),
         of_code=float(mean_code[concept] / total) if total > 0 else 0.0,
         r2=float(1 - error / about_mean) if about_mean > 0 else float("nan"),
-        mean_code=mean_code,
     )
+
+
+def _activations(model: ImageModel, views: np.ndarray) -> np.ndarray:
+    """Without a graph where the model can be called."""
+    found = model(views) if callable(model) else model.vjp(views)[0]
+    return np.asarray(found, np.float32)
 
 
 def _mean_code(codes: Codes) -> np.ndarray:
@@ -61,8 +72,6 @@ def firing(sights: list[list[Sight]]) -> Firing:
     return Firing(**{name: np.array([[getattr(sight, name) for sight in row] for row in sights]) for name in fields})
 
 
-def mean_cosine(codes: list[np.ndarray]) -> float:
-    """Over pairs; NaN where there is none."""
-    unit = [code / max(np.linalg.norm(code), 1e-30) for code in codes]
-    cosines = [float(a @ b) for i, a in enumerate(unit) for b in unit[:i]]
-    return float(np.mean(cosines)) if cosines else float("nan")
+def spread(peaks: list[float]) -> float:
+    """The smallest over the largest; NaN where there are not two, or none fires."""
+    return min(peaks) / max(peaks) if len(peaks) > 1 and max(peaks) > 0 else float("nan")

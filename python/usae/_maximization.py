@@ -45,6 +45,11 @@ class Firing:
         """Whether the concept fires in any token, bool [M, M]."""
         return self.peak > 0
 
+    def of_images(self, there: np.ndarray) -> Firing:
+        """The same with NaN in the rows of images that are not there."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Firing(**{name: np.where(there[:, None], values, np.nan) for name, values in fields.items()})
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Maximization:
@@ -57,7 +62,7 @@ class Maximization:
     joint : bool
         One image for all models.
     images : ndarray of float32, [M, 3, height, width]
-        Colours from 0 to 1; NaN where a concept never started (see `started`).
+        Colours from 0 to 1; NaN where a concept never started (see `started`), as are that image's scores.
     attribution : ndarray of float32, [M, height, width]
         How much each pixel had to do with the objective.
     history : ndarray of float64, [M, steps]
@@ -68,13 +73,17 @@ class Maximization:
         Of the whole images, resized to what each model takes.
     parts : Firing
         Of sixteen crops of the sizes that were optimised, without noise.
+    before : Firing
+        Of the images that the optimisation started from: what the scores are worth nothing below.
     dataset_peak : ndarray of float64, [M]
-        Largest code of the concept in the dataset that was given; NaN without one.
+        Largest code of the concept in the dataset that was given; NaN without one, 0 where it is dead there.
+    dataset_r2 : ndarray of float64, [M]
+        R2 of the autoencoder on the dataset, for each model from itself; NaN without one.
     r2 : ndarray of float64, [M]
         How well the autoencoder reconstructs the activations of a model's own image, against the mean that it was trained
-        with. Far below what held-out activations have: the image is off the data's manifold.
+        with. Far below `dataset_r2`: the image is off the data's manifold.
     stability : ndarray of float64, [M]
-        Mean cosine between the mean codes of the images of different seeds, pair by pair; NaN with one seed.
+        The smallest of the peaks of images from different seeds over the largest; NaN with one seed.
     """
 
     concept: int
@@ -86,7 +95,9 @@ class Maximization:
     started: np.ndarray
     whole: Firing
     parts: Firing
+    before: Firing
     dataset_peak: np.ndarray
+    dataset_r2: np.ndarray
     r2: np.ndarray
     stability: np.ndarray
 
@@ -101,14 +112,20 @@ class Maximization:
     @property
     def strength(self) -> np.ndarray:
         """Peak over the whole image against the dataset's, [M, M]; above 1.5 the image is a super-stimulus."""
-        return self.whole.peak / self.dataset_peak
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.dataset_peak > 0, self.whole.peak / self.dataset_peak, np.nan)
+
+    @property
+    def fires(self) -> np.ndarray:
+        """Whether each model's own image fires the concept in it, bool [M]."""
+        return np.diag(self.whole.fires)
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers but the images, as plain Python values, ready for JSON."""
         result: dict[str, Any] = {"concept": self.concept, "model_names": list(self.model_names), "joint": self.joint}
-        for name in ("started", "dataset_peak", "r2", "stability", "transfer", "strength", "history"):
+        for name in ("started", "fires", "dataset_peak", "dataset_r2", "r2", "stability", "transfer", "strength", "history"):
             result[name] = plain(getattr(self, name))
-        for name in ("whole", "parts"):
+        for name in ("whole", "parts", "before"):
             firing = getattr(self, name)
             result[name] = {field.name: plain(getattr(firing, field.name)) for field in dataclasses.fields(firing)}
         return result
@@ -118,19 +135,9 @@ class Maximization:
         width = max(5, *map(len, self.model_names))
         lines = [
             f"concept {self.concept}" + (", one image for all models" if self.joint else ""),
-            f"{'':<{width}}  fires in  its rank  of code   peak  of dataset  R2 of image  stability",
+            f"{'':<{width}}  fires in (before)  rank  of code  peak (before)  of dataset  R2 (dataset)  stability",
         ]
-        for i, name in enumerate(self.model_names):
-            if not self.started[i]:
-                lines.append(f"{name:<{width}}  never started: the objective had no gradient in any step")
-                continue
-            whole = self.whole
-            note = "  super-stimulus" if self.strength[i, i] > SUPER_STIMULUS else ""
-            lines.append(
-                f"{name:<{width}}  {whole.share[i, i]:8.1%}  {_cell(whole.rank[i, i], '8.1f')}  {whole.of_code[i, i]:7.1%}  "
-                f"{whole.peak[i, i]:5.3g}  {_cell(self.strength[i, i], '10.2f')}  {_cell(self.r2[i], '11.2f')}  "
-                f"{_cell(self.stability[i], '9.2f')}{note}"
-            )
+        lines += [f"{name:<{width}}  {self._line(i)}" for i, name in enumerate(self.model_names)]
         if len(self.model_names) > 1 and not self.joint:
             lines += ["", "transfer: the image of a row, looked at by a column"]
             lines.append(f"{'':<{width}}  " + "  ".join(f"{name:>{max(6, len(name))}}" for name in self.model_names))
@@ -139,6 +146,24 @@ class Maximization:
                 lines.append(f"{name:<{width}}  " + "  ".join(cells))
         return "\n".join(lines)
 
+    def _line(self, i: int) -> str:
+        """What the report says of one model's image."""
+        if np.isnan(self.whole.peak[i, i]):
+            return "never started: the objective had no gradient in any step"
+        whole, before = self.whole, self.before
+        notes = "" if self.fires[i] else "  does not fire"
+        if self.strength[i, i] > SUPER_STIMULUS:
+            notes += "  super-stimulus"
+        if self.dataset_peak[i] == 0:
+            notes += "  dead in the dataset"
+        share = f"{whole.share[i, i]:.1%} ({before.share[i, i]:.1%})"
+        peak = f"{whole.peak[i, i]:.3g} ({before.peak[i, i]:.3g})"
+        r2 = f"{self.r2[i]:.2f}" + ("" if np.isnan(self.dataset_r2[i]) else f" ({self.dataset_r2[i]:.2f})")
+        return (
+            f"{share:>17}  {_cell(whole.rank[i, i], '4.1f')}  {whole.of_code[i, i]:7.1%}  {peak:>13}  "
+            f"{_cell(self.strength[i, i], '10.2f')}  {r2:>12}  {_cell(self.stability[i], '9.2f')}{notes}"
+        )
+
     def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
         """Draw it: `usae.plot.maximization`."""
         from usae import plot
@@ -146,7 +171,7 @@ class Maximization:
         return plot.maximization([self], top, images, **options)
 
     def __repr__(self) -> str:
-        fires = f"{np.diag(self.whole.fires).sum()} of {len(self.model_names)}"
+        fires = f"{self.fires.sum()} of {len(self.model_names)}"
         return f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires})"
 
 

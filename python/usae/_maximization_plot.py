@@ -25,8 +25,8 @@ PLAIN = 0.6
 
 
 def maximization(results: Sequence[Maximization], top: TopExamples | None = None, images: Any = None, *, n: int = 4) -> Figure:
-    """Draw concepts, one a row: for each model its image, faded where it did not matter, and beside it the natural images that
-    fire the concept most.
+    """Draw concepts, one a row: for each model its image, fading to grey where it did not matter, and beside it the natural
+    images that fire the concept most.
 
     Human studies find natural exemplars at least as telling as optimised images (Borowski et al., 2021): show both.
 
@@ -78,12 +78,13 @@ def _optimised(ax: Axes, result: Maximization, i: int) -> None:
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set_visible(False)
-    if not result.started[i]:
+    if np.isnan(result.images[i]).all():
         ax.text(0.5, 0.5, "never\nstarted", ha="center", va="center", transform=ax.transAxes, color="0.4")
         return
+    ax.set_facecolor("0.5")  # fading to white would make bright concepts vanish
     ax.imshow(faded(result.images[i], result.attribution[i]))
-    words = f"{result.whole.share[i, i]:.0%} of tokens"
-    if not np.isnan(result.strength[i, i]):
+    words = f"{result.whole.share[i, i]:.0%} of tokens" if result.fires[i] else "does not fire"
+    if result.fires[i] and not np.isnan(result.strength[i, i]):
         words += f", {result.strength[i, i]:.2f} of max"
     ax.set_xlabel(words, fontsize=6.5, labelpad=2)
 

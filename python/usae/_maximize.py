@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,10 @@ from usae import _checks
 from usae._errors import InvalidInputError
 from usae._evaluation import Evaluation
 from usae._image_models import ImageModel, as_image_models
-from usae._image_scores import Sight, firing, look, mean_cosine
+from usae._image_scores import Sight, firing, look, spread
 from usae._inputs import check_known
 from usae._maximization import Maximization
-from usae._maximizer import Maximizer
+from usae._maximizer import Maximizer, default_canvas
 from usae._objective import Objective, check_kind, check_power, objective
 from usae._progress import progress_bar
 from usae._sae import UniversalSAE
@@ -67,7 +69,8 @@ def maximize(
     progress : bool, optional
         True or False; None shows a bar where somebody looks.
     **options
-        Of `Maximizer`: `canvas`, `views`, `parametrization`, `crops`, `learning_rate`, ...
+        Of `Maximizer`: `canvas`, `views`, `parametrization`, `crops`, `learning_rate`, ... All images have one canvas, that of
+        the model with the largest images if left out.
 
     Returns
     -------
@@ -95,11 +98,15 @@ def maximize(
     networks = as_image_models(models)
     check_kind(kind)
     power = check_power(power)
+    if not isinstance(joint, (bool, np.bool_)):
+        raise InvalidInputError(f"joint must be True or False, got {joint!r}")
     n_seeds = _checks.integer(n_seeds, "n_seeds", 1, 2**16)
     warmup = _checks.integer(warmup, "warmup", 0, 2**30)
     seed = _checks.integer(seed, "seed", 0, 2**64 - n_seeds)
-    peaks = _dataset_peaks(dataset, networks, concept, fitted.n_concepts)
+    _check_dataset(dataset, networks, fitted.n_concepts)
     steps = _checks.integer(steps, "steps", 1, 2**30)
+    _check_options(options)
+    options = {"canvas": default_canvas(networks)} | {name: value for name, value in options.items() if value is not None}
     ascent = _Ascent(sae, concept, kind, power, token, warmup, steps, options)
     groups = [networks] if joint else [{name: network} for name, network in networks.items()]
     runs: list[dict[str, _Image]] = []
@@ -107,7 +114,7 @@ def maximize(
         for number in range(n_seeds):
             found = [(group, ascent.run(group, seed + number, bar)) for group in groups]
             runs.append({name: image for group, image in found for name in group})
-    return _result(sae, concept, networks, bool(joint), runs, peaks)
+    return _result(sae, concept, networks, joint, runs, dataset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +125,10 @@ class _Image:
     attribution: np.ndarray
     history: dict[str, np.ndarray]
     started: dict[str, bool]
+    before: np.ndarray
+    """The image before the first step."""
     crops: np.ndarray
+    views: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +149,7 @@ class _Ascent:
         maximizer = Maximizer(dict(models), steps=self.steps, seed=seed, **self.options)
         history: dict[str, list[float]] = {name: [] for name in models}
         started = dict.fromkeys(models, False)
+        before = maximizer.image
         for step in range(self.steps):
             gradients = {}
             for name, views in maximizer.ask().items():
@@ -150,7 +161,7 @@ class _Ascent:
             bar.update()
         crops = self._crops(maximizer)
         values = {name: np.array(of_model) for name, of_model in history.items()}
-        return _Image(maximizer.image, maximizer.attribution, values, started, crops)
+        return _Image(maximizer.image, maximizer.attribution, values, started, before, crops, maximizer.views)
 
     def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """The objective, and its gradient with respect to the views."""
@@ -175,41 +186,62 @@ def _result(
     networks: Mapping[str, ImageModel],
     joint: bool,
     runs: list[dict[str, _Image]],
-    peaks: np.ndarray,
+    dataset: Evaluation | None,
 ) -> Maximization:
-    def sights(run: dict[str, _Image], i: str, j: str, parts: bool = False) -> Sight:
-        return look(sae, concept, networks[j], j, run[i].image, run[i].crops if parts else None)
-
     names = tuple(networks)
     first = runs[0]
-    whole = [[sights(first, i, j) for j in names] for i in names]
-    codes = [[whole[i][i].mean_code for i in range(len(names))]]
-    codes += [[sights(run, name, name).mean_code for name in names] for run in runs[1:]]
-    images = [first[name].image if first[name].started[name] else np.full_like(first[name].image, np.nan) for name in names]
+
+    def sight(image: np.ndarray, model: str, crops: np.ndarray | None = None) -> Sight:
+        return look(sae, concept, networks[model], model, image, crops, first[model].views)
+
+    started = np.array([first[name].started[name] for name in names])
+    shown = np.full_like(started, started.any()) if joint else started  # a joint image is there if any model made it
+    images = np.stack([first[name].image for name in names])
+    images[~shown] = np.nan
+    whole = [[sight(first[i].image, j) for j in names] for i in names]
+    parts = [[sight(first[i].image, j, first[i].crops) for j in names] for i in names]
+    before = [sight(first[name].before, name) for name in names]
+    peaks = [[whole[i][i].peak for i in range(len(names))]]
+    peaks += [[sight(run[name].image, name).peak for name in names] for run in runs[1:]]
     return Maximization(
         concept=concept,
         model_names=names,
         joint=joint,
-        images=np.stack(images),
+        images=images,
         attribution=np.stack([first[name].attribution for name in names]),
         history=np.stack([first[name].history[name] for name in names]),
-        started=np.array([first[name].started[name] for name in names]),
-        whole=firing(whole),
-        parts=firing([[sights(first, i, j, parts=True) for j in names] for i in names]),
-        dataset_peak=peaks,
-        r2=np.array([whole[i][i].r2 for i in range(len(names))]),
-        stability=np.array([mean_cosine([seed[i] for seed in codes]) for i in range(len(names))]),
+        started=started,
+        whole=firing(whole).of_images(shown),
+        parts=firing(parts).of_images(shown),
+        before=firing([before] * len(names)),
+        dataset_peak=_of_dataset(dataset, names, lambda data, i: data.max_activation[i, concept]),
+        dataset_r2=_of_dataset(dataset, names, lambda data, i: data.r2[i, i]),
+        r2=np.where(shown, [whole[i][i].r2 for i in range(len(names))], np.nan),
+        stability=np.where(shown, [spread([seed[i] for seed in peaks]) for i in range(len(names))], np.nan),
     )
 
 
-def _dataset_peaks(dataset: object, networks: Mapping[str, ImageModel], concept: int, n_concepts: int) -> np.ndarray:
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = [name for name in inspect.signature(Maximizer).parameters if name not in ("models", "steps", "seed")]
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            raise InvalidInputError(f"{name} is no option of usae.maximize or usae.Maximizer{hint}")
+
+
+def _of_dataset(dataset: Evaluation | None, names: tuple[str, ...], number: Callable[[Evaluation, int], Any]) -> np.ndarray:
     if dataset is None:
-        return np.full(len(networks), np.nan)
+        return np.full(len(names), np.nan)
+    return np.array([number(dataset, dataset.model_names.index(name)) for name in names], float)
+
+
+def _check_dataset(dataset: object, networks: Mapping[str, ImageModel], n_concepts: int) -> None:
+    if dataset is None:
+        return
     if not isinstance(dataset, Evaluation):
         raise InvalidInputError(f"dataset must be what UniversalSAE.evaluate returns, got {type(dataset).__name__}")
     if dataset.max_activation.shape[1] != n_concepts:
         raise InvalidInputError(f"dataset must be of {n_concepts} concepts, got {dataset.max_activation.shape[1]}")
     for name in networks:
         check_known(name, dataset.model_names, "models")
-    found = np.array([dataset.max_activation[dataset.model_names.index(name), concept] for name in networks], float)
-    return np.where(found > 0, found, np.nan)

@@ -32,7 +32,8 @@ class Maximizer:
         Anything with `size`, `mean` and `std`: a `usae.torch.Model`, a `FunctionModel`. With a mapping `ask` gives a mapping
         and `tell` wants one: an image for all of them at once.
     canvas : int or (int, int), optional
-        Height and width of the image, in pixels. Left out: 2.25 times the largest side of a model's images (512 for 224).
+        Height and width of the image, in pixels. Left out: square, some 2.3 times the largest side of the models' images
+        (512 for 224).
     steps : int
         Planned steps: the learning rate falls to 0 in them as a cosine, and crops shrink.
     views : int
@@ -102,15 +103,14 @@ class Maximizer:
         if not named:
             raise InvalidInputError("models must hold at least one, got none")
         self._looks = {name: _Look(model, f"models[{name!r}]" if name else "models") for name, model in named.items()}
-        if canvas is None:
-            canvas = min(8192, round(2.25 * max(side for look in self._looks.values() for side in look.size)))
-        self.shape = sides(canvas, "canvas")
+        self.shape = default_canvas(named) if canvas is None else sides(canvas, "canvas")
         self.steps = _checks.integer(steps, "steps", 1, 2**30)
         self.views = _checks.integer(views, "views", 1, 1024)
         _one_of(parametrization, PARAMETRIZATIONS, "parametrization")
         _one_of(optimizer, OPTIMIZERS, "optimizer")
         self.crops = first, last = _crops(crops)
         height, width = self.shape
+        self._seen = np.zeros((height + 1, width + 1), np.float32)
         self._core = _usae.Maximizer(
             parametrization=PARAMETRIZATIONS[parametrization],
             optimizer=OPTIMIZERS[optimizer],
@@ -172,7 +172,9 @@ class Maximizer:
             name: self._core.add_gradient(array, self._looks[name].mean, self._looks[name].std, 1.0)
             for name, array in arrays.items()
         }
+        boxes = self.boxes
         self._core.advance()
+        self._note_seen(boxes)
         return lengths[""] if self._single else lengths
 
     @property
@@ -189,11 +191,15 @@ class Maximizer:
 
     @property
     def attribution(self) -> np.ndarray:
-        """How much each pixel had to do with the objective, float32 [height, width]: the size of its gradients, each step's
-        scaled to length 1, summed over channels and steps."""
+        """How much each pixel had to do with the objective, float32 [height, width].
+
+        The size of its gradients, each step's scaled to length 1, summed over channels and steps; over the root of how often
+        views saw the pixel, which is how such a sum grows where gradients have nothing to say.
+        """
         out = np.empty(self.shape, np.float32)
         self._core.attribution(out)
-        return out
+        seen = self._seen.cumsum(0).cumsum(1)[:-1, :-1]
+        return out / np.sqrt(np.maximum(seen, 1))
 
     @property
     def boxes(self) -> np.ndarray:
@@ -201,6 +207,13 @@ class Maximizer:
         out = np.empty((self.views, 4), np.int64)
         self._core.boxes(out)
         return out
+
+    def _note_seen(self, boxes: np.ndarray) -> None:
+        """Corners of boxes, whose sums from the upper left are how many boxes have a pixel in them."""
+        top, left, height, width = boxes.T
+        bottom, right = top + height, left + width
+        for rows, columns, sign in ((top, left, 1), (bottom, left, -1), (top, right, -1), (bottom, right, 1)):
+            np.add.at(self._seen, (rows, columns), sign)
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -216,6 +229,13 @@ class Maximizer:
         if not np.isfinite(array).all():  # before the first is added, so that none is
             raise InvalidInputError(f"{label} must be finite, got NaN or infinity; float16 overflows easily, bfloat16 does not")
         return array
+
+
+def default_canvas(models: Mapping[str, Any]) -> tuple[int, int]:
+    """Some 2.3 times the largest side of the models' images, a multiple of 16: 512 for 224, 144 for 64."""
+    largest = max(side for name, model in models.items() for side in _Look(model, f"models[{name!r}]").size)
+    side = min(8192, 16 * max(1, round(largest / 7)))
+    return side, side
 
 
 class _Look:

@@ -28,8 +28,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--steps", type=int, default=256, metavar="N", help="of optimisation (%(default)s)")
     parser.add_argument("--views", type=int, default=16, metavar="N", help="crops in a step (%(default)s)")
     parser.add_argument(
-        "--canvas", type=int, metavar="PIXELS", help="side of the image; 2.25 times that of the networks' if left out"
+        "--canvas", type=int, metavar="PIXELS", help="side of the image; 2.3 times that of the networks' if left out"
     )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="images from so many seeds, to see how they vary")
     parser.add_argument("--seed", type=int, default=0, help="of start, crops and noise (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="left out: all cores")
     parser.add_argument("--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="(%(default)s)")
@@ -40,25 +41,38 @@ def run(options: argparse.Namespace) -> None:
     if options.threads is not None:
         usae.set_num_threads(thread_count(options.threads, "--threads"))
     sae = usae.load(options.model)
+    concepts = list(dict.fromkeys(options.concept))
+    for concept in concepts:  # all, before hours are spent on the first
+        if not 0 <= concept < sae.n_concepts:
+            raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
     models = load_networks(options.network, pairs(options.layer, "--layer"))
-    results = [
-        usae.maximize(
-            sae,
-            concept,
-            models,
-            steps=options.steps,
-            views=options.views,
-            canvas=options.canvas,
-            joint=options.joint,
-            seed=options.seed,
-        )
-        for concept in options.concept
-    ]
     options.output.mkdir(parents=True, exist_ok=True)
-    arrays = {f"concept_{result.concept}": result.images for result in results}
-    np.savez_compressed(options.output / "images.npz", allow_pickle=False, **arrays)
+    results = []
+    for concept in concepts:
+        results.append(
+            usae.maximize(
+                sae,
+                concept,
+                models,
+                steps=options.steps,
+                views=options.views,
+                canvas=options.canvas,
+                joint=options.joint,
+                n_seeds=options.seeds,
+                seed=options.seed,
+            )
+        )
+        write(results, options.output)  # after each: an interrupt loses one
+        print(results[-1].report(), end="\n\n", flush=True)
+    print(f"Written to {options.output}: maximization.png, images.npz, report.json")
+
+
+def write(results: list[usae.Maximization], folder: Path) -> None:
+    arrays: dict[str, np.ndarray] = {"models": np.array(results[0].model_names)}
+    for result in results:
+        arrays[f"image_{result.concept}"] = result.images
+        arrays[f"attribution_{result.concept}"] = result.attribution
+    np.savez_compressed(folder / "images.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its options
     report = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
-    (options.output / "report.json").write_text(report + "\n")
-    usae.plot.maximization(results).savefig(options.output / "maximization.png", dpi=150)
-    print("\n\n".join(result.report() for result in results))
-    print(f"\nWritten to {options.output}: maximization.png, images.npz, report.json")
+    (folder / "report.json").write_text(report + "\n")
+    usae.plot.maximization(results).savefig(folder / "maximization.png", dpi=150)

@@ -292,8 +292,16 @@ class Model:
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
         _layers.check_evaluating(self.module)
         casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
-        with casting:
-            output = _layers.run_to(self.module, self._layer, self._label, images)
+        try:
+            with casting:
+                output = _layers.run_to(self.module, self._layer, self._label, images)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, AssertionError) as error:
+            raise InvalidInputError(
+                f"{type(self.module).__name__} could not be run on images of {images.shape[2]} x {images.shape[3]} pixels up "
+                f"to layer {self.layer!r}: {error}; is size=... what it takes?"
+            ) from error
         return self._reader.read(output, len(images), (images.shape[2], images.shape[3]))
 
     def _check_finite(self, tokens: Tensor) -> None:
