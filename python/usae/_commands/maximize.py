@@ -11,7 +11,7 @@ import numpy as np
 
 import usae
 from usae._commands.networks import HELP, load_networks, pairs
-from usae._config import thread_count
+from usae._commands.options import print_json, use_threads
 
 
 def add_to(commands: Any) -> None:
@@ -33,12 +33,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of start, crops and noise (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="left out: all cores")
     parser.add_argument("--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of words, for programs")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        usae.set_num_threads(thread_count(options.threads, "--threads"))
+    use_threads(options)
     sae = usae.load(options.model)
     models = load_networks(options.network, pairs(options.layer, "--layer"))
     results = [
@@ -60,5 +60,8 @@ def run(options: argparse.Namespace) -> None:
     report = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
     (options.output / "report.json").write_text(report + "\n")
     usae.plot.maximization(results).savefig(options.output / "maximization.png", dpi=150)
+    if options.json:
+        print_json([result.to_dict() for result in results])
+        return
     print("\n\n".join(result.report() for result in results))
     print(f"\nWritten to {options.output}: maximization.png, images.npz, report.json")
