@@ -5,14 +5,15 @@ import re
 
 import numpy as np
 import pytest
-import timm
-import torchvision_without_cuda  # noqa: F401, before timm
+import torchvision_without_cuda  # noqa: F401  # before timm
 from conftest import planted
 from PIL import Image
 
 import usae
 from usae import _plan
 from usae.demo import photographs
+
+import timm  # isort: skip
 
 DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores")
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
@@ -57,9 +58,7 @@ def test_the_readmes_code_runs(blocks, small, tmp_path, monkeypatch):
         exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/method.md", "docs/controls.md", "docs/maximization.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_relative_link_and_picture_is_there(page):
     path = README.parent / page
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
@@ -74,13 +73,6 @@ def test_every_file_that_the_documents_name_is_there():
     folders = ("Sources", "Tests", "python", "examples", "docs", "tools", "benchmarks")
     known = {path.as_posix() for folder in folders for path in (root / folder).rglob("*.*")}
     known |= {path.as_posix() for path in root.glob("*.*")}
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/design.md",
-        "docs/method.md",
-        "docs/controls.md",
-        "docs/maximization.md",
-    ):
+    for page in PAGES:
         for name in re.findall(r"`([\w/.-]+\.(?:swift|py|c|h|sh|md))`", (root / page).read_text(encoding="utf-8")):
             assert any(path.endswith("/" + name) for path in known), f"{page} names {name}"
