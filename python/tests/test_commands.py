@@ -279,7 +279,7 @@ def test_tables_and_lists_of_the_file_are_pairs(pairs, tmp_path, capsys):
         ("[train\n", "is not TOML"),
         ("[train]\nsteps = 1.5\n", "argument --steps: invalid int value: '1.5'"),
         ("[train]\nrenormalize = 1\n", "renormalize must be true or false, got 1"),
-        ("[train]\nrecipe = 'latest'\n", "argument --recipe: invalid choice: 'latest' (choose from 'default'"),
+        ("[train]\nrecipe = 'latest'\n", "argument --recipe: invalid choice: 'latest'"),
         (
             "[train]\nmerge_cosine = 'some'\n",
             "argument --merge-cosine: must be a number, such as 3e-4 or 1/32, or none, got 'some'",
@@ -377,10 +377,27 @@ def test_each_field_of_a_recipe_has_a_flag(field):
         assert getattr(recipe_flags.recipe_of(options, n_tokens=100), field.name) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Literal["a", "b"] | None, "b", "b"),
+        (Literal["a", "b"] | None, "none", None),
+        (str | None, "none", None),
+        (bool | None, "True", True),
+        (bool | None, "none", None),
+        (float, "1/4", 0.25),
+        (tuple[float, ...], "1/4,1", (0.25, 1.0)),
+    ],
+)
+def test_a_field_of_another_type_would_have_a_flag_too(kind, text, value):
+    assert recipe_flags._settings(kind)["type"](text) == value
+
+
 def test_each_flag_of_the_recipe_is_explained_by_the_docstring():
     words = recipe_flags._descriptions()
     assert set(words) == {field.name for field in dataclasses.fields(usae.Recipe)}
-    assert words["beta1"] == "AdamW, as in PyTorch." and words["merge_every"].startswith("Twins are looked for")
+    assert words["beta1"] == "beta1, beta2, epsilon, weight_decay: AdamW, as in PyTorch."
+    assert words["merge_every"].startswith("Twins are looked for")
 
 
 @pytest.mark.parametrize("command", ["extract", "train", "evaluate", "maximize", "demo", "info"])

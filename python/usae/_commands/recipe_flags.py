@@ -54,16 +54,19 @@ def recipe_of(options: argparse.Namespace, n_tokens: int) -> Recipe:
 
 def _settings(kind: Any) -> dict[str, Any]:
     """What argparse has to know of a field of some type."""
+    read: Callable[[str], Any]
     optional = type(None) in get_args(kind)
     if optional:
         kind = get_args(kind)[0]
-    if kind is bool:
+    if kind is bool and not optional:
         return {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:
-        return {"choices": get_args(kind)}
-    if kind is str:
-        return {"metavar": "TEXT"}
-    read, metavar, expected = _READERS[tuple if get_origin(kind) is tuple else kind]
+        choices = get_args(kind)
+        if not optional:
+            return {"choices": choices}
+        read, metavar, expected = str, f"{{{','.join(choices)},none}}", ", ".join(choices)  # the recipe checks which
+    else:
+        read, metavar, expected = _READERS[tuple if get_origin(kind) is tuple else kind]
     return {"metavar": metavar, "type": functools.partial(_parsed, read, f"{expected}, or none" if optional else expected)}
 
 
@@ -85,11 +88,19 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(map(_number, text.split(",")))
 
 
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
 def _as_text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 _READERS: dict[type, tuple[Callable[[str], Any], str, str]] = {
+    str: (str, "TEXT", "text"),
+    bool: (_truth, "{true,false,none}", "true, false"),  # of fields that may be None too; others are switches
     int: (int, "N", "an integer"),
     float: (_number, "NUMBER", "a number, such as 3e-4 or 1/32"),
     tuple: (_numbers, "NUMBER,...", "numbers with commas between, such as 1/4,1"),
@@ -101,6 +112,6 @@ def _descriptions() -> dict[str, str]:
     words: dict[str, str] = {}
     parameters = inspect.cleandoc(Recipe.__doc__ or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     for names, text in re.findall(r"^(\S.*?) : .*\n((?: +.*\n?)+)", parameters, re.MULTILINE):
-        description = " ".join(text.split()).replace("`", "")
-        words |= dict.fromkeys(names.split(", "), description)
+        of_several = f"{names}: " if ", " in names else ""
+        words |= dict.fromkeys(names.split(", "), of_several + " ".join(text.split()).replace("`", ""))
     return words
