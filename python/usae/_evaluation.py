@@ -107,6 +107,17 @@ class Evaluation:
         with np.errstate(invalid="ignore"):
             return self.cofire_counts / self.firing_counts
 
+    def mean_cofire_proportion(self, top: int = 1000) -> np.ndarray:
+        """Mean co-fire proportion of each model's most energetic concepts, float64 [M]; NaN where none of them fires.
+
+        Parameters
+        ----------
+        top : int
+            How many concepts of each model to take; all if there are fewer.
+        """
+        order = np.argsort(-self.energy, axis=1, kind="stable")[:, : _checks.integer(top, "top", 1, 2**24)]
+        return np.array([_mean(values) for values in np.take_along_axis(self.cofire_proportion, order, 1)])
+
     @property
     def cofire_iou(self) -> np.ndarray:
         """Share of the tokens in which any model fires a concept that all do, float64 [m]; NaN for concepts that never fire.
@@ -227,8 +238,6 @@ class Evaluation:
 
         alive = (~self.dead).sum(1)
         top = min(1000, len(self.cofire_counts))
-        order = np.argsort(-self.energy, axis=1, kind="stable")[:, :top]
-        cofire_share = np.take_along_axis(self.cofire_proportion, order, 1)
         lines = [
             f"R2 of {self.n_tokens:,} tokens, in each model's own units",
             row("encoded \\ decoded", names),
@@ -237,7 +246,7 @@ class Evaluation:
             row("", names),
             row("active concepts", [f"{value:.1f}" for value in self.l0]),
             row("concepts alive", [f"{value:,}" for value in alive]),
-            row("co-fire proportion", [f"{_mean(values):.3f}" for values in cofire_share]),
+            row("co-fire proportion", [f"{value:.3f}" for value in self.mean_cofire_proportion(top)]),
             row("r(energy, co-fires)", [f"{value:.2f}" for value in self.energy_cofire_correlation]),
             "",
             f"co-fire proportion: mean of each model's {top:,} most energetic concepts",

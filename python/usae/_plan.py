@@ -27,7 +27,7 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
         For epochs or steps that are no positive numbers, or contradict each other or the recipe.
     """
     batch_size = min(recipe.batch_size, n_tokens)
-    asked = _asked_steps(math.ceil(n_tokens / batch_size), epochs, steps)
+    asked = asked_steps(math.ceil(n_tokens / batch_size), epochs, steps)
     planned = recipe.total_steps
     if planned is None:
         total = asked or max(math.ceil(n_tokens / batch_size), MINIMUM_STEPS)
@@ -50,7 +50,8 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
     return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
 
 
-def _asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
+def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
+    """The steps that epochs or steps come to; None where neither is given."""
     if epochs is not None and steps is not None:
         raise InvalidInputError(f"fit takes epochs or steps, not both; got epochs={epochs!r} and steps={steps!r}")
     if steps is not None:

@@ -130,6 +130,13 @@ def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> 
             _create(folder, header, tensors)
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """The error that `save` would end with, where a folder holds something else."""
+    folder = _files.folder_of(path)
+    with _files.io_errors(folder, "write", "the autoencoder"):
+        _is_ours(pathlib.Path(os.path.realpath(folder)))
+
+
 def _is_ours(folder: pathlib.Path) -> bool:
     """Whether there is a folder to write into, empty or with a save to be replaced; an error where it holds anything else."""
     if not os.path.lexists(folder):

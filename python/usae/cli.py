@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae._commands import maximize
-from usae._config import thread_count
+from usae._commands import evaluate, extract, maximize, train
+from usae._commands.options import Parser, print_json, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="usae", description=usae.__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="usae", description=usae.__doc__)
     parser.add_argument("--version", action="version", version=f"usae {usae.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
@@ -38,22 +38,28 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--threads", type=int, default=None, metavar="N", help="left out: all cores")
     demo.set_defaults(run=_demo)
 
+    extract.add_to(commands)
+    train.add_to(commands)
+    evaluate.add_to(commands)
     maximize.add_to(commands)
 
     info = commands.add_parser("info", help="show the version and what the installed core uses")
+    info.add_argument("--json", action="store_true", help="print it as JSON, for programs")
     info.set_defaults(run=_info)
     return parser
 
 
 def _demo(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        usae.set_num_threads(thread_count(options.threads, "--threads"))
+    use_threads(options)
     from usae.demo import run  # imports torch
 
     run(output=options.output, small=options.small, seed=options.seed)
 
 
-def _info(_: argparse.Namespace) -> None:
+def _info(options: argparse.Namespace) -> None:
+    if options.json:
+        print_json(usae.show_config())
+        return
     for name, value in usae.show_config().items():
         print(f"{name:10} {value}")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import usae
 from usae._commands.networks import HELP, load_networks, pairs
-from usae._config import thread_count
+from usae._commands.options import print_json, use_threads
 
 
 def add_to(commands: Any) -> None:
@@ -34,12 +34,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of start, crops and noise (%(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="left out: all cores")
     parser.add_argument("--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="(%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of words, for programs")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        usae.set_num_threads(thread_count(options.threads, "--threads"))
+    use_threads(options)
     sae = usae.load(options.model)
     concepts = list(dict.fromkeys(options.concept))
     for concept in concepts:  # all, before hours are spent on the first
@@ -63,8 +63,12 @@ def run(options: argparse.Namespace) -> None:
             )
         )
         write(results, options.output)  # after each: an interrupt loses one
-        print(results[-1].report(), end="\n\n", flush=True)
-    print(f"Written to {options.output}: maximization.png, images.npz, report.json")
+        if not options.json:
+            print(results[-1].report(), end="\n\n", flush=True)
+    if options.json:
+        print_json([result.to_dict() for result in results])
+    else:
+        print(f"Written to {options.output}: maximization.png, images.npz, report.json")
 
 
 def write(results: list[usae.Maximization], folder: Path) -> None:

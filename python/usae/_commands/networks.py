@@ -29,8 +29,22 @@ def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def load_networks(entries: Sequence[str], layers: Mapping[str, str]) -> dict[str, Model]:
-    """Models by name, with the layers that were asked for."""
+def load_networks(entries: Sequence[str], layers: Mapping[str, str], device: str | None = None) -> dict[str, Model]:
+    """Models by name, with the layers that were asked for, moved to `device` if one is given."""
+    models = _models(entries, layers)
+    if device is not None:
+        try:
+            for model in models.values():
+                model.module.to(device)
+        except (RuntimeError, AssertionError) as error:  # of PyTorch: no such device, or not built for it
+            reason = str(error).partition("\n")[0]
+            raise InvalidInputError(
+                f"--device must be one that PyTorch has here, such as cpu, got {device!r}: {reason}"
+            ) from None
+    return models
+
+
+def _models(entries: Sequence[str], layers: Mapping[str, str]) -> dict[str, Model]:
     if "demo" in entries:
         from usae.demo.networks import load_models
 
