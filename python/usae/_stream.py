@@ -63,6 +63,15 @@ class StreamReport:
         )
 
 
+def check_repeatable(batches: object) -> None:
+    """Refuse what cannot be gone through again from its beginning."""
+    if isinstance(batches, Iterator):
+        raise InvalidInputError(
+            f"resume=True needs batches that can be gone through again, to come to the place where the run stopped, got "
+            f"{type(batches).__name__}, which may have been used already; give a list, or an object whose __iter__ begins anew"
+        )
+
+
 class ShuffleBuffer:
     """A bounded number of rows of a stream. Batches are drawn from all of them, and their places taken by the rows that follow.
 
@@ -96,8 +105,11 @@ class ShuffleBuffer:
     def epochs(self) -> int:
         return self._rows.epochs
 
-    def draw(self, seed: int, batch_size: int, steps: int) -> Iterator[Batch]:
-        """A batch for each step; InvalidInputError at the step for which no rows are left."""
+    def draw(self, seed: int, batch_size: int, steps: int, first: int = 0) -> Iterator[Batch]:
+        """A batch for each step from number `first` on; InvalidInputError at the step for which no rows are left.
+
+        The rows of the steps before are taken from the stream as if they were drawn.
+        """
         places = np.empty(0, np.int64)
         for step in range(steps):
             came = self._rows.fill(self._arrays, places, again=True)
@@ -109,7 +121,8 @@ class ShuffleBuffer:
                 )
             places = np.empty(batch_size, np.int64)
             _usae.shuffled_rows(seed, self._filled, step * self._filled, places)  # the start of pass number `step`
-            yield self._part(places), None
+            if step >= first:
+                yield self._part(places), None
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:
