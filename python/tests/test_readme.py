@@ -14,7 +14,7 @@ import usae
 from usae import _plan
 from usae.demo import photographs
 
-DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores")
+DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores", "long_runs")
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 

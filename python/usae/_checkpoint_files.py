@@ -61,12 +61,15 @@ def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
     _files.sync(folder)
 
 
-def write(folder: pathlib.Path, fitted: Fitted, keep: int) -> None:
-    """Write a checkpoint, then remove all but the newest `keep`."""
+def write(folder: pathlib.Path, fitted: Fitted) -> None:
     place = folder_of_step(folder, fitted.core.step_count)
     if place.exists():
         _remove(place)
     _storage.save(fitted, place, training_state=True)
+
+
+def prune(folder: pathlib.Path, keep: int) -> None:
+    """Remove all but the newest."""
     for step in steps(folder)[keep:]:
         _remove(folder_of_step(folder, step))
 
@@ -110,8 +113,8 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     return header["run"]
 
 
-def newest(folder: pathlib.Path, n_threads: int | None) -> tuple[Fitted | None, list[str]]:
-    """The newest whole checkpoint, and what is wrong with newer ones; None where there is none.
+def newest(folder: pathlib.Path) -> tuple[_storage.Header, _storage.Tensors, list[str]] | None:
+    """Header and tensors of the newest whole checkpoint, and what is wrong with newer ones; None where there is none.
 
     Raises
     ------
@@ -122,16 +125,16 @@ def newest(folder: pathlib.Path, n_threads: int | None) -> tuple[Fitted | None, 
     for step in steps(folder):
         place = folder_of_step(folder, step)
         try:
-            return _storage.load(place, n_threads), damaged
+            return *_storage.read(place), damaged
         except (CheckpointFileError, CheckpointError) as error:
             if not os.path.lexists(place):  # its run went on meanwhile, and there are newer ones
-                return newest(folder, n_threads)
+                return newest(folder)
             if isinstance(error, CheckpointFileError):
                 raise
             damaged.append(str(error))
     if damaged:
         raise CheckpointError(damaged[0])
-    return None, damaged
+    return None
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:

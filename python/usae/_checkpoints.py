@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from usae import _checks, _files
+from usae._config import thread_count
 from usae._errors import CheckpointError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -67,15 +68,17 @@ class Checkpoints:
         CheckpointFileError
             Also an OSError: the folder cannot be read.
         """
-        from usae import _checkpoint_files
+        from usae import _checkpoint_files, _storage
         from usae._sae import UniversalSAE
 
         folder = _files.folder_of(self.path)
+        thread_count(n_threads, "n_threads")
         with _files.io_errors(folder, "read", "the checkpoints"):
-            fitted, _ = _checkpoint_files.newest(folder, n_threads)
-        if fitted is None:
+            found = _checkpoint_files.newest(folder)
+        if found is None:
             raise CheckpointError(f"{folder}: there is no checkpoint yet")
-        return UniversalSAE._of(fitted, n_threads)
+        header, tensors, _ = found
+        return UniversalSAE._of(_storage.restored(header, tensors, n_threads), n_threads)
 
 
 _MINUTES = "a number above 0, or None"

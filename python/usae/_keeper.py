@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from types import TracebackType
 
-from usae import _checkpoint_files, _files
+from usae import _checkpoint_files, _files, _storage
 from usae._checkpoints import Checkpoints
 from usae._errors import CheckpointFileError, InvalidInputError
 from usae._fitted import Fitted
@@ -35,7 +35,7 @@ class Keeper:
         self._checkpoints = checkpoints
         self._folder = folder
         self._whole_at = fitted.core.step_count
-        self._saved_at = self._whole_at or None
+        self._tried_at = self._saved_at = self._whole_at or None
         self._saved_when = time.monotonic()
         self._signals = DelayedSignals()
 
@@ -45,7 +45,7 @@ class Keeper:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is not None and self._is_whole() and not self._signals.impatient:
+            if kind is not None and self._is_new() and not self._signals.impatient:
                 self._save_or_warn()
         finally:
             self._signals.__exit__(kind, error, trace)
@@ -64,10 +64,12 @@ class Keeper:
 
     def save(self) -> None:
         """Make a checkpoint of this step, unless there is one."""
-        if self._saved_at != self.fitted.core.step_count:
+        self._tried_at = self.fitted.core.step_count
+        if self._saved_at != self._tried_at:
             with _files.io_errors(self._folder, "write", "the checkpoint"):
-                _checkpoint_files.write(self._folder, self.fitted, self._checkpoints.keep)
-            self._saved_at = self.fitted.core.step_count
+                _checkpoint_files.write(self._folder, self.fitted)
+                _checkpoint_files.prune(self._folder, self._checkpoints.keep)
+            self._saved_at = self._tried_at
         self._saved_when = time.monotonic()
 
     def _save_or_warn(self) -> None:
@@ -84,14 +86,14 @@ class Keeper:
             return True
         return minutes is not None and time.monotonic() - self._saved_when >= 60 * minutes
 
-    def _is_whole(self) -> bool:
-        """Whether no step is half recorded: a step that fails leaves the state of the one before."""
-        return 0 < self._whole_at == self.fitted.core.step_count
+    def _is_new(self) -> bool:
+        """Whether there is something to save, and no step is half recorded: one that fails leaves the state before it."""
+        return 0 < self._whole_at == self.fitted.core.step_count != self._tried_at
 
 
 @contextlib.contextmanager
-def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run, n_threads: int | None) -> Iterator[Keeper]:
-    """A keeper of `fitted`, or of the same run as far as it came; the only one that writes into the folder."""
+def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run) -> Iterator[Keeper]:
+    """A keeper of `fitted`, brought to where the same run stopped; the only one that writes into the folder."""
     given = _files.folder_of(checkpoints.path)
     with _files.io_errors(given, "write", "the checkpoints"):
         given.mkdir(exist_ok=True)
@@ -100,30 +102,29 @@ def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run, n_thr
         lock = _files.locked(folder / _checkpoint_files.LOCK, "the checkpoints")
     with lock:
         with _files.io_errors(folder, "write", "the checkpoints"):
-            fitted = _begun(folder, resume, fitted, run, n_threads)
+            if not _checkpoint_files.steps(folder):
+                _checkpoint_files.write_run(folder, run)
+            else:
+                _go_on(folder, resume, fitted, run)
+            _checkpoint_files.clear(folder)
+            _checkpoint_files.prune(folder, checkpoints.keep)
         with Keeper(fitted, checkpoints, folder) as keeper:
             yield keeper
 
 
-def _begun(folder: pathlib.Path, resume: bool, fitted: Fitted, run: Run, n_threads: int | None) -> Fitted:
-    steps = _checkpoint_files.steps(folder)
-    if not steps:
-        _checkpoint_files.clear(folder)
-        _checkpoint_files.write_run(folder, run)
-        return fitted
+def _go_on(folder: pathlib.Path, resume: bool, fitted: Fitted, run: Run) -> None:
     if not resume:
         raise InvalidInputError(
-            f"checkpoint: {str(folder)!r} holds a run already, {steps[0]} steps of it; pass resume=True to go on with it, or "
-            f"choose another folder"
+            f"checkpoint: {str(folder)!r} holds a run already, {_checkpoint_files.steps(folder)[0]} steps of it; pass "
+            f"resume=True to go on with it, or choose another folder"
         )
     check_same(_checkpoint_files.read_run(folder), run, str(folder))
-    _checkpoint_files.clear(folder)
-    found, damaged = _checkpoint_files.newest(folder, n_threads)
+    found = _checkpoint_files.newest(folder)
     if found is None:  # somebody removed them meanwhile
-        return fitted
+        return
+    header, tensors, damaged = found
+    _storage.restore(fitted, header, tensors)
     for problem in damaged:
         warnings.warn(f"a checkpoint is damaged, so training goes on from an earlier one: {problem}", stacklevel=2)
-    _checkpoint_files.set_aside(folder, found.core.step_count)
-    found.given_recipe = fitted.given_recipe
-    logger.info("going on from step %d of the run in %s", found.core.step_count, folder)
-    return found
+    _checkpoint_files.set_aside(folder, fitted.core.step_count)
+    logger.info("going on from step %d of the run in %s", fitted.core.step_count, folder)

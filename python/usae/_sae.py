@@ -238,12 +238,12 @@ class UniversalSAE:
         )  # fmt: skip
 
         run = functools.partial(_run.described, "fit", fitted, {"acts": given, "validation": held_out})
-        with _training.kept(fitted, checkpoints, resume, run, self.n_threads) as keeper:
-            done = keeper.fitted.core.step_count
+        with _training.kept(fitted, checkpoints, resume, run) as keeper:
+            done = fitted.core.step_count
             bar = progress_bar(total, progress, initial=done)
-            self._fitted = keeper.fitted
+            self._fitted = fitted
             with bar, contextlib.closing(_training.batches_of(given, fitted.seed, batch_size, done)) as batches:
-                _training.train(keeper, batches, total, held_out, checked, bar)
+                _training.train(fitted, batches, total, held_out, checked, bar, keeper)
         return self
 
     def fit_stream(
@@ -322,14 +322,14 @@ class UniversalSAE:
         run = functools.partial(
             _run.described, "fit_stream", fitted, {"batches": sample, "validation": held_out}, buffer_tokens
         )  # fmt: skip
-        with _training.kept(fitted, checkpoints, resume, run, self.n_threads) as keeper:
-            fitted, before = keeper.fitted, keeper.fitted.core.step_count
+        with _training.kept(fitted, checkpoints, resume, run) as keeper:
+            before = fitted.core.step_count
             bar = progress_bar(total, progress, initial=before)
             self._fitted = fitted
             start = time.perf_counter()
             with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total, before)) as drawn:
                 try:
-                    _training.train(keeper, drawn, total, held_out, checked, bar)
+                    _training.train(fitted, drawn, total, held_out, checked, bar, keeper)
                 finally:
                     done = fitted.core.step_count - before
                     fitted.stream_report = StreamReport(

@@ -40,9 +40,6 @@ def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, firs
 class NoKeeper:
     """What `Keeper` is for a run without checkpoints."""
 
-    def __init__(self, fitted: Fitted):
-        self.fitted = fitted
-
     def recorded(self) -> None:
         pass
 
@@ -54,29 +51,27 @@ class NoKeeper:
 
 
 @contextlib.contextmanager
-def kept(
-    fitted: Fitted, checkpoints: Checkpoints | None, resume: bool, run: Callable[[], Run], n_threads: int | None
-) -> Iterator[Keeper | NoKeeper]:
-    """Who keeps a run that begins with `fitted`, or goes on from a checkpoint, while it trains."""
+def kept(fitted: Fitted, checkpoints: Checkpoints | None, resume: bool, run: Callable[[], Run]) -> Iterator[Keeper | NoKeeper]:
+    """Who keeps the run while it trains. `fitted` is then where the run stopped, if it is one that goes on."""
     if checkpoints is None:
-        yield NoKeeper(fitted)
+        yield NoKeeper()
         return
     from usae import _keeper  # with safetensors, which takes time to import
 
-    with _keeper.kept(fitted, checkpoints, resume, run(), n_threads) as keeper:
+    with _keeper.kept(fitted, checkpoints, resume, run()) as keeper:
         yield keeper
 
 
 def train(
-    keeper: Keeper | NoKeeper,
+    fitted: Fitted,
     batches: Iterator[Batch],
     total: int,
     held_out: Mapping[str, Activations] | None,
     callbacks: Callbacks,
     bar: Any,
+    keeper: Keeper | NoKeeper,
 ) -> None:
     """Up to `total` steps, those done included, or fewer where a callback ends them, recorded into the history."""
-    fitted = keeper.fitted
     for step in range(fitted.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = fitted.step(acts, rows, -1, False)
@@ -91,7 +86,8 @@ def train(
             if held_out is not None and step < total:
                 fitted.record_validation(report, held_out)
             return
-        keeper.between_steps()
+        if step < total:
+            keeper.between_steps()
     keeper.save()
 
 
