@@ -19,6 +19,7 @@ from conftest import RECIPE, everything
 
 import usae
 from usae import _blocks, _files, _keeper, _storage
+from usae._signals import DelayedSignals
 
 STEPS = 30
 RECIPES = {
@@ -447,6 +448,13 @@ def test_a_run_without_a_checkpoint_yet_begins_anew_with_whatever_it_is_given(ac
     assert new().fit(acts, steps=4, checkpoint=tmp_path / "run", resume=True).n_steps_ == 4
 
 
+def test_files_of_the_user_in_the_folder_are_left_alone(acts, tmp_path):
+    new().fit(acts, steps=4, checkpoint=tmp_path / "run").save_history(tmp_path / "run" / "history.csv")
+    (tmp_path / "run" / ".usae-notes").write_text("mine")
+    new().fit(acts, steps=4, checkpoint=tmp_path / "run", resume=True)
+    assert {"history.csv", ".usae-notes"} <= set(names(tmp_path / "run"))
+
+
 # --- Places and arguments -----------------------------------------------------------------------------------------------
 
 
@@ -566,6 +574,35 @@ def test_ctrl_c_beside_an_error_of_a_callback_is_not_lost(acts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         new().fit(acts, steps=9, checkpoint=tmp_path / "run", callbacks=[both])
     assert steps_kept(tmp_path / "run") == [1]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_is_forked_meanwhile_ends_by_sigterm(acts, tmp_path, handlers):
+    def fork(report):
+        child = os.fork()
+        if child == 0:
+            while True:
+                signal.pause()
+        os.kill(child, signal.SIGTERM)
+        ends.append(os.waitpid(child, 0)[1])
+
+    ends = []
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    new().fit(acts, steps=2, checkpoint=tmp_path / "run", callbacks=[fork])
+    assert [os.WTERMSIG(end) for end in ends] == [signal.SIGTERM] * 2
+
+
+def test_a_handler_that_raises_while_ours_are_set_leaves_none_of_them(handlers, monkeypatch):
+    def set_one(number, handler, real=signal.signal):
+        if number == signal.SIGTERM and handler is not handlers[number]:
+            raise KeyboardInterrupt
+        real(number, handler)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", set_one)
+        with pytest.raises(KeyboardInterrupt):
+            DelayedSignals().__enter__()
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
 def test_another_thread_trains_with_checkpoints_and_without_handlers(acts, tmp_path):

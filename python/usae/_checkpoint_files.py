@@ -77,7 +77,7 @@ def prune(folder: pathlib.Path, keep: int) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove what a writer that was stopped has left."""
     for path in folder.iterdir():
-        if path.name.startswith(_UNSETTLED):
+        if path.name.startswith(_UNSETTLED) and path.is_dir():
             shutil.rmtree(path)
 
 

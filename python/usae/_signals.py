@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -26,6 +27,7 @@ class DelayedSignals:
         self.pending: int | None = None
         self.impatient = False
         self._before: dict[int, Any] = {}
+        self._pid = os.getpid()
 
     def __enter__(self) -> DelayedSignals:
         self._install()
@@ -49,11 +51,15 @@ class DelayedSignals:
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            if before not in (signal.SIG_IGN, None):  # None: of a library that is not Python, which could not be put back
-                self._before[number] = before
-                signal.signal(number, self._note)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: not set by Python, which could not put it back
+                    self._before[number] = before
+                    signal.signal(number, self._note)
+        except BaseException:  # of a handler that was still in place
+            self._restore()
+            raise
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -61,7 +67,8 @@ class DelayedSignals:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.pending is None:
+        in_child = os.getpid() != self._pid  # of a fork, a data loader's worker for one, which nobody would deliver it to
+        if self.pending is None and not in_child:
             self.pending = number
             return
         self.impatient, self.pending = True, None
