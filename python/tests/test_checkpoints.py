@@ -141,6 +141,7 @@ def test_a_run_that_a_callback_ended_goes_on_as_if_it_had_not(acts, held_out, tm
     options = {"steps": STEPS, "validation": held_out, "checkpoint": tmp_path / "run", "resume": True}
     ended = new().fit(acts, callbacks=[lambda report: report.step == 11], **options)
     assert ended.n_steps_ == 11 and ended.history_[-1]["validation"]["n_tokens"] == 200
+    assert steps_kept(tmp_path / "run") == [11]
     assert saved(new().fit(acts, **options), tmp_path / "resumed") == expected
 
 
@@ -234,6 +235,12 @@ def test_a_reader_beside_the_run_always_finds_a_whole_one(acts, tmp_path):
     done.set()
     reader.join()
     assert problems == [] and seen
+
+
+def test_loading_the_folder_of_all_checkpoints_says_how_one_is_loaded(acts, tmp_path):
+    new().fit(acts, steps=2, checkpoint=tmp_path / "run")
+    with pytest.raises(usae.CheckpointError, match=r"holds checkpoints of a run; use usae.Checkpoints\(path\).load\(\)"):
+        usae.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -433,6 +440,38 @@ def test_the_report_of_a_stream_that_goes_on_counts_its_own_steps(acts, tmp_path
         new().fit_stream([acts], callbacks=[crash(8)], **options)
     report = new().fit_stream([acts], **options).stream_report_
     assert report.steps == 12 and report.tokens == 12 * 128 and report.epochs > 1
+
+
+class Counted:
+    """Batches that can be gone through again, tell how far one went, and may do something on the way."""
+
+    def __init__(self, acts, at=None, do=None):
+        self.acts, self.at, self.do, self.taken = acts, at, do, 0
+
+    def __iter__(self):
+        while True:
+            self.taken += 1
+            if self.taken == self.at:
+                self.do()
+            yield self.acts
+
+
+def test_ctrl_c_ends_the_way_to_the_place_where_a_stream_goes_on(acts, tmp_path):
+    options = {"steps": 200, "buffer_tokens": 600, "checkpoint": tmp_path / "run", "resume": True}
+    with pytest.raises(Crash):
+        new().fit_stream(Counted(acts), callbacks=[crash(150)], **options)
+    batches = Counted(acts, at=10, do=lambda: os.kill(os.getpid(), signal.SIGINT))  # in the other thread
+    with pytest.raises(KeyboardInterrupt):
+        new().fit_stream(batches, **options)
+    assert batches.taken < 25  # of 128 * 150 / 600 = 32
+    assert steps_kept(tmp_path / "run") == [150]
+
+
+def test_a_finished_stream_is_given_back_after_its_first_rows(acts, tmp_path):
+    options = {"steps": 200, "buffer_tokens": 600, "checkpoint": tmp_path / "run", "resume": True}
+    new().fit_stream(Counted(acts), **options)
+    batches = Counted(acts)
+    assert new().fit_stream(batches, **options).n_steps_ == 200 and batches.taken < 5
 
 
 def test_a_run_that_is_there_is_not_written_over(acts, tmp_path):

@@ -16,12 +16,12 @@ import warnings
 from typing import Any
 
 from usae import _checks, _files, _storage, _usae
+from usae._checkpoints import RUN
 from usae._errors import CheckpointError, CheckpointFileError
 from usae._fitted import Fitted
 
 FORMAT = "usae-run"
 FORMAT_VERSION = 1
-RUN = "usae-run.json"
 NEW_RUN = "usae-run.json.new"
 LOCK = "writer.lock"
 

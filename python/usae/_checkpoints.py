@@ -13,6 +13,9 @@ from usae._errors import CheckpointError, InvalidInputError
 if TYPE_CHECKING:
     from usae._sae import UniversalSAE
 
+RUN = "usae-run.json"
+"""In a folder of checkpoints, what the run is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:

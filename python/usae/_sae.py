@@ -327,8 +327,10 @@ class UniversalSAE:
             bar = progress_bar(total, progress, initial=before)
             self._fitted = fitted
             start = time.perf_counter()
-            with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total, before)) as drawn:
+            with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total)) as drawn:
                 try:
+                    if before < total:
+                        _training.skip(drawn, before, keeper)
                     _training.train(fitted, drawn, total, held_out, checked, bar, keeper)
                 finally:
                     done = fitted.core.step_count - before

@@ -32,6 +32,7 @@ import safetensors
 import safetensors.numpy
 
 from usae import _checks, _files, _usae
+from usae._checkpoints import RUN
 from usae._config import thread_count
 from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 from usae._fitted import INTEGERS, Fitted, StepReport
@@ -281,6 +282,8 @@ def _read_header(folder: pathlib.Path) -> bytes:
     try:
         return (folder / HEADER).read_bytes()
     except FileNotFoundError:
+        if (folder / RUN).exists():
+            raise CheckpointError("holds checkpoints of a run; use usae.Checkpoints(path).load()") from None
         if folder.is_dir():
             raise CheckpointError(f"not saved by usae, there is no {HEADER} in it") from None
         raise

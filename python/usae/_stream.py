@@ -17,7 +17,7 @@ from usae._stored import widened
 
 @dataclasses.dataclass(frozen=True)
 class StreamReport:
-    """How `UniversalSAE.fit_stream` spent its time, from the first step on.
+    """How `UniversalSAE.fit_stream` spent its time, from the first batch on; of a run that was resumed, since then.
 
     Attributes
     ----------
@@ -105,11 +105,8 @@ class ShuffleBuffer:
     def epochs(self) -> int:
         return self._rows.epochs
 
-    def draw(self, seed: int, batch_size: int, steps: int, first: int = 0) -> Iterator[Batch]:
-        """A batch for each step from number `first` on; InvalidInputError at the step for which no rows are left.
-
-        The rows of the steps before are taken from the stream as if they were drawn.
-        """
+    def draw(self, seed: int, batch_size: int, steps: int) -> Iterator[Batch]:
+        """A batch for each step; InvalidInputError at the step for which no rows are left."""
         places = np.empty(0, np.int64)
         for step in range(steps):
             came = self._rows.fill(self._arrays, places, again=True)
@@ -121,8 +118,7 @@ class ShuffleBuffer:
                 )
             places = np.empty(batch_size, np.int64)
             _usae.shuffled_rows(seed, self._filled, step * self._filled, places)  # the start of pass number `step`
-            if step >= first:
-                yield self._part(places), None
+            yield self._part(places), None
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -62,6 +62,13 @@ def kept(fitted: Fitted, checkpoints: Checkpoints | None, resume: bool, run: Cal
         yield keeper
 
 
+def skip(batches: Iterator[Batch], steps: int, keeper: Keeper | NoKeeper) -> None:
+    """Pass over the batches of steps that are done, which Ctrl-C can end."""
+    for _ in range(steps):
+        next(batches)
+        keeper.between_steps()
+
+
 def train(
     fitted: Fitted,
     batches: Iterator[Batch],
