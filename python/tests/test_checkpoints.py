@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 import types
 
 import numpy as np
@@ -618,10 +619,15 @@ def test_ctrl_c_beside_an_error_of_a_callback_is_not_lost(acts, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_that_is_forked_meanwhile_ends_by_sigterm(acts, tmp_path, handlers):
     def fork(report):
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(writing, b"!")  # Python forgets signals that come while it forks
             while True:
-                signal.pause()
+                time.sleep(0.01)
+        os.read(reading, 1)
+        os.close(reading)
+        os.close(writing)
         os.kill(child, signal.SIGTERM)
         ends.append(os.waitpid(child, 0)[1])
 
