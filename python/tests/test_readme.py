@@ -15,7 +15,7 @@ from usae.demo import photographs
 
 import timm  # isort: skip
 
-DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores", "command_line")
+DOCS = ("design", "method", "controls", "maximization", "recipes", "extraction", "stores", "command_line", "long_runs")
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)]
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 

@@ -204,6 +204,24 @@ def test_fitting_is_extraction_and_streaming_put_together(models, images):
     assert sae.stream_report_.epochs == 3 and sae.n_features_in_ == {"fine": 5, "coarse": 7}
 
 
+def test_a_fit_that_stops_goes_on_to_the_same_autoencoder_and_an_iterator_of_pictures_cannot(models, images, tmp_path):
+    def stop(report):
+        if report.step == 7:
+            raise KeyboardInterrupt
+
+    def learned(images, **more):
+        sae = usae.UniversalSAE(16, 4, recipe=RECIPE)
+        return fit(sae, models, images, batch_size=2, steps=12, buffer_tokens=64, **more)
+
+    options = {"checkpoint": tmp_path / "run", "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        learned(images, callbacks=[stop], **options)
+    assert usae.Checkpoints(tmp_path / "run").load().n_steps_ == 7
+    assert everything(learned(images, **options)) == everything(learned(images))
+    with pytest.raises(usae.InvalidInputError, match="resume=True needs batches that can be gone through again"):
+        learned(iter(images), **options)
+
+
 def test_an_iterator_of_pictures_has_to_last(models, images):
     sae = usae.UniversalSAE(16, 4, recipe=RECIPE)
     assert fit(sae, models, iter(images), steps=5, buffer_tokens=64) is sae and sae.n_steps_ == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from usae import _usae, recipes
+from usae._checkpoints import Checkpoints
 from usae._codes import Codes
 from usae._config import set_num_threads, show_config
 from usae._errors import (
@@ -44,6 +45,7 @@ __all__ = [
     "ActivationStore",
     "CheckpointError",
     "CheckpointFileError",
+    "Checkpoints",
     "Codes",
     "CofireNull",
     "Consistency",

@@ -8,13 +8,17 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, BinaryIO, TypeGuard
 
 from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 
 def folder_of(path: object) -> pathlib.Path:
     """What a user gave as the name of a folder."""
+    return path_of(path, "a folder")
+
+
+def path_of(path: object, what: str) -> pathlib.Path:
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     problem = ""
     if not isinstance(name, str):
@@ -29,7 +33,7 @@ def folder_of(path: object) -> pathlib.Path:
             return pathlib.Path(name)
         except UnicodeEncodeError:
             problem = f", which cannot be written in {sys.getfilesystemencoding()}, as names of files are; use another name"
-    raise InvalidInputError(f"path must name a folder, got {path!r}{problem}")
+    raise InvalidInputError(f"path must name {what}, got {path!r}{problem}")
 
 
 @contextlib.contextmanager
@@ -47,6 +51,24 @@ def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
         elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             words += "; choose a place that this user may write to"
         raise CheckpointFileError(number, words, str(folder)) from error
+
+
+def locked(file: pathlib.Path, what: str) -> BinaryIO:
+    """The right to write, which ends when this file is closed or the process does."""
+    import fcntl
+
+    stream = open(file, "ab")  # noqa: SIM115  # kept open
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise CheckpointFileError(
+            errno.EBUSY, f"cannot write {what}: another writer has it open; let that one end, or close() it", str(file.parent)
+        ) from None
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def write_text(file: pathlib.Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from usae._errors import InvalidInputError
 
 
-def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step") -> Any:
+def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step", initial: int = 0) -> Any:
     """A tqdm bar. `total` None: not known. `progress`: True, False, or None for one in a terminal or a notebook."""
     if progress not in (None, True, False):
         raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
@@ -21,7 +21,7 @@ def progress_bar(total: int | None, progress: object, desc: str = "training", un
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
-    return tqdm(total=total, unit=unit, desc=desc, dynamic_ncols=True)
+    return tqdm(total=total, initial=initial, unit=unit, desc=desc, dynamic_ncols=True)
 
 
 class _NoBar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -14,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from usae import _checks, _plan, _training
+from usae import _checks, _plan, _run, _training
+from usae._checkpoints import Checkpoints, as_checkpoints
 from usae._codes import Codes
 from usae._errors import InvalidInputError, NotInitializedError
 from usae._evaluation import Evaluation
@@ -30,7 +32,7 @@ from usae._inputs import (
 )
 from usae._progress import progress_bar
 from usae._read_ahead import ReadAhead
-from usae._stream import ShuffleBuffer, StreamReport
+from usae._stream import ShuffleBuffer, StreamReport, check_repeatable
 from usae.recipes import Recipe
 
 logger = logging.getLogger("usae")
@@ -162,6 +164,8 @@ class UniversalSAE:
         steps: int | None = None,
         validation: Mapping[str, Any] | None = None,
         callbacks: Iterable[Callable[[StepReport], object]] = (),
+        checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+        resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
         """Learn from aligned activations, starting anew.
@@ -182,6 +186,11 @@ class UniversalSAE:
             of the run on 2,048 of their rows, and at the end on all.
         callbacks : iterable of callables
             Each is given the `StepReport` after every step; a true result ends the training.
+        checkpoint : path-like or Checkpoints, optional
+            A folder in which the state of training is kept: every ten minutes, or as `usae.Checkpoints` says, at the end, and
+            before an exception, Ctrl-C or SIGTERM ends the training.
+        resume : bool
+            Go on with the run in `checkpoint`, to the bits of one that was never stopped; start anew where there is none.
         progress : bool, optional
             Show a bar. Left out: where stderr is a terminal, or in a notebook.
 
@@ -193,7 +202,13 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For arguments and data that cannot be used. The object is as it was before the call.
+            For arguments and data that cannot be used, and for a run in `checkpoint` that has other data, recipe, sizes or
+            seed, or that nobody asked to resume. The object is as it was before the call.
+        CheckpointError
+            For a run in `checkpoint` that is damaged.
+        CheckpointFileError
+            Also an OSError: `checkpoint` cannot be read, holds something else, or cannot be written at the end of the run. In
+            the middle that is a warning, and training goes on.
 
         Notes
         -----
@@ -201,8 +216,10 @@ class UniversalSAE:
         training, so that a NaN in the last row is an error now and not hours from now; of a store, whose activations are
         finite, every file is compared with its checksum. Rows of a store are shuffled by blocks (docs/stores.md); one of at
         most 65,536 rows gives the bits of the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss that
-        overflows, the object has what was learned so far.
+        overflows, the object has what was learned so far. With checkpoints, Ctrl-C and SIGTERM wait for the end of the step; a
+        second one does not. docs/long_runs.md says more.
         """
+        checkpoints = as_checkpoints(checkpoint, resume)
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
@@ -220,10 +237,13 @@ class UniversalSAE:
             "tokens without firing", fitted.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
         )  # fmt: skip
 
-        bar = progress_bar(total, progress)
-        self._fitted = fitted
-        with bar, contextlib.closing(_training.batches_of(given, fitted.seed, batch_size)) as batches:
-            _training.train(fitted, batches, total, held_out, checked, bar)
+        run = functools.partial(_run.described, "fit", fitted, {"acts": given, "validation": held_out})
+        with _training.kept(fitted, checkpoints, resume, run) as keeper:
+            done = fitted.core.step_count
+            bar = progress_bar(total, progress, initial=done)
+            self._fitted = fitted
+            with bar, contextlib.closing(_training.batches_of(given, fitted.seed, batch_size, done)) as batches:
+                _training.train(fitted, batches, total, held_out, checked, bar, keeper)
         return self
 
     def fit_stream(
@@ -234,6 +254,8 @@ class UniversalSAE:
         buffer_tokens: int = 65_536,
         validation: Mapping[str, Any] | None = None,
         callbacks: Iterable[Callable[[StepReport], object]] = (),
+        checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+        resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
         """Learn from batches as they come, starting anew; nothing but a bounded buffer of rows is kept.
@@ -251,8 +273,11 @@ class UniversalSAE:
         buffer_tokens : int
             Rows in which tokens mix: every batch is drawn from all of them, at random. It is filled before the first step;
             standardisation and initial dictionaries come from these first rows, so they should be varied.
-        validation, callbacks, progress
+        validation, callbacks, checkpoint, progress
             As for `fit`.
+        resume : bool
+            As for `fit`, for batches that can be gone through again and are the same each time: those of the steps that are
+            done are taken once more, without training.
 
         Returns
         -------
@@ -264,14 +289,19 @@ class UniversalSAE:
         InvalidInputError
             For arguments, or batches before the first step, that cannot be used; the object is as before. For such batches
             later, and where rows run out; the object has what was learned so far.
+        CheckpointError, CheckpointFileError
+            As `fit`.
 
         Notes
         -----
         The same batches and seed give the same bits, whatever the timing. Each row of an epoch is trained on once, but for
         those that are in the buffer at the end.
         """
+        checkpoints = as_checkpoints(checkpoint, resume)
         checked = _training.checked_callbacks(callbacks)
         recipe = self._checked_recipe()
+        if resume:
+            check_repeatable(batches)
         if steps is None and recipe.total_steps is None:
             raise InvalidInputError("steps must be given, because a stream does not tell its length, got None")
         buffer_tokens = _checks.integer(
@@ -289,18 +319,25 @@ class UniversalSAE:
         _training.check_validation(fitted, held_out)
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
 
-        bar = progress_bar(total, progress)
-        self._fitted = fitted
-        start = time.perf_counter()
-        with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total)) as drawn:
-            try:
-                _training.train(fitted, drawn, total, held_out, checked, bar)
-            finally:
-                done = fitted.core.step_count
-                fitted.stream_report = StreamReport(
-                    done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
-                    drawn.waited_for_items, drawn.waited_for_room,
-                )  # fmt: skip
+        run = functools.partial(
+            _run.described, "fit_stream", fitted, {"batches": sample, "validation": held_out}, buffer_tokens
+        )  # fmt: skip
+        with _training.kept(fitted, checkpoints, resume, run) as keeper:
+            before = fitted.core.step_count
+            bar = progress_bar(total, progress, initial=before)
+            self._fitted = fitted
+            start = time.perf_counter()
+            with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total)) as drawn:
+                try:
+                    if before < total:
+                        _training.skip(drawn, before, keeper)
+                    _training.train(fitted, drawn, total, held_out, checked, bar, keeper)
+                finally:
+                    done = fitted.core.step_count - before
+                    fitted.stream_report = StreamReport(
+                        done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
+                        drawn.waited_for_items, drawn.waited_for_room,
+                    )  # fmt: skip
         return self
 
     def initialize(self, widths: Mapping[str, int]) -> UniversalSAE:
@@ -604,6 +641,26 @@ class UniversalSAE:
 
         _storage.save(self._initialized(), path, training_state)
 
+    def save_history(self, path: str | os.PathLike[str]) -> None:
+        """Write `history_` as a CSV file, a row for each entry, for pandas or a spreadsheet.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; one that is there is replaced. Columns are named as in `StepReport`, with "losses.vit" for the loss of the
+            model "vit" and, empty but for the steps with an evaluation, "validation.n_tokens", "validation.l0.vit" and
+            "validation.r2.dinov2->vit", which is encoded from DINOv2. "nan" is a number that the recipe does not need.
+
+        Raises
+        ------
+        CheckpointFileError
+            Also an OSError: the file cannot be written.
+        """
+        from usae import _history
+
+        fitted = self._initialized()
+        _history.save_csv(fitted.history, fitted.names, path)
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.get_params()
         if self._fitted is not None:
@@ -624,6 +681,12 @@ class UniversalSAE:
     # --- Private -----------------------------------------------------------------------------------------------------
 
     _fitted: Fitted | None = None
+
+    @classmethod
+    def _of(cls, fitted: Fitted, n_threads: int | None) -> UniversalSAE:
+        sae = cls(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=fitted.seed, n_threads=n_threads)
+        sae._fitted = fitted
+        return sae
 
     def _initialized(self) -> Fitted:
         if self._fitted is None:
@@ -697,6 +760,4 @@ def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> Unive
     from usae import _storage
 
     fitted = _storage.load(path, n_threads)
-    sae = UniversalSAE(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=fitted.seed, n_threads=n_threads)
-    sae._fitted = fitted
-    return sae
+    return UniversalSAE._of(fitted, n_threads)

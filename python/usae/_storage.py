@@ -24,7 +24,7 @@ import pathlib
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ import safetensors
 import safetensors.numpy
 
 from usae import _checks, _files, _usae
+from usae._checkpoints import RUN
 from usae._config import thread_count
 from usae._errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 from usae._fitted import INTEGERS, Fitted, StepReport
@@ -80,13 +81,18 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
     widths = {model["name"]: model["width"] for model in header["models"]}
     fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]), widths)
     fitted.core.initialize(list(widths), list(widths.values()))
+    restore(fitted, header, tensors)
+    return fitted
+
+
+def restore(fitted: Fitted, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
+    """Bring one of the same sizes and recipe to the saved state."""
     for i, model in enumerate(fitted.names):
         for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
             fitted.write(i, name, tensors[f"{model}.{name}"])
     fitted.core.step_count = header["n_steps"]
     fitted.history = [_history_from_json(entry) for entry in header["history"]]
     fitted.optimizer_is_lost = header["n_steps"] > 0 and not header["training_state"]
-    return fitted
 
 
 def _history_to_json(value: Any) -> Any:
@@ -227,12 +233,23 @@ def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
     """See `usae.load`."""
     folder = _files.folder_of(path)
     thread_count(n_threads, "n_threads")
+    with _reading(folder):
+        return restored(*_read(folder), n_threads)
+
+
+def read(folder: pathlib.Path) -> tuple[Header, Tensors]:
+    """What `restore` takes, with the errors of `load`."""
+    with _reading(folder):
+        return _read(folder)
+
+
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path) -> Iterator[None]:
     with _files.io_errors(folder, "read", "the autoencoder"):
         if folder.is_file():
             raise CheckpointError(f"{folder}: not saved by usae, which saves folders; this is a file")
         try:
-            header, tensors = _read(folder)
-            return restored(header, tensors, n_threads)
+            yield
         except (CheckpointFileError, UsaeMemoryError):
             raise
         except UsaeError as error:
@@ -272,6 +289,8 @@ def _read_header(folder: pathlib.Path) -> bytes:
     try:
         return (folder / HEADER).read_bytes()
     except FileNotFoundError:
+        if (folder / RUN).exists():
+            raise CheckpointError("holds checkpoints of a run; use usae.Checkpoints(path).load()") from None
         if folder.is_dir():
             raise CheckpointError(f"not saved by usae, there is no {HEADER} in it") from None
         raise

@@ -142,6 +142,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             lambda: _images_of(manifest),
             functools.partial(_opened, self._folder, manifest, model, of_each),
             functools.partial(_verified, self._folder, manifest, model),
+            lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
         )
 
     def __iter__(self) -> Iterator[str]:

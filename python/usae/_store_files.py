@@ -104,21 +104,7 @@ def check_free(folder: pathlib.Path) -> None:
 
 
 def locked(folder: pathlib.Path) -> BinaryIO:
-    """The right to write, which ends when this file is closed or the process does."""
-    import fcntl
-
-    stream = open(folder / LOCK, "ab")  # noqa: SIM115  # kept open
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise CheckpointFileError(
-            errno.EBUSY, "cannot write the store: another writer has it open; let that one end, or close() it", str(folder)
-        ) from None
-    except BaseException:
-        stream.close()
-        raise
-    return stream
+    return _files.locked(folder / LOCK, "the store")
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------

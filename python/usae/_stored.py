@@ -29,11 +29,12 @@ class StoredArray:
         images: Callable[[], tuple[str, ...]],
         open_shard: Callable[[int], np.ndarray],
         verify: Callable[[], None],
+        checksums: Callable[[], list[str]],
     ):
         """What a store tells of a model.
 
         `lengths`: images of each file; `of_each`: (tokens, width) or (width,); `path` and `images`: of the store, and the names
-        of its images; `verify`: reads all files and compares checksums.
+        of its images; `verify`: reads all files and compares checksums; `checksums`: what the manifest says they are.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *of_each)
@@ -44,6 +45,7 @@ class StoredArray:
         self.images = images
         self.open_shard = open_shard
         self.verify = verify
+        self.checksums = checksums
 
     def check_finished(self, label: str) -> None:
         if not self._finished:

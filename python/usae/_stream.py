@@ -17,7 +17,7 @@ from usae._stored import widened
 
 @dataclasses.dataclass(frozen=True)
 class StreamReport:
-    """How `UniversalSAE.fit_stream` spent its time, from the first step on.
+    """How `UniversalSAE.fit_stream` spent its time, from the first batch on; of a run that was resumed, since then.
 
     Attributes
     ----------
@@ -60,6 +60,15 @@ class StreamReport:
         return (
             f"{self.steps} steps, {self.tokens_per_second:,.0f} tokens/s; training waited for data "
             f"{self.share_waiting_for_data:.0%} of the time, data for training {self.share_waiting_for_training:.0%}"
+        )
+
+
+def check_repeatable(batches: object) -> None:
+    """Refuse what cannot be gone through again from its beginning."""
+    if isinstance(batches, Iterator):
+        raise InvalidInputError(
+            f"resume=True needs batches that can be gone through again, to come to the place where the run stopped, got "
+            f"{type(batches).__name__}, which may have been used already; give a list, or an object whose __iter__ begins anew"
         )
 
 

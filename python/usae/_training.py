@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from usae._errors import InvalidInputError
 from usae._fitted import Fitted, StepReport
 from usae._inputs import Activations, are_stored
 
+if TYPE_CHECKING:
+    from usae._checkpoints import Checkpoints
+    from usae._keeper import Keeper
+    from usae._run import Run
+
 Callbacks = list[Callable[[StepReport], object]]
 
 VALIDATIONS = 5
@@ -21,14 +27,46 @@ VALIDATION_TOKENS = 2048
 """During training held-out rows are evaluated at each fifth of the steps, on at most this many of them; at the end on all."""
 
 
-def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int) -> Generator[Batch, None, None]:
-    """Endless batches of all rows in a random order."""
+def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, first: int) -> Generator[Batch, None, None]:
+    """Endless batches of all rows in a random order, from that of step number `first` on, counted from 0."""
     if are_stored(acts):
-        yield from shuffled_batches(acts, seed, batch_size)
+        yield from shuffled_batches(acts, seed, batch_size, first * batch_size)
     n_tokens, rows = next(iter(acts.values())).n_tokens, np.empty(batch_size, np.int64)
-    for step in itertools.count():
+    for step in itertools.count(first):
         _usae.shuffled_rows(seed, n_tokens, step * batch_size, rows)
         yield dict(acts), rows
+
+
+class NoKeeper:
+    """What `Keeper` is for a run without checkpoints."""
+
+    def recorded(self) -> None:
+        pass
+
+    def between_steps(self) -> None:
+        pass
+
+    def save(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def kept(fitted: Fitted, checkpoints: Checkpoints | None, resume: bool, run: Callable[[], Run]) -> Iterator[Keeper | NoKeeper]:
+    """Who keeps the run while it trains. `fitted` is then where the run stopped, if it is one that goes on."""
+    if checkpoints is None:
+        yield NoKeeper()
+        return
+    from usae import _keeper  # with safetensors, which takes time to import
+
+    with _keeper.kept(fitted, checkpoints, resume, run()) as keeper:
+        yield keeper
+
+
+def skip(batches: Iterator[Batch], steps: int, keeper: Keeper | NoKeeper) -> None:
+    """Pass over the batches of steps that are done, which Ctrl-C can end."""
+    for _ in range(steps):
+        next(batches)
+        keeper.between_steps()
 
 
 def train(
@@ -38,20 +76,34 @@ def train(
     held_out: Mapping[str, Activations] | None,
     callbacks: Callbacks,
     bar: Any,
+    keeper: Keeper | NoKeeper,
 ) -> None:
-    """`total` steps, or fewer where a callback ends them, recorded into the history."""
-    for step in range(total):
+    """Up to `total` steps, those done included, or fewer where a callback ends them, recorded into the history."""
+    for step in range(fitted.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = fitted.step(acts, rows, -1, False)
         fitted.record(report)
+        if held_out is not None:
+            _validate(fitted, report, held_out, total)
+        keeper.recorded()
         bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
         bar.update()
-        if held_out is not None and _is_a_fifth(step + 1, total):
-            fitted.record_validation(report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
         if any([callback(report) for callback in callbacks]):
-            break
-    if held_out is not None:
+            keeper.save()  # before the evaluation below, which a run that goes on does not have
+            if held_out is not None and step < total:
+                fitted.record_validation(report, held_out)
+            return
+        if step < total:
+            keeper.between_steps()
+    keeper.save()
+
+
+def _validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
+    """At each inner fifth of the run on some rows, at its end on all."""
+    if report.step == total:
         fitted.record_validation(report, held_out)
+    elif report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
+        fitted.record_validation(report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
 
 
 def check_validation(fitted: Fitted, held_out: Mapping[str, Activations] | None) -> None:
@@ -72,8 +124,3 @@ def checked_callbacks(callbacks: object) -> Callbacks:
         if not callable(callback):
             raise InvalidInputError(f"callbacks must be callables that take a StepReport, got {callback!r}")
     return callbacks
-
-
-def _is_a_fifth(step: int, total: int) -> bool:
-    """Whether training is at one of the inner fifths of the run; the end is evaluated apart."""
-    return step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
+from usae._checkpoints import Checkpoints
 from usae._fitted import StepReport
 from usae._sae import UniversalSAE
 from usae.torch._extract import batches
@@ -27,6 +29,8 @@ def fit(
     dtype: Literal["float32", "float16"] = "float32",
     validation: Mapping[str, Any] | None = None,
     callbacks: Iterable[Callable[[StepReport], object]] = (),
+    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    resume: bool = False,
     progress: bool | None = None,
 ) -> UniversalSAE:
     """Train on the activations of models as they are computed; nothing is stored.
@@ -41,7 +45,7 @@ def fit(
     models, images, batch_size, grid, crop, dtype
         As for `extract`. Images in a random order train best: tokens mix within `buffer_tokens` only. An iterator, which cannot
         be gone through again, has to last.
-    steps, buffer_tokens, validation, callbacks, progress
+    steps, buffer_tokens, validation, callbacks, checkpoint, resume, progress
         As for `UniversalSAE.fit_stream`.
 
     Returns
@@ -59,7 +63,14 @@ def fit(
     if not isinstance(images, Iterator):
         stream = _Again(lambda: batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype))
     return sae.fit_stream(
-        stream, steps=steps, buffer_tokens=buffer_tokens, validation=validation, callbacks=callbacks, progress=progress
+        stream,
+        steps=steps,
+        buffer_tokens=buffer_tokens,
+        validation=validation,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
     )
 
 
