@@ -396,6 +396,7 @@ import USAEKernelTypes
   @Test func viewsAndCropsDependOnTheSeedAndTheStepAlone() throws {
     func maximizer(_ change: (inout ImageMaximizer.Options) -> Void = { _ in }) throws -> ImageMaximizer {
       var options = Self.options(.pixels, 60, 50)
+      (options.firstCrop, options.lastCrop) = (0.5, 0.1)
       change(&options)
       return try ImageMaximizer(options)
     }

@@ -129,6 +129,52 @@ def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsy
     assert "concept 5" in shown and "transfer" in shown
 
 
+def test_the_command_draws_the_natural_images_of_a_store(saved, tmp_path, capsys):
+    from PIL import Image
+
+    from usae.demo import photographs
+
+    (tmp_path / "crops").mkdir()
+    for i, crop in enumerate(photographs.crops(photographs.load(), "held_out", 6, seed=1).images):
+        Image.fromarray(crop).save(tmp_path / "crops" / f"{i}.png")
+    crops, store = str(tmp_path / "crops"), str(tmp_path / "store")
+    assert cli.main(["extract", "--images", crops, "--network", "demo", "--output", store]) == 0
+    arguments = [
+        "maximize",
+        str(saved),
+        "--concept",
+        "3",
+        "--concept",
+        "3",
+        "--network",
+        "demo",
+        "--steps",
+        "1",
+        "--views",
+        "1",
+    ]
+    assert cli.main([*arguments, "--acts", store, "--images", crops, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report) == 1 and None not in report[0]["dataset_r2"]
+    capsys.readouterr()
+    assert cli.main([*arguments, "--acts", store, "--images", store, "--output", str(tmp_path / "out")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert cli.main([*arguments, "--images", crops, "--output", str(tmp_path / "out")]) == 2
+    assert "--images needs --acts to be a store" in capsys.readouterr().err
+
+
+def test_examples_of_few_concepts_need_few_pictures():
+    from usae._commands.exemplars import _among
+
+    top = top_examples(n_images=100)
+    needed = np.unique(top.images[:, [3]][top.images[:, [3]] >= 0])
+    few = _among(top, [3], needed)
+    assert few.n_tokens == len(needed) * 6 and np.all(few.tokens[:, [0, 1, 2, 4]] == -1)
+    assert np.array_equal(few.rows[:, 3], top.rows[:, 3]) and np.array_equal(few.columns[:, 3], top.columns[:, 3])
+    found, expected = few.images[:, 3], top.images[:, 3]
+    assert np.array_equal(found < 0, expected < 0) and np.array_equal(needed[found[found >= 0]], expected[expected >= 0])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

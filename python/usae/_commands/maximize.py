@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 import usae
+from usae._commands.activations import HELP as ACTS_HELP
+from usae._commands.activations import load_activations
+from usae._commands.exemplars import exemplars
 from usae._commands.networks import HELP, load_networks, pairs
 from usae._commands.options import print_json, use_threads
 
@@ -24,6 +27,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--concept", type=int, action="append", required=True, metavar="K", help="may be given several times")
     parser.add_argument("--network", action="append", required=True, metavar="NAME=SPEC", help=HELP)
     parser.add_argument("--layer", action="append", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer")
+    parser.add_argument(
+        "--acts", nargs="+", metavar="ACTS", help=f"natural activations to compare with, best held-out ones: {ACTS_HELP}"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="pictures that a store in --acts was made of; the best are drawn beside"
+    )
     parser.add_argument("--joint", action="store_true", help="one image for all networks instead of one for each")
     parser.add_argument("--steps", type=int, default=256, metavar="N", help="of optimisation (%(default)s)")
     parser.add_argument("--views", type=int, default=16, metavar="N", help="crops in a step (%(default)s)")
@@ -46,6 +55,9 @@ def run(options: argparse.Namespace) -> None:
         if not 0 <= concept < sae.n_concepts:
             raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
     models = load_networks(options.network, pairs(options.layer, "--layer"))
+    acts = load_activations(options.acts, "--acts") if options.acts else {}
+    dataset = sae.evaluate(acts) if acts else None
+    beside: tuple[Any, ...] = exemplars(sae, acts, options.images, concepts) if options.images else ()
     options.output.mkdir(parents=True, exist_ok=True)
     results = []
     for concept in concepts:
@@ -58,11 +70,12 @@ def run(options: argparse.Namespace) -> None:
                 views=options.views,
                 canvas=options.canvas,
                 joint=options.joint,
+                dataset=dataset,
                 n_seeds=options.seeds,
                 seed=options.seed,
             )
         )
-        write(results, options.output)  # after each: an interrupt loses one
+        write(results, options.output, beside)  # after each: an interrupt loses one
         if not options.json:
             print(results[-1].report(), end="\n\n", flush=True)
     if options.json:
@@ -71,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"Written to {options.output}: maximization.png, images.npz, report.json")
 
 
-def write(results: list[usae.Maximization], folder: Path) -> None:
+def write(results: list[usae.Maximization], folder: Path, beside: tuple[Any, ...]) -> None:
     arrays: dict[str, np.ndarray] = {"models": np.array(results[0].model_names)}
     for result in results:
         arrays[f"image_{result.concept}"] = result.images
@@ -79,4 +92,4 @@ def write(results: list[usae.Maximization], folder: Path) -> None:
     np.savez_compressed(folder / "images.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its options
     report = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
     (folder / "report.json").write_text(report + "\n")
-    usae.plot.maximization(results).savefig(folder / "maximization.png", dpi=150)
+    usae.plot.maximization(results, *beside).savefig(folder / "maximization.png", dpi=150)
