@@ -88,7 +88,7 @@ package final class FourierTransform: Sendable {
     try UniversalSAE.require("planes", planes, in: Self.planeCounts)
     let groupSize = min(planes, max(1, Self.floatsAtOnce / (2 * height * bins)))
     let workspace = try takeWorkspace(planes: groupSize, threads: threads)
-    defer { _ = idle.withLockIfAvailable { $0 = workspace } }
+    defer { idle.withLock { $0 = workspace } }
     for first in stride(from: 0, to: planes, by: groupSize) {
       let group = SpectrumBlocks(
         planes: min(groupSize, planes - first), height: height, bins: bins, base: workspace.spectra.base)
@@ -97,11 +97,11 @@ package final class FourierTransform: Sendable {
   }
 
   private func takeWorkspace(planes: Int, threads: Int) throws(USAEError) -> FourierWorkspace {
-    let kept = idle.withLockIfAvailable { idle in
+    let kept = idle.withLock { idle in
       defer { idle = nil }
       return idle
     }
-    if let kept = kept ?? nil, kept.planes >= planes, kept.scratch.count >= threads { return kept }
+    if let kept, kept.planes >= planes, kept.scratch.count >= threads { return kept }
     return try FourierWorkspace(planes: planes, height: height, width: width, threads: threads)
   }
 
