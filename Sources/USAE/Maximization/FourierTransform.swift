@@ -20,7 +20,7 @@ package final class FourierTransform: Sendable {
   private let kernels: FourierKernels
   /// Memory that no call is using, kept because images of one size come again and again. Nobody waits for this lock: a thread
   /// that had it when the process was forked is not there to give it back.
-  private let idle = Mutex<FourierWorkspace?>(nil)
+  private let idle = Atomic<UInt>(0)  // a retained workspace's address, or 0: nobody waits for anybody
 
   /// Planes are transformed together as long as their spectra have no more floats than this, or one at a time: enough for the
   /// threads, and spectra that are still in the last cache when their columns are read.
@@ -88,7 +88,7 @@ package final class FourierTransform: Sendable {
     try UniversalSAE.require("planes", planes, in: Self.planeCounts)
     let groupSize = min(planes, max(1, Self.floatsAtOnce / (2 * height * bins)))
     let workspace = try takeWorkspace(planes: groupSize, threads: threads)
-    defer { idle.withLock { $0 = workspace } }
+    defer { keep(workspace) }
     for first in stride(from: 0, to: planes, by: groupSize) {
       let group = SpectrumBlocks(
         planes: min(groupSize, planes - first), height: height, bins: bins, base: workspace.spectra.base)
@@ -97,13 +97,23 @@ package final class FourierTransform: Sendable {
   }
 
   private func takeWorkspace(planes: Int, threads: Int) throws(USAEError) -> FourierWorkspace {
-    let kept = idle.withLock { idle in
-      defer { idle = nil }
-      return idle
-    }
-    if let kept, kept.planes >= planes, kept.scratch.count >= threads { return kept }
+    if let kept = takeIdle(), kept.planes >= planes, kept.scratch.count >= threads { return kept }
     return try FourierWorkspace(planes: planes, height: height, width: width, threads: threads)
   }
+
+  private func takeIdle() -> FourierWorkspace? {
+    UnsafeRawPointer(bitPattern: idle.exchange(0, ordering: .acquiringAndReleasing)).map {
+      Unmanaged<FourierWorkspace>.fromOpaque($0).takeRetainedValue()
+    }
+  }
+
+  private func keep(_ workspace: FourierWorkspace) {
+    let address = UInt(bitPattern: Unmanaged.passRetained(workspace).toOpaque())
+    let other = idle.exchange(address, ordering: .acquiringAndReleasing)
+    if let other = UnsafeRawPointer(bitPattern: other) { Unmanaged<FourierWorkspace>.fromOpaque(other).release() }
+  }
+
+  deinit { _ = takeIdle() }
 
   // MARK: Rows
 
