@@ -12,7 +12,7 @@ def progress_bar(total: int | None, progress: object, desc: str = "training", un
     """A tqdm bar. `total` None: not known. `progress`: True, False, or None for one in a terminal or a notebook."""
     if progress not in (None, True, False):
         raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
-    notebook = "ipykernel" in sys.modules
+    notebook = _in_notebook()
     if progress is None:
         progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
     if not progress:
@@ -22,6 +22,13 @@ def progress_bar(total: int | None, progress: object, desc: str = "training", un
     else:
         from tqdm import tqdm
     return tqdm(total=total, initial=initial, unit=unit, desc=desc, dynamic_ncols=True)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code; that its packages are imported says nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
 class _NoBar:
