@@ -73,7 +73,8 @@ def measure(name: str, arguments: argparse.Namespace, report: Report) -> None:
             rows.append(row(f"{label}, {steps:,} steps" + (f", seed {seed}" if arguments.seeds > 1 else ""), score, seconds))
             print(f"{name} {label} {steps} steps, seed {seed}: {score!r}", file=sys.stderr, flush=True)
             entry = {"world": name, "name": label, "steps": steps, "seed": seed, "seconds": seconds}
-            report.data["scores"].append(entry | score.to_dict())
+            figures = {key: x for key, x in score.to_dict().items() if not (isinstance(x, list) and len(x) == truth.n_true)}
+            report.data["scores"].append(entry | figures)  # without the lists of single concepts, megabytes of them
             return score
 
         best = None

@@ -24,7 +24,7 @@ from usae.demo import networks, photographs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from report import Report  # noqa: E402
+from report import Report, replace_file  # noqa: E402
 from study import maco  # noqa: E402
 
 STEPS, VIEWS = 96, 8
@@ -153,8 +153,7 @@ def main() -> None:
             images = {concept: subject.reference(concept, REFERENCE[name]) for concept in subject.concepts}
         seconds = (time.process_time() - start) / (3 * len(images))
         records[name] = subject.scores(images) | {"CPU seconds an image": seconds}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(records, indent=1) + "\n")
+        replace_file(path, json.dumps(records, indent=1) + "\n")
         print(time.strftime("%H:%M:%S"), name, {k: round(v, 3) for k, v in records[name].items()}, file=sys.stderr, flush=True)
     report = Report("maximization", "Coordinated activation maximization", arguments.threads, arguments.quick)
     report.data["command"] = f"python benchmarks/maximization.py {shlex.join(sys.argv[1:])}".rstrip()

@@ -22,7 +22,7 @@ import usae
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from report import Report  # noqa: E402
+from report import Report, replace_file  # noqa: E402
 from study import figures  # noqa: E402
 from study.variants import VARIANTS  # noqa: E402
 from study.worlds import WORLDS, World  # noqa: E402
@@ -89,10 +89,7 @@ class Study:
 
     def _keep(self, key: str, record: dict[str, Any]) -> None:
         self.records[key] = record
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"records": self.records}, indent=1) + "\n")
-        temporary.replace(self.path)
+        replace_file(self.path, json.dumps({"records": self.records}, indent=1) + "\n")
         print(time.strftime("%H:%M:%S"), key, _line(record), file=sys.stderr, flush=True)
 
 

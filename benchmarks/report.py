@@ -98,9 +98,8 @@ class Report:
             self.rows(heading, [_target_row(target) for target in self.data["targets"]])
         text = "\n\n".join([f"# {self.title}", *self.sections, self._facts()]) + "\n"
         name = f"{self.table}-quick" if self.quick else self.table
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / f"{name}.json", json.dumps(self.data, indent=1) + "\n")
-        _replace(folder / f"{name}.md", text)
+        replace_file(folder / f"{name}.json", json.dumps(self.data, indent=1) + "\n")
+        replace_file(folder / f"{name}.md", text)
         print(text)
 
     def _facts(self) -> str:
@@ -149,7 +148,9 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """A whole file or the old one, in a folder that is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)

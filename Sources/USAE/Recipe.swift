@@ -136,9 +136,7 @@ public struct Recipe: Sendable, Equatable {
   }
 
   private func require(_ name: String, _ value: Double, in range: ClosedRange<Double>) throws(USAEError) {
-    guard range.contains(value) else {  // NaN is in no range
-      throw .invalidArgument(name: "recipe.\(name)", expected: "a number in \(range)", got: "\(value)")
-    }
+    try UniversalSAE.require("recipe.\(name)", value, in: range)
   }
 
   private func require(_ name: String, _ value: Int) throws(USAEError) {

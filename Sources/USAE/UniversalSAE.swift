@@ -76,7 +76,7 @@ public final class UniversalSAE: Sendable {
   }
 
   package func makeWork(poll: (@Sendable () -> Bool)? = nil) -> Work {
-    Work(threads: threadsWanted > 0 ? threadsWanted : ThreadPool.threads, poll: poll)
+    Work(wanted: threadsWanted, poll: poll)
   }
 
   static func require(_ name: String, _ value: Int, in range: ClosedRange<Int>, remedy: String = "") throws(USAEError) {
@@ -84,6 +84,13 @@ public final class UniversalSAE: Sendable {
       throw .invalidArgument(
         name: name, expected: "a whole number from \(range.lowerBound) to \(range.upperBound)", got: "\(value)",
         remedy: remedy)
+    }
+  }
+
+  /// NaN is in no range.
+  static func require(_ name: String, _ value: Double, in range: ClosedRange<Double>) throws(USAEError) {
+    guard range.contains(value) else {
+      throw .invalidArgument(name: name, expected: "a number from \(range.lowerBound) to \(range.upperBound)", got: "\(value)")
     }
   }
 

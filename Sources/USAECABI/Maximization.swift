@@ -188,7 +188,7 @@ public func usae_objective(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let kind: ConceptObjective.Kind
+    let kind: UniversalSAE.ObjectiveKind
     switch objective {
     case Int32(USAE_OBJECTIVE_ALIGNMENT):
       guard (0...100).contains(power) else {

@@ -289,8 +289,8 @@ import USAEKernelTypes
 
   /// PyTorch's formulas, in double: NAdam (Dozat, 2016, with PyTorch's momentum decay) and Adam, and a rate that falls as a
   /// cosine.
-  @Test(arguments: [Ascent.Method.nadam, .adam])
-  func stepsAreThoseOfPyTorch(method: Ascent.Method) throws {
+  @Test(arguments: [ImageMaximizer.Options.Optimizer.nadam, .adam])
+  func stepsAreThoseOfPyTorch(method: ImageMaximizer.Options.Optimizer) throws {
     let count = 48, steps = 7
     var random = TestRandom(6)
     let values = try FloatBuffer(count), gradient = try FloatBuffer(count)

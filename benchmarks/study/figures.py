@@ -37,19 +37,10 @@ def of_evaluation(evaluation: usae.Evaluation) -> dict[str, float]:
         return {
             "R2 same": float(np.diag(evaluation.r2).mean()),
             "R2 other": float(evaluation.r2[off].mean()),
-            "cofire": _energetic_cofire(evaluation),
+            "cofire": float(evaluation.mean_cofire_proportion(ENERGETIC).mean()),
             "entropy >= .9": float(np.mean(evaluation.firing_entropy >= 0.9)),
             "dead": float(evaluation.dead_everywhere.mean()),
         }
-
-
-def _energetic_cofire(evaluation: usae.Evaluation) -> float:
-    """Mean over models of the mean co-fire proportion of a model's most energetic concepts that fire there."""
-    means = []
-    for energy, proportion in zip(evaluation.energy, evaluation.cofire_proportion, strict=True):
-        most = np.argsort(-energy, kind="stable")[:ENERGETIC]
-        means.append(float(np.nanmean(proportion[most])))
-    return float(np.mean(means))
 
 
 def stability(runs: list[usae.UniversalSAE]) -> float:

@@ -6,6 +6,7 @@ import json
 import math
 import numbers
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from usae._errors import InvalidInputError
@@ -37,6 +38,25 @@ def as_float(value: object) -> float:
         return float(value)
     except OverflowError:  # a long int; its sign does not matter, neither infinity is in a range
         return math.inf
+
+
+def did_you_mean(word: object, words: Iterable[str]) -> str:
+    """To end a message with: the closest of some words, if one is close."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(words), n=1) if isinstance(word, str) else []
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def closest_or_all(word: str, words: Iterable[str]) -> str:
+    """The same of words that are typed as they stand: the closest; all of them if they are few and none is close."""
+    import difflib
+
+    known = list(words)
+    close = difflib.get_close_matches(word, known, n=3)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are {', '.join(known)}" if len(known) <= 16 else ""
 
 
 def parsed_json(text: str | bytes) -> Any:

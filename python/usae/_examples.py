@@ -54,12 +54,16 @@ class TopExamples:
         """Their columns in the image's grid, from the left, int64 [M, m, n]; -1 where there is no example."""
         return self._split()[2]
 
-    def _split(self) -> list[np.ndarray]:
+    def known_grid(self) -> tuple[int, int]:
+        """`grid`; InvalidInputError where there is none."""
         if self.grid is None:
             raise InvalidInputError(
                 "where a token lies in its image is known only with top_examples(..., grid=(rows, columns))"
             )
-        height, width = self.grid
+        return self.grid
+
+    def _split(self) -> list[np.ndarray]:
+        height, width = self.known_grid()
         parts = (
             self.tokens // (height * width),
             self.tokens % (height * width) // width,

@@ -43,7 +43,9 @@ def look(
     here = (codes.indices == concept) & (codes.values > 0)
     mean_code = _mean_code(codes)
     total = mean_code.sum()
-    about_mean = np.square(tokens - sae.parameters(name)["mean"], dtype=np.float64).sum()
+    fitted = sae._initialized()
+    mean = fitted.read(fitted.index(name), "mean")  # all parameters would be copies of the whole dictionary
+    about_mean = np.square(tokens - mean, dtype=np.float64).sum()
     error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
     return Sight(
         share=float(here.any(1).mean()),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from usae import _checks
 from usae._errors import InvalidInputError
 from usae._stored import StoredArray
 
@@ -184,10 +185,7 @@ def check_known(name: object, names: Sequence[str], argument: str) -> None:
     """Refuse what is not the name of one of the models."""
     if name in names:
         return
-    import difflib
-
-    close = difflib.get_close_matches(name, names, n=1) if isinstance(name, str) else []
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = _checks.did_you_mean(name, names)
     raise InvalidInputError(f"{argument}: unknown model {name!r}; the models are {', '.join(map(repr, names))}{hint}")
 
 

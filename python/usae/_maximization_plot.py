@@ -103,9 +103,9 @@ def _natural(
     top: TopExamples, pictures: np.ndarray, name: str, concept: int, n: int
 ) -> list[tuple[np.ndarray, tuple[float, float, float, float]]]:
     """The pictures, and the token's left, top, width and height in pixels."""
-    assert top.grid is not None
+    rows, columns = top.known_grid()
     model = top.model_names.index(name)
-    cell = pictures.shape[1] / top.grid[0], pictures.shape[2] / top.grid[1]
+    cell = pictures.shape[1] / rows, pictures.shape[2] / columns
     found = []
     for i in range(min(n, top.tokens.shape[2])):
         if top.tokens[model, concept, i] < 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -114,7 +113,7 @@ def maximize(
         for number in range(n_seeds):
             found = [(group, ascent.run(group, seed + number, bar)) for group in groups]
             runs.append({name: image for group, image in found for name in group})
-    return _result(sae, concept, networks, joint, runs, dataset)
+    return _result(sae, concept, networks, bool(joint), runs, dataset)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,12 +193,17 @@ def _result(
     def sight(image: np.ndarray, model: str, crops: np.ndarray | None = None) -> Sight:
         return look(sae, concept, networks[model], model, image, crops, first[model].views)
 
+    def sights(parts: bool) -> list[list[Sight]]:
+        """By image and model; a joint image is looked at once."""
+        images = [first[name] for name in (names[:1] if joint else names)]
+        rows = [[sight(image.image, name, image.crops if parts else None) for name in names] for image in images]
+        return rows * len(names) if joint else rows
+
     started = np.array([first[name].started[name] for name in names])
     shown = np.full_like(started, started.any()) if joint else started  # a joint image is there if any model made it
     images = np.stack([first[name].image for name in names])
     images[~shown] = np.nan
-    whole = [[sight(first[i].image, j) for j in names] for i in names]
-    parts = [[sight(first[i].image, j, first[i].crops) for j in names] for i in names]
+    whole, parts = sights(parts=False), sights(parts=True)
     before = [sight(first[name].before, name) for name in names]
     peaks = [[whole[i][i].peak for i in range(len(names))]]
     peaks += [[sight(run[name].image, name).peak for name in names] for run in runs[1:]]
@@ -225,8 +229,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(Maximizer).parameters if name not in ("models", "steps", "seed")]
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            hint = _checks.closest_or_all(name, known)
             raise InvalidInputError(f"{name} is no option of usae.maximize or usae.Maximizer{hint}")
 
 

@@ -175,7 +175,7 @@ class Recipe:
             raise InvalidInputError(f"a recipe must be a mapping of fields to values, got {type(fields).__name__}")
         for field in fields:
             if field not in _KINDS:
-                raise InvalidInputError(f"recipe: unknown field {field!r}{_did_you_mean(str(field), _KINDS)}")
+                raise InvalidInputError(f"recipe: unknown field {field!r}{_checks.did_you_mean(str(field), _KINDS)}")
         return cls(**fields)
 
     def to_json(self) -> str:
@@ -310,7 +310,7 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
     if kind in (int, float):
         return _checked_number(field, kind, value)
     if not isinstance(value, str) or value not in get_args(kind):
-        hint = _did_you_mean(value, get_args(kind)) if isinstance(value, str) else ""
+        hint = _checks.did_you_mean(value, get_args(kind))
         raise InvalidInputError(f"recipe: {field} must be one of {', '.join(get_args(kind))}, got {value!r}{hint}")
     return str(value)
 
@@ -338,10 +338,3 @@ def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
     raise InvalidInputError(
         f"recipe: {field} must be at most {_MOST_PREFIXES} shares, ascending from above 0 to 1, got {value!r}"
     )
-
-
-def _did_you_mean(word: str, words: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

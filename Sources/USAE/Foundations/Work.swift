@@ -12,10 +12,15 @@ package final class Work: Sendable {
     self.poll = poll
   }
 
-  /// Without an interrupt; 0 threads are the process's default.
+  /// 0 threads are the process's default.
+  convenience init(wanted threads: Int, poll: (@Sendable () -> Bool)? = nil) {
+    self.init(threads: threads > 0 ? threads : ThreadPool.threads, poll: poll)
+  }
+
+  /// The same of a number that comes from a caller, without an interrupt.
   package convenience init(threadsWanted: Int) throws(USAEError) {
     try UniversalSAE.require("n_threads", threadsWanted, in: 0...1024)
-    self.init(threads: threadsWanted > 0 ? threadsWanted : ThreadPool.threads)
+    self.init(wanted: threadsWanted)
   }
 
   /// Runs `body(piece, worker)` for all pieces on the pool. After an interrupt the rest is skipped and the call throws.

@@ -8,9 +8,7 @@ import USAEKernelTypes
 
 /// Adam or NAdam uphill, as in PyTorch, with a learning rate that falls as a cosine.
 final class Ascent: @unchecked Sendable {
-  package enum Method: Sendable { case nadam, adam }
-
-  private let method: Method
+  private let method: ImageMaximizer.Options.Optimizer
   private let rate: Double
   private let steps: Int
   private let first, second: FloatBuffer
@@ -23,7 +21,7 @@ final class Ascent: @unchecked Sendable {
   private static let momentumDecay = 0.004
 
   /// - Parameter count: of parameters, a multiple of 16.
-  init(_ method: Method, rate: Double, steps: Int, count: Int) throws(USAEError) {
+  init(_ method: ImageMaximizer.Options.Optimizer, rate: Double, steps: Int, count: Int) throws(USAEError) {
     self.method = method
     self.rate = rate
     self.steps = steps

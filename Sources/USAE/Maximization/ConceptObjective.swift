@@ -8,24 +8,12 @@ import USAEKernelTypes
 
 /// What is to be maximised: how much activations of one model show one concept.
 package struct ConceptObjective: Sendable {
-  package enum Kind: Sendable {
-    /// (a . w) max(0.1, cos(a, w))^power: large where the concept is what the token is about. Long tokens that fire all
-    /// concepts gain nothing.
-    case alignment(power: Double)
-    /// What ReLU and TopK are given.
-    case preactivation
-    /// What they leave: 0, with no slope, where the concept is not among the k largest.
-    case code
-    /// The soft maximum of the pre-activations over a view's tokens.
-    case logSumExp
-  }
-
   package let concept: Int
-  package let kind: Kind
+  package let kind: UniversalSAE.ObjectiveKind
   /// One token of each view, or nil for the mean over all.
   package let token: Int?
 
-  package init(concept: Int, kind: Kind, token: Int?) {
+  package init(concept: Int, kind: UniversalSAE.ObjectiveKind, token: Int?) {
     self.concept = concept
     self.kind = kind
     self.token = token

@@ -99,17 +99,19 @@ final class FourierPlan: @unchecked Sendable {
     kernels: FourierKernels
   ) -> ComplexView<Floats> {
     var source = x
+    var target = ComplexView(lanes: scratch.second)
     for (i, pass) in passes.enumerated() {
-      let lanes = ComplexView(lanes: i.isMultiple(of: 2) ? scratch.second : scratch.first)
-      let target = i == passes.count - 1 ? y ?? lanes : lanes
+      if i > 0 {
+        source = target.constant
+        target = ComplexView(lanes: i.isMultiple(of: 2) ? scratch.second : scratch.first)
+      }
+      if i == passes.count - 1, let y { target = y }
       let from = inverse ? source.exchanged : source
       let to = inverse ? target.exchanged : target
       withUnsafePointer(to: pass) {
         kernels.pass($0, from.re, from.im, from.stride, to.re, to.im, to.stride, scratch.spare)
       }
-      if i == passes.count - 1 { return target }
-      source = target.constant
     }
-    fatalError("a plan has passes")
+    return target
   }
 }

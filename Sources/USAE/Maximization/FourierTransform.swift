@@ -18,9 +18,10 @@ package final class FourierTransform: Sendable {
 
   private let rows, columns: FourierPlan
   private let kernels: FourierKernels
-  /// Memory that no call is using, kept because images of one size come again and again. Nobody waits for this lock: a thread
-  /// that had it when the process was forked is not there to give it back.
-  private let idle = Atomic<UInt>(0)  // a retained workspace's address, or 0: nobody waits for anybody
+  /// Memory that no call is using, kept because images of one size come again and again: the address of a retained workspace,
+  /// or 0. An exchange instead of a lock, for which nobody waits: a thread that has a lock when the process is forked is not
+  /// there to give it back.
+  private let idle = Atomic<UInt>(0)
 
   /// Planes are transformed together as long as their spectra have no more floats than this, or one at a time: enough for the
   /// threads, and spectra that are still in the last cache when their columns are read.

@@ -43,7 +43,7 @@ public final class ImageMaximizer: Sendable {
   package init(_ options: Options, magnitude: UnsafePointer<Float>?, start: UnsafePointer<Float>?) throws(USAEError) {
     try options.validate()
     self.options = options
-    state = try State(options, magnitude: magnitude, start: start, work: Self.work(options, poll: nil))
+    state = try State(options, magnitude: magnitude, start: start, work: Work(wanted: options.threads))
   }
 
   public var stepCount: Int {
@@ -55,7 +55,7 @@ public final class ImageMaximizer: Sendable {
     throws(USAEError)
   {
     try Self.check(height, width)
-    let work = Self.work(options, poll: poll)
+    let work = Work(wanted: options.threads, poll: poll)
     try lock.writing(poll: poll) { () throws(USAEError) in
       let image = try state.renderedImage(work: work)
       let boxes = state.boxes
@@ -77,7 +77,7 @@ public final class ImageMaximizer: Sendable {
     guard (-1e6...1e6).contains(weight) else {
       throw .invalidArgument(name: "weight", expected: "a number from -1e6 to 1e6", got: "\(weight)")
     }
-    let work = Self.work(options, poll: poll)
+    let work = Work(wanted: options.threads, poll: poll)
     return try lock.writing(poll: poll) { () throws(USAEError) in
       try state.add(gradient, height, width, scale, weight, work: work)
     }
@@ -85,7 +85,7 @@ public final class ImageMaximizer: Sendable {
 
   /// One step uphill along the gradients that were added; they are used up.
   package func advance(poll: (@Sendable () -> Bool)?) throws(USAEError) {
-    let work = Self.work(options, poll: poll)
+    let work = Work(wanted: options.threads, poll: poll)
     try lock.writing(poll: poll) { () throws(USAEError) in
       guard state.step < options.steps else {
         throw .invalidArgument(
@@ -99,7 +99,7 @@ public final class ImageMaximizer: Sendable {
   /// The image [3, height, width], colours between 0 and 1.
   package func image(_ out: UnsafeMutablePointer<Float>) throws(USAEError) {
     try lock.writing(poll: nil) { () throws(USAEError) in
-      try state.renderedImage(work: Self.work(options, poll: nil)).copy(to: out)
+      try state.renderedImage(work: Work(wanted: options.threads)).copy(to: out)
     }
   }
 
@@ -114,7 +114,7 @@ public final class ImageMaximizer: Sendable {
   /// The gradient of the image's colours [3, height, width] that was added in this step, and how it reaches the free numbers:
   /// for tests.
   package func gradients(colours: UnsafeMutablePointer<Float>, planes: UnsafeMutablePointer<Float>) throws(USAEError) {
-    let work = Self.work(options, poll: nil)
+    let work = Work(wanted: options.threads)
     try lock.writing(poll: nil) { () throws(USAEError) in
       _ = try state.renderedImage(work: work)
       state.gradient.copy(to: colours)
@@ -126,10 +126,6 @@ public final class ImageMaximizer: Sendable {
   /// Where the views of this step are.
   package var boxes: [Box] {
     get throws(USAEError) { try lock.reading(poll: nil) { () throws(USAEError) in state.boxes } }
-  }
-
-  private static func work(_ options: Options, poll: (@Sendable () -> Bool)?) -> Work {
-    Work(threads: options.threads > 0 ? options.threads : ThreadPool.threads, poll: poll)
   }
 
   static func check(_ height: Int, _ width: Int) throws(USAEError) {
@@ -145,19 +141,12 @@ extension ImageMaximizer.Options {
     try UniversalSAE.require("steps", steps, in: 1...1 << 30)
     try UniversalSAE.require("views", views, in: 1...1024)
     try UniversalSAE.require("n_threads", threads, in: 0...1024)
-    try require("learning_rate", learningRate, in: 0...1e6)
-    try require("first_crop", firstCrop, in: 0.001...1)
-    try require("last_crop", lastCrop, in: 0.001...1)
-    try require("noise", noise, in: 0...10)
-    try require("total_variation", totalVariation, in: 0...1e6)
-    try require("l2", square, in: 0...1e6)
-    try require("contrast", contrast, in: 0.001...100)
-  }
-
-  private func require(_ name: String, _ value: Double, in range: ClosedRange<Double>) throws(USAEError) {
-    guard range.contains(value) else {
-      throw .invalidArgument(
-        name: name, expected: "a number from \(range.lowerBound) to \(range.upperBound)", got: "\(value)")
-    }
+    try UniversalSAE.require("learning_rate", learningRate, in: 0...1e6)
+    try UniversalSAE.require("first_crop", firstCrop, in: 0.001...1)
+    try UniversalSAE.require("last_crop", lastCrop, in: 0.001...1)
+    try UniversalSAE.require("noise", noise, in: 0...10)
+    try UniversalSAE.require("total_variation", totalVariation, in: 0...1e6)
+    try UniversalSAE.require("l2", square, in: 0...1e6)
+    try UniversalSAE.require("contrast", contrast, in: 0.001...100)
   }
 }

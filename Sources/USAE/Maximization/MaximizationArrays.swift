@@ -73,10 +73,17 @@ extension ImageMaximizer {
 }
 
 extension UniversalSAE {
-  /// What is to be maximised: see `usae_objective` in usae.h.
+  /// What is to be maximised.
   public enum ObjectiveKind: Sendable {
+    /// (a . w) max(0.1, cos(a, w))^power: large where the concept is what the token is about. Long tokens that fire all
+    /// concepts gain nothing.
     case alignment(power: Double)
-    case preactivation, code, logSumExp
+    /// What ReLU and TopK are given.
+    case preactivation
+    /// What they leave: 0, with no slope, where the concept is not among the k largest.
+    case code
+    /// The soft maximum of the pre-activations over a view's tokens.
+    case logSumExp
   }
 
   /// How much activations of a model show a concept, by view, and the gradient of the mean over views.
@@ -94,21 +101,10 @@ extension UniversalSAE {
     try x.withActivations(name: name) { view throws(USAEError) in
       try gradient.withMutableValues { out throws(USAEError) in
         try objective(
-          ConceptObjective(concept: concept, kind: .init(kind), token: token), of: view, model: index, views: views,
+          ConceptObjective(concept: concept, kind: kind, token: token), of: view, model: index, views: views,
           values: &values, gradient: out, work: makeWork())
       }
     }
     return (values, gradient)
-  }
-}
-
-extension ConceptObjective.Kind {
-  fileprivate init(_ kind: UniversalSAE.ObjectiveKind) {
-    switch kind {
-    case .alignment(let power): self = .alignment(power: power)
-    case .preactivation: self = .preactivation
-    case .code: self = .code
-    case .logSumExp: self = .logSumExp
-    }
   }
 }

@@ -42,7 +42,7 @@ extension ImageMaximizer {
       parametrization = try Self.parametrization(options, magnitude, start == nil ? nil : planes, work: work)
       valueGradient = try FloatBuffer(parametrization.values.count)
       ascent = try Ascent(
-        options.optimizer == .nadam ? .nadam : .adam, rate: options.learningRate, steps: options.steps,
+        options.optimizer, rate: options.learningRate, steps: options.steps,
         count: parametrization.values.count)
       sampler = ViewSampler(
         seed: options.seed, views: options.views, steps: options.steps, firstCrop: options.firstCrop,

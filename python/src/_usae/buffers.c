@@ -76,21 +76,33 @@ bool take_array(const module_state *state, PyObject *object, const char *name, e
   return true;
 }
 
+/* A tuple of sides, "any" for -1. A new reference, or NULL. */
+static PyObject *shape_of(int ndim, const int64_t *sides) {
+  PyObject *shape = PyTuple_New(ndim);
+  for (int axis = 0; shape != NULL && axis < ndim; axis++)
+    PyTuple_SetItem(shape, axis, sides[axis] < 0 ? PyUnicode_FromString("any") : PyLong_FromLongLong((long long)sides[axis]));
+  return shape;
+}
+
+bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int ndim, const int64_t *sides) {
+  int64_t found[PyBUF_MAX_NDIM];
+  bool fits = array->ndim == ndim;
+  for (int axis = 0; axis < array->ndim; axis++) {
+    found[axis] = array->shape[axis];
+    fits = fits && (sides[axis] < 0 || found[axis] == sides[axis]);
+  }
+  if (fits) return true;
+  PyObject *expected = shape_of(ndim, sides), *got = shape_of(array->ndim, found);
+  if (expected != NULL && got != NULL)
+    PyErr_Format(state->invalid_input, "%s: expected shape %S, got %S", name, expected, got);
+  Py_XDECREF(expected);
+  Py_XDECREF(got);
+  return false;
+}
+
 bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
                  const int64_t *sides, Py_buffer *out) {
-  if (!take_array(state, object, name, type, writable, out)) return false;
-  bool fits = out->ndim == ndim;
-  for (int axis = 0; fits && axis < ndim; axis++) fits = sides[axis] < 0 || out->shape[axis] == sides[axis];
-  if (fits) return true;
-  PyObject *shape = PyObject_GetAttrString(object, "shape"), *expected = PyTuple_New(ndim);
-  for (int axis = 0; expected != NULL && axis < ndim; axis++)
-    PyTuple_SetItem(expected, axis,
-                    sides[axis] < 0 ? PyUnicode_FromString("any") : PyLong_FromLongLong((long long)sides[axis]));
-  if (shape != NULL && expected != NULL)
-    PyErr_Format(state->invalid_input, "%s: expected shape %S, got %S", name, expected, shape);
-  Py_XDECREF(shape);
-  Py_XDECREF(expected);
-  return false;
+  return take_array(state, object, name, type, writable, out) && has_shape(state, out, name, ndim, sides);
 }
 
 int64_t array_count(const Py_buffer *array) { return array->len / array->itemsize; }

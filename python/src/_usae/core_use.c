@@ -3,19 +3,6 @@
 #include <stddef.h>
 #include <string.h>
 
-/* Whether `array` is [rows, columns]; else an InvalidInputError. */
-static bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int64_t rows,
-                      int64_t columns) {
-  if (array->ndim == 2 && array->shape[0] == rows && array->shape[1] == columns) return true;
-  if (array->ndim == 2)
-    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld), got (%zd, %zd)", name, (long long)rows,
-                 (long long)columns, array->shape[0], array->shape[1]);
-  else
-    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld), got %d dimensions", name, (long long)rows,
-                 (long long)columns, array->ndim);
-  return false;
-}
-
 PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"model", "x", "values", "indices", NULL};
   const module_state *state = state_of(self);
@@ -27,11 +14,11 @@ PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:encode", keywords, &py_model, &py_x, &py_values, &py_indices) ||
-      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
-      !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
-      !take_array(state, py_indices, "indices", ELEMENT_INT32, true, &indices) ||
-      !has_shape(state, &values, "values", matrix.outer * matrix.inner, core->slots) ||
-      !has_shape(state, &indices, "indices", matrix.outer * matrix.inner, core->slots))
+      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix))
+    goto done;
+  const int64_t codes[] = {matrix.outer * matrix.inner, core->slots};
+  if (!take_shaped(state, py_values, "values", ELEMENT_FLOAT32, true, 2, codes, &values) ||
+      !take_shaped(state, py_indices, "indices", ELEMENT_INT32, true, 2, codes, &indices))
     goto done;
 
   core_call_begin(&call);
@@ -68,7 +55,7 @@ PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs) {
   }
   n = values.shape[0];
   slots = values.shape[1];
-  if (!has_shape(state, &indices, "indices", n, slots)) goto done;
+  if (!has_shape(state, &indices, "indices", 2, (int64_t[]){n, slots})) goto done;
 
   if (out.ndim != 2 || out.shape[0] != n) {
     PyErr_Format(state->invalid_input, "out: expected 2 dimensions and %lld rows, got %d and %zd", (long long)n, out.ndim,
@@ -100,8 +87,8 @@ PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs) 
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:preactivations", keywords, &py_model, &py_x, &py_out) ||
       !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
-      !take_array(state, py_out, "out", ELEMENT_FLOAT32, true, &out) ||
-      !has_shape(state, &out, "out", matrix.outer * matrix.inner, core->n_concepts))
+      !take_shaped(state, py_out, "out", ELEMENT_FLOAT32, true, 2,
+                   (int64_t[]){matrix.outer * matrix.inner, core->n_concepts}, &out))
     goto done;
 
   core_call_begin(&call);
@@ -133,9 +120,8 @@ PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
       !take_array(state, py_tokens, "tokens", ELEMENT_INT64, true, &tokens))
     goto done;
   int64_t n = values.ndim == 2 ? values.shape[1] : 1;
-  if (!has_shape(state, &values, "values", core->n_concepts, n) ||
-      !has_shape(state, &tokens, "tokens", core->n_concepts, n))
-    goto done;
+  const int64_t examples[] = {core->n_concepts, n};
+  if (!has_shape(state, &values, "values", 2, examples) || !has_shape(state, &tokens, "tokens", 2, examples)) goto done;
 
   core_call_begin(&call);
   usae_status status = usae_top_examples(core->sae, model, &matrix, n, tokens_per_image, values.buf, tokens.buf,

@@ -7,18 +7,6 @@ typedef struct transform_arrays {
   int32_t n_threads;
 } transform_arrays;
 
-static bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int64_t planes, int64_t rows,
-                      int64_t columns) {
-  if (array->ndim == 3 && array->shape[0] == planes && array->shape[1] == rows && array->shape[2] == columns) return true;
-  if (array->ndim == 3)
-    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld, %lld), got (%zd, %zd, %zd)", name,
-                 (long long)planes, (long long)rows, (long long)columns, array->shape[0], array->shape[1], array->shape[2]);
-  else
-    PyErr_Format(state->invalid_input, "%s: expected shape (%lld, %lld, %lld), got %d dimensions", name, (long long)planes,
-                 (long long)rows, (long long)columns, array->ndim);
-  return false;
-}
-
 /* `forward`: the image is read and the spectra are written; else the reverse. Zero `out` before, clear it after. */
 static bool arrays_take(const module_state *state, PyObject *image, PyObject *re, PyObject *im, PyObject *n_threads,
                         bool forward, transform_arrays *out) {
@@ -35,8 +23,8 @@ static bool arrays_take(const module_state *state, PyObject *image, PyObject *re
   out->planes = out->image.shape[0];
   out->height = out->image.shape[1];
   out->width = out->image.shape[2];
-  return has_shape(state, &out->re, "re", out->planes, out->height, out->width / 2 + 1) &&
-         has_shape(state, &out->im, "im", out->planes, out->height, out->width / 2 + 1);
+  const int64_t spectrum[] = {out->planes, out->height, out->width / 2 + 1};
+  return has_shape(state, &out->re, "re", 3, spectrum) && has_shape(state, &out->im, "im", 3, spectrum);
 }
 
 static void arrays_clear(transform_arrays *arrays) {

@@ -60,7 +60,10 @@ bool take_array(const module_state *state, PyObject *object, const char *name, e
                 Py_buffer *out);
 int64_t array_count(const Py_buffer *array);
 
-/* The same of these `ndim` sides; a side of -1 may be any. */
+/* Whether an array has these `ndim` sides, of which -1 may be any; else an InvalidInputError. */
+bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int ndim, const int64_t *sides);
+
+/* take_array and has_shape. */
 bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
                  const int64_t *sides, Py_buffer *out);
 

@@ -67,7 +67,8 @@ def _write(evaluation: usae.Evaluation, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
     names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
-    np.savez_compressed(files[0], allow_pickle=False, **{name: np.asarray(getattr(evaluation, name)) for name in names})
+    arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
+    np.savez_compressed(files[0], **arrays)  # NumPy before 2.2 would keep an option allow_pickle as an array
     files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in FIGURES:
         if name == "firing_entropy" and len(evaluation.model_names) < 2:

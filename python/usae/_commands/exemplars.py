@@ -25,16 +25,14 @@ def exemplars(
     top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True)
     chosen = top.images[:, list(concepts)]
     needed = np.unique(chosen[chosen >= 0])
-    pictures = (
-        np.stack([_thumbnail(folder / acts.images[i]) for i in needed]) if len(needed) else np.zeros((0, 1, 1, 3), np.uint8)
-    )
-    return _among(top, concepts, needed), pictures
+    pictures = [_thumbnail(folder / acts.images[i]) for i in needed]
+    return _among(top, concepts, needed), np.array(pictures, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3)
 
 
 def _among(top: usae.TopExamples, concepts: Sequence[int], needed: np.ndarray) -> usae.TopExamples:
     """The examples of these concepts, as tokens of the needed images alone."""
-    assert top.grid is not None
-    per_image = top.grid[0] * top.grid[1]
+    rows, columns = top.known_grid()
+    per_image = rows * columns
     tokens = np.full_like(top.tokens, -1)
     kept = list(concepts)
     of_image = np.searchsorted(needed, top.images[:, kept])

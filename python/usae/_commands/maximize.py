@@ -85,11 +85,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write(results: list[usae.Maximization], folder: Path, beside: tuple[Any, ...]) -> None:
-    arrays: dict[str, np.ndarray] = {"models": np.array(results[0].model_names)}
+    arrays: dict[str, Any] = {"models": np.array(results[0].model_names)}
     for result in results:
         arrays[f"image_{result.concept}"] = result.images
         arrays[f"attribution_{result.concept}"] = result.attribution
-    np.savez_compressed(folder / "images.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its options
+    np.savez_compressed(folder / "images.npz", **arrays)
     report = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
     (folder / "report.json").write_text(report + "\n")
     usae.plot.maximization(results, *beside).savefig(folder / "maximization.png", dpi=150)

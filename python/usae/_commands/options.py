@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import usae
+from usae import _checks
 from usae._config import thread_count
 from usae._json import plain
 
@@ -67,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         given, extra = super().parse_known_args(args, namespace)
         if extra:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"unknown argument {extra[0]!r}{did_you_mean(extra[0].partition('=')[0], flags)}")
+            self.error(f"unknown argument {extra[0]!r}{_checks.closest_or_all(extra[0].partition('=')[0], flags)}")
         values: dict[str, Any] = {**vars(given)}
         if "config" in values and "config" in self._fallbacks:  # not of the parser above, which has it from this one
             values = {**vars(self._of_file(values["config"])), **values}
@@ -83,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         arguments: list[str] = []
         for key, value in self._table_of(file).items():
             if key not in actions:
-                self.error(f"unknown key {key!r}{did_you_mean(key, actions)}")
+                self.error(f"unknown key {key!r}{_checks.closest_or_all(key, actions)}")
             arguments += self._as_arguments(actions[key], key, value)
         options, _ = super().parse_known_args(arguments)
         self._source = ""
@@ -101,7 +102,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"is not TOML: {error}")
         for name in tables:
             if name not in CONFIGURED:
-                self.error(f"unknown table or key {name!r}{did_you_mean(name, CONFIGURED)}")
+                self.error(f"unknown table or key {name!r}{_checks.closest_or_all(name, CONFIGURED)}")
         table = tables.get(self.table)
         if not isinstance(table, dict):
             self.error(f"is missing; there are {', '.join(f'[{name}]' for name in tables) or 'no tables'}")
@@ -136,17 +137,6 @@ def add_threads(parser: Parser) -> None:
 def use_threads(options: argparse.Namespace) -> None:
     if options.threads is not None:
         usae.set_num_threads(thread_count(options.threads, "--threads"))
-
-
-def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """The closest of some words, to end a message with; all of them if they are few and none is close."""
-    import difflib
-
-    known: Sequence[str] = list(words)
-    close = difflib.get_close_matches(word, known, n=3)
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {', '.join(known)}" if len(known) <= 16 else ""
 
 
 def print_json(value: Any) -> None:
