@@ -134,7 +134,7 @@ extension UniversalSAE {
   /// Copies a tensor in, after checking all of it.
   package func writeTensor(model index: Int, _ id: TensorID, from data: UnsafeRawPointer, count: Int) throws(USAEError) {
     let work = makeWork()
-    try lock.writing { () throws(USAEError) in
+    try changing { () throws(USAEError) in
       let shape = try checkCount(index, id, count)
       let model = state.models[index]
       if id.isInteger {
@@ -190,7 +190,7 @@ extension UniversalSAE {
   /// Random draws depend on the seed and this number alone.
   package func setStepCount(_ step: Int) throws(USAEError) {
     try Self.require("step", step, in: 0...1 << 53)
-    try lock.writing { () throws(USAEError) in
+    try changing { () throws(USAEError) in
       state.step = step
       changed(gradients: nil)
     }

@@ -30,6 +30,8 @@ public final class UniversalSAE: Sendable {
     var models: [ModelParameters] = []
     var step = 0
     var trainer: Trainer?
+    /// A step that several processes share, from its begin to its end.
+    var shared: SharedStep?
     /// Encoder and stepped dictionaries of the gradients that can be read.
     var visibleGradients: (encoder: Int, dictionaries: Set<Int>)?
     let inference: InferenceCache
@@ -65,6 +67,18 @@ public final class UniversalSAE: Sendable {
   public var widths: [Int] { summary.withLock { $0.widths } }
   public var stepCount: Int { summary.withLock { $0.step } }
 
+  /// Runs a change alone, and not while a step that other processes share is under way.
+  func changing<Result>(poll: (() -> Bool)? = nil, _ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
+    try lock.writing(poll: poll) { () throws(USAEError) in
+      guard state.shared == nil else {
+        throw .invalidArgument(
+          name: "autoencoder", expected: "no shared step under way", got: "one that was begun and has not ended",
+          remedy: "finish or abandon it first")
+      }
+      return try body()
+    }
+  }
+
   /// To be called after every change, inside the lock for writing.
   func changed(gradients: (Int, Set<Int>)?) {
     state.visibleGradients = gradients
@@ -99,7 +113,7 @@ public final class UniversalSAE: Sendable {
   /// Allocates and seeds parameters without data: mean 0, scale 1; training starts anew.
   public func initialize(_ widths: [(name: String, width: Int)]) throws(USAEError) {
     let work = makeWork()
-    try lock.writing { () throws(USAEError) in
+    try changing { () throws(USAEError) in
       let models = try makeModels(widths)
       try Initialization(recipe: state.recipe, seed: seed, work: work).seed(models)
       adopt(models)
@@ -108,7 +122,7 @@ public final class UniversalSAE: Sendable {
 
   /// The same, with standardisation and, where the recipe says so, dictionaries from data.
   package func initialize(from activations: [Activations], work: Work) throws(USAEError) {
-    try lock.writing(poll: work.poll) { () throws(USAEError) in
+    try changing(poll: work.poll) { () throws(USAEError) in
       try Self.checkAligned(activations)
       let models = try makeModels(activations.map { ($0.name, $0.columns) })
       let initialization = Initialization(recipe: state.recipe, seed: seed, work: work)
@@ -210,7 +224,7 @@ public final class UniversalSAE: Sendable {
 
   /// Sets the length of the planned run (0: unknown) and the tokens after which a silent concept is dead (0: never).
   public func setPlan(totalSteps: Int, deadTokens: Int) throws(USAEError) {
-    try lock.writing { () throws(USAEError) in
+    try changing { () throws(USAEError) in
       var recipe = state.recipe
       recipe.totalSteps = totalSteps
       recipe.deadTokens = deadTokens
@@ -242,16 +256,8 @@ public final class UniversalSAE: Sendable {
   package func step(
     _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: Work
   ) throws(USAEError) -> StepReport {
-    try lock.writing(poll: work.poll) { () throws(USAEError) in
-      try checkAll(activations, operation: "a training step")
-      if let encoder { _ = try model(encoder, for: "a training step") }
-      try selection.validate(total: activations[0].rows)
-      let rows = selection.count(of: activations[0].rows)
-      try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
-      let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
-      guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
-        throw .invalidArgument(name: "rows of the batch", expected: "fewer, for this k", got: "\(rows)")
-      }
+    try changing(poll: work.poll) { () throws(USAEError) in
+      let trainer = try checkBatch(activations, selection, encoder: encoder)
       let report = try trainer.step(
         activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
         work: work)
@@ -260,5 +266,19 @@ public final class UniversalSAE: Sendable {
       changed(gradients: keepGradients ? (report.encoder, stepped) : nil)
       return report
     }
+  }
+
+  /// Checks a batch before anything of it is read.
+  func checkBatch(_ activations: [Activations], _ selection: RowSelection, encoder: Int?) throws(USAEError) -> Trainer {
+    try checkAll(activations, operation: "a training step")
+    if let encoder { _ = try model(encoder, for: "a training step") }
+    try selection.validate(total: activations[0].rows)
+    let rows = selection.count(of: activations[0].rows)
+    try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
+    let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
+    guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
+      throw .invalidArgument(name: "rows of the batch", expected: "fewer, for this k", got: "\(rows)")
+    }
+    return trainer
   }
 }

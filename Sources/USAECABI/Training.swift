@@ -14,14 +14,8 @@ public func usae_step(
     guard mode == Int32(USAE_STEP_TRAIN) || mode == Int32(USAE_STEP_GRADIENTS) else {
       throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
     }
-    guard encoder >= -1 else {
-      throw .invalidArgument(name: "encoder", expected: "a model's index, or -1 to draw one", got: "\(encoder)")
-    }
-    guard rows == nil || n_rows >= 0 else {
-      throw .invalidArgument(name: "n_rows", expected: "a number from 0 up", got: "\(n_rows)")
-    }
+    let selection = try batch(rows, n_rows, encoder: encoder)
     let views = try Activations.views(inputs, n_models, names: sae.modelNames)
-    let selection = rows.map { RowSelection.some(UnsafeBufferPointer(start: $0, count: Int(n_rows))) } ?? .all
     let done = try sae.step(
       views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
@@ -30,8 +24,19 @@ public func usae_step(
   }
 }
 
+/// The rows of a batch, and a look at the number of its encoder.
+func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throws(USAEError) -> RowSelection {
+  guard encoder >= -1 else {
+    throw .invalidArgument(name: "encoder", expected: "a model's index, or -1 to draw one", got: "\(encoder)")
+  }
+  guard rows == nil || n_rows >= 0 else {
+    throw .invalidArgument(name: "n_rows", expected: "a number from 0 up", got: "\(n_rows)")
+  }
+  return rows.map { RowSelection.some(UnsafeBufferPointer(start: $0, count: Int(n_rows))) } ?? .all
+}
+
 extension usae_step_report {
-  fileprivate mutating func fill(with done: StepReport) {
+  mutating func fill(with done: StepReport) {
     encoder = Int32(done.encoder)
     step = Int64(done.step)
     loss = done.loss

@@ -26,6 +26,15 @@ class Core:
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
     def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, gradients: bool) -> dict[str, Any]:
         """Keys: the fields of `usae_step_report`, those of screening as one tuple, and "losses": list by target model."""
+    def shared_begin(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, int]:
+        """Keys: "encoder", "step", "tokens", "fingerprint"."""
+    def shared_agree(self, first: int, total: int) -> list[tuple[int, int, int, bool, int]]:
+        """Kind, model, tensor, whether its sum is awaited, and count of each exchange."""
+    def shared_fill(self, number: int, out: Buffer) -> None: ...
+    def shared_take(self, number: int, sum: Buffer) -> None: ...
+    def shared_finish(self, sums: Sequence[Buffer | None]) -> dict[str, Any]:
+        """As `step`."""
+    def shared_abandon(self) -> None: ...
     def check_finite(self, inputs: Sequence[Activations]) -> None: ...
     def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
     def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...
@@ -139,6 +148,13 @@ OBJECTIVE_ALIGNMENT: int
 OBJECTIVE_PREACTIVATION: int
 OBJECTIVE_CODE: int
 OBJECTIVE_LOG_SUM_EXP: int
+EXCHANGE_MEANS: int
+EXCHANGE_COVARIANCE: int
+EXCHANGE_RESIDUAL_MEANS: int
+EXCHANGE_SPREADS: int
+EXCHANGE_RESTARTS: int
+EXCHANGE_GRADIENT: int
+EXCHANGE_SUMMARY: int
 MEAN: int
 SCALE: int
 ENCODER_WEIGHT: int

@@ -197,6 +197,76 @@ usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, 
 usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs,
                               const usae_interrupt *interrupt, usae_error *error);
 
+/* --- Steps that several processes share ----------------------------------------------------------------------------- */
+
+/* Data-parallel training: every process has the same autoencoder and some tokens of each batch, and one step of all is the step
+ * of one process on all tokens, up to rounding. The library does not know how processes talk. The caller, in every process,
+ *
+ *   1. usae_shared_begin       takes in this process's tokens
+ *   2. tells all processes the tokens of each, and usae_shared_agree
+ *   3. for each exchange in order: usae_shared_fill writes this process's part; the caller adds up the parts of all processes;
+ *      where the exchange is awaited, usae_shared_take takes the sum before the next part can be filled. The others, gradients
+ *      above all, may be on their way while the next is filled.
+ *   4. usae_shared_finish      updates from the sums
+ *
+ * All processes must add to the same bits, and then have the same parameters to the bit. From begin to finish nothing else may
+ * change the autoencoder: what would is USAE_INVALID_ARGUMENT; reading is allowed. Nothing changes before finish. A call that
+ * fails, begin excepted, ends the step, and the autoencoder is as it was. */
+
+typedef struct usae_shared_opening {
+  uint32_t size;         /* fill it; the rest is output */
+  int32_t encoder;       /* the model that is encoded, in every process the same */
+  int64_t step;          /* steps done before this one */
+  int64_t tokens;        /* of this process */
+  uint64_t fingerprint;  /* alike in processes whose parameters are; compare them */
+} usae_shared_opening;
+
+/* As usae_step, with the rows of this process. USAE_SELECTION_BATCHTOPK is refused. */
+usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
+                              int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
+                              usae_error *error);
+
+/* `first`: tokens of the processes before this one, in an order that all agree on; `total`: of all, 2 at least with BatchNorm.
+ * How many exchanges there are goes to *n_exchanges. */
+usae_status usae_shared_agree(usae_sae *sae, int64_t first, int64_t total, int64_t *n_exchanges, usae_error *error);
+
+enum {
+  USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoder's tokens [width] */
+  USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
+  USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [sum of widths] */
+  USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
+  USAE_EXCHANGE_RESTARTS = 4,       /* merging twins: the tokens from which concepts start anew */
+  USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
+  USAE_EXCHANGE_SUMMARY = 6         /* losses, counts, gradients of the encoder's vectors, what fired */
+};
+
+typedef struct usae_exchange {
+  uint32_t size;   /* fill it; the rest is output */
+  int32_t kind;    /* USAE_EXCHANGE_* */
+  int32_t model;   /* -1: of no one model */
+  int32_t tensor;  /* of a gradient: USAE_ENCODER_WEIGHT or USAE_DICTIONARY; else -1 */
+  int32_t awaited; /* 1: usae_shared_take has to follow usae_shared_fill */
+  int32_t reserved;
+  int64_t count;   /* float32 numbers, the same in all processes */
+} usae_exchange;
+
+usae_status usae_shared_exchange(const usae_sae *sae, int64_t number, usae_exchange *exchange, usae_error *error);
+
+/* This process's part, `data` [count of the exchange]. */
+usae_status usae_shared_fill(usae_sae *sae, int64_t number, float *data, int64_t count, const usae_interrupt *interrupt,
+                             usae_error *error);
+
+/* The sum of all parts, `sum` [count of the exchange]. */
+usae_status usae_shared_take(usae_sae *sae, int64_t number, const float *sum, int64_t count, usae_error *error);
+
+/* The update. `sums` [n_exchanges] and their `counts`, by number of the exchange; those that were taken may be NULL. `report` and
+ * `losses` are of the whole batch, but for what screening did in this process. It does not ask for interrupts. */
+usae_status usae_shared_finish(usae_sae *sae, int64_t n_exchanges, const float *const *sums, const int64_t *counts,
+                               usae_step_report *report, double *losses, usae_error *error);
+
+/* Ends a step that was begun, if there is one. */
+usae_status usae_shared_abandon(usae_sae *sae, usae_error *error);
+
 /* --- Use ----------------------------------------------------------------------------------------------------------- */
 
 /* Encodes every row of `x` with model `model`: `values` and `indices` [n, usae_slots], most active first (ties: lower index

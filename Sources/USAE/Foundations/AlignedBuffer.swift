@@ -55,8 +55,13 @@ final class PaddedMatrix: @unchecked Sendable {
 }
 
 extension PaddedMatrix {
-  /// Mean of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
+  /// Mean of each column over the first `count` rows.
   func columnMeans(_ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    try columnSums(count, blocks: size, work: work) { mean[$0] = Float($1 / Double(count)) }
+  }
+
+  /// Sum of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
+  func columnSums(_ count: Int, blocks size: Int, work: Work, _ take: (_ column: Int, _ sum: Double) -> Void) throws(USAEError) {
     let blocks = (count + size - 1) / size
     let partial = try FloatBuffer(blocks * stride)
     try work.runBlocks(count, of: size) { block, range, _ in
@@ -65,7 +70,7 @@ extension PaddedMatrix {
     for c in 0..<stride {
       var sum = 0.0
       for block in 0..<blocks { sum += Double(partial.base[block * stride + c]) }
-      mean[c] = Float(sum / Double(count))
+      take(c, sum)
     }
   }
 }

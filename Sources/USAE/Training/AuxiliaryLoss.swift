@@ -15,13 +15,25 @@ struct AuxiliaryLoss {
       scales = reconstruction.models.map { _ in 1 }
       return
     }
-    var scales: [Double] = []
+    let rows = reconstruction.workspace.rows
+    var spreads: [Double] = []
     for j in reconstruction.models.indices {
-      let spread = try Self.spread(of: reconstruction.workspace.residuals[j], reconstruction, target: j, work)
-      scales.append(spread > Double(Float.leastNormalMagnitude) ? spread : 0)
+      let residuals = reconstruction.workspace.residuals[j]
+      let mean = try FloatBuffer(residuals.stride)
+      try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
+      let sum = try Self.deviations(from: mean.base, reconstruction, target: j, work)
+      spreads.append(sum / (Double(rows) * Double(reconstruction.models[j].width)))
     }
-    self.scales = scales
+    scales = spreads.map(Self.usable)
   }
+
+  /// - Parameter spreads: mean L(r - batch mean of r) by target model, where the recipe scales by it.
+  init(_ reconstruction: Reconstruction, spreads: [Double]) {
+    self.reconstruction = reconstruction
+    scales = spreads.map(Self.usable)
+  }
+
+  private static func usable(_ spread: Double) -> Double { spread > Double(Float.leastNormalMagnitude) ? spread : 0 }
 
   /// Factor of the slope of model j's part in the whole loss.
   func slopeFactor(_ target: Int) -> Float {
@@ -36,32 +48,31 @@ struct AuxiliaryLoss {
     for j in models.indices where scales[j] > 0 {
       var sum = 0.0
       for block in 0..<blocks { sum += sums.base[block * models.count + j] }
-      total += sum / (Double(workspace.rows) * Double(models[j].width) * scales[j])
+      total += sum / (Double(workspace.totalRows) * Double(models[j].width) * scales[j])
     }
     return total
   }
 
-  /// mean L(r - batch mean of r).
-  private static func spread(
-    of residuals: PaddedMatrix, _ reconstruction: Reconstruction, target: Int, _ work: Work
+  /// Sum over the rows of L(r - mean).
+  static func deviations(
+    from mean: UnsafePointer<Float>, _ reconstruction: Reconstruction, target: Int, _ work: Work
   ) throws(USAEError) -> Double {
     let rows = reconstruction.workspace.rows
+    let residuals = reconstruction.workspace.residuals[target]
     let stride = residuals.stride
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
-    let mean = try FloatBuffer(stride)
-    try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
     let sums = try AlignedBuffer<Double>(blocks)
     let spares = try makeSpares(work.threads, stride)
     try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, worker in
       let centred = spares[worker].base
       for t in range {
         centred.update(from: residuals.row(t), count: stride)
-        kernels.addScaled(-1, mean.base, stride, centred)
+        kernels.addScaled(-1, mean, stride, centred)
         sums.base[block] += Double(kernels.loss(reconstruction.which, centred, stride))
       }
     }
     var sum = 0.0
     for block in 0..<blocks { sum += sums.base[block] }
-    return sum / (Double(rows) * Double(reconstruction.models[target].width))
+    return sum
   }
 }

@@ -7,7 +7,7 @@ final class BatchStatistics: @unchecked Sendable {
   let weightCovariance: PaddedMatrix  // W C, [n_concepts, width]
   let outputMean: FloatBuffer  // [n_concepts]
   let outputVariance: FloatBuffer  // [n_concepts], biased
-  private let covariance: PaddedMatrix
+  let covariance: PaddedMatrix  // [width, width], biased
   private let centred: PaddedMatrix
 
   init(rows: Int, width: Int, concepts: Int) throws(USAEError) {
@@ -24,7 +24,16 @@ final class BatchStatistics: @unchecked Sendable {
   }
 
   func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: Work) throws(USAEError) {
-    try tokens.columnMeans(count, blocks: 256, to: mean.base, work: work)
+    try tokens.columnMeans(count, blocks: Self.sumRows, to: mean.base, work: work)
+    try computeCovariance(tokens, count: count, of: count, work: work)
+    try computeOutputs(model, work: work)
+  }
+
+  /// Rows of a float32 sum.
+  static let sumRows = 256
+
+  /// The part that `count` tokens have in the covariance about `mean` of a batch of `total`.
+  func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: Work) throws(USAEError) {
     try work.runBlocks(count, of: 64) { _, range, _ in
       for t in range {
         let row = self.centred.row(t)
@@ -32,16 +41,12 @@ final class BatchStatistics: @unchecked Sendable {
         kernels.addScaled(-1, self.mean.base, tokens.stride, row)
       }
     }
-    try BLAS.exclusively { () throws(USAEError) in
-      try computeCovariance(count: count, work: work)
-      try computeOutputs(model, work: work)
-    }
+    try BLAS.exclusively { () throws(USAEError) in try multiplyCentred(count: count, factor: 1 / Float(total), work: work) }
   }
 
   /// C, in slices of 128 rows that one thread computes over all tokens, from the diagonal on: C is symmetric.
-  private func computeCovariance(count: Int, work: Work) throws(USAEError) {
+  private func multiplyCentred(count: Int, factor: Float, work: Work) throws(USAEError) {
     let stride = centred.stride
-    let factor = 1 / Float(count)
     try work.runBlocks(covariance.rows, of: 128) { _, range, _ in
       let first = range.lowerBound
       BLAS.multiply(
@@ -57,7 +62,12 @@ final class BatchStatistics: @unchecked Sendable {
     }
   }
 
-  private func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
+  /// Everything that follows from mean and covariance.
+  func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
+    try BLAS.exclusively { () throws(USAEError) in try multiplyWeights(model, work: work) }
+  }
+
+  private func multiplyWeights(_ model: ModelParameters, work: Work) throws(USAEError) {
     let weight = model.encoderWeight.value
     let stride = weight.stride
     try work.runBlocks(weight.rows, of: 256) { _, range, _ in

@@ -14,7 +14,7 @@ struct ConceptUpdate {
 
   static let blockConcepts = 32
 
-  private var model: ModelParameters { models[encoder] }
+  var model: ModelParameters { models[encoder] }
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
   func computeGradients(work: Work) -> [Double] {
@@ -76,26 +76,26 @@ struct ConceptUpdate {
     finish(constants)
   }
 
-  private func forEachConcept(_ work: Work, _ body: (_ concept: Int, _ worker: Int) -> Void) {
+  func forEachConcept(_ work: Work, _ body: (_ concept: Int, _ worker: Int) -> Void) {
     let concepts = model.concepts
     work.runToEnd((concepts + Self.blockConcepts - 1) / Self.blockConcepts) { block, worker in
       for concept in block * Self.blockConcepts..<min(concepts, (block + 1) * Self.blockConcepts) { body(concept, worker) }
     }
   }
 
-  private func buffer(_ tensor: Trainable) -> PaddedMatrix {
+  func buffer(_ tensor: Trainable) -> PaddedMatrix {
     guard let gradient = tensor.gradient else { preconditionFailure("gradients are complete: each has a buffer") }
     return gradient
   }
 
-  private func square(_ row: UnsafePointer<Float>, _ width: Int) -> Double {
+  func square(_ row: UnsafePointer<Float>, _ width: Int) -> Double {
     Double(kernels.dot(row, row, paddedWidth(width)))
   }
 
   // MARK: Gradients
 
   /// dLoss/dD for one row.
-  private func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+  func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
     let rows = models[target].dictionary.value
     let entries = workspace.groups.range(concept)
     let groups = workspace.groups
@@ -119,7 +119,7 @@ struct ConceptUpdate {
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
-  private func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+  func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
     let tokens = workspace.inputs[encoder]
     let groups = workspace.groups
     let entries = groups.range(concept)
@@ -182,12 +182,12 @@ struct ConceptUpdate {
 
   // MARK: Updates
 
-  private struct Constants {
+  struct Constants {
     let encoder: AdamConstants
     let dictionaries: [AdamConstants]
   }
 
-  private func makeConstants(rate: Double, factors: [Float]) -> Constants {
+  func makeConstants(rate: Double, factors: [Float]) -> Constants {
     Constants(
       encoder: constants(rate, steps: model.encoderSteps + 1, factors[encoder]),
       dictionaries: models.indices.map { constants(rate, steps: models[$0].dictionarySteps + 1, factors[$0]) })
@@ -201,7 +201,7 @@ struct ConceptUpdate {
       keep: Float(1 - rate * recipe.weightDecay), gradientScale: factor)
   }
 
-  private func update(_ tensor: Trainable, _ row: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
+  func update(_ tensor: Trainable, _ row: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
     withUnsafePointer(to: constants) {
       kernels.adam(
         $0, gradient, tensor.firstMoment.row(row), tensor.secondMoment.row(row), tensor.value.row(row),
@@ -209,7 +209,7 @@ struct ConceptUpdate {
     }
   }
 
-  private func updateDictionary(_ concept: Int, _ target: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
+  func updateDictionary(_ concept: Int, _ target: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
     let tensor = models[target].dictionary
     update(tensor, concept, gradient, constants)
     if recipe.renormalize {
@@ -221,9 +221,9 @@ struct ConceptUpdate {
   }
 
   /// The vectors of the encoder, running statistics and step counts.
-  private func finish(_ constants: Constants) {
+  func finish(_ constants: Constants) {
     if let batchNorm = model.batchNorm, let statistics {
-      batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.rows)
+      batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.totalRows)
     }
     for tensor in model.encoderTrainables.dropFirst() { update(tensor, 0, buffer(tensor).base, constants.encoder) }
     model.encoderSteps += 1

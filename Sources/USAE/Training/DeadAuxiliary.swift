@@ -63,8 +63,7 @@ struct DeadAuxiliary {
   }
 
   /// Loss before its coefficient; leaves slopes and code gradients of both codes.
-  func run(work: Work) throws(USAEError) -> Double {
-    let loss = try AuxiliaryLoss(reconstruction, work: work)
+  func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
     let workspace = reconstruction.workspace
     let models = reconstruction.models
     let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows

@@ -15,7 +15,7 @@ struct Reconstruction {
   var which: Int32 { recipe.loss == .l1 ? absoluteLoss : squaredLoss }
 
   /// dLoss/d(z D) for one unit of the main loss's slope.
-  func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.rows) * Float(models[target].width)) }
+  func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalRows) * Float(models[target].width)) }
 
   /// Fills the residuals, and the losses by block; where no auxiliary loss waits for the residuals, also the way back.
   ///
@@ -115,7 +115,7 @@ struct Reconstruction {
     return models.indices.map { j in
       var sum = 0.0
       for block in 0..<blocks { sum += workspace.lossSums.base[block * models.count + j] }
-      return sum / (Double(workspace.rows) * Double(models[j].width))
+      return sum / (Double(workspace.totalRows) * Double(models[j].width))
     }
   }
 }

@@ -1,6 +1,8 @@
 /// Memory of a training step, kept from step to step: proportional to the batch and to a tile, never to tokens x concepts.
 final class StepWorkspace: @unchecked Sendable {
   let rows: Int
+  /// Tokens that the step's means are over: `rows`, or with a shared step those of all processes.
+  var totalRows: Int
   /// Standardised tokens of each model, [rows, width].
   let inputs: [PaddedMatrix]
   /// Residuals x - z D of each model, then dLoss/d(z D).
@@ -30,6 +32,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   init(rows: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
     self.rows = rows
+    totalRows = rows
     self.concepts = concepts
     self.threads = threads
     var inputs: [PaddedMatrix] = []

@@ -2,9 +2,9 @@
 ///
 /// Everything before `update` reads parameters only, so an error or an interrupt there leaves the autoencoder as it was.
 final class Trainer: @unchecked Sendable {
-  private let concepts, k: Int
-  private let seed: UInt64
-  private let models: [ModelParameters]
+  let concepts, k: Int
+  let seed: UInt64
+  let models: [ModelParameters]
   private var workspace: StepWorkspace?
 
   init(concepts: Int, k: Int, seed: UInt64, models: [ModelParameters]) {
@@ -22,25 +22,34 @@ final class Trainer: @unchecked Sendable {
     _ activations: [Activations], _ selection: RowSelection, step: Int, encoder: Int?, recipe: Recipe, keepGradients: Bool,
     work: Work
   ) throws(USAEError) -> StepReport {
-    let rows = selection.count(of: activations[0].rows)
-    let encoder = encoder ?? drawEncoder(step: step)
-    let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
-    for j in models.indices {
-      try Ingestion(model: models[j], activations: activations[j]).copy(
-        0..<rows, of: selection, to: workspace.inputs[j], spares: workspace.spares, work: work)
-    }
+    let workspace = try ingest(activations, selection, recipe: recipe, work: work)
     let pass = Pass(
-      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder, buffered: keepGradients || recipe.clipNorm > 0)
+      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder ?? drawEncoder(step: step),
+      buffered: keepGradients || recipe.clipNorm > 0)
     let merging = TwinMerging(models: models, recipe: recipe, seed: seed)
     let twins = !keepGradients && merging.isDue(after: step + 1) ? try merging.find(work: work) : []
     let forward = try pass.forward(work: work)
     guard forward.loss.isFinite, pass.codeGradientsAreFinite(forward) else { throw .lossNotFinite(step: step + 1) }
     let report = pass.finish(forward, step: step, update: !keepGradients, work: work)
-    merging.merge(twins, inputs: workspace.inputs, rows: rows, step: step + 1)
+    merging.merge(twins, inputs: workspace.inputs, rows: workspace.rows, step: step + 1)
     return report
   }
 
-  private func drawEncoder(step: Int) -> Int {
+  /// The batch, standardised, in a workspace of its size.
+  func ingest(_ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: Work) throws(USAEError)
+    -> StepWorkspace
+  {
+    let rows = selection.count(of: activations[0].rows)
+    let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
+    workspace.totalRows = rows
+    for j in models.indices {
+      try Ingestion(model: models[j], activations: activations[j]).copy(
+        0..<rows, of: selection, to: workspace.inputs[j], spares: workspace.spares, work: work)
+    }
+    return workspace
+  }
+
+  func drawEncoder(step: Int) -> Int {
     CounterRandom(seed: seed, stream: .encoderDraw).index(UInt64(step), below: models.count)
   }
 
@@ -56,7 +65,7 @@ final class Trainer: @unchecked Sendable {
   // MARK: One pass
 
   /// What the forward half of a step leaves for the update.
-  fileprivate struct Forward {
+  struct Forward {
     var losses: [Double]
     var auxiliary: Double
     var loss: Double
@@ -69,7 +78,7 @@ final class Trainer: @unchecked Sendable {
     var unchosen: UnchosenAuxiliary.Buffers?
   }
 
-  fileprivate struct Pass {
+  struct Pass {
     let trainer: Trainer
     let workspace: StepWorkspace
     let recipe: Recipe
@@ -78,12 +87,24 @@ final class Trainer: @unchecked Sendable {
     let buffered: Bool
 
     private var models: [ModelParameters] { trainer.models }
-    private var model: ModelParameters { models[encoder] }
-    private var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : [encoder] }
+    var model: ModelParameters { models[encoder] }
+    var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : [encoder] }
 
     func forward(work: Work) throws(USAEError) -> Forward {
       var result = Forward(losses: [], auxiliary: 0, loss: 0, deadConcepts: 0)
       result.statistics = try batchStatistics(work: work)
+      try reconstruct(&result, work: work)
+      if waitsForResiduals(result) { try addAuxiliary(try AuxiliaryLoss(reconstruction, work: work), &result, work: work) }
+      result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
+      return result
+    }
+
+    var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
+
+    private func waitsForResiduals(_ forward: Forward) -> Bool { forward.dead != nil || recipe.auxiliary == .unchosen }
+
+    /// Codes, residuals and main losses; also slopes and code gradients where no auxiliary loss waits for the residuals.
+    func reconstruct(_ result: inout Forward, work: Work) throws(USAEError) {
       let packed = try workspace.encoder(depth: model.width)
       try packed.pack(model.encoderWeight.value, affine: { model.affine($0, batch: result.statistics) }, work: work)
       let tiles = try workspace.tiles(for: packed)
@@ -103,22 +124,23 @@ final class Trainer: @unchecked Sendable {
       result.screening = packed.screeningCounts - before
       try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
       try allocateGradients()
-      let reconstruction = Reconstruction(models: models, workspace: workspace, recipe: recipe)
-      let waits = result.dead != nil || recipe.auxiliary == .unchosen
-      try reconstruction.forward(finish: !waits, work: work)
+      try reconstruction.forward(finish: !waitsForResiduals(result), work: work)
       result.losses = reconstruction.losses()
+    }
+
+    /// The auxiliary loss, and the slopes and code gradients that waited for it.
+    func addAuxiliary(_ loss: AuxiliaryLoss, _ result: inout Forward, work: Work) throws(USAEError) {
       if let buffers = result.dead {
-        result.auxiliary = try DeadAuxiliary(reconstruction: reconstruction, buffers: buffers).run(work: work)
-      } else if recipe.auxiliary == .unchosen {
+        result.auxiliary = try DeadAuxiliary(reconstruction: reconstruction, buffers: buffers).run(loss, work: work)
+      } else {
+        let packed = try workspace.encoder(depth: model.width)
         let buffers = try workspace.unchosenBuffers(columns: packed.columns, models: models)
         result.unchosen = buffers
         result.auxiliary = try UnchosenAuxiliary(
           reconstruction: reconstruction, encoder: encoder, steppedDictionaries: steppedDictionaries, buffers: buffers,
           slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k)
-        ).run(tiles: tiles, work: work)
+        ).run(loss, tiles: try workspace.tiles(for: packed), work: work)
       }
-      result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
-      return result
     }
 
     /// A loss near the end of what float32 holds can have a slope beyond it, and one such slope would spoil the parameters.
@@ -139,16 +161,20 @@ final class Trainer: @unchecked Sendable {
 
     private func batchStatistics(work: Work) throws(USAEError) -> BatchStatistics? {
       guard model.batchNorm != nil else { return nil }
-      guard workspace.rows > 1 else {
-        throw .invalidArgument(
-          name: "batch", expected: "at least 2 tokens for an encoder with BatchNorm", got: "\(workspace.rows)")
-      }
+      try requireTokens()
       let statistics = try workspace.statistics(width: model.width)
       try statistics.compute(workspace.inputs[encoder], count: workspace.rows, model: model, work: work)
       return statistics
     }
 
-    private func deadConcepts() -> [Int32] {
+    func requireTokens() throws(USAEError) {
+      guard model.batchNorm == nil || workspace.totalRows > 1 else {
+        throw .invalidArgument(
+          name: "batch", expected: "at least 2 tokens for an encoder with BatchNorm", got: "\(workspace.totalRows)")
+      }
+    }
+
+    func deadConcepts() -> [Int32] {
       guard recipe.deadTokens > 0 else { return [] }
       return (0..<Int32(trainer.concepts)).filter(isDead)
     }
@@ -200,17 +226,13 @@ final class Trainer: @unchecked Sendable {
 
     /// Gradients and update; nothing here can fail or be interrupted.
     func finish(_ forward: Forward, step: Int, update: Bool, work: Work) -> StepReport {
-      workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
-      if let dead = forward.dead { dead.groups.group(dead.codes, dead.codeGradients, rows: workspace.rows) }
-      let concepts = ConceptUpdate(
-        models: models, recipe: recipe, workspace: workspace, encoder: encoder, steppedDictionaries: steppedDictionaries,
-        statistics: forward.statistics, dead: forward.dead, unchosen: forward.unchosen)
-      let rate = recipe.learningRate(at: recipe.clock == .model ? model.encoderSteps : step)
+      let concepts = groupedByConcept(forward)
+      let rate = learningRate(step: step)
       var norm = Double.nan
       if buffered || forward.unchosen != nil {
         let squares = concepts.computeGradients(work: work)
         norm = squares[encoder].squareRoot()
-        if update { concepts.apply(rate: rate, factors: squares.map { clipFactor($0.squareRoot()) }, work: work) }
+        if update { concepts.apply(rate: rate, factors: squares.map(clipFactor), work: work) }
       } else {
         concepts.computeAndApply(rate: rate, work: work)
       }
@@ -224,9 +246,21 @@ final class Trainer: @unchecked Sendable {
         deadConcepts: forward.deadConcepts, screening: forward.screening)
     }
 
+    func groupedByConcept(_ forward: Forward) -> ConceptUpdate {
+      workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
+      if let dead = forward.dead { dead.groups.group(dead.codes, dead.codeGradients, rows: workspace.rows) }
+      return ConceptUpdate(
+        models: models, recipe: recipe, workspace: workspace, encoder: encoder, steppedDictionaries: steppedDictionaries,
+        statistics: forward.statistics, dead: forward.dead, unchosen: forward.unchosen)
+    }
+
+    func learningRate(step: Int) -> Double {
+      recipe.learningRate(at: recipe.clock == .model ? model.encoderSteps : step)
+    }
+
     /// As torch.nn.utils.clip_grad_norm_.
-    private func clipFactor(_ norm: Double) -> Float {
-      recipe.clipNorm > 0 ? Float(min(1, recipe.clipNorm / (norm + 1e-6))) : 1
+    func clipFactor(square: Double) -> Float {
+      recipe.clipNorm > 0 ? Float(min(1, recipe.clipNorm / (square.squareRoot() + 1e-6))) : 1
     }
 
     private func countFirings() {

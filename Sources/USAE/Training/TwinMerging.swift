@@ -91,14 +91,24 @@ struct TwinMerging {
 
   /// Merges the pairs; the freed concepts start from tokens of the batch, `inputs` by model.
   func merge(_ pairs: [Pair], inputs: [PaddedMatrix], rows: Int, step: Int) {
-    let random = CounterRandom(seed: seed, stream: .twinTokens)
+    merge(pairs, tokens: inputs) { token(ofPair: $0, of: rows, step: step) }
+  }
+
+  /// Which of a batch's tokens the concept that a pair frees starts from.
+  func token(ofPair number: Int, of rows: Int, step: Int) -> Int {
+    CounterRandom(seed: seed, stream: .twinTokens)
+      .index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
+  }
+
+  /// - Parameter row: of `tokens`, by number of the pair.
+  func merge(_ pairs: [Pair], tokens: [PaddedMatrix], row: (_ pair: Int) -> Int) {
     for (number, pair) in pairs.enumerated() {
-      let token = random.index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
-      let hasDirection = inputs.allSatisfy { kernels.dot($0.row(token), $0.row(token), $0.stride) > 0 }
+      let token = row(number)
+      let hasDirection = tokens.allSatisfy { kernels.dot($0.row(token), $0.row(token), $0.stride) > 0 }
       guard hasDirection else { continue }
       let votes = models.count { $0.uses(pair.second, ratherThan: pair.first) }
       let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
-      for (model, tokens) in zip(models, inputs) {
+      for (model, tokens) in zip(models, tokens) {
         if model.uses(freed, ratherThan: kept) { model.copyEncoder(of: freed, to: kept) }
         model.restart(freed, at: tokens.row(token), like: kept, epsilon: recipe.dictionaryEpsilon)
       }

@@ -22,8 +22,7 @@ struct UnchosenAuxiliary {
   private var workspace: StepWorkspace { reconstruction.workspace }
 
   /// Loss before its coefficient; leaves dense gradients in the gradient buffers, and the main code's slopes and gradients.
-  func run(tiles: [EncoderTile], work: Work) throws(USAEError) -> Double {
-    let loss = try AuxiliaryLoss(reconstruction, work: work)
+  func run(_ loss: AuxiliaryLoss, tiles: [EncoderTile], work: Work) throws(USAEError) -> Double {
     try packDictionaries(work: work)
     buffers.sums.zero()
     let blocks = (workspace.rows + Self.tokenBlock - 1) / Self.tokenBlock

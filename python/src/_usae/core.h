@@ -22,6 +22,27 @@ PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
+/* What a step is given. Zero it before, clear it after, whatever came between. */
+typedef struct step_batch {
+  PyObject *names;
+  activations_list inputs;
+  Py_buffer rows;
+  const int64_t *row_numbers; /* NULL: all */
+  int64_t n_rows;
+  int32_t encoder;
+} step_batch;
+bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out);
+void step_batch_clear(step_batch *batch);
+PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models);
+
+/* core_shared.c */
+PyObject *core_shared_begin(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_shared_agree(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_shared_fill(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_shared_take(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_shared_finish(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_shared_abandon(PyObject *self, PyObject *ignored);
+
 /* core_use.c */
 PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs);

@@ -20,7 +20,7 @@ done:
   return result;
 }
 
-static PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
+PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
   PyObject *list = PyList_New(n_models), *result = NULL;
   if (list == NULL) goto done;
   for (int32_t j = 0; j < n_models; j++) {
@@ -38,16 +38,33 @@ done:
   return result;
 }
 
-PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"inputs", "rows", "encoder", "gradients", NULL};
+bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out) {
   static const int64_t nothing = 0;
   const module_state *state = state_of(self);
-  PyObject *py_inputs, *py_rows, *py_encoder, *names = NULL, *result = NULL;
-  activations_list inputs = {0};
-  Py_buffer rows = {0};
-  const int64_t *row_numbers = NULL;
-  int64_t n_rows = 0;
-  int32_t encoder;
+  out->names = Py_XNewRef(core_of(self)->names);
+  if (!take_int32(state, encoder, "encoder", &out->encoder) || !activations_take(state, inputs, out->names, &out->inputs))
+    return false;
+  if (rows != Py_None) {
+    if (!take_array(state, rows, "rows", ELEMENT_INT64, false, &out->rows)) return false;
+    out->n_rows = array_count(&out->rows);
+    out->row_numbers = out->rows.buf != NULL ? out->rows.buf : &nothing; /* NULL would mean all rows */
+  } else if (out->inputs.count > 0) {
+    out->n_rows = out->inputs.matrices[0].outer * out->inputs.matrices[0].inner;
+  }
+  return true;
+}
+
+void step_batch_clear(step_batch *batch) {
+  PyBuffer_Release(&batch->rows);
+  activations_clear(&batch->inputs);
+  Py_XDECREF(batch->names);
+}
+
+PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"inputs", "rows", "encoder", "gradients", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_inputs, *py_rows, *py_encoder, *result = NULL;
+  step_batch batch = {0};
   int gradients;
   double *losses = NULL;
   usae_step_report report = {.size = sizeof report};
@@ -55,34 +72,23 @@ PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOp:step", keywords, &py_inputs, &py_rows, &py_encoder,
                                    &gradients) ||
-      !take_int32(state, py_encoder, "encoder", &encoder))
+      !step_batch_take(self, py_inputs, py_rows, py_encoder, &batch))
     goto done;
-  names = Py_XNewRef(core_of(self)->names);
-  if (!activations_take(state, py_inputs, names, &inputs)) goto done;
-  if (py_rows != Py_None) {
-    if (!take_array(state, py_rows, "rows", ELEMENT_INT64, false, &rows)) goto done;
-    n_rows = array_count(&rows);
-    row_numbers = rows.buf != NULL ? rows.buf : &nothing; /* NULL would mean all rows */
-  } else if (inputs.count > 0) {
-    n_rows = inputs.matrices[0].outer * inputs.matrices[0].inner;
-  }
-  losses = PyMem_Calloc((size_t)inputs.count + 1, sizeof *losses);
+  losses = PyMem_Calloc((size_t)batch.inputs.count + 1, sizeof *losses);
   if (losses == NULL) {
     PyErr_NoMemory();
     goto done;
   }
 
   core_call_begin(&call);
-  usae_status status = usae_step(core_of(self)->sae, inputs.count, inputs.matrices, row_numbers, n_rows, encoder,
-                                 gradients ? USAE_STEP_GRADIENTS : USAE_STEP_TRAIN, &call.interrupt, &report, losses,
-                                 &call.error);
+  usae_status status = usae_step(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
+                                 batch.n_rows, batch.encoder, gradients ? USAE_STEP_GRADIENTS : USAE_STEP_TRAIN,
+                                 &call.interrupt, &report, losses, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
-  result = report_dict(&report, losses, inputs.count);
+  result = report_dict(&report, losses, batch.inputs.count);
 done:
   PyMem_Free(losses);
-  PyBuffer_Release(&rows);
-  activations_clear(&inputs);
-  Py_XDECREF(names);
+  step_batch_clear(&batch);
   return result;
 }
 

@@ -6,8 +6,8 @@
  *   errors.c      statuses to exceptions
  *   fourier.c     transforms of images
  *   maximizer.c   the type Maximizer; pictures for models
- *   core.c        the type Core; core_training.c, core_use.c, core_objective.c, core_tensors.c its
- *                 methods
+ *   core.c        the type Core; core_training.c, core_shared.c, core_use.c, core_objective.c,
+ *                 core_tensors.c its methods
  *   module.c      the module: its functions, constants and state
  *
  * Functions that return bool have set a Python exception where they return false.

@@ -1,0 +1,149 @@
+/// One thing that processes add up in a shared step: `count` floats.
+package struct SharedExchange: Sendable, Equatable {
+  package enum Kind: Int32, Sendable {
+    /// BatchNorm: sums of the encoded model's standardised tokens [width]; then the upper triangle of their covariance by rows.
+    case means = 0
+    case covariance = 1
+    /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models].
+    case residualMeans = 2
+    case spreads = 3
+    /// Merging twins: tokens that concepts start anew from, [pairs, sum of widths], of which each process has some.
+    case restarts = 4
+    /// Of a weight or dictionary, [n_concepts, width].
+    case gradient = 5
+    case summary = 6
+  }
+
+  package let kind: Kind
+  /// -1: of no one model.
+  package let model: Int
+  package let tensor: TensorID.Kind?
+  package let count: Int
+
+  init(_ kind: Kind, model: Int = -1, tensor: TensorID.Kind? = nil, count: Int) {
+    self.kind = kind
+    self.model = model
+    self.tensor = tensor
+    self.count = count
+  }
+
+  /// The next part depends on this one's sum.
+  package var isAwaited: Bool {
+    switch kind {
+    case .means, .covariance, .residualMeans, .spreads: return true
+    case .restarts, .gradient, .summary: return false
+    }
+  }
+
+  func check(_ count: Int) throws(USAEError) {
+    guard count == self.count else {
+      throw .shapeMismatch(name: "data of the \(kind) exchange", expected: "\(self.count) elements", got: "\(count)")
+    }
+  }
+}
+
+// MARK: BatchNorm
+
+extension SharedStep {
+  func fillMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    let tokens = workspace.inputs[pass.encoder]
+    try tokens.columnSums(workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
+      if column < tokens.columns { out[column] = Float(sum) }
+    }
+  }
+
+  func takeMeans(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+    let statistics = try workspace.statistics(width: pass.model.width)
+    for c in 0..<pass.model.width { statistics.mean.base[c] = Float(Double(sum[c]) / Double(workspace.totalRows)) }
+    forward.statistics = statistics
+  }
+
+  /// About the mean of the whole batch, so that nothing large is taken from something large.
+  func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    let statistics = try workspace.statistics(width: pass.model.width)
+    try statistics.computeCovariance(
+      workspace.inputs[pass.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
+    var out = out
+    let covariance = statistics.covariance
+    for r in 0..<covariance.columns {
+      out.update(from: covariance.row(r) + r, count: covariance.columns - r)
+      out += covariance.columns - r
+    }
+  }
+
+  func takeCovariance(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+    let covariance = try workspace.statistics(width: pass.model.width).covariance
+    var place = 0
+    for r in 0..<covariance.columns {
+      for c in r..<covariance.columns {
+        covariance.row(r)[c] = sum[place]
+        covariance.row(c)[r] = sum[place]
+        place += 1
+      }
+    }
+  }
+}
+
+// MARK: The scale of the auxiliary loss
+
+extension SharedStep {
+  func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    var first = out
+    for residuals in workspace.residuals {
+      try residuals.columnSums(workspace.rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
+        if column < residuals.columns { first[column] = Float(sum) }
+      }
+      first += residuals.columns
+    }
+  }
+
+  func takeResidualMeans(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+    var first = 0
+    residualMeans = []
+    for model in models {
+      let mean = try PaddedMatrix(rows: 1, columns: model.width)
+      for c in 0..<model.width { mean.base[c] = Float(Double(sum[first + c]) / Double(workspace.totalRows)) }
+      residualMeans.append(mean)
+      first += model.width
+    }
+  }
+
+  func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+    for (j, mean) in residualMeans.enumerated() {
+      out[j] = Float(try AuxiliaryLoss.deviations(from: mean.base, pass.reconstruction, target: j, work))
+    }
+  }
+}
+
+// MARK: Merging twins
+
+extension SharedStep {
+  /// Zeros but for the tokens that this process has; `first` tokens of the batch are those of processes before it.
+  func fillRestarts(_ data: UnsafeMutableBufferPointer<Float>, first: Int) {
+    data.update(repeating: 0)
+    var place = 0
+    for number in twins.indices {
+      let token = merging.token(ofPair: number, of: workspace.totalRows, step: step + 1) - first
+      for tokens in workspace.inputs {
+        if (0..<workspace.rows).contains(token) {
+          for c in 0..<tokens.columns { data[place + c] = tokens.row(token)[c] }
+        }
+        place += tokens.columns
+      }
+    }
+  }
+
+  /// By model, [pairs, width].
+  func restartTokens(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) -> [PaddedMatrix] {
+    var tokens: [PaddedMatrix] = []
+    for model in models { tokens.append(try PaddedMatrix(rows: twins.count, columns: model.width)) }
+    var place = 0
+    for number in twins.indices {
+      for matrix in tokens {
+        for c in 0..<matrix.columns { matrix.row(number)[c] = sum[place + c] }
+        place += matrix.columns
+      }
+    }
+    return tokens
+  }
+}

@@ -1,0 +1,106 @@
+/// Sums over all processes that the update of a shared step is made from; matrices without padding.
+struct SharedTotals {
+  private(set) var encoder = UnsafeBufferPointer<Float>(start: nil, count: 0)
+  private(set) var summary = UnsafeBufferPointer<Float>(start: nil, count: 0)
+  /// By model.
+  private(set) var dictionaries: [Int: UnsafeBufferPointer<Float>] = [:]
+  private(set) var restarts: UnsafeBufferPointer<Float>?
+
+  init(_ exchanges: [SharedExchange], _ sums: [UnsafeBufferPointer<Float>?]) {
+    for case (let exchange, let sum?) in zip(exchanges, sums) {
+      switch exchange.kind {
+      case .gradient where exchange.tensor == .dictionary: dictionaries[exchange.model] = sum
+      case .gradient: encoder = sum
+      case .summary: summary = sum
+      case .restarts: restarts = sum
+      case .means, .covariance, .residualMeans, .spreads: break
+      }
+    }
+  }
+
+  /// A row with padding, in `row`.
+  @inline(__always)
+  static func load(
+    _ matrix: UnsafeBufferPointer<Float>, _ number: Int, like tensor: Trainable, to row: UnsafeMutablePointer<Float>
+  ) {
+    let (columns, stride) = (tensor.value.columns, tensor.value.stride)
+    guard let base = matrix.baseAddress else { preconditionFailure("sizes were checked") }
+    row.update(from: base + number &* columns, count: columns)
+    (row + columns).update(repeating: 0, count: stride &- columns)
+  }
+}
+
+/// The gradients of a shared step go out and come back as the caller's dense matrices, row by row through a thread's scratch: so
+/// nothing depends on how these are aligned, and no padding crosses.
+extension ConceptUpdate {
+  /// This process's part of dLoss/dW, [n_concepts, width]; those of the encoder's vectors go to their buffers.
+  func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: Work) {
+    let width = model.width
+    forEachConcept(work) { concept, worker in
+      let (row, spare) = self.room(self.model.encoderWeight, concept, worker)
+      self.encoderGradient(concept, out: row, spare: spare)
+      (out + concept * width).update(from: row, count: width)
+    }
+  }
+
+  /// This process's part of dLoss/dD of a model, [n_concepts, width].
+  func writeDictionaryGradient(target: Int, to out: UnsafeMutablePointer<Float>, work: Work) {
+    let width = models[target].width
+    forEachConcept(work) { concept, worker in
+      let (row, spare) = self.room(self.models[target].dictionary, concept, worker)
+      self.dictionaryGradient(concept, target: target, out: row, spare: spare)
+      (out + concept * width).update(from: row, count: width)
+    }
+  }
+
+  /// Where a row of a gradient is made: on top of its dense part where there is one.
+  private func room(_ tensor: Trainable, _ concept: Int, _ worker: Int)
+    -> (row: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>)
+  {
+    let scratch = workspace.updateScratch[worker].base
+    if unchosen != nil { return (buffer(tensor).row(concept), scratch) }
+    return (scratch, scratch + workspace.updateScratch[worker].count / 2)
+  }
+
+  /// Squared norms of the whole gradients by model, the encoder's vectors included.
+  func squares(of totals: SharedTotals, work: Work) -> [Double] {
+    let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
+    var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
+    squares.withUnsafeMutableBufferPointer { squares in
+      nonisolated(unsafe) let squares = squares
+      forEachConcept(work) { concept, worker in
+        let row = workspace.updateScratch[worker].base
+        for j in self.steppedDictionaries {
+          SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
+          squares[concept / Self.blockConcepts][j] += self.square(row, self.models[j].width)
+        }
+        SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
+        var square = self.square(row, self.model.width)
+        for tensor in self.model.encoderTrainables.dropFirst() {
+          let g = Double(self.buffer(tensor).base[concept])
+          square += g * g
+        }
+        squares[concept / Self.blockConcepts][self.encoder] += square
+      }
+    }
+    return models.indices.map { j in squares.reduce(0) { $0 + $1[j] } }
+  }
+
+  /// Updates every stepped tensor, each model's gradients times its factor.
+  func apply(_ totals: SharedTotals, rate: Double, factors: [Float], work: Work) {
+    let constants = makeConstants(rate: rate, factors: factors)
+    forEachConcept(work) { concept, worker in
+      let row = workspace.updateScratch[worker].base
+      SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
+      self.update(self.model.encoderWeight, concept, row, constants.encoder)
+    }
+    for j in steppedDictionaries {
+      forEachConcept(work) { concept, worker in
+        let row = workspace.updateScratch[worker].base
+        SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
+        self.updateDictionary(concept, j, row, constants.dictionaries[j])
+      }
+    }
+    finish(constants)
+  }
+}

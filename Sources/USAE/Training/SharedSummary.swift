@@ -1,0 +1,71 @@
+/// What a shared step exchanges besides sums that a later part depends on and gradients of matrices: losses and counts, the
+/// gradients of the encoder's vectors, and which concepts fired.
+///
+/// As floats: [losses by model, auxiliary loss, active entries, processes whose numbers are not finite, gradients of each vector
+/// [n_concepts], processes where a concept fired [n_concepts]].
+struct SharedSummary {
+  private let step: SharedStep
+
+  init(_ step: SharedStep) { self.step = step }
+
+  static func count(_ step: SharedStep) -> Int {
+    let vectors = step.pass.model.encoderTrainables.count - 1
+    return step.models.count + 3 + step.pass.trainer.concepts * (vectors + 1)
+  }
+
+  private var concepts: Int { step.pass.trainer.concepts }
+  private var vectors: ArraySlice<Trainable> { step.pass.model.encoderTrainables.dropFirst() }
+
+  func write(to out: UnsafeMutablePointer<Float>) {
+    let (forward, workspace) = (step.forward, step.workspace)
+    var out = out
+    func put(_ value: Double) {
+      out.pointee = Float(value)
+      out += 1
+    }
+    for loss in forward.losses { put(loss) }
+    put(forward.auxiliary)
+    put(Double((0..<workspace.rows).reduce(0) { $0 + workspace.codes.count($1) }))
+    let isFinite = (forward.losses + [forward.auxiliary]).allSatisfy(\.isFinite) && step.pass.codeGradientsAreFinite(forward)
+    put(isFinite ? 0 : 1)
+    for vector in vectors {
+      guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }
+      out.update(from: gradient.base, count: concepts)
+      out += concepts
+    }
+    out.update(repeating: 0, count: concepts)
+    for t in 0..<workspace.rows {
+      for q in 0..<workspace.codes.count(t) { out[Int(workspace.codes.indices(t)[q])] = 1 }
+    }
+  }
+
+  /// What the sum over all processes says. The vectors' gradients become those of the whole batch.
+  func read(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) -> Sums {
+    let count = step.models.count
+    let losses = sum[..<count].map(Double.init)
+    let auxiliary = Double(sum[count])
+    let loss = losses.reduce(0, +) + step.recipe.auxiliaryCoefficient * auxiliary
+    guard loss.isFinite, sum[count + 2] == 0 else { throw .lossNotFinite(step: step.step + 1) }
+    var first = count + 3
+    for vector in vectors {
+      guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }
+      for c in 0..<concepts { gradient.base[c] = sum[first + c] }
+      first += concepts
+    }
+    return Sums(
+      losses: losses, auxiliary: auxiliary, loss: loss, active: Double(sum[count + 1]),
+      fired: UnsafeBufferPointer(rebasing: sum[first...]))
+  }
+
+  struct Sums {
+    let losses: [Double]
+    let auxiliary, loss, active: Double
+    let fired: UnsafeBufferPointer<Float>
+
+    /// A concept that fired for any process is not silent.
+    func countFirings(of model: ModelParameters, concepts: Int, tokens: Int) {
+      for c in 0..<concepts { model.silentTokens.base[c] = fired[c] > 0 ? 0 : model.silentTokens.base[c] + Int64(tokens) }
+      model.tokens += tokens
+    }
+  }
+}

@@ -1,0 +1,111 @@
+extension UniversalSAE {
+  /// What every process tells the others of a step that it has begun.
+  package struct SharedOpening: Sendable, Equatable {
+    package let encoder: Int
+    /// Steps done before it.
+    package let step: Int
+    /// Of this process.
+    package let tokens: Int
+    /// Of what is trained: alike in processes whose parameters are.
+    package let fingerprint: UInt64
+  }
+
+  /// Begins a step that several processes share: takes in this process's tokens. Nothing else may change the autoencoder until
+  /// the step is finished or abandoned.
+  ///
+  /// - Parameter encoder: the model to encode; nil draws it, in every process the same.
+  package func beginShared(_ activations: [Activations], rows selection: RowSelection, encoder: Int?, work: Work)
+    throws(USAEError) -> SharedOpening
+  {
+    try changing(poll: work.poll) { () throws(USAEError) in
+      let trainer = try checkBatch(activations, selection, encoder: encoder)
+      let encoder = encoder ?? trainer.drawEncoder(step: state.step)
+      let workspace = try trainer.ingest(activations, selection, recipe: state.recipe, work: work)
+      state.shared = try SharedStep(
+        trainer, workspace: workspace, recipe: state.recipe, encoder: encoder, step: state.step, work: work)
+      return SharedOpening(encoder: encoder, step: state.step, tokens: workspace.rows, fingerprint: fingerprint())
+    }
+  }
+
+  /// Takes the tokens of the processes before this one and of all; returns what is to be exchanged.
+  package func agreeShared(first: Int, total: Int) throws(USAEError) -> [SharedExchange] {
+    try withShared { step throws(USAEError) in
+      try Self.require("total", total, in: step.workspace.rows...1 << 40)
+      try Self.require("first", first, in: 0...total - step.workspace.rows)
+      try step.agree(first: first, total: total)
+      return step.exchanges
+    }
+  }
+
+  package func sharedExchange(_ number: Int) throws(USAEError) -> SharedExchange {
+    try lock.reading { () throws(USAEError) in
+      let exchanges = state.shared?.exchanges ?? []
+      guard exchanges.indices.contains(number) else {
+        throw .invalidArgument(name: "exchange", expected: "one of the \(exchanges.count) of a step under way", got: "\(number)")
+      }
+      return exchanges[number]
+    }
+  }
+
+  package func fillShared(_ number: Int, _ data: UnsafeMutableBufferPointer<Float>, work: Work) throws(USAEError) {
+    try withShared(poll: work.poll) { step throws(USAEError) in try step.fill(number, data, work: work) }
+  }
+
+  package func takeShared(_ number: Int, _ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+    try withShared { step throws(USAEError) in try step.take(number, sum) }
+  }
+
+  /// Updates from the sums, by number of the exchange; those that were taken may be nil.
+  package func finishShared(_ sums: [UnsafeBufferPointer<Float>?]) throws(USAEError) -> StepReport {
+    let work = makeWork()
+    return try withShared { step throws(USAEError) in
+      let report = try step.finish(sums, work: work)
+      state.shared = nil
+      state.step = report.step
+      changed(gradients: nil)
+      return report
+    }
+  }
+
+  /// Drops the step that was begun, if there is one: nothing was changed.
+  package func abandonShared() throws(USAEError) {
+    try lock.writing { () throws(USAEError) in state.shared = nil }
+  }
+
+  /// Runs `body` on the step that was begun; one that fails is abandoned.
+  private func withShared<Result>(poll: (() -> Bool)? = nil, _ body: (SharedStep) throws(USAEError) -> Result)
+    throws(USAEError) -> Result
+  {
+    do throws(USAEError) {
+      return try lock.writing(poll: poll) { () throws(USAEError) in
+        guard let step = state.shared else {
+          throw .invalidArgument(name: "step", expected: "a shared step that was begun", got: "none")
+        }
+        do throws(USAEError) { return try body(step) } catch {
+          state.shared = nil
+          throw error
+        }
+      }
+    } catch {
+      if error == .interrupted { try abandonShared() }  // while it waited for the lock
+      throw error
+    }
+  }
+
+  /// A sum over every dictionary row's norm, every bias and the counters, whose bits differ as soon as parameters do.
+  private func fingerprint() -> UInt64 {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    func mix(_ word: UInt64) { hash = (hash ^ word) &* 0x100_0000_01b3 }
+    mix(UInt64(state.step))
+    for model in state.models {
+      for value in [model.encoderSteps, model.dictionarySteps, model.tokens] { mix(UInt64(value)) }
+      for c in 0..<concepts {
+        mix(UInt64(model.inverseNorms.base[c].bitPattern))
+        mix(UInt64(model.encoderBias.value.base[c].bitPattern))
+        mix(UInt64(model.silentTokens.base[c]))
+      }
+      for c in 0..<model.width { mix(UInt64(model.mean.base[c].bitPattern) << 32 | UInt64(model.scale.base[c].bitPattern)) }
+    }
+    return hash
+  }
+}

@@ -1,0 +1,111 @@
+public import CUSAE
+import USAE
+
+@c @implementation
+public func usae_shared_begin(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
+  _ n_rows: Int64, _ encoder: Int32, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ opening: UnsafeMutablePointer<usae_shared_opening>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let opening = try required(opening, "opening")
+    try checkSize(opening.pointee.size, of: usae_shared_opening.self, "opening.size")
+    let selection = try batch(rows, n_rows, encoder: encoder)
+    let views = try Activations.views(inputs, n_models, names: sae.modelNames)
+    let begun = try sae.beginShared(
+      views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), work: sae.makeWork(poll: poll(interrupt)))
+    opening.pointee.encoder = Int32(begun.encoder)
+    opening.pointee.step = Int64(begun.step)
+    opening.pointee.tokens = Int64(begun.tokens)
+    opening.pointee.fingerprint = begun.fingerprint
+  }
+}
+
+@c @implementation
+public func usae_shared_agree(
+  _ sae: OpaquePointer?, _ first: Int64, _ total: Int64, _ n_exchanges: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let count = try required(n_exchanges, "n_exchanges")
+    count.pointee = Int64(try sae.agreeShared(first: Int(first), total: Int(total)).count)
+  }
+}
+
+@c @implementation
+public func usae_shared_exchange(
+  _ sae: OpaquePointer?, _ number: Int64, _ exchange: UnsafeMutablePointer<usae_exchange>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let out = try required(exchange, "exchange")
+    try checkSize(out.pointee.size, of: usae_exchange.self, "exchange.size")
+    let found = try sae.sharedExchange(Int(number))
+    out.pointee.kind = found.kind.rawValue
+    out.pointee.model = Int32(found.model)
+    out.pointee.tensor = found.tensor?.rawValue ?? -1
+    out.pointee.awaited = found.isAwaited ? 1 : 0
+    out.pointee.reserved = 0
+    out.pointee.count = Int64(found.count)
+  }
+}
+
+@c @implementation
+public func usae_shared_fill(
+  _ sae: OpaquePointer?, _ number: Int64, _ data: UnsafeMutablePointer<Float>?, _ count: Int64,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let data = UnsafeMutableBufferPointer(start: try required(data, "data"), count: try size(count, "count"))
+    try sae.fillShared(Int(number), data, work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
+public func usae_shared_take(
+  _ sae: OpaquePointer?, _ number: Int64, _ sum: UnsafePointer<Float>?, _ count: Int64,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let sum = UnsafeBufferPointer(start: try required(sum, "sum"), count: try size(count, "count"))
+    try sae.takeShared(Int(number), sum)
+  }
+}
+
+@c @implementation
+public func usae_shared_finish(
+  _ sae: OpaquePointer?, _ n_exchanges: Int64, _ sums: UnsafePointer<UnsafePointer<Float>?>?, _ counts: UnsafePointer<Int64>?,
+  _ report: UnsafeMutablePointer<usae_step_report>?, _ losses: UnsafeMutablePointer<Double>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    try checkSize(report?.pointee.size, of: usae_step_report.self, "report.size")
+    let (sums, counts) = (try required(sums, "sums"), try required(counts, "counts"))
+    var buffers: [UnsafeBufferPointer<Float>?] = []
+    for i in 0..<(try size(n_exchanges, "n_exchanges")) {
+      let count = try size(counts[i], "counts")
+      buffers.append(sums[i].map { UnsafeBufferPointer(start: $0, count: count) })
+    }
+    let done = try sae.finishShared(buffers)
+    report?.pointee.fill(with: done)
+    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+  }
+}
+
+@c @implementation
+public func usae_shared_abandon(_ sae: OpaquePointer?, _ error: UnsafeMutablePointer<usae_error>?) -> usae_status {
+  status(error) { () throws(USAEError) in try UniversalSAE.at(sae).abandonShared() }
+}
+
+private func size(_ count: Int64, _ name: String) throws(USAEError) -> Int {
+  guard (0...1 << 50).contains(count) else {
+    throw .invalidArgument(name: name, expected: "a number from 0 to 2^50", got: "\(count)")
+  }
+  return Int(count)
+}
