@@ -192,7 +192,7 @@ static void test_shared_steps(void) {
   check(usae_shared_exchange(saes[0], n, &exchange, &error) == USAE_INVALID_ARGUMENT, "there are no more");
   for (int64_t e = 0; e < n; e++) {
     check(usae_shared_exchange(saes[0], e, &exchange, &error) == USAE_OK && !exchange.awaited &&
-              exchange.kind == (e == 1 ? USAE_EXCHANGE_SUMMARY : USAE_EXCHANGE_GRADIENT) && exchange.count <= 16384,
+              exchange.kind == (e == n - 1 ? USAE_EXCHANGE_SUMMARY : USAE_EXCHANGE_GRADIENT) && exchange.count <= 16384,
           "exchanges say what they are");
     for (int i = 0; i < 2; i++)
       check(usae_shared_fill(saes[i], e, parts[i], exchange.count, NULL, &error) == USAE_OK, "a part is filled");

@@ -13,6 +13,7 @@ from usae._errors import (
     CheckpointFileError,
     InvalidInputError,
     NotInitializedError,
+    OtherProcessError,
     UsaeError,
     UsaeMemoryError,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Maximization",
     "Maximizer",
     "NotInitializedError",
+    "OtherProcessError",
     "Recipe",
     "Screening",
     "SeedCeiling",

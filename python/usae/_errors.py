@@ -23,5 +23,9 @@ class CheckpointFileError(OSError, CheckpointError):
     """A file or folder that cannot be read or written; has `errno` and `filename` like every OSError."""
 
 
+class OtherProcessError(UsaeError, RuntimeError):
+    """Another of the processes that train together could not do its part of a step, so that none of them did it."""
+
+
 class UsaeMemoryError(UsaeError, MemoryError):
     """The core could not allocate what it needs. The object is as it was before the call."""

@@ -128,7 +128,10 @@ class Fitted:
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
         """One step on some rows (None: all); encoder -1: drawn."""
-        report = self.core.step([x.native for x in acts.values()], rows, encoder, gradients)
+        return self.report(self.core.step([x.native for x in acts.values()], rows, encoder, gradients))
+
+    def report(self, report: dict[str, Any]) -> StepReport:
+        """What the core says of a step, with the models' names."""
         report["encoder"] = self.names[report["encoder"]]
         report["losses"] = dict(zip(self.names, report["losses"], strict=True))
         screening = Screening(*report.pop("screening"))

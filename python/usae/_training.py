@@ -84,7 +84,7 @@ def train(
         report = fitted.step(acts, rows, -1, False)
         fitted.record(report)
         if held_out is not None:
-            _validate(fitted, report, held_out, total)
+            validate(fitted, report, held_out, total)
         keeper.recorded()
         bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
         bar.update()
@@ -98,7 +98,7 @@ def train(
     keeper.save()
 
 
-def _validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
+def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
     """At each inner fifth of the run on some rows, at its end on all."""
     if report.step == total:
         fitted.record_validation(report, held_out)

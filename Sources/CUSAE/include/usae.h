@@ -237,7 +237,7 @@ enum {
   USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
   USAE_EXCHANGE_RESTARTS = 4,       /* merging twins: the tokens from which concepts start anew */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
-  USAE_EXCHANGE_SUMMARY = 6         /* losses, counts, gradients of the encoder's vectors, what fired */
+  USAE_EXCHANGE_SUMMARY = 6         /* losses, counts, gradients of the encoder's vectors, what fired; the last */
 };
 
 typedef struct usae_exchange {

@@ -69,10 +69,10 @@ final class SharedStep {
     }
     if !twins.isEmpty { list.append(.init(.restarts, count: twins.count * models.reduce(0) { $0 + $1.width })) }
     list.append(.init(.gradient, model: pass.encoder, tensor: .encoderWeight, count: pass.trainer.concepts * width))
-    list.append(.init(.summary, count: SharedSummary.count(self)))
     for j in pass.steppedDictionaries {
       list.append(.init(.gradient, model: j, tensor: .dictionary, count: pass.trainer.concepts * models[j].width))
     }
+    list.append(.init(.summary, count: SharedSummary.count(self)))
     return list
   }
 

@@ -10,8 +10,11 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
 
+from usae._shared import Exchanged
+from usae.torch._distributed import DistributedTrainer
 from usae.torch._extract import batches, extract
 from usae.torch._fit import fit
+from usae.torch._fit_distributed import fit_distributed
 from usae.torch._model import Model
 
-__all__ = ["Model", "batches", "extract", "fit"]
+__all__ = ["DistributedTrainer", "Exchanged", "Model", "batches", "extract", "fit", "fit_distributed"]

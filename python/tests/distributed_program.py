@@ -1,0 +1,186 @@
+"""What test_distributed.py starts in several processes: ``distributed_program.py FOLDER SCENARIO``.
+
+Each process leaves what it saw in ``FOLDER/rank.json``.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+import torch
+import torch.distributed
+from conftest import planted
+
+import usae
+import usae.torch
+from usae.torch import DistributedTrainer, fit_distributed
+
+torch.set_num_threads(1)
+FOLDER, SCENARIO = pathlib.Path(sys.argv[1]), sys.argv[2]
+CONCEPTS, K, SEED, STEPS, BATCH = 60, 4, 3, 50, 120
+RECIPES = {
+    "default": usae.recipes.default(batch_size=BATCH, learning_rate=1e-2, merge_cosine=0.4, merge_every=7, dead_tokens=400),
+    "published": usae.recipes.published(total_steps=STEPS).replace(batch_size=BATCH, warmup_steps=5, learning_rate=5e-3),
+}
+
+
+def new(recipe):
+    return usae.UniversalSAE(CONCEPTS, K, recipe=recipe, seed=SEED, n_threads=1)
+
+
+def digest(sae):
+    """Of the whole state of training."""
+    fitted, sums = sae._fitted, hashlib.sha256()
+    for model in range(len(fitted.names)):
+        for name in (*fitted.parameter_names(), *fitted.training_state_names()):
+            sums.update(fitted.read(model, name).tobytes())
+    return f"{sums.hexdigest()} {sae.n_steps_}"
+
+
+def part(batch, rank, sizes):
+    first = sum(sizes[:rank])
+    return {name: x[first : first + sizes[rank]] for name, x in batch.items()}
+
+
+def one_step(name, rank, size):
+    """Gradients that cross in a step, against those of one process with all rows; ranks have different numbers of them."""
+    sae, batch = new(RECIPES[name]), planted(300, seed=50)
+    for step in range(3):
+        sae.partial_fit(planted(300, seed=40 + step))
+    errors = {}
+    trainer = DistributedTrainer(sae)
+    sizes = [300 - 50 * (size - 1)] + [20, 80, 50][: size - 1]
+    sizes[0] = 300 - sum(sizes[1:])
+    for encoder in sae.model_names_:
+        report, gradients = sae.gradients(batch, encoder=encoder)
+        done = trainer.partial_fit(part(batch, rank, sizes), encoder=encoder)
+        errors[f"{encoder}: loss"] = abs(done.loss - report.loss) / report.loss
+        sums = trainer._room.arrays([count // 4 for count in trainer.exchanged_.bytes])
+        for what, total in zip(trainer.exchanged_.names, sums, strict=True):
+            if what.startswith("gradient"):
+                tensor, model = what.removeprefix("gradient of ").split(" of ")
+                wanted = gradients[model][tensor].ravel()
+                errors[f"{encoder}: {what}"] = float(np.linalg.norm(total - wanted) / np.linalg.norm(wanted))
+        summary = sums[-1][3 + 3 :]  # behind three losses, the auxiliary one, L0 and whether numbers are finite
+        vectors = [name for name in ("encoder_bias", "bn_weight", "bn_bias") if name in gradients[encoder]]
+        for place, vector in enumerate(vectors):
+            wanted, total = gradients[encoder][vector], summary[CONCEPTS * place : CONCEPTS * (place + 1)]
+            errors[f"{encoder}: {vector}"] = float(np.linalg.norm(total - wanted) / max(np.linalg.norm(wanted), 1e-30))
+    return {"errors": errors, "digest": digest(sae)}
+
+
+def whole_run(name, **options):
+    acts = planted(600, seed=0)
+    sae = fit_distributed(new(RECIPES[name]), acts, steps=STEPS, progress=False, **options)
+    return sae, acts
+
+
+def correctness(rank, size):
+    seen = {}
+    for name in RECIPES:
+        seen[f"step {name}"] = one_step(name, rank, size)
+        sae, acts = whole_run(name, validation=planted(100, seed=1))
+        alone = new(RECIPES[name]).fit(acts, steps=STEPS, progress=False)
+        losses = [[entry["loss"] for entry in one.history_] for one in (sae, alone)]
+        seen[f"run {name}"] = {
+            "losses": losses,
+            "dead": [entry["dead"] for entry in sae.history_],
+            "validated": [entry["step"] for entry in sae.history_ if "validation" in entry],
+            "digest": digest(sae),
+        }
+    return seen
+
+
+def user_loop(rank, size):
+    """`DistributedTrainer` from nothing, with what goes wrong on the way."""
+    batches = [planted(200, seed=60 + step) for step in range(4)]
+    sizes = [200 // size] * size
+    trainer = DistributedTrainer(new(None))
+    seen = {"errors": []}
+
+    def attempt(what):
+        try:
+            what()
+            seen["errors"].append("nothing")
+        except Exception as error:
+            seen["errors"].append(f"{type(error).__name__}: {error}")
+
+    first = trainer.partial_fit(part(batches[0], rank, sizes))
+    seen["first"] = [first.step, first.loss]
+    bad = part(batches[1], rank, sizes)
+    if rank == size - 1:
+        bad = bad | {"vit": np.full_like(bad["vit"], np.inf)}
+    attempt(lambda: trainer.partial_fit(bad))
+    attempt(lambda: trainer.partial_fit(part(batches[1], rank, sizes), encoder="vit" if rank else "siglip"))
+    attempt(lambda: trainer.partial_fit(part(batches[1], rank, sizes), encoder="gpt"))
+    if rank == 1:
+        trainer.sae.partial_fit(batches[2])
+    attempt(lambda: trainer.partial_fit(part(batches[1], rank, sizes)))
+    trainer.synchronize()
+    seen["losses"] = [trainer.partial_fit(part(batch, rank, sizes)).loss for batch in batches]
+    other = new(None) if rank == 0 else usae.UniversalSAE(CONCEPTS + 1, K, seed=SEED, n_threads=1)
+    attempt(DistributedTrainer(other).synchronize)
+    attempt(lambda: fit_distributed(new(usae.recipes.default(batch_size=size - 1)), batches[0], steps=2))
+
+    def stop(report):
+        if rank == 1 and report.step == 3:
+            raise ValueError("rank 1 has had enough")
+
+    attempt(lambda: fit_distributed(new(None), batches[0], steps=5, callbacks=[stop]))
+    attempt(lambda: fit_distributed(new(None), batches[0], steps=3, callbacks=[stop]))
+    acts = batches[0] if rank else {name: x[:150] for name, x in batches[0].items()}
+    attempt(lambda: fit_distributed(new(None), acts, steps=3))
+    return seen | {"digest": digest(trainer.sae), "steps": trainer.sae.n_steps_}
+
+
+def resume(rank, size):
+    seen = {"whole": digest(whole_run("default")[0])}
+    folder = FOLDER / "checkpoints"
+    stopped, _ = whole_run("default", checkpoint=folder, callbacks=[lambda report: rank == 1 and report.step == 20])
+    seen["stopped"] = stopped.n_steps_
+    seen["resumed"] = digest(whole_run("default", checkpoint=folder, resume=True)[0])
+    seen["again"] = digest(whole_run("default", checkpoint=folder, resume=True)[0])
+    try:
+        whole_run("default", checkpoint=folder)
+    except usae.UsaeError as error:
+        seen["refused"] = f"{type(error).__name__}: {error}"
+    store = FOLDER / "store"
+    if rank == 0:
+        with usae.ActivationStore.create(store, dtype="float32") as made:
+            made.append(planted(600, seed=0))
+    torch.distributed.barrier()
+    sae = fit_distributed(new(RECIPES["default"]), usae.ActivationStore(store), steps=STEPS, progress=False)
+    return seen | {"store": digest(sae)}
+
+
+def loss_of_a_peer(rank, size):
+    """Rank 1 ends without a word in the middle of training."""
+    trainer, batch = DistributedTrainer(new(RECIPES["published"])), planted(200, seed=60)
+    trainer.partial_fit(part(batch, rank, [100] * size))
+    before = digest(trainer.sae)
+    if rank == 1:
+        (FOLDER / "1.json").write_text("{}")
+        os._exit(0)
+    try:
+        trainer.partial_fit(part(batch, rank, [100] * size))
+        return {"error": "nothing"}
+    except RuntimeError as error:
+        trainer.sae.partial_fit(batch)  # no step is left open
+        return {"error": str(error), "before": before, "steps": trainer.sae.n_steps_}
+
+
+SCENARIOS = {one.__name__: one for one in (correctness, user_loop, resume, loss_of_a_peer)}
+
+
+def main():
+    torch.distributed.init_process_group("gloo")
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    seen = SCENARIOS[SCENARIO](rank, size)
+    (FOLDER / f"{rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
