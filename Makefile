@@ -27,7 +27,7 @@ help:
 	@echo '  test-demo                the demonstration, small'
 	@echo '  test-wheel               the wheel, where there is neither OpenBLAS nor Swift'
 	@echo 'make demo         the demonstration, into demo-output/'
-	@echo 'make bench-T      a benchmark, T being step, single, encode, limits or scaling, into benchmarks/results/'
+	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, into dist/'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'

@@ -1,4 +1,4 @@
-"""Measure one table: python benchmarks/run.py {step,single,encode,limits,scaling} [--quick]. See README.md."""
+"""Measure one table: python benchmarks/run.py {step,single,encode,limits,scaling,distributed} [--quick]. See README.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import environments  # noqa: E402
 from report import Report  # noqa: E402
 from settings import Run  # noqa: E402
 
-TABLES = ("step", "single", "encode", "limits", "scaling")
+TABLES = ("step", "single", "encode", "limits", "scaling", "distributed")
 
 
 def main() -> None:

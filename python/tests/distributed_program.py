@@ -168,8 +168,9 @@ def loss_of_a_peer(rank, size):
         trainer.partial_fit(part(batch, rank, [100] * size))
         return {"error": "nothing"}
     except RuntimeError as error:
+        after = digest(trainer.sae)
         trainer.sae.partial_fit(batch)  # no step is left open
-        return {"error": str(error), "before": before, "steps": trainer.sae.n_steps_}
+        return {"error": str(error), "before": before, "after": after, "steps": trainer.sae.n_steps_}
 
 
 SCENARIOS = {one.__name__: one for one in (correctness, user_loop, resume, loss_of_a_peer)}
@@ -180,6 +181,8 @@ def main():
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     seen = SCENARIOS[SCENARIO](rank, size)
     (FOLDER / f"{rank}.json").write_text(json.dumps(seen))
+    if SCENARIO != "loss_of_a_peer":
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

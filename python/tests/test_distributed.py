@@ -82,7 +82,8 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_bits(tmp_path):
 
 def test_the_loss_of_a_process_is_an_error_soon_and_leaves_the_others_whole(tmp_path):
     seen = launched(tmp_path, "loss_of_a_peer", 2)
-    assert seen[0]["error"] != "nothing" and seen[0]["steps"] == 2
+    assert seen[0]["error"] != "nothing"
+    assert seen[0]["before"] == seen[0]["after"] and seen[0]["steps"] == 2
 
 
 def test_without_torch_distributed_the_remedy_is_said():
