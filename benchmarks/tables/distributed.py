@@ -32,8 +32,8 @@ def measure(run: Run, report: Report) -> None:
         _check(recipe, results)
         report.words(
             f"**{recipe}**: {run.n_concepts} concepts, k = {run.k}, models of width "
-            f"{', '.join(map(str, run.widths.values()))}, {batch} tokens in a step of all processes, one thread in each. Medians "
-            f"of {STEPS[recipe]} steps, in ms."
+            f"{', '.join(map(str, run.widths.values()))}, {batch} tokens in a step of all processes, one thread in each. "
+            f"Medians of {STEPS[recipe]} steps, in ms."
         )
         heading = ["processes", "step", "computing", "waiting", "update", "rest", "sums alone", "hidden", "MB a step"]
         rows = [["1, `partial_fit`", 1000 * results[1][0]["ordinary_seconds"], *[None] * 7]]
@@ -46,10 +46,10 @@ def measure(run: Run, report: Report) -> None:
         report.rows(heading, rows)
         report.rows(["what crosses", "MB", "computing, ms", "alone with 2, ms", "alone with 4, ms"], _by_exchange(results))
     report.words(
-        "*computing*: making this process's parts; *waiting*: for sums that were not there yet; *rest*: agreeing on the step, and "
-        "barriers of other processes' pace. *sums alone*: the same sums with nothing beside them; *hidden*: 1 - waiting / sums "
-        "alone. All processes are on this machine: with more of them than cores, they and the threads that carry the sums share "
-        "cores, so that nothing is gained in time. docs/scaling.md takes from here what crosses and what it costs."
+        "*computing*: making this process's parts; *waiting*: for sums that were not there yet; *rest*: agreeing on the step. "
+        "*sums alone*: the same sums with nothing beside them; *hidden*: 1 - waiting / sums alone. All processes are on this "
+        "machine: with more of them than cores, they and the threads that carry the sums share cores, so nothing is gained in "
+        "time. docs/scaling.md takes from here what crosses and what it costs."
     )
 
 

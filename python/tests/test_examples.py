@@ -8,12 +8,15 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "examples"
 TOO_LONG = {"train_demo_networks.py"}  # a quarter of an hour; the weights it makes are tested as they ship
-LAUNCHED = {"two_models.py": [pathlib.Path(__file__).with_name("torchvision_without_cuda.py")]}  # imports timm
+LAUNCHED = {
+    "two_models.py": [pathlib.Path(__file__).with_name("torchvision_without_cuda.py")],  # imports timm
+    "distributed.py": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+}
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name not in TOO_LONG)
 
 
 def test_there_are_examples():
-    assert {"quickstart.py", "from_pytorch.py", "two_models.py"} <= set(SCRIPTS)
+    assert {"quickstart.py", "from_pytorch.py", "two_models.py", "distributed.py"} <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
