@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -395,22 +393,9 @@ class UniversalSAE:
         else:
             given = as_aligned(batch, "batch", fitted.widths)
             index = _index(encoder, fitted.names)
-        if fitted.optimizer_is_lost:
-            warnings.warn(
-                "training goes on from a save without training state: the optimiser starts afresh, so the result differs "
-                "from that of training without a stop; save(path, training_state=True) keeps it",
-                stacklevel=2,
-            )
+        _training.warn_of_lost_optimizer(fitted, stacklevel=3)
         report = fitted.step(given, None, index, False)
-        if report.learning_rate == 0 and report.step == (fitted.recipe.total_steps or math.inf) + 1:  # once
-            warnings.warn(
-                f"the planned {fitted.recipe.total_steps} steps are over and the learning rate is 0, so this step "
-                "taught nothing; set_total_steps(None) goes on at a constant rate, set_total_steps(n) makes the plan n steps "
-                "long",
-                stacklevel=2,
-            )
-        fitted.optimizer_is_lost = False
-        fitted.record(report)
+        _training.record_single(fitted, report, stacklevel=3)
         self._fitted = fitted
         return report
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +98,29 @@ def train(
         if step < total:
             keeper.between_steps()
     keeper.save()
+
+
+def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:
+    """Before a step that no `fit` planned."""
+    if fitted.optimizer_is_lost:
+        warnings.warn(
+            "training goes on from a save without training state: the optimiser starts afresh, so the result differs "
+            "from that of training without a stop; save(path, training_state=True) keeps it",
+            stacklevel=stacklevel,
+        )
+
+
+def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
+    """Record a step that no `fit` planned, with a warning where its plan is over."""
+    if report.learning_rate == 0 and report.step == (fitted.recipe.total_steps or math.inf) + 1:  # once
+        warnings.warn(
+            f"the planned {fitted.recipe.total_steps} steps are over and the learning rate is 0, so this step "
+            "taught nothing; set_total_steps(None) goes on at a constant rate, set_total_steps(n) makes the plan n steps "
+            "long",
+            stacklevel=stacklevel,
+        )
+    fitted.optimizer_is_lost = False
+    fitted.record(report)
 
 
 def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:

@@ -92,7 +92,7 @@ extension UniversalSAE {
     }
   }
 
-  /// A sum over every dictionary row's norm, every bias and the counters, whose bits differ as soon as parameters do.
+  /// Over every dictionary row's norm, every bias, running statistics and counters, whose bits differ as soon as parameters do.
   private func fingerprint() -> UInt64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
     func mix(_ word: UInt64) { hash = (hash ^ word) &* 0x100_0000_01b3 }
@@ -103,6 +103,8 @@ extension UniversalSAE {
         mix(UInt64(model.inverseNorms.base[c].bitPattern))
         mix(UInt64(model.encoderBias.value.base[c].bitPattern))
         mix(UInt64(model.silentTokens.base[c]))
+        guard let batchNorm = model.batchNorm else { continue }
+        mix(UInt64(batchNorm.runningMean.base[c].bitPattern) << 32 | UInt64(batchNorm.runningVariance.base[c].bitPattern))
       }
       for c in 0..<model.width { mix(UInt64(model.mean.base[c].bitPattern) << 32 | UInt64(model.scale.base[c].bitPattern)) }
     }

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from usae import _plan, _shared
+from usae import _plan, _shared, _training
 from usae._errors import InvalidInputError, OtherProcessError
 from usae._fitted import Fitted, StepReport
 from usae._inputs import as_aligned
@@ -162,6 +162,7 @@ class DistributedTrainer:
             fitted = self._fitted()
 
             def take() -> _shared.Part:
+                _training.warn_of_lost_optimizer(fitted, stacklevel=5)
                 given = as_aligned(batch, "batch", fitted.widths)
                 return given, None, -1 if encoder is None else fitted.index(encoder, "encoder")
 
@@ -169,8 +170,7 @@ class DistributedTrainer:
             if done is None:
                 raise OtherProcessError("the step was not done, because a process has ended its training")
             report, self.exchanged_ = done
-            fitted.optimizer_is_lost = False
-            fitted.record(report)
+            _training.record_single(fitted, report, stacklevel=3)
             return report
 
     def synchronize(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from usae import _plan, _run, _shared, _training
+from usae import _files, _plan, _run, _shared, _training
 from usae._blocks import Batch
 from usae._checkpoints import Checkpoints, as_checkpoints
 from usae._errors import InvalidInputError
@@ -95,6 +96,7 @@ def fit_distributed(
         _training.check_validation(fitted, held_out)
     total = int(recipe.total_steps or 0)
     run = functools.partial(_run.described, "fit_distributed", fitted, {"acts": given, "validation": held_out})
+    _check_same(run, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and checkpoints is not None:
@@ -136,6 +138,21 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
     part = {name: dataclasses.replace(x, array=x.array[_part(len(x.array), peers)]) for name, x in acts.items()}
     if all(x.n_tokens > 0 for x in part.values()):
         fitted.check_finite(part)
+
+
+def _check_same(run: Callable[[], _run.Run], peers: TorchPeers) -> None:
+    """The same error in all processes where one of them was given something else than rank 0."""
+    with peers.together():
+        mine = json.dumps(run())
+    first, *others = (json.loads(text) for text in peers.texts(mine))
+    for rank, other in enumerate(others, 1):
+        for name in first | other:
+            was, is_ = first.get(name, "nothing"), other.get(name, "nothing")
+            if was != is_:
+                raise InvalidInputError(
+                    f"every process must train on the same data with the same arguments, got {name} "
+                    f"{_files.shortened(is_)} in rank {rank} and {_files.shortened(was)} in rank 0"
+                )
 
 
 def _part(n: int, peers: TorchPeers) -> slice:
