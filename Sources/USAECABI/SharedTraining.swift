@@ -24,13 +24,14 @@ public func usae_shared_begin(
 
 @c @implementation
 public func usae_shared_agree(
-  _ sae: OpaquePointer?, _ first: Int64, _ total: Int64, _ n_exchanges: UnsafeMutablePointer<Int64>?,
+  _ sae: OpaquePointer?, _ n_processes: Int64, _ tokens: UnsafePointer<Int64>?, _ rank: Int64, _ n_exchanges: UnsafeMutablePointer<Int64>?,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     let count = try required(n_exchanges, "n_exchanges")
-    count.pointee = Int64(try sae.agreeShared(first: Int(first), total: Int(total)).count)
+    let tokens = UnsafeBufferPointer(start: try required(tokens, "tokens"), count: try size(n_processes, "n_processes"))
+    count.pointee = Int64(try sae.agreeShared(tokens.map(Int.init), rank: Int(rank)).count)
   }
 }
 

@@ -35,6 +35,9 @@ import Testing
     Case("dead, L1", expected: [.residualMeans, .spreads]) { ($0.deadTokens, $0.loss, $0.auxiliaryDetach) = (200, .l1, false) },
     Case("prefixes") { $0.prefixes = [0.1, 0.4, 1] },
     Case("clipped") { $0.clipNorm = 1e-3 },
+    Case("batchtopk", expected: [.upperHalves, .lowerHalves, .ties, .residualMeans, .spreads]) {
+      ($0.selection, $0.deadTokens, $0.prefixes) = (.batchTopK, 200, [0.3, 1])
+    },
     Case("merging", expected: [.restarts]) { ($0.mergeCosine, $0.mergeEvery, $0.warmupSteps) = (0.05, 6, 0) },
   ]
 
@@ -85,7 +88,7 @@ import Testing
     let tokens = openings.map(\.tokens)
     #expect(Set(openings.map(\.fingerprint)).count == 1)
     let lists = try saes.indices.map { r in
-      try saes[r].agreeShared(first: tokens[..<r].reduce(0, +), total: tokens.reduce(0, +))
+      try saes[r].agreeShared(tokens, rank: r)
     }
     var outcome = Outcome(exchanges: lists[0])
     #expect(lists.allSatisfy { $0 == lists[0] })
@@ -174,6 +177,7 @@ import Testing
         #expect(try Self.silent(sae, encoder) == Self.silent(single, encoder))
         #expect(sae.stepCount == single.stepCount)
       }
+      if test.recipe.selection == .batchTopK { #expect(try Self.read(saes[0], encoder, 9) == Self.read(single, encoder, 9)) }
       for (a, b) in zip(try UniversalSAETests.parameters(saes[0]), try UniversalSAETests.parameters(single)) {
         #expect(Self.distance(a, b) < 1e-3)  // Adam makes a step of an element whose gradient is rounding
       }
@@ -181,7 +185,7 @@ import Testing
   }
 
   @Test func aWorldOfOneHasTheBitsOfAnOrdinaryStep() throws {
-    for test in [Self.cases[0], Self.cases[5], Self.cases[6], Self.cases[7]] {
+    for test in [Self.cases[0], Self.cases[5], Self.cases[6], Self.cases[8]] {
       let saes = try Self.copies(test.recipe, 1)
       for step in 0..<3 {
         let data = try UniversalSAETests.data(200, seed: UInt64(40 + step))
@@ -203,7 +207,7 @@ import Testing
     #expect(throws: USAEError.self) { try sae.initialize([("a", 19)]) }
     #expect(throws: USAEError.self) { _ = try Self.begin(sae, data, encoder: 0) }
     #expect(try sae.encode(data[0].value, model: "a").values.count == 500, "reading goes on")
-    let exchanges = try sae.agreeShared(first: 0, total: 100)
+    let exchanges = try sae.agreeShared([100], rank: 0)
     for (number, exchange) in exchanges.enumerated() {
       var part = [Float](repeating: 0, count: exchange.count)
       try part.withUnsafeMutableBufferPointer { try sae.fillShared(number, $0, work: sae.makeWork()) }
@@ -223,16 +227,16 @@ import Testing
       { try $0.fillShared(0, UnsafeMutableBufferPointer(start: nil, count: 0), work: $0.makeWork()) },
       { try $0.takeShared(0, UnsafeBufferPointer(start: nil, count: 0)) },
       { _ = try $0.finishShared([]) },
-      { _ = try $0.agreeShared(first: 0, total: 100) },
+      { _ = try $0.agreeShared([100], rank: 0) },
     ]
     for mistake in mistakes {
       _ = try Self.begin(sae, data, encoder: 0)
-      _ = try sae.agreeShared(first: 0, total: 100)
+      _ = try sae.agreeShared([100], rank: 0)
       #expect(throws: USAEError.self) { try mistake(sae) }
       #expect(throws: USAEError.self, "it has ended") { _ = try sae.finishShared([]) }
     }
     _ = try Self.begin(sae, data, encoder: 0)
-    #expect(throws: USAEError.self) { _ = try sae.agreeShared(first: 1, total: 100) }
+    #expect(throws: USAEError.self) { _ = try sae.agreeShared([99], rank: 0) }
     #expect(try UniversalSAETests.parameters(sae) == before)
     try sae.partialFit(data)
   }
@@ -259,11 +263,25 @@ import Testing
     #expect(try Self.begin(saes[1], data, encoder: 0).fingerprint != first.fingerprint)
   }
 
-  @Test func aSelectionByBatchIsRefused() throws {
+  @Test func equalEntriesOfSeveralProcessesGoToTheEarlierTokens() throws {
     var recipe = Recipe()
-    recipe.selection = .batchTopK
-    let sae = try Self.copies(recipe, 0)[0]
-    #expect(throws: USAEError.self) { _ = try Self.begin(sae, try UniversalSAETests.data(60), encoder: 0) }
-    try sae.partialFit(try UniversalSAETests.data(60))
+    (recipe.selection, recipe.mergeCosine, recipe.auxiliary) = (.batchTopK, 0, .none)
+    let row = try UniversalSAETests.data(1, seed: 5)
+    // 30 tokens alike: of their equal entries some have to go.
+    let data: KeyValuePairs = [
+      "a": try Matrix(rows: 30, columns: 19, values: Array(repeatElement(row[0].value.values, count: 30).joined())),
+      "b": try Matrix(rows: 30, columns: 33, values: Array(repeatElement(row[1].value.values, count: 30).joined())),
+    ]
+    for sizes in [[10, 20], [1, 28, 1], [29, 1]] {
+      var saes = try Self.copies(recipe, sizes.count)
+      let single = saes.removeLast()
+      let outcome = try Self.step(saes, try Self.parts(data, sizes), encoder: 1)
+      let expected = try single.partialFit(data, encoder: "b")
+      #expect(outcome.reports[0].l0 == expected.l0 && expected.l0 <= 5)
+      #expect(abs(outcome.reports[0].loss - expected.loss) < 1e-5 * expected.loss)
+      #expect(try Self.read(saes[0], 1, 9) == Self.read(single, 1, 9), "the threshold")
+      let ties = try #require(zip(outcome.exchanges, outcome.sums).first { $0.0.kind == .ties }?.1)
+      #expect(ties.reduce(0, +) >= 30 && ties.allSatisfy { $0 > 0 }, "every process has some")
+    }
   }
 }

@@ -15,12 +15,14 @@ RECIPES = {
     "dead": usae.recipes.default(merge_cosine=None, dead_tokens=1, aux_k=7),
     "merging": usae.recipes.default(merge_cosine=0.3, merge_every=3, warmup_steps=0, dead_tokens=0),
     "published": usae.recipes.published(total_steps=50),
+    "batchtopk": usae.recipes.default(selection="batchtopk", merge_cosine=None, dead_tokens=1, aux_k=7),
 }
 CROSSES = {
     "default": set(),
     "dead": {"residual means", "spreads"},
     "merging": {"tokens of merged twins"},
     "published": {"means", "covariance"},
+    "batchtopk": {"upper halves", "lower halves", "ties", "residual means", "spreads"},
 }
 """Besides gradients and the summary."""
 
@@ -122,7 +124,7 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
 
     (report, exchanged), peers = outcomes[0]
     assert report.encoder == expected.encoder and report.step == expected.step == 3
-    assert report.dead == expected.dead and (name != "dead" or report.dead > 0)
+    assert report.dead == expected.dead and (name not in ("dead", "batchtopk") or report.dead > 0)
     assert report.loss == pytest.approx(expected.loss, rel=1e-6) and report.l0 == pytest.approx(expected.l0, rel=1e-6)
     assert report.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5, nan_ok=True)
     for (other, _), _ in outcomes[1:]:
@@ -306,10 +308,10 @@ def test_arrays_that_do_not_fit_end_the_step_with_words():
     core, batch = sae._fitted.core, planted(60, seed=4)
     before = state(sae)
 
-    def begun(total=60):
+    def begun():
         core.shared_abandon()
         core.shared_begin([batch[name] for name in sae.model_names_], None, 0)
-        return core.shared_agree(0, total)
+        return core.shared_agree(np.array([60]), 0)
 
     count = begun()[0][4]
     assert [kind for kind, *_ in begun()] == [
@@ -335,20 +337,13 @@ def test_arrays_that_do_not_fit_end_the_step_with_words():
         begun()
         with pytest.raises((usae.InvalidInputError, TypeError)):
             core.shared_finish(sums)
-    for first, total in ((0, 59), (1, 60), (-1, 61), (0, 2**62)):
+    for tokens, rank in (([59], 0), ([60], 1), ([60, 0], 0), ([], 0), ([60, -1], 0), ([1, 60], 0), ([60, 2**40], 0), (3, 0)):
         core.shared_abandon()
         core.shared_begin([batch[name] for name in sae.model_names_], None, 0)
-        with pytest.raises(usae.InvalidInputError):
-            core.shared_agree(first, total)
+        with pytest.raises((usae.InvalidInputError, TypeError)):
+            core.shared_agree(np.array(tokens, np.int64) if tokens != 3 else 3, rank)
+    core.shared_abandon()
     with pytest.raises(usae.InvalidInputError, match="none"):
-        core.shared_agree(0, 60)
+        core.shared_agree(np.array([60]), 0)
     core.shared_abandon()
     assert state(sae) == before
-
-
-def test_selection_by_batch_is_refused_with_the_remedy():
-    sae = copies(usae.recipes.default(selection="batchtopk"), 1)[0]
-    batch = planted(60, seed=4)
-    with pytest.raises(usae.InvalidInputError, match="one process"):
-        sae._fitted.core.shared_begin([batch[name] for name in sae.model_names_], None, 0)
-    sae.partial_fit(batch)

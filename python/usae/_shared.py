@@ -130,8 +130,7 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
         if (table[:, 0] == LEAVING).any():
             return None
         _check_alike(table)
-        tokens = table[:, 1]
-        exchanges = fitted.core.shared_agree(int(tokens[: peers.rank].sum()), int(tokens.sum()))
+        exchanges = fitted.core.shared_agree(np.ascontiguousarray(table[:, 1]), peers.rank)
         return _exchange(fitted, [_Exchange(*exchange) for exchange in exchanges], peers, room)
     except BaseException:
         room.clear()
@@ -242,6 +241,9 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
         _usae.EXCHANGE_SPREADS: "spreads",
         _usae.EXCHANGE_RESTARTS: "tokens of merged twins",
         _usae.EXCHANGE_SUMMARY: "summary",
+        _usae.EXCHANGE_UPPER_HALVES: "upper halves",
+        _usae.EXCHANGE_LOWER_HALVES: "lower halves",
+        _usae.EXCHANGE_TIES: "ties",
     }
     if exchange.kind != _usae.EXCHANGE_GRADIENT:
         return words[exchange.kind]

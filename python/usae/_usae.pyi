@@ -28,8 +28,8 @@ class Core:
         """Keys: the fields of `usae_step_report`, those of screening as one tuple, and "losses": list by target model."""
     def shared_begin(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, int]:
         """Keys: "encoder", "step", "tokens", "fingerprint"."""
-    def shared_agree(self, first: int, total: int) -> list[tuple[int, int, int, bool, int]]:
-        """Kind, model, tensor, whether its sum is awaited, and count of each exchange."""
+    def shared_agree(self, tokens: Buffer, rank: int) -> list[tuple[int, int, int, bool, int]]:
+        """`tokens` int64 [n_processes]. Kind, model, tensor, whether its sum is awaited, and count of each exchange."""
     def shared_fill(self, number: int, out: Buffer) -> None: ...
     def shared_take(self, number: int, sum: Buffer) -> None: ...
     def shared_finish(self, sums: Sequence[Buffer | None]) -> dict[str, Any]:
@@ -155,6 +155,9 @@ EXCHANGE_SPREADS: int
 EXCHANGE_RESTARTS: int
 EXCHANGE_GRADIENT: int
 EXCHANGE_SUMMARY: int
+EXCHANGE_UPPER_HALVES: int
+EXCHANGE_LOWER_HALVES: int
+EXCHANGE_TIES: int
 MEAN: int
 SCALE: int
 ENCODER_WEIGHT: int

@@ -221,14 +221,15 @@ typedef struct usae_shared_opening {
   uint64_t fingerprint;  /* alike in processes whose parameters are; compare them */
 } usae_shared_opening;
 
-/* As usae_step, with the rows of this process. USAE_SELECTION_BATCHTOPK is refused. */
+/* As usae_step, with the rows of this process. */
 usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
                               int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
                               usae_error *error);
 
-/* `first`: tokens of the processes before this one, in an order that all agree on; `total`: of all, 2 at least with BatchNorm.
- * How many exchanges there are goes to *n_exchanges. */
-usae_status usae_shared_agree(usae_sae *sae, int64_t first, int64_t total, int64_t *n_exchanges, usae_error *error);
+/* `tokens` [n_processes] of each process, in an order that all agree on, of which this one is number `rank`; all together 2 at
+ * least with BatchNorm. How many exchanges there are goes to *n_exchanges. */
+usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t *tokens, int64_t rank, int64_t *n_exchanges,
+                              usae_error *error);
 
 enum {
   USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoder's tokens [width] */
@@ -237,7 +238,10 @@ enum {
   USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
   USAE_EXCHANGE_RESTARTS = 4,       /* merging twins: the tokens from which concepts start anew */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
-  USAE_EXCHANGE_SUMMARY = 6         /* losses, counts, gradients of the encoder's vectors, what fired; the last */
+  USAE_EXCHANGE_SUMMARY = 6,        /* losses, counts, gradients of the encoder's vectors, what fired; the last */
+  USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: entries by the upper half of their bits [65536] */
+  USAE_EXCHANGE_LOWER_HALVES = 8,   /* and by the lower half, where the smallest that is kept lies [65536] */
+  USAE_EXCHANGE_TIES = 9            /* those that equal the smallest [n_processes] */
 };
 
 typedef struct usae_exchange {

@@ -18,7 +18,7 @@ final class BatchSelection {
 
   init(rows: Int) throws(USAEError) {
     offered = try AlignedBuffer<Int32>(rows)
-    histogram = try AlignedBuffer<Int>(1 << 16)
+    histogram = try AlignedBuffer<Int>(Self.bins)
   }
 
   /// What entries of the next batch of a model are looked for above; 0 if nothing is known.
@@ -36,10 +36,21 @@ final class BatchSelection {
   }
 
   private func trim(_ codes: CodeBuffer, rows: Int, wanted: Int) -> Float? {
-    offered.base.update(from: codes.counts.base, count: rows)
-    guard total(codes, rows: rows) > wanted else { return smallest(codes, rows) }
+    guard total(codes, rows: rows) > wanted else {
+      noteOffered(codes, rows: rows)
+      return smallest(codes, rows)
+    }
     let (smallest, largerOnes) = smallestToKeep(codes, rows, wanted)
-    var equalOnes = wanted - largerOnes
+    cut(codes, rows: rows, to: smallest, equalOnes: wanted - largerOnes)
+    return smallest
+  }
+
+  private func noteOffered(_ codes: CodeBuffer, rows: Int) { offered.base.update(from: codes.counts.base, count: rows) }
+
+  /// Shortens the codes to the entries above `smallest` and the first so many of those that equal it.
+  func cut(_ codes: CodeBuffer, rows: Int, to smallest: Float, equalOnes: Int) {
+    noteOffered(codes, rows: rows)
+    var equalOnes = equalOnes
     for t in 0..<rows {
       let values = codes.values(t)
       var kept = codes.count(t)
@@ -50,8 +61,10 @@ final class BatchSelection {
       equalOnes &-= kept &- larger
       codes.counts.base[t] = Int32(truncatingIfNeeded: kept)
     }
-    return smallest
   }
+
+  /// What other processes found to be the smallest entry that was kept as well.
+  func remember(_ smallest: Float?, model: Int) { lastKept[model] = smallest }
 
   /// Slots of a token, with their entries still in them, that `trim` took from its code.
   @inline(__always) func trimmed(_ codes: CodeBuffer, _ token: Int) -> Range<Int> {
@@ -76,6 +89,12 @@ final class BatchSelection {
 
   /// The bin that holds the entry of this rank, 1 being the largest, and how many are in the bins above it.
   private func bin(_ codes: CodeBuffer, _ rows: Int, rank: Int, _ binOf: (UInt32) -> UInt32?) -> (UInt32, above: Int) {
+    fill(codes, rows, binOf)
+    return Self.bin(rank: rank, of: histogram.count) { histogram.base[$0] }
+  }
+
+  /// Counts entries by bin.
+  private func fill(_ codes: CodeBuffer, _ rows: Int, _ binOf: (UInt32) -> UInt32?) {
     histogram.zero()
     for t in 0..<rows {
       let values = codes.values(t)
@@ -83,13 +102,28 @@ final class BatchSelection {
         if let bin = binOf(values[q].bitPattern) { histogram.base[Int(bin)] &+= 1 }
       }
     }
+  }
+
+  static func bin(rank: Int, of bins: Int, _ count: (Int) -> Int) -> (UInt32, above: Int) {
     var above = 0
-    var bin = histogram.count - 1
-    while above + histogram.base[bin] < rank {
-      above += histogram.base[bin]
+    var bin = bins - 1
+    while above + count(bin) < rank {
+      above += count(bin)
       bin -= 1
     }
     return (UInt32(bin), above)
+  }
+
+  static let bins = 1 << 16
+
+  /// Entries by the upper half of their bits, or by the lower half of those with the upper half `upper`, as floats that other
+  /// processes' can be added to.
+  func writeHistogram(_ codes: CodeBuffer, rows: Int, upper: UInt32?, to out: UnsafeMutablePointer<Float>) {
+    fill(codes, rows) { bits in
+      guard let upper else { return bits >> 16 }
+      return bits >> 16 == upper ? bits & 0xffff : nil
+    }
+    for bin in 0..<Self.bins { out[bin] = Float(histogram.base[bin]) }
   }
 }
 

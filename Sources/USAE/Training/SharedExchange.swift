@@ -12,6 +12,11 @@ package struct SharedExchange: Sendable, Equatable {
     /// Of a weight or dictionary, [n_concepts, width].
     case gradient = 5
     case summary = 6
+    /// BatchTopK: entries by the upper half of their bits, then by the lower half [65536]; entries that equal the smallest that is
+    /// kept, by process.
+    case upperHalves = 7
+    case lowerHalves = 8
+    case ties = 9
   }
 
   package let kind: Kind
@@ -30,7 +35,7 @@ package struct SharedExchange: Sendable, Equatable {
   /// The next part depends on this one's sum.
   package var isAwaited: Bool {
     switch kind {
-    case .means, .covariance, .residualMeans, .spreads: return true
+    case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: return true
     case .restarts, .gradient, .summary: return false
     }
   }

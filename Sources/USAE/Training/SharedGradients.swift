@@ -13,7 +13,7 @@ struct SharedTotals {
       case .gradient: encoder = sum
       case .summary: summary = sum
       case .restarts: restarts = sum
-      case .means, .covariance, .residualMeans, .spreads: break
+      case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: break
       }
     }
   }

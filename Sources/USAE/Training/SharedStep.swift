@@ -22,11 +22,14 @@ final class SharedStep {
   var spreads: [Double] = []
   /// Once code gradients are known.
   private var concepts: ConceptUpdate?
-  private var isReconstructed = false
+  private var isEncoded = false
+  private var isDecoded = false
+  private var selection = SharedSelection()
   /// The exchange that is filled next, and the one whose sum has to come first.
   private var next = 0
   private var awaited: Int?
-  /// Tokens of the processes before this one.
+  /// Which process this is, and the tokens of those before it.
+  private var rank = 0
   private var first = 0
 
   var workspace: StepWorkspace { pass.workspace }
@@ -34,34 +37,36 @@ final class SharedStep {
   var recipe: Recipe { pass.recipe }
 
   init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: Work) throws(USAEError) {
-    guard recipe.selection == .topK else {
-      throw .invalidArgument(
-        name: "recipe.selection", expected: "topk where several processes share a step", got: "batchtopk",
-        remedy: "it chooses among the codes of the whole batch, which no process has; train it in one process")
-    }
     pass = Trainer.Pass(trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, buffered: false)
     self.step = step
+    if recipe.selection == .batchTopK { try workspace.makeRoomForUnevenCodes() }
     merging = TwinMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
     twins = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
   }
 
-  /// Takes what the processes have told each other: the tokens of those before this one, and of all.
-  func agree(first: Int, total: Int) throws(USAEError) {
+  /// Takes what the processes have told each other: the tokens of each.
+  func agree(_ tokens: [Int], rank: Int) throws(USAEError) {
     guard exchanges.isEmpty else {
       throw .invalidArgument(name: "step", expected: "one whose tokens are not agreed on yet", got: "one where they are")
     }
-    workspace.totalRows = total
-    self.first = first
+    workspace.totalRows = tokens.reduce(0, +)
+    self.rank = rank
+    first = tokens[..<rank].reduce(0, +)
     try pass.requireTokens()
-    exchanges = makeExchanges()
+    exchanges = makeExchanges(processes: tokens.count)
   }
 
-  private func makeExchanges() -> [SharedExchange] {
+  private func makeExchanges(processes: Int) -> [SharedExchange] {
     var list: [SharedExchange] = []
     let width = pass.model.width
     if pass.model.batchNorm != nil {
       list.append(.init(.means, model: pass.encoder, count: width))
       list.append(.init(.covariance, model: pass.encoder, count: width * (width + 1) / 2))
+    }
+    if recipe.selection == .batchTopK {
+      list.append(.init(.upperHalves, count: BatchSelection.bins))
+      list.append(.init(.lowerHalves, count: BatchSelection.bins))
+      list.append(.init(.ties, count: processes))
     }
     if scalesAuxiliary {
       list.append(.init(.residualMeans, count: models.reduce(0) { $0 + $1.width }))
@@ -103,8 +108,11 @@ final class SharedStep {
     switch exchange.kind {
     case .means: try fillMeans(out, work: work)
     case .covariance: try fillCovariance(out, work: work)
+    case .upperHalves, .lowerHalves, .ties:
+      try encode(work: work)
+      selection.fill(exchange.kind, self, rank: rank, to: data)
     case .residualMeans:
-      try reconstruct(work: work)
+      try decode(work: work)
       try fillResidualMeans(out, work: work)
     case .spreads: try fillSpreads(out, work: work)
     case .restarts: fillRestarts(data, first: first)
@@ -130,6 +138,7 @@ final class SharedStep {
     switch exchanges[number].kind {
     case .means: try takeMeans(sum)
     case .covariance: try takeCovariance(sum)
+    case .upperHalves, .lowerHalves, .ties: selection.take(exchanges[number].kind, self, rank: rank, sum)
     case .residualMeans: try takeResidualMeans(sum)
     case .spreads:
       spreads = models.indices.map { Double(sum[$0]) / (Double(workspace.totalRows) * Double(models[$0].width)) }
@@ -137,16 +146,24 @@ final class SharedStep {
     }
   }
 
-  private func reconstruct(work: Work) throws(USAEError) {
-    guard !isReconstructed else { return }
+  private func encode(work: Work) throws(USAEError) {
+    guard !isEncoded else { return }
     if let statistics = forward.statistics { try statistics.computeOutputs(pass.model, work: work) }
-    try pass.reconstruct(&forward, work: work)
-    isReconstructed = true
+    try pass.encode(&forward, whole: false, work: work)
+    isEncoded = true
+  }
+
+  private func decode(work: Work) throws(USAEError) {
+    guard !isDecoded else { return }
+    try encode(work: work)
+    try selection.cut(self, work: work)
+    try pass.decode(&forward, work: work)
+    isDecoded = true
   }
 
   private func concepts(work: Work) throws(USAEError) -> ConceptUpdate {
     if let concepts { return concepts }
-    try reconstruct(work: work)
+    try decode(work: work)
     if hasAuxiliary {
       let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
       try pass.addAuxiliary(AuxiliaryLoss(pass.reconstruction, spreads: spreads), &forward, work: work)
@@ -176,6 +193,7 @@ final class SharedStep {
     let squares = isNormWanted ? concepts.squares(of: totals, work: work) : models.map { _ in .nan }
     concepts.apply(totals, rate: rate, factors: squares.map(pass.clipFactor), work: work)
     summary.countFirings(of: pass.model, concepts: pass.trainer.concepts, tokens: workspace.totalRows)
+    if let smallest = selection.smallest { pass.model.followThreshold(smallest) }
     if let restarts { merging.merge(twins, tokens: restarts) { $0 } }
     return StepReport(
       encoder: pass.encoder, step: step + 1, loss: summary.loss, losses: summary.losses, auxiliaryLoss: summary.auxiliary,

@@ -27,12 +27,16 @@ extension UniversalSAE {
     }
   }
 
-  /// Takes the tokens of the processes before this one and of all; returns what is to be exchanged.
-  package func agreeShared(first: Int, total: Int) throws(USAEError) -> [SharedExchange] {
+  /// Takes the tokens of each process, and which of them this one is; returns what is to be exchanged.
+  package func agreeShared(_ tokens: [Int], rank: Int) throws(USAEError) -> [SharedExchange] {
     try withShared { step throws(USAEError) in
-      try Self.require("total", total, in: step.workspace.rows...1 << 40)
-      try Self.require("first", first, in: 0...total - step.workspace.rows)
-      try step.agree(first: first, total: total)
+      try Self.require("n_processes", tokens.count, in: 1...1 << 20)
+      try Self.require("rank", rank, in: 0...tokens.count - 1)
+      for count in tokens { try Self.require("tokens", count, in: 1...1 << 24) }
+      guard tokens[rank] == step.workspace.rows else {
+        throw .invalidArgument(name: "tokens[\(rank)]", expected: "this process's \(step.workspace.rows)", got: "\(tokens[rank])")
+      }
+      try step.agree(tokens, rank: rank)
       return step.exchanges
     }
   }

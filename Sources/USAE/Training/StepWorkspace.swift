@@ -10,7 +10,7 @@ final class StepWorkspace: @unchecked Sendable {
   let codes: CodeBuffer
   /// dLoss/dz, laid out as the codes.
   let codeGradients: FloatBuffer
-  let groups: ConceptGroups
+  private(set) var groups: ConceptGroups
   /// Where the recipe selects by batch.
   let batchSelection: BatchSelection?
   /// Where the recipe has prefixes.
@@ -58,6 +58,12 @@ final class StepWorkspace: @unchecked Sendable {
     let widest = paddedWidth(widths.max() ?? 1)
     spares = try makeSpares(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
     updateScratch = try makeSpares(threads, 2 * widest)
+  }
+
+  /// Of a batch that several processes share, one may have more than k entries for each token.
+  func makeRoomForUnevenCodes() throws(USAEError) {
+    guard groups.tokens.count < codes.values.count else { return }
+    groups = try ConceptGroups(rows: rows, slots: codes.slots, concepts: concepts)
   }
 
   func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }

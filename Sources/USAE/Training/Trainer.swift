@@ -93,7 +93,8 @@ final class Trainer: @unchecked Sendable {
     func forward(work: Work) throws(USAEError) -> Forward {
       var result = Forward(losses: [], auxiliary: 0, loss: 0, deadConcepts: 0)
       result.statistics = try batchStatistics(work: work)
-      try reconstruct(&result, work: work)
+      try encode(&result, work: work)
+      try decode(&result, work: work)
       if waitsForResiduals(result) { try addAuxiliary(try AuxiliaryLoss(reconstruction, work: work), &result, work: work) }
       result.loss = result.losses.reduce(0, +) + recipe.auxiliaryCoefficient * result.auxiliary
       return result
@@ -103,8 +104,10 @@ final class Trainer: @unchecked Sendable {
 
     private func waitsForResiduals(_ forward: Forward) -> Bool { forward.dead != nil || recipe.auxiliary == .unchosen }
 
-    /// Codes, residuals and main losses; also slopes and code gradients where no auxiliary loss waits for the residuals.
-    func reconstruct(_ result: inout Forward, work: Work) throws(USAEError) {
+    /// Codes.
+    ///
+    /// - Parameter whole: the batch is this process's alone, so that a selection by batch can be made here.
+    func encode(_ result: inout Forward, whole: Bool = true, work: Work) throws(USAEError) {
       let packed = try workspace.encoder(depth: model.width)
       try packed.pack(model.encoderWeight.value, affine: { model.affine($0, batch: result.statistics) }, work: work)
       let tiles = try workspace.tiles(for: packed)
@@ -116,12 +119,16 @@ final class Trainer: @unchecked Sendable {
       let subset = ConceptSubset(deadConcepts)
       if result.dead != nil { try packed.prepare(subset, tiles: tiles, work: work) }
       let before = packed.screeningCounts
-      if let selection = workspace.batchSelection {
+      if whole, let selection = workspace.batchSelection {
         result.smallest = try encode(tiles, dead: subset, to: result.dead, selection, work: work)
       } else {
         try encode(tiles, dead: subset, to: result.dead, work: work)
       }
       result.screening = packed.screeningCounts - before
+    }
+
+    /// Residuals and main losses; also slopes and code gradients where no auxiliary loss waits for the residuals.
+    func decode(_ result: inout Forward, work: Work) throws(USAEError) {
       try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
       try allocateGradients()
       try reconstruction.forward(finish: !waitsForResiduals(result), work: work)
@@ -179,7 +186,7 @@ final class Trainer: @unchecked Sendable {
       return (0..<Int32(trainer.concepts)).filter(isDead)
     }
 
-    private func isDead(_ concept: Int32) -> Bool { model.silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens) }
+    func isDead(_ concept: Int32) -> Bool { model.silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens) }
 
     /// Selects by batch. Returns the smallest activation that is kept, or nil where there is none.
     private func encode(

@@ -155,7 +155,7 @@ static PyMethodDef methods[] = {
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
     METHOD(step, "inputs, rows, encoder, gradients", "One optimisation step; its report as a dict."),
     METHOD(shared_begin, "inputs, rows, encoder", "Begin a step that several processes share."),
-    METHOD(shared_agree, "first, total", "Take where this process's tokens are; what is to be exchanged."),
+    METHOD(shared_agree, "tokens, rank", "Take the tokens of each process; what is to be exchanged."),
     METHOD(shared_fill, "number, out", "This process's part of an exchange."),
     METHOD(shared_take, "number, sum", "The sum of an exchange that the next part depends on."),
     METHOD(shared_finish, "sums", "Update from the sums; the step's report as a dict."),

@@ -31,18 +31,21 @@ static PyObject *exchange_tuple(const usae_exchange *exchange) {
 }
 
 PyObject *core_shared_agree(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"first", "total", NULL};
+  static char *keywords[] = {"tokens", "rank", NULL};
   const module_state *state = state_of(self);
-  PyObject *py_first, *py_total, *list = NULL, *result = NULL;
-  int64_t first, total, count = 0;
+  PyObject *py_tokens, *py_rank, *list = NULL, *result = NULL;
+  Py_buffer tokens = {0};
+  int64_t rank, count = 0;
   core_call call;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:shared_agree", keywords, &py_first, &py_total) ||
-      !take_int(state, py_first, "first", 0, INT64_MAX, &first) || !take_int(state, py_total, "total", 0, INT64_MAX, &total))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:shared_agree", keywords, &py_tokens, &py_rank) ||
+      !take_array(state, py_tokens, "tokens", ELEMENT_INT64, false, &tokens) ||
+      !take_int(state, py_rank, "rank", 0, INT64_MAX, &rank))
     goto done;
 
   core_call_begin(&call);
-  usae_status status = usae_shared_agree(core_of(self)->sae, first, total, &count, &call.error);
+  usae_status status =
+      usae_shared_agree(core_of(self)->sae, array_count(&tokens), tokens.buf, rank, &count, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
 
   list = PyList_New(count);
@@ -57,6 +60,7 @@ PyObject *core_shared_agree(PyObject *self, PyObject *args, PyObject *kwargs) {
   }
   result = Py_NewRef(list);
 done:
+  PyBuffer_Release(&tokens);
   Py_XDECREF(list);
   return result;
 }
