@@ -177,6 +177,9 @@ import Testing
         #expect(try Self.silent(sae, encoder) == Self.silent(single, encoder))
         #expect(sae.stepCount == single.stepCount)
       }
+      for number in Int32(6)...7 where test.recipe.encoder == .batchNorm {
+        #expect(Self.distance(try Self.read(saes[0], encoder, number), try Self.read(single, encoder, number)) < 1e-6)
+      }
       if test.recipe.selection == .batchTopK { #expect(try Self.read(saes[0], encoder, 9) == Self.read(single, encoder, 9)) }
       for (a, b) in zip(try UniversalSAETests.parameters(saes[0]), try UniversalSAETests.parameters(single)) {
         #expect(Self.distance(a, b) < 1e-3)  // Adam makes a step of an element whose gradient is rounding

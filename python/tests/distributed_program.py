@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import signal
 import sys
 
 import numpy as np
@@ -147,6 +148,17 @@ def resume(rank, size):
         whole_run("default", checkpoint=folder)
     except usae.UsaeError as error:
         seen["refused"] = f"{type(error).__name__}: {error}"
+
+    def interrupt(report):
+        if rank == 1 and report.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        whole_run("default", checkpoint=FOLDER / "interrupted", callbacks=[interrupt])
+    except BaseException as error:
+        seen["interrupted"] = f"{type(error).__name__}: {error}"
+    seen["then"] = digest(whole_run("default", checkpoint=FOLDER / "interrupted", resume=True)[0])
+    seen["left"] = sorted(path.name for path in (FOLDER / "interrupted").glob("step-*"))
     store = FOLDER / "store"
     if rank == 0:
         with usae.ActivationStore.create(store, dtype="float32") as made:

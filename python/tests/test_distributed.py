@@ -76,6 +76,10 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_bits(tmp_path):
     for one in seen:
         assert one["stopped"] == 20, "a callback of one process ended all"
         assert one["whole"] == one["resumed"] == one["again"] == one["store"] == seen[0]["whole"]
+        assert one["then"] == one["whole"]
+    assert seen[1]["interrupted"].startswith("KeyboardInterrupt"), "Ctrl-C reached one process"
+    assert seen[0]["interrupted"].startswith("OtherProcessError") and "rank 1: KeyboardInterrupt" in seen[0]["interrupted"]
+    assert seen[0]["left"] == ["step-000000007", "step-000000050"], "which was kept, and gone on from"
     assert "resume=True" in seen[0]["refused"] and seen[0]["refused"].startswith("InvalidInputError")
     assert seen[1]["refused"].startswith("OtherProcessError") and "resume=True" in seen[1]["refused"]
 

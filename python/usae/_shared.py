@@ -140,7 +140,6 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
 
 
 def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Room) -> tuple[StepReport, Exchanged]:
-    core = fitted.core
     counts = [exchange.n_numbers for exchange in exchanges]
     counts[-1] += peers.size  # whether each process failed, behind the summary
     failure: BaseException | None = None
@@ -148,40 +147,48 @@ def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Ro
         arrays = room.arrays(counts)
     except MemoryError as error:
         failure, arrays = error, [np.zeros(count, np.float32) for count in counts]
+    computing, waiting, failure = _add_up(fitted.core, exchanges, arrays, peers, failure)
+    _raise_failure(peers, arrays[-1][exchanges[-1].n_numbers :] > 0, failure)
+    start = time.perf_counter()
+    sums = [None if exchange.awaited else array for exchange, array in zip(exchanges, arrays, strict=True)]
+    report = fitted.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]])
+    updating = time.perf_counter() - start
+    names = tuple(_name(exchange, fitted.names) for exchange in exchanges)
+    sizes = tuple(4 * count for count in counts)
+    return fitted.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
+
+
+def _add_up(
+    core: _usae.Core, exchanges: list[_Exchange], arrays: list[np.ndarray], peers: Peers, failure: BaseException | None
+) -> tuple[list[float], list[float], BaseException | None]:
+    """Sums into the arrays; seconds of computing and waiting. A process that fails goes on with zeros: others wait for it."""
     waits: list[Callable[[], object]] = []
-    computing, waiting = [0.0] * len(counts), [0.0] * len(counts)
+    computing, waiting = [0.0] * len(arrays), [0.0] * len(arrays)
     for number, (exchange, array) in enumerate(zip(exchanges, arrays, strict=True)):
         start = time.perf_counter()
-        if failure is None:
-            try:
-                core.shared_fill(number, array[: exchange.n_numbers])
-            except BaseException as error:  # the others wait for this part all the same
-                failure = error
+        failure = failure or _failure_of(core.shared_fill, number, array[: exchange.n_numbers])
         if failure is not None:
             array[:] = 0
-        if number == len(counts) - 1:
+        if number == len(arrays) - 1:
             array[exchange.n_numbers :] = 0
             array[exchange.n_numbers + peers.rank] = failure is not None
         computing[number] = time.perf_counter() - start
         waits.append(peers.add(array))
         if exchange.awaited:
             waiting[number] = _timed(waits[number])
-            if failure is None:
-                try:
-                    core.shared_take(number, array)
-                except BaseException as error:
-                    failure = error
+            failure = failure or _failure_of(core.shared_take, number, array)
     for number, exchange in enumerate(exchanges):
         if not exchange.awaited:
             waiting[number] = _timed(waits[number])
-    _raise_failure(peers, arrays[-1][exchanges[-1].n_numbers :] > 0, failure)
-    start = time.perf_counter()
-    arrays[-1] = arrays[-1][: exchanges[-1].n_numbers]
-    report = core.shared_finish([None if e.awaited else a for e, a in zip(exchanges, arrays, strict=True)])
-    updating = time.perf_counter() - start
-    names = tuple(_name(exchange, fitted.names) for exchange in exchanges)
-    sizes = tuple(4 * count for count in counts)
-    return fitted.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
+    return computing, waiting, failure
+
+
+def _failure_of(call: Callable[[int, np.ndarray], object], number: int, array: np.ndarray) -> BaseException | None:
+    try:
+        call(number, array)
+    except BaseException as error:  # whatever it is, the others have to hear of it before it is raised
+        return error
+    return None
 
 
 def _timed(wait: Callable[[], object]) -> float:
