@@ -27,7 +27,7 @@ from study import figures  # noqa: E402
 from study.variants import VARIANTS  # noqa: E402
 from study.worlds import WORLDS, World  # noqa: E402
 
-CONTROLLED = ("default", "matryoshka", "published", "no merging")
+CONTROLLED = ("default", "matryoshka", "published", "plain")
 """Recipes that are trained on shuffled pairs too."""
 
 SAME_COST = (0.75, 1.33)

@@ -4,6 +4,7 @@ public struct Recipe: Sendable, Equatable {
   public enum Selection: Int32, Sendable { case topK, batchTopK }
   public enum Initialization: Int32, Sendable { case random, tied, data }
   public enum Loss: Int32, Sendable { case l1, mse }
+  public enum PrefixLoss: Int32, Sendable { case mean, drawn }
   public enum Auxiliary: Int32, Sendable { case none, unchosen, dead }
   public enum AuxiliaryScale: Int32, Sendable { case none, residual }
   public enum Update: Int32, Sendable { case all, encoder }
@@ -25,7 +26,9 @@ public struct Recipe: Sendable, Equatable {
   public var renormalize = true
   public var dictionaryEpsilon = 1e-8
   /// Matryoshka: shares of the concepts, ascending to 1, of which each reconstructs by itself; at most 16. Empty: all alone.
-  public var prefixes: [Double] = []
+  public var prefixes: [Double] = [0.25, 0.5, 0.75, 1]
+  /// The mean over the prefixes, or one of them in each step (`DrawnPrefix`).
+  public var prefixLoss = PrefixLoss.drawn
   /// Concepts whose dictionary rows have a larger cosine in every model are merged; 0: never.
   public var mergeCosine = 0.8
   /// Steps from one merge to the next.
@@ -40,7 +43,7 @@ public struct Recipe: Sendable, Equatable {
   /// Tokens encoded without firing that make a concept dead; 0: never.
   public var deadTokens = 1_000_000
 
-  public var learningRate = 3e-3
+  public var learningRate = 7e-3
   public var warmupLearningRate = 0.0
   public var finalLearningRate = 0.0
   public var warmupSteps = 100
@@ -69,6 +72,8 @@ public struct Recipe: Sendable, Equatable {
     recipe.center = .scalar
     recipe.statisticsTokens = 196_000
     recipe.renormalize = false
+    recipe.prefixes = []
+    recipe.mergeCosine = 0
     recipe.auxiliary = .unchosen
     recipe.auxiliaryScale = .none
     recipe.auxiliaryDetach = false

@@ -52,7 +52,6 @@ public final class UniversalSAE: Sendable {
     try Self.require("k", k, in: 1...concepts, remedy: "k is the number of concepts active at once, at most n_concepts")
     try Self.require("n_threads", threads, in: 0...1024)
     try recipe.validate()
-    _ = try recipe.prefixEnds(concepts: concepts)
     self.concepts = concepts
     self.k = k
     slots = try recipe.slots(concepts: concepts, k: k)

@@ -42,6 +42,7 @@ extension Recipe {
     clipNorm = c.clip_norm
     mergeCosine = c.merge_cosine
     mergeEvery = Int(c.merge_every)
+    prefixLoss = try choice("prefix_loss", c.prefix_loss)
     prefixes = withUnsafeBytes(of: c.prefixes) { bytes in
       let shares = Array(bytes.bindMemory(to: Double.self))
       return Array(shares[..<(shares.lastIndex { $0 != 0 }.map { $0 + 1 } ?? 0)])  // an inner 0 stays, and is refused

@@ -45,6 +45,7 @@ extension usae_step_report {
     learning_rate = done.learningRate
     gradient_norm = done.gradientNorm
     dead = Int64(done.deadConcepts)
+    prefix = Int64(done.prefix)
     screened_tokens = Int64(done.screening.tokens)
     screened_candidates = Int64(done.screening.candidates)
     screened_computed = Int64(done.screening.chains)

@@ -3,9 +3,9 @@ import Testing
 @testable import USAE
 
 @Suite struct NestedPrefixesTests {
-  private static func recipe(_ prefixes: [Double]) -> Recipe {
+  private static func recipe(_ prefixes: [Double], _ loss: Recipe.PrefixLoss = .mean) -> Recipe {
     var recipe = Recipe()
-    recipe.prefixes = prefixes
+    (recipe.prefixes, recipe.prefixLoss) = (prefixes, loss)
     recipe.deadTokens = 200
     return recipe
   }
@@ -71,8 +71,56 @@ import Testing
     #expect(throws: USAEError.self) { try UniversalSAE(concepts: 40, k: 6, recipe: Self.recipe(prefixes)) }
   }
 
-  @Test func sharesOfTooFewConceptsAreRefused() {
-    #expect(throws: USAEError.self) { try UniversalSAE(concepts: 3, k: 1, recipe: Self.recipe([0.1, 1])) }
-    #expect(throws: USAEError.self) { try UniversalSAE(concepts: 3, k: 1, recipe: Self.recipe([0.9, 1])) }
+  @Test func sharesThatComeToTheSameNumberOfConceptsCountOnce() {
+    #expect(Self.recipe([0.1, 0.5, 1]).prefixEnds(concepts: 40) == [4, 20, 40])
+    #expect(Self.recipe([0.5, 0.6, 0.99, 1]).prefixEnds(concepts: 4) == [2, 4])
+    #expect(Self.recipe([0.1, 1]).prefixEnds(concepts: 3) == [])
+    #expect(Self.recipe([]).prefixEnds(concepts: 3) == [])
+  }
+
+  // MARK: Drawn
+
+  @Test func halfOfTheDrawsAreAllConceptsAndShorterPrefixesShareTheRest() {
+    let prefix = DrawnPrefix(ends: [10, 20, 30, 40])
+    let draws = (0..<6000).map { prefix.concepts(seed: 5, step: $0) }
+    for (end, share) in [(10, 1.0 / 6), (20, 1.0 / 6), (30, 1.0 / 6), (40, 0.5)] {
+      #expect(abs(Double(draws.count { $0 == end }) / 6000 - share) < 0.025)  // 4 standard deviations
+    }
+    #expect(draws != (0..<6000).map { prefix.concepts(seed: 6, step: $0) })
+  }
+
+  @Test func entriesOfThePrefixComeFirstInTheirOrderAndTheOthersStay() throws {
+    let codes = try CodeBuffer(rows: 3, slots: 5)
+    for (token, row) in ([[7, 2, 9, 0, 3], [], [8, 9]] as [[Int32]]).enumerated() {
+      let keys = row.enumerated().map { selectionKey(Float(10 - $0), $1) }
+      codes.store(keys, count: keys.count, row: token)
+    }
+    var found = [Int32](repeating: -1, count: 3)
+    codes.keep(before: 4, found: &found)
+    #expect(found == [5, 0, 2])
+    #expect((0..<3).map { codes.count($0) } == [3, 0, 0])
+    #expect((0..<3).map { codes.indices(0)[$0] } == [2, 0, 3])
+    #expect((0..<3).map { codes.values(0)[$0] } == [9, 7, 6])
+    #expect(Set((3..<5).map { codes.indices(0)[$0] }) == [7, 9])
+    #expect(Set((0..<2).map { codes.indices(2)[$0] }) == [8, 9])
+  }
+
+  @Test func conceptsBeyondTheDrawnPrefixFireButLearnNothing() throws {
+    let data = try UniversalSAETests.data(300)
+    var reports: [Int: StepReport] = [:]
+    for seed in 0..<12 {  // other seeds draw other prefixes for the first step
+      let sae = try UniversalSAE(concepts: 40, k: 6, recipe: Self.recipe([0.25, 1], .drawn), seed: UInt64(seed))
+      try sae.initialize([("a", data[0].value.columns), ("b", data[1].value.columns)])
+      let report = try sae.withActivations(data) { views throws(USAEError) in
+        try sae.step(views, rows: .all, encoder: 0, keepGradients: true, work: sae.makeWork())
+      }
+      let gradient = try SharedStepTests.read(sae, 1, 308)
+      let width = gradient.count / 40
+      #expect(gradient[..<(10 * width)].contains { $0 != 0 })
+      #expect(gradient[(10 * width)...].contains { $0 != 0 } == (report.prefix == 40))
+      #expect(report.l0 == 6, "all that the encoder found")
+      reports[report.prefix] = report
+    }
+    #expect(Set(reports.keys) == [10, 40])
   }
 }

@@ -10,6 +10,8 @@ import Testing
     #expect(Recipe.Encoder.batchNorm.rawValue == Int32(USAE_ENCODER_BATCHNORM))
     #expect(Recipe.Selection.topK.rawValue == Int32(USAE_SELECTION_TOPK))
     #expect(Recipe.Selection.batchTopK.rawValue == Int32(USAE_SELECTION_BATCHTOPK))
+    #expect(Recipe.PrefixLoss.mean.rawValue == Int32(USAE_PREFIXES_MEAN))
+    #expect(Recipe.PrefixLoss.drawn.rawValue == Int32(USAE_PREFIXES_DRAWN))
     #expect(Recipe.Loss.l1.rawValue == Int32(USAE_LOSS_L1))
     #expect(Recipe.Loss.mse.rawValue == Int32(USAE_LOSS_MSE))
     #expect(Recipe.Auxiliary.none.rawValue == Int32(USAE_AUX_NONE))

@@ -19,6 +19,7 @@ import Testing
       self.expected = expected
       var recipe = recipe
       recipe.mergeCosine = 0
+      recipe.prefixes = []
       change(&recipe)
       self.recipe = recipe
     }
@@ -33,10 +34,11 @@ import Testing
     },
     Case("dead", expected: [.residualMeans, .spreads]) { ($0.deadTokens, $0.auxiliaryK) = (200, 9) },
     Case("dead, L1", expected: [.residualMeans, .spreads]) { ($0.deadTokens, $0.loss, $0.auxiliaryDetach) = (200, .l1, false) },
-    Case("prefixes") { $0.prefixes = [0.1, 0.4, 1] },
+    Case("prefixes") { ($0.prefixes, $0.prefixLoss) = ([0.1, 0.4, 1], .mean) },
+    Case("drawn prefix") { $0.prefixes = [0.2, 0.6, 1] },
     Case("clipped") { $0.clipNorm = 1e-3 },
     Case("batchtopk", expected: [.upperHalves, .lowerHalves, .ties, .residualMeans, .spreads]) {
-      ($0.selection, $0.deadTokens, $0.prefixes) = (.batchTopK, 200, [0.3, 1])
+      ($0.selection, $0.deadTokens, $0.prefixes, $0.prefixLoss) = (.batchTopK, 200, [0.3, 1], .mean)
     },
     Case("merging", expected: [.restarts]) { ($0.mergeCosine, $0.mergeEvery, $0.warmupSteps) = (0.05, 6, 0) },
   ]

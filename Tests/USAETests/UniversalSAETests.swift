@@ -8,7 +8,7 @@ import Testing
     var recipe = name == "published" ? Recipe.published(totalSteps: 50, warmupSteps: 5) : Recipe()
     if name == "dead" { recipe.deadTokens = 200 }
     if name == "batchtopk" { (recipe.selection, recipe.deadTokens) = (.batchTopK, 200) }
-    if name == "prefixes" { recipe.prefixes = [0.1, 0.4, 1] }
+    if name == "prefixes" { (recipe.prefixes, recipe.prefixLoss) = ([0.1, 0.4, 1], .mean) }
     return recipe
   }
 

@@ -13,6 +13,9 @@ from study.worlds import Arrays, World
 
 BATCH = 2048
 
+PLAIN: dict[str, Any] = {"merge_cosine": None, "prefixes": None, "prefix_loss": "mean", "learning_rate": 3e-3}
+"""What the default adds, left out: each variant changes one thing in this."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -26,7 +29,7 @@ class Variant:
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
             return usae.recipes.published(total_steps=steps).replace(batch_size=BATCH, **self.fields)
-        return usae.recipes.default(**{"batch_size": BATCH, "merge_cosine": None} | self.fields)
+        return usae.recipes.default(**{"batch_size": BATCH} | PLAIN | self.fields)
 
     def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         if self.every_encoder or self.k_means:
@@ -67,11 +70,12 @@ class Variant:
 _NESTED = (0.25, 0.5, 0.75, 1)
 
 VARIANTS: dict[str, Variant] = {
-    "default": Variant({"merge_cosine": 0.8}),
+    "default": Variant({"merge_cosine": 0.8, "prefixes": _NESTED, "prefix_loss": "drawn", "learning_rate": 7e-3}),
     "matryoshka": Variant({"prefixes": _NESTED, "merge_cosine": 0.8, "learning_rate": 5e-3}),
     "published": Variant(published=True),
     # One thing changed in each from here on.
-    "no merging": Variant(),
+    "plain": Variant(),
+    "merging": Variant({"merge_cosine": 0.8}),
     "start: random": Variant({"initialization": "random"}),
     "start: tied": Variant({"initialization": "tied"}),
     "start: k-means": Variant(k_means=True),

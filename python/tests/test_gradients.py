@@ -30,13 +30,13 @@ SHAPES = {
 def recipe_for(encoder, loss, aux, update):
     return usae.recipes.default(
         encoder=encoder, loss=loss, aux=aux[0], aux_scale=aux[1], aux_detach=aux[2],
-        update=update, aux_coefficient=0.3, dead_tokens=1000, clip_norm=1.0,
+        update=update, aux_coefficient=0.3, dead_tokens=1000, clip_norm=1.0, prefixes=None, prefix_loss="mean",
     )  # fmt: skip
 
 
-def core_gradients(problem, encoder, recipe, k):
+def core_gradients(problem, encoder, recipe, k, seed=0):
     n_concepts = len(problem.dead)
-    sae = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=0)
+    sae = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=seed)
     sae.initialize({j: x.shape[1] for j, x in problem.batch.items()})
     for j, own in problem.parameters.items():
         keep = own if recipe.encoder == "batchnorm" else {n: v for n, v in own.items() if not n.startswith("bn_")}
@@ -68,11 +68,17 @@ def floors(parameters, encoder, step, recipe):
     return result
 
 
-def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, **options):
-    """Compares all gradients; the largest error / (norm + floor)."""
-    problem = problems.separated(recipe, k, encoder, widths or WIDTHS, n_tokens, n_concepts, **options)
-    step, expected = reference.gradients(problem.parameters, problem.batch, encoder, recipe, k, problem.dead)
-    report, found = core_gradients(problem, encoder, recipe, k)
+def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, prefix=None, seed=0, **options):
+    """Compares all gradients; the largest error / (norm + floor).
+
+    The first step of an SAE with `seed` draws `prefix`, where the recipe draws one.
+    """
+    problem = problems.separated(recipe, k, encoder, widths or WIDTHS, n_tokens, n_concepts, prefix=prefix, **options)
+    step, expected = reference.gradients(
+        problem.parameters, problem.batch, encoder, recipe, k, problem.dead, prefix=prefix
+    )  # fmt: skip
+    report, found = core_gradients(problem, encoder, recipe, k, seed)
+    assert report.prefix == (prefix or n_concepts)
 
     # Sums of at most N d values with relative error near u; 1e-5 leaves an order of magnitude.
     assert report.loss == pytest.approx(step.loss.item(), rel=1e-5)
@@ -118,6 +124,28 @@ def test_gradients_of_nested_prefixes_hold_at_the_edges(shape, prefixes, record_
     for loss, aux in (("l1", "unchosen"), ("mse", "dead")):
         recipe = recipe_for("linear", loss, (aux, "residual", False), "all").replace(prefixes=PREFIXES[prefixes])
         record_property("worst", check(recipe, **SHAPES[shape]))
+
+
+def first_draws(shares):
+    """{concepts that the first step draws: a seed that draws it}."""
+    draws = {}
+    batch = {"a": np.zeros((2, 3), np.float32)}
+    for seed in range(40):
+        sae = usae.UniversalSAE(N_CONCEPTS, 2, recipe=usae.recipes.default(prefixes=shares), seed=seed)
+        sae.initialize({"a": 3})
+        draws.setdefault(sae.gradients(batch, encoder="a")[0].prefix, seed)
+    return draws
+
+
+@pytest.mark.parametrize("selection", ["topk", "batchtopk"])
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_of_drawn_prefixes_equal_autograd_in_float64(setting, selection, record_property):
+    shares = (0.06, 0.3, 1)
+    draws = first_draws(shares)
+    assert sorted(draws) == [6, 30, N_CONCEPTS]
+    recipe = recipe_for(*setting).replace(prefixes=shares, prefix_loss="drawn", selection=selection)
+    for prefix, seed in draws.items():
+        record_property("worst", check(recipe, k=7, prefix=prefix, seed=seed))
 
 
 BATCHES = {

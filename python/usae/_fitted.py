@@ -76,6 +76,9 @@ class StepReport:
         Of the encoded model before clipping; NaN where the recipe does not need it.
     dead : int
         Concepts that were dead in the encoded model before this step.
+    prefix : int
+        Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix for each step; the losses are
+        those of what they reconstruct.
     losses : dict of str to float
         Main loss of each decoded model.
     screening : Screening or None
@@ -90,6 +93,7 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     dead: int
+    prefix: int
     losses: dict[str, float]
     screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
 

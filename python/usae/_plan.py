@@ -70,6 +70,7 @@ def for_core(recipe: Recipe) -> dict[str, Any]:
         "encoder": {"linear": _usae.ENCODER_LINEAR, "batchnorm": _usae.ENCODER_BATCHNORM},
         "initialization": {"random": _usae.INIT_RANDOM, "tied": _usae.INIT_TIED, "data": _usae.INIT_DATA},
         "selection": {"topk": _usae.SELECTION_TOPK, "batchtopk": _usae.SELECTION_BATCHTOPK},
+        "prefix_loss": {"mean": _usae.PREFIXES_MEAN, "drawn": _usae.PREFIXES_DRAWN},
         "loss": {"l1": _usae.LOSS_L1, "mse": _usae.LOSS_MSE},
         "update": {"all": _usae.UPDATE_ALL, "encoder": _usae.UPDATE_ENCODER},
         "center": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},

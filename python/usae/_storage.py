@@ -355,6 +355,7 @@ def _check_step(entry: object, where: str, n_models: int) -> None:
         "step": lambda value: _files.is_integer(value, 1),
         "encoder": lambda value: isinstance(value, str),
         "dead": lambda value: _files.is_integer(value, 0),
+        "prefix": lambda value: _files.is_integer(value, 1),
         "losses": lambda value: (
             isinstance(value, dict) and len(value) == n_models and all(_is_number(loss) for loss in value.values())
         ),
@@ -482,4 +483,5 @@ _FIELDS_SINCE_2 = {
     "prefixes": None,
     "merge_cosine": None,
     "merge_every": 50,
+    "prefix_loss": "mean",
 }

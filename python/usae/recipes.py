@@ -99,8 +99,12 @@ class Recipe:
     prefixes : tuple of float or None
         Matryoshka (Bussmann et al., arXiv 2503.17547): shares of the concepts, ascending to 1 and at most 16, such as
         ``(1 / 16, 1 / 4, 1)``. For each share, the concepts of the code that are among the first share of all reconstruct by
-        themselves, and the loss is the mean over the shares: the first concepts learn what is general. None: the whole code
-        alone.
+        themselves, so that the first concepts learn what is general. Shares that come to the same number of concepts count
+        once. None: the whole code alone.
+    prefix_loss : "drawn" or "mean"
+        What is learned in a step: one prefix drawn for it, all concepts in half of the steps and a shorter one in the others
+        (nested dropout, Rippel et al., 2014), or the mean over all prefixes, which takes more time and memory. A drawn prefix
+        makes the loss of single steps uneven; `StepReport.prefix` says which it was.
     merge_cosine : float or None
         Two concepts whose dictionary rows have a larger cosine than this in every model are merged: encoders often use one of
         them in one model and the other in another, so that neither is universal. One keeps, for each model, the encoder row
@@ -135,7 +139,7 @@ class Recipe:
     dead_share: float = 0.05
     dead_tokens: int | None = None
     batch_size: int = 2048
-    learning_rate: float = 3e-3
+    learning_rate: float = 7e-3
     warmup_learning_rate: float = 0.0
     final_learning_rate: float = 0.0
     warmup_steps: int = 100
@@ -148,7 +152,8 @@ class Recipe:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float | None = None
-    prefixes: tuple[float, ...] | None = None
+    prefixes: tuple[float, ...] | None = (0.25, 0.5, 0.75, 1.0)
+    prefix_loss: Literal["mean", "drawn"] = "drawn"
     merge_cosine: float | None = 0.8
     merge_every: int = 50
 
@@ -202,12 +207,12 @@ def default(**changes: Any) -> Recipe:
 
 
 def matryoshka(**changes: Any) -> Recipe:
-    """The default with nested prefixes and a higher learning rate, with some fields changed.
+    """The default with the loss of all prefixes in every step, with some fields changed.
 
-    Of known concepts it finds the most, above all where models are narrow; reconstruction of real activations is a little worse
-    and a step takes longer (docs/recipes.md).
+    It finds about as many known concepts, and leaves fewer concepts dead in short runs; a step takes longer and more memory
+    (docs/recipes.md).
     """
-    return Recipe(name="matryoshka", prefixes=(0.25, 0.5, 0.75, 1.0), learning_rate=5e-3).replace(**changes)
+    return Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3).replace(**changes)
 
 
 def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:
@@ -233,6 +238,7 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         warmup_steps = _checked("total_steps", int, total_steps) // IMAGENET_EPOCHS
     return Recipe(
         name="published",
+        prefixes=None,
         merge_cosine=None,
         encoder="batchnorm",
         initialization="random",

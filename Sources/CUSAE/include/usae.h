@@ -71,6 +71,7 @@ typedef struct usae_matrix {
 
 enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
 enum { USAE_SELECTION_TOPK = 0, USAE_SELECTION_BATCHTOPK = 1 };
+enum { USAE_PREFIXES_MEAN = 0, USAE_PREFIXES_DRAWN = 1 };
 enum { USAE_LOSS_L1 = 0, USAE_LOSS_MSE = 1 };
 enum { USAE_AUX_NONE = 0, USAE_AUX_UNCHOSEN = 1, USAE_AUX_DEAD = 2 };
 enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
@@ -118,12 +119,15 @@ typedef struct usae_recipe {
   double clip_norm;       /* largest gradient norm of a model's parameters together; 0: no clipping */
   int64_t k_max;          /* with BATCHTOPK, at least k; 0: 4 k. More than n_concepts is n_concepts */
   /* Matryoshka: shares of the concepts, ascending to 1, then zeros. The first share * n_concepts concepts reconstruct by
-   * themselves, for each share, and the loss is the mean over the shares. All 0: the whole code alone. */
+   * themselves, for each share (one that comes to no concept, or to as many as another, does not count). All 0: the whole
+   * code alone. */
   double prefixes[USAE_MOST_PREFIXES];
   double merge_cosine;    /* two concepts whose dictionary rows have a larger cosine in every model become one, and the other
                              starts anew from a token; 0: never */
   int64_t merge_every;    /* with a merge_cosine, above 0: looked for every so many steps, after the warm-up and in the first
                              19/20 of total_steps */
+  int32_t prefix_loss;    /* USAE_PREFIXES_MEAN: the loss is the mean over the prefixes; DRAWN: that of one of them, drawn for
+                             each step, in half of the steps that of all concepts, and the auxiliary loss is in those alone */
 } usae_recipe;
 
 /* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */
@@ -162,12 +166,13 @@ typedef struct usae_step_report {
   uint32_t size;
   int32_t encoder;         /* index of the encoded model */
   int64_t step;            /* steps done, this one included */
-  double loss;             /* auxiliary part included; the main part is the mean over prefixes where there are some */
+  double loss;             /* auxiliary part included; the main part is the mean over prefixes, or that of the drawn one */
   double auxiliary_loss;   /* before its coefficient */
   double l0;               /* mean number of active concepts */
   double learning_rate;    /* of the encoder's model in this step */
   double gradient_norm;    /* of the encoder's model before clipping; NaN where the recipe does not need it */
   int64_t dead;            /* concepts dead in the encoder's model before this step */
+  int64_t prefix;          /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
   /* How the code was found; the code is the same either way. All 0 where the whole product was computed. */
   int64_t screened_tokens;    /* tokens whose pre-activations were estimated from bytes first */
   int64_t screened_candidates; /* concepts that the estimates could not rule out, over all tokens */

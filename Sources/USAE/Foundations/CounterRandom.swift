@@ -21,6 +21,7 @@ struct CounterRandom: Sendable {
     case imageStart = 9
     case viewBoxes = 10
     case viewNoise = 11
+    case prefixDraw = 12
   }
 
   private let key: (UInt32, UInt32)

@@ -72,14 +72,10 @@ final class NestedPrefixes: @unchecked Sendable {
 
 extension Recipe {
   /// Ends of the prefixes as numbers of concepts, or none where the whole code alone reconstructs.
-  func prefixEnds(concepts: Int) throws(USAEError) -> [Int] {
-    guard prefixes.count > 1 else { return [] }
-    let ends = prefixes.map { Int(($0 * Double(concepts)).rounded()) }
-    for (shorter, longer) in zip([0] + ends, ends) where shorter >= longer {
-      throw .invalidArgument(
-        name: "recipe.prefixes", expected: "shares that are different numbers of \(concepts) concepts", got: "\(ends)",
-        remedy: "take fewer prefixes or more concepts")
-    }
-    return ends
+  ///
+  /// Of few concepts some shares come to the same number, which counts once, or to none.
+  func prefixEnds(concepts: Int) -> [Int] {
+    let ends = Set(prefixes.map { Int(($0 * Double(concepts)).rounded()) }).subtracting([0]).sorted()
+    return ends.count > 1 ? ends : []
   }
 }

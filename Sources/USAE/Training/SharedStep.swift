@@ -37,7 +37,8 @@ final class SharedStep {
   var recipe: Recipe { pass.recipe }
 
   init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: Work) throws(USAEError) {
-    pass = Trainer.Pass(trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, buffered: false)
+    pass = Trainer.Pass(
+      trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
     self.step = step
     if recipe.selection == .batchTopK { try workspace.makeRoomForUnevenCodes() }
     merging = TwinMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
@@ -82,7 +83,7 @@ final class SharedStep {
   }
 
   private var hasAuxiliary: Bool {
-    recipe.auxiliary == .unchosen || (recipe.auxiliary == .dead && !pass.deadConcepts().isEmpty)
+    pass.auxiliary == .unchosen || (pass.auxiliary == .dead && !pass.deadConcepts().isEmpty)
   }
 
   private var scalesAuxiliary: Bool { hasAuxiliary && recipe.auxiliaryScale == .residual }
@@ -199,6 +200,7 @@ final class SharedStep {
       encoder: pass.encoder, step: step + 1, loss: summary.loss, losses: summary.losses, auxiliaryLoss: summary.auxiliary,
       l0: summary.active / Double(workspace.totalRows), learningRate: rate,
       gradientNorm: isNormWanted ? squares[pass.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
+      prefix: pass.prefix,
       screening: forward.screening)
   }
 }

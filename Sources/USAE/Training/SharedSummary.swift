@@ -25,7 +25,7 @@ struct SharedSummary {
     }
     for loss in forward.losses { put(loss) }
     put(forward.auxiliary)
-    put(Double((0..<workspace.rows).reduce(0) { $0 + workspace.codes.count($1) }))
+    put(Double((0..<workspace.rows).reduce(0) { $0 + workspace.foundCount($1) }))
     let isFinite = (forward.losses + [forward.auxiliary]).allSatisfy(\.isFinite) && step.pass.codeGradientsAreFinite(forward)
     put(isFinite ? 0 : 1)
     for vector in vectors {
@@ -35,7 +35,7 @@ struct SharedSummary {
     }
     out.update(repeating: 0, count: concepts)
     for t in 0..<workspace.rows {
-      for q in 0..<workspace.codes.count(t) { out[Int(workspace.codes.indices(t)[q])] = 1 }
+      for q in 0..<workspace.foundCount(t) { out[Int(workspace.codes.indices(t)[q])] = 1 }
     }
   }
 

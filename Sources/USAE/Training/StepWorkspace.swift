@@ -13,8 +13,12 @@ final class StepWorkspace: @unchecked Sendable {
   private(set) var groups: ConceptGroups
   /// Where the recipe selects by batch.
   let batchSelection: BatchSelection?
-  /// Where the recipe has prefixes.
+  /// Where the recipe asks for the mean over its prefixes.
   let nested: NestedPrefixes?
+  /// Where it draws one.
+  let drawn: DrawnPrefix?
+  /// Of each token all entries that the encoder found, where a drawn prefix keeps some of them out of the reconstruction.
+  private let found: AlignedBuffer<Int32>?
   /// Sums of the main loss by block of tokens and model.
   let lossSums: AlignedBuffer<Double>
   /// A few thousand floats for each thread.
@@ -49,9 +53,12 @@ final class StepWorkspace: @unchecked Sendable {
     batchSelection = recipe.selection == .batchTopK ? try BatchSelection(rows: rows) : nil
     // However many slots a token has, all tokens use k on average at most.
     groups = try ConceptGroups(rows: rows, slots: k, concepts: concepts)
-    let prefixEnds = try recipe.prefixEnds(concepts: concepts)
+    let prefixEnds = recipe.prefixEnds(concepts: concepts)
+    let isDrawn = !prefixEnds.isEmpty && recipe.prefixLoss == .drawn
+    drawn = isDrawn ? DrawnPrefix(ends: prefixEnds) : nil
+    found = isDrawn ? try AlignedBuffer<Int32>(rows) : nil
     nested =
-      prefixEnds.isEmpty
+      prefixEnds.isEmpty || isDrawn
       ? nil : try NestedPrefixes(ends: prefixEnds, rows: rows, slots: slots, widths: widths, threads: threads)
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     lossSums = try AlignedBuffer<Double>(blocks * widths.count)
@@ -65,6 +72,15 @@ final class StepWorkspace: @unchecked Sendable {
     guard groups.tokens.count < codes.values.count else { return }
     groups = try ConceptGroups(rows: rows, slots: codes.slots, concepts: concepts)
   }
+
+  /// Keeps concepts from `end` on out of the reconstruction.
+  func keepConcepts(before end: Int) {
+    guard let found else { return }
+    codes.keep(before: end, found: found.base)
+  }
+
+  /// Entries of a token's code, those kept out included.
+  @inline(__always) func foundCount(_ token: Int) -> Int { found.map { Int($0.base[token]) } ?? codes.count(token) }
 
   func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
 

@@ -24,7 +24,7 @@ final class Trainer: @unchecked Sendable {
   ) throws(USAEError) -> StepReport {
     let workspace = try ingest(activations, selection, recipe: recipe, work: work)
     let pass = Pass(
-      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder ?? drawEncoder(step: step),
+      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder ?? drawEncoder(step: step), step: step,
       buffered: keepGradients || recipe.clipNorm > 0)
     let merging = TwinMerging(models: models, recipe: recipe, seed: seed)
     let twins = !keepGradients && merging.isDue(after: step + 1) ? try merging.find(work: work) : []
@@ -83,8 +83,20 @@ final class Trainer: @unchecked Sendable {
     let workspace: StepWorkspace
     let recipe: Recipe
     let encoder: Int
+    /// Concepts that reconstruct: all, or the first of them.
+    let prefix: Int
     /// Gradients are written out before the first update.
     let buffered: Bool
+
+    /// - Parameter step: steps done before this one.
+    init(trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, buffered: Bool) {
+      self.trainer = trainer
+      self.workspace = workspace
+      self.recipe = recipe
+      self.encoder = encoder
+      self.buffered = buffered
+      prefix = workspace.drawn?.concepts(seed: trainer.seed, step: step) ?? trainer.concepts
+    }
 
     private var models: [ModelParameters] { trainer.models }
     var model: ModelParameters { models[encoder] }
@@ -102,7 +114,10 @@ final class Trainer: @unchecked Sendable {
 
     var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
 
-    private func waitsForResiduals(_ forward: Forward) -> Bool { forward.dead != nil || recipe.auxiliary == .unchosen }
+    /// What has to be explained beside the main loss is what the whole code leaves over.
+    var auxiliary: Recipe.Auxiliary { prefix == trainer.concepts ? recipe.auxiliary : .none }
+
+    private func waitsForResiduals(_ forward: Forward) -> Bool { forward.dead != nil || auxiliary == .unchosen }
 
     /// Codes.
     ///
@@ -113,7 +128,7 @@ final class Trainer: @unchecked Sendable {
       let tiles = try workspace.tiles(for: packed)
       let deadConcepts = self.deadConcepts()
       result.deadConcepts = deadConcepts.count
-      if recipe.auxiliary == .dead, !deadConcepts.isEmpty {
+      if auxiliary == .dead, !deadConcepts.isEmpty {
         result.dead = try workspace.deadBuffers(slots: recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k))
       }
       let subset = ConceptSubset(deadConcepts)
@@ -129,6 +144,7 @@ final class Trainer: @unchecked Sendable {
 
     /// Residuals and main losses; also slopes and code gradients where no auxiliary loss waits for the residuals.
     func decode(_ result: inout Forward, work: Work) throws(USAEError) {
+      workspace.keepConcepts(before: prefix)
       try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
       try allocateGradients()
       try reconstruction.forward(finish: !waitsForResiduals(result), work: work)
@@ -223,7 +239,7 @@ final class Trainer: @unchecked Sendable {
     /// Dense parts are added up in the buffers, so those start at zero; vectors always have one.
     private func allocateGradients() throws(USAEError) {
       let large = [model.encoderWeight] + steppedDictionaries.map { models[$0].dictionary }
-      let dense = recipe.auxiliary == .unchosen
+      let dense = auxiliary == .unchosen
       for tensor in model.encoderTrainables.dropFirst() { try tensor.allocateGradient() }
       for tensor in large {
         if buffered || dense { try tensor.allocateGradient() } else { tensor.dropGradient() }
@@ -250,7 +266,7 @@ final class Trainer: @unchecked Sendable {
       return StepReport(
         encoder: encoder, step: update ? step + 1 : step, loss: forward.loss, losses: forward.losses,
         auxiliaryLoss: forward.auxiliary, l0: meanActive(), learningRate: rate, gradientNorm: norm,
-        deadConcepts: forward.deadConcepts, screening: forward.screening)
+        deadConcepts: forward.deadConcepts, prefix: prefix, screening: forward.screening)
     }
 
     func groupedByConcept(_ forward: Forward) -> ConceptUpdate {
@@ -273,13 +289,13 @@ final class Trainer: @unchecked Sendable {
     private func countFirings() {
       for c in 0..<trainer.concepts { model.silentTokens.base[c] += Int64(workspace.rows) }
       for t in 0..<workspace.rows {
-        for q in 0..<workspace.codes.count(t) { model.silentTokens.base[Int(workspace.codes.indices(t)[q])] = 0 }
+        for q in 0..<workspace.foundCount(t) { model.silentTokens.base[Int(workspace.codes.indices(t)[q])] = 0 }
       }
       model.tokens += workspace.rows
     }
 
     private func meanActive() -> Double {
-      Double((0..<workspace.rows).reduce(0) { $0 + workspace.codes.count($1) }) / Double(workspace.rows)
+      Double((0..<workspace.rows).reduce(0) { $0 + workspace.foundCount($1) }) / Double(workspace.rows)
     }
   }
 }
@@ -292,7 +308,7 @@ public struct StepReport: Sendable, Equatable {
   public let step: Int
   /// The auxiliary part included.
   public let loss: Double
-  /// The main loss by target model; with prefixes the mean over them.
+  /// The main loss by target model; with prefixes the mean over them, or that of the drawn one.
   public let losses: [Double]
   /// Before its coefficient.
   public let auxiliaryLoss: Double
@@ -303,6 +319,8 @@ public struct StepReport: Sendable, Equatable {
   public let gradientNorm: Double
   /// Concepts dead in the encoded model before this step.
   public let deadConcepts: Int
+  /// Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix.
+  public let prefix: Int
   /// How the code was found: no tokens where by the product.
   public let screening: ScreeningCounts
 }

@@ -133,6 +133,7 @@ static const struct field {
     FIELD(FIELD_PREFIXES, prefixes),
     FIELD(FIELD_DOUBLE, merge_cosine),
     FIELD(FIELD_INT64, merge_every),
+    FIELD(FIELD_INT32, prefix_loss),
 };
 #undef FIELD
 enum { FIELD_COUNT = sizeof fields / sizeof fields[0] };

@@ -27,10 +27,10 @@ PyObject *report_dict(const usae_step_report *report, const double *losses, int3
     PyObject *loss = PyFloat_FromDouble(losses[j]);
     if (loss == NULL || PyList_SetItem(list, j, loss) < 0) goto done;
   }
-  result = Py_BuildValue("{s:i,s:L,s:d,s:d,s:d,s:d,s:d,s:L,s:(LLLL),s:O}", "encoder", (int)report->encoder, "step",
+  result = Py_BuildValue("{s:i,s:L,s:d,s:d,s:d,s:d,s:d,s:L,s:L,s:(LLLL),s:O}", "encoder", (int)report->encoder, "step",
                          (long long)report->step, "loss", report->loss, "auxiliary_loss", report->auxiliary_loss, "l0",
                          report->l0, "learning_rate", report->learning_rate, "gradient_norm", report->gradient_norm,
-                         "dead", (long long)report->dead, "screening",
+                         "dead", (long long)report->dead, "prefix", (long long)report->prefix, "screening",
                          (long long)report->screened_tokens, (long long)report->screened_candidates,
                          (long long)report->screened_computed, (long long)report->screened_fallbacks, "losses", list);
 done:

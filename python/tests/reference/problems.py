@@ -59,11 +59,11 @@ def standard(seed, widths, n_tokens, n_concepts, *, positive=0.5, zero_token=Fal
     return Problem(as_float32, {j: np.float32(a) for j, a in batch.items()}, random.random(n_concepts) < dead)
 
 
-def is_separated(problem, encoder, recipe, k):
+def is_separated(problem, encoder, recipe, k, prefix=None):
     """Whether no decision of the step could be turned by the rounding of a float32 implementation."""
     tensors = reference.to_tensors(problem.parameters, torch.float64)
     data = {j: torch.tensor(a, dtype=torch.float64) for j, a in problem.batch.items()}
-    step = reference.forward(tensors, data, encoder, recipe, k, torch.tensor(problem.dead))
+    step = reference.forward(tensors, data, encoder, recipe, k, torch.tensor(problem.dead), prefix)
     error = preactivation_error(tensors[encoder], step, step.x[encoder], recipe)
 
     n_concepts = step.pre.shape[1]
@@ -83,7 +83,8 @@ def is_separated(problem, encoder, recipe, k):
     if recipe.loss == "l1":
         for j, residual in step.residual.items():
             dictionary = step.dictionary[j].abs()
-            safe.append(signs_are_safe(step, error, step.chosen, dictionary, step.x[j], residual))
+            used = step.chosen if prefix is None else step.chosen & (torch.arange(n_concepts) < prefix)
+            safe.append(signs_are_safe(step, error, used, dictionary, step.x[j], residual))
             for end, shorter in zip(reference.shorter_prefixes(recipe, n_concepts), step.shorter_residuals[j], strict=True):
                 within = step.chosen & (torch.arange(n_concepts) < end)
                 safe.append(signs_are_safe(step, error, within, dictionary, step.x[j], shorter))
@@ -126,11 +127,11 @@ def signs_are_safe(step, error, active, dictionary, x, residual):
     return bool((residual.abs() > rounding).all())
 
 
-def separated(recipe, k, encoder, widths, n_tokens, n_concepts, **options):
+def separated(recipe, k, encoder, widths, n_tokens, n_concepts, prefix=None, **options):
     """The first seed's problem that is safely away from every discontinuity."""
     for seed in range(400):
         problem = standard(seed, widths, n_tokens, n_concepts, **options)
-        if is_separated(problem, encoder, recipe, k):
+        if is_separated(problem, encoder, recipe, k, prefix):
             return problem
     raise AssertionError("no seed separates the problem; it is too large for its rounding")
 

@@ -74,12 +74,17 @@ def most_of_a_token(recipe, n_concepts, k):
 
 
 def shorter_prefixes(recipe, n_concepts):
-    """Numbers of concepts of the prefixes but the last, which is all of them."""
+    """Numbers of concepts of the prefixes whose losses are averaged, but the last, which is all of them."""
+    if recipe.prefix_loss == "drawn":
+        return []
     return [math.floor(share * n_concepts + 0.5) for share in (recipe.prefixes or (1,))[:-1]]
 
 
-def forward(parameters, batch, encoder, recipe, k, dead=None):
-    """The step's loss for tensors `parameters` and `batch` {model: [N, d_j]}; `dead` [m] bool for aux="dead"."""
+def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None):
+    """The step's loss for tensors `parameters` and `batch` {model: [N, d_j]}.
+
+    `dead` [m] bool is for aux="dead"; `prefix` is the number of concepts that were drawn to reconstruct, None for all.
+    """
     x = {j: (a - parameters[j]["mean"]) * (1 / parameters[j]["scale"]) for j, a in batch.items()}
     own = parameters[encoder]
     linear = pre = x[encoder] @ own["encoder_weight"].T + own["encoder_bias"]
@@ -92,9 +97,13 @@ def forward(parameters, batch, encoder, recipe, k, dead=None):
     else:
         chosen = largest(pre.detach(), everything, k)
     codes = torch.where(chosen, pre, 0)
+    is_whole = prefix is None or prefix == pre.shape[1]
+    if not is_whole:
+        codes = torch.where(torch.arange(pre.shape[1]) < prefix, codes, 0)
 
     auxiliary = auxiliary_codes = None
-    if recipe.aux == "unchosen" or (recipe.aux == "dead" and dead.any()):  # with nothing dead there is no such loss
+    has_auxiliary = recipe.aux == "unchosen" or (recipe.aux == "dead" and dead.any())  # with nothing dead there is none
+    if has_auxiliary and is_whole:
         allowed = ~chosen if recipe.aux == "unchosen" else ~chosen & dead
         auxiliary = largest(pre.detach(), allowed, aux_count(recipe, pre.shape[1], k))
         auxiliary_codes = torch.where(auxiliary, pre, 0)
@@ -139,7 +148,7 @@ def to_tensors(parameters, dtype):
     return {j: {n: torch.tensor(np.asarray(v), dtype=dtype) for n, v in p.items()} for j, p in parameters.items()}
 
 
-def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64):
+def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64, prefix=None):
     """The step and its raw gradients {model: {name: array}} for arrays `parameters` and `batch`."""
     tensors = to_tensors(parameters, dtype)
     names = stepped_names(recipe, list(batch), encoder)
@@ -148,7 +157,7 @@ def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.floa
             tensors[j][name].requires_grad_()
     data = {j: torch.tensor(np.asarray(a), dtype=dtype) for j, a in batch.items()}
     dead = None if dead is None else torch.tensor(np.asarray(dead))
-    step = forward(tensors, data, encoder, recipe, k, dead)
+    step = forward(tensors, data, encoder, recipe, k, dead, prefix)
     for intermediate in (step.linear, *(step.dictionary[j] for j in names)):
         intermediate.retain_grad()
     step.loss.backward()
@@ -192,14 +201,14 @@ class Trainer:
                     betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, weight_decay=recipe.weight_decay,
                 )  # fmt: skip
 
-    def step(self, batch, encoder):
-        """One step on arrays `batch`; the Step of its forward pass."""
+    def step(self, batch, encoder, prefix=None):
+        """One step on arrays `batch`, of the first `prefix` concepts; the Step of its forward pass."""
         recipe = self.recipe
         data = {j: torch.tensor(np.asarray(a), dtype=self.dtype) for j, a in batch.items()}
         dead = self.silent[encoder] >= self.dead_tokens if self.dead_tokens > 0 else self.silent[encoder] < 0
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        step = forward(self.tensors, data, encoder, recipe, self.k, dead)
+        step = forward(self.tensors, data, encoder, recipe, self.k, dead, prefix)
         step.loss.backward()
 
         names = stepped_names(recipe, list(batch), encoder)

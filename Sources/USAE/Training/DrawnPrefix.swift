@@ -1,0 +1,38 @@
+/// Nested dropout (Rippel et al., 2014): every step one prefix of the concepts, drawn anew, reconstructs by itself.
+///
+/// In expectation it asks for what the mean over all prefixes asks for (`NestedPrefixes`), at no more than the cost of the code as it
+/// is. Half of the steps take all concepts, so that the whole code, what it leaves over, and dead concepts, which have to
+/// explain that, are learned at a fair pace; the other half share the shorter prefixes evenly.
+struct DrawnPrefix {
+  /// Ends of the prefixes as numbers of concepts, ascending; the last is all.
+  let ends: [Int]
+
+  /// Concepts that reconstruct in the step after `step` others.
+  func concepts(seed: UInt64, step: Int) -> Int {
+    let shorter = ends.count - 1
+    let draw = CounterRandom(seed: seed, stream: .prefixDraw).index(UInt64(step), below: 2 * shorter)
+    return ends[min(draw, shorter)]
+  }
+}
+
+extension CodeBuffer {
+  /// Counts only a token's entries of the first `end` concepts from now on, in their order; the others stay behind them.
+  ///
+  /// - Parameter found: gets the numbers of all entries.
+  func keep(before end: Int, found: UnsafeMutablePointer<Int32>) {
+    for token in 0..<rows { found[token] = keep(token, before: end) }
+  }
+
+  /// Returns the number of all entries.
+  private func keep(_ token: Int, before end: Int) -> Int32 {
+    let (values, indices, used) = (values(token), indices(token), count(token))
+    var kept = 0
+    for slot in 0..<used where Int(indices[slot]) < end {
+      (values[kept], values[slot]) = (values[slot], values[kept])
+      (indices[kept], indices[slot]) = (indices[slot], indices[kept])
+      kept &+= 1
+    }
+    counts.base[token] = Int32(truncatingIfNeeded: kept)
+    return Int32(truncatingIfNeeded: used)
+  }
+}
