@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Variant:
     published: bool = False
     every_encoder: bool = False  # each batch is encoded from every model in turn
     k_means: bool = False  # dictionaries from centroids of the models' standardised activations side by side
+    k_falls: bool = False  # 4 k for the first tenth of the steps, 2 k for the second
+    size: int = 1  # times the world's number of concepts
 
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
@@ -34,8 +37,32 @@ class Variant:
     def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         if self.every_encoder or self.k_means:
             return self._train_by_hand(world, seed, steps, threads)
-        sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=self.recipe(steps), seed=seed, n_threads=threads)
+        if self.k_falls:
+            return self._train_in_stages(world, seed, steps, threads)
+        n_concepts = self.size * world.n_concepts
+        sae = usae.UniversalSAE(n_concepts, world.k, recipe=self.recipe(steps), seed=seed, n_threads=threads)
         return sae.fit(world.train, steps=steps, progress=False)
+
+    def _train_in_stages(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
+        """Each stage goes on from the parameters of the one before, without its moments."""
+        before = None
+        for factor, share in ((4, 0.1), (2, 0.1), (1, 0.8)):
+            n_steps = round(share * steps)
+            recipe = self.recipe(steps).replace(total_steps=n_steps, warmup_steps=min(100, n_steps // 10))
+            if factor > 1:
+                recipe = recipe.replace(schedule="constant")
+            sae = usae.UniversalSAE(world.n_concepts, factor * world.k, recipe=recipe, seed=seed, n_threads=threads)
+            if before is None:
+                before = sae.fit(world.train, steps=n_steps, progress=False)
+                continue
+            sae.initialize(before.n_features_in_)
+            for name in world.train:
+                sae.set_parameters(name, before.parameters(name))
+            for batch in _batches(world, (seed, factor), n_steps):
+                sae.partial_fit(batch)
+            before = sae
+        assert before is not None
+        return before
 
     def _train_by_hand(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         """As `fit` does, but from a start of our own or with all encoders."""
@@ -56,21 +83,17 @@ class Variant:
                 name,
                 {"mean": space["mean"], "scale": space["scale"], "dictionary": dictionary, "encoder_weight": norm * dictionary},
             )
-        rng = np.random.default_rng(seed)
-        n_tokens, size = len(world.train[names[0]]), recipe.batch_size
-        order = rng.permutation(n_tokens)
-        for step in range(steps):
-            chosen = np.take(order, np.arange(step * size, (step + 1) * size), mode="wrap")
-            batch = {name: x[chosen] for name, x in world.train.items()}
+        for batch in _batches(world, seed, steps):
             for encoder in encoders:
                 sae.partial_fit(batch, encoder=encoder)
         return sae
 
 
 _NESTED = (0.25, 0.5, 0.75, 1)
+DEFAULT: dict[str, Any] = {"merge_cosine": 0.8, "prefixes": _NESTED, "prefix_loss": "drawn", "learning_rate": 7e-3}
 
 VARIANTS: dict[str, Variant] = {
-    "default": Variant({"merge_cosine": 0.8, "prefixes": _NESTED, "prefix_loss": "drawn", "learning_rate": 7e-3}),
+    "default": Variant(DEFAULT),
     "matryoshka": Variant({"prefixes": _NESTED, "merge_cosine": 0.8, "learning_rate": 5e-3}),
     "published": Variant(published=True),
     # One thing changed in each from here on.
@@ -95,7 +118,21 @@ VARIANTS: dict[str, Variant] = {
     "prefixes, merging": Variant({"prefixes": _NESTED, "merge_cosine": 0.8}),
     "merging, rate 5e-3": Variant({"merge_cosine": 0.8, "learning_rate": 5e-3}),
     "half prefix, merging, rate 5e-3": Variant({"prefixes": (0.5, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
+    # How the default fares with more concepts, and which rate it then wants.
+    "four times the concepts": Variant(DEFAULT, size=4),
+    "four times the concepts, rate 3.5e-3": Variant(DEFAULT | {"learning_rate": 3.5e-3}, size=4),
+    "four times the concepts, rate 1.4e-2": Variant(DEFAULT | {"learning_rate": 1.4e-2}, size=4),
+    "default, k falls from 4 k": Variant(DEFAULT, k_falls=True),
+    "default, rate 3.5e-3": Variant(DEFAULT | {"learning_rate": 3.5e-3}),
+    "default, rate 1.4e-2": Variant(DEFAULT | {"learning_rate": 1.4e-2}),
 }
+
+
+def _batches(world: World, seed: int | tuple[int, int], steps: int) -> Iterator[Arrays]:
+    order = np.random.default_rng(seed).permutation(len(next(iter(world.train.values()))))
+    for step in range(steps):
+        chosen = np.take(order, np.arange(step * BATCH, (step + 1) * BATCH), mode="wrap")
+        yield {name: x[chosen] for name, x in world.train.items()}
 
 
 def _standardized(world: World, sae: usae.UniversalSAE, rows: np.ndarray) -> Arrays:

@@ -52,6 +52,7 @@ RECIPE = {
     "prefixes": (0.25, np.float32(1)),
     "merge_cosine": 0.0,
     "merge_every": 50,
+    "prefix_loss": _usae.PREFIXES_MEAN,
 }
 N_CONCEPTS, K, WIDTHS = 32, 4, {"vit": 8, "dino": 6}
 
@@ -339,6 +340,7 @@ def test_every_field_of_the_report_comes_back(core):
     assert report["learning_rate"] == pytest.approx(1e-3)
     assert 0 < report["l0"] <= K
     assert report["dead"] == 0
+    assert report["prefix"] == N_CONCEPTS
     assert {"auxiliary_loss", "gradient_norm"} < report.keys()
 
 

@@ -112,8 +112,8 @@ def test_one_step_moves_parameters_as_adamw_does(recipe):
     sae, trainer, batches = small_problem(0, chosen)
     batch = next(batches)
     before = {j: sae.parameters(j) for j in batch}
-    trainer.step(batch, "b")
     report = sae.partial_fit(batch, encoder="b")
+    trainer.step(batch, "b", report.prefix)
     assert report.encoder == "b"
     assert_same_parameters(sae, trainer, chosen.learning_rate)
     for j in batch:
@@ -126,6 +126,7 @@ def test_one_step_moves_parameters_as_adamw_does(recipe):
 
 SETTINGS = {
     "default": dict(),
+    "without-prefixes": dict(prefixes=None),
     "default-batchnorm": dict(encoder="batchnorm"),
     "linear-decay-without-clipping": dict(schedule="linear", decay_share=0.6, clip_norm=None, weight_decay=0.01),
     "clock-of-each-model": dict(clock="model", schedule="cosine", decay_share=1.0),
@@ -142,15 +143,17 @@ def test_several_steps_follow_the_reference_trainer(name):
     fields = dict(warmup_steps=3, total_steps=12, warmup_learning_rate=1e-4, learning_rate=1e-3, dead_tokens=100)
     recipe = usae.recipes.default(**{**fields, **SETTINGS[name]})
     sae, trainer, batches = small_problem(1, recipe)
-    rates = 0.0
+    rates, prefixes = 0.0, set()
     for drawn in "abcabbcaabca":
         batch = next(batches)
         rate = reference.learning_rate(recipe, trainer.steps if recipe.clock == "global" else trainer.draws[drawn])
-        step = trainer.step(batch, drawn)
         report = sae.partial_fit(batch, encoder=drawn)
+        step = trainer.step(batch, drawn, report.prefix)
+        prefixes.add(report.prefix)
         rates += rate
         assert report.learning_rate == pytest.approx(rate, rel=1e-6)
         assert report.loss == pytest.approx(step.loss.item(), rel=1e-5)
+    assert len(prefixes) == (1 if name == "without-prefixes" else 4)
     assert_same_parameters(sae, trainer, rates)
     if recipe.renormalize:
         for j in trainer.tensors:

@@ -164,13 +164,13 @@ def test_fewer_for_a_token_than_for_all_on_average_are_refused():
     usae.UniversalSAE(100, 4, recipe=recipe.replace(selection="topk")).initialize({"a": 3})
 
 
-def test_prefixes_that_come_to_the_same_number_of_concepts_are_refused():
+def test_prefixes_that_come_to_the_same_number_of_concepts_count_once():
     recipe = Recipe(prefixes=[0.5, 0.51, 1])  # a list, as JSON has it
     assert recipe.prefixes == (0.5, 0.51, 1.0)
-    usae.UniversalSAE(100, 2, recipe=recipe).initialize({"a": 3})
-    for n_concepts in (1, 10):
-        with pytest.raises(usae.InvalidInputError, match=r"recipe.prefixes: expected shares that are different numbers"):
-            usae.UniversalSAE(n_concepts, 1, recipe=recipe).initialize({"a": 3})
+    batch = {"a": np.random.default_rng(0).standard_normal((6, 3))}
+    for n_concepts, expected in ((100, {50, 51, 100}), (10, {5, 10}), (1, {1})):
+        sae = usae.UniversalSAE(n_concepts, 1, recipe=recipe).initialize({"a": 3})
+        assert {sae.partial_fit(batch).prefix for _ in range(30)} == expected
 
 
 def test_numbers_of_numpy_become_plain_ones():
@@ -292,4 +292,6 @@ def test_the_recipes_that_ship_are_what_their_names_say():
     assert usae.recipes.default().merge_cosine == 0.8
     assert usae.recipes.published().merge_cosine is None  # the published code merges nothing
     nested = usae.recipes.matryoshka(batch_size=7)
-    assert nested == Recipe(name="matryoshka", prefixes=(0.25, 0.5, 0.75, 1), learning_rate=5e-3, batch_size=7)
+    assert nested == Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3, batch_size=7)
+    assert nested.prefixes == usae.recipes.default().prefixes == (0.25, 0.5, 0.75, 1)
+    assert usae.recipes.published().prefixes is None

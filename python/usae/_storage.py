@@ -322,6 +322,8 @@ def _checked_header(raw: bytes) -> Header:
     if header["resolved_recipe"]["dead_tokens"] is None:
         raise _files.unexpected(HEADER, "resolved_recipe.dead_tokens", None)
     for i, entry in enumerate(header["history"]):
+        if version < 2 and isinstance(entry, dict):
+            entry.setdefault("prefix", header["n_concepts"])  # there were no others then
         _check_step(entry, f"history[{i}]", len(names))
     return header
 
