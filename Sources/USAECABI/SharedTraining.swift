@@ -24,8 +24,8 @@ public func usae_shared_begin(
 
 @c @implementation
 public func usae_shared_agree(
-  _ sae: OpaquePointer?, _ n_processes: Int64, _ tokens: UnsafePointer<Int64>?, _ rank: Int64, _ n_exchanges: UnsafeMutablePointer<Int64>?,
-  _ error: UnsafeMutablePointer<usae_error>?
+  _ sae: OpaquePointer?, _ n_processes: Int64, _ tokens: UnsafePointer<Int64>?, _ rank: Int64,
+  _ n_exchanges: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)

@@ -12,8 +12,8 @@ package struct SharedExchange: Sendable, Equatable {
     /// Of a weight or dictionary, [n_concepts, width].
     case gradient = 5
     case summary = 6
-    /// BatchTopK: entries by the upper half of their bits, then by the lower half [65536]; entries that equal the smallest that is
-    /// kept, by process.
+    /// BatchTopK: entries by the upper half of their bits, then by the lower half [65536]; entries that equal the smallest
+    /// that is kept, by process.
     case upperHalves = 7
     case lowerHalves = 8
     case ties = 9

@@ -1,4 +1,5 @@
-"""Activations of PyTorch vision networks: one layer of each, over the same images, on one token grid.
+"""Activations of PyTorch vision networks: one layer of each, over the same images, on one token grid. And training in several
+processes, over torch.distributed.
 
 Needs torch, which ``pip install 'usae[torch]'`` brings; timm, transformers and torchvision are known but not needed.
 """
