@@ -53,7 +53,10 @@ class Subject:
             networks.activations(networks.load_networks(), photographs.crops(photographs.load(), split, n, seed).images)
             for split, n, seed in (("train", 200 if quick else 3000, 0), ("held_out", 100 if quick else 1000, 1))
         )
-        self.sae = usae.UniversalSAE(256, 12, seed=0).fit(train, steps=100 if quick else 2000, progress=False)
+        # Without prefixes: the records of results/ are of this one.
+        recipe = usae.recipes.default(prefixes=None, learning_rate=3e-3)
+        self.sae = usae.UniversalSAE(256, 12, recipe=recipe, seed=0)
+        self.sae.fit(train, steps=100 if quick else 2000, progress=False)
         self.evaluation = self.sae.evaluate(held_out)
         ev = self.evaluation
         alive = (ev.firing_entropy >= 0.9) & (ev.firing_counts.min(0) >= LEAST_FIRING)

@@ -48,7 +48,7 @@ def test_the_code_of_the_page_runs_and_tells_both_services_every_step(stand_ins,
     board, run = (stand_in.calls for stand_in in stand_ins)
     steps = namespace["sae"].n_steps_
     assert steps == 40 and namespace["latest"].n_steps_ == steps
-    assert [call[3] for call in board if call[:2] == ("add_scalar", "loss")] == list(range(1, steps + 1))
+    assert [call[3] for call in board if call[0] == "add_scalar" and call[1].startswith("loss of")] == list(range(1, steps + 1))
     assert [call[3] for call in board if call[:2] == ("add_scalar", "R2")] == [8, 16, 24, 32, 40]
     assert board[-1][0] == "close"
     assert [call[2]["step"] for call in run if call[0] == "log"] == list(range(1, steps + 1))
@@ -75,7 +75,7 @@ def test_the_history_as_csv_has_a_row_for_each_entry_and_a_column_for_each_numbe
     assert float(rows[-1]["validation.r2.dinov2->vit"]) == last["r2"][0][2]
     assert float(rows[-1]["validation.r2.vit->dinov2"]) == last["r2"][2][0]
     assert float(rows[-1]["validation.l0.siglip"]) == last["l0"][1] and rows[-1]["validation.n_tokens"] == "200"
-    assert len(rows[0]) == 8 + 3 + 1 + 3 + 9
+    assert len(rows[0]) == 9 + 3 + 1 + 3 + 9
 
 
 def test_names_with_commas_quotes_and_line_breaks_stay_whole(tmp_path):

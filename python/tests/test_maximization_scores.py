@@ -38,7 +38,8 @@ def models():
 
 @pytest.fixture(scope="module")
 def sae():
-    return usae.UniversalSAE(16, 3, seed=0).fit(planted(600, 0, WIDTHS), steps=80, progress=False)
+    recipe = usae.recipes.default(prefixes=None, learning_rate=3e-3)  # so trained, not every start fires every concept
+    return usae.UniversalSAE(16, 3, recipe=recipe, seed=0).fit(planted(600, 0, WIDTHS), steps=80, progress=False)
 
 
 def test_models_of_different_sizes_get_canvases_of_one_size_and_the_same_start(sae, models):

@@ -90,15 +90,21 @@ def _report(sae: usae.UniversalSAE, folder: str, seconds: float) -> dict[str, An
         "seed": sae.seed,
         "n_steps": sae.n_steps_,
         "seconds": seconds,
-        "loss": last["loss"],
+        "loss": _loss(sae),
         "validation": last.get("validation"),
         "recipe": sae.recipe_.to_dict(),
     }
 
 
+def _loss(sae: usae.UniversalSAE) -> float:
+    """Of the last step in which all concepts had to reconstruct, which a drawn prefix is not compared with."""
+    whole = (entry["loss"] for entry in reversed(sae.history_) if entry["prefix"] == sae.n_concepts)
+    return float(next(whole, sae.history_[-1]["loss"]))
+
+
 def _summary(sae: usae.UniversalSAE, folder: str, seconds: float) -> str:
     last = sae.history_[-1]
-    lines = [f"{sae.n_steps_:,} steps in {seconds:.0f} s, loss {last['loss']:.4g}"]
+    lines = [f"{sae.n_steps_:,} steps in {seconds:.0f} s, loss {_loss(sae):.4g}"]
     if "validation" in last:
         r2 = np.array(last["validation"]["r2"])
         other = r2[~np.eye(len(r2), dtype=bool)]
