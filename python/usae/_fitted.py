@@ -77,8 +77,8 @@ class StepReport:
     dead : int
         Concepts that were dead in the encoded model before this step.
     prefix : int
-        Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix for each step; the losses are
-        those of what they reconstruct.
+        Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix for each step; the losses
+        are those of what they reconstruct.
     losses : dict of str to float
         Main loss of each decoded model.
     screening : Screening or None
