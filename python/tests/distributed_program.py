@@ -168,6 +168,46 @@ def resume(rank, size):
     return seen | {"store": digest(sae)}
 
 
+def out_of_step(rank, size):
+    """Processes that are not at the same place, or have not the same number of batches."""
+    batches = [planted(100, seed=70 + i) for i in range(5)]
+    seen = {"errors": []}
+
+    def attempt(call):
+        try:
+            call()
+            seen["errors"].append("nothing")
+        except Exception as error:
+            seen["errors"].append(f"{type(error).__name__}: {error}")
+
+    trainer = DistributedTrainer(new(None))
+    trainer.partial_fit(batches[0])
+    if rank == 1:
+        trainer = DistributedTrainer(trainer.sae)
+    attempt(lambda: trainer.partial_fit(batches[1]))
+    seen["after"] = trainer.partial_fit(batches[1]).step
+    attempt(trainer.synchronize if rank else lambda: trainer.partial_fit(batches[2]))
+    seen["uneven"] = [report.step for report in trainer.steps(batches[: 4 - rank])]
+    seen["left"] = []
+    for report in trainer.steps(batches):
+        seen["left"].append(report.step)
+        if rank == 0 and len(seen["left"]) == 2:
+            break
+
+    def failing():
+        yield batches[0]
+        if rank == 1:
+            raise OSError("no such disk")
+        yield batches[1]
+
+    attempt(lambda: list(trainer.steps(failing())))
+    numbers = {"n_concepts": np.int64(CONCEPTS), "k": np.int64(K), "seed": np.int64(SEED)}
+    other = usae.UniversalSAE(**numbers, recipe=usae.recipes.default() if rank else None, n_threads=1)
+    seen["numpy"] = DistributedTrainer(other).partial_fit(batches[0]).step
+    attempt(lambda: fit_distributed(new(None), batches[0], steps=2, checkpoint=FOLDER / "runs" if rank else None))
+    return seen | {"digest": digest(trainer.sae), "steps": trainer.sae.n_steps_}
+
+
 def loss_of_a_peer(rank, size):
     """Rank 1 ends without a word in the middle of training."""
     trainer, batch = DistributedTrainer(new(RECIPES["published"])), planted(200, seed=60)
@@ -185,7 +225,7 @@ def loss_of_a_peer(rank, size):
         return {"error": str(error), "before": before, "after": after, "steps": trainer.sae.n_steps_}
 
 
-SCENARIOS = {one.__name__: one for one in (correctness, user_loop, resume, loss_of_a_peer)}
+SCENARIOS = {one.__name__: one for one in (correctness, user_loop, out_of_step, resume, loss_of_a_peer)}
 
 
 def main():

@@ -71,6 +71,22 @@ def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_training_goes_on(
     assert seen[0]["losses"] == seen[1]["losses"] and seen[0]["first"] == seen[1]["first"]
 
 
+def test_processes_out_of_step_are_told_and_those_that_run_out_end_all(tmp_path):
+    seen = launched(tmp_path, "out_of_step", 2)
+    for one in seen:
+        remade, synchronized, failing, checkpoint = one["errors"]
+        assert "rank 0 goes on with a step; rank 1 begins" in remade and "same calls in the same order" in remade
+        assert "rank 0 goes on with a step; rank 1 begins" in synchronized
+        assert one["after"] == 2, "after an error all begin alike"
+        assert one["uneven"] == [3, 4, 5], "rank 1 had three"
+        assert one["left"] == [6, 7], "rank 0 left its loop"
+        assert "OSError: no such disk" in failing
+        assert one["numpy"] == 1
+        assert "checkpoint True in rank 1 and False in rank 0" in checkpoint
+    assert seen[0]["digest"] == seen[1]["digest"] and seen[0]["steps"] == 8
+    assert seen[0]["errors"][2].startswith("OtherProcessError") and seen[1]["errors"][2].startswith("OSError")
+
+
 def test_a_run_goes_on_where_it_stopped_to_the_same_bits(tmp_path):
     seen = launched(tmp_path, "resume", 2)
     for one in seen:

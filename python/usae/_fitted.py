@@ -73,7 +73,7 @@ class StepReport:
     learning_rate : float
         Of this step.
     gradient_norm : float
-        Of the encoded model before clipping; NaN where the recipe does not need it.
+        Of the encoded model before clipping; NaN where the step does not need it.
     dead : int
         Concepts that were dead in the encoded model before this step.
     prefix : int

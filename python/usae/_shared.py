@@ -87,12 +87,16 @@ class Room:
 
 
 READY, FAILED, LEAVING = 0, 1, 2
+AGREE, STEP = 0, 1
+
+
+class DifferentCallsError(InvalidInputError):
+    """Processes are not at the same place of the same program."""
 
 
 def agree(peers: Peers, failure: BaseException | None) -> None:
     """All processes call it: what failed in one is raised in all, as its own error there and with its words elsewhere."""
-    table = _tables(peers, READY if failure is None else FAILED, [])
-    _raise_failure(peers, table[:, 0] == FAILED, failure)
+    _open(peers, AGREE, READY if failure is None else FAILED, failure)
 
 
 def leave(peers: Peers, failure: BaseException | None) -> None:
@@ -100,8 +104,7 @@ def leave(peers: Peers, failure: BaseException | None) -> None:
 
     Raises the failure; OtherProcessError where another process failed.
     """
-    table = _tables(peers, LEAVING if failure is None else FAILED, [0] * 5)
-    _raise_failure(peers, table[:, 0] == FAILED, failure)
+    _open(peers, STEP, LEAVING if failure is None else FAILED, failure)
 
 
 Part = tuple[Mapping[str, Activations], "np.ndarray | None", int]
@@ -125,12 +128,11 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
         failure = error
     try:
         mine = [opening[name] for name in ("tokens", "step", "encoder", "fingerprint")]
-        table = _tables(peers, READY if failure is None else FAILED, [*mine, _settings(fitted)])
-        _raise_failure(peers, table[:, 0] == FAILED, failure)
-        if (table[:, 0] == LEAVING).any():
+        table = _open(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(fitted)])
+        if (table[:, 1] == LEAVING).any():
             return None
         _check_alike(table)
-        exchanges = fitted.core.shared_agree(np.ascontiguousarray(table[:, 1]), peers.rank)
+        exchanges = fitted.core.shared_agree(np.ascontiguousarray(table[:, 2]), peers.rank)
         return _exchange(fitted, [_Exchange(*exchange) for exchange in exchanges], peers, room)
     except BaseException:
         room.clear()
@@ -197,12 +199,30 @@ def _timed(wait: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _tables(peers: Peers, state: int, values: Sequence[int]) -> np.ndarray:
-    """A row of numbers of each process, [size, 1 + len(values)]."""
-    table = np.zeros((peers.size, 1 + len(values)), np.int64)
-    table[peers.rank] = [state, *(value & (2**63 - 1) for value in values)]
+def _open(
+    peers: Peers, operation: int, state: int, failure: BaseException | None, values: Sequence[int] = (0,) * 5
+) -> np.ndarray:
+    """A row of numbers of each process: operation, state, `values`. Raises what failed, and where operations differ.
+
+    Of one shape whatever the operation: gloo ends the program where arrays of different sizes meet.
+    """
+    table = np.zeros((peers.size, 7), np.int64)
+    table[peers.rank] = [operation, state, *(value & (2**63 - 1) for value in values)]
     peers.add(table)()
+    _raise_failure(peers, table[:, 1] == FAILED, failure)
+    if (table[:, 0] != table[0, 0]).any():
+        calls = "; ".join(f"rank {rank} {_call(*row[:2])}" for rank, row in enumerate(table.tolist()))
+        raise DifferentCallsError(
+            f"every process must make the same calls in the same order, got others: {calls}; nothing was done. Where one made "
+            f"its DistributedTrainer anew, let all call partial_fit again"
+        )
     return table
+
+
+def _call(operation: int, state: int) -> str:
+    if operation == AGREE:
+        return "begins (a first partial_fit, synchronize or fit_distributed)"
+    return "ends its training" if state == LEAVING else "goes on with a step"
 
 
 def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None) -> None:
@@ -213,7 +233,7 @@ def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None)
     if mine is not None:
         raise mine
     which = "; ".join(f"rank {rank}: {words[rank]}" for rank in np.flatnonzero(failed).tolist())
-    raise OtherProcessError(f"the step was not done, because a process that shares it could not do its part; {which}")
+    raise OtherProcessError(f"nothing was done, because a process that takes part could not do its own; {which}")
 
 
 def _words(error: BaseException) -> str:
@@ -226,7 +246,7 @@ def _settings(fitted: Fitted) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(known).encode()).digest()[:8], "little")
 
 
-_ALIKE = {2: "steps done", 3: "encoder", 5: "sizes, seed, models or recipe", 4: "parameters"}
+_ALIKE = {3: "steps done", 4: "encoder", 6: "sizes, seed, models or recipe", 5: "parameters"}
 
 
 def _check_alike(table: np.ndarray) -> None:
@@ -234,10 +254,13 @@ def _check_alike(table: np.ndarray) -> None:
     for column, what in _ALIKE.items():
         others = np.flatnonzero(table[:, column] != table[0, column]).tolist()
         if others:
+            remedy = "make the autoencoders alike, or call synchronize() of every process's DistributedTrainer"
+            if what == "encoder":
+                remedy = "give all of them the same encoder=, or none"
+            ranks = ", ".join(map(str, others))
             raise InvalidInputError(
-                f"every process must have the same {what}, got others than rank 0 in rank {', '.join(map(str, others))}; make "
-                f"the autoencoders alike, or call synchronize() of every process's DistributedTrainer"
-            )
+                f"every process must have the same {what}, got others than rank 0 in rank {ranks}; {remedy}"
+            )  # fmt: skip
 
 
 def _name(exchange: _Exchange, models: Sequence[str]) -> str:

@@ -209,8 +209,8 @@ def default(**changes: Any) -> Recipe:
 def matryoshka(**changes: Any) -> Recipe:
     """The default with the loss of all prefixes in every step, with some fields changed.
 
-    It finds about as many known concepts, and leaves fewer concepts dead in short runs; a step takes longer and more memory
-    (docs/recipes.md).
+    It finds as many shared concepts, more private ones where that is hard, and leaves fewer concepts dead in short runs; a step
+    takes longer and more memory (docs/recipes.md).
     """
     return Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3).replace(**changes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,10 @@ class TorchPeers:
                 "group: training together needs torch.distributed to be initialised, and it is not; call "
                 "torch.distributed.init_process_group('gloo') in a program that torchrun starts"
             )
-        rank = distributed.get_rank(group)
+        try:
+            rank = distributed.get_rank(group)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"group must be a torch.distributed.ProcessGroup or None, got {group!r}") from error
         if rank < 0:
             raise InvalidInputError("group must be one that this process belongs to, got one of other processes")
         backends = str(distributed.get_backend_config(group))
@@ -103,8 +106,8 @@ class DistributedTrainer:
 
         torch.distributed.init_process_group("gloo")
         trainer = usae.torch.DistributedTrainer(usae.UniversalSAE(n_concepts=6144, k=32, n_threads=8))
-        for batch in my_part_of_the_data:
-            report = trainer.partial_fit(batch)
+        for report in trainer.steps(my_part_of_the_data):
+            ...
     """
 
     def __init__(self, sae: UniversalSAE, group: Any = None):
@@ -125,7 +128,10 @@ class DistributedTrainer:
         return self._peers.size
 
     def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
-        """One step on the rows of all processes. All of them call it, each with its own rows.
+        """One step on the rows of all processes. All of them call it, each with its own rows, and as often as the others.
+
+        A process that calls it once more than another waits for it, until the group's timeout; `steps` ends with the first that
+        has no more.
 
         Parameters
         ----------
@@ -155,22 +161,66 @@ class DistributedTrainer:
         -----
         Ctrl-C and SIGTERM wait for the end of the step; a second one does not.
         """
-        with DelayedSignals():
+        report = self._step(batch, encoder)
+        if report is None:
+            raise OtherProcessError("the step was not done, because a process has ended its training")
+        return report
+
+    def steps(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[StepReport]:
+        """A step for each batch, until one of the processes has no more. All of them call it, each with its own batches.
+
+        Parameters
+        ----------
+        batches : iterable of mappings of str to array
+            As for `partial_fit`, at least one in each process; they may be more in one than in another.
+
+        Yields
+        ------
+        StepReport
+            After each step. What follows in the loop's body runs before the next; leaving the loop ends it in all processes.
+
+        Raises
+        ------
+        InvalidInputError, OtherProcessError, RuntimeError
+            As `partial_fit`; what taking a batch raises, in the others as OtherProcessError.
+        """
+        taken = iter(batches)
+        while True:
+            try:
+                batch = next(taken, None)
+            except BaseException as error:
+                _shared.leave(self._peers, error)
+                raise
+            if batch is None:
+                break
+            report = self._step(batch, None)
+            if report is None:
+                return
+            try:
+                yield report
+            except GeneratorExit:
+                _shared.leave(self._peers, None)
+                raise
+        _shared.leave(self._peers, None)
+
+    def _step(self, batch: Mapping[str, Any], encoder: str | None) -> StepReport | None:
+        """None where a process has left."""
+        with DelayedSignals(), self._beginning_anew():
             if not self._begun:
                 self._begin(batch)
                 self._begun = True
             fitted = self._fitted()
 
             def take() -> _shared.Part:
-                _training.warn_of_lost_optimizer(fitted, stacklevel=5)
+                _training.warn_of_lost_optimizer(fitted, stacklevel=6)
                 given = as_aligned(batch, "batch", fitted.widths)
                 return given, None, -1 if encoder is None else fitted.index(encoder, "encoder")
 
             done = _shared.step(fitted, take, self._peers, self._room)
             if done is None:
-                raise OtherProcessError("the step was not done, because a process has ended its training")
+                return None
             report, self.exchanged_ = done
-            _training.record_single(fitted, report, stacklevel=3)
+            _training.record_single(fitted, report, stacklevel=4)
             return report
 
     def synchronize(self) -> None:
@@ -181,12 +231,22 @@ class DistributedTrainer:
         InvalidInputError
             Where the processes' autoencoders have other sizes, seeds or recipes, or that of rank 0 has no parameters.
         """
-        self._check_alike()
-        with self._peers.together():
-            if self.rank == 0:
-                self._fitted()
-        self._spread()
+        with self._beginning_anew():
+            self._check_alike()
+            with self._peers.together():
+                if self.rank == 0:
+                    self._fitted()
+            self._spread()
         self._begun = True
+
+    @contextlib.contextmanager
+    def _beginning_anew(self) -> Iterator[None]:
+        """After different calls, which are an error in all processes, the next step of all begins alike."""
+        try:
+            yield
+        except _shared.DifferentCallsError:
+            self._begun = False
+            raise
 
     def _fitted(self) -> Fitted:
         return self.sae._initialized()
@@ -212,10 +272,10 @@ class DistributedTrainer:
 
     def _check_alike(self) -> list[bool]:
         """Which processes have parameters; an error in all where the arguments of their autoencoders differ."""
-        params = self.sae.get_params()
-        recipe = params["recipe"]
-        mine = [params["n_concepts"], params["k"], params["seed"], recipe.to_dict() if isinstance(recipe, Recipe) else recipe]
         with self._peers.together():
+            params = self.sae.get_params()
+            numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # NumPy's are none to JSON
+            mine = [*numbers, self.sae._checked_recipe().to_dict()]
             words = json.dumps([self.sae._fitted is not None, mine])
         given = [json.loads(text) for text in self._peers.texts(words)]
         others = [str(rank) for rank, (_, theirs) in enumerate(given) if theirs != given[0][1]]

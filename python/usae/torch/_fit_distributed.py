@@ -80,6 +80,8 @@ def fit_distributed(
     """
     peers = TorchPeers(group)
     with peers.together():
+        if not isinstance(sae, UniversalSAE):
+            raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
         checkpoints = as_checkpoints(checkpoint, resume)
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
@@ -96,7 +98,7 @@ def fit_distributed(
         _training.check_validation(fitted, held_out)
     total = int(recipe.total_steps or 0)
     run = functools.partial(_run.described, "fit_distributed", fitted, {"acts": given, "validation": held_out})
-    _check_same(run, peers)
+    _check_same(lambda: dict(run()) | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and checkpoints is not None:
@@ -140,7 +142,7 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
         fitted.check_finite(part)
 
 
-def _check_same(run: Callable[[], _run.Run], peers: TorchPeers) -> None:
+def _check_same(run: Callable[[], dict[str, Any]], peers: TorchPeers) -> None:
     """The same error in all processes where one of them was given something else than rank 0."""
     with peers.together():
         mine = json.dumps(run())
@@ -177,11 +179,11 @@ def _train(
     peers: TorchPeers,
 ) -> None:
     """Steps of all processes, until all are done or one of them has enough. Every process leaves with the others' knowledge."""
-    room, report = _shared.Room(), None
+    room, report, is_cut_short = _shared.Room(), None, False
     while fitted.core.step_count < total:
         done = _shared.step(fitted, lambda: _part_of(next(batches), fitted.recipe.batch_size, peers), peers, room)
         if done is None:
-            keeper.save()
+            is_cut_short = True
             break
         with _others_hear(peers):
             report, _ = done
@@ -199,8 +201,11 @@ def _train(
         if ends or report.step == total:
             _shared.leave(peers, None)
             break
-    if report is not None and held_out is not None and report.step < total:
-        fitted.record_validation(report, held_out)
+    with peers.together():
+        if is_cut_short:
+            keeper.save()  # before the evaluation below, which a run that goes on does not have
+        if report is not None and held_out is not None and report.step < total:
+            fitted.record_validation(report, held_out)
 
 
 @contextlib.contextmanager
