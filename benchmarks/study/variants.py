@@ -90,11 +90,12 @@ class Variant:
 
 
 _NESTED = (0.25, 0.5, 0.75, 1)
-DEFAULT: dict[str, Any] = {"merge_cosine": 0.8, "prefixes": _NESTED, "prefix_loss": "drawn", "learning_rate": 7e-3}
+DEFAULT = {field: getattr(usae.recipes.default(), field) for field in PLAIN}
+MATRYOSHKA = {field: getattr(usae.recipes.matryoshka(), field) for field in PLAIN}
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(DEFAULT),
-    "matryoshka": Variant({"prefixes": _NESTED, "merge_cosine": 0.8, "learning_rate": 5e-3}),
+    "matryoshka": Variant(MATRYOSHKA),
     "published": Variant(published=True),
     # One thing changed in each from here on.
     "plain": Variant(),

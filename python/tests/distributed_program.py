@@ -3,6 +3,7 @@
 Each process leaves what it saw in ``FOLDER/rank.json``.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -95,20 +96,22 @@ def correctness(rank, size):
     return seen
 
 
+def keep_error(errors, call):
+    """Add what the call raises to the list, or "nothing"."""
+    try:
+        call()
+        errors.append("nothing")
+    except Exception as error:
+        errors.append(f"{type(error).__name__}: {error}")
+
+
 def user_loop(rank, size):
     """`DistributedTrainer` from nothing, with what goes wrong on the way."""
     batches = [planted(200, seed=60 + step) for step in range(4)]
     sizes = [200 // size] * size
     trainer = DistributedTrainer(new(None))
     seen = {"errors": []}
-
-    def attempt(what):
-        try:
-            what()
-            seen["errors"].append("nothing")
-        except Exception as error:
-            seen["errors"].append(f"{type(error).__name__}: {error}")
-
+    attempt = functools.partial(keep_error, seen["errors"])
     first = trainer.partial_fit(part(batches[0], rank, sizes))
     seen["first"] = [first.step, first.loss]
     bad = part(batches[1], rank, sizes)
@@ -172,14 +175,7 @@ def out_of_step(rank, size):
     """Processes that are not at the same place, or have not the same number of batches."""
     batches = [planted(100, seed=70 + i) for i in range(5)]
     seen = {"errors": []}
-
-    def attempt(call):
-        try:
-            call()
-            seen["errors"].append("nothing")
-        except Exception as error:
-            seen["errors"].append(f"{type(error).__name__}: {error}")
-
+    attempt = functools.partial(keep_error, seen["errors"])
     trainer = DistributedTrainer(new(None))
     trainer.partial_fit(batches[0])
     if rank == 1:

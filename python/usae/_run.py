@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,19 @@ def described(
 
 def check_same(begun: Run, now: Run, place: str) -> None:
     """InvalidInputError with the first difference between the run that lies at `place` and the one that is asked for."""
-    for name in now | begun:
-        was, wanted = begun.get(name, "nothing"), now.get(name, "nothing")
-        if was != wanted:
-            raise InvalidInputError(
-                f"resume: the run in {place!r} was begun with {name} {_files.shortened(was)}, but this call has "
-                f"{_files.shortened(wanted)}; give what it was begun with, or choose another folder"
-            )
+    for name, wanted, was in differences(now, begun):
+        raise InvalidInputError(
+            f"resume: the run in {place!r} was begun with {name} {was}, but this call has {wanted}; give what it was begun "
+            f"with, or choose another folder"
+        )
+
+
+def differences(one: Run, other: Run) -> Iterator[tuple[str, str, str]]:
+    """Name, value in one and value in the other, as words, of what is not the same."""
+    for name in one | other:
+        first, second = one.get(name, "nothing"), other.get(name, "nothing")
+        if first != second:
+            yield name, _files.shortened(first), _files.shortened(second)
 
 
 def _described_activations(x: Activations, method: str) -> Run:

@@ -84,13 +84,7 @@ def train(
     for step in range(fitted.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = fitted.step(acts, rows, -1, False)
-        fitted.record(report)
-        if held_out is not None:
-            validate(fitted, report, held_out, total)
-        keeper.recorded()
-        bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
-        bar.update()
-        if any([callback(report) for callback in callbacks]):
+        if recorded(fitted, report, total, held_out, callbacks, bar, keeper):
             keeper.save()  # before the evaluation below, which a run that goes on does not have
             if held_out is not None and step < total:
                 fitted.record_validation(report, held_out)
@@ -98,6 +92,25 @@ def train(
         if step < total:
             keeper.between_steps()
     keeper.save()
+
+
+def recorded(
+    fitted: Fitted,
+    report: StepReport,
+    total: int,
+    held_out: Mapping[str, Activations] | None,
+    callbacks: Callbacks,
+    bar: Any,
+    keeper: Keeper | NoKeeper,
+) -> bool:
+    """Record a step and tell all who want to know; whether a callback has enough."""
+    fitted.record(report)
+    if held_out is not None:
+        validate(fitted, report, held_out, total)
+    keeper.recorded()
+    bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
+    bar.update()
+    return any([callback(report) for callback in callbacks])
 
 
 def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:

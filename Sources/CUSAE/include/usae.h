@@ -170,7 +170,7 @@ typedef struct usae_step_report {
   double auxiliary_loss;   /* before its coefficient */
   double l0;               /* mean number of active concepts */
   double learning_rate;    /* of the encoder's model in this step */
-  double gradient_norm;    /* of the encoder's model before clipping; NaN where the recipe does not need it */
+  double gradient_norm;    /* of the encoder's model before clipping; NaN where the step does not need it */
   int64_t dead;            /* concepts dead in the encoder's model before this step */
   int64_t prefix;          /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
   /* How the code was found; the code is the same either way. All 0 where the whole product was computed. */

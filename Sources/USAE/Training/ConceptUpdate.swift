@@ -18,20 +18,33 @@ struct ConceptUpdate {
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
   func computeGradients(work: Work) -> [Double] {
+    squares(work: work) { concept, j, worker in
+      let row = self.buffer(self.models[j].dictionary).row(concept)
+      self.dictionaryGradient(concept, target: j, out: row, spare: self.workspace.updateScratch[worker].base)
+      return UnsafePointer(row)
+    } encoderRow: { concept, worker in
+      let row = self.buffer(self.model.encoderWeight).row(concept)
+      self.encoderGradient(concept, out: row, spare: self.workspace.updateScratch[worker].base)
+      return UnsafePointer(row)
+    }
+  }
+
+  /// Squared norms by model, the encoder's vectors included, whose gradients are in their buffers once `encoderRow` returns.
+  ///
+  /// A row is read before the next is asked for.
+  func squares(
+    work: Work, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
+    encoderRow: (_ concept: Int, _ worker: Int) -> UnsafePointer<Float>
+  ) -> [Double] {
     let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
     var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
     squares.withUnsafeMutableBufferPointer { squares in
       nonisolated(unsafe) let squares = squares
       forEachConcept(work) { concept, worker in
-        let sums = workspace.updateScratch[worker]
         for j in self.steppedDictionaries {
-          let row = self.buffer(self.models[j].dictionary).row(concept)
-          self.dictionaryGradient(concept, target: j, out: row, spare: sums.base)
-          squares[concept / Self.blockConcepts][j] += self.square(row, self.models[j].width)
+          squares[concept / Self.blockConcepts][j] += self.square(dictionaryRow(concept, j, worker), self.models[j].width)
         }
-        let row = self.buffer(self.model.encoderWeight).row(concept)
-        self.encoderGradient(concept, out: row, spare: sums.base)
-        var square = self.square(row, self.model.width)
+        var square = self.square(encoderRow(concept, worker), self.model.width)
         for tensor in self.model.encoderTrainables.dropFirst() {
           let g = Double(self.buffer(tensor).base[concept])
           square += g * g

@@ -64,26 +64,15 @@ extension ConceptUpdate {
 
   /// Squared norms of the whole gradients by model, the encoder's vectors included.
   func squares(of totals: SharedTotals, work: Work) -> [Double] {
-    let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
-    var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
-    squares.withUnsafeMutableBufferPointer { squares in
-      nonisolated(unsafe) let squares = squares
-      forEachConcept(work) { concept, worker in
-        let row = workspace.updateScratch[worker].base
-        for j in self.steppedDictionaries {
-          SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
-          squares[concept / Self.blockConcepts][j] += self.square(row, self.models[j].width)
-        }
-        SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
-        var square = self.square(row, self.model.width)
-        for tensor in self.model.encoderTrainables.dropFirst() {
-          let g = Double(self.buffer(tensor).base[concept])
-          square += g * g
-        }
-        squares[concept / Self.blockConcepts][self.encoder] += square
-      }
+    squares(work: work) { concept, j, worker in
+      let row = self.workspace.updateScratch[worker].base
+      SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
+      return UnsafePointer(row)
+    } encoderRow: { concept, worker in
+      let row = self.workspace.updateScratch[worker].base
+      SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
+      return UnsafePointer(row)
     }
-    return models.indices.map { j in squares.reduce(0) { $0 + $1[j] } }
   }
 
   /// Updates every stepped tensor, each model's gradients times its factor.

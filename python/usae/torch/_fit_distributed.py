@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from usae import _files, _plan, _run, _shared, _training
+from usae import _plan, _run, _shared, _training
 from usae._blocks import Batch
 from usae._checkpoints import Checkpoints, as_checkpoints
 from usae._errors import InvalidInputError
@@ -97,12 +96,13 @@ def fit_distributed(
         _initialize(fitted, given, peers)
         _training.check_validation(fitted, held_out)
     total = int(recipe.total_steps or 0)
-    run = functools.partial(_run.described, "fit_distributed", fitted, {"acts": given, "validation": held_out})
-    _check_same(lambda: dict(run()) | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
+    with peers.together():
+        run = _run.described("fit_distributed", fitted, {"acts": given, "validation": held_out})
+    _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and checkpoints is not None:
-                keeper = stack.enter_context(_training.kept(fitted, checkpoints, resume, run))
+                keeper = stack.enter_context(_training.kept(fitted, checkpoints, resume, lambda: run))
             else:
                 keeper = _SignalsOnly(stack.enter_context(DelayedSignals()))
         _shared.spread(fitted, peers)
@@ -142,19 +142,15 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
         fitted.check_finite(part)
 
 
-def _check_same(run: Callable[[], dict[str, Any]], peers: TorchPeers) -> None:
+def _check_same(run: _run.Run, peers: TorchPeers) -> None:
     """The same error in all processes where one of them was given something else than rank 0."""
-    with peers.together():
-        mine = json.dumps(run())
-    first, *others = (json.loads(text) for text in peers.texts(mine))
+    first, *others = (json.loads(text) for text in peers.texts(json.dumps(run)))
     for rank, other in enumerate(others, 1):
-        for name in first | other:
-            was, is_ = first.get(name, "nothing"), other.get(name, "nothing")
-            if was != is_:
-                raise InvalidInputError(
-                    f"every process must train on the same data with the same arguments, got {name} "
-                    f"{_files.shortened(is_)} in rank {rank} and {_files.shortened(was)} in rank 0"
-                )
+        for name, here, there in _run.differences(first, other):
+            raise InvalidInputError(
+                f"every process must train on the same data with the same arguments, got {name} {there} in rank {rank} and "
+                f"{here} in rank 0"
+            )
 
 
 def _part(n: int, peers: TorchPeers) -> slice:
@@ -187,13 +183,7 @@ def _train(
             break
         with _others_hear(peers):
             report, _ = done
-            fitted.record(report)
-            if held_out is not None:
-                _training.validate(fitted, report, held_out, total)
-            keeper.recorded()
-            bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
-            bar.update()
-            ends = any([callback(report) for callback in callbacks])
+            ends = _training.recorded(fitted, report, total, held_out, callbacks, bar, keeper)
             if ends or report.step == total:
                 keeper.save()
             else:
