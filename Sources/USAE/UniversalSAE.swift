@@ -1,5 +1,3 @@
-import Synchronization
-
 /// A universal sparse autoencoder: one sparse code, encoded from any of several models' activations and decoded to all.
 ///
 /// Reading calls (`encode`, `decode`, `evaluate`, ...) may run in many threads at once; training waits for them and they wait
@@ -15,7 +13,7 @@ public final class UniversalSAE: Sendable {
   let lock = ReadWriteLock()
   let state: State
   /// What can be asked for at any time, without waiting for a step to end.
-  private let summary: Mutex<Summary>
+  private let summary: Guarded<Summary>
 
   private struct Summary {
     var recipe: Recipe
@@ -58,7 +56,7 @@ public final class UniversalSAE: Sendable {
     self.seed = seed
     threadsWanted = threads
     state = State(recipe: recipe, k: k, slots: slots)
-    summary = Mutex(Summary(recipe: recipe))
+    summary = Guarded(Summary(recipe: recipe))
   }
 
   public var recipe: Recipe { summary.withLock { $0.recipe } }

@@ -1,5 +1,4 @@
 import COpenBLAS
-import Synchronization
 
 /// The only caller of OpenBLAS.
 ///
@@ -7,7 +6,7 @@ import Synchronization
 /// splits a product, and its spinning threads would fight ours for the cores. Its thread count is global to the process and
 /// may be shared with the user's numpy, so it is 1 inside `exclusively` and what it was after it.
 enum BLAS {
-  private static let state = Mutex(State())
+  private static let state = Guarded(State())
 
   private struct State {
     var users = 0

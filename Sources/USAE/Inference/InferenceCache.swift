@@ -1,8 +1,6 @@
-import Synchronization
-
 /// Encoders packed for use, made when first asked for and dropped when parameters change.
 final class InferenceCache: Sendable {
-  private let encoders = Mutex<[String: PackedEncoder]>([:])
+  private let encoders = Guarded<[String: PackedEncoder]>([:])
   private let k, slots: Int
 
   init(k: Int, slots: Int) {

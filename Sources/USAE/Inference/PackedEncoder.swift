@@ -1,5 +1,3 @@
-import Synchronization
-
 /// One model's encoder as it is used: whatever stands between the product and ReLU (bias, BatchNorm) is folded in, so a
 /// pre-activation is one chain of multiply-adds over the standardised token, started from the bias.
 ///
@@ -19,7 +17,7 @@ final class PackedEncoder: @unchecked Sendable {
   private(set) var weight: PaddedMatrix?
   private var screened: ScreenedWeights?
   /// What calls that share the encoder may change.
-  private let shared: Mutex<Shared>
+  private let shared: Guarded<Shared>
 
   private struct Shared {
     var policy: ScreeningPolicy
@@ -37,7 +35,7 @@ final class PackedEncoder: @unchecked Sendable {
     scales = try FloatBuffer(columns)
     let policy = ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)
     mayScreen = policy.screens
-    shared = Mutex(Shared(policy: policy))
+    shared = Guarded(Shared(policy: policy))
   }
 
   /// Takes the encoder of a model. Reads `weight` until the next call.

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Merges twins: two indices whose dictionary rows point the same way in every model.
 ///
 /// Every encoder trains every dictionary, so rows agree across models early; but nothing makes two encoders agree on which of
@@ -37,7 +35,7 @@ struct TwinMerging {
     guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
     let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
     let products = try makeSpares(work.threads, Self.block * concepts)
-    let found = Mutex<[Pair]>([])
+    let found = Guarded<[Pair]>([])
     try BLAS.exclusively { () throws(USAEError) in
       try work.runBlocks(concepts, of: Self.block) { _, range, worker in
         let first = range.lowerBound
