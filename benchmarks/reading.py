@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
 import shlex
 import sys
 import tempfile
@@ -26,6 +24,7 @@ import usae
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from apart import apart  # noqa: E402
 from report import Report  # noqa: E402
 
 WIDTHS = {"a": 768, "b": 384, "c": 768}
@@ -76,22 +75,6 @@ def train(folder: Path, steps: int, in_memory: bool) -> dict[str, float]:
     sae.fit(acts, steps=steps, callbacks=[lambda report: times.append(time.perf_counter())], progress=False)
     waits = np.diff(times)
     return {"tokens/s": BATCH / float(waits.mean()), "median of a step / s": float(np.median(waits))}
-
-
-def apart(task: Any, *arguments: Any) -> dict[str, float]:
-    """What the task returns, and the peak memory of its process."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, task, arguments))
-    process.start()
-    result: dict[str, float] = receiver.recv()
-    process.join()
-    return result
-
-
-def _send(sender: Any, task: Any, arguments: tuple[Any, ...]) -> None:
-    result = task(*arguments)
-    sender.send(result | {"peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
 
 
 def main() -> None:

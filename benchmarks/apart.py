@@ -1,0 +1,26 @@
+"""Run a task in a process of its own, so that its peak memory is its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from typing import Any
+
+Figures = dict[str, float]
+
+
+def apart(task: Callable[..., Figures], *arguments: Any) -> Figures:
+    """What the task returns, and "peak MB" of its process."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, task, arguments))
+    process.start()
+    sender.close()  # else a task that fails would be waited for
+    figures: Figures = receiver.recv()
+    process.join()
+    return figures
+
+
+def _send(sender: Any, task: Callable[..., Figures], arguments: tuple[Any, ...]) -> None:
+    sender.send(task(*arguments) | {"peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
