@@ -64,6 +64,9 @@ public struct ScreeningKernels: @unchecked Sendable {
       ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Float,
       UnsafeMutablePointer<Int32>, Floats, Floats
     ) -> Int
+  /// A number that at least `wanted` of the values reach and few others do, or 0 where fewer are positive: (values, count,
+  /// wanted). There is room for another vector of values; no NaN.
+  public typealias Floor = @convention(c) (Floats, Int, Int) -> Float
   /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q], in the order of `Product`:
   /// (x, rows, row stride, scales, bias, indices, count, out).
   public typealias Chains =
@@ -79,12 +82,13 @@ public struct ScreeningKernels: @unchecked Sendable {
   public var quantize: Quantize
   public var refine: Refine
   public var scan: Scan
+  public var floor: Floor
   public var chains: Chains
 
   public init(
     isFast: Bool, tokensPerBlock: Int, panelWidth: Int, screen: @escaping Screen, quantize: @escaping Quantize,
     refine: @escaping Refine,
-    scan: @escaping Scan, chains: @escaping Chains
+    scan: @escaping Scan, floor: @escaping Floor, chains: @escaping Chains
   ) {
     self.isFast = isFast
     self.tokensPerBlock = tokensPerBlock
@@ -93,6 +97,7 @@ public struct ScreeningKernels: @unchecked Sendable {
     self.quantize = quantize
     self.refine = refine
     self.scan = scan
+    self.floor = floor
     self.chains = chains
   }
 }
@@ -173,6 +178,9 @@ public struct SkippingKernels: @unchecked Sendable {
   }
 }
 
+/// Keys that `KernelTable.keepLargest` may write past those it is given.
+public let selectionSpare = 224
+
 /// The hot loops for one instruction set.
 ///
 /// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle. (Signs are
@@ -192,8 +200,9 @@ public struct KernelTable: @unchecked Sendable {
   public typealias Scan = @convention(c) (ConstantFloats, Int, Float, UnsafeMutablePointer<UInt64>) -> Int
   /// Moves the `wanted` largest of `count` keys to the front: (keys, count, wanted).
   public typealias Partition = @convention(c) (UnsafeMutablePointer<UInt64>, Int, Int) -> Void
-  /// Sorts keys, largest first: (keys, count).
-  public typealias SortDescending = @convention(c) (UnsafeMutablePointer<UInt64>, Int) -> Void
+  /// Moves the `wanted` largest of `count` keys to the front, largest first, and returns how many there are: (keys, count,
+  /// wanted). There is room for `selectionSpare` more keys.
+  public typealias KeepLargest = @convention(c) (UnsafeMutablePointer<UInt64>, Int, Int) -> Int
   /// out = sum of coefficient[q] * row[index[q]]: (rows, row stride, indices, coefficients, count, columns, out).
   public typealias WeightedRows =
     @convention(c) (ConstantFloats, Int, UnsafePointer<Int32>, ConstantFloats, Int, Int, Floats) -> Void
@@ -231,7 +240,7 @@ public struct KernelTable: @unchecked Sendable {
   public var images: ImageKernels
   public var scan: Scan
   public var partition: Partition
-  public var sortDescending: SortDescending
+  public var keepLargest: KeepLargest
   public var weightedRows: WeightedRows
   public var dots: Dots
   public var dot: Dot
@@ -250,7 +259,7 @@ public struct KernelTable: @unchecked Sendable {
     packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
     screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, fourier: FourierKernels,
     images: ImageKernels, scan: @escaping Scan, partition: @escaping Partition,
-    sortDescending: @escaping SortDescending,
+    keepLargest: @escaping KeepLargest,
     weightedRows: @escaping WeightedRows, dots: @escaping Dots, dot: @escaping Dot,
     addScaled: @escaping AddScaled, subtractFrom: @escaping SubtractFrom, loss: @escaping Loss,
     slope: @escaping Slope, adam: @escaping Adam, standardizeFloat32: @escaping Standardize,
@@ -270,7 +279,7 @@ public struct KernelTable: @unchecked Sendable {
     self.images = images
     self.scan = scan
     self.partition = partition
-    self.sortDescending = sortDescending
+    self.keepLargest = keepLargest
     self.weightedRows = weightedRows
     self.dots = dots
     self.dot = dot

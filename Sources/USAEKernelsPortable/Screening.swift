@@ -16,8 +16,6 @@ import USAEKernelTypes
   let screenPanelWidth = 16
 #endif
 
-typealias Integers = SIMD16<Int32>
-
 @inline(__always)
 private func load(_ pointer: UnsafePointer<Int32>, _ offset: Int) -> Integers {
   UnsafeRawPointer(pointer + offset).loadUnaligned(as: Integers.self)
@@ -252,20 +250,6 @@ private func total(_ v: Integers) -> Int32 {
   #else
     return sumIntegers(v)
   #endif
-}
-
-@inline(__always)
-private func largestLane(_ v: Vector) -> Float {
-  var largest = v[0]
-  for i in 1..<16 where v[i] > largest { largest = v[i] }
-  return largest
-}
-
-@inline(__always)
-private func sumIntegers(_ v: Integers) -> Int32 {
-  var sum: Int32 = 0
-  for i in 0..<16 { sum = sum &+ v[i] }
-  return sum
 }
 
 /// The columns whose upper bound is above `floor`, with that bound and the lower one.

@@ -20,6 +20,119 @@ func scan(_ row: ConstantFloats, _ columns: Int, _ threshold: Float, _ keys: Uns
   return count
 }
 
+/// Moves the `wanted` largest keys to the front, largest first; returns how many there are. Writes up to `selectionSpare`
+/// places past the keys.
+func keepLargest(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
+  let kept = count < wanted ? count : wanted
+  if kept <= 0 { return 0 }
+  var left = count
+  if left > wanted &+ wanted / 2 &+ 16 { left = narrow(keys, left, wanted) }
+  if left <= mostRanked {
+    sortByRanks(keys, left, kept)
+  } else {
+    partition(keys, left, wanted)
+    sortDescending(keys, kept)
+  }
+  return kept
+}
+
+/// Keys as processors compare them: all are positive, so the order of signed numbers is theirs.
+private typealias Keys = SIMD8<Int64>
+
+@inline(__always)
+private func loadKeys(_ keys: UnsafePointer<UInt64>, _ vector: Int) -> Keys {
+  UnsafeRawPointer(keys + 8 &* vector).loadUnaligned(as: Keys.self)
+}
+
+/// Fills the last vector up with zeros, which are below every key; returns the number of vectors.
+@inline(__always)
+private func padKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) -> Int {
+  UnsafeMutableRawPointer(keys + count).storeBytes(of: Keys.zero, as: Keys.self)
+  return (count &+ 7) / 8
+}
+
+/// Drops keys that are not among the `wanted` largest, nearly all of them; returns how many are left.
+///
+/// Halves an interval with the last wanted key in it. A round counts keys by vectors, without a branch; moving keys to the sides
+/// of a pivot takes a branch for each, and half of those are mispredicted.
+private func narrow(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
+  let vectors = padKeys(keys, count)
+  var low: Int64 = 1  // reached by all
+  var high = Int64(bitPattern: keys[0])  // and this by fewer than wanted, after the next line
+  for i in 0..<count where Int64(bitPattern: keys[i]) > high { high = Int64(bitPattern: keys[i]) }
+  high = high &+ 1
+  while high &- low > 1 {
+    let middle = low &+ (high &- low) / 2
+    let reached = keysReaching(middle, keys, vectors)
+    if reached < wanted { high = middle } else { low = middle }
+    if reached >= wanted && reached <= wanted &+ wanted / 16 { break }
+  }
+  var left = 0
+  for i in 0..<count {
+    let key = keys[i]
+    keys[left] = key
+    left &+= Int64(bitPattern: key) >= low ? 1 : 0
+  }
+  return left
+}
+
+private func keysReaching(_ limit: Int64, _ keys: UnsafePointer<UInt64>, _ vectors: Int) -> Int {
+  let limits = Keys(repeating: limit)
+  var sums = Keys.zero
+  for i in 0..<vectors { sums = sums &- unsafeBitCast(loadKeys(keys, i) .>= limits, to: Keys.self) }  // a true lane is -1
+  var sum: Int64 = 0
+  for lane in 0..<8 { sum = sum &+ sums[lane] }
+  return Int(sum)
+}
+
+/// More keys are sorted by a heap, since counting grows with their square.
+private let mostRanked = 192
+
+/// The `kept` largest keys in order: a key's place is the number of larger ones. No branch depends on a key.
+private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ kept: Int) {
+  let vectors = padKeys(keys, count)
+  let sorted = keys + (count &+ 8)
+  for i in 0..<vectors {
+    let own = loadKeys(keys, i)
+    var ranks = Keys.zero
+    for j in 0..<count {
+      ranks = ranks &- unsafeBitCast(Keys(repeating: Int64(bitPattern: keys[j])) .> own, to: Keys.self)
+    }
+    // Zeros past the end have the place behind the last.
+    for lane in 0..<8 { sorted[Int(ranks[lane])] = UInt64(bitPattern: own[lane]) }
+  }
+  for i in 0..<kept { keys[i] = sorted[i] }
+}
+
+/// A number that at least `wanted` of the values reach and few others do; 0 where fewer are positive. Writes a vector past the
+/// values.
+func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
+  store(Vector(repeating: -.infinity), values, count)
+  let vectors = (count &+ 15) / 16
+  var largest = Vector.zero
+  for i in 0..<vectors {
+    let own = load(values, 16 &* i)
+    largest = largest.replacing(with: own, where: own .> largest)
+  }
+  // Bits of positive floats order as the floats do. As above; `low` starts as what is returned if nothing is found.
+  var low: UInt32 = 0
+  var high = largestLane(largest).bitPattern &+ 1
+  while high &- low > 1 {
+    let middle = low &+ (high &- low) / 2
+    let reached = valuesReaching(Float(bitPattern: middle), values, vectors)
+    if reached < wanted { high = middle } else { low = middle }
+    if reached >= wanted && reached <= wanted &+ wanted / 16 { break }
+  }
+  return Float(bitPattern: low)
+}
+
+private func valuesReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Int {
+  let limits = Vector(repeating: limit)
+  var sums = Integers.zero
+  for i in 0..<vectors { sums = sums &- unsafeBitCast(load(values, 16 &* i) .>= limits, to: Integers.self) }
+  return Int(sumIntegers(sums))
+}
+
 func partition(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) {
   if wanted <= 0 || wanted >= count { return }
   var low = 0
@@ -49,8 +162,8 @@ func partition(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int
   }
 }
 
-/// Heap sort: in place, no recursion, and as fast as any for the few dozen keys of a code.
-func sortDescending(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) {
+/// Heap sort: in place, no recursion.
+private func sortDescending(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) {
   if count < 2 { return }
   var start = count / 2
   while start > 0 {

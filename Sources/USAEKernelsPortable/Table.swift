@@ -17,7 +17,7 @@ public func kernelTable() -> KernelTable {
     product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
     packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(),
     skipping: skippingKernels(), fourier: fourierKernels(), images: imageKernels(), scan: { scan($0, $1, $2, $3) },
-    partition: { partition($0, $1, $2) }, sortDescending: { sortDescending($0, $1) },
+    partition: { partition($0, $1, $2) }, keepLargest: { keepLargest($0, $1, $2) },
     weightedRows: { weightedRows($0, $1, $2, $3, $4, $5, $6) }, dots: { dots($0, $1, $2, $3, $4, $5, $6) },
     dot: { dot($0, $1, $2) }, addScaled: { addScaled($0, $1, $2, $3) }, subtractFrom: { subtractFrom($0, $1, $2) },
     loss: { loss($0, $1, $2) }, slope: { slope($0, $1, $2, $3, $4) }, adam: { adam($0, $1, $2, $3, $4, $5) },
@@ -32,7 +32,8 @@ private func screeningKernels() -> ScreeningKernels {
     isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
     screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9) }, quantize: { quantize($0, $1, $2, $3, $4, $5, $6) },
     refine: { screenRefine($0, $1, $2, $3, $4, $5) },
-    scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, chains: { chains($0, $1, $2, $3, $4, $5, $6, $7) })
+    scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, floor: { floorOfLargest($0, $1, $2) },
+    chains: { chains($0, $1, $2, $3, $4, $5, $6, $7) })
 }
 
 private func signKernels() -> SignKernels {

@@ -6,6 +6,7 @@ import USAEKernelTypes
 
 /// Sixteen floats: one AVX-512 register, two AVX2, four NEON or SSE registers.
 typealias Vector = SIMD16<Float>
+typealias Integers = SIMD16<Int32>
 
 @inline(__always)
 func load(_ pointer: ConstantFloats, _ offset: Int) -> Vector {
@@ -34,4 +35,18 @@ func sumLanes(_ v: Vector) -> Float {
   let four = eight.lowHalf + eight.highHalf
   let two = four.lowHalf + four.highHalf
   return two[0] + two[1]
+}
+
+@inline(__always)
+func largestLane(_ v: Vector) -> Float {
+  var largest = v[0]
+  for i in 1..<16 where v[i] > largest { largest = v[i] }
+  return largest
+}
+
+@inline(__always)
+func sumIntegers(_ v: Integers) -> Int32 {
+  var sum: Int32 = 0
+  for i in 0..<16 { sum = sum &+ v[i] }
+  return sum
 }

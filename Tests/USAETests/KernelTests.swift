@@ -60,19 +60,20 @@ import USAEKernelTypes
   func selectionKeepsTheLargestAndBreaksTiesByColumn(kernels name: String, k: Int) throws {
     let table = try #require(availableKernels().first { "\($0.name)" == name })
     var random = TestRandom(UInt64(k))
-    for columns in [16, 48, 320] {
+    for columns in [16, 48, 320, 1024] {
       for kind in 0..<4 {
         var row = random.row(columns)
         if kind == 1 { row = row.map { ($0 * 2).rounded() / 2 } }  // many ties
         if kind == 2 { row = row.map { -abs($0) } }  // nothing to choose
         if kind == 3 { row = row.map { _ in 1 } }
-        let keys = try AlignedBuffer<UInt64>(columns + 16)
+        let keys = try AlignedBuffer<UInt64>(columns + selectionSpare)
         let count = table.scan(row, columns, 0, keys.base)
         #expect(count == row.filter { $0 > 0 }.count)
         table.partition(keys.base, count, k)
-        let kept = min(count, k)
-        table.sortDescending(keys.base, kept)
         let expected = Reference.topK(row, k: k)
+        #expect(Set((0..<min(count, k)).map { Int(column(ofKey: keys.base[$0])) }) == Set(expected))
+        let kept = table.keepLargest(keys.base, table.scan(row, columns, 0, keys.base), k)
+        #expect(kept == min(count, k))
         #expect((0..<kept).map { Int(column(ofKey: keys.base[$0])) } == expected)
         #expect((0..<kept).map { value(ofKey: keys.base[$0]) } == expected.map { row[$0] })
       }

@@ -144,4 +144,29 @@ import USAEKernelTypes
       #expect(out[count] == -7)
     }
   }
+
+  @Test(arguments: names, [1, 7, 16, 33, 500])
+  func enoughValuesReachTheFloorAndFewMore(kernels name: String, wanted: Int) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(UInt64(wanted))
+    for count in [0, 1, 15, 16, 40, 600] {
+      for kind in 0..<4 {
+        var values = random.row(count)
+        if kind == 1 { values = values.map { ($0 * 2).rounded() / 2 } }  // many ties
+        if kind == 2 { values = values.map { -abs($0) } }
+        if kind == 3 { values = values.map { abs($0) * 1e30 + 1e-30 } }
+        values += [Float](repeating: 9, count: 16)
+        let floor = table.floor(&values, count, wanted)
+        let positive = values.prefix(count).filter { $0 > 0 }.sorted(by: >)
+        guard positive.count >= wanted else {
+          #expect(floor == 0)
+          continue
+        }
+        #expect(floor <= positive[wanted - 1])
+        let reached = positive.filter { $0 >= floor }
+        let ties = reached.filter { $0 == floor }.count
+        #expect(reached.count - wanted <= max(wanted / 16, ties - 1))
+      }
+    }
+  }
 }

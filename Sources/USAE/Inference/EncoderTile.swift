@@ -1,3 +1,5 @@
+import USAEKernelTypes
+
 /// One thread's room for a tile: a few tokens with a number for every concept, small enough to stay in the cache.
 ///
 /// The numbers are pre-activations, or estimates of them where the tile screens; `select` gives the same keys either way.
@@ -22,7 +24,7 @@ final class EncoderTile: @unchecked Sendable {
     self.encoder = encoder
     capacity = Self.capacity(encoder)
     numbers = try FloatBuffer(capacity * encoder.columns)
-    keys = try AlignedBuffer<UInt64>(encoder.columns + 16)
+    keys = try AlignedBuffer<UInt64>(encoder.columns + selectionSpare)
   }
 
   /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB; twice as many where screening
@@ -130,21 +132,13 @@ final class EncoderTile: @unchecked Sendable {
     return UnsafePointer(subsetNumbers.base + token &* subset.columns)
   }
 
-  private func keepLargest(_ count: Int, _ wanted: Int) -> Int { keepLargestKeys(keys.base, count, wanted) }
+  private func keepLargest(_ count: Int, _ wanted: Int) -> Int { kernels.keepLargest(keys.base, count, wanted) }
 
   /// What screening had to do since the last call.
   func takeCounts() -> ScreeningCounts {
     defer { screened?.counts = ScreeningCounts() }
     return screened?.counts ?? ScreeningCounts()
   }
-}
-
-/// Moves the `wanted` largest keys to the front, in descending order; returns how many there are.
-func keepLargestKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
-  kernels.partition(keys, count, wanted)
-  let kept = min(count, wanted)
-  kernels.sortDescending(keys, kept)
-  return kept
 }
 
 /// The key that a kernel's scan makes of a positive value; `USAEKernels/Selection.swift` says how it orders.

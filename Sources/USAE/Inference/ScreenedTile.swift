@@ -90,7 +90,7 @@ final class ScreenedTile: @unchecked Sendable {
   func select(
     _ token: Int, k: Int, above limit: Float, estimates: UnsafePointer<Float>, keys: UnsafeMutablePointer<UInt64>
   ) -> Int {
-    if keptEnds.isEmpty { findCandidates(k, above: limit, estimates, keys) }
+    if keptEnds.isEmpty { findCandidates(k, above: limit, estimates) }
     let first = token == 0 ? 0 : keptEnds[token - 1]
     return kept.withUnsafeBufferPointer { kept in
       exact(token, kept.baseAddress.map { $0 + first }, keptEnds[token] - first, k, above: limit, keys)
@@ -99,14 +99,14 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// Candidates of all tokens of the tile.
   private func findCandidates(
-    _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>, _ keys: UnsafeMutablePointer<UInt64>
+    _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>
   ) {
     pairs.clear()
     var ends: [Int] = []  // of the pairs of the tokens from `first` on
     var first = 0
     for token in 0..<count {
       if !pairs.hasRoom(for: encoder.columns) {  // before the next token's candidates are in `found`
-        narrow(first..<token, ends, k, above: limit, estimates, keys)
+        narrow(first..<token, ends, k, above: limit, estimates)
         pairs.clear()
         ends.removeAll(keepingCapacity: true)
         first = token
@@ -116,7 +116,7 @@ final class ScreenedTile: @unchecked Sendable {
         let norm = bounds[token].norm
         let row = estimates + token * encoder.columns
         let floor: Float
-        (candidates, floor) = self.candidates(token, row, k: k, above: limit, guess: guess * norm, keys)
+        (candidates, floor) = self.candidates(token, row, k: k, above: limit, guess: guess * norm)
         // Nearly always below the next token's floor, and not far below.
         guess = norm > 0 ? 0.94 * floor / norm : 0
       }
@@ -124,14 +124,13 @@ final class ScreenedTile: @unchecked Sendable {
       ends.append(pairs.count)
       counts.candidates += candidates
     }
-    narrow(first..<count, ends, k, above: limit, estimates, keys)
+    narrow(first..<count, ends, k, above: limit, estimates)
     counts.tokens += count
   }
 
   /// Appends to `kept` the candidates of some tokens that refined estimates do not rule out.
   private func narrow(
-    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>,
-    _ keys: UnsafeMutablePointer<UInt64>
+    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>
   ) {
     guard let weights else { preconditionFailure("estimates come first") }
     pairs.refine(weights, digits: digits.base, tokenScales: scales.base)
@@ -140,8 +139,7 @@ final class ScreenedTile: @unchecked Sendable {
       if bounds[token].isUsable {
         found.base.update(from: pairs.concepts.base + first, count: last - first)
         let left = narrowed(
-          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, above: limit,
-          keys)
+          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, above: limit)
         kept.append(contentsOf: UnsafeBufferPointer(start: found.base, count: left))
       } else {  // nothing is known
         counts.fallbacks += 1
@@ -156,8 +154,7 @@ final class ScreenedTile: @unchecked Sendable {
   /// Leaves in `found` every concept that could be among the k largest above the limit, and what else the bounds cannot rule
   /// out. Returns how many there are, and a lower bound of the k-th largest, or the limit.
   private func candidates(
-    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, above limit: Float, guess: Float,
-    _ keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, above limit: Float, guess: Float
   ) -> (count: Int, floor: Float) {
     guard let weights else { preconditionFailure("estimates come first") }
     let concepts = weights.concepts
@@ -167,18 +164,11 @@ final class ScreenedTile: @unchecked Sendable {
       let count = kernels.screening.scan(
         estimates, encoder.columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
         start, found.base, lower.base, upper.base)
-      let floor = max(limit, kthLargestLowerBound(count, k, keys))
+      let floor = max(limit, kernels.screening.floor(lower.base, count, k))
       if floor > start || start == limit { return (keep(count, atLeast: floor), floor) }
       // The guess was too high: what it hid may count. But k bounds that were seen are a floor in any case.
       start = floor > limit ? floor.nextDown : limit
     }
-  }
-
-  private func kthLargestLowerBound(_ count: Int, _ k: Int, _ keys: UnsafeMutablePointer<UInt64>) -> Float {
-    guard count >= k else { return 0 }
-    for i in 0..<count { keys[i] = UInt64(max(lower.base[i], 0).bitPattern) << 32 }
-    kernels.partition(keys, count, k)
-    return count == k ? (0..<count).reduce(Float.infinity) { min($0, value(ofKey: keys[$1])) } : value(ofKey: keys[k - 1])
   }
 
   private func keep(_ count: Int, atLeast floor: Float) -> Int {
@@ -193,7 +183,7 @@ final class ScreenedTile: @unchecked Sendable {
   /// Leaves in `found` the candidates there that refined estimates do not rule out; returns how many.
   private func narrowed(
     _ token: Int, _ estimates: UnsafePointer<Float>, _ refinements: UnsafePointer<Float>, _ count: Int, _ k: Int,
-    above limit: Float, _ keys: UnsafeMutablePointer<UInt64>
+    above limit: Float
   ) -> Int {
     guard let weights else { preconditionFailure("estimates come first") }
     let bounds = bounds[token]
@@ -204,7 +194,7 @@ final class ScreenedTile: @unchecked Sendable {
       lower.base[i] = estimate - bound
       upper.base[i] = estimate + bound
     }
-    return keep(count, atLeast: max(limit, kthLargestLowerBound(count, k, keys)))
+    return keep(count, atLeast: max(limit, kernels.screening.floor(lower.base, count, k)))
   }
 
   /// The canonical pre-activations of some concepts, and of those the `wanted` largest above a limit as keys.
@@ -222,6 +212,6 @@ final class ScreenedTile: @unchecked Sendable {
       keys[above] = selectionKey(lower.base[i], concepts[i])
       above &+= lower.base[i] > limit ? 1 : 0
     }
-    return keepLargestKeys(keys, above, wanted)
+    return kernels.keepLargest(keys, above, wanted)
   }
 }
