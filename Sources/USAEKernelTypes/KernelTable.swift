@@ -51,27 +51,30 @@ public struct ScreeningKernels: @unchecked Sendable {
       UnsafeMutablePointer<Int32>
     ) -> Void
   /// What fine digits add to an estimate, in units of scale times scale over 254: out[q] = coarse . fine + fine . coarse of
-  /// a concept and token indices[q]: (concept's digits [2, quads], tokens' digits [tokens, 2, quads] unsigned, quads,
-  /// indices, count, out). The number of quads is a multiple of 16.
+  /// concept concepts[q] and token tokens[q]: (concepts' digits [concepts, 2, quads], tokens' digits [tokens, 2, quads]
+  /// unsigned, quads, concepts, tokens, count, out). The number of quads is a multiple of 16.
   public typealias Refine =
     @convention(c) (
-      UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int, UnsafeMutablePointer<Int32>
+      UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, UnsafePointer<Int32>, Int,
+      UnsafeMutablePointer<Int32>
     ) -> Void
-  /// Columns whose upper bound is above a floor, and both bounds: (estimates, columns, norms, errors, slacks, a, b, floor,
-  /// columns found, lower, upper) -> count. Bounds are estimate -+ (a * norm + b * error + slack); no NaN.
+  /// Columns whose upper bound is above a floor, their estimates and that bound: (estimates, columns, norms, errors, slacks,
+  /// a, b, floor, columns found, estimates, upper bounds) -> count. The bound is estimate + (a * norm + b * error + slack);
+  /// no NaN.
   public typealias Scan =
     @convention(c) (
       ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Float,
       UnsafeMutablePointer<Int32>, Floats, Floats
     ) -> Int
-  /// A number that at least `wanted` of the values reach and few others do, or 0 where fewer are positive: (values, count,
+  /// The smallest of at least `wanted` of the largest values and few more, or 0 where fewer are positive: (values, count,
   /// wanted). There is room for another vector of values; no NaN.
   public typealias Floor = @convention(c) (Floats, Int, Int) -> Float
   /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q], in the order of `Product`:
-  /// (x, rows, row stride, scales, bias, indices, count, out).
+  /// (x, rows, row stride, scales, bias, indices, count, indices that follow in the list, which are likely to be asked for
+  /// next, out).
   public typealias Chains =
     @convention(c) (
-      ConstantFloats, ConstantFloats, Int, ConstantFloats, ConstantFloats, UnsafePointer<Int32>, Int, Floats
+      ConstantFloats, ConstantFloats, Int, ConstantFloats, ConstantFloats, UnsafePointer<Int32>, Int, Int, Floats
     ) -> Void
 
   /// Whether the processor multiplies bytes so fast that screening saves time.

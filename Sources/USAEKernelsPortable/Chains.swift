@@ -1,16 +1,20 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // Single pre-activations with the very bits that `product` gives them: one chain of multiply-adds over the depth for each,
 // from the bias. A chain cannot be split, so sixteen run side by side, on a transposed block of their weights.
 
 /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q].
+///
+/// The list goes on for `following` places: rows to have at hand soon.
 func chains(
   _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
-  _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+  _ indices: UnsafePointer<Int32>, _ count: Int, _ following: Int, _ out: Floats
 ) {
   var q = 0
   while q < count {
-    chainGroup(x, rows, stride, scales, bias, indices + q, min(chainWidth, count &- q), out + q)
+    chainGroup(
+      x, rows, stride, scales, bias, indices + q, min(chainWidth, count &- q), count &+ following &- q, out + q)
     q &+= chainWidth
   }
 }
@@ -41,7 +45,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
 #if USAE_AVX512
   private func chainGroup(
     _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
-    _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+    _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
     // Lanes past the end repeat the last.
     @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(lane, count &- 1)]) }
@@ -56,6 +60,8 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     let p8 = row(8), p9 = row(9), p10 = row(10), p11 = row(11), p12 = row(12), p13 = row(13), p14 = row(14), p15 = row(15)
     var c = 0
     while c < stride {
+      // Rows lie anywhere, so only the list can say what comes next: 16 streams of the last cache's latency otherwise.
+      for lane in 16..<32 { usae_prefetch(rows + (Int(indices[min(lane, listed &- 1)]) &* stride &+ c)) }
       let b = Block(
         r0: load(p0, c), r1: load(p1, c), r2: load(p2, c), r3: load(p3, c), r4: load(p4, c), r5: load(p5, c),
         r6: load(p6, c), r7: load(p7, c), r8: load(p8, c), r9: load(p9, c), r10: load(p10, c), r11: load(p11, c),
@@ -77,7 +83,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
 #else
   private func chainGroup(
     _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
-    _ indices: UnsafePointer<Int32>, _ count: Int, _ out: Floats
+    _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
     // Lanes past the end repeat the last.
     @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(lane, count &- 1)]) }

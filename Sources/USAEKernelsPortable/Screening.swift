@@ -207,39 +207,33 @@ private func storeBytes(_ integers: Integers, _ bytes: UnsafeMutablePointer<Int8
   UnsafeMutableRawPointer(bytes).storeBytes(of: SIMD16<Int8>(truncatingIfNeeded: integers), as: SIMD16<Int8>.self)
 }
 
-/// out[q] = (token's unsigned coarse) . fine + (its unsigned fine) . coarse of one concept, for tokens indices[q].
+/// out[q] = (the token's unsigned coarse) . fine + (its unsigned fine) . coarse of concept concepts[q] and token tokens[q].
 ///
 /// The coarse digits come first, then the fine ones: `quads` times four bytes of each, a multiple of 64.
 func screenRefine(
-  _ concept: UnsafePointer<Int32>, _ tokens: UnsafePointer<Int32>, _ quads: Int, _ indices: UnsafePointer<Int32>,
-  _ count: Int, _ out: UnsafeMutablePointer<Int32>
+  _ conceptDigits: UnsafePointer<Int32>, _ tokenDigits: UnsafePointer<Int32>, _ quads: Int,
+  _ concepts: UnsafePointer<Int32>, _ tokens: UnsafePointer<Int32>, _ count: Int, _ out: UnsafeMutablePointer<Int32>
 ) {
-  let coarse = concept, fine = concept + quads
-  // The next concept's digits, which are likely to be asked for then.
-  var ahead = 2 &* quads
-  while ahead < 4 &* quads {
-    usae_prefetch(concept + ahead)
-    ahead &+= 16
-  }
-  var q = 0
-  while q < count {
-    // Two tokens share the loads of the concept; the last may be its own partner.
-    let partner = q &+ 1 < count ? q &+ 1 : q
-    let left = tokens + Int(indices[q]) &* (2 &* quads)
-    let right = tokens + Int(indices[partner]) &* (2 &* quads)
-    var l0 = Integers.zero, l1 = l0, r0 = l0, r1 = l0
+  let size = 2 &* quads
+  for q in 0..<count {
+    let concept = conceptDigits + Int(concepts[q]) &* size
+    let token = tokenDigits + Int(tokens[q]) &* size
+    // Digits of pairs lie anywhere, in a cache that takes as long to answer as three pairs take.
+    let ahead = q &+ 3 < count ? q &+ 3 : q
+    let nextConcept = conceptDigits + Int(concepts[ahead]) &* size
+    let nextToken = tokenDigits + Int(tokens[ahead]) &* size
+    var first = Integers.zero, second = Integers.zero
     var c = 0
     while c < quads {
-      let first = load(coarse, c), second = load(fine, c)
-      l0 = dot4(l0, load(left, c), second)
-      l1 = dot4(l1, load(left, quads &+ c), first)
-      r0 = dot4(r0, load(right, c), second)
-      r1 = dot4(r1, load(right, quads &+ c), first)
+      usae_prefetch(nextConcept + c)
+      usae_prefetch(nextConcept + (quads &+ c))
+      usae_prefetch(nextToken + c)
+      usae_prefetch(nextToken + (quads &+ c))
+      first = dot4(first, load(token, c), load(concept, quads &+ c))
+      second = dot4(second, load(token, quads &+ c), load(concept, c))
       c &+= 16
     }
-    out[partner] = total(r0 &+ r1)
-    out[q] = total(l0 &+ l1)
-    q &+= 2
+    out[q] = total(first &+ second)
   }
 }
 
@@ -252,37 +246,36 @@ private func total(_ v: Integers) -> Int32 {
   #endif
 }
 
-/// The columns whose upper bound is above `floor`, with that bound and the lower one.
+/// The columns whose upper bound is above `floor`, their estimates and that bound.
 ///
-/// Writes up to sixteen places past the end of the lists. Bounds of column c are estimate[c] -+ (a norms[c] + b errors[c] + slacks[c]).
+/// Writes up to sixteen places past the end of the lists. Upper bounds are estimates[c] + (a norms[c] + b errors[c] + slacks[c]).
 func screenScan(
   _ estimates: ConstantFloats, _ columns: Int, _ norms: ConstantFloats, _ errors: ConstantFloats,
   _ slacks: ConstantFloats, _ a: Float, _ b: Float, _ floor: Float, _ found: UnsafeMutablePointer<Int32>,
-  _ lower: Floats, _ upper: Floats
+  _ estimated: Floats, _ upper: Floats
 ) -> Int {
   let limit = Vector(repeating: floor)
   let first = Vector(repeating: a), second = Vector(repeating: b)
   var count = 0
   var column = 0
   while column < columns {
-    let estimate = load(estimates, column)
     let bound = multiplyAdd(multiplyAdd(load(slacks, column), first, load(norms, column)), second, load(errors, column))
-    let above = estimate + bound
-    let below = estimate - bound
+    let above = load(estimates, column) + bound
     #if USAE_AVX512
-      count &+= Int(
-        usae_keep_above(
-          limit, below, above, Int32(truncatingIfNeeded: column), found + count, lower + count, upper + count))
+      count &+= Int(usae_write_above(limit, above, Int32(truncatingIfNeeded: column), found + count))
     #else
       for lane in 0..<16 {
         // Write always, keep if above: a branch here would be mispredicted half of the time.
         found[count] = Int32(truncatingIfNeeded: column &+ lane)
-        lower[count] = below[lane]
-        upper[count] = above[lane]
         count &+= above[lane] > floor ? 1 : 0
       }
     #endif
     column &+= 16
+  }
+  for i in 0..<count {
+    let c = Int(found[i])
+    estimated[i] = estimates[c]
+    upper[i] = estimates[c] + multiplyAddOne(multiplyAddOne(slacks[c], a, norms[c]), b, errors[c])
   }
   return count
 }

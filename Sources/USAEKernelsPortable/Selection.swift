@@ -51,7 +51,7 @@ private func padKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) -> Int 
   return (count &+ 7) / 8
 }
 
-/// Drops keys that are not among the `wanted` largest, nearly all of them; returns how many are left.
+/// Drops keys that are not among the `wanted` largest; returns how many are left.
 ///
 /// Halves an interval with the last wanted key in it. A round counts keys by vectors, without a branch; moving keys to the sides
 /// of a pivot takes a branch for each, and half of those are mispredicted.
@@ -65,7 +65,7 @@ private func narrow(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted
     let middle = low &+ (high &- low) / 2
     let reached = keysReaching(middle, keys, vectors)
     if reached < wanted { high = middle } else { low = middle }
-    if reached >= wanted && reached <= wanted &+ wanted / 16 { break }
+    if reached == wanted { break }
   }
   var left = 0
   for i in 0..<count {
@@ -104,7 +104,7 @@ private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ k
   for i in 0..<kept { keys[i] = sorted[i] }
 }
 
-/// A number that at least `wanted` of the values reach and few others do; 0 where fewer are positive. Writes a vector past the
+/// The smallest of the `wanted` largest values; 0 where fewer are positive. Writes a vector past the
 /// values.
 func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
   store(Vector(repeating: -.infinity), values, count)
@@ -121,9 +121,20 @@ func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
     let middle = low &+ (high &- low) / 2
     let reached = valuesReaching(Float(bitPattern: middle), values, vectors)
     if reached < wanted { high = middle } else { low = middle }
-    if reached >= wanted && reached <= wanted &+ wanted / 16 { break }
+    if reached == wanted { break }
   }
-  return Float(bitPattern: low)
+  return low > 0 ? smallestReaching(Float(bitPattern: low), values, vectors) : 0
+}
+
+private func smallestReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Float {
+  var smallest = Vector(repeating: .infinity)
+  for i in 0..<vectors {
+    let own = load(values, 16 &* i)
+    smallest = smallest.replacing(with: own, where: (own .>= limit) .& (own .< smallest))
+  }
+  var result = smallest[0]
+  for lane in 1..<16 where smallest[lane] < result { result = smallest[lane] }
+  return result
 }
 
 private func valuesReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Int {

@@ -31,9 +31,9 @@ private func screeningKernels() -> ScreeningKernels {
   ScreeningKernels(
     isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
     screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9) }, quantize: { quantize($0, $1, $2, $3, $4, $5, $6) },
-    refine: { screenRefine($0, $1, $2, $3, $4, $5) },
+    refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },
     scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, floor: { floorOfLargest($0, $1, $2) },
-    chains: { chains($0, $1, $2, $3, $4, $5, $6, $7) })
+    chains: { chains($0, $1, $2, $3, $4, $5, $6, $7, $8) })
 }
 
 private func signKernels() -> SignKernels {

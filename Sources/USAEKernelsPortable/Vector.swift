@@ -28,6 +28,16 @@ func multiplyAdd(_ sum: Vector, _ a: Vector, _ b: Vector) -> Vector {
   #endif
 }
 
+/// The same of one lane.
+@inline(__always)
+func multiplyAddOne(_ sum: Float, _ a: Float, _ b: Float) -> Float {
+  #if USAE_FMA || arch(arm64)
+    return sum.addingProduct(a, b)
+  #else
+    return sum + a * b
+  #endif
+}
+
 /// Sum of the lanes, pairwise, in one fixed order.
 @inline(__always)
 func sumLanes(_ v: Vector) -> Float {

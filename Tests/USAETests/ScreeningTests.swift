@@ -196,8 +196,9 @@ import Testing
       let known = weights.concepts
       let bound = factors.ofNorm * known.norms.base[c] + factors.ofError * known.errors.base[c] + known.slacks.base[c]
       #expect(abs(chain - estimates.base[c]) <= bound)
-      var (number, sum, addition) = (Int32(0), Int32(0), Float(0))
-      weights.refinements(of: c, digits.base, tokenScales: scales.base, &number, 1, sums: &sum, out: &addition)
+      var (number, sum, addition) = (Int32(c), Int32(0), Float(0))
+      weights.refine(
+        &number, [0], count: 1, digits: digits.base, tokenScales: scales.base, sums: &sum, consume: { addition = $1 })
       let refined = known.refined(bounds, c)
       #expect(abs(chain - estimates.base[c] - addition) <= refined)
       // And they are worth something.

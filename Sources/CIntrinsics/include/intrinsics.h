@@ -55,17 +55,13 @@ static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32
 static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae_int32x16 a) {
   return __builtin_convertvector(a, usae_float32x16);
 }
-/* Moves the lanes whose upper bound is above the limit to the front of three lists; returns how many there are. Writes whole
- * vectors. */
-static inline __attribute__((always_inline)) int32_t usae_keep_above(
-    usae_float32x16 limit, usae_float32x16 lower, usae_float32x16 upper, int32_t column, int32_t *columns, float *lowers,
-    float *uppers) {
-  const __mmask16 above = _mm512_cmp_ps_mask((__m512)upper, (__m512)limit, _CMP_GT_OQ);
-  if (above == 0) return 0;
+/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and returns how many there are. Writes
+ * a whole vector whatever it finds: a branch would be mispredicted too often. */
+static inline __attribute__((always_inline)) int32_t usae_write_above(
+    usae_float32x16 limit, usae_float32x16 values, int32_t column, int32_t *columns) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)values, (__m512)limit, _CMP_GT_OQ);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(above, _mm512_add_epi32(lanes, _mm512_set1_epi32(column))));
-  _mm512_storeu_ps(lowers, _mm512_maskz_compress_ps(above, (__m512)lower));
-  _mm512_storeu_ps(uppers, _mm512_maskz_compress_ps(above, (__m512)upper));
   return __builtin_popcount(above);
 }
 #endif

@@ -1,4 +1,4 @@
-/// Pairs of a tile's tokens and the concepts that may be among their largest, and what refined estimates add to each.
+/// Pairs of a tile's tokens and concepts that may be among their largest, beside those whose pre-activations are computed anyway.
 ///
 /// Pairs come token by token and are refined concept by concept: a concept's digits are then read once for all tokens of the
 /// tile, whose own digits stay in the second cache. The other way round every pair would fetch its concept from further away.
@@ -6,53 +6,81 @@ final class CandidatePairs: @unchecked Sendable {
   /// Room for pairs: those of any one token, and more.
   let capacity: Int
   private(set) var count = 0
-  /// Concept of each pair, and what is added to its estimate.
   let concepts: AlignedBuffer<Int32>
-  let refinements: FloatBuffer
   private let tokens: AlignedBuffer<Int32>
-  // By concept: the pairs' numbers, their tokens, and what comes out.
+  /// Estimates of the pre-activations, and what those are at most.
+  private let estimates, uppers: FloatBuffer
+  // By concept: the pairs' numbers, their concepts and tokens, and what comes out.
   private let starts: AlignedBuffer<Int32>
-  private let sortedPairs, sortedTokens, sums: AlignedBuffer<Int32>
-  private let refined: FloatBuffer
+  private let sortedPairs, sortedConcepts, sortedTokens, sums: AlignedBuffer<Int32>
 
   init(columns: Int, tokens count: Int) throws(USAEError) {
     capacity = columns + 512 * count
-    concepts = try AlignedBuffer<Int32>(capacity)
-    tokens = try AlignedBuffer<Int32>(capacity)
-    refinements = try FloatBuffer(capacity)
+    let room = capacity + 1  // writes come before it is known whether they count
+    tokens = try AlignedBuffer<Int32>(room)
+    concepts = try AlignedBuffer<Int32>(room)
+    estimates = try FloatBuffer(room)
+    uppers = try FloatBuffer(room)
     starts = try AlignedBuffer<Int32>(columns + 1)
     sortedPairs = try AlignedBuffer<Int32>(capacity)
+    sortedConcepts = try AlignedBuffer<Int32>(capacity)
     sortedTokens = try AlignedBuffer<Int32>(capacity)
-    sums = try AlignedBuffer<Int32>(count)
-    refined = try FloatBuffer(count)
+    sums = try AlignedBuffer<Int32>(capacity)
   }
 
   func clear() { count = 0 }
 
   func hasRoom(for more: Int) -> Bool { count + more <= capacity }
 
-  func add(token: Int, _ found: UnsafePointer<Int32>, _ more: Int) {
-    (concepts.base + count).update(from: found, count: more)
-    (tokens.base + count).update(repeating: Int32(truncatingIfNeeded: token), count: more)
-    count += more
-  }
-
-  /// Fills `refinements`.
-  func refine(_ weights: ScreenedWeights, digits: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>) {
-    sortByConcept()
-    var first = 0
-    for concept in 0..<weights.columns {
-      let last = Int(starts.base[concept])
-      guard last > first else { continue }
-      weights.refinements(
-        of: concept, digits, tokenScales: tokenScales, sortedTokens.base + first, last - first, sums: sums.base,
-        out: refined.base)
-      for i in first..<last { refinements.base[Int(sortedPairs.base[i])] = refined.base[i - first] }
-      first = last
+  /// Adds those of a token's candidates whose estimates are below a level.
+  func add(
+    token: Int, _ found: UnsafePointer<Int32>, _ estimate: UnsafePointer<Float>, _ upper: UnsafePointer<Float>,
+    count more: Int, below level: Float
+  ) {
+    for i in 0..<more {
+      tokens.base[count] = Int32(truncatingIfNeeded: token)
+      concepts.base[count] = found[i]
+      estimates.base[count] = estimate[i]
+      uppers.base[count] = upper[i]
+      count &+= estimate[i] < level ? 1 : 0
     }
   }
 
-  /// A counting sort; afterwards starts[c] is the end of concept c's pairs.
+  /// Drops the pairs that are below their token's floor.
+  func prune(floors: UnsafePointer<Float>) {
+    var kept = 0
+    for pair in 0..<count {
+      tokens.base[kept] = tokens.base[pair]
+      concepts.base[kept] = concepts.base[pair]
+      estimates.base[kept] = estimates.base[pair]
+      uppers.base[kept] = uppers.base[pair]
+      kept &+= uppers.base[pair] < floors[Int(tokens.base[pair])] ? 0 : 1
+    }
+    count = kept
+  }
+
+  /// The end of a token's pairs, which come next from `first` on.
+  func end(of token: Int, from first: Int) -> Int {
+    var end = first
+    while end < count, tokens.base[end] == token { end &+= 1 }
+    return end
+  }
+
+  /// Brings the upper ends close to the pre-activations, by the tokens' and concepts' second digits.
+  func refine(
+    _ weights: ScreenedWeights, digits: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>, bounds: [ErrorBounds]
+  ) {
+    sortByConcept()
+    weights.refine(
+      sortedConcepts.base, sortedTokens.base, count: count, digits: digits, tokenScales: tokenScales, sums: sums.base
+    ) { place, refinement in
+      let pair = Int(sortedPairs.base[place])
+      let bound = weights.concepts.refined(bounds[Int(sortedTokens.base[place])], Int(sortedConcepts.base[place]))
+      uppers.base[pair] = estimates.base[pair] + refinement + bound
+    }
+  }
+
+  /// A counting sort.
   private func sortByConcept() {
     starts.zero()
     for pair in 0..<count { starts.base[Int(concepts.base[pair]) &+ 1] &+= 1 }
@@ -62,6 +90,7 @@ final class CandidatePairs: @unchecked Sendable {
       let place = Int(starts.base[concept])
       starts.base[concept] &+= 1
       sortedPairs.base[place] = Int32(truncatingIfNeeded: pair)
+      sortedConcepts.base[place] = concepts.base[pair]
       sortedTokens.base[place] = tokens.base[pair]
     }
   }

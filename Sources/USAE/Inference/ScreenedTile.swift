@@ -1,9 +1,9 @@
 /// Selection by screening: estimates of all pre-activations from bytes, bounds on their errors, and float32 only for the
 /// concepts that could be among the k largest. The result has the bits of the product.
 ///
-/// A lower bound of k concepts is a lower bound of the k-th largest pre-activation, so whatever has its upper bound below the
-/// k-th largest lower bound is out. What is left is narrowed once more by refined estimates, and the rest computed as the
-/// product would.
+/// The concepts with the k largest estimates lead, and their pre-activations are computed as the product would. The k-th
+/// largest of these is a floor under the k-th largest of all, so whatever has its upper bound below it is out. Of what is left,
+/// refined estimates rule out nearly everything, and the rest is computed too.
 final class ScreenedTile: @unchecked Sendable {
   var weights: ScreenedWeights?
   var counts = ScreeningCounts()
@@ -18,13 +18,21 @@ final class ScreenedTile: @unchecked Sendable {
   private var stride = 0
   private let quads: Int
   private var count = 0
+  // What a scan finds: concepts, their estimates and upper bounds.
   private let found: AlignedBuffer<Int32>
-  private let lower, upper: FloatBuffer
+  private let estimated, upper: FloatBuffer
   private let pairs: CandidatePairs
-  /// What is left of each token's candidates, one token after the other; empty before the first `select`.
-  private var kept: [Int32] = []
-  private var keptEnds: [Int] = []
-  /// The last token's k-th lower bound as a share of its norm.
+  /// Concepts that lead, one token after the other, with their pre-activations.
+  private var leaders: [Int32] = []
+  private var values: [Float] = []
+  /// Where each token's leaders end.
+  private var leaderEnds: [Int] = []
+  /// No pre-activation of a token that is hidden from its scan is above its start; none of the k largest is below its floor.
+  private let starts, floors: FloatBuffer
+  /// What selection chooses from, one token after the other; empty before the first `select`.
+  private var keys: [UInt64] = []
+  private var keyEnds: [Int] = []
+  /// Where the next token's scan starts, as a share of its norm: a little below the last token's k-th largest estimate.
   private var guess: Float = 0
 
   init(_ encoder: PackedEncoder, capacity: Int) throws(USAEError) {
@@ -37,11 +45,14 @@ final class ScreenedTile: @unchecked Sendable {
     scales = try FloatBuffer(padded)
     let room = encoder.columns + 16  // scans write whole vectors
     found = try AlignedBuffer<Int32>(room)
-    lower = try FloatBuffer(room)
+    estimated = try FloatBuffer(room)
     upper = try FloatBuffer(room)
+    starts = try FloatBuffer(capacity)
+    floors = try FloatBuffer(capacity)
     pairs = try CandidatePairs(columns: encoder.columns, tokens: capacity)
     bounds.reserveCapacity(capacity)
-    keptEnds.reserveCapacity(capacity)
+    leaderEnds.reserveCapacity(capacity)
+    keyEnds.reserveCapacity(capacity)
   }
 
   // MARK: Estimates
@@ -52,8 +63,8 @@ final class ScreenedTile: @unchecked Sendable {
     self.tokens = tokens
     stride = rowStride
     self.count = count
-    kept.removeAll(keepingCapacity: true)
-    keptEnds.removeAll(keepingCapacity: true)
+    keys.removeAll(keepingCapacity: true)
+    keyEnds.removeAll(keepingCapacity: true)
     bounds.removeAll(keepingCapacity: true)
     for token in 0..<count { bounds.append(quantize(token, roundingShare: weights.roundingShare)) }
     let block = kernels.screening.tokensPerBlock
@@ -88,130 +99,146 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// See `EncoderTile.select`; `estimates` are those of the whole tile.
   func select(
-    _ token: Int, k: Int, above limit: Float, estimates: UnsafePointer<Float>, keys: UnsafeMutablePointer<UInt64>
+    _ token: Int, k: Int, above limit: Float, estimates: UnsafePointer<Float>, keys out: UnsafeMutablePointer<UInt64>
   ) -> Int {
-    if keptEnds.isEmpty { findCandidates(k, above: limit, estimates) }
-    let first = token == 0 ? 0 : keptEnds[token - 1]
-    return kept.withUnsafeBufferPointer { kept in
-      exact(token, kept.baseAddress.map { $0 + first }, keptEnds[token] - first, k, above: limit, keys)
-    }
+    if keyEnds.isEmpty { selectAll(k, above: limit, estimates) }
+    let first = token == 0 ? 0 : keyEnds[token - 1]
+    let count = keyEnds[token] - first
+    for i in 0..<count { out[i] = keys[first &+ i] }
+    return kernels.keepLargest(out, count, k)
   }
 
-  /// Candidates of all tokens of the tile.
-  private func findCandidates(
-    _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>
-  ) {
-    pairs.clear()
-    var ends: [Int] = []  // of the pairs of the tokens from `first` on
+  /// Finds the keys of all tokens of the tile.
+  private func selectAll(_ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>) {
+    leaderEnds.removeAll(keepingCapacity: true)
     var first = 0
+    clear()
     for token in 0..<count {
-      if !pairs.hasRoom(for: encoder.columns) {  // before the next token's candidates are in `found`
-        narrow(first..<token, ends, k, above: limit, estimates)
-        pairs.clear()
-        ends.removeAll(keepingCapacity: true)
+      if !pairs.hasRoom(for: encoder.columns) {
+        finish(first..<token, k, above: limit, estimates)
         first = token
+        clear()
       }
-      var candidates = 0
-      if bounds[token].isUsable {
-        let norm = bounds[token].norm
-        let row = estimates + token * encoder.columns
-        let floor: Float
-        (candidates, floor) = self.candidates(token, row, k: k, above: limit, guess: guess * norm)
-        // Nearly always below the next token's floor, and not far below.
-        guess = norm > 0 ? 0.94 * floor / norm : 0
-      }
-      pairs.add(token: token, found.base, candidates)
-      ends.append(pairs.count)
-      counts.candidates += candidates
+      lead(token, k, above: limit, estimates + token * encoder.columns)
     }
-    narrow(first..<count, ends, k, above: limit, estimates)
+    finish(first..<count, k, above: limit, estimates)
     counts.tokens += count
   }
 
-  /// Appends to `kept` the candidates of some tokens that refined estimates do not rule out.
-  private func narrow(
-    _ tokens: Range<Int>, _ ends: [Int], _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>
-  ) {
-    guard let weights else { preconditionFailure("estimates come first") }
-    pairs.refine(weights, digits: digits.base, tokenScales: scales.base)
-    var first = 0
-    for (token, last) in zip(tokens, ends) {
-      if bounds[token].isUsable {
-        found.base.update(from: pairs.concepts.base + first, count: last - first)
-        let left = narrowed(
-          token, estimates + token * encoder.columns, pairs.refinements.base + first, last - first, k, above: limit)
-        kept.append(contentsOf: UnsafeBufferPointer(start: found.base, count: left))
-      } else {  // nothing is known
-        counts.fallbacks += 1
-        counts.candidates += encoder.concepts
-        kept.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
-      }
-      keptEnds.append(kept.count)
-      first = last
-    }
+  private func clear() {
+    pairs.clear()
+    leaders.removeAll(keepingCapacity: true)
   }
 
-  /// Leaves in `found` every concept that could be among the k largest above the limit, and what else the bounds cannot rule
-  /// out. Returns how many there are, and a lower bound of the k-th largest, or the limit.
-  private func candidates(
-    _ token: Int, _ estimates: UnsafePointer<Float>, k: Int, above limit: Float, guess: Float
-  ) -> (count: Int, floor: Float) {
+  /// Divides a token's candidates into leaders and pairs.
+  private func lead(_ token: Int, _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>) {
+    if bounds[token].isUsable {
+      let norm = bounds[token].norm
+      var start = max(guess * norm, limit)
+      var found = scan(token, estimates, from: start)
+      var level = kernels.screening.floor(estimated.base, found, k)
+      while level <= start, start > limit {  // the guess was too high: too few were found
+        start = level > limit ? max(limit, 0.94 * level) : limit
+        found = scan(token, estimates, from: start)
+        level = kernels.screening.floor(estimated.base, found, k)
+      }
+      starts.base[token] = start
+      guess = norm > 0 ? 0.94 * level / norm : 0
+      for i in 0..<found where estimated.base[i] >= level { leaders.append(self.found.base[i]) }
+      pairs.add(token: token, self.found.base, estimated.base, upper.base, count: found, below: level)
+    } else {  // nothing is known
+      counts.fallbacks += 1
+      starts.base[token] = limit
+      leaders.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
+    }
+    leaderEnds.append(leaders.count)
+  }
+
+  /// Leaves in `found`, `estimated` and `upper` the concepts whose upper bound is above `start`; returns how many there are.
+  private func scan(_ token: Int, _ estimates: UnsafePointer<Float>, from start: Float) -> Int {
     guard let weights else { preconditionFailure("estimates come first") }
     let concepts = weights.concepts
     let factors = bounds[token].factors(roundingShare: weights.roundingShare)
-    var start = max(guess, limit)
-    while true {
-      let count = kernels.screening.scan(
-        estimates, encoder.columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm, factors.ofError,
-        start, found.base, lower.base, upper.base)
-      let floor = max(limit, kernels.screening.floor(lower.base, count, k))
-      if floor > start || start == limit { return (keep(count, atLeast: floor), floor) }
-      // The guess was too high: what it hid may count. But k bounds that were seen are a floor in any case.
-      start = floor > limit ? floor.nextDown : limit
-    }
+    return kernels.screening.scan(
+      estimates, encoder.columns, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm,
+      factors.ofError, start, found.base, estimated.base, upper.base)
   }
 
-  private func keep(_ count: Int, atLeast floor: Float) -> Int {
-    var kept = 0
-    for i in 0..<count {
-      found.base[kept] = found.base[i]
-      kept &+= upper.base[i] < floor ? 0 : 1
-    }
-    return kept
-  }
-
-  /// Leaves in `found` the candidates there that refined estimates do not rule out; returns how many.
-  private func narrowed(
-    _ token: Int, _ estimates: UnsafePointer<Float>, _ refinements: UnsafePointer<Float>, _ count: Int, _ k: Int,
-    above limit: Float
-  ) -> Int {
+  /// Keys of some tokens that have their leaders.
+  private func finish(_ tokens: Range<Int>, _ k: Int, above limit: Float, _ estimates: UnsafePointer<Float>) {
     guard let weights else { preconditionFailure("estimates come first") }
-    let bounds = bounds[token]
-    for i in 0..<count {
-      let concept = Int(found.base[i])
-      let estimate = estimates[concept] + refinements[i]
-      let bound = weights.concepts.refined(bounds, concept)
-      lower.base[i] = estimate - bound
-      upper.base[i] = estimate + bound
+    computeLeaders(tokens, k, above: limit)
+    pairs.prune(floors: floors.base)
+    counts.candidates += leaders.count + pairs.count
+    pairs.refine(weights, digits: digits.base, tokenScales: scales.base, bounds: bounds)
+    pairs.prune(floors: floors.base)
+    var first = 0
+    for token in tokens {
+      for i in leaders(of: token, from: tokens.lowerBound) where values[i] > limit {
+        keys.append(selectionKey(values[i], leaders[i]))
+      }
+      let end = pairs.end(of: token, from: first)
+      if floors.base[token] <= starts.base[token], starts.base[token] > limit {
+        let count = hidden(token, estimates + token * encoder.columns, leaders[leaders(of: token, from: tokens.lowerBound)])
+        appendKeys(of: found.base, count, token, above: limit)
+      } else {
+        appendKeys(of: pairs.concepts.base + first, end - first, token, above: limit)
+      }
+      keyEnds.append(keys.count)
+      first = end
     }
-    return keep(count, atLeast: max(limit, kernels.screening.floor(lower.base, count, k)))
   }
 
-  /// The canonical pre-activations of some concepts, and of those the `wanted` largest above a limit as keys.
-  private func exact(
-    _ token: Int, _ concepts: UnsafePointer<Int32>?, _ count: Int, _ wanted: Int, above limit: Float,
-    _ keys: UnsafeMutablePointer<UInt64>
-  ) -> Int {
+  /// Places of a token's leaders, `first` being the first token that has some.
+  private func leaders(of token: Int, from first: Int) -> Range<Int> {
+    (token == first ? 0 : leaderEnds[token - 1])..<leaderEnds[token]
+  }
+
+  /// The leaders' pre-activations, and each token's floor.
+  private func computeLeaders(_ tokens: Range<Int>, _ k: Int, above limit: Float) {
+    let room = leaders.count + 16
+    if values.count < room { values = [Float](repeating: 0, count: room) }
+    values.withUnsafeMutableBufferPointer { values in
+      leaders.withUnsafeBufferPointer { leaders in
+        guard let values = values.baseAddress, let leaders = leaders.baseAddress else { return }
+        for token in tokens {
+          let own = self.leaders(of: token, from: tokens.lowerBound)
+          compute(
+            token, leaders + own.lowerBound, own.count, following: self.leaders.count - own.upperBound, estimated.base)
+          for i in 0..<own.count { values[own.lowerBound &+ i] = estimated.base[i] }
+          floors.base[token] = max(limit, kernels.screening.floor(estimated.base, own.count, k))
+        }
+      }
+    }
+  }
+
+  /// Leaves in `found` every concept but the leaders that may count, where the floor came out below the start of the scan:
+  /// estimates were off by just that much. Returns how many there are.
+  private func hidden(_ token: Int, _ estimates: UnsafePointer<Float>, _ leaders: ArraySlice<Int32>) -> Int {
+    let count = scan(token, estimates, from: floors.base[token].nextDown)
+    counts.candidates += count
+    let known = Set(leaders)
+    var left = 0
+    for i in 0..<count where !known.contains(found.base[i]) {
+      found.base[left] = found.base[i]
+      left += 1
+    }
+    return left
+  }
+
+  private func appendKeys(of concepts: UnsafePointer<Int32>, _ count: Int, _ token: Int, above limit: Float) {
+    guard count > 0 else { return }
+    compute(token, concepts, count, following: 0, estimated.base)
+    for i in 0..<count where estimated.base[i] > limit { keys.append(selectionKey(estimated.base[i], concepts[i])) }
+  }
+
+  /// The canonical pre-activations of some concepts.
+  private func compute(
+    _ token: Int, _ concepts: UnsafePointer<Int32>, _ count: Int, following: Int, _ out: UnsafeMutablePointer<Float>
+  ) {
     guard let weight = encoder.weight else { preconditionFailure("an encoder is packed before it is used") }
-    guard let concepts, count > 0 else { return 0 }
     counts.chains += count
     kernels.screening.chains(
-      row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, lower.base)
-    var above = 0
-    for i in 0..<count {
-      keys[above] = selectionKey(lower.base[i], concepts[i])
-      above &+= lower.base[i] > limit ? 1 : 0
-    }
-    return kernels.keepLargest(keys, above, wanted)
+      row(token), weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, following, out)
   }
 }

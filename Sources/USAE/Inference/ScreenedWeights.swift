@@ -83,18 +83,19 @@ final class ScreenedWeights: @unchecked Sendable {
       out + first, columns)
   }
 
-  /// What refined estimates of one concept's pre-activations add, for the tokens in a list.
+  /// What refined estimates of pairs of a concept and a token add.
   ///
   /// - Parameter digits: of all tokens, unsigned, [tokens, 2, quads].
-  @inline(__always)
-  func refinements(
-    of concept: Int, _ digits: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>, _ tokens: UnsafePointer<Int32>,
-    _ count: Int, sums: UnsafeMutablePointer<Int32>, out: UnsafeMutablePointer<Float>
+  func refine(
+    _ concepts: UnsafePointer<Int32>, _ tokens: UnsafePointer<Int32>, count: Int, digits: UnsafePointer<Int32>,
+    tokenScales: UnsafePointer<Float>, sums: UnsafeMutablePointer<Int32>, consume: (_ pair: Int, _ refinement: Float) -> Void
   ) {
-    kernels.screening.refine(self.digits.base + concept * 2 * quads, digits, quads, tokens, count, sums)
-    let scale = scales.base[concept] / 254
-    let start = refinedStarts.base[concept]
-    for i in 0..<count { out[i] = Float(sums[i] &+ start) * (tokenScales[Int(tokens[i])] * scale) }
+    kernels.screening.refine(self.digits.base, digits, quads, concepts, tokens, count, sums)
+    for pair in 0..<count {
+      let concept = Int(concepts[pair])
+      let sum = sums[pair] &+ refinedStarts.base[concept]
+      consume(pair, Float(sum) * (tokenScales[Int(tokens[pair])] * (scales.base[concept] / 254)))
+    }
   }
 }
 
