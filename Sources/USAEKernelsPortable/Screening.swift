@@ -218,17 +218,14 @@ func screenRefine(
   for q in 0..<count {
     let concept = conceptDigits + Int(concepts[q]) &* size
     let token = tokenDigits + Int(tokens[q]) &* size
-    // Digits of pairs lie anywhere, in a cache that takes as long to answer as three pairs take.
+    // Concepts lie in a cache that takes as long to answer as three pairs take. (To ask for tokens too took longer.)
     let ahead = q &+ 3 < count ? q &+ 3 : q
     let nextConcept = conceptDigits + Int(concepts[ahead]) &* size
-    let nextToken = tokenDigits + Int(tokens[ahead]) &* size
     var first = Integers.zero, second = Integers.zero
     var c = 0
     while c < quads {
       usae_prefetch(nextConcept + c)
       usae_prefetch(nextConcept + (quads &+ c))
-      usae_prefetch(nextToken + c)
-      usae_prefetch(nextToken + (quads &+ c))
       first = dot4(first, load(token, c), load(concept, quads &+ c))
       second = dot4(second, load(token, quads &+ c), load(concept, c))
       c &+= 16
