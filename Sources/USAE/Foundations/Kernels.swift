@@ -26,10 +26,10 @@ let kernels: KernelTable = {
 func availableKernels() -> [KernelTable] {
   var tables = [USAEKernelsPortable.kernelTable()]
   #if arch(x86_64)
-    let level = usae_cpu_level()
-    if level >= Int32(USAE_CPU_AVX2) { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
-    if level >= Int32(USAE_CPU_AVX512) { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
-    if level >= Int32(USAE_CPU_AVX512_VNNI) { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
+    let features = Int(usae_cpu_features())
+    if features & USAE_CPU_AVX2 != 0 { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX512 != 0 { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
   #endif
   return tables
 }
