@@ -79,6 +79,23 @@ static inline __attribute__((always_inline)) __m256 usae_half(usae_float32x16 a,
                 : (__m256)__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
+/* Four floats from each of two places, and what turns such vectors of eight rows into four columns. */
+static inline __attribute__((always_inline)) usae_floats usae_load_two(const float *low, const float *high) {
+  return (usae_floats)_mm256_loadu2_m128(high, low);
+}
+static inline __attribute__((always_inline)) usae_floats usae_low_singles(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_high_singles(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_low_pairs(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_high_pairs(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
+}
+
 /* The numbers of the bits that are set, from lane 0 on. */
 static inline __attribute__((always_inline)) __m256i usae_numbers_of(uint32_t eight_bits) {
   const uint64_t bytes = _pdep_u64(eight_bits, 0x0101010101010101) * 0xff;

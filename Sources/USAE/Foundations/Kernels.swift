@@ -31,8 +31,8 @@ func availableKernels() -> [KernelTable] {
     let features = Int(usae_cpu_features())
     if features & USAE_CPU_AVX2 != 0 { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512 != 0 { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
-    // Above AVX-512 without VNNI, which no known processor has beside it: measured on one with all of them, a step of the
-    // default recipe took .89 of the time.
+    // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
+    // recipe took .83 of the time.
     if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(USAEKernelsAVXVNNI.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
   #endif
