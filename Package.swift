@@ -8,6 +8,7 @@ let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the libr
 #if arch(x86_64)
   let instructionSets = [
     ("USAEKernelsV3", ["-march=x86-64-v3"], ["USAE_AVX2"]),
+    ("USAEKernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
     ("USAEKernelsV4", ["-march=x86-64-v4"], ["USAE_AVX512"]),
     ("USAEKernelsVNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
   ]

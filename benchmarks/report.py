@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
         fields = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
         known = [fields.get(key, "").strip() for key in ("model name", "cpu family", "model", "stepping")]
         facts["processor"] = "{} (family {}, model {}, stepping {})".format(*known)
-        interesting = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+        interesting = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
         facts["instructions"] = [flag for flag in interesting if flag in fields.get("flags", "").split()]
         lines = Path("/proc/meminfo").read_text().splitlines()
         facts["memory_gib"] = round(int(next(line for line in lines if line.startswith("MemTotal")).split()[1]) / 2**20, 1)

@@ -48,18 +48,18 @@ def ours(run: Run, kernels: str | None = None, threads: int | None = None) -> Wo
     return Worker("ours.py", sys.executable, threads or run.threads, kernels)
 
 
+# Kernels that screen, and those that have the same registers and do not.
+WITHOUT_SCREENING = {"avx512vnni": "avx512", "avxvnni": "avx2"}
+
+
 def ours_with_and_without_screening(run: Run) -> dict[str, Worker]:
     """Workers by the name that tables use; one alone where the processor's best kernels have no low-precision screening."""
     best = ours(run)
     kernels = best.call("info")["kernels"]
-    if not _screens(kernels):
+    full = WITHOUT_SCREENING.get(kernels)
+    if full is None:
         return {f"ours, {kernels}": best}
-    full = kernels.removesuffix("vnni")
     return {f"ours, {kernels} (screening)": best, f"ours, {full}": ours(run, full)}
-
-
-def _screens(kernels: str) -> bool:
-    return kernels.endswith("vnni")
 
 
 def unscreened(workers: dict[str, Any]) -> str:

@@ -54,7 +54,11 @@ check "USAEKernelsV3 uses no zmm register" uses_not USAEKernelsV3 '%zmm'
 check "USAEKernelsV4 multiplies and adds in zmm registers" uses USAEKernelsV4 'vfmadd.*%zmm'
 check "USAEKernelsVNNI shares no symbol" has_none_shared USAEKernelsVNNI
 check "USAEKernelsVNNI multiplies bytes in zmm registers" uses USAEKernelsVNNI 'vpdpbusd.*%zmm'
-check "no other kernels multiply bytes" uses_not USAEKernelsV4 'vpdpbusd'
+check "USAEKernelsAVXVNNI shares no symbol" has_none_shared USAEKernelsAVXVNNI
+check "USAEKernelsAVXVNNI multiplies bytes in ymm registers" uses USAEKernelsAVXVNNI '\{vex\} vpdpbusd.*%ymm'
+check "USAEKernelsAVXVNNI has that of AVX-VNNI only, and uses no zmm register" uses_not USAEKernelsAVXVNNI '[^}]\svpdpbusd|%zmm'
+check "no other kernels multiply bytes: USAEKernelsV3" uses_not USAEKernelsV3 'vpdpbusd'
+check "no other kernels multiply bytes: USAEKernelsV4" uses_not USAEKernelsV4 'vpdpbusd'
 check "USAEKernelsPortable uses neither, and calls no fmaf" uses_not USAEKernelsPortable '%[yz]mm|fmaf'
 arm64=$(mktemp -d)
 trap 'rm -rf "$arm64"' EXIT

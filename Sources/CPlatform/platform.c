@@ -4,14 +4,20 @@
 #include <sched.h>
 #include <unistd.h>
 
-int32_t usae_cpu_level(void) {
+int32_t usae_cpu_features(void) {
+  int32_t features = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4"))
-    return __builtin_cpu_supports("avx512vnni") ? USAE_CPU_AVX512_VNNI : USAE_CPU_AVX512;
-  if (__builtin_cpu_supports("x86-64-v3")) return USAE_CPU_AVX2;
+  if (__builtin_cpu_supports("x86-64-v3")) {
+    features |= USAE_CPU_AVX2;
+    if (__builtin_cpu_supports("avxvnni")) features |= USAE_CPU_AVX_VNNI;
+  }
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    features |= USAE_CPU_AVX512;
+    if (__builtin_cpu_supports("avx512vnni")) features |= USAE_CPU_AVX512_VNNI;
+  }
 #endif
-  return USAE_CPU_PORTABLE;
+  return features;
 }
 
 int32_t usae_cpu_count(void) {

@@ -22,6 +22,9 @@ func chains(
 #if USAE_AVX512
   private let chainWidth = 16
   private typealias Lanes = Vector
+#elseif USAE_AVX2
+  private let chainWidth = 16
+  private typealias Lanes = SIMD8<Float>
 #else
   private let chainWidth = 4
   private typealias Lanes = SIMD4<Float>
@@ -79,6 +82,62 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
       c &+= 16
     }
     for lane in 0..<count { out[lane] = sums[lane] }
+  }
+#elseif USAE_AVX2
+  private func chainGroup(
+    _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
+    _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
+  ) {
+    // Lanes past the end repeat the last.
+    @inline(__always) func eight(_ first: Int) -> EightChains {
+      @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(first &+ lane, count &- 1)]) }
+      return EightChains(
+        rows, stride, scales, bias, index(0), index(1), index(2), index(3), index(4), index(5), index(6), index(7))
+    }
+    // Two registers of chains, since one would wait for every multiply-add.
+    var left = eight(0), right = eight(8)
+    var c = 0
+    while c < stride {
+      for lane in 16..<32 { usae_prefetch(rows + (Int(indices[min(lane, listed &- 1)]) &* stride &+ c)) }  // as above
+      for column in 0..<4 {
+        left.add(x, c &+ 4 &* column)
+        right.add(x, c &+ 4 &* column)
+      }
+      c &+= 16
+    }
+    for lane in 0..<min(count, 8) { out[lane] = left.sums[lane] }
+    if count > 8 { for lane in 8..<count { out[lane] = right.sums[lane &- 8] } }
+  }
+
+  private struct EightChains {
+    let p0, p1, p2, p3, p4, p5, p6, p7: ConstantFloats
+    let scale: Lanes
+    var sums: Lanes
+
+    @inline(__always)
+    init(
+      _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats, _ i0: Int, _ i1: Int,
+      _ i2: Int, _ i3: Int, _ i4: Int, _ i5: Int, _ i6: Int, _ i7: Int
+    ) {
+      (p0, p1, p2, p3) = (rows + i0 &* stride, rows + i1 &* stride, rows + i2 &* stride, rows + i3 &* stride)
+      (p4, p5, p6, p7) = (rows + i4 &* stride, rows + i5 &* stride, rows + i6 &* stride, rows + i7 &* stride)
+      scale = Lanes(
+        scales[i0], scales[i1], scales[i2], scales[i3], scales[i4], scales[i5], scales[i6], scales[i7])
+      sums = Lanes(bias[i0], bias[i1], bias[i2], bias[i3], bias[i4], bias[i5], bias[i6], bias[i7])
+    }
+
+    @inline(__always)
+    mutating func add(_ x: ConstantFloats, _ c: Int) {
+      let a04 = usae_load_two(p0 + c, p4 + c), a15 = usae_load_two(p1 + c, p5 + c)
+      let a26 = usae_load_two(p2 + c, p6 + c), a37 = usae_load_two(p3 + c, p7 + c)
+      let b0 = usae_low_singles(a04, a15), b1 = usae_low_singles(a26, a37)
+      let b2 = usae_high_singles(a04, a15), b3 = usae_high_singles(a26, a37)
+      let y = x + c
+      sums = multiplyAddLanes(sums, y[0], usae_low_pairs(b0, b1) * scale)
+      sums = multiplyAddLanes(sums, y[1], usae_high_pairs(b0, b1) * scale)
+      sums = multiplyAddLanes(sums, y[2], usae_low_pairs(b2, b3) * scale)
+      sums = multiplyAddLanes(sums, y[3], usae_high_pairs(b2, b3) * scale)
+    }
   }
 #else
   private func chainGroup(

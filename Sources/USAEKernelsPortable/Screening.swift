@@ -5,11 +5,16 @@ import USAEKernelTypes
 // signed bytes q, so their product is about s t (sum u q - 128 sum q). The sums are of integers: exact in any order, and
 // the same on every processor. `Inference/ErrorBounds.swift` bounds the error of the rest.
 
-#if USAE_VNNI
+#if USAE_AVX512 && USAE_VNNI
   let screeningIsFast = true
   // As the float product: 28 sums, two vectors of weights, and the broadcast token as a memory operand.
   let screenTokensPerBlock = 14
   let screenPanelWidth = 32
+#elseif USAE_VNNI
+  let screeningIsFast = true
+  // As the float product: twelve of AVX2's sixteen registers hold sums, two the weights, and one the broadcast token.
+  let screenTokensPerBlock = 6
+  let screenPanelWidth = 16
 #else
   let screeningIsFast = false
   let screenTokensPerBlock = 4
@@ -35,7 +40,7 @@ private func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> I
   #endif
 }
 
-#if USAE_VNNI
+#if USAE_AVX512 && USAE_VNNI
   func screen(
     _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
     _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
@@ -99,6 +104,34 @@ private func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> I
       store(multiplyAdd(rightBias, toFloats(rightSums), scale * right), out, row &* stride &+ 16)
     }
   }
+#elseif USAE_VNNI
+  func screen(
+    _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
+    _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
+    _ stride: Int
+  ) {
+    let start = load(start, 0)
+    var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
+    var a = tokens
+    var b = panel
+    for _ in 0..<quads {
+      let x = load(b, 0)
+      s0 = dot4(s0, Integers(repeating: a[0]), x)
+      s1 = dot4(s1, Integers(repeating: a[1]), x)
+      s2 = dot4(s2, Integers(repeating: a[2]), x)
+      s3 = dot4(s3, Integers(repeating: a[3]), x)
+      s4 = dot4(s4, Integers(repeating: a[4]), x)
+      s5 = dot4(s5, Integers(repeating: a[5]), x)
+      a += screenTokensPerBlock
+      b += screenPanelWidth
+    }
+    let scales = load(panelScales, 0), bias = load(bias, 0)
+    @inline(__always) func finish(_ row: Int, _ sums: Integers) {
+      guard row < rows else { return }
+      store(multiplyAdd(bias, toFloats(sums), Vector(repeating: tokenScales[row]) * scales), out, row &* stride)
+    }
+    finish(0, s0); finish(1, s1); finish(2, s2); finish(3, s3); finish(4, s4); finish(5, s5)
+  }
 #else
   // Only for tests: without an instruction for four products at once, screening would take longer than the product.
   func screen(
@@ -123,7 +156,7 @@ private let smallestSize: Float = 1e-10
 
 @inline(__always)
 private func toFloats(_ sums: Integers) -> Vector {
-  #if USAE_AVX512
+  #if USAE_AVX512 || USAE_AVX2
     return usae_to_floats(sums)
   #else
     var floats = Vector.zero  // not Vector(sums), which is a generic of the standard library
@@ -258,7 +291,7 @@ func screenScan(
   while column < columns {
     let bound = multiplyAdd(multiplyAdd(load(slacks, column), first, load(norms, column)), second, load(errors, column))
     let above = load(estimates, column) + bound
-    #if USAE_AVX512
+    #if USAE_AVX512 || USAE_AVX2
       count &+= Int(usae_write_above(limit, above, Int32(truncatingIfNeeded: column), found + count))
     #else
       for lane in 0..<16 {

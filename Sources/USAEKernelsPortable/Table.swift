@@ -1,9 +1,11 @@
 import USAEKernelTypes
 
-#if USAE_VNNI
+#if USAE_AVX512 && USAE_VNNI
   private let name: StaticString = "avx512vnni"
 #elseif USAE_AVX512
   private let name: StaticString = "avx512"
+#elseif USAE_AVX2 && USAE_VNNI
+  private let name: StaticString = "avxvnni"
 #elseif USAE_AVX2
   private let name: StaticString = "avx2"
 #else

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import pytest
+from conftest import SCREENING_KERNELS
 
 import usae
 
@@ -44,7 +45,7 @@ def expected_bytes(recipe):
     tables = N_CONCEPTS * total
     numbers = 3 * 2 * tables  # encoders and dictionaries, and two moments of each
     numbers += 2 * N_TOKENS * total  # the standardised batch, and residuals
-    screens = usae.show_config()["kernels"] == "avx512vnni"
+    screens = usae.show_config()["kernels"] in SCREENING_KERNELS
     packed = N_CONCEPTS * encoded  # encoders packed for the product
     numbers += 3 * packed // 4 if screens else packed  # for screening: the first digit twice, the second once, in bytes
     if recipe.startswith("published"):

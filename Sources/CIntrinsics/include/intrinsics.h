@@ -3,6 +3,9 @@
 #define USAE_INTRINSICS_H
 #include <stdint.h>
 
+/* A vector of more than a register is passed in other ways where registers are wider; these functions are all inlined. */
+#pragma clang diagnostic ignored "-Wpsabi"
+
 /* Asks for the cache line at `address`, which need not be readable. */
 static inline __attribute__((always_inline)) void usae_prefetch(const void *address) { __builtin_prefetch(address); }
 
@@ -27,12 +30,20 @@ static inline __attribute__((always_inline)) usae_floats usae_multiply_add(usae_
 #endif
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 
+/* One register of AVX-512, two of AVX2. */
 typedef int32_t usae_int32x16 __attribute__((vector_size(64)));
 typedef float usae_float32x16 __attribute__((vector_size(64)));
 
+/* Swift converts lane by lane. */
+static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae_int32x16 a) {
+  return __builtin_convertvector(a, usae_float32x16);
+}
+#endif
+
+#if defined(__AVX512F__)
 /* a0 b0 a1 b1 ... of the low or of the high halves. Without the empty statement that pins the result to a register, the
  * compiler turns rounds of these into loads of single elements, four times as slow. */
 static inline __attribute__((always_inline)) usae_float32x16 usae_interleave_low(usae_float32x16 a, usae_float32x16 b) {
@@ -51,10 +62,6 @@ static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32
   return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
 }
 
-/* Swift converts lane by lane. */
-static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae_int32x16 a) {
-  return __builtin_convertvector(a, usae_float32x16);
-}
 /* Writes the numbers of the lanes that are above the limit, `column` being the first's, and returns how many there are. Writes
  * a whole vector whatever it finds: a branch would be mispredicted too often. */
 static inline __attribute__((always_inline)) int32_t usae_write_above(
@@ -63,6 +70,50 @@ static inline __attribute__((always_inline)) int32_t usae_write_above(
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(above, _mm512_add_epi32(lanes, _mm512_set1_epi32(column))));
   return __builtin_popcount(above);
+}
+#elif defined(__AVX2__)
+/* The first or the second eight lanes. */
+static inline __attribute__((always_inline)) __m256 usae_half(usae_float32x16 a, int second) {
+  return second ? (__m256)__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15)
+                : (__m256)__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+/* Four floats from each of two places, and what turns such vectors of eight rows into four columns. */
+static inline __attribute__((always_inline)) usae_floats usae_load_two(const float *low, const float *high) {
+  return (usae_floats)_mm256_loadu2_m128(high, low);
+}
+static inline __attribute__((always_inline)) usae_floats usae_low_singles(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_high_singles(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_low_pairs(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+}
+static inline __attribute__((always_inline)) usae_floats usae_high_pairs(usae_floats a, usae_floats b) {
+  return (usae_floats)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
+}
+
+/* The numbers of the bits that are set, from lane 0 on. */
+static inline __attribute__((always_inline)) __m256i usae_numbers_of(uint32_t eight_bits) {
+  const uint64_t bytes = _pdep_u64(eight_bits, 0x0101010101010101) * 0xff;
+  return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)_pext_u64(0x0706050403020100, bytes)));
+}
+
+/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and returns how many there are: eight
+ * lanes at a time, since AVX2 has no instruction that moves lanes to the front. Writes whole vectors. */
+static inline __attribute__((always_inline)) int32_t usae_write_above(
+    usae_float32x16 limit, usae_float32x16 values, int32_t column, int32_t *columns) {
+  int32_t count = 0;
+  for (int second = 0; second < 2; second++) {
+    const uint32_t above =
+        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(usae_half(values, second), usae_half(limit, second), _CMP_GT_OQ));
+    _mm256_storeu_si256(
+        (__m256i *)(columns + count), _mm256_add_epi32(usae_numbers_of(above), _mm256_set1_epi32(column + 8 * second)));
+    count += __builtin_popcount(above);
+  }
+  return count;
 }
 #endif
 
@@ -73,6 +124,21 @@ static inline __attribute__((always_inline)) usae_int32x16 usae_dot4(usae_int32x
 }
 
 static inline __attribute__((always_inline)) int32_t usae_sum(usae_int32x16 a) { return _mm512_reduce_add_epi32((__m512i)a); }
+#elif defined(__AVXVNNI__)
+typedef int32_t usae_int32x8 __attribute__((vector_size(32)));
+
+static inline __attribute__((always_inline)) usae_int32x8 usae_half_of_dot4(
+    usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b, int second) {
+  return (usae_int32x8)_mm256_dpbusd_avx_epi32(
+      (__m256i)usae_half((usae_float32x16)sum, second), (__m256i)usae_half((usae_float32x16)a, second),
+      (__m256i)usae_half((usae_float32x16)b, second));
+}
+static inline __attribute__((always_inline)) usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
+  return __builtin_shufflevector(
+      usae_half_of_dot4(sum, a, b, 0), usae_half_of_dot4(sum, a, b, 1), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+static inline __attribute__((always_inline)) int32_t usae_sum(usae_int32x16 a) { return __builtin_reduce_add(a); }
 #endif
 
 #endif

@@ -3,9 +3,15 @@
 #define USAE_PLATFORM_H
 #include <stdint.h>
 
-/* Instruction sets that this processor and operating system can run. */
-enum { USAE_CPU_PORTABLE = 0, USAE_CPU_AVX2 = 1, USAE_CPU_AVX512 = 2, USAE_CPU_AVX512_VNNI = 3 };
-int32_t usae_cpu_level(void);
+/* What this processor and operating system can run, a bit each. They are no ladder: there are processors with AVX-VNNI and
+ * without AVX-512, and the reverse. */
+enum {
+  USAE_CPU_AVX2 = 1,        /* x86-64-v3 */
+  USAE_CPU_AVX_VNNI = 2,    /* and products of bytes in its registers */
+  USAE_CPU_AVX512 = 4,      /* x86-64-v4 */
+  USAE_CPU_AVX512_VNNI = 8  /* and products of bytes in its registers */
+};
+int32_t usae_cpu_features(void);
 
 /* Cores that this process may run on. */
 int32_t usae_cpu_count(void);
