@@ -15,7 +15,7 @@ final class CandidatePairs: @unchecked Sendable {
   private let sortedPairs, sortedConcepts, sortedTokens, sums: AlignedBuffer<Int32>
 
   init(columns: Int, tokens count: Int) throws(USAEError) {
-    capacity = columns + 512 * count
+    capacity = columns + 128 * count
     let room = capacity + 1  // writes come before it is known whether they count
     tokens = try AlignedBuffer<Int32>(room)
     concepts = try AlignedBuffer<Int32>(room)
