@@ -181,8 +181,10 @@ public struct SkippingKernels: @unchecked Sendable {
   }
 }
 
-/// Keys that `KernelTable.keepLargest` may write past those it is given.
-public let selectionSpare = 224
+/// Keys that are sorted by counting larger ones; more are by a heap, since counting grows with their square.
+public let mostRankedKeys = 192
+/// Keys that `KernelTable.keepLargest` may write past those it is given: the sorted ones, and what fills up vectors.
+public let selectionSpare = mostRankedKeys + 32
 
 /// The hot loops for one instruction set.
 ///

@@ -27,7 +27,7 @@ func keepLargest(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: I
   if kept <= 0 { return 0 }
   var left = count
   if left > wanted &+ wanted / 2 &+ 16 { left = narrow(keys, left, wanted) }
-  if left <= mostRanked {
+  if left <= mostRankedKeys {
     sortByRanks(keys, left, kept)
   } else {
     partition(keys, left, wanted)
@@ -53,27 +53,34 @@ private func padKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) -> Int 
 
 /// Drops keys that are not among the `wanted` largest; returns how many are left.
 ///
-/// Halves an interval with the last wanted key in it. A round counts keys by vectors, without a branch; moving keys to the sides
-/// of a pivot takes a branch for each, and half of those are mispredicted.
+/// Counting takes no branch for a key. Moving keys to the sides of a pivot does, and half of those are mispredicted.
 private func narrow(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
   let vectors = padKeys(keys, count)
-  var low: Int64 = 1  // reached by all
-  var high = Int64(bitPattern: keys[0])  // and this by fewer than wanted, after the next line
-  for i in 0..<count where Int64(bitPattern: keys[i]) > high { high = Int64(bitPattern: keys[i]) }
-  high = high &+ 1
-  while high &- low > 1 {
-    let middle = low &+ (high &- low) / 2
-    let reached = keysReaching(middle, keys, vectors)
-    if reached < wanted { high = middle } else { low = middle }
-    if reached == wanted { break }
-  }
+  var largest: Int64 = 0
+  for i in 0..<count where Int64(bitPattern: keys[i]) > largest { largest = Int64(bitPattern: keys[i]) }
+  let limit = limitReached(by: wanted, largest: largest) { keysReaching($0, keys, vectors) }
   var left = 0
   for i in 0..<count {
     let key = keys[i]
     keys[left] = key
-    left &+= Int64(bitPattern: key) >= low ? 1 : 0
+    left &+= Int64(bitPattern: key) >= limit ? 1 : 0
   }
   return left
+}
+
+/// A limit that exactly so many numbers reach, found by halving an interval; where ties leave none, the largest that more do, and
+/// where there are fewer positive numbers, 0.
+@inline(__always)
+private func limitReached(by wanted: Int, largest: Int64, _ reaching: (_ limit: Int64) -> Int) -> Int64 {
+  var low: Int64 = 0
+  var high = largest &+ 1
+  while high &- low > 1 {
+    let middle = low &+ (high &- low) / 2
+    let reached = reaching(middle)
+    if reached < wanted { high = middle } else { low = middle }
+    if reached == wanted { break }
+  }
+  return low
 }
 
 private func keysReaching(_ limit: Int64, _ keys: UnsafePointer<UInt64>, _ vectors: Int) -> Int {
@@ -84,9 +91,6 @@ private func keysReaching(_ limit: Int64, _ keys: UnsafePointer<UInt64>, _ vecto
   for lane in 0..<8 { sum = sum &+ sums[lane] }
   return Int(sum)
 }
-
-/// More keys are sorted by a heap, since counting grows with their square.
-private let mostRanked = 192
 
 /// The `kept` largest keys in order: a key's place is the number of larger ones. No branch depends on a key.
 private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ kept: Int) {
@@ -104,8 +108,7 @@ private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ k
   for i in 0..<kept { keys[i] = sorted[i] }
 }
 
-/// The smallest of the `wanted` largest values; 0 where fewer are positive. Writes a vector past the
-/// values.
+/// The smallest of the `wanted` largest values; 0 where fewer are positive. Writes a vector past the values.
 func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
   store(Vector(repeating: -.infinity), values, count)
   let vectors = (count &+ 15) / 16
@@ -114,16 +117,11 @@ func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
     let own = load(values, 16 &* i)
     largest = largest.replacing(with: own, where: own .> largest)
   }
-  // Bits of positive floats order as the floats do. As above; `low` starts as what is returned if nothing is found.
-  var low: UInt32 = 0
-  var high = largestLane(largest).bitPattern &+ 1
-  while high &- low > 1 {
-    let middle = low &+ (high &- low) / 2
-    let reached = valuesReaching(Float(bitPattern: middle), values, vectors)
-    if reached < wanted { high = middle } else { low = middle }
-    if reached == wanted { break }
+  // Bits of positive floats order as the floats do.
+  let bits = limitReached(by: wanted, largest: Int64(largestLane(largest).bitPattern)) {
+    valuesReaching(Float(bitPattern: UInt32(truncatingIfNeeded: $0)), values, vectors)
   }
-  return low > 0 ? smallestReaching(Float(bitPattern: low), values, vectors) : 0
+  return bits > 0 ? smallestReaching(Float(bitPattern: UInt32(truncatingIfNeeded: bits)), values, vectors) : 0
 }
 
 private func smallestReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Float {

@@ -34,6 +34,8 @@ final class ScreenedTile: @unchecked Sendable {
   private var keyEnds: [Int] = []
   /// Where the next token's scan starts, as a share of its norm: a little below the last token's k-th largest estimate.
   private var guess: Float = 0
+  /// Of a k-th largest estimate; a scan from there finds nearly always what it has to, and not much more.
+  private static let share: Float = 0.94
 
   init(_ encoder: PackedEncoder, capacity: Int) throws(USAEError) {
     self.encoder = encoder
@@ -135,15 +137,16 @@ final class ScreenedTile: @unchecked Sendable {
     if bounds[token].isUsable {
       let norm = bounds[token].norm
       var start = max(guess * norm, limit)
-      var found = scan(token, estimates, from: start)
-      var level = kernels.screening.floor(estimated.base, found, k)
-      while level <= start, start > limit {  // the guess was too high: too few were found
-        start = level > limit ? max(limit, 0.94 * level) : limit
+      var (found, level) = (0, Float(0))
+      while true {
         found = scan(token, estimates, from: start)
         level = kernels.screening.floor(estimated.base, found, k)
+        if level > start || start == limit { break }
+        // The guess was too high: too few were found.
+        start = level > limit ? max(limit, Self.share * level) : limit
       }
       starts.base[token] = start
-      guess = norm > 0 ? 0.94 * level / norm : 0
+      guess = norm > 0 ? Self.share * level / norm : 0
       for i in 0..<found where estimated.base[i] >= level { leaders.append(self.found.base[i]) }
       pairs.add(token: token, self.found.base, estimated.base, upper.base, count: found, below: level)
     } else {  // nothing is known
@@ -174,12 +177,11 @@ final class ScreenedTile: @unchecked Sendable {
     pairs.prune(floors: floors.base)
     var first = 0
     for token in tokens {
-      for i in leaders(of: token, from: tokens.lowerBound) where values[i] > limit {
-        keys.append(selectionKey(values[i], leaders[i]))
-      }
+      let own = leaders(of: token, from: tokens.lowerBound)
+      for i in own { append(values[i], leaders[i], above: limit) }
       let end = pairs.end(of: token, from: first)
       if floors.base[token] <= starts.base[token], starts.base[token] > limit {
-        let count = hidden(token, estimates + token * encoder.columns, leaders[leaders(of: token, from: tokens.lowerBound)])
+        let count = hidden(token, estimates + token * encoder.columns, leaders[own])
         appendKeys(of: found.base, count, token, above: limit)
       } else {
         appendKeys(of: pairs.concepts.base + first, end - first, token, above: limit)
@@ -203,10 +205,10 @@ final class ScreenedTile: @unchecked Sendable {
         guard let values = values.baseAddress, let leaders = leaders.baseAddress else { return }
         for token in tokens {
           let own = self.leaders(of: token, from: tokens.lowerBound)
-          compute(
-            token, leaders + own.lowerBound, own.count, following: self.leaders.count - own.upperBound, estimated.base)
-          for i in 0..<own.count { values[own.lowerBound &+ i] = estimated.base[i] }
-          floors.base[token] = max(limit, kernels.screening.floor(estimated.base, own.count, k))
+          let out = values + own.lowerBound
+          compute(token, leaders + own.lowerBound, own.count, following: self.leaders.count - own.upperBound, out)
+          // Writes where the next token's come then.
+          floors.base[token] = max(limit, kernels.screening.floor(out, own.count, k))
         }
       }
     }
@@ -229,7 +231,12 @@ final class ScreenedTile: @unchecked Sendable {
   private func appendKeys(of concepts: UnsafePointer<Int32>, _ count: Int, _ token: Int, above limit: Float) {
     guard count > 0 else { return }
     compute(token, concepts, count, following: 0, estimated.base)
-    for i in 0..<count where estimated.base[i] > limit { keys.append(selectionKey(estimated.base[i], concepts[i])) }
+    for i in 0..<count { append(estimated.base[i], concepts[i], above: limit) }
+  }
+
+  @inline(__always)
+  private func append(_ value: Float, _ concept: Int32, above limit: Float) {
+    if value > limit { keys.append(selectionKey(value, concept)) }
   }
 
   /// The canonical pre-activations of some concepts.
