@@ -229,8 +229,8 @@ def main():
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     seen = SCENARIOS[SCENARIO](rank, size)
     (FOLDER / f"{rank}.json").write_text(json.dumps(seen))
-    if SCENARIO != "loss_of_a_peer":
-        torch.distributed.destroy_process_group()
+    # Always: without it the interpreter may end below threads that still want it, and torch then aborts the process.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -349,3 +349,39 @@ def test_arrays_that_do_not_fit_end_the_step_with_words():
         core.shared_agree(np.array([60]), 0)
     core.shared_abandon()
     assert state(sae) == before
+
+
+def test_a_step_that_a_lost_process_ends_leaves_no_sum_pending():
+    """A thread of the network that still has an array would take the interpreter's lock to free it, even at its end."""
+
+    class LosingPeers(ThreadPeers):
+        pending = 0
+
+        def add(self, array):
+            if array.ndim == 2:  # the exchange before a step
+                return lambda: None
+            self.pending += 1
+            waited = []
+
+            def wait():
+                if not waited:
+                    self.pending -= 1
+                waited.append(True)
+                raise RuntimeError("connection closed by peer")
+
+            return wait
+
+    (sae,) = copies(RECIPES["default"], 1)
+    before = state(sae)
+
+    def task(_):
+        peers = LosingPeers(gang, 0)
+        with pytest.raises(RuntimeError, match="closed by peer"):
+            _shared.step(
+                sae._fitted, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, _shared.Room()
+            )
+        return peers.pending
+
+    gang = Gang(1)
+    assert gang.run(task) == [0]
+    assert state(sae) == before

@@ -5,6 +5,7 @@ The core's part is in `usae.h`. Nothing here knows torch: `Peers` is how process
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -165,6 +166,24 @@ def _add_up(
 ) -> tuple[list[float], list[float], BaseException | None]:
     """Sums into the arrays; seconds of computing and waiting. A process that fails goes on with zeros: others wait for it."""
     waits: list[Callable[[], object]] = []
+    try:
+        return _add_up_in_turn(core, exchanges, arrays, peers, failure, waits)
+    except BaseException:
+        # A peer is gone. What was begun still has the arrays: threads of the network must not hold them on when this returns.
+        for wait in waits:
+            with contextlib.suppress(Exception):
+                wait()
+        raise
+
+
+def _add_up_in_turn(
+    core: _usae.Core,
+    exchanges: list[_Exchange],
+    arrays: list[np.ndarray],
+    peers: Peers,
+    failure: BaseException | None,
+    waits: list[Callable[[], object]],
+) -> tuple[list[float], list[float], BaseException | None]:
     computing, waiting = [0.0] * len(arrays), [0.0] * len(arrays)
     for number, (exchange, array) in enumerate(zip(exchanges, arrays, strict=True)):
         start = time.perf_counter()
