@@ -11,6 +11,10 @@ let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the libr
     ("USAEKernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
     ("USAEKernelsV4", ["-march=x86-64-v4"], ["USAE_AVX512"]),
     ("USAEKernelsVNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
+    (
+      "USAEKernelsAMX", ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
+      ["USAE_AVX512", "USAE_VNNI", "USAE_AMX"]
+    ),
   ]
 #else
   let instructionSets: [(String, [String], [String])] = []

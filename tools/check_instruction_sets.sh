@@ -57,6 +57,9 @@ check "USAEKernelsVNNI multiplies bytes in zmm registers" uses USAEKernelsVNNI '
 check "USAEKernelsAVXVNNI shares no symbol" has_none_shared USAEKernelsAVXVNNI
 check "USAEKernelsAVXVNNI multiplies bytes in ymm registers" uses USAEKernelsAVXVNNI '\{vex\} vpdpbusd.*%ymm'
 check "USAEKernelsAVXVNNI has that of AVX-VNNI only, and uses no zmm register" uses_not USAEKernelsAVXVNNI '[^}]\svpdpbusd|%zmm'
+check "USAEKernelsAMX shares no symbol" has_none_shared USAEKernelsAMX
+check "USAEKernelsAMX multiplies bytes in tiles" uses USAEKernelsAMX 'tdpbusd'
+check "no other kernels have tiles: USAEKernelsVNNI" uses_not USAEKernelsVNNI '%tmm'
 check "no other kernels multiply bytes: USAEKernelsV3" uses_not USAEKernelsV3 'vpdpbusd'
 check "no other kernels multiply bytes: USAEKernelsV4" uses_not USAEKernelsV4 'vpdpbusd'
 check "USAEKernelsPortable uses neither, and calls no fmaf" uses_not USAEKernelsPortable '%[yz]mm|fmaf'

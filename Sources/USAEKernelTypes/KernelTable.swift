@@ -35,12 +35,17 @@ public struct AdamConstants {
 /// Estimates of pre-activations from bytes, with which most concepts of a token can be ruled out, and the means to compute
 /// the few that are left with the bits that `Product` would give them.
 public struct ScreeningKernels: @unchecked Sendable {
-  /// Estimates of up to `tokensPerBlock` tokens for `panelWidth` concepts: (quads, packed tokens, packed panel, integer
-  /// starts, token scales, concept scales, bias, rows, out, out stride). A quad is four bytes along the depth.
+  /// Puts a token's bytes where `Screen` reads them: (unsigned bytes, quads, which token of its block, block [tokensPerBlock
+  /// quads]). A quad is four bytes along the depth.
+  public typealias PackToken =
+    @convention(c) (UnsafePointer<Int32>, Int, Int, UnsafeMutablePointer<Int32>) -> Void
+  /// Estimates of pre-activations: (quads, packed tokens, count, packed panels, columns, integer starts, token scales, concept
+  /// scales, bias, out [count, columns], spare [tokensPerBlock, panelWidth], which no two threads share). The number of quads
+  /// is a multiple of 16, that of columns one of `panelWidth`; blocks of tokens are whole, with anything in the last ones.
   public typealias Screen =
     @convention(c) (
-      Int, UnsafePointer<Int32>, UnsafePointer<Int32>, UnsafePointer<Int32>, ConstantFloats, ConstantFloats,
-      ConstantFloats, Int, Floats, Int
+      Int, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, ConstantFloats, ConstantFloats,
+      ConstantFloats, Floats, UnsafeMutablePointer<Int32>
     ) -> Void
   /// A row times a factor as two digits, signed bytes of a scale and of a 254th of it: (row, columns, factor, coarse
   /// [columns], fine [columns], measures [scale, norm of the row, of what the coarse digits miss, of what both miss], sums of
@@ -81,23 +86,24 @@ public struct ScreeningKernels: @unchecked Sendable {
   public var isFast: Bool
   public var tokensPerBlock: Int
   public var panelWidth: Int
-  public var screen: Screen
   public var quantize: Quantize
+  public var packToken: PackToken
+  public var screen: Screen
   public var refine: Refine
   public var scan: Scan
   public var floor: Floor
   public var chains: Chains
 
   public init(
-    isFast: Bool, tokensPerBlock: Int, panelWidth: Int, screen: @escaping Screen, quantize: @escaping Quantize,
-    refine: @escaping Refine,
-    scan: @escaping Scan, floor: @escaping Floor, chains: @escaping Chains
+    isFast: Bool, tokensPerBlock: Int, panelWidth: Int, quantize: @escaping Quantize, packToken: @escaping PackToken,
+    screen: @escaping Screen, refine: @escaping Refine, scan: @escaping Scan, floor: @escaping Floor, chains: @escaping Chains
   ) {
     self.isFast = isFast
     self.tokensPerBlock = tokensPerBlock
     self.panelWidth = panelWidth
-    self.screen = screen
     self.quantize = quantize
+    self.packToken = packToken
+    self.screen = screen
     self.refine = refine
     self.scan = scan
     self.floor = floor

@@ -1,6 +1,8 @@
 import USAEKernelTypes
 
-#if USAE_AVX512 && USAE_VNNI
+#if USAE_AMX
+  private let name: StaticString = "amx"
+#elseif USAE_AVX512 && USAE_VNNI
   private let name: StaticString = "avx512vnni"
 #elseif USAE_AVX512
   private let name: StaticString = "avx512"
@@ -32,7 +34,8 @@ public func kernelTable() -> KernelTable {
 private func screeningKernels() -> ScreeningKernels {
   ScreeningKernels(
     isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
-    screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9) }, quantize: { quantize($0, $1, $2, $3, $4, $5, $6) },
+    quantize: { quantize($0, $1, $2, $3, $4, $5, $6) }, packToken: { packScreenedToken($0, $1, $2, $3) },
+    screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) },
     refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },
     scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, floor: { floorOfLargest($0, $1, $2) },
     chains: { chains($0, $1, $2, $3, $4, $5, $6, $7, $8) })

@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // Kernel files use raw pointers, SIMD types and functions of this module only. Anything generic from the standard library
@@ -11,6 +12,11 @@ typealias Integers = SIMD16<Int32>
 @inline(__always)
 func load(_ pointer: ConstantFloats, _ offset: Int) -> Vector {
   UnsafeRawPointer(pointer + offset).loadUnaligned(as: Vector.self)
+}
+
+@inline(__always)
+func load(_ pointer: UnsafePointer<Int32>, _ offset: Int) -> Integers {
+  UnsafeRawPointer(pointer + offset).loadUnaligned(as: Integers.self)
 }
 
 @inline(__always)
@@ -35,6 +41,17 @@ func multiplyAddOne(_ sum: Float, _ a: Float, _ b: Float) -> Float {
     return sum.addingProduct(a, b)
   #else
     return sum + a * b
+  #endif
+}
+
+@inline(__always)
+func toFloats(_ sums: Integers) -> Vector {
+  #if USAE_AVX512 || USAE_AVX2
+    return usae_to_floats(sums)
+  #else
+    var floats = Vector.zero  // not Vector(sums), which is a generic of the standard library
+    for lane in 0..<16 { floats[lane] = Float(sums[lane]) }
+    return floats
   #endif
 }
 

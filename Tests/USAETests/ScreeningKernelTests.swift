@@ -28,26 +28,34 @@ import USAEKernelTypes
     var random = TestRandom(UInt64(depth))
     let block = table.tokensPerBlock
     let width = table.panelWidth
-    let tokens = (0..<block).map { $0 == 0 ? [Int](repeating: 255, count: depth) : Self.bytes(&random, depth, 0...255) }
-    let concepts = (0..<width).map { $0 == 0 ? [Int](repeating: -127, count: depth) : Self.bytes(&random, depth, -127...127) }
-    let starts = (0..<width).map { Int32($0 * 1000 - 5000) }
-    let tokenScales = random.row(block), panelScales = random.row(width), bias = random.row(width)
-    let packedTokens = (0..<depth / 4).flatMap { quad in tokens.map { Self.quads($0)[quad] } }
-    let packedPanel = (0..<depth / 4).flatMap { quad in concepts.map { Self.quads($0)[quad] } }
-    for rows in [1, block] {
-      var out = [Float](repeating: -7, count: block * width)
-      table.screen(depth / 4, packedTokens, packedPanel, starts, tokenScales, panelScales, bias, rows, &out, width)
-      for r in 0..<block {
-        for c in 0..<width {
-          guard r < rows else {
-            #expect(out[r * width + c] == -7)
-            continue
-          }
-          let sum = zip(tokens[r], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
-          let product = Double(sum) * Double(tokenScales[r]) * Double(panelScales[c])
-          // The sum, the product of scales, their product and the result are rounded.
-          #expect(abs(Double(out[r * width + c]) - product - Double(bias[c])) <= 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
+    // A whole block and a part of one; two panels.
+    let count = block + 3, columns = 2 * width
+    let tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 255, count: depth) : Self.bytes(&random, depth, 0...255) }
+    let concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : Self.bytes(&random, depth, -127...127) }
+    let starts = (0..<columns).map { Int32($0 * 1000 - 5000) }
+    let tokenScales = random.row(2 * block), scales = random.row(columns), bias = random.row(columns)
+    var packedTokens = [Int32](repeating: 0x5a5a_5a5a, count: 2 * block * depth / 4)
+    packedTokens.withUnsafeMutableBufferPointer { packed in
+      for (t, token) in tokens.enumerated() {
+        table.packToken(Self.quads(token), depth / 4, t % block, packed.baseAddress! + t / block * block * depth / 4)
+      }
+    }
+    let packedPanels = stride(from: 0, to: columns, by: width).flatMap { first in
+      (0..<depth / 4).flatMap { quad in concepts[first..<first + width].map { Self.quads($0)[quad] } }
+    }
+    var spare = [Int32](repeating: 0, count: block * width)
+    var out = [Float](repeating: -7, count: 2 * block * columns)
+    table.screen(depth / 4, packedTokens, count, packedPanels, columns, starts, tokenScales, scales, bias, &out, &spare)
+    for t in 0..<2 * block {
+      for c in 0..<columns {
+        guard t < count else {
+          #expect(out[t * columns + c] == -7)
+          continue
         }
+        let sum = zip(tokens[t], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
+        let product = Double(sum) * Double(tokenScales[t]) * Double(scales[c])
+        // The sum, the product of scales, their product and the result are rounded.
+        #expect(abs(Double(out[t * columns + c]) - product - Double(bias[c])) <= 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
       }
     }
   }

@@ -183,13 +183,12 @@ import Testing
     for quad in 0..<2 * weights.quads { digits.base[quad] ^= Int32(bitPattern: 0x8080_8080) }
     let block = kernels.screening.tokensPerBlock, width = kernels.screening.panelWidth
     let packed = try AlignedBuffer<Int32>(weights.quads * block)
-    for quad in 0..<weights.quads { packed.base[quad * block] = digits.base[quad] }
+    kernels.screening.packToken(digits.base, weights.quads, 0, packed.base)
     let estimates = try FloatBuffer(64)
     let scales = try FloatBuffer(block)
     scales.base[0] = quantized.scale
-    for panel in 0..<64 / width {
-      weights.estimate(packed.base, tokenScales: scales.base, bias: biases.base, panel: panel, rows: 1, out: estimates.base)
-    }
+    let spare = try AlignedBuffer<Int32>(block * width)
+    weights.estimate(packed.base, count: 1, scales: scales.base, bias: biases.base, out: estimates.base, spare: spare.base)
     let factors = bounds.factors(roundingShare: weights.roundingShare)
     for c in 0..<64 {
       let chain = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }

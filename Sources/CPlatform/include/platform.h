@@ -9,7 +9,8 @@ enum {
   USAE_CPU_AVX2 = 1,        /* x86-64-v3 */
   USAE_CPU_AVX_VNNI = 2,    /* and products of bytes in its registers */
   USAE_CPU_AVX512 = 4,      /* x86-64-v4 */
-  USAE_CPU_AVX512_VNNI = 8  /* and products of bytes in its registers */
+  USAE_CPU_AVX512_VNNI = 8, /* and products of bytes in its registers */
+  USAE_CPU_AMX = 16         /* and in tiles; the operating system lets this process use them */
 };
 int32_t usae_cpu_features(void);
 

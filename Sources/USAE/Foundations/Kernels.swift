@@ -8,6 +8,7 @@ import USAEKernelsPortable
   import Darwin
 #endif
 #if arch(x86_64)
+  import USAEKernelsAMX
   import USAEKernelsAVXVNNI
   import USAEKernelsV3
   import USAEKernelsV4
@@ -16,7 +17,7 @@ import USAEKernelsPortable
 
 /// The kernels of the best instruction set of this processor, chosen once.
 ///
-/// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni` chooses another; what the processor lacks, or an unknown word, is
+/// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni|amx` chooses another; what the processor lacks, or an unknown word, is
 /// ignored.
 let kernels: KernelTable = {
   let available = availableKernels()
@@ -35,6 +36,7 @@ func availableKernels() -> [KernelTable] {
     // recipe took .83 of the time.
     if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(USAEKernelsAVXVNNI.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
+    if features & USAE_CPU_AMX != 0 { tables.insert(USAEKernelsAMX.kernelTable(), at: 0) }
   #endif
   return tables
 }

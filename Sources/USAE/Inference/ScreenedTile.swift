@@ -13,6 +13,7 @@ final class ScreenedTile: @unchecked Sendable {
   /// Both digits of each token, unsigned, [capacity, 2, quads].
   private let digits: AlignedBuffer<Int32>
   private let scales: FloatBuffer
+  private let sums: AlignedBuffer<Int32>
   private var bounds: [ErrorBounds] = []
   private var tokens: UnsafePointer<Float>?
   private var stride = 0
@@ -45,6 +46,7 @@ final class ScreenedTile: @unchecked Sendable {
     blocks = try AlignedBuffer<Int32>(padded * quads)
     digits = try AlignedBuffer<Int32>(capacity * 2 * quads)
     scales = try FloatBuffer(padded)
+    sums = try AlignedBuffer<Int32>(block * kernels.screening.panelWidth)
     let room = encoder.columns + 16  // scans write whole vectors
     found = try AlignedBuffer<Int32>(room)
     estimated = try FloatBuffer(room)
@@ -69,14 +71,7 @@ final class ScreenedTile: @unchecked Sendable {
     keyEnds.removeAll(keepingCapacity: true)
     bounds.removeAll(keepingCapacity: true)
     for token in 0..<count { bounds.append(quantize(token, roundingShare: weights.roundingShare)) }
-    let block = kernels.screening.tokensPerBlock
-    for panel in 0..<encoder.columns / kernels.screening.panelWidth {
-      for first in Swift.stride(from: 0, to: count, by: block) {
-        weights.estimate(
-          blocks.base + first * quads, tokenScales: scales.base + first, bias: encoder.bias.base, panel: panel,
-          rows: min(block, count - first), out: out + first * encoder.columns)
-      }
-    }
+    weights.estimate(blocks.base, count: count, scales: scales.base, bias: encoder.bias.base, out: out, spare: sums.base)
   }
 
   private func quantize(_ token: Int, roundingShare: Float) -> ErrorBounds {
@@ -87,8 +82,7 @@ final class ScreenedTile: @unchecked Sendable {
     for quad in 0..<2 * quads { line[quad] ^= Int32(bitPattern: 0x8080_8080) }
     let block = kernels.screening.tokensPerBlock
     let (group, lane) = token.quotientAndRemainder(dividingBy: block)
-    let out = blocks.base + group * block * quads + lane
-    for quad in 0..<quads { out[quad &* block] = line[quad] }
+    kernels.screening.packToken(line, quads, lane, blocks.base + group * block * quads)
     return ErrorBounds(row, roundingShare: roundingShare)
   }
 

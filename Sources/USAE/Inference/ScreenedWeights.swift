@@ -72,15 +72,13 @@ final class ScreenedWeights: @unchecked Sendable {
     return bounds.isUsable && abs(bias) < Self.largestNorm
   }
 
-  /// Estimates of a block of tokens for the concepts of a panel, into `out` [rows, columns].
+  /// Estimates of packed tokens for all concepts, into `out` [count, columns].
   func estimate(
-    _ tokens: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>, bias: UnsafePointer<Float>, panel: Int, rows: Int,
-    out: UnsafeMutablePointer<Float>
+    _ tokens: UnsafePointer<Int32>, count: Int, scales tokenScales: UnsafePointer<Float>, bias: UnsafePointer<Float>,
+    out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Int32>
   ) {
-    let first = panel * kernels.screening.panelWidth
     kernels.screening.screen(
-      quads, tokens, panels.base + first * quads, starts.base + first, tokenScales, scales.base + first, bias + first, rows,
-      out + first, columns)
+      quads, tokens, count, panels.base, columns, starts.base, tokenScales, scales.base, bias, out, spare)
   }
 
   /// What refined estimates of pairs of a concept and a token add.
