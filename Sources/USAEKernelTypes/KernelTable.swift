@@ -32,6 +32,63 @@ public struct AdamConstants {
   }
 }
 
+/// What `ScreeningKernels.Screen` reads and writes.
+///
+/// The estimate of a pre-activation is bias + (start + sum of products of bytes) * token scale * concept scale, and the upper
+/// bound estimate + (slack + factor of norm * norm + factor of error * error); no NaN.
+public struct ScreenArguments {
+  /// Four bytes along the depth are a quad. A multiple of 16.
+  public var quads: Int
+  /// Concepts: a multiple of `panelWidth`.
+  public var columns: Int
+  public var panels, starts: UnsafePointer<Int32>
+  public var scales, bias, norms, errors, slacks: ConstantFloats
+  /// Packed tokens: whole blocks, with anything in the last one's places past `count`.
+  public var count: Int
+  public var tokens: UnsafePointer<Int32>
+  public var tokenScales, factorsOfNorm, factorsOfError, floors: ConstantFloats
+  /// The pairs found, token << conceptBits | concept, and their estimates; a token's concepts ascend.
+  public var pairs: UnsafeMutablePointer<Int32>
+  public var conceptBits: Int32
+  public var estimates: Floats
+  /// Pairs there is room for: at least those of all tokens and a panel, and 16 more, beyond what was found.
+  public var room: Int
+  /// How many pairs there are, and where the search goes on.
+  public var found = 0
+  public var nextColumn = 0
+  /// [tokensPerBlock, panelWidth], which no two threads share.
+  public var spare: UnsafeMutablePointer<Int32>
+
+  public init(
+    quads: Int, columns: Int, panels: UnsafePointer<Int32>, starts: UnsafePointer<Int32>, scales: ConstantFloats,
+    bias: ConstantFloats, norms: ConstantFloats, errors: ConstantFloats, slacks: ConstantFloats, count: Int,
+    tokens: UnsafePointer<Int32>, tokenScales: ConstantFloats, factorsOfNorm: ConstantFloats, factorsOfError: ConstantFloats,
+    floors: ConstantFloats, pairs: UnsafeMutablePointer<Int32>, conceptBits: Int32, estimates: Floats, room: Int,
+    spare: UnsafeMutablePointer<Int32>
+  ) {
+    self.quads = quads
+    self.columns = columns
+    self.panels = panels
+    self.starts = starts
+    self.scales = scales
+    self.bias = bias
+    self.norms = norms
+    self.errors = errors
+    self.slacks = slacks
+    self.count = count
+    self.tokens = tokens
+    self.tokenScales = tokenScales
+    self.factorsOfNorm = factorsOfNorm
+    self.factorsOfError = factorsOfError
+    self.floors = floors
+    self.pairs = pairs
+    self.conceptBits = conceptBits
+    self.estimates = estimates
+    self.room = room
+    self.spare = spare
+  }
+}
+
 /// Estimates of pre-activations from bytes, with which most concepts of a token can be ruled out, and the means to compute
 /// the few that are left with the bits that `Product` would give them.
 public struct ScreeningKernels: @unchecked Sendable {
@@ -39,14 +96,9 @@ public struct ScreeningKernels: @unchecked Sendable {
   /// quads]). A quad is four bytes along the depth.
   public typealias PackToken =
     @convention(c) (UnsafePointer<Int32>, Int, Int, UnsafeMutablePointer<Int32>) -> Void
-  /// Estimates of pre-activations: (quads, packed tokens, count, packed panels, columns, integer starts, token scales, concept
-  /// scales, bias, out [count, columns], spare [tokensPerBlock, panelWidth], which no two threads share). The number of quads
-  /// is a multiple of 16, that of columns one of `panelWidth`; blocks of tokens are whole, with anything in the last ones.
-  public typealias Screen =
-    @convention(c) (
-      Int, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, ConstantFloats, ConstantFloats,
-      ConstantFloats, Floats, UnsafeMutablePointer<Int32>
-    ) -> Void
+  /// Pairs of a token and a concept with an upper bound above the token's floor, as long as there is room for them:
+  /// (ScreenArguments, which tell how far it came).
+  public typealias Screen = @convention(c) (UnsafeMutableRawPointer) -> Void
   /// A row times a factor as two digits, signed bytes of a scale and of a 254th of it: (row, columns, factor, coarse
   /// [columns], fine [columns], measures [scale, norm of the row, of what the coarse digits miss, of what both miss], sums of
   /// the digits [2]).
@@ -63,14 +115,12 @@ public struct ScreeningKernels: @unchecked Sendable {
       UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, UnsafePointer<Int32>, Int,
       UnsafeMutablePointer<Int32>
     ) -> Void
-  /// Columns whose upper bound is above a floor, their estimates and that bound: (estimates, columns, norms, errors, slacks,
-  /// a, b, floor, columns found, estimates, upper bounds) -> count. The bound is estimate + (a * norm + b * error + slack);
-  /// no NaN.
-  public typealias Scan =
+  /// What pre-activations may be at most: (concepts, their estimates, count, norms, errors, slacks, a, b, out); norms, errors and
+  /// slacks are those of all concepts, and a and b a token's factors of the first two (`ScreenArguments`).
+  public typealias Uppers =
     @convention(c) (
-      ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Float,
-      UnsafeMutablePointer<Int32>, Floats, Floats
-    ) -> Int
+      UnsafePointer<Int32>, ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Floats
+    ) -> Void
   /// The smallest of at least `wanted` of the largest values and few more, or 0 where fewer are positive: (values, count,
   /// wanted). There is room for another vector of values; no NaN.
   public typealias Floor = @convention(c) (Floats, Int, Int) -> Float
@@ -90,13 +140,13 @@ public struct ScreeningKernels: @unchecked Sendable {
   public var packToken: PackToken
   public var screen: Screen
   public var refine: Refine
-  public var scan: Scan
+  public var uppers: Uppers
   public var floor: Floor
   public var chains: Chains
 
   public init(
     isFast: Bool, tokensPerBlock: Int, panelWidth: Int, quantize: @escaping Quantize, packToken: @escaping PackToken,
-    screen: @escaping Screen, refine: @escaping Refine, scan: @escaping Scan, floor: @escaping Floor, chains: @escaping Chains
+    screen: @escaping Screen, refine: @escaping Refine, uppers: @escaping Uppers, floor: @escaping Floor, chains: @escaping Chains
   ) {
     self.isFast = isFast
     self.tokensPerBlock = tokensPerBlock
@@ -105,7 +155,7 @@ public struct ScreeningKernels: @unchecked Sendable {
     self.packToken = packToken
     self.screen = screen
     self.refine = refine
-    self.scan = scan
+    self.uppers = uppers
     self.floor = floor
     self.chains = chains
   }

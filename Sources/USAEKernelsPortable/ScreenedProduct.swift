@@ -26,24 +26,21 @@ import USAEKernelTypes
   let screenPanelWidth = 16
 #endif
 
-/// Estimates of `count` packed tokens for all `columns` of packed panels: one panel, which stays in the cache, with all tokens.
-func screen(
-  _ quads: Int, _ tokens: UnsafePointer<Int32>, _ count: Int, _ panels: UnsafePointer<Int32>, _ columns: Int,
-  _ starts: UnsafePointer<Int32>, _ tokenScales: ConstantFloats, _ scales: ConstantFloats, _ bias: ConstantFloats,
-  _ out: Floats, _ spare: UnsafeMutablePointer<Int32>
-) {
+/// Finds pairs of a token and a concept whose upper bound is above the token's floor: one panel, which stays in the cache, with all
+/// tokens. Estimates go no further than the registers, but those of what is found.
+func screen(_ arguments: UnsafeMutableRawPointer) {
+  let search = arguments.assumingMemoryBound(to: ScreenArguments.self)
+  let arguments = UnsafePointer(search)
   #if USAE_AMX
     usae_tiles_begin()
   #endif
-  var column = 0
-  while column < columns {
+  let mostOfPanel = screenPanelWidth &* arguments.pointee.count &+ 16
+  var found = arguments.pointee.found
+  var column = arguments.pointee.nextColumn
+  while column < arguments.pointee.columns && found &+ mostOfPanel <= arguments.pointee.room {
     var token = 0
-    while token < count {
-      let left = count &- token
-      estimate(
-        quads, tokens + token &* quads, panels + column &* quads, starts + column, tokenScales + token, scales + column,
-        bias + column, left < screenTokensPerBlock ? left : screenTokensPerBlock, out + (token &* columns &+ column), columns,
-        spare)
+    while token < arguments.pointee.count {
+      found = screenBlock(arguments, token, column, found)
       token &+= screenTokensPerBlock
     }
     column &+= screenPanelWidth
@@ -51,6 +48,55 @@ func screen(
   #if USAE_AMX
     usae_tiles_end()
   #endif
+  search.pointee.found = found
+  search.pointee.nextColumn = column
+}
+
+/// Sixteen concepts, from integer sums to estimates and upper bounds, and the pairs of tokens with these that may be above a floor.
+///
+/// Pairs follow one another, so they are written where the last ones were: in lists by token they would touch a page for each
+/// token, again and again.
+private struct Search {
+  private let scales, bias, norms, errors, slacks: Vector
+  private let column: Int32
+  private let arguments: UnsafePointer<ScreenArguments>
+
+  @inline(__always)
+  init(_ arguments: UnsafePointer<ScreenArguments>, _ column: Int) {
+    self.arguments = arguments
+    self.column = Int32(truncatingIfNeeded: column)
+    scales = load(arguments.pointee.scales, column)
+    bias = load(arguments.pointee.bias, column)
+    norms = load(arguments.pointee.norms, column)
+    errors = load(arguments.pointee.errors, column)
+    slacks = load(arguments.pointee.slacks, column)
+  }
+
+  /// The number of pairs after those of one token.
+  @inline(__always)
+  func callAsFunction(_ token: Int, _ sums: Integers, _ count: Int) -> Int {
+    let arguments = arguments.pointee
+    guard token < arguments.count else { return count }
+    let estimates = multiplyAdd(bias, toFloats(sums), Vector(repeating: arguments.tokenScales[token]) * scales)
+    let bounds = multiplyAdd(
+      multiplyAdd(slacks, Vector(repeating: arguments.factorsOfNorm[token]), norms),
+      Vector(repeating: arguments.factorsOfError[token]), errors)
+    let upper = estimates + bounds
+    let pair = column &+ (Int32(truncatingIfNeeded: token) &<< arguments.conceptBits)
+    let pairs = arguments.pairs + count, kept = arguments.estimates + count
+    #if USAE_AVX512 || USAE_AVX2
+      return count &+ Int(usae_write_above(Vector(repeating: arguments.floors[token]), upper, pair, pairs, estimates, kept))
+    #else
+      var more = 0
+      for lane in 0..<16 {
+        // Write always, keep if above: a branch here would be mispredicted too often.
+        pairs[more] = pair &+ Int32(truncatingIfNeeded: lane)
+        kept[more] = estimates[lane]
+        more &+= upper[lane] > arguments.floors[token] ? 1 : 0
+      }
+      return count &+ more
+    #endif
+  }
 }
 
 /// Puts a token's bytes where `screen` reads them: token `number` of the block.
@@ -58,8 +104,8 @@ func packScreenedToken(
   _ bytes: UnsafePointer<Int32>, _ quads: Int, _ number: Int, _ block: UnsafeMutablePointer<Int32>
 ) {
   #if USAE_AMX
-    // A tile has a token in each row.
-    for quad in 0..<quads { block[number &* quads &+ quad] = bytes[quad] }
+    // 64 bytes of each of 32 tokens, and then the next 64.
+    for step in 0..<quads / 16 { storeIntegers(load(bytes, 16 &* step), block, 16 &* (step &* screenTokensPerBlock &+ number)) }
   #else
     for quad in 0..<quads { block[quad &* screenTokensPerBlock &+ number] = bytes[quad] }
   #endif
@@ -79,54 +125,36 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
   #endif
 }
 
-#if USAE_AVX512 && USAE_VNNI
-  /// From a block's integer sums to estimates.
-  private struct Finish {
-    let tokenScales: ConstantFloats
-    let left, right, leftBias, rightBias: Vector
-    let rows: Int
-    let out: Floats
-    let stride: Int
-
-    @inline(__always)
-    func row(_ row: Int, _ leftSums: Integers, _ rightSums: Integers) {
-      guard row < rows else { return }
-      let scale = Vector(repeating: tokenScales[row])
-      store(multiplyAdd(leftBias, toFloats(leftSums), scale * left), out, row &* stride)
-      store(multiplyAdd(rightBias, toFloats(rightSums), scale * right), out, row &* stride &+ 16)
-    }
-  }
-#endif
-
 #if USAE_AMX
-  @inline(__always)
-  private func estimate(
-    _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
-    _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
-    _ stride: Int, _ spare: UnsafeMutablePointer<Int32>
-  ) {
+  private func screenBlock(
+    _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
+  ) -> Int {
+    let quads = arguments.pointee.quads
+    let tokens = arguments.pointee.tokens + first &* quads
+    let panel = arguments.pointee.panels + column &* quads
+    let sums = arguments.pointee.spare
     usae_tiles_zero()
     for step in 0..<quads / 16 {
-      usae_tiles_add(tokens + 16 &* step, panel + 16 &* screenPanelWidth &* step, 4 &* quads)
+      usae_tiles_add(tokens + 16 &* screenTokensPerBlock &* step, panel + 16 &* screenPanelWidth &* step)
     }
-    usae_tiles_store(spare)
-    let left = load(start, 0), right = load(start, 16)
-    let finish = Finish(
-      tokenScales: tokenScales, left: load(panelScales, 0),
-      right: load(panelScales, 16), leftBias: load(bias, 0), rightBias: load(bias, 16), rows: rows, out: out, stride: stride)
-    for row in 0..<rows {
-      let sums = spare + row &* screenPanelWidth
-      finish.row(row, load(sums, 0) &+ left, load(sums, 16) &+ right)
+    usae_tiles_store(sums)
+    let left = Search(arguments, column), right = Search(arguments, column &+ 16)
+    let leftStart = load(arguments.pointee.starts, column), rightStart = load(arguments.pointee.starts, column &+ 16)
+    var found = found
+    for row in 0..<screenTokensPerBlock {
+      found = left(first &+ row, load(sums, row &* screenPanelWidth) &+ leftStart, found)
+      found = right(first &+ row, load(sums, row &* screenPanelWidth &+ 16) &+ rightStart, found)
     }
+    return found
   }
 #elseif USAE_AVX512 && USAE_VNNI
-  @inline(__always)
-  private func estimate(
-    _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
-    _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
-    _ stride: Int, _ spare: UnsafeMutablePointer<Int32>
-  ) {
-    let left = load(start, 0), right = load(start, 16)
+  private func screenBlock(
+    _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
+  ) -> Int {
+    let quads = arguments.pointee.quads
+    let tokens = arguments.pointee.tokens + first &* quads
+    let panel = arguments.pointee.panels + column &* quads
+    let left = load(arguments.pointee.starts, column), right = load(arguments.pointee.starts, column &+ 16)
     var l0 = left, l1 = left, l2 = left, l3 = left, l4 = left, l5 = left, l6 = left
     var l7 = left, l8 = left, l9 = left, l10 = left, l11 = left, l12 = left, l13 = left
     var r0 = right, r1 = right, r2 = right, r3 = right, r4 = right, r5 = right, r6 = right
@@ -159,22 +187,32 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
       a += screenTokensPerBlock
       b += screenPanelWidth
     }
-    let finish = Finish(
-      tokenScales: tokenScales, left: load(panelScales, 0), right: load(panelScales, 16), leftBias: load(bias, 0),
-      rightBias: load(bias, 16), rows: rows, out: out, stride: stride)
-    finish.row(0, l0, r0); finish.row(1, l1, r1); finish.row(2, l2, r2); finish.row(3, l3, r3)
-    finish.row(4, l4, r4); finish.row(5, l5, r5); finish.row(6, l6, r6); finish.row(7, l7, r7)
-    finish.row(8, l8, r8); finish.row(9, l9, r9); finish.row(10, l10, r10); finish.row(11, l11, r11)
-    finish.row(12, l12, r12); finish.row(13, l13, r13)
+    let l = Search(arguments, column), r = Search(arguments, column &+ 16)
+    var found = found
+    found = l(first, l0, found); found = r(first, r0, found)
+    found = l(first &+ 1, l1, found); found = r(first &+ 1, r1, found)
+    found = l(first &+ 2, l2, found); found = r(first &+ 2, r2, found)
+    found = l(first &+ 3, l3, found); found = r(first &+ 3, r3, found)
+    found = l(first &+ 4, l4, found); found = r(first &+ 4, r4, found)
+    found = l(first &+ 5, l5, found); found = r(first &+ 5, r5, found)
+    found = l(first &+ 6, l6, found); found = r(first &+ 6, r6, found)
+    found = l(first &+ 7, l7, found); found = r(first &+ 7, r7, found)
+    found = l(first &+ 8, l8, found); found = r(first &+ 8, r8, found)
+    found = l(first &+ 9, l9, found); found = r(first &+ 9, r9, found)
+    found = l(first &+ 10, l10, found); found = r(first &+ 10, r10, found)
+    found = l(first &+ 11, l11, found); found = r(first &+ 11, r11, found)
+    found = l(first &+ 12, l12, found); found = r(first &+ 12, r12, found)
+    found = l(first &+ 13, l13, found); found = r(first &+ 13, r13, found)
+    return found
   }
 #elseif USAE_VNNI
-  @inline(__always)
-  private func estimate(
-    _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
-    _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
-    _ stride: Int, _ spare: UnsafeMutablePointer<Int32>
-  ) {
-    let start = load(start, 0)
+  private func screenBlock(
+    _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
+  ) -> Int {
+    let quads = arguments.pointee.quads
+    let tokens = arguments.pointee.tokens + first &* quads
+    let panel = arguments.pointee.panels + column &* quads
+    let start = load(arguments.pointee.starts, column)
     var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
     var a = tokens
     var b = panel
@@ -189,29 +227,34 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
       a += screenTokensPerBlock
       b += screenPanelWidth
     }
-    let scales = load(panelScales, 0), bias = load(bias, 0)
-    @inline(__always) func finish(_ row: Int, _ sums: Integers) {
-      guard row < rows else { return }
-      store(multiplyAdd(bias, toFloats(sums), Vector(repeating: tokenScales[row]) * scales), out, row &* stride)
-    }
-    finish(0, s0); finish(1, s1); finish(2, s2); finish(3, s3); finish(4, s4); finish(5, s5)
+    let search = Search(arguments, column)
+    var found = found
+    found = search(first, s0, found)
+    found = search(first &+ 1, s1, found)
+    found = search(first &+ 2, s2, found)
+    found = search(first &+ 3, s3, found)
+    found = search(first &+ 4, s4, found)
+    found = search(first &+ 5, s5, found)
+    return found
   }
 #else
   // Only for tests: without an instruction for four products at once, screening would take longer than the product.
-  @inline(__always)
-  private func estimate(
-    _ quads: Int, _ tokens: UnsafePointer<Int32>, _ panel: UnsafePointer<Int32>, _ start: UnsafePointer<Int32>,
-    _ tokenScales: ConstantFloats, _ panelScales: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
-    _ stride: Int, _ spare: UnsafeMutablePointer<Int32>
-  ) {
-    for row in 0..<rows {
-      var sum = load(start, 0)
+  private func screenBlock(
+    _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
+  ) -> Int {
+    let quads = arguments.pointee.quads
+    let tokens = arguments.pointee.tokens + first &* quads
+    let panel = arguments.pointee.panels + column &* quads
+    let search = Search(arguments, column)
+    var found = found
+    for row in 0..<screenTokensPerBlock {
+      var sum = load(arguments.pointee.starts, column)
       for quad in 0..<quads {
         sum = dot4(
           sum, Integers(repeating: tokens[quad &* screenTokensPerBlock &+ row]), load(panel, quad &* screenPanelWidth))
       }
-      let scale = Vector(repeating: tokenScales[row]) * load(panelScales, 0)
-      store(multiplyAdd(load(bias, 0), toFloats(sum), scale), out, row &* stride)
+      found = search(first &+ row, sum, found)
     }
+    return found
   }
 #endif

@@ -1,8 +1,8 @@
 import CIntrinsics
 import USAEKernelTypes
 
-// What stands around the product with bytes (`ScreenedProduct.swift`): from floats to two digits of a byte each, from
-// estimates to the concepts that may count, and better estimates for these.
+// What stands around the product with bytes (`ScreenedProduct.swift`): from floats to two digits of a byte each, and better
+// estimates and bounds for the concepts that it finds.
 
 /// Below it, what is lost where squares underflow is not small beside the rounding that bounds allow for.
 private let smallestSize: Float = 1e-10
@@ -118,36 +118,13 @@ private func total(_ v: Integers) -> Int32 {
   #endif
 }
 
-/// The columns whose upper bound is above `floor`, their estimates and that bound.
-///
-/// Writes up to sixteen places past the end of the lists. Upper bounds are estimates[c] + (a norms[c] + b errors[c] + slacks[c]).
-func screenScan(
-  _ estimates: ConstantFloats, _ columns: Int, _ norms: ConstantFloats, _ errors: ConstantFloats,
-  _ slacks: ConstantFloats, _ a: Float, _ b: Float, _ floor: Float, _ found: UnsafeMutablePointer<Int32>,
-  _ estimated: Floats, _ upper: Floats
-) -> Int {
-  let limit = Vector(repeating: floor)
-  let first = Vector(repeating: a), second = Vector(repeating: b)
-  var count = 0
-  var column = 0
-  while column < columns {
-    let bound = multiplyAdd(multiplyAdd(load(slacks, column), first, load(norms, column)), second, load(errors, column))
-    let above = load(estimates, column) + bound
-    #if USAE_AVX512 || USAE_AVX2
-      count &+= Int(usae_write_above(limit, above, Int32(truncatingIfNeeded: column), found + count))
-    #else
-      for lane in 0..<16 {
-        // Write always, keep if above: a branch here would be mispredicted half of the time.
-        found[count] = Int32(truncatingIfNeeded: column &+ lane)
-        count &+= above[lane] > floor ? 1 : 0
-      }
-    #endif
-    column &+= 16
-  }
+/// out[i] = what the pre-activation of concept concepts[i] may be at most, its estimate being estimates[i].
+func screenUppers(
+  _ concepts: UnsafePointer<Int32>, _ estimates: ConstantFloats, _ count: Int, _ norms: ConstantFloats,
+  _ errors: ConstantFloats, _ slacks: ConstantFloats, _ a: Float, _ b: Float, _ out: Floats
+) {
   for i in 0..<count {
-    let c = Int(found[i])
-    estimated[i] = estimates[c]
-    upper[i] = estimates[c] + multiplyAddOne(multiplyAddOne(slacks[c], a, norms[c]), b, errors[c])
+    let c = Int(concepts[i])
+    out[i] = estimates[i] + multiplyAddOne(multiplyAddOne(slacks[c], a, norms[c]), b, errors[c])
   }
-  return count
 }

@@ -35,9 +35,9 @@ private func screeningKernels() -> ScreeningKernels {
   ScreeningKernels(
     isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
     quantize: { quantize($0, $1, $2, $3, $4, $5, $6) }, packToken: { packScreenedToken($0, $1, $2, $3) },
-    screen: { screen($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) },
+    screen: { screen($0) },
     refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },
-    scan: { screenScan($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) }, floor: { floorOfLargest($0, $1, $2) },
+    uppers: { screenUppers($0, $1, $2, $3, $4, $5, $6, $7, $8) }, floor: { floorOfLargest($0, $1, $2) },
     chains: { chains($0, $1, $2, $3, $4, $5, $6, $7, $8) })
 }
 

@@ -20,6 +20,11 @@ func load(_ pointer: UnsafePointer<Int32>, _ offset: Int) -> Integers {
 }
 
 @inline(__always)
+func storeIntegers(_ vector: Integers, _ pointer: UnsafeMutablePointer<Int32>, _ offset: Int) {
+  UnsafeMutableRawPointer(pointer + offset).storeBytes(of: vector, as: Integers.self)
+}
+
+@inline(__always)
 func store(_ vector: Vector, _ pointer: Floats, _ offset: Int) {
   UnsafeMutableRawPointer(pointer + offset).storeBytes(of: vector, as: Vector.self)
 }

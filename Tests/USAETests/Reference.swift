@@ -56,6 +56,13 @@ struct TestRandom {
   }
 }
 
+/// Memory that keeps its place, for pointers that outlive a call.
+func buffer<Element: BitwiseCopyable>(_ values: [Element]) throws -> AlignedBuffer<Element> {
+  let buffer = try AlignedBuffer<Element>(values.count)
+  buffer.base.update(from: values, count: values.count)
+  return buffer
+}
+
 extension Matrix {
   /// The rows from `range`.
   func slice(_ range: Range<Int>) throws -> Matrix {

@@ -22,41 +22,119 @@ import USAEKernelTypes
     random.row(count).map { max(range.lowerBound, min(range.upperBound, Int($0 * 90) + (range.lowerBound < 0 ? 0 : 128))) }
   }
 
+  /// A search by definition, among tokens and concepts of bytes.
+  struct Search {
+    let tokens, concepts: [[Int]]
+    let starts: [Int32]
+    let tokenScales, scales, bias, norms, errors, slacks, ofNorm, ofError: [Float]
+
+    init(_ random: inout TestRandom, tokens count: Int, concepts columns: Int, depth: Int) {
+      // Extremes too, whose sums must not saturate.
+      var some = random
+      tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 255, count: depth) : bytes(&some, depth, 0...255) }
+      concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : bytes(&some, depth, -127...127) }
+      random = some
+      starts = (0..<columns).map { Int32($0 * 1000 - 5000) }
+      tokenScales = random.row(count).map { 1e-3 * $0 }
+      (scales, bias) = (random.row(columns), random.row(columns))
+      (norms, errors) = (random.row(columns).map(abs), random.row(columns).map(abs))
+      slacks = random.row(columns).map(abs)
+      (ofNorm, ofError) = (random.row(count).map(abs), random.row(count).map(abs))
+    }
+
+    func estimate(_ t: Int, _ c: Int) -> (value: Double, error: Double) {
+      let sum = zip(tokens[t], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
+      let product = Double(sum) * Double(tokenScales[t]) * Double(scales[c])
+      // The sum, the product of scales, their product and the result are rounded.
+      return (product + Double(bias[c]), 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
+    }
+
+    func bound(_ t: Int, _ c: Int) -> Double {
+      Double(slacks[c]) + Double(ofNorm[t]) * Double(norms[c]) + Double(ofError[t]) * Double(errors[c])
+    }
+
+    /// What the kernel finds: [token: [(concept, estimate)]].
+    func run(_ table: ScreeningKernels, floors: [Float]) throws -> [[(concept: Int, estimate: Float)]] {
+      let block = table.tokensPerBlock, width = table.panelWidth, quads = tokens[0].count / 4
+      let packed = try AlignedBuffer<Int32>((tokens.count + block - 1) / block * block * quads)
+      packed.fill(0x5a5a_5a5a)
+      for (t, token) in tokens.enumerated() {
+        table.packToken(ScreeningKernelTests.quads(token), quads, t % block, packed.base + t / block * block * quads)
+      }
+      let panels = stride(from: 0, to: concepts.count, by: width).flatMap { first in
+        (0..<quads).flatMap { quad in concepts[first..<first + width].map { ScreeningKernelTests.quads($0)[quad] } }
+      }
+      let room = tokens.count * (concepts.count + width) + 16
+      let pairs = try AlignedBuffer<Int32>(room), estimates = try FloatBuffer(room), spare = try AlignedBuffer<Int32>(block * width)
+      let bits: Int32 = 9
+      let integers = try [panels, starts].map { try buffer($0) }
+      let floats = try [scales, bias, norms, errors, slacks, tokenScales, ofNorm, ofError, floors].map { try buffer($0) }
+      let most = tokens.count * width + 16
+      let count = withExtendedLifetime((integers, floats, packed, spare)) {
+        let f = floats.map { UnsafePointer($0.base) }
+        var arguments = ScreenArguments(
+          quads: quads, columns: concepts.count, panels: integers[0].base, starts: integers[1].base, scales: f[0], bias: f[1],
+          norms: f[2], errors: f[3], slacks: f[4], count: tokens.count, tokens: packed.base, tokenScales: f[5],
+          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: pairs.base, conceptBits: bits,
+          estimates: estimates.base, room: most, spare: spare.base)
+        while arguments.nextColumn < concepts.count {  // room for a panel at a time
+          let before = arguments.nextColumn
+          table.screen(&arguments)
+          #expect(arguments.nextColumn > before && arguments.found <= arguments.room)
+          arguments.room = arguments.found + most
+        }
+        return arguments.found
+      }
+      var found = [[(concept: Int, estimate: Float)]](repeating: [], count: tokens.count)
+      for i in 0..<count {
+        found[Int(pairs.base[i] >> bits)].append((Int(pairs.base[i] & 511), estimates.base[i]))
+      }
+      return found
+    }
+  }
+
+  /// Whole blocks of tokens and parts of one, and more than one panel.
   @Test(arguments: names, [64, 128, 832])
-  func estimatesAreSumsOfBytes(kernels name: String, depth: Int) throws {
+  func searchesFindWhatMayBeAboveAFloor(kernels name: String, depth: Int) throws {
     let table = try Self.table(name)
     var random = TestRandom(UInt64(depth))
-    let block = table.tokensPerBlock
-    let width = table.panelWidth
-    // A whole block and a part of one; two panels.
-    let count = block + 3, columns = 2 * width
-    let tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 255, count: depth) : Self.bytes(&random, depth, 0...255) }
-    let concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : Self.bytes(&random, depth, -127...127) }
-    let starts = (0..<columns).map { Int32($0 * 1000 - 5000) }
-    let tokenScales = random.row(2 * block), scales = random.row(columns), bias = random.row(columns)
-    var packedTokens = [Int32](repeating: 0x5a5a_5a5a, count: 2 * block * depth / 4)
-    packedTokens.withUnsafeMutableBufferPointer { packed in
-      for (t, token) in tokens.enumerated() {
-        table.packToken(Self.quads(token), depth / 4, t % block, packed.baseAddress! + t / block * block * depth / 4)
-      }
-    }
-    let packedPanels = stride(from: 0, to: columns, by: width).flatMap { first in
-      (0..<depth / 4).flatMap { quad in concepts[first..<first + width].map { Self.quads($0)[quad] } }
-    }
-    var spare = [Int32](repeating: 0, count: block * width)
-    var out = [Float](repeating: -7, count: 2 * block * columns)
-    table.screen(depth / 4, packedTokens, count, packedPanels, columns, starts, tokenScales, scales, bias, &out, &spare)
-    for t in 0..<2 * block {
-      for c in 0..<columns {
-        guard t < count else {
-          #expect(out[t * columns + c] == -7)
-          continue
+    for count in [1, table.tokensPerBlock, table.tokensPerBlock + 3] {
+      let search = Search(&random, tokens: count, concepts: 3 * table.panelWidth, depth: depth)
+      for floor in [-Float.infinity, 0, 1, .infinity] {
+        let floors = (0..<count).map { $0 % 5 == 4 ? 2 : floor }
+        let found = try search.run(table, floors: floors)
+        for t in 0..<count {
+          #expect(found[t].map(\.concept) == found[t].map(\.concept).sorted())
+          let known = Dictionary(uniqueKeysWithValues: found[t].map { ($0.concept, $0.estimate) })
+          for c in 0..<search.concepts.count {
+            let estimate = search.estimate(t, c)
+            let upper = estimate.value + search.bound(t, c)
+            // So near to the floor an upper bound may be rounded to the other side.
+            let near = estimate.error + 1e-5 * (1 + abs(upper))
+            if let value = known[c] {
+              #expect(abs(Double(value) - estimate.value) <= estimate.error && upper > Double(floors[t]) - near)
+            } else {
+              #expect(upper <= Double(floors[t]) + near)
+            }
+          }
         }
-        let sum = zip(tokens[t], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
-        let product = Double(sum) * Double(tokenScales[t]) * Double(scales[c])
-        // The sum, the product of scales, their product and the result are rounded.
-        #expect(abs(Double(out[t * columns + c]) - product - Double(bias[c])) <= 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
       }
+    }
+  }
+
+  @Test(arguments: names)
+  func uppersAreEstimatesAndBounds(kernels name: String) throws {
+    let table = try Self.table(name)
+    var random = TestRandom(8)
+    let norms = random.row(50), errors = random.row(50), slacks = random.row(50)
+    for count in [0, 1, 16, 37] {
+      let concepts = (0..<count).map { Int32(($0 * 7 + 3) % 50) }, estimates = random.row(count)
+      var out = [Float](repeating: -7, count: count + 1)
+      table.uppers(concepts, estimates, count, norms, errors, slacks, 0.25, 0.5, &out)
+      for (i, c) in concepts.map(Int.init).enumerated() {
+        #expect(abs(out[i] - (estimates[i] + 0.25 * norms[c] + 0.5 * errors[c] + slacks[c])) < 1e-5)
+      }
+      #expect(out[count] == -7)
     }
   }
 
@@ -103,31 +181,6 @@ import USAEKernelTypes
         #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + first[$1] * fine[$1] + second[$1] * coarse[$1] })
       }
       #expect(out[pairs.count] == -7)
-    }
-  }
-
-  @Test(arguments: names)
-  func theScanFindsWhatMayBeAboveAFloor(kernels name: String) throws {
-    let table = try Self.table(name)
-    var random = TestRandom(8)
-    for columns in [16, 48, 320] {
-      let estimates = random.row(columns)
-      let norms = random.row(columns).map(abs), errors = random.row(columns).map(abs), slacks = random.row(columns).map(abs)
-      for floor in [Float(0), 1, 1000] {
-        var found = [Int32](repeating: -1, count: columns + 16)
-        var estimated = [Float](repeating: 0, count: columns + 16), upper = estimated
-        let count = table.scan(estimates, columns, norms, errors, slacks, 0.25, 0.5, floor, &found, &estimated, &upper)
-        let bounds = (0..<columns).map { 0.25 * norms[$0] + 0.5 * errors[$0] + slacks[$0] }
-        // 1e-5: an upper bound so near to the floor may be rounded to the other side.
-        let sure = (0..<columns).filter { estimates[$0] + bounds[$0] > floor + 1e-5 }
-        let possible = (0..<columns).filter { estimates[$0] + bounds[$0] > floor - 1e-5 }
-        let columnsFound = found.prefix(count).map(Int.init)
-        #expect(Set(sure).isSubset(of: columnsFound) && Set(columnsFound).isSubset(of: possible))
-        #expect(columnsFound == columnsFound.sorted())
-        for (i, c) in columnsFound.enumerated() {
-          #expect(estimated[i] == estimates[c] && abs(upper[i] - (estimates[c] + bounds[c])) < 1e-5)
-        }
-      }
     }
   }
 

@@ -62,13 +62,14 @@ static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32
   return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
 }
 
-/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and returns how many there are. Writes
- * a whole vector whatever it finds: a branch would be mispredicted too often. */
+/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and what these lanes of `values` hold;
+ * returns how many there are. Writes whole vectors whatever it finds: a branch would be mispredicted too often. */
 static inline __attribute__((always_inline)) int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 values, int32_t column, int32_t *columns) {
-  const __mmask16 above = _mm512_cmp_ps_mask((__m512)values, (__m512)limit, _CMP_GT_OQ);
+    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)uppers, (__m512)limit, _CMP_GT_OQ);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(above, _mm512_add_epi32(lanes, _mm512_set1_epi32(column))));
+  _mm512_storeu_ps(kept, _mm512_maskz_compress_ps(above, (__m512)values));
   return __builtin_popcount(above);
 }
 #elif defined(__AVX2__)
@@ -101,16 +102,18 @@ static inline __attribute__((always_inline)) __m256i usae_numbers_of(uint32_t ei
   return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)_pext_u64(0x0706050403020100, bytes)));
 }
 
-/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and returns how many there are: eight
- * lanes at a time, since AVX2 has no instruction that moves lanes to the front. Writes whole vectors. */
+/* Writes the numbers of the lanes that are above the limit, `column` being the first's, and what these lanes of `values` hold;
+ * returns how many there are: eight lanes at a time, since AVX2 has no instruction that moves lanes to the front. Writes whole
+ * vectors. */
 static inline __attribute__((always_inline)) int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 values, int32_t column, int32_t *columns) {
+    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
   int32_t count = 0;
   for (int second = 0; second < 2; second++) {
     const uint32_t above =
-        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(usae_half(values, second), usae_half(limit, second), _CMP_GT_OQ));
-    _mm256_storeu_si256(
-        (__m256i *)(columns + count), _mm256_add_epi32(usae_numbers_of(above), _mm256_set1_epi32(column + 8 * second)));
+        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(usae_half(uppers, second), usae_half(limit, second), _CMP_GT_OQ));
+    const __m256i lanes = usae_numbers_of(above);
+    _mm256_storeu_si256((__m256i *)(columns + count), _mm256_add_epi32(lanes, _mm256_set1_epi32(column + 8 * second)));
+    _mm256_storeu_ps(kept + count, _mm256_permutevar8x32_ps(usae_half(values, second), lanes));
     count += __builtin_popcount(above);
   }
   return count;
@@ -140,15 +143,14 @@ static inline __attribute__((always_inline)) void usae_tiles_zero(void) {
   _tile_zero(2);
   _tile_zero(3);
 }
-/* Adds products of 64 bytes of 32 tokens, rows `token_bytes` apart, and of 32 concepts, [16 quads, 32]. */
-static inline __attribute__((always_inline)) void usae_tiles_add(
-    const int32_t *tokens, const int32_t *concepts, intptr_t token_bytes) {
-  _tile_loadd(4, tokens, token_bytes);
+/* Adds products of 64 bytes of 32 tokens, [32, 16 quads], and of 32 concepts, [16 quads, 32]. */
+static inline __attribute__((always_inline)) void usae_tiles_add(const int32_t *tokens, const int32_t *concepts) {
+  _tile_loadd(4, tokens, 64);
   _tile_loadd(6, concepts, 128);
   _tile_dpbusd(0, 4, 6);
   _tile_loadd(7, concepts + 16, 128);
   _tile_dpbusd(1, 4, 7);
-  _tile_loadd(5, (const char *)tokens + 16 * token_bytes, token_bytes);
+  _tile_loadd(5, tokens + 16 * 16, 64);
   _tile_dpbusd(2, 5, 6);
   _tile_dpbusd(3, 5, 7);
 }

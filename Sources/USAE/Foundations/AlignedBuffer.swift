@@ -35,6 +35,29 @@ final class AlignedBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
 
 typealias FloatBuffer = AlignedBuffer<Float>
 
+/// Memory for trivial elements that grows in the middle of a call that cannot fail: where there is no memory, the process ends, as
+/// with an array. For lists that have as much as they need from the start but for rare data.
+final class GrowingBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
+  private(set) var count: Int
+  private(set) var base: UnsafeMutablePointer<Element>
+
+  init(_ count: Int) {
+    self.count = count
+    base = .allocate(capacity: count)
+  }
+
+  deinit { base.deallocate() }
+
+  /// Makes room for `wanted` elements; keeps those that are there, and is not zeroed.
+  func reserve(_ wanted: Int) {
+    if wanted <= count { return }
+    let larger = UnsafeMutablePointer<Element>.allocate(capacity: 2 * wanted)
+    larger.update(from: base, count: count)
+    base.deallocate()
+    (base, count) = (larger, 2 * wanted)
+  }
+}
+
 /// A matrix whose rows are padded with zeros to whole vectors of 16.
 final class PaddedMatrix: @unchecked Sendable {
   let rows, columns, stride: Int

@@ -1,14 +1,13 @@
 import USAEKernelTypes
 
-/// One thread's room for a tile: a few tokens with a number for every concept, small enough to stay in the cache.
-///
-/// The numbers are pre-activations, or estimates of them where the tile screens; `select` gives the same keys either way.
+/// One thread's room for a tile: a few tokens, with a pre-activation for every concept, small enough to stay in the cache, or
+/// with what screening finds; `select` gives the same keys either way.
 final class EncoderTile: @unchecked Sendable {
   let encoder: PackedEncoder
-  /// Tokens in a tile.
-  let capacity: Int
+  /// Tokens in a tile at most.
+  private let capacity: Int
   let keys: AlignedBuffer<UInt64>
-  private let numbers: FloatBuffer
+  private var numbers: FloatBuffer?
   private var packed: FloatBuffer?
   private var panels: PackedPanels?
   private var screened: ScreenedTile?
@@ -22,16 +21,16 @@ final class EncoderTile: @unchecked Sendable {
 
   init(_ encoder: PackedEncoder) throws(USAEError) {
     self.encoder = encoder
-    capacity = Self.capacity(encoder)
-    numbers = try FloatBuffer(capacity * encoder.columns)
+    capacity = Self.capacity(encoder, screening: encoder.mayScreen)
     keys = try AlignedBuffer<UInt64>(encoder.columns + selectionSpare)
   }
 
-  /// Up to eight blocks of tokens for each panel read, as long as the numbers stay within 4 MB; twice as many where screening
-  /// reads weights of a quarter of the size and then their digits once for all tokens.
-  static func capacity(_ encoder: PackedEncoder) -> Int {
+  /// Up to eight blocks of tokens for each panel read, as long as their pre-activations stay within 4 MB. Where tiles screen,
+  /// twice as many: weights have a quarter of the size, and their digits are read once for all tokens; what may be written are
+  /// pre-activations for dead concepts.
+  static func capacity(_ encoder: PackedEncoder, screening: Bool) -> Int {
     let block = kernels.tokensPerBlock
-    let most = encoder.mayScreen ? (blocks: 16, bytes: 8 << 20) : (blocks: 8, bytes: 4 << 20)
+    let most = screening ? (blocks: 16, bytes: 32 << 20) : (blocks: 8, bytes: 4 << 20)
     return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))
   }
 
@@ -45,6 +44,7 @@ final class EncoderTile: @unchecked Sendable {
       screened?.weights = screening
     } else {
       try makePacked()
+      if numbers == nil { numbers = try FloatBuffer(Self.capacity(encoder, screening: false) * encoder.columns) }
     }
   }
 
@@ -64,10 +64,10 @@ final class EncoderTile: @unchecked Sendable {
     rows = (tokens, rowStride, count)
     hasSubset = false
     if isScreening {
-      screened?.compute(tokens, stride: rowStride, count: count, out: numbers.base)
+      screened?.take(tokens, stride: rowStride, count: count)
       return
     }
-    guard let panels else { preconditionFailure("a tile is prepared before it is used") }
+    guard let panels, let numbers else { preconditionFailure("a tile is prepared before it is used") }
     panels.product(packedTokens(), count: count, bias: encoder.bias, out: numbers.base)
   }
 
@@ -89,13 +89,16 @@ final class EncoderTile: @unchecked Sendable {
     return row(token)
   }
 
-  private func row(_ token: Int) -> UnsafeMutablePointer<Float> { numbers.base + token &* encoder.columns }
+  private func row(_ token: Int) -> UnsafeMutablePointer<Float> {
+    guard let numbers else { preconditionFailure("a tile that screens has no pre-activations") }
+    return numbers.base + token &* encoder.columns
+  }
 
   /// The k largest pre-activations of a row that are above a limit, 0 or more, as keys in descending order at the front of
   /// `keys`. The k and the limit of a tile's tokens are the same.
   func select(_ token: Int, k: Int, above limit: Float = 0) -> Int {
     if isScreening, let screened {
-      return screened.select(token, k: k, above: limit, estimates: numbers.base, keys: keys.base)
+      return screened.select(token, k: k, above: limit, keys: keys.base)
     }
     let row = row(token)
     var count = kernels.scan(row, encoder.columns, max(threshold, limit), keys.base)
@@ -110,10 +113,10 @@ final class EncoderTile: @unchecked Sendable {
   func selectNext(_ token: Int, k: Int, among subset: ConceptSubset, slots: Int) -> Int {
     let smallest = k > 0 ? keys.base[k - 1] : .max
     let ofSubset = isScreening ? preactivations(token, of: subset) : nil
-    let row = row(token)
+    let ofAll = isScreening ? nil : row(token)
     var count = 0
     for (i, concept) in subset.concepts.enumerated() {
-      let value = ofSubset.map { $0[i] } ?? row[Int(concept)]
+      let value = ofSubset?[i] ?? ofAll?[Int(concept)] ?? 0
       let key = selectionKey(value, concept)
       // Written always, kept if wanted: a branch would be mispredicted half of the time.
       keys.base[count] = key

@@ -116,7 +116,7 @@ final class PackedEncoder: @unchecked Sendable {
     let screening = dense ? nil : screening
     let panels = screening == nil ? try currentPanels(work: work) : nil
     for tile in tiles { try tile.prepare(screening, panels) }
-    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles)) { _, range, worker in
+    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles.count, screening: screening != nil)) { _, range, worker in
       let tile = tiles[worker]
       let first = rows.lowerBound + range.lowerBound
       tile.compute(tokens.row(first), stride: tokens.stride, count: range.count)
@@ -128,10 +128,10 @@ final class PackedEncoder: @unchecked Sendable {
   }
 
   /// Tokens of a tile, at most its capacity, so that every thread gets as many.
-  private func tileSize(_ count: Int, _ tiles: [EncoderTile]) -> Int {
-    let capacity = tiles[0].capacity
-    let rounds = max(1, (count + capacity * tiles.count - 1) / (capacity * tiles.count))
+  private func tileSize(_ count: Int, _ threads: Int, screening: Bool) -> Int {
+    let capacity = EncoderTile.capacity(self, screening: screening)
+    let rounds = max(1, (count + capacity * threads - 1) / (capacity * threads))
     let block = kernels.tokensPerBlock
-    return min(capacity, max(1, (count + rounds * tiles.count * block - 1) / (rounds * tiles.count * block)) * block)
+    return min(capacity, max(1, (count + rounds * threads * block - 1) / (rounds * threads * block)) * block)
   }
 }

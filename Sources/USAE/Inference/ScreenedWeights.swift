@@ -1,3 +1,5 @@
+import USAEKernelTypes
+
 /// One encoder's weights in bytes, with what is needed to bound the error of products with them.
 ///
 /// Weights and tokens are written in two digits: w = w1 + w2 + rest, w1 of whole multiples of a scale and w2 of its 254th.
@@ -72,13 +74,18 @@ final class ScreenedWeights: @unchecked Sendable {
     return bounds.isUsable && abs(bias) < Self.largestNorm
   }
 
-  /// Estimates of packed tokens for all concepts, into `out` [count, columns].
-  func estimate(
-    _ tokens: UnsafePointer<Int32>, count: Int, scales tokenScales: UnsafePointer<Float>, bias: UnsafePointer<Float>,
-    out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Int32>
-  ) {
-    kernels.screening.screen(
-      quads, tokens, count, panels.base, columns, starts.base, tokenScales, scales.base, bias, out, spare)
+  /// A search with these weights.
+  func screenArguments(
+    bias: UnsafePointer<Float>, count: Int, tokens: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>,
+    factorsOfNorm: UnsafePointer<Float>, factorsOfError: UnsafePointer<Float>, floors: UnsafePointer<Float>,
+    pairs: UnsafeMutablePointer<Int32>, conceptBits: Int32, estimates: UnsafeMutablePointer<Float>, room: Int,
+    spare: UnsafeMutablePointer<Int32>
+  ) -> ScreenArguments {
+    ScreenArguments(
+      quads: quads, columns: columns, panels: panels.base, starts: starts.base, scales: scales.base, bias: bias,
+      norms: concepts.norms.base, errors: concepts.errors.base, slacks: concepts.slacks.base, count: count, tokens: tokens,
+      tokenScales: tokenScales, factorsOfNorm: factorsOfNorm, factorsOfError: factorsOfError, floors: floors, pairs: pairs,
+      conceptBits: conceptBits, estimates: estimates, room: room, spare: spare)
   }
 
   /// What refined estimates of pairs of a concept and a token add.

@@ -40,7 +40,8 @@ struct ScreeningPolicy {
   init(concepts: Int, depth: Int, wanted: Bool?) {
     self.concepts = concepts
     isPossible =
-      depth <= ScreenedWeights.largestDepth && (wanted ?? (kernels.screening.isFast && concepts >= 256 && depth >= 32))
+      depth <= ScreenedWeights.largestDepth && concepts <= CandidateSearch.mostConcepts
+      && (wanted ?? (kernels.screening.isFast && concepts >= 256 && depth >= 32))
   }
 
   var screens: Bool { isPossible && pause == 0 }
