@@ -42,44 +42,51 @@ func quantize(
   let scale = size / 127
   let fineScale = scale / 254
   var errors = Vector.zero, rests = Vector.zero
-  var coarseSum = Integers.zero, fineSum = Integers.zero
+  let inverse = 1 / scale, fineInverse = 1 / fineScale
+  // Sums of bytes stay whole numbers in floats: up to 2^15 of them are below 2^22.
+  var coarseSum = Vector.zero, fineSum = Vector.zero
   c = 0
   while c < columns {
     let x = load(row, c) * factor
-    let (first, firstInteger) = digit(x, scale)
+    let first = digits(x * inverse, coarse + c)
     let error = multiplyAdd(x, first, Vector(repeating: -scale))
-    let (second, secondInteger) = digit(error, fineScale)
+    let second = digits(error * fineInverse, fine + c)
     let rest = multiplyAdd(error, second, Vector(repeating: -fineScale))
     errors = multiplyAdd(errors, error, error)
     rests = multiplyAdd(rests, rest, rest)
-    coarseSum = coarseSum &+ firstInteger
-    fineSum = fineSum &+ secondInteger
-    storeBytes(firstInteger, coarse + c)
-    storeBytes(secondInteger, fine + c)
+    coarseSum = coarseSum + first
+    fineSum = fineSum + second
     c &+= 16
   }
   measures[0] = scale
   measures[1] = sumLanes(squares).squareRoot()
   measures[2] = sumLanes(errors).squareRoot()
   measures[3] = sumLanes(rests).squareRoot()
-  sums[0] = sumIntegers(coarseSum)
-  sums[1] = sumIntegers(fineSum)
+  sums[0] = wholeNumber(sumLanes(coarseSum))
+  sums[1] = wholeNumber(sumLanes(fineSum))
 }
 
-/// x / scale to the nearest whole number from -127 to 127.
+/// The nearest whole numbers, from -127 to 127; they are written as bytes, too.
 @inline(__always)
-private func digit(_ x: Vector, _ scale: Float) -> (Vector, Integers) {
-  // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
-  let magic = Vector(repeating: 12_582_912)
-  let inverse = 1 / scale
-  var whole = (x * inverse + magic) - magic
-  whole = whole.replacing(with: 127, where: whole .> 127).replacing(with: -127, where: whole .< -127)
-  return (whole, unsafeBitCast(whole + magic, to: Integers.self) &- Integers(repeating: 0x4b40_0000))
+private func digits(_ x: Vector, _ bytes: UnsafeMutablePointer<Int8>) -> Vector {
+  #if USAE_AVX512 || USAE_AVX2
+    return usae_digits(x, bytes)
+  #else
+    let magic = Vector(repeating: roundingToWhole)
+    var whole = (x + magic) - magic
+    whole = whole.replacing(with: 127, where: whole .> 127).replacing(with: -127, where: whole .< -127)
+    for lane in 0..<16 { bytes[lane] = Int8(truncatingIfNeeded: wholeNumber(whole[lane])) }
+    return whole
+  #endif
 }
 
+/// 1.5 * 2^23: adding it rounds to a whole number and leaves that in the low bits.
+private let roundingToWhole: Float = 12_582_912
+
+/// A whole number between -2^22 and 2^22; of what is not a number, anything.
 @inline(__always)
-private func storeBytes(_ integers: Integers, _ bytes: UnsafeMutablePointer<Int8>) {
-  UnsafeMutableRawPointer(bytes).storeBytes(of: SIMD16<Int8>(truncatingIfNeeded: integers), as: SIMD16<Int8>.self)
+private func wholeNumber(_ x: Float) -> Int32 {
+  Int32(bitPattern: (x + roundingToWhole).bitPattern) &- 0x4b40_0000
 }
 
 /// out[q] = (the token's unsigned coarse) . fine + (its unsigned fine) . coarse of concept concepts[q] and token tokens[q].

@@ -43,6 +43,32 @@ static inline __attribute__((always_inline)) usae_float32x16 usae_to_floats(usae
 }
 #endif
 
+#if defined(__AVX2__)
+/* The nearest whole numbers, from -127 to 127; they are written as bytes, too. */
+static inline __attribute__((always_inline)) usae_float32x16 usae_digits(usae_float32x16 a, int8_t *bytes) {
+#if defined(__AVX512F__)
+  __m512 whole = _mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  whole = _mm512_max_ps(_mm512_min_ps(whole, _mm512_set1_ps(127)), _mm512_set1_ps(-127));
+  _mm_storeu_si128((__m128i *)bytes, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));
+  return (usae_float32x16)whole;
+#else
+  __m256 whole[2];
+  __m256i integers[2];
+  for (int half = 0; half < 2; half++) {
+    const __m256 part = half ? (__m256)__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15)
+                             : (__m256)__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
+    whole[half] = _mm256_round_ps(part, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    whole[half] = _mm256_max_ps(_mm256_min_ps(whole[half], _mm256_set1_ps(127)), _mm256_set1_ps(-127));
+    integers[half] = _mm256_cvtps_epi32(whole[half]);
+  }
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(integers[0], integers[1]), 0xd8);
+  _mm_storeu_si128(
+      (__m128i *)bytes, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  return (usae_float32x16)__builtin_shufflevector(whole[0], whole[1], 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#endif
+}
+#endif
+
 #if defined(__AVX512F__)
 /* a0 b0 a1 b1 ... of the low or of the high halves. Without the empty statement that pins the result to a register, the
  * compiler turns rounds of these into loads of single elements, four times as slow. */
