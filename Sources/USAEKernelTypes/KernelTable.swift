@@ -32,63 +32,6 @@ public struct AdamConstants {
   }
 }
 
-/// What `ScreeningKernels.Screen` reads and writes.
-///
-/// The estimate of a pre-activation is bias + (start + sum of products of bytes) * token scale * concept scale, and the upper
-/// bound estimate + (slack + factor of norm * norm + factor of error * error); no NaN.
-public struct ScreenArguments {
-  /// Four bytes along the depth are a quad. A multiple of 16.
-  public var quads: Int
-  /// Concepts: a multiple of `panelWidth`.
-  public var columns: Int
-  public var panels, starts: UnsafePointer<Int32>
-  public var scales, bias, norms, errors, slacks: ConstantFloats
-  /// Packed tokens: whole blocks, with anything in the last one's places past `count`.
-  public var count: Int
-  public var tokens: UnsafePointer<Int32>
-  public var tokenScales, factorsOfNorm, factorsOfError, floors: ConstantFloats
-  /// The pairs found, token << conceptBits | concept, and their estimates; a token's concepts ascend.
-  public var pairs: UnsafeMutablePointer<Int32>
-  public var conceptBits: Int32
-  public var estimates: Floats
-  /// Pairs there is room for: at least those of all tokens and a panel, and 16 more, beyond what was found.
-  public var room: Int
-  /// How many pairs there are, and where the search goes on.
-  public var found = 0
-  public var nextColumn = 0
-  /// [tokensPerBlock, panelWidth], which no two threads share.
-  public var spare: UnsafeMutablePointer<Int32>
-
-  public init(
-    quads: Int, columns: Int, panels: UnsafePointer<Int32>, starts: UnsafePointer<Int32>, scales: ConstantFloats,
-    bias: ConstantFloats, norms: ConstantFloats, errors: ConstantFloats, slacks: ConstantFloats, count: Int,
-    tokens: UnsafePointer<Int32>, tokenScales: ConstantFloats, factorsOfNorm: ConstantFloats, factorsOfError: ConstantFloats,
-    floors: ConstantFloats, pairs: UnsafeMutablePointer<Int32>, conceptBits: Int32, estimates: Floats, room: Int,
-    spare: UnsafeMutablePointer<Int32>
-  ) {
-    self.quads = quads
-    self.columns = columns
-    self.panels = panels
-    self.starts = starts
-    self.scales = scales
-    self.bias = bias
-    self.norms = norms
-    self.errors = errors
-    self.slacks = slacks
-    self.count = count
-    self.tokens = tokens
-    self.tokenScales = tokenScales
-    self.factorsOfNorm = factorsOfNorm
-    self.factorsOfError = factorsOfError
-    self.floors = floors
-    self.pairs = pairs
-    self.conceptBits = conceptBits
-    self.estimates = estimates
-    self.room = room
-    self.spare = spare
-  }
-}
-
 /// Estimates of pre-activations from bytes, with which most concepts of a token can be ruled out, and the means to compute
 /// the few that are left with the bits that `Product` would give them.
 public struct ScreeningKernels: @unchecked Sendable {
@@ -252,6 +195,9 @@ public struct KernelTable: @unchecked Sendable {
   /// depth in order, started from the bias: (depth, packed tokens, packed panel, bias, rows, out, out stride).
   public typealias Product =
     @convention(c) (Int, ConstantFloats, ConstantFloats, ConstantFloats, Int, Floats, Int) -> Void
+  /// Pairs of a token and a concept with a pre-activation above the token's floor, as long as there is room for them:
+  /// (ProductArguments, which tell how far it came).
+  public typealias ProductAbove = @convention(c) (UnsafeMutableRawPointer) -> Void
   /// Rearranges tokens for `Product`: (first row, row stride, rows, depth, out [depth, tokensPerBlock]).
   public typealias PackTokens = @convention(c) (ConstantFloats, Int, Int, Int, Floats) -> Void
   /// Rearranges encoder rows for `Product`, each times its scale if there is one: (first row, row stride, rows, depth,
@@ -292,6 +238,7 @@ public struct KernelTable: @unchecked Sendable {
   public var tokensPerBlock: Int
   public var panelWidth: Int
   public var product: Product
+  public var productAbove: ProductAbove
   public var packTokens: PackTokens
   public var packPanel: PackPanel
   public var screening: ScreeningKernels
@@ -317,7 +264,7 @@ public struct KernelTable: @unchecked Sendable {
 
   public init(
     name: StaticString, tokensPerBlock: Int, panelWidth: Int, product: @escaping Product,
-    packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
+    productAbove: @escaping ProductAbove, packTokens: @escaping PackTokens, packPanel: @escaping PackPanel,
     screening: ScreeningKernels, signs: SignKernels, skipping: SkippingKernels, fourier: FourierKernels,
     images: ImageKernels, scan: @escaping Scan, partition: @escaping Partition,
     keepLargest: @escaping KeepLargest,
@@ -331,6 +278,7 @@ public struct KernelTable: @unchecked Sendable {
     self.tokensPerBlock = tokensPerBlock
     self.panelWidth = panelWidth
     self.product = product
+    self.productAbove = productAbove
     self.packTokens = packTokens
     self.packPanel = packPanel
     self.screening = screening

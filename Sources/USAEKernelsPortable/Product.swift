@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // A block of tokens times a panel of concepts, with all sums in registers while the depth is walked once. Every sum is one
@@ -8,9 +9,9 @@ import USAEKernelTypes
   let tokensPerBlock = 14
   let panelWidth = 32
 
-  func product(
-    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int,
-    _ out: Floats, _ stride: Int
+  @inline(__always)
+  private func productBlock(
+    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ sink: inout some ProductSink
   ) {
     let left = load(bias, 0), right = load(bias, 16)
     var l0 = left, l1 = left, l2 = left, l3 = left, l4 = left, l5 = left, l6 = left
@@ -45,36 +46,29 @@ import USAEKernelTypes
       a += tokensPerBlock
       b += panelWidth
     }
-    storeRow(0, rows, l0, r0, out, stride)
-    storeRow(1, rows, l1, r1, out, stride)
-    storeRow(2, rows, l2, r2, out, stride)
-    storeRow(3, rows, l3, r3, out, stride)
-    storeRow(4, rows, l4, r4, out, stride)
-    storeRow(5, rows, l5, r5, out, stride)
-    storeRow(6, rows, l6, r6, out, stride)
-    storeRow(7, rows, l7, r7, out, stride)
-    storeRow(8, rows, l8, r8, out, stride)
-    storeRow(9, rows, l9, r9, out, stride)
-    storeRow(10, rows, l10, r10, out, stride)
-    storeRow(11, rows, l11, r11, out, stride)
-    storeRow(12, rows, l12, r12, out, stride)
-    storeRow(13, rows, l13, r13, out, stride)
-  }
-
-  @inline(__always)
-  private func storeRow(_ row: Int, _ rows: Int, _ left: Vector, _ right: Vector, _ out: Floats, _ stride: Int) {
-    guard row < rows else { return }
-    store(left, out, row &* stride)
-    store(right, out, row &* stride &+ 16)
+    sink.take(0, 0, l0); sink.take(0, 16, r0)
+    sink.take(1, 0, l1); sink.take(1, 16, r1)
+    sink.take(2, 0, l2); sink.take(2, 16, r2)
+    sink.take(3, 0, l3); sink.take(3, 16, r3)
+    sink.take(4, 0, l4); sink.take(4, 16, r4)
+    sink.take(5, 0, l5); sink.take(5, 16, r5)
+    sink.take(6, 0, l6); sink.take(6, 16, r6)
+    sink.take(7, 0, l7); sink.take(7, 16, r7)
+    sink.take(8, 0, l8); sink.take(8, 16, r8)
+    sink.take(9, 0, l9); sink.take(9, 16, r9)
+    sink.take(10, 0, l10); sink.take(10, 16, r10)
+    sink.take(11, 0, l11); sink.take(11, 16, r11)
+    sink.take(12, 0, l12); sink.take(12, 16, r12)
+    sink.take(13, 0, l13); sink.take(13, 16, r13)
   }
 #else
   // 6 x 16: twelve of AVX2's sixteen registers hold sums (24 of NEON's 32).
   let tokensPerBlock = 6
   let panelWidth = 16
 
-  func product(
-    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int,
-    _ out: Floats, _ stride: Int
+  @inline(__always)
+  private func productBlock(
+    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ sink: inout some ProductSink
   ) {
     let start = load(bias, 0)
     var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
@@ -91,20 +85,101 @@ import USAEKernelTypes
       a += tokensPerBlock
       b += panelWidth
     }
-    storeRow(0, rows, s0, out, stride)
-    storeRow(1, rows, s1, out, stride)
-    storeRow(2, rows, s2, out, stride)
-    storeRow(3, rows, s3, out, stride)
-    storeRow(4, rows, s4, out, stride)
-    storeRow(5, rows, s5, out, stride)
-  }
-
-  @inline(__always)
-  private func storeRow(_ row: Int, _ rows: Int, _ sum: Vector, _ out: Floats, _ stride: Int) {
-    guard row < rows else { return }
-    store(sum, out, row &* stride)
+    sink.take(0, 0, s0)
+    sink.take(1, 0, s1)
+    sink.take(2, 0, s2)
+    sink.take(3, 0, s3)
+    sink.take(4, 0, s4)
+    sink.take(5, 0, s5)
   }
 #endif
+
+/// Where a block's pre-activations go.
+private protocol ProductSink {
+  /// Of a row of the block, for sixteen concepts of the panel from `column` on.
+  mutating func take(_ row: Int, _ column: Int, _ values: Vector)
+}
+
+private struct Store: ProductSink {
+  let rows: Int
+  let out: Floats
+  let stride: Int
+
+  @inline(__always)
+  func take(_ row: Int, _ column: Int, _ values: Vector) {
+    if row < rows { store(values, out, row &* stride &+ column) }
+  }
+}
+
+/// Those above their token's floor, as pairs.
+private struct Find: ProductSink {
+  let arguments: UnsafePointer<ProductArguments>
+  let firstToken, firstColumn: Int
+  var found: Int
+
+  @inline(__always)
+  mutating func take(_ row: Int, _ column: Int, _ values: Vector) {
+    let token = firstToken &+ row
+    guard token < arguments.pointee.count else { return }
+    found = arguments.pointee.pairs.add(
+      token, firstColumn &+ column, values, values, above: arguments.pointee.floors[token], after: found)
+  }
+}
+
+func product(
+  _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int,
+  _ out: Floats, _ stride: Int
+) {
+  var sink = Store(rows: rows, out: out, stride: stride)
+  productBlock(depth, tokens, panel, bias, &sink)
+}
+
+/// Finds pairs of a token and a concept whose pre-activation is above the token's floor: one panel, which stays in the cache, with
+/// all tokens. Pre-activations go no further than the registers, but those that are found.
+func productAbove(_ arguments: UnsafeMutableRawPointer) {
+  let search = arguments.assumingMemoryBound(to: ProductArguments.self)
+  let depth = search.pointee.depth, count = search.pointee.count
+  var found = search.pointee.pairs.found
+  var column = search.pointee.pairs.nextColumn
+  while column < search.pointee.columns && found &+ panelWidth &* count &+ 16 <= search.pointee.pairs.room {
+    var token = 0
+    while token < count {
+      var sink = Find(arguments: search, firstToken: token, firstColumn: column, found: found)
+      productBlock(
+        depth, search.pointee.tokens + token &* depth, search.pointee.panels + column &* depth, search.pointee.bias + column,
+        &sink)
+      found = sink.found
+      token &+= tokensPerBlock
+    }
+    column &+= panelWidth
+  }
+  search.pointee.pairs.found = found
+  search.pointee.pairs.nextColumn = column
+}
+
+extension FoundPairs {
+  /// Adds pairs of a token with sixteen concepts where `uppers` are above a floor, after `found` others; returns how many there are
+  /// then.
+  ///
+  /// Pairs follow one another, so they are written where the last ones were: in lists by token they would touch a page for each
+  /// token, again and again.
+  @inline(__always)
+  func add(_ token: Int, _ column: Int, _ uppers: Vector, _ values: Vector, above floor: Float, after found: Int) -> Int {
+    let pair = Int32(truncatingIfNeeded: column) &+ (Int32(truncatingIfNeeded: token) &<< conceptBits)
+    #if USAE_AVX512 || USAE_AVX2
+      return found &+ Int(usae_write_above(Vector(repeating: floor), uppers, pair, pairs + found, values, numbers + found))
+    #else
+      var count = found
+      for lane in 0..<16 {
+        // Write always, keep if above: a branch here would be mispredicted too often.
+        pairs[count] = pair &+ Int32(truncatingIfNeeded: lane)
+        numbers[count] = values[lane]
+        count &+= uppers[lane] > floor ? 1 : 0
+      }
+      return count
+    #endif
+  }
+}
 
 func packTokens(_ first: ConstantFloats, _ stride: Int, _ rows: Int, _ depth: Int, _ out: Floats) {
   for row in 0..<tokensPerBlock {

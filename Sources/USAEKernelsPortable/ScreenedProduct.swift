@@ -35,9 +35,9 @@ func screen(_ arguments: UnsafeMutableRawPointer) {
     usae_tiles_begin()
   #endif
   let mostOfPanel = screenPanelWidth &* arguments.pointee.count &+ 16
-  var found = arguments.pointee.found
-  var column = arguments.pointee.nextColumn
-  while column < arguments.pointee.columns && found &+ mostOfPanel <= arguments.pointee.room {
+  var found = arguments.pointee.pairs.found
+  var column = arguments.pointee.pairs.nextColumn
+  while column < arguments.pointee.columns && found &+ mostOfPanel <= arguments.pointee.pairs.room {
     var token = 0
     while token < arguments.pointee.count {
       found = screenBlock(arguments, token, column, found)
@@ -48,23 +48,20 @@ func screen(_ arguments: UnsafeMutableRawPointer) {
   #if USAE_AMX
     usae_tiles_end()
   #endif
-  search.pointee.found = found
-  search.pointee.nextColumn = column
+  search.pointee.pairs.found = found
+  search.pointee.pairs.nextColumn = column
 }
 
 /// Sixteen concepts, from integer sums to estimates and upper bounds, and the pairs of tokens with these that may be above a floor.
-///
-/// Pairs follow one another, so they are written where the last ones were: in lists by token they would touch a page for each
-/// token, again and again.
 private struct Search {
   private let scales, bias, norms, errors, slacks: Vector
-  private let column: Int32
+  private let column: Int
   private let arguments: UnsafePointer<ScreenArguments>
 
   @inline(__always)
   init(_ arguments: UnsafePointer<ScreenArguments>, _ column: Int) {
     self.arguments = arguments
-    self.column = Int32(truncatingIfNeeded: column)
+    self.column = column
     scales = load(arguments.pointee.scales, column)
     bias = load(arguments.pointee.bias, column)
     norms = load(arguments.pointee.norms, column)
@@ -81,21 +78,7 @@ private struct Search {
     let bounds = multiplyAdd(
       multiplyAdd(slacks, Vector(repeating: arguments.factorsOfNorm[token]), norms),
       Vector(repeating: arguments.factorsOfError[token]), errors)
-    let upper = estimates + bounds
-    let pair = column &+ (Int32(truncatingIfNeeded: token) &<< arguments.conceptBits)
-    let pairs = arguments.pairs + count, kept = arguments.estimates + count
-    #if USAE_AVX512 || USAE_AVX2
-      return count &+ Int(usae_write_above(Vector(repeating: arguments.floors[token]), upper, pair, pairs, estimates, kept))
-    #else
-      var more = 0
-      for lane in 0..<16 {
-        // Write always, keep if above: a branch here would be mispredicted too often.
-        pairs[more] = pair &+ Int32(truncatingIfNeeded: lane)
-        kept[more] = estimates[lane]
-        more &+= upper[lane] > arguments.floors[token] ? 1 : 0
-      }
-      return count &+ more
-    #endif
+    return arguments.pairs.add(token, column, estimates + bounds, estimates, above: arguments.floors[token], after: count)
   }
 }
 

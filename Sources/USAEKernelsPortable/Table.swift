@@ -18,7 +18,7 @@ import USAEKernelTypes
 public func kernelTable() -> KernelTable {
   KernelTable(
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
-    product: { product($0, $1, $2, $3, $4, $5, $6) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
+    product: { product($0, $1, $2, $3, $4, $5, $6) }, productAbove: { productAbove($0) }, packTokens: { packTokens($0, $1, $2, $3, $4) },
     packPanel: { packPanel($0, $1, $2, $3, $4, $5) }, screening: screeningKernels(), signs: signKernels(),
     skipping: skippingKernels(), fourier: fourierKernels(), images: imageKernels(), scan: { scan($0, $1, $2, $3) },
     partition: { partition($0, $1, $2) }, keepLargest: { keepLargest($0, $1, $2) },

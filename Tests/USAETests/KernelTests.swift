@@ -38,6 +38,49 @@ import USAEKernelTypes
     }
   }
 
+  /// Also where there is room for one panel at a time.
+  @Test(arguments: availableKernels().map { "\($0.name)" }, [1, 16, 70])
+  func pairsAboveAFloorHaveTheNumbersOfTheProduct(kernels name: String, depth: Int) throws {
+    let table = try #require(availableKernels().first { "\($0.name)" == name })
+    let block = table.tokensPerBlock, width = table.panelWidth, columns = 3 * width
+    var random = TestRandom(UInt64(depth))
+    let panels = try buffer(random.row(columns * depth)), bias = try buffer(random.row(columns))
+    for count in [1, block, 2 * block + 1] {
+      let tokens = try buffer(random.row((count + block - 1) / block * block * depth))
+      let floors = try buffer((0..<count).map { [Float(0), 1, -.infinity, .infinity][$0 % 4] })
+      var expected: [Int: Float] = [:]
+      var out = [Float](repeating: 0, count: block * width)
+      for first in stride(from: 0, to: count, by: block) {
+        for column in stride(from: 0, to: columns, by: width) {
+          table.product(depth, tokens.base + first * depth, panels.base + column * depth, bias.base + column, block, &out, width)
+          for t in first..<min(count, first + block) {
+            for c in 0..<width where out[(t - first) * width + c] > floors.base[t] {
+              expected[t << 10 | (column + c)] = out[(t - first) * width + c]
+            }
+          }
+        }
+      }
+      for room in [count * columns + 16, count * width + 16] {
+        let pairs = try AlignedBuffer<Int32>(count * (columns + width) + 16), numbers = try FloatBuffer(pairs.count)
+        var arguments = ProductArguments(
+          depth: depth, columns: columns, count: count, tokens: tokens.base, panels: panels.base, bias: bias.base,
+          floors: floors.base, pairs: FoundPairs(pairs: pairs.base, conceptBits: 10, numbers: numbers.base, room: room))
+        while arguments.pairs.nextColumn < columns {
+          let before = arguments.pairs.nextColumn
+          table.productAbove(&arguments)
+          #expect(arguments.pairs.nextColumn > before && arguments.pairs.found <= arguments.pairs.room)
+          arguments.pairs.room = arguments.pairs.found + count * width + 16
+        }
+        let found = (0..<arguments.pairs.found).map { (Int(pairs.base[$0]), numbers.base[$0]) }
+        #expect(Dictionary(uniqueKeysWithValues: found) == expected)
+        for t in 0..<count {
+          let concepts = found.map(\.0).filter { $0 >> 10 == t }
+          #expect(concepts == concepts.sorted())
+        }
+      }
+    }
+  }
+
   private func chain(_ x: [Float], _ w: [Float], _ bias: Float) -> Float {
     zip(x, w).reduce(bias) { $0.addingProduct($1.0, $1.1) }
   }

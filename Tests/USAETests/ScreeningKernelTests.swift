@@ -72,18 +72,18 @@ import USAEKernelTypes
       let most = tokens.count * width + 16
       let count = withExtendedLifetime((integers, floats, packed, spare)) {
         let f = floats.map { UnsafePointer($0.base) }
+        let result = FoundPairs(pairs: pairs.base, conceptBits: bits, numbers: estimates.base, room: most)
         var arguments = ScreenArguments(
           quads: quads, columns: concepts.count, panels: integers[0].base, starts: integers[1].base, scales: f[0], bias: f[1],
           norms: f[2], errors: f[3], slacks: f[4], count: tokens.count, tokens: packed.base, tokenScales: f[5],
-          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: pairs.base, conceptBits: bits,
-          estimates: estimates.base, room: most, spare: spare.base)
-        while arguments.nextColumn < concepts.count {  // room for a panel at a time
-          let before = arguments.nextColumn
+          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: result, spare: spare.base)
+        while arguments.pairs.nextColumn < concepts.count {  // room for a panel at a time
+          let before = arguments.pairs.nextColumn
           table.screen(&arguments)
-          #expect(arguments.nextColumn > before && arguments.found <= arguments.room)
-          arguments.room = arguments.found + most
+          #expect(arguments.pairs.nextColumn > before && arguments.pairs.found <= arguments.pairs.room)
+          arguments.pairs.room = arguments.pairs.found + most
         }
-        return arguments.found
+        return arguments.pairs.found
       }
       var found = [[(concept: Int, estimate: Float)]](repeating: [], count: tokens.count)
       for i in 0..<count {

@@ -1,4 +1,5 @@
 import Testing
+import USAEKernelTypes
 
 @testable import USAE
 
@@ -37,6 +38,22 @@ import Testing
     return (keys, next, encoder.screeningCounts)
   }
 
+  /// Keys of each token's k largest above a limit among all its pre-activations.
+  static func sorted(
+    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, above limit: Float, scale: (Int) -> Float, bias: (Int) -> Float
+  ) throws -> [[UInt64]] {
+    let work = Work(threads: 1)
+    let encoder = try PackedEncoder(concepts: weight.rows, depth: weight.columns)
+    try encoder.pack(weight, affine: { (scale($0), bias($0)) }, work: work)
+    var keys: [[UInt64]] = []
+    try encoder.forEachToken(of: tokens, 0..<tokens.rows, dense: true, tiles: try encoder.makeTiles(1), work: work) { _, tile, token in
+      let values = tile.preactivations(token)
+      let all = (0..<weight.rows).filter { values[$0] > limit }.map { selectionKey(values[$0], Int32($0)) }
+      keys.append(Array(all.sorted(by: >).prefix(k)))
+    }
+    return keys
+  }
+
   static func expectSame(
     _ concepts: [[Float]], _ tokens: [[Float]], k: Int, scale: (Int) -> Float = { _ in 1 }, bias: (Int) -> Float = { _ in 0 }
   ) throws -> ScreeningCounts {
@@ -44,6 +61,7 @@ import Testing
     let subset = stride(from: Int32(1), to: Int32(concepts.count), by: 3).map { $0 }
     let product = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: false)
     let screened = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: true)
+    #expect(try product.keys == sorted(weight, rows, k: k, above: 0, scale: scale, bias: bias))
     #expect(product.keys == screened.keys)
     #expect(product.next == screened.next)
     #expect(product.counts == ScreeningCounts())
@@ -214,10 +232,10 @@ import Testing
     return withExtendedLifetime((packed, spare, numbers)) {
       var arguments = weights.screenArguments(
         bias: biases.base, count: 1, tokens: packed.base, tokenScales: numbers.base, factorsOfNorm: numbers.base + 1,
-        factorsOfError: numbers.base + 2, floors: numbers.base + 3, pairs: pairs.base, conceptBits: 6,
-        estimates: estimates.base, room: 80, spare: spare.base)
+        factorsOfError: numbers.base + 2, floors: numbers.base + 3,
+        pairs: FoundPairs(pairs: pairs.base, conceptBits: 6, numbers: estimates.base, room: 80), spare: spare.base)
       kernels.screening.screen(&arguments)
-      #expect(arguments.found == 64 && arguments.nextColumn == 64)
+      #expect(arguments.pairs.found == 64 && arguments.pairs.nextColumn == 64)
       #expect((0..<64).allSatisfy { pairs.base[$0] == $0 })
       return (0..<64).map { estimates.base[$0] }
     }

@@ -25,6 +25,11 @@ let kernels: KernelTable = {
   return available.first { "\($0.name)" == wanted } ?? available[0]
 }()
 
+extension KernelTable {
+  /// Concepts of a panel, of either product.
+  var largestPanel: Int { max(panelWidth, screening.panelWidth) }
+}
+
 /// All kernel tables that this processor can run, best first. Tests walk them.
 func availableKernels() -> [KernelTable] {
   var tables = [USAEKernelsPortable.kernelTable()]

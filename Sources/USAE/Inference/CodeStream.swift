@@ -31,7 +31,7 @@ final class CodeStream: @unchecked Sendable {
   /// Rows of a chunk, a multiple of `unit`: about 2048, such that all threads have as many tiles of the encoder to do, and
   /// enough of them where there are many threads, but no more than 8192 and than there are rows.
   static func chunkRows(of encoder: PackedEncoder, rows: Int, unit: Int, work: Work) -> Int {
-    let round = EncoderTile.capacity(encoder, screening: encoder.mayScreen) * work.threads
+    let round = EncoderTile.capacity(encoder, dense: false) * work.threads
     let wanted = min(8192, (2048 + round - 1) / round * round) / unit * unit
     return min(max(unit, wanted), (rows + unit - 1) / unit * unit)
   }

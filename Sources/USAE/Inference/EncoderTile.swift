@@ -1,74 +1,79 @@
 import USAEKernelTypes
 
-/// One thread's room for a tile: a few tokens, with a pre-activation for every concept, small enough to stay in the cache, or
-/// with what screening finds; `select` gives the same keys either way.
+/// One thread's room for a tile: a few tokens whose codes are selected, or that have a pre-activation for every concept.
+///
+/// Codes are the same whether the tile screens or computes every pre-activation.
 final class EncoderTile: @unchecked Sendable {
+  enum Way {
+    case screening(ScreenedWeights)
+    case product(PackedPanels)
+    /// Every pre-activation is written, and nothing selected.
+    case dense(PackedPanels)
+  }
+
   let encoder: PackedEncoder
-  /// Tokens in a tile at most.
-  private let capacity: Int
   let keys: AlignedBuffer<UInt64>
-  private var numbers: FloatBuffer?
-  private var packed: FloatBuffer?
-  private var panels: PackedPanels?
+  private var way: Way?
   private var screened: ScreenedTile?
-  private var isScreening = false
-  /// The rows that were computed last, and, of a tile that screens, their pre-activations for some concepts.
+  private var product: ProductTile?
+  /// The rows that were taken last, packed; pre-activations of them, of all concepts or of a few.
   private var rows: (tokens: UnsafePointer<Float>, stride: Int, count: Int)?
-  private var subsetNumbers: FloatBuffer?
+  private var packed, numbers, subsetNumbers: FloatBuffer?
   private var hasSubset = false
-  /// Selection starts from a guess; the result does not depend on it.
-  private var threshold: Float = 0
 
   init(_ encoder: PackedEncoder) throws(USAEError) {
     self.encoder = encoder
-    capacity = Self.capacity(encoder, screening: encoder.mayScreen)
     keys = try AlignedBuffer<UInt64>(encoder.columns + selectionSpare)
   }
 
-  /// Up to eight blocks of tokens for each panel read, as long as their pre-activations stay within 4 MB. Where tiles screen,
-  /// twice as many: weights have a quarter of the size, and their digits are read once for all tokens; what may be written are
-  /// pre-activations for dead concepts.
-  static func capacity(_ encoder: PackedEncoder, screening: Bool) -> Int {
+  /// Sixteen blocks of tokens for each panel read, as long as pre-activations, where they are written for all concepts or for
+  /// dead ones, stay within a few megabytes.
+  static func capacity(_ encoder: PackedEncoder, dense: Bool) -> Int {
     let block = kernels.tokensPerBlock
-    let most = screening ? (blocks: 16, bytes: 32 << 20) : (blocks: 8, bytes: 4 << 20)
+    let most = dense ? (blocks: 8, bytes: 4 << 20) : (blocks: 16, bytes: 32 << 20)
     return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))
   }
 
-  /// Says how the next tiles are computed: by screening, or by the product with panels.
-  func prepare(_ screening: ScreenedWeights?, _ panels: PackedPanels?) throws(USAEError) {
-    self.panels = panels
-    isScreening = screening != nil
+  /// Says how the next tiles are computed.
+  func prepare(_ way: Way) throws(USAEError) {
+    self.way = way
+    let capacity = Self.capacity(encoder, dense: false)
     screened?.counts = ScreeningCounts()  // of a call that was interrupted
-    if let screening {
+    switch way {
+    case .screening(let weights):
       if screened == nil { screened = try ScreenedTile(encoder, capacity: capacity) }
-      screened?.weights = screening
-    } else {
+      screened?.weights = weights
+    case .product(let panels):
+      if product == nil { product = try ProductTile(encoder, capacity: capacity) }
+      product?.panels = panels
+    case .dense:
       try makePacked()
-      if numbers == nil { numbers = try FloatBuffer(Self.capacity(encoder, screening: false) * encoder.columns) }
+      if numbers == nil { numbers = try FloatBuffer(Self.capacity(encoder, dense: true) * encoder.columns) }
     }
   }
 
   /// Makes room for the pre-activations of a list of concepts.
   func prepare(_ subset: ConceptSubset) throws(USAEError) {
     try makePacked()
-    let size = capacity * subset.columns
+    let size = Self.capacity(encoder, dense: false) * subset.columns
     if (subsetNumbers?.count ?? 0) < size { subsetNumbers = try FloatBuffer(size) }
   }
 
   private func makePacked() throws(USAEError) {
-    if packed == nil { packed = try FloatBuffer(capacity * encoder.depth) }
+    if packed == nil { packed = try FloatBuffer(Self.capacity(encoder, dense: false) * encoder.depth) }
   }
 
-  /// Computes the numbers of `count` rows from `tokens` on.
-  func compute(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int) {
-    rows = (tokens, rowStride, count)
+  /// Takes `count` rows from `tokens` on.
+  func take(_ tokens: UnsafePointer<Float>, stride: Int, count: Int) {
+    rows = (tokens, stride, count)
     hasSubset = false
-    if isScreening {
-      screened?.take(tokens, stride: rowStride, count: count)
-      return
+    switch way {
+    case .screening: screened?.take(tokens, stride: stride, count: count)
+    case .product: product?.take(tokens, stride: stride, count: count)
+    case .dense(let panels):
+      if let numbers { panels.product(packedTokens(), count: count, bias: encoder.bias, out: numbers.base) }
+    case nil: preconditionFailure("a tile is prepared before it is used")
     }
-    guard let panels, let numbers else { preconditionFailure("a tile is prepared before it is used") }
-    panels.product(packedTokens(), count: count, bias: encoder.bias, out: numbers.base)
   }
 
   /// The rows as the product reads them.
@@ -83,49 +88,36 @@ final class EncoderTile: @unchecked Sendable {
     return UnsafePointer(packed.base)
   }
 
-  /// All pre-activations of a row of a tile that does not screen.
+  /// All pre-activations of a row of a dense tile.
   func preactivations(_ token: Int) -> UnsafeMutablePointer<Float> {
-    assert(!isScreening)
-    return row(token)
-  }
-
-  private func row(_ token: Int) -> UnsafeMutablePointer<Float> {
-    guard let numbers else { preconditionFailure("a tile that screens has no pre-activations") }
+    guard case .dense = way, let numbers else { preconditionFailure("only a dense tile has all pre-activations") }
     return numbers.base + token &* encoder.columns
   }
 
   /// The k largest pre-activations of a row that are above a limit, 0 or more, as keys in descending order at the front of
-  /// `keys`. The k and the limit of a tile's tokens are the same.
+  /// `keys`. The k and the limit of a tile's tokens are the same. Not of a dense tile.
   func select(_ token: Int, k: Int, above limit: Float = 0) -> Int {
-    if isScreening, let screened {
-      return screened.select(token, k: k, above: limit, keys: keys.base)
-    }
-    let row = row(token)
-    var count = kernels.scan(row, encoder.columns, max(threshold, limit), keys.base)
-    if count < k && threshold > limit { count = kernels.scan(row, encoder.columns, limit, keys.base) }
-    let kept = keepLargest(count, k)
-    // Nine tenths of this token's smallest: nearly always below the next token's, and far above most candidates.
-    threshold = kept == k ? 0.9 * value(ofKey: keys.base[k &- 1]) : 0
-    return kept
+    if case .screening = way, let screened { return screened.select(token, k: k, above: limit, keys: keys.base) }
+    guard case .product = way, let product else { preconditionFailure("a dense tile selects nothing") }
+    return product.select(token, k: k, above: limit, keys: keys.base)
   }
 
   /// After `select` kept `k` keys: the `slots` largest positive pre-activations among `subset` that it left out, as keys.
   func selectNext(_ token: Int, k: Int, among subset: ConceptSubset, slots: Int) -> Int {
     let smallest = k > 0 ? keys.base[k - 1] : .max
-    let ofSubset = isScreening ? preactivations(token, of: subset) : nil
-    let ofAll = isScreening ? nil : row(token)
+    let values = preactivations(token, of: subset)
     var count = 0
     for (i, concept) in subset.concepts.enumerated() {
-      let value = ofSubset?[i] ?? ofAll?[Int(concept)] ?? 0
+      let value = values[i]
       let key = selectionKey(value, concept)
       // Written always, kept if wanted: a branch would be mispredicted half of the time.
       keys.base[count] = key
       count &+= value > 0 && key < smallest ? 1 : 0
     }
-    return keepLargest(count, slots)
+    return kernels.keepLargest(keys.base, count, slots)
   }
 
-  /// A row of a tile that screens; of all its rows when the first is asked for.
+  /// Of a row; computed for all rows when the first is asked for.
   private func preactivations(_ token: Int, of subset: ConceptSubset) -> UnsafePointer<Float> {
     guard let rows, let subsetNumbers else { preconditionFailure("a tile is prepared for a list of concepts") }
     if !hasSubset {
@@ -134,8 +126,6 @@ final class EncoderTile: @unchecked Sendable {
     }
     return UnsafePointer(subsetNumbers.base + token &* subset.columns)
   }
-
-  private func keepLargest(_ count: Int, _ wanted: Int) -> Int { kernels.keepLargest(keys.base, count, wanted) }
 
   /// What screening had to do since the last call.
   func takeCounts() -> ScreeningCounts {

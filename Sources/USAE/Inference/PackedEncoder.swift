@@ -12,8 +12,6 @@ final class PackedEncoder: @unchecked Sendable {
   let scales: FloatBuffer
   /// Nil: codes have the k entries that are asked for, as in training.
   let limit: CodeLimit?
-  /// Whether it will ever screen.
-  let mayScreen: Bool
   private(set) var weight: PaddedMatrix?
   private var screened: ScreenedWeights?
   /// What calls that share the encoder may change.
@@ -29,12 +27,11 @@ final class PackedEncoder: @unchecked Sendable {
     self.concepts = concepts
     self.depth = depth
     self.limit = limit
-    let width = max(kernels.panelWidth, kernels.screening.panelWidth)
+    let width = kernels.largestPanel
     columns = paddedWidth((concepts + width - 1) / width * width)
     bias = try FloatBuffer(columns)
     scales = try FloatBuffer(columns)
     let policy = ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)
-    mayScreen = policy.screens
     shared = Guarded(Shared(policy: policy))
   }
 
@@ -54,7 +51,7 @@ final class PackedEncoder: @unchecked Sendable {
 
   /// Makes a list of concepts ready to be selected among by some tiles, after their selection among all.
   func prepare(_ subset: ConceptSubset, tiles: [EncoderTile], work: Work) throws(USAEError) {
-    guard screening != nil, let weight else { return }  // tiles that do not screen have all pre-activations
+    guard let weight else { preconditionFailure("an encoder is packed before it is used") }
     try subset.pack(weight, scales: scales, bias: bias, work: work)
     for tile in tiles { try tile.prepare(subset) }
   }
@@ -113,13 +110,18 @@ final class PackedEncoder: @unchecked Sendable {
     of tokens: PaddedMatrix, _ rows: Range<Int>, dense: Bool = false, tiles: [EncoderTile], work: Work,
     _ consume: (_ row: Int, _ tile: EncoderTile, _ token: Int) -> Void
   ) throws(USAEError) {
-    let screening = dense ? nil : screening
-    let panels = screening == nil ? try currentPanels(work: work) : nil
-    for tile in tiles { try tile.prepare(screening, panels) }
-    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles.count, screening: screening != nil)) { _, range, worker in
+    let way: EncoderTile.Way
+    if !dense, let screening {
+      way = .screening(screening)
+    } else {
+      let panels = try currentPanels(work: work)
+      way = dense ? .dense(panels) : .product(panels)
+    }
+    for tile in tiles { try tile.prepare(way) }
+    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles.count, dense: dense)) { _, range, worker in
       let tile = tiles[worker]
       let first = rows.lowerBound + range.lowerBound
-      tile.compute(tokens.row(first), stride: tokens.stride, count: range.count)
+      tile.take(tokens.row(first), stride: tokens.stride, count: range.count)
       for token in 0..<range.count { consume(first + token, tile, token) }
     }
     shared.withLock { shared in
@@ -128,8 +130,8 @@ final class PackedEncoder: @unchecked Sendable {
   }
 
   /// Tokens of a tile, at most its capacity, so that every thread gets as many.
-  private func tileSize(_ count: Int, _ threads: Int, screening: Bool) -> Int {
-    let capacity = EncoderTile.capacity(self, screening: screening)
+  private func tileSize(_ count: Int, _ threads: Int, dense: Bool) -> Int {
+    let capacity = EncoderTile.capacity(self, dense: dense)
     let rounds = max(1, (count + capacity * threads - 1) / (capacity * threads))
     let block = kernels.tokensPerBlock
     return min(capacity, max(1, (count + rounds * threads * block - 1) / (rounds * threads * block)) * block)

@@ -5,6 +5,8 @@ final class PackedPanels: @unchecked Sendable {
   private let columns, depth: Int
   private let panels: FloatBuffer
 
+  var base: UnsafePointer<Float> { UnsafePointer(panels.base) }
+
   init(columns: Int, depth: Int) throws(USAEError) {
     self.columns = columns
     self.depth = depth

@@ -62,7 +62,7 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// Finds the keys of all tokens of the tile.
   private func selectAll(_ k: Int, above limit: Float) {
-    search.findAll(k, above: limit)
+    search.findLargest(k, above: limit)
     leaderEnds.removeAll(keepingCapacity: true)
     var first = 0
     clear()
@@ -91,9 +91,9 @@ final class ScreenedTile: @unchecked Sendable {
       leaderEnds.append(leaders.count)
       return
     }
-    let level = search.levels.base[token], concepts = weights.concepts
+    let level = search.lists.levels.base[token], concepts = weights.concepts
     let factors = search.bounds[token].factors(roundingShare: weights.roundingShare)
-    let (found, estimates, count) = search.found(token)
+    let (found, estimates, count) = search.lists.found(token)
     for i in 0..<count where estimates[i] >= level { leaders.append(found[i]) }
     kernels.screening.uppers(
       found, estimates, count, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm,
@@ -156,14 +156,15 @@ final class ScreenedTile: @unchecked Sendable {
   /// off by just that much.
   private func tokensWithHidden(_ tokens: Range<Int>, above limit: Float) -> [Int] {
     tokens.filter {
-      search.bounds[$0].isUsable && floors.base[$0] <= search.starts.base[$0] && search.starts.base[$0] > limit
+      search.bounds[$0].isUsable && floors.base[$0] <= search.lists.starts.base[$0]
+        && search.lists.starts.base[$0] > limit
     }
   }
 
   /// Lists what was found for a token except its leaders; returns how many there are.
   private func listFound(_ token: Int, but leaders: ArraySlice<Int32>) -> Int {
     let known = Set(leaders)
-    let found = search.found(token)
+    let found = search.lists.found(token)
     counts.candidates += found.count
     var left = 0
     for i in 0..<found.count where !known.contains(found.concepts[i]) {

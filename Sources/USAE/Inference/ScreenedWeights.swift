@@ -78,14 +78,13 @@ final class ScreenedWeights: @unchecked Sendable {
   func screenArguments(
     bias: UnsafePointer<Float>, count: Int, tokens: UnsafePointer<Int32>, tokenScales: UnsafePointer<Float>,
     factorsOfNorm: UnsafePointer<Float>, factorsOfError: UnsafePointer<Float>, floors: UnsafePointer<Float>,
-    pairs: UnsafeMutablePointer<Int32>, conceptBits: Int32, estimates: UnsafeMutablePointer<Float>, room: Int,
-    spare: UnsafeMutablePointer<Int32>
+    pairs: FoundPairs, spare: UnsafeMutablePointer<Int32>
   ) -> ScreenArguments {
     ScreenArguments(
       quads: quads, columns: columns, panels: panels.base, starts: starts.base, scales: scales.base, bias: bias,
       norms: concepts.norms.base, errors: concepts.errors.base, slacks: concepts.slacks.base, count: count, tokens: tokens,
       tokenScales: tokenScales, factorsOfNorm: factorsOfNorm, factorsOfError: factorsOfError, floors: floors, pairs: pairs,
-      conceptBits: conceptBits, estimates: estimates, room: room, spare: spare)
+      spare: spare)
   }
 
   /// What refined estimates of pairs of a concept and a token add.
