@@ -9,14 +9,17 @@ final class BatchStatistics: @unchecked Sendable {
   let outputVariance: FloatBuffer  // [n_concepts], biased
   let covariance: PaddedMatrix  // [width, width], biased
   private let centred: PaddedMatrix
+  private let tokenProduct, weightProduct: TiledProduct
 
-  init(rows: Int, width: Int, concepts: Int) throws(USAEError) {
+  init(rows: Int, width: Int, concepts: Int, threads: Int) throws(USAEError) {
     mean = try PaddedMatrix(rows: 1, columns: width)
     weightCovariance = try PaddedMatrix(rows: concepts, columns: width)
     outputMean = try FloatBuffer(concepts)
     outputVariance = try FloatBuffer(concepts)
     covariance = try PaddedMatrix(rows: width, columns: width)
     centred = try PaddedMatrix(rows: rows, columns: width)
+    tokenProduct = try TiledProduct(columns: width, depth: Self.productTokens, threads: threads)
+    weightProduct = try TiledProduct(columns: width, depth: width, threads: threads)
   }
 
   func inverseDeviation(_ concept: Int) -> Float {
@@ -31,6 +34,8 @@ final class BatchStatistics: @unchecked Sendable {
 
   /// Rows of a float32 sum.
   static let sumRows = 256
+  /// Tokens of a float32 sum of products.
+  private static let productTokens = 1024
 
   /// The part that `count` tokens have in the covariance about `mean` of a batch of `total`.
   func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: Work) throws(USAEError) {
@@ -41,40 +46,42 @@ final class BatchStatistics: @unchecked Sendable {
         kernels.addScaled(-1, self.mean.base, tokens.stride, row)
       }
     }
-    try BLAS.exclusively { () throws(USAEError) in try multiplyCentred(count: count, factor: 1 / Float(total), work: work) }
+    try multiplyCentred(count: count, factor: 1 / Float(total), work: work)
   }
 
-  /// C, in slices of 128 rows that one thread computes over all tokens, from the diagonal on: C is symmetric.
+  /// C, from the diagonal on, since it is symmetric: sums over a thousand tokens, added up in order.
   private func multiplyCentred(count: Int, factor: Float, work: Work) throws(USAEError) {
-    let stride = centred.stride
-    try work.runBlocks(covariance.rows, of: 128) { _, range, _ in
-      let first = range.lowerBound
-      BLAS.multiply(
-        .init(base: self.centred.base + first, stride: stride, transposed: true),
-        .init(base: self.centred.base + first, stride: stride), into: self.covariance.row(first) + first, stride: stride,
-        rows: range.count, columns: stride - first, depth: count, accumulate: false)
-      for r in range {
-        for c in first..<stride { self.covariance.row(r)[c] *= factor }
+    covariance.storage.zero()
+    let block = TiledProduct.blockRows
+    for first in Swift.stride(from: 0, to: count, by: Self.productTokens) {
+      let tokens = min(Self.productTokens, count - first)
+      tokenProduct.take(centred.row(first), stride: centred.stride, depth: tokens, work: work)
+      try work.runBlocks(covariance.rows, of: block) { _, range, worker in
+        let column = self.centred.row(first) + range.lowerBound
+        self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { row, token in
+          column[token &* self.centred.stride &+ row]
+        } use: { row, column, values, count in
+          let out = self.covariance.row(range.lowerBound + row) + column
+          for c in 0..<count { out[c] += values[c] }
+        }
       }
     }
     for r in 0..<covariance.rows {
-      for c in 0..<r / 128 * 128 { covariance.row(r)[c] = covariance.row(c)[r] }
+      for c in r..<covariance.rows { covariance.row(r)[c] *= factor }
+      for c in 0..<r { covariance.row(r)[c] = covariance.row(c)[r] }
     }
   }
 
   /// Everything that follows from mean and covariance.
   func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
-    try BLAS.exclusively { () throws(USAEError) in try multiplyWeights(model, work: work) }
-  }
-
-  private func multiplyWeights(_ model: ModelParameters, work: Work) throws(USAEError) {
     let weight = model.encoderWeight.value
     let stride = weight.stride
-    try work.runBlocks(weight.rows, of: 256) { _, range, _ in
-      BLAS.multiply(
-        .init(base: weight.row(range.lowerBound), stride: stride), .init(base: self.covariance.base, stride: stride),
-        into: self.weightCovariance.row(range.lowerBound), stride: stride, rows: range.count, columns: stride,
-        depth: weight.columns, accumulate: false)
+    weightProduct.take(covariance.base, stride: covariance.stride, depth: weight.columns, work: work)
+    try work.runBlocks(weight.rows, of: TiledProduct.blockRows) { _, range, worker in
+      let rows = weight.row(range.lowerBound)
+      self.weightProduct.rows(range.count, from: 0, worker: worker) { row, p in rows[row &* stride &+ p] } use: {
+        (self.weightCovariance.row(range.lowerBound + $0) + $1).update(from: $2, count: $3)
+      }
       for c in range {
         let row = weight.row(c)
         self.outputMean.base[c] = kernels.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]

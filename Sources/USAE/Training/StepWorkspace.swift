@@ -100,7 +100,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   func statistics(width: Int) throws(USAEError) -> BatchStatistics {
     if let found = statistics[width] { return found }
-    let made = try BatchStatistics(rows: rows, width: width, concepts: concepts)
+    let made = try BatchStatistics(rows: rows, width: width, concepts: concepts, threads: threads)
     statistics[width] = made
     return made
   }
