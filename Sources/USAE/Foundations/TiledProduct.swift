@@ -44,6 +44,19 @@ final class TiledProduct: @unchecked Sendable {
     }
   }
 
+  /// Takes B, the rows of a matrix being its columns.
+  func take(rowsOf matrix: PaddedMatrix, work: Work) {
+    precondition(matrix.columns <= mostDepth && matrix.rows == columns)
+    depth = matrix.columns
+    let width = kernels.panelWidth
+    work.runToEnd((columns + width - 1) / width) { panel, _ in
+      let first = panel * width
+      kernels.packPanel(
+        matrix.row(first), matrix.stride, min(width, self.columns - first), self.depth, nil,
+        self.panels.base + first * self.depth)
+    }
+  }
+
   /// Calls `use(row, column, values, count)` with every panel's part of up to `blockRows` rows of A B, from the panel of column
   /// `first` on.
   ///

@@ -9,11 +9,9 @@ struct TwinMerging {
   let recipe: Recipe
   let seed: UInt64
 
-  /// Concepts that are compared with all others at a time.
-  private static let block = 64
   /// Share of the run in which twins are merged: what starts anew needs time to learn, but new twins form until late.
   private static let share = 0.95
-  /// More than products in OpenBLAS, which only propose pairs, can be off by.
+  /// More than products, which only propose pairs, can be off by.
   private static let margin: Float = 1e-3
 
   struct Pair: Sendable {
@@ -34,16 +32,13 @@ struct TwinMerging {
   func find(work: Work) throws(USAEError) -> [Pair] {
     guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
     let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
-    let products = try makeSpares(work.threads, Self.block * concepts)
+    let products = try TiledProduct(columns: concepts, depth: rows.columns, threads: work.threads)
+    products.take(rowsOf: rows, work: work)
     let found = Guarded<[Pair]>([])
-    try BLAS.exclusively { () throws(USAEError) in
-      try work.runBlocks(concepts, of: Self.block) { _, range, worker in
-        let first = range.lowerBound
-        let count = concepts - first
-        BLAS.multiply(
-          .init(base: rows.row(first), stride: rows.stride), .init(base: rows.row(first), stride: rows.stride, transposed: true),
-          into: products[worker].base, stride: count, rows: range.count, columns: count, depth: rows.stride, accumulate: false)
-        let pairs = self.pairs(range, products[worker].base, inverseNorms: narrowest.inverseNorms.base, concepts: concepts)
+    try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
+      let block = rows.row(range.lowerBound)
+      products.rows(range.count, from: range.lowerBound, worker: worker) { row, p in block[row &* rows.stride &+ p] } use: {
+        let pairs = self.pairs(of: range.lowerBound + $0, with: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
         if !pairs.isEmpty { found.withLock { $0 += pairs } }
       }
     }
@@ -57,20 +52,17 @@ struct TwinMerging {
       }
   }
 
-  /// Pairs of the block's concepts with later ones, from products of their rows in one model.
+  /// Pairs of a concept with later ones among `others`, from products of their rows in one model.
   private func pairs(
-    _ range: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>, concepts: Int
+    of first: Int, with others: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>
   ) -> [Pair] {
     let limit = Float(recipe.mergeCosine)
-    let count = concepts - range.lowerBound
+    let least = (limit - Self.margin) / inverseNorms[first]
     var found: [Pair] = []
-    for first in range {
-      let row = products + (first - range.lowerBound) * count - range.lowerBound
-      let least = (limit - Self.margin) / inverseNorms[first]
-      for second in first + 1..<max(first + 1, concepts) where row[second] * inverseNorms[second] > least {
-        let cosine = smallestCosine(first, second)
-        if cosine > limit { found.append(Pair(first: first, second: second, cosine: cosine)) }
-      }
+    for second in others
+    where second > first && products[second - others.lowerBound] * inverseNorms[second] > least {
+      let cosine = smallestCosine(first, second)
+      if cosine > limit { found.append(Pair(first: first, second: second, cosine: cosine)) }
     }
     return found
   }
