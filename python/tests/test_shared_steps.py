@@ -377,9 +377,7 @@ def test_a_step_that_a_lost_process_ends_leaves_no_sum_pending():
     def task(_):
         peers = LosingPeers(gang, 0)
         with pytest.raises(RuntimeError, match="closed by peer"):
-            _shared.step(
-                sae._fitted, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, _shared.Room()
-            )
+            _shared.step(sae._fitted, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, _shared.Room())
         return peers.pending
 
     gang = Gang(1)
