@@ -7,13 +7,12 @@
 #include <sys/syscall.h>
 
 /* Tiles are eight kilobytes of state for each thread, so Linux wants to be asked, once for the process. */
-static int may_use_tiles(void) {
+int32_t usae_allow_tiles(void) {
   const long ask_for_state = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA */
-  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") &&
-         syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
+  return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
 }
 #else
-static inline int may_use_tiles(void) { return 0; }
+int32_t usae_allow_tiles(void) { return 0; }
 #endif
 
 int32_t usae_cpu_features(void) {
@@ -28,7 +27,7 @@ int32_t usae_cpu_features(void) {
     features |= USAE_CPU_AVX512;
     if (__builtin_cpu_supports("avx512vnni")) {
       features |= USAE_CPU_AVX512_VNNI;
-      if (may_use_tiles()) features |= USAE_CPU_AMX;
+      if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8")) features |= USAE_CPU_AMX;
     }
   }
 #endif

@@ -64,8 +64,8 @@ public struct ScreeningKernels: @unchecked Sendable {
     @convention(c) (
       UnsafePointer<Int32>, ConstantFloats, Int, ConstantFloats, ConstantFloats, ConstantFloats, Float, Float, Floats
     ) -> Void
-  /// The smallest of at least `wanted` of the largest values and few more, or 0 where fewer are positive: (values, count,
-  /// wanted). There is room for another vector of values; no NaN.
+  /// The smallest of the `wanted` largest values, or 0 where fewer are positive: (values, count, wanted). There is room for another
+  /// vector of values, which is overwritten; what is not a number counts as not positive.
   public typealias Floor = @convention(c) (Floats, Int, Int) -> Float
   /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q], in the order of `Product`:
   /// (x, rows, row stride, scales, bias, indices, count, indices that follow in the list, which are likely to be asked for

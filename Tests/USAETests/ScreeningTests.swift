@@ -161,6 +161,29 @@ import USAEKernelTypes
     }
   }
 
+  /// Estimates above 0 and pre-activations below it, so that floors come out at the limit, and columns past the last concept.
+  @Test func whereEstimatesAreTooHigh() throws {
+    let sizes = [Float(1)] + (0..<64).map { _ in 0.6 / 127 } + (0..<192).map { _ in -0.4 / 127 }
+    let concepts = (0..<257).map { c in sizes.map { $0 * (1 + Float(c) / 1000) } }
+    let tokens = (0..<60).map { t in [Float(0)] + (0..<256).map { _ in 1 + Float(t) / 60 } }
+    _ = try Self.expectSame(concepts, tokens, k: 20)
+  }
+
+  /// Levels that are their own share.
+  @Test func ofBiasesOfFewBits() throws {
+    let concepts = (0..<512).map { _ in [Float](repeating: 0, count: 64) }
+    let tokens = (0..<40).map { t in [Float](repeating: t < 20 ? 1e-3 : 1, count: 64) }
+    for bias: Float in [1e-44, 1e-45, 3e-44] { _ = try Self.expectSame(concepts, tokens, k: 9, bias: { _ in bias }) }
+  }
+
+  /// Few tokens have k positive pre-activations, the others thousands.
+  @Test func whereSomeTokensHaveLittle() throws {
+    var random = TestRandom(10)
+    let concepts = random.rows(700, 48).map { row in [2 + abs(row[0])] + row.dropFirst() }
+    let tokens = random.rows(120, 48).enumerated().map { t, row in [t % 3 == 0 ? Float(-9) : 3] + row.dropFirst() }
+    _ = try Self.expectSame(concepts, tokens, k: 100)
+  }
+
   /// More pairs than there is room for at once.
   @Test func ofMoreCandidatesThanFit() throws {
     var random = TestRandom(9)

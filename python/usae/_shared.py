@@ -28,7 +28,7 @@ class Peers(Protocol):
     size: int
 
     def add(self, array: np.ndarray) -> Callable[[], object]:
-        """Begin to add an array up over all processes, in place. What is returned waits for the end."""
+        """Begin to add an array up over all processes, in place. What is returned waits for the end; it may be called again."""
 
     def texts(self, text: str) -> list[str]:
         """The texts of all processes, by rank."""

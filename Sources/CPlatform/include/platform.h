@@ -10,9 +10,12 @@ enum {
   USAE_CPU_AVX_VNNI = 2,    /* and products of bytes in its registers */
   USAE_CPU_AVX512 = 4,      /* x86-64-v4 */
   USAE_CPU_AVX512_VNNI = 8, /* and products of bytes in its registers */
-  USAE_CPU_AMX = 16         /* and in tiles; the operating system lets this process use them */
+  USAE_CPU_AMX = 16         /* and in tiles, which the operating system has to allow */
 };
 int32_t usae_cpu_features(void);
+
+/* Asks the operating system to let this process use tiles; whether it does. */
+int32_t usae_allow_tiles(void);
 
 /* Cores that this process may run on. */
 int32_t usae_cpu_count(void);

@@ -51,10 +51,11 @@ final class GrowingBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
   /// Makes room for `wanted` elements; keeps those that are there, and is not zeroed.
   func reserve(_ wanted: Int) {
     if wanted <= count { return }
-    let larger = UnsafeMutablePointer<Element>.allocate(capacity: 2 * wanted)
+    let room = max(wanted, count + count / 2)
+    let larger = UnsafeMutablePointer<Element>.allocate(capacity: room)
     larger.update(from: base, count: count)
     base.deallocate()
-    (base, count) = (larger, 2 * wanted)
+    (base, count) = (larger, room)
   }
 }
 

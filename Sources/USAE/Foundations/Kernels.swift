@@ -20,9 +20,8 @@ import USAEKernelsPortable
 /// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni|amx` chooses another; what the processor lacks, or an unknown word, is
 /// ignored.
 let kernels: KernelTable = {
-  let available = availableKernels()
   let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
-  return available.first { "\($0.name)" == wanted } ?? available[0]
+  return availableKernels(tiles: false).first { "\($0.name)" == wanted } ?? availableKernels()[0]
 }()
 
 extension KernelTable {
@@ -31,7 +30,10 @@ extension KernelTable {
 }
 
 /// All kernel tables that this processor can run, best first. Tests walk them.
-func availableKernels() -> [KernelTable] {
+///
+/// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks of
+///   the process must be larger then.
+func availableKernels(tiles: Bool = true) -> [KernelTable] {
   var tables = [USAEKernelsPortable.kernelTable()]
   #if arch(x86_64)
     let features = Int(usae_cpu_features())
@@ -41,7 +43,7 @@ func availableKernels() -> [KernelTable] {
     // recipe took .83 of the time.
     if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(USAEKernelsAVXVNNI.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
-    if features & USAE_CPU_AMX != 0 { tables.insert(USAEKernelsAMX.kernelTable(), at: 0) }
+    if tiles, features & USAE_CPU_AMX != 0, usae_allow_tiles() != 0 { tables.insert(USAEKernelsAMX.kernelTable(), at: 0) }
   #endif
   return tables
 }

@@ -1,7 +1,7 @@
 import USAEKernelTypes
 
 /// The concepts of each token of a tile that estimates from bytes cannot rule out: those whose upper bound is above the start of
-/// the token's search. So whatever is hidden has its pre-activation, and its estimate, below that.
+/// the token's search. So whatever is hidden has its pre-activation, and its estimate, not above that.
 final class CandidateSearch: PairFinder, @unchecked Sendable {
   var weights: ScreenedWeights?
   /// With estimates as numbers.
@@ -53,7 +53,9 @@ final class CandidateSearch: PairFinder, @unchecked Sendable {
   }
 
   /// Searches some tokens again, each so that all concepts that may reach its floor are found.
-  func find(_ tokens: [Int], floors: FloatBuffer) { lists.find(tokens, floors: floors, self) }
+  func find(_ tokens: [Int], floors: FloatBuffer, above limit: Float) {
+    lists.find(tokens, floors: floors, above: limit, self)
+  }
 
   // MARK: PairFinder
 

@@ -26,11 +26,11 @@ final class EncoderTile: @unchecked Sendable {
     keys = try AlignedBuffer<UInt64>(encoder.columns + selectionSpare)
   }
 
-  /// Sixteen blocks of tokens for each panel read, as long as pre-activations, where they are written for all concepts or for
-  /// dead ones, stay within a few megabytes.
+  /// Up to sixteen blocks of tokens for each panel read, fewer where there are many concepts: where nearly all of them are found,
+  /// or are dead, lists and pre-activations stay within some ten megabytes. Dense tiles stay within four.
   static func capacity(_ encoder: PackedEncoder, dense: Bool) -> Int {
     let block = kernels.tokensPerBlock
-    let most = dense ? (blocks: 8, bytes: 4 << 20) : (blocks: 16, bytes: 32 << 20)
+    let most = dense ? (blocks: 8, bytes: 4 << 20) : (blocks: 16, bytes: 8 << 20)
     return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))
   }
 

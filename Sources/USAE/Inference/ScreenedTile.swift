@@ -111,7 +111,7 @@ final class ScreenedTile: @unchecked Sendable {
     pairs.refine(weights, digits: search.digits.base, tokenScales: search.scales.base, bounds: search.bounds)
     pairs.prune(floors: floors.base)
     let hidden = tokensWithHidden(tokens, above: limit)
-    search.find(hidden, floors: floors)
+    search.find(hidden, floors: floors, above: limit)
     var nextHidden = hidden[...]
     var first = 0
     for token in tokens {

@@ -40,8 +40,7 @@ struct ScreeningPolicy {
   init(concepts: Int, depth: Int, wanted: Bool?) {
     self.concepts = concepts
     isPossible =
-      depth <= ScreenedWeights.largestDepth && concepts <= TokenSearch.mostConcepts
-      && (wanted ?? (kernels.screening.isFast && concepts >= 256 && depth >= 32))
+      depth <= ScreenedWeights.largestDepth && (wanted ?? (kernels.screening.isFast && concepts >= 256 && depth >= 32))
   }
 
   var screens: Bool { isPossible && pause == 0 }

@@ -34,9 +34,6 @@ final class TokenSearch: @unchecked Sendable {
   private var guess: Float = 0
   /// Of a level, or of the level that one token of sixteen is below; few searches are repeated, and lists stay short.
   private static let share: Float = 0.97
-  /// A pair of a concept and one of up to 512 tokens is a number.
-  static let mostConcepts = 1 << 22
-
   init(columns: Int, capacity: Int) throws(USAEError) {
     self.columns = columns
     let room = capacity * 288
@@ -45,6 +42,7 @@ final class TokenSearch: @unchecked Sendable {
     concepts = GrowingBuffer(room)
     numbers = GrowingBuffer(room)
     conceptBits = Int32(columns.bitWidth - (columns - 1).leadingZeroBitCount)
+    precondition(capacity << conceptBits < 1 << 31, "tiles are smaller where there are more concepts")
     ranges = [Range<Int>](repeating: 0..<0, count: capacity)
     ends = try AlignedBuffer<Int>(capacity + 1)
     starts = try FloatBuffer(capacity)
@@ -87,21 +85,25 @@ final class TokenSearch: @unchecked Sendable {
     let level = kernels.screening.floor(spare.base, found.count, k)
     levels.base[token] = level
     if level > start || start == limit { return true }
-    // The start was too high. A level, if there is one, is not above that of all concepts.
-    let lower = level > limit ? Self.share * level : isFirst ? 0.5 * start : limit
-    starts.base[token] = max(limit, lower)
+    // The start was too high. A level, if there is one, is not above that of all concepts; once, since a number with few bits may
+    // be its own share.
+    let lower = level > limit ? Self.share * level : 0.5 * start
+    starts.base[token] = isFirst ? max(limit, lower) : limit
     return false
   }
 
   private func learn(from tokens: ArraySlice<Int>, _ finder: some PairFinder) {
-    // Not of tokens that are 0, or so large that their norm is infinite.
-    let levels = tokens.map { self.levels.base[$0] / finder.norm(of: $0) }.filter(\.isFinite).sorted()
-    if !levels.isEmpty { guess = Self.share * levels[levels.count / 16] }
+    // A level is 0 where fewer than k numbers are positive: then the search has to begin at the limit. No number, where a token is 0.
+    let levels = tokens.map { self.levels.base[$0] / finder.norm(of: $0) }.filter { $0 > 0 && $0.isFinite }.sorted()
+    if tokens.isEmpty { return }
+    guess = 4 * levels.count < 3 * tokens.count ? 0 : Self.share * levels[levels.count / 16]
   }
 
-  /// Searches some tokens again, each so that all concepts with a number of its floor or more are found. Other lists stay.
-  func find(_ tokens: [Int], floors: FloatBuffer, _ finder: some PairFinder) {
-    for token in tokens { starts.base[token] = floors.base[token].nextDown }
+  /// Searches some tokens again, each so that all concepts with a number of its floor or more, and above the limit, are found. Other
+  /// lists stay.
+  func find(_ tokens: [Int], floors: FloatBuffer, above limit: Float, _ finder: some PairFinder) {
+    // Never below 0: columns past the last concept have 0, and nothing behind them.
+    for token in tokens { starts.base[token] = floors.base[token] > limit ? floors.base[token].nextDown : limit }
     search(tokens[...], finder)
   }
 
