@@ -3,6 +3,7 @@ import USAEKernelTypes
 
 // A block of tokens times a panel of concepts, with all sums in registers while the depth is walked once. Every sum is one
 // chain of multiply-adds over the depth, in order, started from the bias, so its bits do not depend on the block it is in.
+// `take` gets a row of the block for sixteen concepts of the panel from `column` on.
 
 #if USAE_AVX512
   // 14 x 32: 28 of the 32 vector registers hold sums, two hold the panel, and the broadcast token is a memory operand.
@@ -11,7 +12,8 @@ import USAEKernelTypes
 
   @inline(__always)
   private func productBlock(
-    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ sink: inout some ProductSink
+    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats,
+    _ take: (_ row: Int, _ column: Int, _ values: Vector) -> Void
   ) {
     let left = load(bias, 0), right = load(bias, 16)
     var l0 = left, l1 = left, l2 = left, l3 = left, l4 = left, l5 = left, l6 = left
@@ -46,20 +48,20 @@ import USAEKernelTypes
       a += tokensPerBlock
       b += panelWidth
     }
-    sink.take(0, 0, l0); sink.take(0, 16, r0)
-    sink.take(1, 0, l1); sink.take(1, 16, r1)
-    sink.take(2, 0, l2); sink.take(2, 16, r2)
-    sink.take(3, 0, l3); sink.take(3, 16, r3)
-    sink.take(4, 0, l4); sink.take(4, 16, r4)
-    sink.take(5, 0, l5); sink.take(5, 16, r5)
-    sink.take(6, 0, l6); sink.take(6, 16, r6)
-    sink.take(7, 0, l7); sink.take(7, 16, r7)
-    sink.take(8, 0, l8); sink.take(8, 16, r8)
-    sink.take(9, 0, l9); sink.take(9, 16, r9)
-    sink.take(10, 0, l10); sink.take(10, 16, r10)
-    sink.take(11, 0, l11); sink.take(11, 16, r11)
-    sink.take(12, 0, l12); sink.take(12, 16, r12)
-    sink.take(13, 0, l13); sink.take(13, 16, r13)
+    take(0, 0, l0); take(0, 16, r0)
+    take(1, 0, l1); take(1, 16, r1)
+    take(2, 0, l2); take(2, 16, r2)
+    take(3, 0, l3); take(3, 16, r3)
+    take(4, 0, l4); take(4, 16, r4)
+    take(5, 0, l5); take(5, 16, r5)
+    take(6, 0, l6); take(6, 16, r6)
+    take(7, 0, l7); take(7, 16, r7)
+    take(8, 0, l8); take(8, 16, r8)
+    take(9, 0, l9); take(9, 16, r9)
+    take(10, 0, l10); take(10, 16, r10)
+    take(11, 0, l11); take(11, 16, r11)
+    take(12, 0, l12); take(12, 16, r12)
+    take(13, 0, l13); take(13, 16, r13)
   }
 #else
   // 6 x 16: twelve of AVX2's sixteen registers hold sums (24 of NEON's 32).
@@ -68,7 +70,8 @@ import USAEKernelTypes
 
   @inline(__always)
   private func productBlock(
-    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ sink: inout some ProductSink
+    _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats,
+    _ take: (_ row: Int, _ column: Int, _ values: Vector) -> Void
   ) {
     let start = load(bias, 0)
     var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
@@ -85,53 +88,22 @@ import USAEKernelTypes
       a += tokensPerBlock
       b += panelWidth
     }
-    sink.take(0, 0, s0)
-    sink.take(1, 0, s1)
-    sink.take(2, 0, s2)
-    sink.take(3, 0, s3)
-    sink.take(4, 0, s4)
-    sink.take(5, 0, s5)
+    take(0, 0, s0)
+    take(1, 0, s1)
+    take(2, 0, s2)
+    take(3, 0, s3)
+    take(4, 0, s4)
+    take(5, 0, s5)
   }
 #endif
-
-/// Where a block's pre-activations go.
-private protocol ProductSink {
-  /// Of a row of the block, for sixteen concepts of the panel from `column` on.
-  mutating func take(_ row: Int, _ column: Int, _ values: Vector)
-}
-
-private struct Store: ProductSink {
-  let rows: Int
-  let out: Floats
-  let stride: Int
-
-  @inline(__always)
-  func take(_ row: Int, _ column: Int, _ values: Vector) {
-    if row < rows { store(values, out, row &* stride &+ column) }
-  }
-}
-
-/// Those above their token's floor, as pairs.
-private struct Find: ProductSink {
-  let arguments: UnsafePointer<ProductArguments>
-  let firstToken, firstColumn: Int
-  var found: Int
-
-  @inline(__always)
-  mutating func take(_ row: Int, _ column: Int, _ values: Vector) {
-    let token = firstToken &+ row
-    guard token < arguments.pointee.count else { return }
-    found = arguments.pointee.pairs.add(
-      token, firstColumn &+ column, values, values, above: arguments.pointee.floors[token], after: found)
-  }
-}
 
 func product(
   _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int,
   _ out: Floats, _ stride: Int
 ) {
-  var sink = Store(rows: rows, out: out, stride: stride)
-  productBlock(depth, tokens, panel, bias, &sink)
+  productBlock(depth, tokens, panel, bias) { row, column, values in
+    if row < rows { store(values, out, row &* stride &+ column) }
+  }
 }
 
 /// Finds pairs of a token and a concept whose pre-activation is above the token's floor: one panel, which stays in the cache, with
@@ -144,11 +116,13 @@ func productAbove(_ arguments: UnsafeMutableRawPointer) {
   while column < search.pointee.columns && found &+ panelWidth &* count &+ 16 <= search.pointee.pairs.room {
     var token = 0
     while token < count {
-      var sink = Find(arguments: search, firstToken: token, firstColumn: column, found: found)
       productBlock(
-        depth, search.pointee.tokens + token &* depth, search.pointee.panels + column &* depth, search.pointee.bias + column,
-        &sink)
-      found = sink.found
+        depth, search.pointee.tokens + token &* depth, search.pointee.panels + column &* depth, search.pointee.bias + column
+      ) { row, panelColumn, values in
+        guard token &+ row < count else { return }
+        found = search.pointee.pairs.add(
+          token &+ row, column &+ panelColumn, values, values, above: search.pointee.floors[token &+ row], after: found)
+      }
       token &+= tokensPerBlock
     }
     column &+= panelWidth
