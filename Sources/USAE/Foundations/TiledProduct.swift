@@ -60,17 +60,15 @@ final class TiledProduct: @unchecked Sendable {
   /// Calls `use(row, column, values, count)` with every panel's part of up to `blockRows` rows of A B, from the panel of column
   /// `first` on.
   ///
-  /// - Parameter element: of A, by row and depth.
+  /// - Parameter pack: writes these rows of A as `KernelTable.packTokens` does, [depth, blockRows].
   @inline(__always)
   func rows(
-    _ count: Int, from first: Int, worker: Int, element: (_ row: Int, _ p: Int) -> Float,
+    _ count: Int, from first: Int, worker: Int, pack: (_ out: UnsafeMutablePointer<Float>) -> Void,
     use: (_ row: Int, _ column: Int, _ values: UnsafePointer<Float>, _ count: Int) -> Void
   ) {
     let left = lefts[worker].base, tile = tiles[worker].base
-    let block = Self.blockRows, width = kernels.panelWidth
-    for p in 0..<depth {
-      for row in 0..<block { left[p &* block &+ row] = row < count ? element(row, p) : 0 }
-    }
+    let width = kernels.panelWidth
+    pack(left)
     for column in stride(from: first / width * width, to: columns, by: width) {
       kernels.product(depth, left, panels.base + column * depth, zeros.base, count, tile, width)
       for row in 0..<count { use(row, column, tile + row * width, min(width, columns - column)) }

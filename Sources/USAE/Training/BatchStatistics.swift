@@ -58,8 +58,10 @@ final class BatchStatistics: @unchecked Sendable {
       tokenProduct.take(centred.row(first), stride: centred.stride, depth: tokens, work: work)
       try work.runBlocks(covariance.rows, of: block) { _, range, worker in
         let column = self.centred.row(first) + range.lowerBound
-        self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { row, token in
-          column[token &* self.centred.stride &+ row]
+        self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { out in
+          for token in 0..<tokens {
+            for row in 0..<block { out[token &* block &+ row] = row < range.count ? column[token &* self.centred.stride &+ row] : 0 }
+          }
         } use: { row, column, values, count in
           let out = self.covariance.row(range.lowerBound + row) + column
           for c in 0..<count { out[c] += values[c] }
@@ -78,8 +80,9 @@ final class BatchStatistics: @unchecked Sendable {
     let stride = weight.stride
     weightProduct.take(covariance.base, stride: covariance.stride, depth: weight.columns, work: work)
     try work.runBlocks(weight.rows, of: TiledProduct.blockRows) { _, range, worker in
-      let rows = weight.row(range.lowerBound)
-      self.weightProduct.rows(range.count, from: 0, worker: worker) { row, p in rows[row &* stride &+ p] } use: {
+      self.weightProduct.rows(range.count, from: 0, worker: worker) {
+        kernels.packTokens(weight.row(range.lowerBound), stride, range.count, weight.columns, $0)
+      } use: {
         (self.weightCovariance.row(range.lowerBound + $0) + $1).update(from: $2, count: $3)
       }
       for c in range {

@@ -36,8 +36,9 @@ struct TwinMerging {
     products.take(rowsOf: rows, work: work)
     let found = Guarded<[Pair]>([])
     try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
-      let block = rows.row(range.lowerBound)
-      products.rows(range.count, from: range.lowerBound, worker: worker) { row, p in block[row &* rows.stride &+ p] } use: {
+      products.rows(range.count, from: range.lowerBound, worker: worker) {
+        kernels.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
+      } use: {
         let pairs = self.pairs(of: range.lowerBound + $0, with: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
         if !pairs.isEmpty { found.withLock { $0 += pairs } }
       }
