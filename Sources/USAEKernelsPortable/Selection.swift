@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // A key orders elements as TopK must: by value, largest first, then by column, lowest first. The bits of a positive float
@@ -8,13 +9,17 @@ func scan(_ row: ConstantFloats, _ columns: Int, _ threshold: Float, _ keys: Uns
   var count = 0
   var column = 0
   while column < columns {
-    if any(load(row, column) .> limit) {
-      for c in column..<column &+ 16 {
-        // Write always, keep if above: a branch here would be mispredicted half of the time.
-        keys[count] = UInt64(row[c].bitPattern) << 32 | UInt64(~UInt32(truncatingIfNeeded: c))
-        count &+= row[c] > threshold ? 1 : 0
+    #if USAE_AVX512
+      count &+= Int(usae_write_keys(limit, load(row, column), Int32(truncatingIfNeeded: column), keys + count))
+    #else
+      if any(load(row, column) .> limit) {
+        for c in column..<column &+ 16 {
+          // Write always, keep if above: a branch here would be mispredicted half of the time.
+          keys[count] = UInt64(row[c].bitPattern) << 32 | UInt64(~UInt32(truncatingIfNeeded: c))
+          count &+= row[c] > threshold ? 1 : 0
+        }
       }
-    }
+    #endif
     column &+= 16
   }
   return count

@@ -9,6 +9,7 @@ import USAEKernelTypes
 private let groups = 12
 private let signsPerGroup = 5
 private let entries = 32
+private let allSigns: UInt64 = 1 << 60 - 1
 
 /// words[b * stride] = which of the elements 60 b to 60 b + 59 are positive, a bit each; true if one is 0.
 func signWords(_ row: ConstantFloats, _ columns: Int, _ words: UnsafeMutablePointer<UInt64>, _ stride: Int) -> Bool {
@@ -16,15 +17,26 @@ func signWords(_ row: ConstantFloats, _ columns: Int, _ words: UnsafeMutablePoin
   var first = 0
   var word = words
   while first < columns {
-    let last = first &+ signsPerWord < columns ? first &+ signsPerWord : columns
     var bits: UInt64 = 0
-    for c in first..<last {
-      bits |= (row[c] > 0 ? 1 : 0) << UInt64(truncatingIfNeeded: c &- first)
-      anyZero = anyZero || row[c] == 0
+    if first &+ 64 <= columns {  // whole vectors, of which the last four lanes belong to the next word
+      var present: UInt64 = 0
+      for quarter in 0..<4 {
+        let v = load(row, first &+ quarter &* 16)
+        let shift = UInt64(truncatingIfNeeded: quarter &* 16)
+        bits |= UInt64(positive(v)) &<< shift
+        present |= UInt64(notZero(v)) &<< shift
+      }
+      bits &= allSigns
+      anyZero = anyZero || present & allSigns != allSigns
+    } else {
+      for c in first..<(first &+ signsPerWord < columns ? first &+ signsPerWord : columns) {
+        bits |= (row[c] > 0 ? 1 : 0) << UInt64(truncatingIfNeeded: c &- first)
+        anyZero = anyZero || row[c] == 0
+      }
     }
     word.pointee = bits
     word += stride
-    first = last
+    first &+= signsPerWord
   }
   return anyZero
 }

@@ -6,15 +6,8 @@ import USAEKernelTypes
 // Sums are chains of multiply-adds in order, as in `Product.swift`; leaving out zeros does not change them.
 
 #if USAE_AVX512
-  import CIntrinsics
-
   /// Columns whose sums fit into registers.
   let skippingWidth = 192
-
-  @inline(__always)
-  private func notZero(_ values: ConstantFloats) -> UInt32 {
-    usae_not_zero(load(values, 0)) | usae_not_zero(load(values, 16)) &<< 16
-  }
 
   @inline(__always)
   private func addWidest(_ values: ConstantFloats, _ found: UInt32, _ panel: ConstantFloats, _ stride: Int, _ out: Floats) {
@@ -42,13 +35,6 @@ import USAEKernelTypes
   let skippingWidth = 96
 
   @inline(__always)
-  private func notZero(_ values: ConstantFloats) -> UInt32 {
-    var found: UInt32 = 0
-    for i in 0..<32 { found |= (values[i] != 0 ? 1 : 0) &<< UInt32(truncatingIfNeeded: i) }
-    return found
-  }
-
-  @inline(__always)
   private func addWidest(_ values: ConstantFloats, _ found: UInt32, _ panel: ConstantFloats, _ stride: Int, _ out: Floats) {
     var s0 = load(out, 0), s1 = load(out, 16), s2 = load(out, 32), s3 = load(out, 48), s4 = load(out, 64), s5 = load(out, 80)
     var left = found
@@ -73,7 +59,7 @@ func addSkippingZeros(
   for row in 0..<rows {
     let values = values + row &* valueStride
     let out = out + row &* outStride
-    let found = notZero(values)
+    let found = notZero(load(values, 0)) | notZero(load(values, 16)) &<< 16
     if columns == skippingWidth {
       addWidest(values, found, panel, columns, out)
     } else {

@@ -60,6 +60,30 @@ func toFloats(_ sums: Integers) -> Vector {
   #endif
 }
 
+/// Which lanes are not 0, a bit each.
+@inline(__always)
+func notZero(_ v: Vector) -> UInt32 {
+  #if USAE_AVX512 || USAE_AVX2
+    return usae_not_zero(v)
+  #else
+    var bits: UInt32 = 0
+    for lane in 0..<16 { bits |= (v[lane] != 0 ? 1 : 0) &<< UInt32(truncatingIfNeeded: lane) }
+    return bits
+  #endif
+}
+
+/// Which lanes are positive, a bit each.
+@inline(__always)
+func positive(_ v: Vector) -> UInt32 {
+  #if USAE_AVX512 || USAE_AVX2
+    return usae_positive(v)
+  #else
+    var bits: UInt32 = 0
+    for lane in 0..<16 { bits |= (v[lane] > 0 ? 1 : 0) &<< UInt32(truncatingIfNeeded: lane) }
+    return bits
+  #endif
+}
+
 /// Sum of the lanes, pairwise, in one fixed order.
 @inline(__always)
 func sumLanes(_ v: Vector) -> Float {

@@ -52,6 +52,13 @@ import USAEKernelTypes
     row[62] = -0.0
     #expect(signs.words(row, 64, &words, 1))
     #expect(!signs.words(row, 62, &words, 1), "only what is asked for")
+    row[62] = 1
+    for place in [0, 15, 16, 59, 60, 61] {
+      let kept = row[place]
+      row[place] = 0
+      #expect(signs.words(row, 64, &words, 1), "\(place)")
+      row[place] = kept
+    }
   }
 
   @Test(arguments: names)

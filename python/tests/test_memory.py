@@ -53,7 +53,7 @@ def expected_bytes(recipe):
         numbers += (N_TOKENS + N_CONCEPTS) * encoded + sum(WIDTHS[name] ** 2 for name in ENCODED)  # BatchNorm: X, W C, C
         numbers += packed if screens else 0  # AuxK wants every pre-activation
         numbers += tables  # dictionaries with unit rows, for AuxK
-        numbers += 480 * (N_CONCEPTS + 2 * total + encoded)  # AuxK's codes, slopes and tokens, for a tile of 480 tokens
+        numbers += 960 * (N_CONCEPTS + 2 * total + encoded)  # AuxK's codes, slopes and tokens, for a tile of 960 tokens
     return 4 * numbers
 
 

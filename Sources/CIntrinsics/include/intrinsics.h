@@ -83,9 +83,12 @@ static inline __attribute__((always_inline)) usae_float32x16 usae_interleave_hig
   return c;
 }
 
-/* Which lanes are not 0, a bit each. */
+/* Which lanes are not 0, and which are positive, a bit each. */
 static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32x16 a) {
   return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+}
+static inline __attribute__((always_inline)) uint32_t usae_positive(usae_float32x16 a) {
+  return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_GT_OQ);
 }
 
 /* Writes the numbers of the lanes that are above the limit, `column` being the first's, and what these lanes of `values` hold;
@@ -98,11 +101,40 @@ static inline __attribute__((always_inline)) int32_t usae_write_above(
   _mm512_storeu_ps(kept, _mm512_maskz_compress_ps(above, (__m512)values));
   return __builtin_popcount(above);
 }
+/* Writes a selection key, bits << 32 | ~column, for each lane that is above the limit; returns how many there are. */
+static inline __attribute__((always_inline)) int32_t usae_write_keys(
+    usae_float32x16 limit, usae_float32x16 values, int32_t column, uint64_t *keys) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)values, (__m512)limit, _CMP_GT_OQ);
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i low = _mm512_sub_epi32(_mm512_set1_epi32(~column), lanes), high = (__m512i)values;
+  for (int half = 0; half < 2; half++) {
+    const __m256i low8 = half ? _mm512_extracti64x4_epi64(low, 1) : _mm512_castsi512_si256(low);
+    const __m256i high8 = half ? _mm512_extracti64x4_epi64(high, 1) : _mm512_castsi512_si256(high);
+    const __m512i both =
+        _mm512_or_si512(_mm512_slli_epi64(_mm512_cvtepu32_epi64(high8), 32), _mm512_cvtepu32_epi64(low8));
+    const __mmask8 kept = (__mmask8)(above >> 8 * half);
+    _mm512_storeu_si512(keys, _mm512_maskz_compress_epi64(kept, both));
+    keys += __builtin_popcount(kept);
+  }
+  return __builtin_popcount(above);
+}
 #elif defined(__AVX2__)
 /* The first or the second eight lanes. */
 static inline __attribute__((always_inline)) __m256 usae_half(usae_float32x16 a, int second) {
   return second ? (__m256)__builtin_shufflevector(a, a, 8, 9, 10, 11, 12, 13, 14, 15)
                 : (__m256)__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+/* Which lanes are not 0, and which are positive, a bit each. */
+static inline __attribute__((always_inline)) uint32_t usae_not_zero(usae_float32x16 a) {
+  const __m256 low = _mm256_cmp_ps(usae_half(a, 0), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+  const __m256 high = _mm256_cmp_ps(usae_half(a, 1), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+  return (uint32_t)_mm256_movemask_ps(low) | (uint32_t)_mm256_movemask_ps(high) << 8;
+}
+static inline __attribute__((always_inline)) uint32_t usae_positive(usae_float32x16 a) {
+  const __m256 low = _mm256_cmp_ps(usae_half(a, 0), _mm256_setzero_ps(), _CMP_GT_OQ);
+  const __m256 high = _mm256_cmp_ps(usae_half(a, 1), _mm256_setzero_ps(), _CMP_GT_OQ);
+  return (uint32_t)_mm256_movemask_ps(low) | (uint32_t)_mm256_movemask_ps(high) << 8;
 }
 
 /* Four floats from each of two places, and what turns such vectors of eight rows into four columns. */

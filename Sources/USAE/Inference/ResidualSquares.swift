@@ -42,14 +42,14 @@ final class ResidualSquares: @unchecked Sendable {
   }
 
   private func decode(_ range: Range<Int>, target: Int, block: Int, worker: Int) {
-    let (model, inputs) = (streams[target].model, streams[target].inputs)
+    let (dictionary, inputs) = (streams[target].model.unitRows, streams[target].inputs)
     let stride = inputs.stride
     let first = partial.base + block * streams.count * stride
     first.update(repeating: 0, count: streams.count * stride)
     let residual = reconstructions[worker].base
     for t in range {
       for source in streams.indices {
-        model.decode(streams[source].codes, token: t, spare: spares[worker].base, to: residual)
+        dictionary.decode(streams[source].codes, token: t, spare: spares[worker].base, to: residual)
         kernels.subtractFrom(inputs.row(t), stride, residual)
         let squares = first + source &* stride
         for c in 0..<stride { squares[c] += residual[c] * residual[c] }

@@ -19,7 +19,20 @@ final class ConceptGroups: @unchecked Sendable {
     gradients = try FloatBuffer(rows * slots)
   }
 
-  func range(_ concept: Int) -> Range<Int> { start.base[concept]..<start.base[concept + 1] }
+  /// Those of one concept, as pointers.
+  struct Entries {
+    let count: Int
+    let tokens: UnsafePointer<Int32>
+    let values, gradients: UnsafePointer<Float>
+  }
+
+  @inline(__always)
+  func entries(_ concept: Int) -> Entries {
+    let first = start.base[concept]
+    return Entries(
+      count: start.base[concept &+ 1] &- first, tokens: tokens.base + first, values: values.base + first,
+      gradients: gradients.base + first)
+  }
 
   /// - Parameter codeGradients: dLoss/dcode by token and slot, laid out as the codes.
   func group(_ codes: CodeBuffer, _ codeGradients: FloatBuffer, rows: Int) {

@@ -38,15 +38,16 @@ struct ConceptUpdate {
   ) -> [Double] {
     let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
     var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
+    let vectors = model.encoderTrainables.dropFirst().map { buffer($0).base }
     squares.withUnsafeMutableBufferPointer { squares in
-      nonisolated(unsafe) let squares = squares
+      nonisolated(unsafe) let (squares, vectors) = (squares, vectors)
       forEachConcept(work) { concept, worker in
         for j in self.steppedDictionaries {
           squares[concept / Self.blockConcepts][j] += self.square(dictionaryRow(concept, j, worker), self.models[j].width)
         }
         var square = self.square(encoderRow(concept, worker), self.model.width)
-        for tensor in self.model.encoderTrainables.dropFirst() {
-          let g = Double(self.buffer(tensor).base[concept])
+        for vector in vectors {
+          let g = Double(vector[concept])
           square += g * g
         }
         squares[concept / Self.blockConcepts][self.encoder] += square
@@ -109,40 +110,40 @@ struct ConceptUpdate {
 
   /// dLoss/dD for one row.
   func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
-    let rows = models[target].dictionary.value
-    let entries = workspace.groups.range(concept)
-    let groups = workspace.groups
-    gather(slopes(of: concept, target: target), groups, entries, groups.values.base, out: out, spare: spare)
+    let dictionary = models[target].unitRows
+    let stride = dictionary.stride
+    let entries = workspace.groups.entries(concept)
+    gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, spare: spare)
     if let dead {
-      addGathered(dead.slopes[target], dead.groups, dead.groups.range(concept), dead.groups.values.base, to: out, spare: spare)
+      let (slopes, entries) = (dead.slopes[target].base, dead.groups.entries(concept))
+      addGathered(slopes, stride, entries, entries.values, to: out, spare: spare)
     }
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
-    let row = rows.row(concept)
-    let s = models[target].inverseNorms.base[concept]
-    let norm = kernels.dot(row, row, rows.stride).squareRoot()
-    let along = norm > 0 ? kernels.dot(out, row, rows.stride) * s * s / norm : 0
-    for c in 0..<rows.stride { out[c] = s * out[c] - along * row[c] }
+    let row = dictionary.rows + concept &* stride
+    let s = dictionary.inverseNorms[concept]
+    let norm = kernels.dot(row, row, stride).squareRoot()
+    let along = norm > 0 ? kernels.dot(out, row, stride) * s * s / norm : 0
+    for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
 
   /// dLoss/d(z D) as far as the concept is part of z D.
-  private func slopes(of concept: Int, target: Int) -> PaddedMatrix {
-    let last = workspace.residuals[target]
-    guard let nested = workspace.nested else { return last }
-    return nested.matrix(nested.group(of: concept), target: target, last: last)
+  private func slopes(of concept: Int, target: Int) -> UnsafePointer<Float> {
+    guard let nested = workspace.nested else { return UnsafePointer(workspace.residuals[target].base) }
+    return UnsafePointer(
+      nested.matrix(nested.group(of: concept), target: target, last: workspace.residuals[target]).base)
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
   func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
-    let tokens = workspace.inputs[encoder]
-    let groups = workspace.groups
-    let entries = groups.range(concept)
-    gather(tokens, groups, entries, groups.gradients.base, out: out, spare: spare)
+    let (tokens, stride) = (UnsafePointer(workspace.inputs[encoder].base), workspace.inputs[encoder].stride)
+    let entries = workspace.groups.entries(concept)
+    gather(tokens, stride, entries, entries.gradients, out: out, spare: spare)
     var sum = unchosen?.sums.base[concept] ?? 0
-    for e in entries { sum += Double(groups.gradients.base[e]) }
+    for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
-      let entries = dead.groups.range(concept)
-      addGathered(tokens, dead.groups, entries, dead.groups.gradients.base, to: out, spare: spare)
-      for e in entries { sum += Double(dead.groups.gradients.base[e]) }
+      let entries = dead.groups.entries(concept)
+      addGathered(tokens, stride, entries, entries.gradients, to: out, spare: spare)
+      for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
     guard let batchNorm = model.batchNorm, let statistics else {
       buffer(model.encoderBias).base[concept] = Float(sum)
@@ -169,28 +170,26 @@ struct ConceptUpdate {
   }
 
   /// out = sum of coefficients times rows of the tokens, added to the dense part that `out` holds where there is one.
+  @inline(__always)
   private func gather(
-    _ rows: PaddedMatrix, _ groups: ConceptGroups, _ entries: Range<Int>, _ coefficients: UnsafePointer<Float>,
+    _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
     out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
-    guard unchosen == nil else {
-      addGathered(rows, groups, entries, coefficients, to: out, spare: spare)
-      return
+    if unchosen == nil {
+      kernels.weightedRows(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
+    } else {
+      addGathered(rows, stride, entries, coefficients, to: out, spare: spare)
     }
-    kernels.weightedRows(
-      rows.base, rows.stride, groups.tokens.base + entries.lowerBound, coefficients + entries.lowerBound, entries.count,
-      rows.stride, out)
   }
 
+  @inline(__always)
   private func addGathered(
-    _ rows: PaddedMatrix, _ groups: ConceptGroups, _ entries: Range<Int>, _ coefficients: UnsafePointer<Float>,
+    _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
     to out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
-    guard !entries.isEmpty else { return }
-    kernels.weightedRows(
-      rows.base, rows.stride, groups.tokens.base + entries.lowerBound, coefficients + entries.lowerBound, entries.count,
-      rows.stride, spare)
-    kernels.addScaled(1, spare, rows.stride, out)
+    guard entries.count > 0 else { return }
+    kernels.weightedRows(rows, stride, entries.tokens, coefficients, entries.count, stride, spare)
+    kernels.addScaled(1, spare, stride, out)
   }
 
   // MARK: Updates

@@ -70,16 +70,17 @@ struct DeadAuxiliary {
     let sums = try AlignedBuffer<Double>(blocks * models.count)
     let detached = reconstruction.recipe.auxiliaryDetach
     for j in models.indices {
+      let target = reconstruction.target(j)
       try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
         let spare = workspace.spares[worker].base
         for t in range {
           let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
           if j == 0 { for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 } }
-          sums.base[block * models.count + j] += self.reconstructResidual(token: t, target: j, loss: loss, spare: spare)
+          sums.base[block * models.count + j] += self.reconstructResidual(token: t, target, loss: loss, spare: spare)
           let slope = self.buffers.slopes[j].row(t)
           self.reconstruction.addCodeGradients(
-            token: t, codes: self.buffers.codes, slope: slope, target: j, spare: spare, to: gradients)
-          self.reconstruction.backward(token: t, target: j, auxiliarySlope: detached ? nil : slope, spare: spare)
+            token: t, codes: self.buffers.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
+          self.reconstruction.backward(token: t, target, auxiliarySlope: detached ? nil : slope, spare: spare)
         }
       }
     }
@@ -87,13 +88,14 @@ struct DeadAuxiliary {
   }
 
   /// The token's loss in model j; its slope with respect to q D_j goes to the buffers.
-  private func reconstructResidual(token: Int, target: Int, loss: AuxiliaryLoss, spare: UnsafeMutablePointer<Float>) -> Double {
-    let rest = buffers.slopes[target].row(token)
-    let stride = buffers.slopes[target].stride
-    reconstruction.models[target].decode(buffers.codes, token: token, spare: spare, to: rest)
-    kernels.subtractFrom(reconstruction.workspace.residuals[target].row(token), stride, rest)
-    let value = Double(kernels.loss(reconstruction.which, rest, stride))
-    kernels.slope(reconstruction.which, loss.slopeFactor(target), rest, stride, rest)
+  private func reconstructResidual(
+    token: Int, _ target: Reconstruction.Target, loss: AuxiliaryLoss, spare: UnsafeMutablePointer<Float>
+  ) -> Double {
+    let rest = buffers.slopes[target.index].row(token)
+    target.dictionary.decode(buffers.codes, token: token, spare: spare, to: rest)
+    kernels.subtractFrom(target.residual(token), target.stride, rest)
+    let value = Double(kernels.loss(reconstruction.which, rest, target.stride))
+    kernels.slope(reconstruction.which, loss.slopeFactor(target.index), rest, target.stride, rest)
     return value
   }
 }

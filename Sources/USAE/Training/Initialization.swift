@@ -96,10 +96,11 @@ struct Initialization {
       let sums = try AlignedBuffer<Double>(2 * count)
       for (target, tokens) in zip(models, inputs) {
         let outs = try makeSpares(work.threads, tokens.stride)
+        let dictionary = target.unitRows
         try work.runBlocks(count, of: 64) { _, range, worker in
           let out = outs[worker].base
           for t in range {
-            target.decode(codes, token: t, spare: spares[worker].base, to: out)
+            dictionary.decode(codes, token: t, spare: spares[worker].base, to: out)
             let weight = 1 / Double(target.width)
             sums.base[2 * t] += weight * Double(kernels.dot(tokens.row(t), out, tokens.stride))
             sums.base[2 * t + 1] += weight * Double(kernels.dot(out, out, tokens.stride))

@@ -22,72 +22,95 @@ struct Reconstruction {
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
   func forward(finish: Bool, work: Work) throws(USAEError) {
     for j in models.indices {
+      let target = target(j)
       try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
         let spare = self.workspace.spares[worker].base
         var sum = 0.0
         for t in range {
-          sum += self.decode(token: t, target: j, spare: spare)
-          if finish { self.backward(token: t, target: j, auxiliarySlope: nil, spare: spare) }
+          sum += self.decode(token: t, target, spare: spare)
+          if finish { self.backward(token: t, target, auxiliarySlope: nil, spare: spare) }
         }
         self.workspace.lossSums.base[block * self.models.count + j] = sum
       }
     }
   }
 
-  /// Leaves a token's residuals in model `target`, and returns its loss there as a sum over the width.
+  /// One target model as the loops over tokens read it: pointers, as in `UnitRows` and for the same reason.
+  struct Target {
+    let index: Int
+    let dictionary: UnitRows
+    let inputs: UnsafePointer<Float>
+    /// Of the whole code.
+    let residuals: UnsafeMutablePointer<Float>
+    /// dLoss/d(z D) for one unit of the main loss's slope.
+    let slopeFactor: Float
+
+    /// Of inputs, residuals and the dictionary.
+    var stride: Int { dictionary.stride }
+
+    @inline(__always) func input(_ token: Int) -> UnsafePointer<Float> { inputs + token &* stride }
+    @inline(__always) func residual(_ token: Int) -> UnsafeMutablePointer<Float> { residuals + token &* stride }
+  }
+
+  func target(_ index: Int) -> Target {
+    Target(
+      index: index, dictionary: models[index].unitRows, inputs: workspace.inputs[index].base,
+      residuals: workspace.residuals[index].base, slopeFactor: slopeFactor(index))
+  }
+
+  /// Leaves a token's residuals in a target model, and returns its loss there as a sum over the width.
   @inline(__always)
-  private func decode(token: Int, target: Int, spare: UnsafeMutablePointer<Float>) -> Double {
+  private func decode(token: Int, _ target: Target, spare: UnsafeMutablePointer<Float>) -> Double {
     guard let nested = workspace.nested else {
-      let residual = workspace.residuals[target].row(token)
-      models[target].decode(workspace.codes, token: token, spare: spare, to: residual)
-      return subtract(from: workspace.inputs[target].row(token), residual, target: target)
+      let residual = target.residual(token)
+      target.dictionary.decode(workspace.codes, token: token, spare: spare, to: residual)
+      return subtract(from: target.input(token), residual, stride: target.stride)
     }
-    var rest = workspace.inputs[target].row(token)
+    var rest = target.input(token)
     var sum = 0.0
     for group in 0..<nested.count {
-      let residual = nested.matrix(group, target: target, last: workspace.residuals[target]).row(token)
-      models[target].decode(
+      let residual = nested.row(token, group: group, target)
+      target.dictionary.decode(
         workspace.codes, token: token, slots: nested.slots(token, group: group), spare: spare, to: residual)
-      sum += subtract(from: rest, residual, target: target)
-      rest = residual
+      sum += subtract(from: rest, residual, stride: target.stride)
+      rest = UnsafePointer(residual)
     }
     return sum / Double(nested.count)
   }
 
   /// What is left of `rest`, in place of what was decoded; returns its loss.
   @inline(__always)
-  private func subtract(from rest: UnsafePointer<Float>, _ decoded: UnsafeMutablePointer<Float>, target: Int) -> Double {
-    let stride = workspace.residuals[target].stride
+  private func subtract(from rest: UnsafePointer<Float>, _ decoded: UnsafeMutablePointer<Float>, stride: Int) -> Double {
     kernels.subtractFrom(rest, stride, decoded)
     return Double(kernels.loss(which, decoded, stride))
   }
 
-  /// Turns a token's residual in model `target` into a slope in place and adds its part to the token's code gradients;
+  /// Turns a token's residual in a target model into a slope in place and adds its part to the token's code gradients;
   /// model 0 comes first and starts them.
   ///
   /// With prefixes, each prefix's residual becomes the sum of the slopes of all prefixes that hold its group.
   ///
   /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to the slope.
   @inline(__always)
-  func backward(token: Int, target: Int, auxiliarySlope: UnsafePointer<Float>?, spare: UnsafeMutablePointer<Float>) {
+  func backward(token: Int, _ target: Target, auxiliarySlope: UnsafePointer<Float>?, spare: UnsafeMutablePointer<Float>) {
+    let stride = target.stride
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
-    if target == 0 { for q in 0..<workspace.codes.count(token) { gradients[q] = 0 } }
-    let last = workspace.residuals[target]
+    if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
     guard let nested = workspace.nested else {
-      let slope = last.row(token)
-      kernels.slope(which, slopeFactor(target), slope, last.stride, slope)
-      if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, last.stride, slope) }
-      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target: target, spare: spare, to: gradients)
+      let slope = target.residual(token)
+      kernels.slope(which, target.slopeFactor, slope, stride, slope)
+      if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, stride, slope) }
+      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
       return
     }
-    let factor = slopeFactor(target) / Float(nested.count)
+    let factor = target.slopeFactor / Float(nested.count)
     var longer = auxiliarySlope
-    for group in stride(from: nested.count &- 1, through: 0, by: -1) {
-      let slope = nested.matrix(group, target: target, last: last).row(token)
-      kernels.slope(which, factor, slope, last.stride, slope)
-      if let longer { kernels.addScaled(1, longer, last.stride, slope) }
+    for group in Swift.stride(from: nested.count &- 1, through: 0, by: -1) {
+      let slope = nested.row(token, group: group, target)
+      kernels.slope(which, factor, slope, stride, slope)
+      if let longer { kernels.addScaled(1, longer, stride, slope) }
       addCodeGradients(
-        token: token, codes: workspace.codes, slots: nested.slots(token, group: group), slope: slope, target: target,
+        token: token, codes: workspace.codes, slots: nested.slots(token, group: group), slope: slope, target.dictionary,
         spare: spare, to: gradients)
       longer = UnsafePointer(slope)
     }
@@ -96,17 +119,15 @@ struct Reconstruction {
   /// gradients[q] += slope . unit dictionary row of slot q, for all slots of the token or some.
   @inline(__always)
   func addCodeGradients(
-    token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, target: Int,
+    token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, _ dictionary: UnitRows,
     spare: UnsafeMutablePointer<Float>, to gradients: UnsafeMutablePointer<Float>
   ) {
     let slots = slots ?? 0..<codes.count(token)
     let count = slots.count
     let indices = codes.indices(token) + slots.lowerBound
     let gradients = gradients + slots.lowerBound
-    let rows = models[target].dictionary.value
-    kernels.dots(slope, rows.base, rows.stride, indices, count, rows.stride, spare)
-    let norms = models[target].inverseNorms.base
-    for q in 0..<count { gradients[q] += spare[q] * norms[Int(indices[q])] }
+    kernels.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, spare)
+    for q in 0..<count { gradients[q] += spare[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 
   /// Mean main loss by target model, with prefixes the mean over them.
@@ -117,26 +138,5 @@ struct Reconstruction {
       for block in 0..<blocks { sum += workspace.lossSums.base[block * models.count + j] }
       return sum / (Double(workspace.totalRows) * Double(models[j].width))
     }
-  }
-}
-
-extension ModelParameters {
-  /// out = codes of one token times the unit rows of the dictionary, in standardised units.
-  ///
-  /// - Parameters:
-  ///   - slots: those to take; nil takes all.
-  ///   - spare: room for a float for each slot.
-  @inline(__always)
-  func decode(
-    _ codes: CodeBuffer, token: Int, slots: Range<Int>? = nil, spare: UnsafeMutablePointer<Float>,
-    to out: UnsafeMutablePointer<Float>
-  ) {
-    let slots = slots ?? 0..<codes.count(token)
-    let count = slots.count
-    let indices = codes.indices(token) + slots.lowerBound
-    let values = codes.values(token) + slots.lowerBound
-    for q in 0..<count { spare[q] = values[q] * inverseNorms.base[Int(indices[q])] }
-    let rows = dictionary.value
-    kernels.weightedRows(rows.base, rows.stride, indices, spare, count, rows.stride, out)
   }
 }

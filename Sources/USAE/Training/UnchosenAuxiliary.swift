@@ -14,7 +14,7 @@ struct UnchosenAuxiliary {
   let slots: Int
 
   /// Whole words of signs, and whole pieces of 32.
-  static let tileRows = 8 * signsPerWord
+  static let tileRows = 16 * signsPerWord
   /// Tokens of one sum of the loss.
   private static let tokenBlock = signsPerWord
 
@@ -106,10 +106,11 @@ struct UnchosenAuxiliary {
       let detached = self.reconstruction.recipe.auxiliaryDetach
       for j in self.models.indices {
         var sum = 0.0
+        let target = self.reconstruction.target(j)
         for offset in range {
           sum += self.differentiate(token: rows.lowerBound + offset, offset, target: j, factor: loss.slopeFactor(j))
           self.reconstruction.backward(
-            token: rows.lowerBound + offset, target: j, auxiliarySlope: detached ? nil : self.buffers.slopes[j].row(offset),
+            token: rows.lowerBound + offset, target, auxiliarySlope: detached ? nil : self.buffers.slopes[j].row(offset),
             spare: spare)
         }
         sums.base[(firstBlock + block) * self.models.count + j] = sum
