@@ -30,20 +30,20 @@ final class CandidatePairs: @unchecked Sendable {
 
   func clear() { count = 0 }
 
-  func hasRoom(for more: Int) -> Bool { count + more <= capacity }
-
-  /// Adds those of a token's candidates whose estimates are below a level.
+  /// Adds those of a token's candidates whose estimates are below a level, and whose upper ends are not below the floor.
   func add(
     token: Int, _ found: UnsafePointer<Int32>, _ estimate: UnsafePointer<Float>, _ upper: UnsafePointer<Float>,
-    count more: Int, below level: Float
+    count more: Int, below level: Float, floor: Float
   ) {
+    var place = count
     for i in 0..<more {
-      tokens.base[count] = Int32(truncatingIfNeeded: token)
-      concepts.base[count] = found[i]
-      estimates.base[count] = estimate[i]
-      uppers.base[count] = upper[i]
-      count &+= estimate[i] < level ? 1 : 0
+      tokens.base[place] = Int32(truncatingIfNeeded: token)
+      concepts.base[place] = found[i]
+      estimates.base[place] = estimate[i]
+      uppers.base[place] = upper[i]
+      place &+= (estimate[i] < level ? 1 : 0) & (upper[i] < floor ? 0 : 1)
     }
+    count = place
   }
 
   /// Drops the pairs that are below their token's floor.

@@ -65,13 +65,16 @@ final class ScreenedTile: @unchecked Sendable {
     search.findLargest(k, above: limit)
     leaderEnds.removeAll(keepingCapacity: true)
     var first = 0
+    var found = 0  // of the tokens from `first` on, which all may become pairs
     clear()
     for token in 0..<count {
-      if !pairs.hasRoom(for: encoder.columns) {
+      let more = search.lists.found(token).count
+      if found + more > pairs.capacity {
         finish(first..<token, k, above: limit)
-        first = token
+        (first, found) = (token, 0)
         clear()
       }
+      found += more
       lead(token)
     }
     finish(first..<count, k, above: limit)
@@ -83,30 +86,38 @@ final class ScreenedTile: @unchecked Sendable {
     leaders.removeAll(keepingCapacity: true)
   }
 
-  /// Divides what was found for a token into leaders and pairs.
+  /// Lists the concepts that lead for a token.
   private func lead(_ token: Int) {
-    guard let weights, search.bounds[token].isUsable else {  // nothing is known
+    if search.bounds[token].isUsable {
+      let level = search.lists.levels.base[token]
+      let (found, estimates, count) = search.lists.found(token)
+      for i in 0..<count where estimates[i] >= level { leaders.append(found[i]) }
+    } else {  // nothing is known
       counts.fallbacks += 1
       leaders.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
-      leaderEnds.append(leaders.count)
-      return
     }
-    let level = search.lists.levels.base[token], concepts = weights.concepts
+    leaderEnds.append(leaders.count)
+  }
+
+  /// Pairs up a token, whose floor is known, with what was found for it and does not lead.
+  private func addPairs(_ token: Int, _ weights: ScreenedWeights) {
+    guard search.bounds[token].isUsable else { return }  // all concepts lead
+    let concepts = weights.concepts
     let factors = search.bounds[token].factors(roundingShare: weights.roundingShare)
     let (found, estimates, count) = search.lists.found(token)
-    for i in 0..<count where estimates[i] >= level { leaders.append(found[i]) }
     kernels.screening.uppers(
       found, estimates, count, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm,
       factors.ofError, numbers.base)
-    pairs.add(token: token, found, estimates, numbers.base, count: count, below: level)
-    leaderEnds.append(leaders.count)
+    pairs.add(
+      token: token, found, estimates, numbers.base, count: count, below: search.lists.levels.base[token],
+      floor: floors.base[token])
   }
 
   /// Keys of some tokens that have their leaders.
   private func finish(_ tokens: Range<Int>, _ k: Int, above limit: Float) {
     guard let weights else { preconditionFailure("a tile is prepared before it is used") }
     computeLeaders(tokens, k, above: limit)
-    pairs.prune(floors: floors.base)
+    for token in tokens { addPairs(token, weights) }
     counts.candidates += leaders.count + pairs.count
     pairs.refine(weights, digits: search.digits.base, tokenScales: search.scales.base, bounds: search.bounds)
     pairs.prune(floors: floors.base)
