@@ -50,7 +50,8 @@ def expected_bytes(recipe):
     numbers += 3 * packed // 4 if screens else packed  # for screening: the first digit twice, the second once, in bytes
     if recipe.startswith("published"):
         numbers += 2 * N_CONCEPTS * encoded  # gradients of encoded pairs, whose norm is asked for
-        numbers += (N_TOKENS + N_CONCEPTS) * encoded + sum(WIDTHS[name] ** 2 for name in ENCODED)  # BatchNorm: X, W C, C
+        # BatchNorm: a thousand tokens centred and packed, W C, and C with its packed form.
+        numbers += (2 * 1024 + N_CONCEPTS) * encoded + 2 * sum(WIDTHS[name] ** 2 for name in ENCODED)
         numbers += packed if screens else 0  # AuxK wants every pre-activation
         numbers += tables  # dictionaries with unit rows, for AuxK
         numbers += 960 * (N_CONCEPTS + 2 * total + encoded)  # AuxK's codes, slopes and tokens, for a tile of 960 tokens

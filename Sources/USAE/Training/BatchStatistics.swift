@@ -8,7 +8,7 @@ final class BatchStatistics: @unchecked Sendable {
   let outputMean: FloatBuffer  // [n_concepts]
   let outputVariance: FloatBuffer  // [n_concepts], biased
   let covariance: PaddedMatrix  // [width, width], biased
-  private let centred: PaddedMatrix
+  private let centred: PaddedMatrix  // [productTokens, width]
   private let tokenProduct, weightProduct: TiledProduct
 
   init(rows: Int, width: Int, concepts: Int, threads: Int) throws(USAEError) {
@@ -17,7 +17,7 @@ final class BatchStatistics: @unchecked Sendable {
     outputMean = try FloatBuffer(concepts)
     outputVariance = try FloatBuffer(concepts)
     covariance = try PaddedMatrix(rows: width, columns: width)
-    centred = try PaddedMatrix(rows: rows, columns: width)
+    centred = try PaddedMatrix(rows: min(rows, Self.productTokens), columns: width)
     tokenProduct = try TiledProduct(columns: width, depth: Self.productTokens, threads: threads)
     weightProduct = try TiledProduct(columns: width, depth: width, threads: threads)
   }
@@ -37,40 +37,46 @@ final class BatchStatistics: @unchecked Sendable {
   /// Tokens of a float32 sum of products.
   private static let productTokens = 1024
 
-  /// The part that `count` tokens have in the covariance about `mean` of a batch of `total`.
+  /// The part that `count` tokens have in the covariance about `mean` of a batch of `total`: C, from the diagonal on, since it is
+  /// symmetric, in sums over a thousand tokens, added up in order.
   func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: Work) throws(USAEError) {
-    try work.runBlocks(count, of: 64) { _, range, _ in
-      for t in range {
-        let row = self.centred.row(t)
-        row.update(from: tokens.row(t), count: tokens.stride)
-        kernels.addScaled(-1, self.mean.base, tokens.stride, row)
-      }
-    }
-    try multiplyCentred(count: count, factor: 1 / Float(total), work: work)
-  }
-
-  /// C, from the diagonal on, since it is symmetric: sums over a thousand tokens, added up in order.
-  private func multiplyCentred(count: Int, factor: Float, work: Work) throws(USAEError) {
     covariance.storage.zero()
-    let block = TiledProduct.blockRows
     for first in Swift.stride(from: 0, to: count, by: Self.productTokens) {
-      let tokens = min(Self.productTokens, count - first)
-      tokenProduct.take(centred.row(first), stride: centred.stride, depth: tokens, work: work)
-      try work.runBlocks(covariance.rows, of: block) { _, range, worker in
-        let column = self.centred.row(first) + range.lowerBound
-        self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { out in
-          for token in 0..<tokens {
-            for row in 0..<block { out[token &* block &+ row] = row < range.count ? column[token &* self.centred.stride &+ row] : 0 }
-          }
-        } use: { row, column, values, count in
-          let out = self.covariance.row(range.lowerBound + row) + column
-          for c in 0..<count { out[c] += values[c] }
-        }
-      }
+      let part = first..<min(count, first + Self.productTokens)
+      try centre(tokens, part, work: work)
+      try addProduct(count: part.count, work: work)
     }
+    let factor = 1 / Float(total)
     for r in 0..<covariance.rows {
       for c in r..<covariance.rows { covariance.row(r)[c] *= factor }
       for c in 0..<r { covariance.row(r)[c] = covariance.row(c)[r] }
+    }
+  }
+
+  private func centre(_ tokens: PaddedMatrix, _ part: Range<Int>, work: Work) throws(USAEError) {
+    try work.runBlocks(part.count, of: 64) { _, range, _ in
+      for t in range {
+        let row = self.centred.row(t)
+        row.update(from: tokens.row(part.lowerBound + t), count: tokens.stride)
+        kernels.addScaled(-1, self.mean.base, tokens.stride, row)
+      }
+    }
+  }
+
+  /// Adds the product of the first `count` centred tokens with themselves.
+  private func addProduct(count: Int, work: Work) throws(USAEError) {
+    let block = TiledProduct.blockRows
+    tokenProduct.take(centred.base, stride: centred.stride, depth: count, work: work)
+    try work.runBlocks(covariance.rows, of: block) { _, range, worker in
+      let column = self.centred.base + range.lowerBound
+      self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { out in
+        for token in 0..<count {
+          for row in 0..<block { out[token &* block &+ row] = row < range.count ? column[token &* self.centred.stride &+ row] : 0 }
+        }
+      } use: { row, column, values, count in
+        let out = self.covariance.row(range.lowerBound + row) + column
+        for c in 0..<count { out[c] += values[c] }
+      }
     }
   }
 
