@@ -12,8 +12,8 @@ WIDTH, MODELS = 768, 3
 CONCEPTS = (8192, 65_536, 1_048_576)
 NODES = (1, 4, 16, 64)
 NETWORKS = {"1 Gbit/s": 1e9 / 8, "10 Gbit/s": 1e10 / 8, "100 Gbit/s": 1e11 / 8}
-BANDWIDTH = {8: 42.2e9, 64: 300e9}
-"""Bytes a second that a node of so many cores copies. 42.2e9 is measured, on the machine of results/scaling.json, and taken
+BANDWIDTH = {8: 44.9e9, 64: 300e9}
+"""Bytes a second that a node of so many cores copies. 44.9e9 is measured, on the machine of results/scaling.json, and taken
 for 8 cores; 300e9 is that of a server with a dozen channels of memory."""
 
 GRADIENT_BYTES = 4 * WIDTH * (1 + MODELS)
