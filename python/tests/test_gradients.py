@@ -228,11 +228,11 @@ def test_gradients_hold_for_awkward_sizes(widths, n_concepts, n_tokens, encoder,
 
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
 def test_the_published_auxiliary_loss_holds_over_many_tiles(encoder):
-    # 1,100 tokens are two tiles and a part, 300 concepts a block and a part. A few of the residuals lie within rounding of
+    # 2,000 tokens are two tiles and a part, 300 concepts a block and a part. A few of the residuals lie within rounding of
     # zero, where their sign, and with it the slope, is float32's own: some 1e-5 of the signs, 3e-3 of the gradient's norm. A
     # tile or a block left out would be a tenth and more.
     recipe = recipe_for(encoder, "l1", ("unchosen", "none", False), "all")
-    problem = problems.standard(0, WIDTHS, 1100, 300)
+    problem = problems.standard(0, WIDTHS, 2000, 300)
     _, expected = reference.gradients(problem.parameters, problem.batch, "b", recipe, 7, problem.dead)
     _, found = core_gradients(problem, "b", recipe, 7)
     for j, own in expected.items():
