@@ -211,3 +211,22 @@ def test_variance_across_a_dominant_direction_errs_by_the_square_of_its_size(rat
     allowed = problems.UNIT * (2 * width + np.sqrt(n_tokens)) * np.einsum("cd,de,ce->c", size, np.abs(covariance), size)
     assert (np.abs(found - expected) <= allowed).all()
     assert (np.abs(found - expected) <= (1e-6 + 3e-8 * ratio**2) * expected).all()
+
+
+@pytest.mark.parametrize("size", [1e19, 1e20, 1e30, 1e36])
+@pytest.mark.parametrize("rows", [slice(7, 8), slice(None)], ids=["a-token", "all"])
+@pytest.mark.parametrize("aux", ["none", "unchosen"])
+def test_a_variance_beyond_float32_is_an_error_and_changes_nothing(size, rows, aux):
+    batch = batches("plain")
+    recipe = usae.recipes.published(total_steps=10, warmup_steps=1).replace(aux=aux)
+    sae = usae.UniversalSAE(N_CONCEPTS, K, recipe=recipe, seed=0)
+    sae.partial_fit(batch, encoder="a")
+    before = {name: sae.parameters(name) for name in WIDTHS}
+    outlier = {name: x.copy() for name, x in batch.items()}
+    outlier["a"][rows] *= np.float32(10 * size)
+    with pytest.raises(usae.InvalidInputError, match="finite"):
+        sae.partial_fit(outlier, encoder="a")
+    for name, own in before.items():
+        for key, value in sae.parameters(name).items():
+            np.testing.assert_array_equal(value, own[key])
+    assert np.isfinite(sae.partial_fit(batch, encoder="a").loss)

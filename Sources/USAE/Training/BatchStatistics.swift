@@ -22,6 +22,11 @@ final class BatchStatistics: @unchecked Sendable {
     weightProduct = try TiledProduct(columns: width, depth: width, threads: threads)
   }
 
+  /// Squares of activations from some 1e19 on are beyond what float32 holds.
+  var isFinite: Bool {
+    (0..<outputVariance.count).allSatisfy { outputMean.base[$0].isFinite && outputVariance.base[$0].isFinite }
+  }
+
   func inverseDeviation(_ concept: Int) -> Float {
     1 / (outputVariance.base[concept] + BatchNormParameters.epsilon).squareRoot()
   }
@@ -94,8 +99,9 @@ final class BatchStatistics: @unchecked Sendable {
       for c in range {
         let row = weight.row(c)
         self.outputMean.base[c] = kernels.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]
-        // Rounding may leave a tiny negative number where the true variance is 0.
-        self.outputVariance.base[c] = max(0, kernels.dot(row, self.weightCovariance.row(c), stride))
+        // Rounding may leave a tiny negative number where the true variance is 0, and overflow what is no number.
+        let variance = kernels.dot(row, self.weightCovariance.row(c), stride)
+        self.outputVariance.base[c] = variance.isFinite ? max(0, variance) : .infinity
       }
     }
   }

@@ -26,7 +26,7 @@ struct SharedSummary {
     for loss in forward.losses { put(loss) }
     put(forward.auxiliary)
     put(Double((0..<workspace.rows).reduce(0) { $0 + workspace.foundCount($1) }))
-    let isFinite = (forward.losses + [forward.auxiliary]).allSatisfy(\.isFinite) && step.pass.codeGradientsAreFinite(forward)
+    let isFinite = (forward.losses + [forward.auxiliary]).allSatisfy(\.isFinite) && step.pass.isFinite(forward)
     put(isFinite ? 0 : 1)
     for vector in vectors {
       guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }

@@ -29,7 +29,7 @@ final class Trainer: @unchecked Sendable {
     let merging = TwinMerging(models: models, recipe: recipe, seed: seed)
     let twins = !keepGradients && merging.isDue(after: step + 1) ? try merging.find(work: work) : []
     let forward = try pass.forward(work: work)
-    guard forward.loss.isFinite, pass.codeGradientsAreFinite(forward) else { throw .lossNotFinite(step: step + 1) }
+    guard forward.loss.isFinite, pass.isFinite(forward) else { throw .lossNotFinite(step: step + 1) }
     let report = pass.finish(forward, step: step, update: !keepGradients, work: work)
     merging.merge(twins, inputs: workspace.inputs, rows: workspace.rows, step: step + 1)
     return report
@@ -166,9 +166,11 @@ final class Trainer: @unchecked Sendable {
       }
     }
 
-    /// A loss near the end of what float32 holds can have a slope beyond it, and one such slope would spoil the parameters.
-    func codeGradientsAreFinite(_ forward: Forward) -> Bool {
+    /// A loss near the end of what float32 holds can have a slope beyond it, or statistics of the batch, and one such number would
+    /// spoil the parameters.
+    func isFinite(_ forward: Forward) -> Bool {
       isFinite(workspace.codes, workspace.codeGradients)
+        && (forward.statistics?.isFinite ?? true)
         && (forward.dead.map { isFinite($0.codes, $0.codeGradients) } ?? true)
         && (forward.unchosen.map { sums in (0..<trainer.concepts).allSatisfy { sums.sums.base[$0].isFinite } } ?? true)
     }
