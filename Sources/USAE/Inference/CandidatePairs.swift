@@ -31,6 +31,8 @@ final class CandidatePairs: @unchecked Sendable {
   func clear() { count = 0 }
 
   /// Adds those of a token's candidates whose estimates are below a level, and whose upper ends are not below the floor.
+  ///
+  /// The caller sees to it that all of them would have room: `count + more` is at most `capacity`.
   func add(
     token: Int, _ found: UnsafePointer<Int32>, _ estimate: UnsafePointer<Float>, _ upper: UnsafePointer<Float>,
     count more: Int, below level: Float, floor: Float
