@@ -1,5 +1,3 @@
-import USAEKernelTypes
-
 /// A dictionary, and what makes its rows unit vectors where they are used, as pointers into a model: a token or a concept is so
 /// little work that threads which count references to one object wait for each other.
 struct UnitRows {

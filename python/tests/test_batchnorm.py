@@ -213,6 +213,17 @@ def test_variance_across_a_dominant_direction_errs_by_the_square_of_its_size(rat
     assert (np.abs(found - expected) <= (1e-6 + 3e-8 * ratio**2) * expected).all()
 
 
+@pytest.mark.parametrize("n_tokens", [2, 1023, 1024, 1025, 2049])
+def test_variance_is_that_of_all_tokens_whatever_their_number(n_tokens):
+    random = np.random.default_rng(n_tokens)
+    batch = {name: np.float32(random.standard_normal((n_tokens, width)) + 3) for name, width in WIDTHS.items()}
+    sae, parameters = prepared(recipe_with(learning_rate=0.0, final_learning_rate=0.0, warmup_learning_rate=0.0))
+    sae.partial_fit(batch, encoder="b")
+    linear = batch["b"].astype(np.float64) @ parameters["b"]["encoder_weight"].astype(np.float64).T
+    expected = 0.9 * parameters["b"]["bn_running_var"] + 0.1 * linear.var(0, ddof=1)
+    np.testing.assert_allclose(sae.parameters("b")["bn_running_var"], expected, rtol=2e-6)
+
+
 @pytest.mark.parametrize("size", [1e19, 1e20, 1e30, 1e36])
 @pytest.mark.parametrize("rows", [slice(7, 8), slice(None)], ids=["a-token", "all"])
 @pytest.mark.parametrize("aux", ["none", "unchosen"])

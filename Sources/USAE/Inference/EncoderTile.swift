@@ -28,8 +28,8 @@ final class EncoderTile: @unchecked Sendable {
 
   /// Up to sixteen blocks of tokens for each panel read, fewer where there are many concepts: so 24 megabytes hold a number for
   /// each concept and token, which is needed where all are dead; lists of nearly all concepts take some eight times as much.
-  /// (With 8 megabytes, encoding with 65,536 concepts, whose bytes then come from
-  /// memory for fewer tokens at a time, took 1.24 times as long.) Dense tiles, of which every number is written, stay within four.
+  /// With 8 megabytes, encoding with 65,536 concepts took 1.24 times as long: their weights come from memory, for fewer tokens
+  /// at a time. Dense tiles, of which every number is written, stay within four.
   static func capacity(_ encoder: PackedEncoder, dense: Bool) -> Int {
     let block = kernels.tokensPerBlock
     let most = dense ? (blocks: 8, bytes: 4 << 20) : (blocks: 16, bytes: 24 << 20)

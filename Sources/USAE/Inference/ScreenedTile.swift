@@ -68,7 +68,7 @@ final class ScreenedTile: @unchecked Sendable {
     var found = 0  // of the tokens from `first` on, which all may become pairs
     clear()
     for token in 0..<count {
-      let more = search.lists.found(token).count
+      let more = search.bounds[token].isUsable ? search.lists.found(token).count : 0  // others are not searched
       if found + more > pairs.capacity {
         finish(first..<token, k, above: limit)
         (first, found) = (token, 0)

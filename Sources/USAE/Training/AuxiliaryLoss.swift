@@ -42,6 +42,15 @@ struct AuxiliaryLoss {
       * Float(reconstruction.recipe.auxiliaryCoefficient / scales[target])
   }
 
+  /// From q D_j of a token to its slope dLoss/d(q D_j) in place; returns the loss L(r_j - q D_j), a sum over the width.
+  @inline(__always)
+  func differentiate(_ decoded: UnsafeMutablePointer<Float>, token: Int, _ target: Reconstruction.Target) -> Double {
+    kernels.subtractFrom(target.residual(token), target.stride, decoded)
+    let loss = Double(kernels.loss(reconstruction.which, decoded, target.stride))
+    kernels.slope(reconstruction.which, slopeFactor(target.index), decoded, target.stride, decoded)
+    return loss
+  }
+
   /// From sums over blocks and models to the loss before its coefficient.
   func total(_ sums: AlignedBuffer<Double>, blocks: Int) -> Double {
     var total = 0.0

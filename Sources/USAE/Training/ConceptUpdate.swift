@@ -128,9 +128,9 @@ struct ConceptUpdate {
 
   /// dLoss/d(z D) as far as the concept is part of z D.
   private func slopes(of concept: Int, target: Int) -> UnsafePointer<Float> {
-    guard let nested = workspace.nested else { return UnsafePointer(workspace.residuals[target].base) }
-    return UnsafePointer(
-      nested.matrix(nested.group(of: concept), target: target, last: workspace.residuals[target]).base)
+    let last = workspace.residuals[target].base
+    guard let nested = workspace.nested else { return UnsafePointer(last) }
+    return UnsafePointer(nested.rows(nested.group(of: concept), target: target, last: last))
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.

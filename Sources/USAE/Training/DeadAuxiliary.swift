@@ -70,14 +70,15 @@ struct DeadAuxiliary {
     let sums = try AlignedBuffer<Double>(blocks * models.count)
     let detached = reconstruction.recipe.auxiliaryDetach
     for j in models.indices {
-      let target = reconstruction.target(j)
+      let target = reconstruction.makeTarget(j)
       try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
         let spare = workspace.spares[worker].base
         for t in range {
           let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
           if j == 0 { for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 } }
-          sums.base[block * models.count + j] += self.reconstructResidual(token: t, target, loss: loss, spare: spare)
           let slope = self.buffers.slopes[j].row(t)
+          target.dictionary.decode(self.buffers.codes, token: t, spare: spare, to: slope)
+          sums.base[block * models.count + j] += loss.differentiate(slope, token: t, target)
           self.reconstruction.addCodeGradients(
             token: t, codes: self.buffers.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
           self.reconstruction.backward(token: t, target, auxiliarySlope: detached ? nil : slope, spare: spare)
@@ -85,17 +86,5 @@ struct DeadAuxiliary {
       }
     }
     return loss.total(sums, blocks: blocks)
-  }
-
-  /// The token's loss in model j; its slope with respect to q D_j goes to the buffers.
-  private func reconstructResidual(
-    token: Int, _ target: Reconstruction.Target, loss: AuxiliaryLoss, spare: UnsafeMutablePointer<Float>
-  ) -> Double {
-    let rest = buffers.slopes[target.index].row(token)
-    target.dictionary.decode(buffers.codes, token: token, spare: spare, to: rest)
-    kernels.subtractFrom(target.residual(token), target.stride, rest)
-    let value = Double(kernels.loss(reconstruction.which, rest, target.stride))
-    kernels.slope(reconstruction.which, loss.slopeFactor(target.index), rest, target.stride, rest)
-    return value
   }
 }

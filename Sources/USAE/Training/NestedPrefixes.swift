@@ -42,15 +42,10 @@ final class NestedPrefixes: @unchecked Sendable {
     return (group == 0 ? 0 : Int(ends[group &- 1]))..<Int(ends[group])
   }
 
-  /// A token's row of the same.
+  /// The first row of a prefix's residuals in model `target`, then of its sums of slopes; `last` is that of the whole code's.
   @inline(__always)
-  func row(_ token: Int, group: Int, _ target: Reconstruction.Target) -> UnsafeMutablePointer<Float> {
-    group == count &- 1 ? target.residual(token) : shorter[group][target.index].row(token)
-  }
-
-  /// Residuals of a prefix in model `target`, then its sums of slopes; `last` are those of the whole code.
-  @inline(__always) func matrix(_ group: Int, target: Int, last: PaddedMatrix) -> PaddedMatrix {
-    group == count &- 1 ? last : shorter[group][target]
+  func rows(_ group: Int, target: Int, last: UnsafeMutablePointer<Float>) -> UnsafeMutablePointer<Float> {
+    group == count &- 1 ? last : shorter[group][target].base
   }
 
   /// Orders each token's slots by group, within a group as they were.

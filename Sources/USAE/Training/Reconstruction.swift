@@ -22,7 +22,7 @@ struct Reconstruction {
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
   func forward(finish: Bool, work: Work) throws(USAEError) {
     for j in models.indices {
-      let target = target(j)
+      let target = makeTarget(j)
       try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
         let spare = self.workspace.spares[worker].base
         var sum = 0.0
@@ -52,7 +52,7 @@ struct Reconstruction {
     @inline(__always) func residual(_ token: Int) -> UnsafeMutablePointer<Float> { residuals + token &* stride }
   }
 
-  func target(_ index: Int) -> Target {
+  func makeTarget(_ index: Int) -> Target {
     Target(
       index: index, dictionary: models[index].unitRows, inputs: workspace.inputs[index].base,
       residuals: workspace.residuals[index].base, slopeFactor: slopeFactor(index))
@@ -69,7 +69,7 @@ struct Reconstruction {
     var rest = target.input(token)
     var sum = 0.0
     for group in 0..<nested.count {
-      let residual = nested.row(token, group: group, target)
+      let residual = nested.rows(group, target: target.index, last: target.residuals) + token &* target.stride
       target.dictionary.decode(
         workspace.codes, token: token, slots: nested.slots(token, group: group), spare: spare, to: residual)
       sum += subtract(from: rest, residual, stride: target.stride)
@@ -106,7 +106,7 @@ struct Reconstruction {
     let factor = target.slopeFactor / Float(nested.count)
     var longer = auxiliarySlope
     for group in Swift.stride(from: nested.count &- 1, through: 0, by: -1) {
-      let slope = nested.row(token, group: group, target)
+      let slope = nested.rows(group, target: target.index, last: target.residuals) + token &* stride
       kernels.slope(which, factor, slope, stride, slope)
       if let longer { kernels.addScaled(1, longer, stride, slope) }
       addCodeGradients(

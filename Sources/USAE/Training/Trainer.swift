@@ -166,8 +166,8 @@ final class Trainer: @unchecked Sendable {
       }
     }
 
-    /// A loss near the end of what float32 holds can have a slope beyond it, or statistics of the batch, and one such number would
-    /// spoil the parameters.
+    /// Near the end of what float32 holds the loss can be a number where a slope or a variance of the batch is none, and one such
+    /// number would spoil the parameters.
     func isFinite(_ forward: Forward) -> Bool {
       isFinite(workspace.codes, workspace.codeGradients)
         && (forward.statistics?.isFinite ?? true)

@@ -3,7 +3,7 @@ import USAEKernelTypes
 
 /// AuxK as published: the largest of **all** unchosen positive codes (half of the dictionary) reconstruct the residual.
 ///
-/// Such a code is half full, so this is done in products that pass over zeros (`ColumnPanels`), tile by tile of a few hundred
+/// Such a code is half full, so this is done in products that pass over zeros (`ColumnPanels`), tile by tile of a thousand
 /// tokens: no array grows with tokens times concepts. `UnchosenGradients` goes back. Each sum is one thread's, and tiles
 /// follow each other in order, so sums never depend on threads.
 struct UnchosenAuxiliary {
@@ -101,17 +101,17 @@ struct UnchosenAuxiliary {
     let firstBlock = rows.lowerBound / Self.tokenBlock
     let wantsSigns = reconstruction.recipe.loss == .l1
     let anyZero = Atomic<Bool>(!wantsSigns)
+    let targets = models.indices.map(reconstruction.makeTarget)
     try work.runBlocks(rows.count, of: Self.tokenBlock) { block, range, worker in
       let spare = self.workspace.spares[worker].base
       let detached = self.reconstruction.recipe.auxiliaryDetach
-      for j in self.models.indices {
+      for (j, target) in targets.enumerated() {
         var sum = 0.0
-        let target = self.reconstruction.target(j)
         for offset in range {
-          sum += self.differentiate(token: rows.lowerBound + offset, offset, target: j, factor: loss.slopeFactor(j))
-          self.reconstruction.backward(
-            token: rows.lowerBound + offset, target, auxiliarySlope: detached ? nil : self.buffers.slopes[j].row(offset),
-            spare: spare)
+          let token = rows.lowerBound + offset
+          let rest = self.buffers.slopes[j].row(offset)
+          sum += loss.differentiate(rest, token: token, target)
+          self.reconstruction.backward(token: token, target, auxiliarySlope: detached ? nil : rest, spare: spare)
         }
         sums.base[(firstBlock + block) * self.models.count + j] = sum
         if wantsSigns, self.buffers.noteSigns(range, model: j, width: self.models[j].width) {
@@ -120,15 +120,6 @@ struct UnchosenAuxiliary {
       }
     }
     return !anyZero.load(ordering: .relaxed)
-  }
-
-  private func differentiate(token: Int, _ offset: Int, target: Int, factor: Float) -> Double {
-    let rest = buffers.slopes[target].row(offset)
-    let residual = workspace.residuals[target]
-    kernels.subtractFrom(residual.row(token), residual.stride, rest)
-    let loss = Double(kernels.loss(reconstruction.which, rest, residual.stride))
-    kernels.slope(reconstruction.which, factor, rest, residual.stride, rest)
-    return loss
   }
 }
 
