@@ -6,7 +6,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+
+import usae
+from usae import _training
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 
@@ -79,6 +83,75 @@ def test_ctrl_c_is_answered_within_a_second_and_leaves_a_usable_object(work):
     assert word == "usable" and errors == ""
     assert int(steps) + 1 == int(logged)
     assert int(steps) >= (work in ("fit", "fit_stream", "partial_fit"))
+
+
+@pytest.fixture
+def acts():
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal((64, d), dtype=np.float32) for name, d in {"a": 12, "b": 9}.items()}
+
+
+def steps_in(sae):
+    return [entry["step"] for entry in sae.history_]
+
+
+@pytest.mark.parametrize("go_on", ["look", "step", "save"])
+def test_a_step_that_ctrl_c_kept_from_being_recorded_is_in_the_history_all_the_same(acts, go_on, monkeypatch, tmp_path):
+    sae, alike = (usae.UniversalSAE(32, 4, recipe=usae.recipes.default(warmup_steps=0)) for _ in range(2))
+    for _ in range(2):
+        sae.partial_fit(acts)
+
+    def interrupted(*_, **__):  # as a signal that comes when the core has done the step, and nobody has its report yet
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_training, "record_single", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sae.partial_fit(acts)
+    assert sae.n_steps_ == 3
+    if go_on == "step":
+        sae.partial_fit(acts)
+    if go_on == "save":
+        sae.save(tmp_path / "saved")
+        sae = usae.load(tmp_path / "saved")
+    for _ in range(sae.n_steps_):
+        alike.partial_fit(acts)
+    assert repr(sae.history_) == repr(alike.history_)  # NaN is not equal to itself
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_history_has_every_step_once_whenever_signals_come(acts):
+    """A timer interrupts a few hundred times, at the places where a signal may: between any two instructions of Python.
+
+    Where it comes while Python cleans up, nobody hears of it, so that the loop needs an end of its own.
+    """
+    sae = usae.UniversalSAE(32, 4, recipe=usae.recipes.default(warmup_steps=0)).initialize({"a": 12, "b": 9})
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted = 0
+    rng = np.random.default_rng(0)
+    try:
+        for delay in rng.uniform(1e-4, 2e-3, 300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                for _ in range(100):
+                    sae.partial_fit(acts)
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert steps_in(sae) == list(range(1, sae.n_steps_ + 1))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 200 and sae.n_steps_ > 0
+
+
+def test_gradients_and_a_number_of_steps_that_was_set_leave_no_report_to_record(acts):
+    sae = usae.UniversalSAE(32, 4, recipe=usae.recipes.default(warmup_steps=0))
+    sae.partial_fit(acts)
+    sae.gradients(acts, encoder="a")
+    core = sae._fitted.core
+    assert core.last_report["step"] == 1 and steps_in(sae) == [1]
+    core.step_count = 7
+    assert core.last_report is None and steps_in(sae) == [1]
 
 
 def test_ctrl_c_is_answered_while_another_thread_trains():

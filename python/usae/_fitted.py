@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ class Fitted:
         self.recipe = recipe
         self.widths = dict(widths)
         self.names = tuple(widths)
-        self.history: list[dict[str, Any]] = []
+        self._history: list[dict[str, Any]] = []
         self.optimizer_is_lost = False
         self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
@@ -130,28 +131,51 @@ class Fitted:
         check_known(model, self.names, argument)
         return self.names.index(model)
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Entries of `UniversalSAE.history_`, with that of a step that Ctrl-C kept from being recorded."""
+        self._record_last()
+        return self._history
+
+    @history.setter
+    def history(self, history: list[dict[str, Any]]) -> None:
+        self._history = history
+
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
         """One step on some rows (None: all); encoder -1: drawn."""
+        self._record_last()
         return self.report(self.core.step([x.native for x in acts.values()], rows, encoder, gradients))
 
-    def report(self, report: dict[str, Any]) -> StepReport:
+    def report(self, report: Mapping[str, Any]) -> StepReport:
         """What the core says of a step, with the models' names."""
-        report["encoder"] = self.names[report["encoder"]]
-        report["losses"] = dict(zip(self.names, report["losses"], strict=True))
-        screening = Screening(*report.pop("screening"))
-        return StepReport(**report, screening=screening if screening.tokens else None)
+        screening = Screening(*report["screening"])
+        named = {
+            "encoder": self.names[report["encoder"]],
+            "losses": dict(zip(self.names, report["losses"], strict=True)),
+            "screening": screening if screening.tokens else None,
+        }
+        return StepReport(**{**report, **named})
 
     def record(self, report: StepReport) -> None:
         """Keep the report of each of the first 10,000 steps and of every hundredth after them."""
         if report.step <= 10_000 or report.step % 100 == 0:
-            self.history.append(report.to_dict())
+            self._entry(report)
+
+    def _record_last(self) -> None:
+        if self.core.last_report is not None:
+            self.record(self.report(self.core.last_report))
+
+    def _entry(self, report: StepReport) -> dict[str, Any]:
+        """That of a step in the history, in which steps stand in order. Where there is none it is made."""
+        place = bisect.bisect_left(self._history, report.step, key=lambda entry: entry["step"])
+        if place == len(self._history) or self._history[place]["step"] != report.step:
+            self._history.insert(place, report.to_dict())
+        return self._history[place]
 
     def record_validation(self, report: StepReport, acts: Mapping[str, Activations]) -> None:
         """Evaluate held-out activations into the history of the step that was just done."""
-        if not self.history or self.history[-1]["step"] != report.step:
-            self.history.append(report.to_dict())
         evaluation = self.evaluate(acts, 0.0)
-        self.history[-1]["validation"] = {
+        self._entry(report)["validation"] = {
             "n_tokens": evaluation.n_tokens,
             "r2": evaluation.r2.tolist(),
             "l0": evaluation.l0.tolist(),

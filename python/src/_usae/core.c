@@ -39,11 +39,13 @@ done:
 static int core_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(core_of(self)->names);
+  Py_VISIT(core_of(self)->last_report);
   return 0;
 }
 
 static int core_clear(PyObject *self) {
   Py_CLEAR(core_of(self)->names);
+  Py_CLEAR(core_of(self)->last_report);
   return 0;
 }
 
@@ -183,6 +185,7 @@ static PyGetSetDef properties[] = {
     {"n_models", core_n_models, NULL, "Number of models; 0 before initialisation.", NULL},
     {"slots", core_slots, NULL, "Most active concepts of a token.", NULL},
     {"step_count", core_step_count, core_set_step_count, "Training steps done.", NULL},
+    {"last_report", core_last_report, NULL, "What the newest training step returned, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -10,6 +10,7 @@ typedef struct core_object {
   usae_sae *sae;
   int64_t n_concepts, slots;
   PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
+  PyObject *last_report; /* of the newest training step; NULL where there is none, or where step_count was set since */
 } core_object;
 
 static inline core_object *core_of(PyObject *self) { return (core_object *)self; }
@@ -34,6 +35,7 @@ typedef struct step_batch {
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out);
 void step_batch_clear(step_batch *batch);
 PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models);
+void remember_report(PyObject *self, PyObject *report);
 
 /* core_shared.c */
 PyObject *core_shared_begin(PyObject *self, PyObject *args, PyObject *kwargs);
@@ -59,6 +61,7 @@ PyObject *core_tensor_read(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_tensor_write(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_n_models(PyObject *self, void *closure);
 PyObject *core_step_count(PyObject *self, void *closure);
+PyObject *core_last_report(PyObject *self, void *closure);
 int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 
 #endif

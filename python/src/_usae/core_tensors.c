@@ -97,5 +97,12 @@ int core_set_step_count(PyObject *self, PyObject *value, void *Py_UNUSED(closure
   if (!take_int(state, value, "step_count", 0, INT64_MAX, &step)) return -1;
   core_call_begin(&call);
   usae_status status = usae_set_step_count(core_of(self)->sae, step, &call.error);
-  return core_call_end(&call, state, status) ? 0 : -1;
+  if (!core_call_end(&call, state, status)) return -1;
+  remember_report(self, NULL);
+  return 0;
+}
+
+PyObject *core_last_report(PyObject *self, void *Py_UNUSED(closure)) {
+  PyObject *report = core_of(self)->last_report;
+  return Py_NewRef(report != NULL ? report : Py_None);
 }
