@@ -15,7 +15,7 @@ NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src 
 FILES := $(NATIVE) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
-.PHONY: help test test-swift test-sanitizers test-abi test-instruction-sets test-python test-demo test-wheel demo wheel lint clean system
+.PHONY: help test test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel demo wheel lint clean system
 
 help:
 	@echo 'make test         every check below, in this order:'
@@ -23,6 +23,7 @@ help:
 	@echo '  test-sanitizers          the same under AddressSanitizer and ThreadSanitizer'
 	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else'
 	@echo '  test-instruction-sets    that no AVX code leaks into the portable kernels'
+	@echo '  test-arm64               the kernels of arm64, in an emulator'
 	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
 	@echo '  test-demo                the demonstration, small'
 	@echo '  test-wheel               the wheel, where there is neither OpenBLAS nor Swift'
@@ -32,7 +33,7 @@ help:
 	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'
 
-test: test-swift test-sanitizers test-abi test-instruction-sets test-python test-demo test-wheel
+test: test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel
 
 # --- What has to be there ---------------------------------------------------------------------------------------------
 
@@ -72,6 +73,9 @@ test-abi: | system
 
 test-instruction-sets: .venv/.installed
 	tools/check_instruction_sets.sh .build-wheel/release
+
+test-arm64:
+	tools/test_arm64.sh
 
 test-python: .venv/.installed
 	$(BIN)/python -m pytest python/tests

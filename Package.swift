@@ -5,8 +5,10 @@ import PackageDescription
 let pythonInclude = Context.environment["USAE_PYTHON_INCLUDE"]  // folder of Python.h: also build the CPython extension
 let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the library of the scipy-openblas32 wheel
 
+// Name, flags of clang's importer, which decide for Swift too, and what sources ask for.
+let instructionSets: [(String, [String], [String])]
 #if arch(x86_64)
-  let instructionSets = [
+  instructionSets = [
     ("USAEKernelsV3", ["-march=x86-64-v3"], ["USAE_AVX2"]),
     ("USAEKernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
     ("USAEKernelsV4", ["-march=x86-64-v4"], ["USAE_AVX512"]),
@@ -16,8 +18,10 @@ let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the libr
       ["USAE_AVX512", "USAE_VNNI", "USAE_AMX"]
     ),
   ]
+#elseif arch(arm64)
+  instructionSets = [("USAEKernelsDotProd", ["-march=armv8.2-a+dotprod"], ["USAE_DOTPROD"])]
 #else
-  let instructionSets: [(String, [String], [String])] = []
+  instructionSets = []
 #endif
 
 // -Ounchecked deletes `precondition`, so only the kernels have it; the library and the ABI check with -O.

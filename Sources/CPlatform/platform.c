@@ -14,6 +14,11 @@ int32_t usae_allow_tiles(void) {
 #else
 int32_t usae_allow_tiles(void) { return 0; }
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 
 int32_t usae_cpu_features(void) {
   int32_t features = 0;
@@ -30,6 +35,14 @@ int32_t usae_cpu_features(void) {
       if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8")) features |= USAE_CPU_AMX;
     }
   }
+#elif defined(__aarch64__) && defined(__linux__)
+  const unsigned long products_of_bytes = 1ul << 20; /* HWCAP_ASIMDDP */
+  if (getauxval(AT_HWCAP) & products_of_bytes) features |= USAE_CPU_DOTPROD;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  int32_t has_products_of_bytes = 0;
+  size_t size = sizeof has_products_of_bytes;
+  if (sysctlbyname("hw.optional.arm.FEAT_DotProd", &has_products_of_bytes, &size, NULL, 0) == 0 && has_products_of_bytes != 0)
+    features |= USAE_CPU_DOTPROD;
 #endif
   return features;
 }

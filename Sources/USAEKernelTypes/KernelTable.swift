@@ -35,8 +35,8 @@ public struct AdamConstants {
 /// Estimates of pre-activations from bytes, with which most concepts of a token can be ruled out, and the means to compute
 /// the few that are left with the bits that `Product` would give them.
 public struct ScreeningKernels: @unchecked Sendable {
-  /// Puts a token's bytes where `Screen` reads them: (unsigned bytes, quads, which token of its block, block [tokensPerBlock
-  /// quads]). A quad is four bytes along the depth.
+  /// Puts a token's bytes where `Screen` reads them: (bytes with `tokenOffset`, quads, which token of its block, block
+  /// [tokensPerBlock quads]). A quad is four bytes along the depth.
   public typealias PackToken =
     @convention(c) (UnsafePointer<Int32>, Int, Int, UnsafeMutablePointer<Int32>) -> Void
   /// Pairs of a token and a concept with an upper bound above the token's floor, as long as there is room for them:
@@ -52,7 +52,7 @@ public struct ScreeningKernels: @unchecked Sendable {
     ) -> Void
   /// What fine digits add to an estimate, in units of scale times scale over 254: out[q] = coarse . fine + fine . coarse of
   /// concept concepts[q] and token tokens[q]: (concepts' digits [concepts, 2, quads], tokens' digits [tokens, 2, quads]
-  /// unsigned, quads, concepts, tokens, count, out). The number of quads is a multiple of 16.
+  /// with `tokenOffset`, quads, concepts, tokens, count, out). The number of quads is a multiple of 16.
   public typealias Refine =
     @convention(c) (
       UnsafePointer<Int32>, UnsafePointer<Int32>, Int, UnsafePointer<Int32>, UnsafePointer<Int32>, Int,
@@ -77,6 +77,8 @@ public struct ScreeningKernels: @unchecked Sendable {
 
   /// Whether the processor multiplies bytes so fast that screening saves time.
   public var isFast: Bool
+  /// What is added to tokens' digits before they are multiplied: 128, which makes them unsigned, or 0.
+  public var tokenOffset: Int32
   public var tokensPerBlock: Int
   public var panelWidth: Int
   public var quantize: Quantize
@@ -88,10 +90,12 @@ public struct ScreeningKernels: @unchecked Sendable {
   public var chains: Chains
 
   public init(
-    isFast: Bool, tokensPerBlock: Int, panelWidth: Int, quantize: @escaping Quantize, packToken: @escaping PackToken,
-    screen: @escaping Screen, refine: @escaping Refine, uppers: @escaping Uppers, floor: @escaping Floor, chains: @escaping Chains
+    isFast: Bool, tokenOffset: Int32, tokensPerBlock: Int, panelWidth: Int, quantize: @escaping Quantize,
+    packToken: @escaping PackToken, screen: @escaping Screen, refine: @escaping Refine, uppers: @escaping Uppers,
+    floor: @escaping Floor, chains: @escaping Chains
   ) {
     self.isFast = isFast
+    self.tokenOffset = tokenOffset
     self.tokensPerBlock = tokensPerBlock
     self.panelWidth = panelWidth
     self.quantize = quantize

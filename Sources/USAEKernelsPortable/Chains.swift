@@ -26,15 +26,12 @@ func chains(
   private let chainWidth = 16
   private typealias Lanes = SIMD8<Float>
 #else
-  private let chainWidth = 4
+  private let chainWidth = 16
   private typealias Lanes = SIMD4<Float>
 #endif
 
 @inline(__always)
 private func min(_ a: Int, _ b: Int) -> Int { a < b ? a : b }
-
-@inline(__always)
-private func lanes(_ pointer: ConstantFloats) -> Lanes { UnsafeRawPointer(pointer).loadUnaligned(as: Lanes.self) }
 
 @inline(__always)
 private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
@@ -145,21 +142,49 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
     // Lanes past the end repeat the last.
-    @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(lane, count &- 1)]) }
-    let i0 = index(0), i1 = index(1), i2 = index(2), i3 = index(3)
-    let p0 = rows + i0 &* stride, p1 = rows + i1 &* stride, p2 = rows + i2 &* stride, p3 = rows + i3 &* stride
-    let scale = Lanes(scales[i0], scales[i1], scales[i2], scales[i3])
-    var sums = Lanes(bias[i0], bias[i1], bias[i2], bias[i3])
+    @inline(__always) func four(_ first: Int) -> FourChains {
+      @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(first &+ lane, count &- 1)]) }
+      return FourChains(rows, stride, scales, bias, index(0), index(1), index(2), index(3))
+    }
+    // Four registers of chains, since one would wait for every multiply-add.
+    var a = four(0), b = four(4), d = four(8), e = four(12)
     var c = 0
     while c < stride {
-      let a = lanes(p0 + c), b = lanes(p1 + c), d = lanes(p2 + c), e = lanes(p3 + c)
-      let y = x + c
-      sums = multiplyAddLanes(sums, y[0], Lanes(a[0], b[0], d[0], e[0]) * scale)
-      sums = multiplyAddLanes(sums, y[1], Lanes(a[1], b[1], d[1], e[1]) * scale)
-      sums = multiplyAddLanes(sums, y[2], Lanes(a[2], b[2], d[2], e[2]) * scale)
-      sums = multiplyAddLanes(sums, y[3], Lanes(a[3], b[3], d[3], e[3]) * scale)
+      a.add(x, c)
+      b.add(x, c)
+      d.add(x, c)
+      e.add(x, c)
       c &+= 4
     }
-    for lane in 0..<count { out[lane] = sums[lane] }
+    for lane in 0..<count {
+      let four = lane < 8 ? (lane < 4 ? a : b) : (lane < 12 ? d : e)
+      out[lane] = four.sums[lane & 3]
+    }
+  }
+
+  private struct FourChains {
+    let p0, p1, p2, p3: ConstantFloats
+    let scale: Lanes
+    var sums: Lanes
+
+    @inline(__always)
+    init(
+      _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats, _ i0: Int, _ i1: Int,
+      _ i2: Int, _ i3: Int
+    ) {
+      (p0, p1, p2, p3) = (rows + i0 &* stride, rows + i1 &* stride, rows + i2 &* stride, rows + i3 &* stride)
+      scale = Lanes(scales[i0], scales[i1], scales[i2], scales[i3])
+      sums = Lanes(bias[i0], bias[i1], bias[i2], bias[i3])
+    }
+
+    @inline(__always)
+    mutating func add(_ x: ConstantFloats, _ c: Int) {
+      let columns = Square(p0 + c, p1 + c, p2 + c, p3 + c).transposed()
+      let y = x + c
+      sums = multiplyAddLanes(sums, y[0], columns.r0 * scale)
+      sums = multiplyAddLanes(sums, y[1], columns.r1 * scale)
+      sums = multiplyAddLanes(sums, y[2], columns.r2 * scale)
+      sums = multiplyAddLanes(sums, y[3], columns.r3 * scale)
+    }
   }
 #endif

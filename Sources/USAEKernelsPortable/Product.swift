@@ -140,18 +140,7 @@ extension FoundPairs {
   @inline(__always)
   func add(_ token: Int, _ column: Int, _ uppers: Vector, _ values: Vector, above floor: Float, after found: Int) -> Int {
     let pair = Int32(truncatingIfNeeded: column) &+ (Int32(truncatingIfNeeded: token) &<< conceptBits)
-    #if USAE_AVX512 || USAE_AVX2
-      return found &+ Int(usae_write_above(Vector(repeating: floor), uppers, pair, pairs + found, values, numbers + found))
-    #else
-      var count = found
-      for lane in 0..<16 {
-        // Write always, keep if above: a branch here would be mispredicted too often.
-        pairs[count] = pair &+ Int32(truncatingIfNeeded: lane)
-        numbers[count] = values[lane]
-        count &+= uppers[lane] > floor ? 1 : 0
-      }
-      return count
-    #endif
+    return found &+ Int(usae_write_above(Vector(repeating: floor), uppers, pair, pairs + found, values, numbers + found))
   }
 }
 

@@ -1,9 +1,16 @@
 import CIntrinsics
 import USAEKernelTypes
 
-// Estimates of pre-activations from bytes. A token is about s (u - 128) with unsigned bytes u, a concept's weights t q with
-// signed bytes q, so their product is about s t (sum u q - 128 sum q). The sums are of integers: exact in any order, and
-// the same on every processor. `Inference/ErrorBounds.swift` bounds the error of the rest.
+// Estimates of pre-activations from bytes. A token is about s (u - offset), a concept's weights t q with signed bytes q, so their
+// product is about s t (sum u q - offset sum q). x86-64 multiplies unsigned bytes by signed ones, so there the offset is 128 and u
+// unsigned; on arm64 it is 0. The sums are of integers: exact in any order, and the same on every processor.
+// `Inference/ErrorBounds.swift` bounds the error of the rest.
+
+#if USAE_DOTPROD
+  let screenTokenOffset: Int32 = 0
+#else
+  let screenTokenOffset: Int32 = 128
+#endif
 
 #if USAE_AMX
   let screeningIsFast = true
@@ -15,9 +22,10 @@ import USAEKernelTypes
   // As the float product: 28 sums, two vectors of weights, and the broadcast token as a memory operand.
   let screenTokensPerBlock = 14
   let screenPanelWidth = 32
-#elseif USAE_VNNI
+#elseif USAE_VNNI || USAE_DOTPROD
   let screeningIsFast = true
-  // As the float product: twelve of AVX2's sixteen registers hold sums, two the weights, and one the broadcast token.
+  // As the float product: twelve of AVX2's sixteen registers (24 of NEON's 32) hold sums, two (four) the weights, and one the
+  // broadcast token.
   let screenTokensPerBlock = 6
   let screenPanelWidth = 16
 #else
@@ -94,10 +102,10 @@ func packScreenedToken(
   #endif
 }
 
-/// Adds the four products of bytes in each lane, of `tokens` unsigned and of `weights` signed.
+/// Adds the four products of bytes in each lane; those of `weights` are signed, and those of `tokens` without an offset only.
 @inline(__always)
 func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers {
-  #if USAE_VNNI
+  #if USAE_VNNI || USAE_DOTPROD
     return usae_dot4(sum, tokens, weights)
   #else
     var sum = sum
@@ -188,7 +196,7 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
     found = l(first &+ 13, l13, found); found = r(first &+ 13, r13, found)
     return found
   }
-#elseif USAE_VNNI
+#elseif USAE_VNNI || USAE_DOTPROD
   private func screenBlock(
     _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
   ) -> Int {

@@ -48,9 +48,9 @@ func quantize(
   c = 0
   while c < columns {
     let x = load(row, c) * factor
-    let first = digits(x * inverse, coarse + c)
+    let first = usae_digits(x * inverse, coarse + c)
     let error = multiplyAdd(x, first, Vector(repeating: -scale))
-    let second = digits(error * fineInverse, fine + c)
+    let second = usae_digits(error * fineInverse, fine + c)
     let rest = multiplyAdd(error, second, Vector(repeating: -fineScale))
     errors = multiplyAdd(errors, error, error)
     rests = multiplyAdd(rests, rest, rest)
@@ -66,20 +66,6 @@ func quantize(
   sums[1] = wholeNumber(sumLanes(fineSum))
 }
 
-/// The nearest whole numbers, from -127 to 127; they are written as bytes, too.
-@inline(__always)
-private func digits(_ x: Vector, _ bytes: UnsafeMutablePointer<Int8>) -> Vector {
-  #if USAE_AVX512 || USAE_AVX2
-    return usae_digits(x, bytes)
-  #else
-    let magic = Vector(repeating: roundingToWhole)
-    var whole = (x + magic) - magic
-    whole = whole.replacing(with: 127, where: whole .> 127).replacing(with: -127, where: whole .< -127)
-    for lane in 0..<16 { bytes[lane] = Int8(truncatingIfNeeded: wholeNumber(whole[lane])) }
-    return whole
-  #endif
-}
-
 /// 1.5 * 2^23: adding it rounds to a whole number and leaves that in the low bits.
 private let roundingToWhole: Float = 12_582_912
 
@@ -89,7 +75,8 @@ private func wholeNumber(_ x: Float) -> Int32 {
   Int32(bitPattern: (x + roundingToWhole).bitPattern) &- 0x4b40_0000
 }
 
-/// out[q] = (the token's unsigned coarse) . fine + (its unsigned fine) . coarse of concept concepts[q] and token tokens[q].
+/// out[q] = (the token's coarse) . fine + (its fine) . coarse of concept concepts[q] and token tokens[q], the token's digits being
+/// those with `screenTokenOffset`.
 ///
 /// The coarse digits come first, then the fine ones: `quads` times four bytes of each, a multiple of 64.
 func screenRefine(
@@ -118,7 +105,7 @@ func screenRefine(
 
 @inline(__always)
 private func total(_ v: Integers) -> Int32 {
-  #if USAE_VNNI
+  #if USAE_VNNI || USAE_DOTPROD
     return usae_sum(v)
   #else
     return sumIntegers(v)

@@ -10,6 +10,8 @@ import USAEKernelTypes
   private let name: StaticString = "avxvnni"
 #elseif USAE_AVX2
   private let name: StaticString = "avx2"
+#elseif USAE_DOTPROD
+  private let name: StaticString = "dotprod"
 #else
   private let name: StaticString = "portable"
 #endif
@@ -33,7 +35,8 @@ public func kernelTable() -> KernelTable {
 
 private func screeningKernels() -> ScreeningKernels {
   ScreeningKernels(
-    isFast: screeningIsFast, tokensPerBlock: screenTokensPerBlock, panelWidth: screenPanelWidth,
+    isFast: screeningIsFast, tokenOffset: screenTokenOffset, tokensPerBlock: screenTokensPerBlock,
+    panelWidth: screenPanelWidth,
     quantize: { quantize($0, $1, $2, $3, $4, $5, $6) }, packToken: { packScreenedToken($0, $1, $2, $3) },
     screen: { screen($0) },
     refine: { screenRefine($0, $1, $2, $3, $4, $5, $6) },

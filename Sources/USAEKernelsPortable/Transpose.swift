@@ -1,8 +1,7 @@
+import CIntrinsics
 import USAEKernelTypes
 
 #if USAE_AVX512
-  import CIntrinsics
-
   /// Sixteen rows, as vectors in registers.
   struct Block {
     var r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15: Vector
@@ -82,27 +81,73 @@ import USAEKernelTypes
     Block(rows, stride).transposed().write(out, column)
   }
 #else
+  /// Four rows of four.
+  struct Square {
+    let r0, r1, r2, r3: SIMD4<Float>
+
+    @inline(__always)
+    init(_ p0: ConstantFloats, _ p1: ConstantFloats, _ p2: ConstantFloats, _ p3: ConstantFloats) {
+      @inline(__always) func four(_ place: ConstantFloats) -> SIMD4<Float> {
+        UnsafeRawPointer(place).loadUnaligned(as: SIMD4<Float>.self)
+      }
+      self.init(r0: four(p0), r1: four(p1), r2: four(p2), r3: four(p3))
+    }
+
+    @inline(__always)
+    private init(r0: SIMD4<Float>, r1: SIMD4<Float>, r2: SIMD4<Float>, r3: SIMD4<Float>) {
+      (self.r0, self.r1, self.r2, self.r3) = (r0, r1, r2, r3)
+    }
+
+    @inline(__always)
+    func transposed() -> Square {
+      let low02 = usae_zip_low(r0, r2), low13 = usae_zip_low(r1, r3)
+      let high02 = usae_zip_high(r0, r2), high13 = usae_zip_high(r1, r3)
+      return Square(
+        r0: usae_zip_low(low02, low13), r1: usae_zip_high(low02, low13), r2: usae_zip_low(high02, high13),
+        r3: usae_zip_high(high02, high13))
+    }
+
+    @inline(__always)
+    func write(_ p0: Floats, _ p1: Floats, _ p2: Floats, _ p3: Floats) {
+      @inline(__always) func put(_ row: SIMD4<Float>, _ place: Floats) {
+        UnsafeMutableRawPointer(place).storeBytes(of: row, as: SIMD4<Float>.self)
+      }
+      put(r0, p0)
+      put(r1, p1)
+      put(r2, p2)
+      put(r3, p3)
+    }
+  }
+
+  /// A block of 16 x 16 in squares; where its rows and those of the result are is told by two functions.
+  @inline(__always)
+  private func transposeSquares(_ row: (Int) -> ConstantFloats, _ out: (Int) -> Floats) {
+    for j in 0..<4 {
+      let first = 4 &* j
+      let p0 = row(first), p1 = row(first &+ 1), p2 = row(first &+ 2), p3 = row(first &+ 3)
+      for i in 0..<4 {
+        let column = 4 &* i
+        Square(p0 + column, p1 + column, p2 + column, p3 + column).transposed().write(
+          out(column) + first, out(column &+ 1) + first, out(column &+ 2) + first, out(column &+ 3) + first)
+      }
+    }
+  }
+
   /// out[i][j] = rows[j][i] of a block of 16 x 16.
   @inline(__always)
   func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: Floats, _ outStride: Int) {
-    for j in 0..<16 {
-      for i in 0..<16 { out[i &* outStride &+ j] = rows[j &* stride &+ i] }
-    }
+    transposeSquares({ rows + $0 &* stride }, { out + $0 &* outStride })
   }
 
   /// out[i][j] = rows[j][column + i], the rows being anywhere.
   @inline(__always)
   func transposeBlock(_ rows: UnsafePointer<ConstantFloats>, _ column: Int, _ out: Floats, _ outStride: Int) {
-    for j in 0..<16 {
-      for i in 0..<16 { out[i &* outStride &+ j] = rows[j][column &+ i] }
-    }
+    transposeSquares({ rows[$0] + column }, { out + $0 &* outStride })
   }
 
   /// out[i][column + j] = rows[j][i], the rows of `out` being anywhere.
   @inline(__always)
   func transposeBlock(_ rows: ConstantFloats, _ stride: Int, _ out: UnsafePointer<Floats>, _ column: Int) {
-    for i in 0..<16 {
-      for j in 0..<16 { out[i][column &+ j] = rows[j &* stride &+ i] }
-    }
+    transposeSquares({ rows + $0 &* stride }, { out[$0] + column })
   }
 #endif

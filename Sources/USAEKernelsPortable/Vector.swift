@@ -50,39 +50,15 @@ func multiplyAddOne(_ sum: Float, _ a: Float, _ b: Float) -> Float {
 }
 
 @inline(__always)
-func toFloats(_ sums: Integers) -> Vector {
-  #if USAE_AVX512 || USAE_AVX2
-    return usae_to_floats(sums)
-  #else
-    var floats = Vector.zero  // not Vector(sums), which is a generic of the standard library
-    for lane in 0..<16 { floats[lane] = Float(sums[lane]) }
-    return floats
-  #endif
-}
+func toFloats(_ sums: Integers) -> Vector { usae_to_floats(sums) }
 
 /// Which lanes are not 0, a bit each.
 @inline(__always)
-func notZero(_ v: Vector) -> UInt32 {
-  #if USAE_AVX512 || USAE_AVX2
-    return usae_not_zero(v)
-  #else
-    var bits: UInt32 = 0
-    for lane in 0..<16 { bits |= (v[lane] != 0 ? 1 : 0) &<< UInt32(truncatingIfNeeded: lane) }
-    return bits
-  #endif
-}
+func notZero(_ v: Vector) -> UInt32 { usae_not_zero(v) }
 
 /// Which lanes are positive, a bit each.
 @inline(__always)
-func positive(_ v: Vector) -> UInt32 {
-  #if USAE_AVX512 || USAE_AVX2
-    return usae_positive(v)
-  #else
-    var bits: UInt32 = 0
-    for lane in 0..<16 { bits |= (v[lane] > 0 ? 1 : 0) &<< UInt32(truncatingIfNeeded: lane) }
-    return bits
-  #endif
-}
+func positive(_ v: Vector) -> UInt32 { usae_positive(v) }
 
 /// Sum of the lanes, pairwise, in one fixed order.
 @inline(__always)

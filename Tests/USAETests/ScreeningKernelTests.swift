@@ -18,8 +18,9 @@ import USAEKernelTypes
     }
   }
 
-  static func bytes(_ random: inout TestRandom, _ count: Int, _ range: ClosedRange<Int>) -> [Int] {
-    random.row(count).map { max(range.lowerBound, min(range.upperBound, Int($0 * 90) + (range.lowerBound < 0 ? 0 : 128))) }
+  /// Digits, which are from -127 to 127.
+  static func bytes(_ random: inout TestRandom, _ count: Int, offset: Int = 0) -> [Int] {
+    random.row(count).map { max(-127, min(127, Int($0 * 90))) + offset }
   }
 
   /// A search by definition, among tokens and concepts of bytes.
@@ -28,11 +29,11 @@ import USAEKernelTypes
     let starts: [Int32]
     let tokenScales, scales, bias, norms, errors, slacks, ofNorm, ofError: [Float]
 
-    init(_ random: inout TestRandom, tokens count: Int, concepts columns: Int, depth: Int) {
+    init(_ random: inout TestRandom, tokens count: Int, concepts columns: Int, depth: Int, tokenOffset offset: Int) {
       // Extremes too, whose sums must not saturate.
       var some = random
-      tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 255, count: depth) : bytes(&some, depth, 0...255) }
-      concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : bytes(&some, depth, -127...127) }
+      tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 127 + offset, count: depth) : bytes(&some, depth, offset: offset) }
+      concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : bytes(&some, depth) }
       random = some
       starts = (0..<columns).map { Int32($0 * 1000 - 5000) }
       tokenScales = random.row(count).map { 1e-3 * $0 }
@@ -99,7 +100,8 @@ import USAEKernelTypes
     let table = try Self.table(name)
     var random = TestRandom(UInt64(depth))
     for count in [1, table.tokensPerBlock, table.tokensPerBlock + 3] {
-      let search = Search(&random, tokens: count, concepts: 3 * table.panelWidth, depth: depth)
+      let search = Search(
+        &random, tokens: count, concepts: 3 * table.panelWidth, depth: depth, tokenOffset: Int(table.tokenOffset))
       for floor in [-Float.infinity, 0, 1, .infinity] {
         let floors = (0..<count).map { $0 % 5 == 4 ? 2 : floor }
         let found = try search.run(table, floors: floors)
@@ -169,8 +171,11 @@ import USAEKernelTypes
   func refinementsAreSumsOfBytes(kernels name: String, depth: Int) throws {
     let table = try Self.table(name)
     var random = TestRandom(UInt64(depth))
-    let concepts = (0..<3).map { _ in (Self.bytes(&random, depth, -127...127), Self.bytes(&random, depth, -127...127)) }
-    let tokens = (0..<5).map { _ in (Self.bytes(&random, depth, 0...255), Self.bytes(&random, depth, 0...255)) }
+    let offset = Int(table.tokenOffset)
+    let concepts = (0..<3).map { _ in (Self.bytes(&random, depth), Self.bytes(&random, depth)) }
+    let tokens = (0..<5).map { _ in
+      (Self.bytes(&random, depth, offset: offset), Self.bytes(&random, depth, offset: offset))
+    }
     let conceptDigits = concepts.flatMap { Self.quads($0.0) + Self.quads($0.1) }
     let tokenDigits = tokens.flatMap { Self.quads($0.0) + Self.quads($0.1) }
     for pairs: [(Int32, Int32)] in [[], [(2, 3)], [(0, 4), (0, 0)], [(0, 4), (1, 0), (1, 4), (2, 2), (0, 1)]] {

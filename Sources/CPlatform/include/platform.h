@@ -10,7 +10,8 @@ enum {
   USAE_CPU_AVX_VNNI = 2,    /* and products of bytes in its registers */
   USAE_CPU_AVX512 = 4,      /* x86-64-v4 */
   USAE_CPU_AVX512_VNNI = 8, /* and products of bytes in its registers */
-  USAE_CPU_AMX = 16         /* and in tiles, which the operating system has to allow */
+  USAE_CPU_AMX = 16,        /* and in tiles, which the operating system has to allow */
+  USAE_CPU_DOTPROD = 32     /* arm64 with products of bytes */
 };
 int32_t usae_cpu_features(void);
 

@@ -13,12 +13,14 @@ import USAEKernelsPortable
   import USAEKernelsV3
   import USAEKernelsV4
   import USAEKernelsVNNI
+#elseif arch(arm64)
+  import USAEKernelsDotProd
 #endif
 
 /// The kernels of the best instruction set of this processor, chosen once.
 ///
-/// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni|amx` chooses another; what the processor lacks, or an unknown word, is
-/// ignored.
+/// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni|amx`, on arm64 `portable|dotprod`, chooses another; what the processor lacks,
+/// or an unknown word, is ignored.
 let kernels: KernelTable = {
   let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
   return availableKernels(tiles: false).first { "\($0.name)" == wanted } ?? availableKernels()[0]
@@ -35,8 +37,8 @@ extension KernelTable {
 ///   the process must be larger then.
 func availableKernels(tiles: Bool = true) -> [KernelTable] {
   var tables = [USAEKernelsPortable.kernelTable()]
+  let features = Int(usae_cpu_features())
   #if arch(x86_64)
-    let features = Int(usae_cpu_features())
     if features & USAE_CPU_AVX2 != 0 { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512 != 0 { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
     // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
@@ -44,6 +46,8 @@ func availableKernels(tiles: Bool = true) -> [KernelTable] {
     if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(USAEKernelsAVXVNNI.kernelTable(), at: 0) }
     if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
     if tiles, features & USAE_CPU_AMX != 0, usae_allow_tiles() != 0 { tables.insert(USAEKernelsAMX.kernelTable(), at: 0) }
+  #elseif arch(arm64)
+    if features & USAE_CPU_DOTPROD != 0 { tables.insert(USAEKernelsDotProd.kernelTable(), at: 0) }
   #endif
   return tables
 }

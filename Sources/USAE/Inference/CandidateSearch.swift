@@ -7,7 +7,7 @@ final class CandidateSearch: PairFinder, @unchecked Sendable {
   /// With estimates as numbers.
   let lists: TokenSearch
   private(set) var bounds: [ErrorBounds] = []
-  /// Both digits of each token, unsigned, [capacity, 2, quads].
+  /// Both digits of each token, with the kernels' offset, [capacity, 2, quads].
   let digits: AlignedBuffer<Int32>
   let scales: FloatBuffer
   private let encoder: PackedEncoder
@@ -37,12 +37,13 @@ final class CandidateSearch: PairFinder, @unchecked Sendable {
   func take(_ tokens: UnsafePointer<Float>, stride: Int, count: Int) {
     guard let weights else { preconditionFailure("a tile is prepared before it is used") }
     bounds.removeAll(keepingCapacity: true)
+    // Flipping the sign bit adds 128. Past the row bytes are anything: weights are 0 there.
+    let flip = kernels.screening.tokenOffset == 0 ? 0 : Int32(bitPattern: 0x8080_8080)
     for token in 0..<count {
       let line = digits.base + token * 2 * quads
       let row = Quantized(tokens + token * stride, columns: stride, factor: 1, quads: quads, to: line)
       scales.base[token] = row.scale
-      // Flipping the sign bit adds 128 and makes the bytes unsigned. Past the row they are anything: weights are 0 there.
-      for quad in 0..<2 * quads { line[quad] ^= Int32(bitPattern: 0x8080_8080) }
+      for quad in 0..<2 * quads { line[quad] ^= flip }
       bounds.append(ErrorBounds(row, roundingShare: weights.roundingShare))
     }
   }

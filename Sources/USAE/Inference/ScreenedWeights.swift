@@ -16,7 +16,7 @@ final class ScreenedWeights: @unchecked Sendable {
   private let panels: AlignedBuffer<Int32>
   /// Both digits, [columns, 2, quads].
   private let digits: AlignedBuffer<Int32>
-  // -128 times sums of a concept's bytes: what unsigned tokens add too much.
+  // Less than 0 by what the tokens' offset adds: it times sums of a concept's bytes.
   private let starts: AlignedBuffer<Int32>
   private let refinedStarts: AlignedBuffer<Int32>
   private let scales: FloatBuffer
@@ -66,8 +66,9 @@ final class ScreenedWeights: @unchecked Sendable {
     let row = Quantized(
       weight.row(concept), columns: weight.stride, factor: factor, quads: quads, to: digits.base + concept * 2 * quads)
     // Wrapping: the digits of what is not a number are anything.
-    starts.base[concept] = -128 &* row.coarseSum
-    refinedStarts.base[concept] = -128 &* (row.coarseSum &+ row.fineSum)
+    let offset = kernels.screening.tokenOffset
+    starts.base[concept] = -offset &* row.coarseSum
+    refinedStarts.base[concept] = -offset &* (row.coarseSum &+ row.fineSum)
     scales.base[concept] = row.scale
     let bounds = ErrorBounds(row, roundingShare: roundingShare)
     concepts.set(concept, bounds, bias: bias, roundingShare: roundingShare)
@@ -89,7 +90,7 @@ final class ScreenedWeights: @unchecked Sendable {
 
   /// What refined estimates of pairs of a concept and a token add.
   ///
-  /// - Parameter digits: of all tokens, unsigned, [tokens, 2, quads].
+  /// - Parameter digits: of all tokens, with the kernels' offset, [tokens, 2, quads].
   func refine(
     _ concepts: UnsafePointer<Int32>, _ tokens: UnsafePointer<Int32>, count: Int, digits: UnsafePointer<Int32>,
     tokenScales: UnsafePointer<Float>, sums: UnsafeMutablePointer<Int32>, consume: (_ pair: Int, _ refinement: Float) -> Void

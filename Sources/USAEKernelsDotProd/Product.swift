@@ -1,0 +1,1 @@
+../USAEKernelsPortable/Product.swift

@@ -1,0 +1,1 @@
+../USAEKernelsPortable/ScreenedProduct.swift

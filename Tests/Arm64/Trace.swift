@@ -1,0 +1,453 @@
+import CTrace
+import USAEKernelTypes
+
+// What every kernel makes of the same numbers, a line for each: its name and a hash of the bits. tools/test_arm64.sh compiles
+// this and the kernels as one module of Embedded Swift for two processors and compares what they print.
+
+@main
+struct Main {
+  static func main() {
+    let table = kernelTable()
+    Trace.products(table)
+    Trace.selection(table)
+    Trace.rows(table)
+    Trace.elements(table)
+    Trace.standardized(table)
+    Trace.screening(table.screening, table)
+    Trace.signs(table.signs)
+    Trace.skipping(table.skipping)
+    Trace.fourier(table.fourier)
+    Trace.images(table.images)
+  }
+}
+
+/// FNV-1a over bytes, written with the name of what was hashed.
+private struct Hash {
+  var value: UInt64 = 0xcbf2_9ce4_8422_2325
+
+  mutating func add<T>(_ place: UnsafeMutablePointer<T>, _ count: Int) {
+    let bytes = UnsafeMutableRawPointer(place)
+    for i in 0..<count * MemoryLayout<T>.stride {
+      value = (value ^ UInt64(bytes.load(fromByteOffset: i, as: UInt8.self))) &* 0x100_0000_01b3
+    }
+  }
+
+  mutating func add(_ number: Int) {
+    var number = Int64(number)
+    add(&number, 1)
+  }
+
+  func write(_ name: StaticString) { trace_line(name.utf8Start, value) }
+}
+
+/// SplitMix64, so that both processors are given the same.
+private struct Random {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9e37_79b9_7f4a_7c15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+    z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+    return z ^ (z >> 31)
+  }
+
+  /// From -1 to 1.
+  mutating func float() -> Float { Float(Int32(truncatingIfNeeded: next() >> 40) - (1 << 23)) * 0x1p-23 }
+  mutating func below(_ limit: Int) -> Int { Int(next() >> 33) % limit }
+
+  mutating func floats(_ count: Int) -> Floats {
+    let place = zeros(count)
+    for i in 0..<count { place[i] = float() }
+    return place
+  }
+
+  mutating func positives(_ count: Int) -> Floats {
+    let place = floats(count)
+    for i in 0..<count { place[i] = place[i].magnitude + 0x1p-20 }
+    return place
+  }
+
+  /// With about half of the elements 0.
+  mutating func sparse(_ count: Int) -> Floats {
+    let place = floats(count)
+    for i in 0..<count where next() >> 63 == 0 { place[i] = 0 }
+    return place
+  }
+
+  mutating func indices(_ count: Int, below limit: Int) -> UnsafeMutablePointer<Int32> {
+    let place = integers(count)
+    for i in 0..<count { place[i] = Int32(below(limit)) }
+    return place
+  }
+
+  /// Four digits in each, from -127 to 127, and an offset added to them.
+  mutating func digits(_ quads: Int, offset: Int32 = 0) -> UnsafeMutablePointer<Int32> {
+    let place = integers(quads)
+    let bytes = UnsafeMutableRawPointer(place)
+    for i in 0..<4 * quads {
+      bytes.storeBytes(of: Int8(truncatingIfNeeded: below(255) - 127 + Int(offset)), toByteOffset: i, as: Int8.self)
+    }
+    return place
+  }
+}
+
+// Nothing is given back: the program ends soon.
+private func zeros(_ count: Int) -> Floats {
+  let place = Floats.allocate(capacity: count)
+  for i in 0..<count { place[i] = 0 }
+  return place
+}
+
+private func integers(_ count: Int) -> UnsafeMutablePointer<Int32> {
+  let place = UnsafeMutablePointer<Int32>.allocate(capacity: count)
+  for i in 0..<count { place[i] = 0 }
+  return place
+}
+
+private enum Trace {
+  static func products(_ table: KernelTable) {
+    var random = Random(state: 1)
+    let tokens = 3 * table.tokensPerBlock, concepts = 4 * table.panelWidth
+    for depth in [16, 112, 400] {
+      let x = random.floats(tokens * depth), weights = random.floats(concepts * depth)
+      let scales = random.positives(concepts), bias = random.floats(concepts), floors = random.positives(tokens)
+      let packed = zeros(tokens * depth), panels = zeros(concepts * depth), out = zeros(tokens * concepts)
+      for first in stride(from: 0, to: tokens, by: table.tokensPerBlock) {
+        table.packTokens(x + first * depth, depth, table.tokensPerBlock, depth, packed + first * depth)
+      }
+      for first in stride(from: 0, to: concepts, by: table.panelWidth) {
+        table.packPanel(weights + first * depth, depth, table.panelWidth, depth, scales + first, panels + first * depth)
+        for token in stride(from: 0, to: tokens, by: table.tokensPerBlock) {
+          table.product(
+            depth, packed + token * depth, panels + first * depth, bias + first, table.tokensPerBlock,
+            out + token * concepts + first, concepts)
+        }
+      }
+      var product = Hash()
+      product.add(out, tokens * concepts)
+      product.write("product")
+      let room = tokens * concepts + 16
+      let found = FoundPairs(pairs: integers(room), conceptBits: 10, numbers: zeros(room), room: room)
+      var search = ProductArguments(
+        depth: depth, columns: concepts, count: tokens - 1, tokens: packed, panels: panels, bias: bias, floors: floors,
+        pairs: found)
+      table.productAbove(&search)
+      write("productAbove", search.pairs)
+    }
+  }
+
+  static func write(_ name: StaticString, _ pairs: FoundPairs) {
+    var hash = Hash()
+    hash.add(pairs.found)
+    hash.add(pairs.pairs, pairs.found)
+    hash.add(pairs.numbers, pairs.found)
+    hash.write(name)
+  }
+
+  static func selection(_ table: KernelTable) {
+    var random = Random(state: 2)
+    var scanned = Hash(), largest = Hash(), parted = Hash()
+    for (columns, wanted) in [(16, 3), (160, 32), (1024, 32), (2048, 300), (2048, 2000)] {
+      for round in 0..<3 {
+        let row = random.floats(columns)
+        if round == 1 { for c in 0..<columns { row[c] = (row[c] * 4).rounded() } }  // many ties
+        let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: columns + selectionSpare)
+        let threshold: Float = round == 2 ? 0.7 : 0
+        var count = table.scan(row, columns, threshold, keys)
+        scanned.add(keys, count)
+        let kept = table.keepLargest(keys, count, wanted)
+        largest.add(keys, kept)
+        count = table.scan(row, columns, threshold, keys)
+        table.partition(keys, count, wanted < count ? wanted : count)
+        parted.add(keys, count)
+      }
+    }
+    scanned.write("scan")
+    largest.write("keepLargest")
+    parted.write("partition")
+  }
+
+  static func rows(_ table: KernelTable) {
+    var random = Random(state: 3)
+    var weighted = Hash(), dots = Hash()
+    for columns in [16, 112, 400] {
+      let rows = random.floats(50 * columns), vector = random.floats(columns)
+      for count in [0, 1, 5, 33] {
+        let indices = random.indices(count, below: 50), out = zeros(columns + count)
+        table.weightedRows(rows, columns, indices, random.floats(count), count, columns, out)
+        weighted.add(out, columns)
+        table.dots(vector, rows, columns, indices, count, columns, out)
+        dots.add(out, count)
+      }
+      var one = table.dot(vector, rows, columns)
+      dots.add(&one, 1)
+    }
+    weighted.write("weightedRows")
+    dots.write("dots")
+  }
+
+  static func elements(_ table: KernelTable) {
+    var random = Random(state: 4)
+    let columns = 208
+    let x = random.floats(columns), y = random.floats(columns)
+    x[3] = 0
+    var sums = Hash()
+    table.addScaled(0.37, x, columns, y)
+    sums.add(y, columns)
+    table.subtractFrom(x, columns, y)
+    sums.add(y, columns)
+    sums.write("addScaled, subtractFrom")
+    var losses = Hash()
+    for kind in [absoluteLoss, squaredLoss] {
+      var loss = table.loss(kind, x, columns)
+      losses.add(&loss, 1)
+      table.slope(kind, 0.21, x, columns, y)
+      losses.add(y, columns)
+    }
+    losses.write("loss, slope")
+    var constants = AdamConstants(
+      beta1: 0.9, beta2: 0.999, stepSize: 3e-3, inverseRootCorrection: 4.2, epsilon: 1e-8, keep: 0.9999, gradientScale: 0.6)
+    let first = random.floats(columns), second = random.positives(columns), parameter = random.floats(columns)
+    var adam = Hash()
+    for _ in 0..<3 { table.adam(&constants, x, first, second, parameter, columns) }
+    for place in [first, second, parameter] { adam.add(place, columns) }
+    adam.write("adam")
+  }
+
+  static func standardized(_ table: KernelTable) {
+    var random = Random(state: 5)
+    let count = 77
+    let mean = random.floats(count), inverse = random.positives(count), out = zeros(count)
+    let halves = UnsafeMutablePointer<UInt16>.allocate(capacity: count)
+    let doubles = UnsafeMutablePointer<Double>.allocate(capacity: count)
+    let floats = random.floats(count)
+    for i in 0..<count {
+      halves[i] = UInt16(truncatingIfNeeded: random.next())
+      if halves[i] & 0x7c00 == 0x7c00 { halves[i] ^= 0x0400 }  // no infinities: the bits of a NaN are not the same everywhere
+      doubles[i] = Double(random.float()) / 3
+    }
+    var hash = Hash()
+    hash.add(table.standardizeFloat32(floats, count, mean, inverse, out) ? 1 : 0)
+    hash.add(out, count)
+    hash.add(table.standardizeFloat16(halves, count, mean, inverse, out) ? 1 : 0)
+    hash.add(out, count)
+    for i in 0..<count where halves[i] & 0x7f80 == 0x7f80 { halves[i] ^= 0x4000 }
+    hash.add(table.standardizeBFloat16(halves, count, mean, inverse, out) ? 1 : 0)
+    hash.add(out, count)
+    hash.add(table.standardizeFloat64(doubles, count, mean, inverse, out) ? 1 : 0)
+    hash.add(out, count)
+    floats[70] = .infinity
+    hash.add(table.standardizeFloat32(floats, count, mean, inverse, out) ? 1 : 0)
+    hash.write("standardize")
+  }
+
+  static func screening(_ table: ScreeningKernels, _ whole: KernelTable) {
+    var random = Random(state: 6)
+    var quantized = Hash()
+    let columns = 192
+    for factor in [Float(1), -0.37, 1e-12] {
+      let row = random.floats(columns), measures = zeros(4), sums = integers(2)
+      let coarse = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
+      let fine = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
+      table.quantize(row, columns, factor, coarse, fine, measures, sums)
+      quantized.add(coarse, columns)
+      quantized.add(fine, columns)
+      quantized.add(measures, 4)
+      quantized.add(sums, 2)
+    }
+    quantized.write("quantize")
+    for quads in [16, 48, 208] { screens(table, quads, &random) }
+
+    let concepts = 40, depth = 112
+    let x = random.floats(depth), weights = random.floats(concepts * depth), scales = random.positives(concepts)
+    let bias = random.floats(concepts)
+    var chains = Hash()
+    for count in [1, 4, 17, 37] {
+      let out = zeros(count)
+      table.chains(x, weights, depth, scales, bias, random.indices(count + 9, below: concepts), count, 9, out)
+      chains.add(out, count)
+    }
+    chains.write("chains")
+    var uppers = Hash(), floors = Hash()
+    let estimates = random.floats(700), out = zeros(700)
+    table.uppers(random.indices(37, below: 40), estimates, 37, scales, bias, weights, 0.25, 0.5, out)
+    uppers.add(out, 37)
+    uppers.write("uppers")
+    for wanted in [1, 7, 33, 500] {
+      for i in 0..<600 { out[i] = estimates[i] }
+      var floor = table.floor(out, 600, wanted)
+      floors.add(&floor, 1)
+    }
+    floors.write("floor")
+  }
+
+  /// Tokens and concepts of random bytes, searched and refined.
+  static func screens(_ table: ScreeningKernels, _ quads: Int, _ random: inout Random) {
+    // The same digits, whatever the blocks are.
+    let tokens = 12, concepts = 64, width = table.panelWidth, offset = table.tokenOffset
+    let bytes = random.digits(tokens * quads, offset: offset)
+    let packed = integers((tokens + table.tokensPerBlock) * quads)
+    for t in 0..<tokens {
+      let block = packed + t / table.tokensPerBlock * table.tokensPerBlock * quads
+      table.packToken(bytes + t * quads, quads, t % table.tokensPerBlock, block)
+    }
+    let digits = random.digits(concepts * quads), panels = integers(concepts * quads), starts = integers(concepts)
+    for c in 0..<concepts {
+      for quad in 0..<quads { panels[c / width * width * quads + quad * width + c % width] = digits[c * quads + quad] }
+      starts[c] = -offset * sumOfDigits(digits + c * quads, quads)
+    }
+    let room = tokens * concepts + 16
+    let found = FoundPairs(pairs: integers(room), conceptBits: 10, numbers: zeros(room), room: room)
+    let tokenScales = random.positives(tokens)
+    for t in 0..<tokens { tokenScales[t] *= 1e-5 }
+    var search = ScreenArguments(
+      quads: quads, columns: concepts, panels: panels, starts: starts, scales: random.positives(concepts),
+      bias: random.floats(concepts), norms: random.positives(concepts), errors: random.positives(concepts),
+      slacks: random.positives(concepts), count: tokens - 1, tokens: packed, tokenScales: tokenScales,
+      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: random.positives(tokens),
+      pairs: found, spare: integers(table.tokensPerBlock * width))
+    table.screen(&search)
+    write("screen", search.pairs)
+
+    let count = 23, out = integers(count), chosen = random.indices(count, below: 10)
+    let conceptDigits = random.digits(20 * quads), tokenDigits = random.digits(20 * quads, offset: offset)
+    table.refine(conceptDigits, tokenDigits, quads, chosen, random.indices(count, below: 10), count, out)
+    for q in 0..<count { out[q] -= offset * sumOfDigits(conceptDigits + Int(chosen[q]) * 2 * quads, 2 * quads) }
+    var refined = Hash()
+    refined.add(out, count)
+    refined.write("refine")
+  }
+
+  static func sumOfDigits(_ digits: UnsafePointer<Int32>, _ quads: Int) -> Int32 {
+    let bytes = UnsafeRawPointer(digits)
+    var sum: Int32 = 0
+    for i in 0..<4 * quads { sum += Int32(bytes.load(fromByteOffset: i, as: Int8.self)) }
+    return sum
+  }
+
+  static func signs(_ table: SignKernels) {
+    var random = Random(state: 7)
+    var words = Hash(), sums = Hash()
+    for count in [1, 59, 60, 150, 400] {
+      let rows = 7, stride = 9
+      let values = random.floats(count * 48), out = random.floats(rows * 16)
+      let bits = UnsafeMutablePointer<UInt64>.allocate(capacity: 9 * stride)
+      for i in 0..<9 * stride { bits[i] = 0 }
+      for r in 0..<rows {
+        let row = random.floats(count)
+        if r == 3 { row[count / 2] = 0 }
+        words.add(table.words(row, count, bits + r, stride) ? 1 : 0)
+        table.addSigns(row, min(count, stride), 7 + r, bits + 8 * stride)
+      }
+      words.add(bits, 9 * stride)
+      table.sums(values + 16, 48, count, bits, stride, rows, zeros(12 * 32 * 16), out)
+      sums.add(out, rows * 16)
+    }
+    words.write("signs.words")
+    sums.write("signs.sums")
+
+    let columns = 48, out = zeros(16 * 64), columnSums = random.floats(16)
+    var moved = Hash()
+    table.maskAndSum(random.floats(20 * 32), 32, random.sparse(20 * 48), 48, 20, out, 32, columnSums)
+    moved.add(out, 20 * 32)
+    moved.add(columnSums, 16)
+    table.transposeRows(random.floats(16 * 64), 64, random.floats(16), columns, out)
+    moved.add(out, columns * 16)
+    table.transposeLanes(random.floats(16 * columns), 16, columns, out, 64)
+    moved.add(out, 16 * 64)
+    table.addTransposed(random.floats(16 * columns), columns, 0.3, out, 64, zeros(256))
+    moved.add(out, 16 * 64)
+    moved.write("signs.maskAndSum, transposed")
+  }
+
+  static func skipping(_ table: SkippingKernels) {
+    var random = Random(state: 8)
+    var sums = Hash(), rectified = Hash()
+    for columns in [16, 80, table.width] {
+      let values = random.sparse(9 * 32), out = random.floats(9 * 256), panel = zeros(32 * columns)
+      table.packColumns(random.floats(32 * 256), 256, 32, random.positives(32), columns, panel)
+      table.add(values, 32, 9, panel, columns, out, 256)
+      sums.add(out, 9 * 256)
+    }
+    sums.write("skipping.add")
+    for columns in [16, 32, 112] {
+      let out = zeros(4 * 96)
+      rectified.add(table.rectify(random.floats(columns), columns, out, 96))
+      rectified.add(out, 4 * 96)
+    }
+    rectified.write("skipping.rectify")
+  }
+
+  static func fourier(_ table: FourierKernels) {
+    var random = Random(state: 9)
+    for radix in [1, 2, 3, 4, 5, 7, 8, 11, 13, 16] {
+      let groups = 3, run = 2, length = radix * groups * run
+      let twiddles = random.floats(2 * groups * radix), roots = random.floats(2 * radix)
+      let x = random.floats(32 * length), y = zeros(32 * length)
+      var pass = FourierPass(radix: radix, groups: groups, run: run, twiddles: twiddles, roots: roots)
+      table.pass(&pass, x, x + 16, 32, y, y + 16, 32, zeros(2 * radix * 16))
+      var hash = Hash()
+      hash.add(y, 32 * length)
+      hash.write("fourier.pass")
+    }
+    for columns in [6, 17, 40] {
+      let sources = UnsafeMutablePointer<ConstantFloats>.allocate(capacity: 32)
+      let targets = UnsafeMutablePointer<Floats>.allocate(capacity: 32)
+      for row in 0..<32 { (sources[row], targets[row]) = (ConstantFloats(random.floats(96)), zeros(96)) }
+      let lanes = zeros(32 * columns), spare = zeros(64 * 16)
+      var hash = Hash()
+      table.loadRows(sources, columns, lanes)
+      hash.add(lanes, 32 * columns)
+      table.splitPairs(lanes, columns, 1, min(16, columns / 2), targets, 32, spare)
+      for row in 0..<32 { hash.add(targets[row], 96) }
+      table.joinPairs(sources, 32, columns, 0, min(16, columns / 2 + 1), lanes, spare)
+      hash.add(lanes, 32 * columns)
+      table.storeRows(lanes, 0.125, columns, targets)
+      for row in 0..<32 { hash.add(targets[row], 96) }
+      hash.write("fourier.rows")
+    }
+  }
+
+  static func images(_ table: ImageKernels) {
+    var random = Random(state: 10)
+    let columns = 80, out = zeros(3 * 96), other = zeros(3 * 96)
+    var bands = Hash()
+    table.bandOfRows(random.floats(5 * 96), 96, random.floats(5), 5, columns, out)
+    bands.add(out, columns)
+    table.bandOfLanes(random.floats(30 * 16), random.indices(12, below: 25), random.floats(12 * 5), 5, 12, out)
+    bands.add(out, 12 * 16)
+    bands.write("images.bands")
+    var noise = NoisyRowConstants(key: (7, 0x8000_0001), counter: (25_165_823, 11, 3), deviation: 0.05, scale: 4.4, shift: -2.1)
+    var noisy = Hash()
+    table.noisyRow(&noise, random.floats(columns), columns, out)
+    noisy.add(out, columns)
+    noisy.write("images.noisyRow")
+    let planes = random.floats(3 * 96), matrix = random.floats(9)
+    for i in 0..<3 * 96 { planes[i] *= 20 }
+    var colours = Hash()
+    table.colours(planes, 96, matrix, columns, out, 96)
+    colours.add(out, 3 * 96)
+    table.coloursAdjoint(out, planes, 96, matrix, columns, other, 96)
+    colours.add(other, 3 * 96)
+    colours.write("images.colours")
+    let phases = random.floats(columns)
+    for i in 0..<columns { phases[i] *= i < 40 ? 6000 : 4 }
+    var spectrum = Hash()
+    table.spectrum(phases, random.positives(columns), columns, out, other)
+    spectrum.add(out, columns)
+    spectrum.add(other, columns)
+    table.phaseGradient(out, other, random.floats(columns), random.floats(columns), 0.375, columns, planes)
+    spectrum.add(planes, columns)
+    spectrum.write("images.spectrum")
+    var step = AscentConstants(
+      beta1: 0.9, beta2: 0.999, ofGradient: 0.03, ofMoment: 0.2, inverseRootCorrection: 3, epsilon: 1e-4)
+    let first = random.floats(columns), second = random.positives(columns)
+    for _ in 0..<3 { table.ascend(&step, phases, first, second, out, columns) }
+    var ascent = Hash()
+    for place in [first, second, out] { ascent.add(place, columns) }
+    ascent.write("images.ascend")
+  }
+
+  static func min(_ a: Int, _ b: Int) -> Int { a < b ? a : b }
+}

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The kernels of arm64, run on x86-64 by an emulator: they must have the bits of those with AVX2, which the Swift tests compare
+# with plain loops. There is no Swift library for arm64 here, so this is Embedded Swift, which needs none; of the whole library
+# only the kernels can be run that way. On arm64 itself `swift test` runs all of them, and this has nothing to do.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+toolchain=$(dirname "$(readlink -f "$(command -v swiftc)")") # has clang, lld and objdump beside the compiler
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+passed=0 failed=0
+
+skip() {
+  echo "arm64: not run, since $1"
+  echo "0 passed, 0 failed, 1 skipped"
+  exit 0
+}
+check() { # what, command...
+  local what=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "arm64: not so: $what" >&2
+  fi
+}
+have_emulator() {
+  command -v qemu-aarch64-static > /dev/null && return
+  [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null || return 1
+  echo "Installing qemu-user-static"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends qemu-user-static > /dev/null
+}
+
+# --- Programs that print a line for each kernel, see Tests/Arm64/Trace.swift ------------------------------------------
+
+compile() { # name, flags of swiftc...
+  local name=$1
+  local flags=(-enable-experimental-feature Embedded -wmo -parse-as-library -Ounchecked -Xcc -fno-math-errno "${@:2}")
+  mkdir "$build/$name"
+  swiftc "${flags[@]}" -emit-module -emit-module-path "$build/$name/USAEKernelTypes.swiftmodule" \
+    -module-name USAEKernelTypes Sources/USAEKernelTypes/*.swift
+  swiftc "${flags[@]}" -I "$build/$name" -Xcc "-fmodule-map-file=$build/module.modulemap" -c -module-name Kernels \
+    -o "$build/$name/kernels.o" Sources/USAEKernelsPortable/*.swift Tests/Arm64/Trace.swift
+}
+compile_here() {
+  compile "$@"
+  "$toolchain/clang" -O1 Tests/Arm64/support.c "$build/$1/kernels.o" -o "$build/$1/trace"
+}
+compile_for_arm64() {
+  compile "$@" -target aarch64-none-none-elf -Xcc -ffreestanding -Xfrontend -disable-stack-protector
+  "$toolchain/clang" --target=aarch64-none-elf -ffreestanding -O1 -c Tests/Arm64/support.c -o "$build/$1/support.o"
+  "$toolchain/ld.lld" -static "$build/$1/support.o" "$build/$1/kernels.o" -o "$build/$1/trace"
+}
+multiplies_bytes() { "$toolchain/llvm-objdump" -d "$build/$1/trace" | grep -E '\ssdot\s' > /dev/null; }
+multiplies_no_bytes() { ! multiplies_bytes "$1"; }
+multiplies_in_neon() { "$toolchain/llvm-objdump" -d "$build/$1/trace" | grep -E 'fmla\s+v[0-9]+\.4s' > /dev/null; }
+prints_the_same() { # name, processor
+  qemu-aarch64-static -cpu "$2" "$build/$1/trace" > "$build/$1.txt" && diff "$build/avx2.txt" "$build/$1.txt"
+}
+
+[ "$(uname -m)" = x86_64 ] || skip "this is no x86-64, whose kernels are compared with"
+grep -qw avx2 /proc/cpuinfo || skip "this processor has no AVX2, whose kernels are compared with"
+have_emulator || skip "there is no qemu-aarch64-static (Debian: qemu-user-static)"
+cat > "$build/module.modulemap" << END
+module CIntrinsics { header "$PWD/Sources/CIntrinsics/include/intrinsics.h" export * }
+module CTrace { header "$PWD/Tests/Arm64/trace.h" export * }
+END
+compile_here avx2 -DUSAE_FMA -DUSAE_AVX2 -Xcc -march=x86-64-v3
+compile_for_arm64 neon
+compile_for_arm64 dotprod -DUSAE_DOTPROD -Xcc -march=armv8.2-a+dotprod
+"$build/avx2/trace" > "$build/avx2.txt"
+[ "$(wc -l < "$build/avx2.txt")" -ge 40 ] || { echo "arm64: the kernels' trace is not whole" >&2; exit 1; }
+
+check "NEON kernels have the bits of AVX2's, on a processor of 2015" prints_the_same neon cortex-a72
+check "kernels with dot products have them, on a processor of 2018" prints_the_same dotprod cortex-a76
+check "NEON kernels multiply and add four floats at once" multiplies_in_neon neon
+check "NEON kernels have no products of bytes" multiplies_no_bytes neon
+check "kernels with dot products multiply bytes" multiplies_bytes dotprod
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
