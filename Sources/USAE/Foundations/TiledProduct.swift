@@ -23,7 +23,7 @@ final class TiledProduct: @unchecked Sendable {
     panels = try FloatBuffer((columns + width - 1) / width * width * depth)
     zeros = try FloatBuffer(width)
     for _ in 0..<threads {
-      lefts.append(try FloatBuffer(depth * Self.blockRows))
+      lefts.append(try FloatBuffer(depth * Self.blockRows + 16))
       tiles.append(try FloatBuffer(Self.blockRows * width))
     }
   }
@@ -60,7 +60,7 @@ final class TiledProduct: @unchecked Sendable {
   /// Calls `use(row, column, values, count)` with every panel's part of up to `blockRows` rows of A B, from the panel of column
   /// `first` on.
   ///
-  /// - Parameter pack: writes these rows of A as `KernelTable.packTokens` does, [depth, blockRows].
+  /// - Parameter pack: writes these rows of A as `KernelTable.packTokens` does, [depth, blockRows]; there is room for a vector more.
   @inline(__always)
   func rows(
     _ count: Int, from first: Int, worker: Int, pack: (_ out: UnsafeMutablePointer<Float>) -> Void,

@@ -17,8 +17,9 @@ final class ScreenedTile: @unchecked Sendable {
   private var count = 0
   private let pairs: CandidatePairs
   /// Concepts that lead, one token after the other, with their pre-activations.
-  private var leaders: [Int32] = []
-  private var values: [Float] = []
+  private let leaders: GrowingBuffer<Int32>
+  private var leaderCount = 0
+  private let values: GrowingBuffer<Float>
   /// Where each token's leaders end.
   private var leaderEnds: [Int] = []
   /// None of a token's k largest pre-activations is below its floor.
@@ -37,6 +38,8 @@ final class ScreenedTile: @unchecked Sendable {
     pairs = try CandidatePairs(columns: encoder.columns, tokens: capacity)
     listed = try AlignedBuffer<Int32>(encoder.columns)
     numbers = try FloatBuffer(encoder.columns + 16)
+    leaders = GrowingBuffer(64 * capacity)
+    values = GrowingBuffer(64 * capacity)
     leaderEnds.reserveCapacity(capacity)
     keyEnds.reserveCapacity(capacity)
   }
@@ -83,7 +86,7 @@ final class ScreenedTile: @unchecked Sendable {
 
   private func clear() {
     pairs.clear()
-    leaders.removeAll(keepingCapacity: true)
+    leaderCount = 0
   }
 
   /// Lists the concepts that lead for a token.
@@ -91,12 +94,21 @@ final class ScreenedTile: @unchecked Sendable {
     if search.bounds[token].isUsable {
       let level = search.lists.levels.base[token]
       let (found, estimates, count) = search.lists.found(token)
-      for i in 0..<count where estimates[i] >= level { leaders.append(found[i]) }
+      leaders.reserve(leaderCount + count)
+      let leaders = leaders.base
+      var place = leaderCount
+      for i in 0..<count {
+        leaders[place] = found[i]
+        place &+= estimates[i] >= level ? 1 : 0
+      }
+      leaderCount = place
     } else {  // nothing is known
       counts.fallbacks += 1
-      leaders.append(contentsOf: 0..<Int32(truncatingIfNeeded: encoder.concepts))
+      leaders.reserve(leaderCount + encoder.concepts)
+      for concept in 0..<encoder.concepts { leaders.base[leaderCount + concept] = Int32(truncatingIfNeeded: concept) }
+      leaderCount += encoder.concepts
     }
-    leaderEnds.append(leaders.count)
+    leaderEnds.append(leaderCount)
   }
 
   /// Pairs up a token, whose floor is known, with what was found for it and does not lead.
@@ -118,7 +130,7 @@ final class ScreenedTile: @unchecked Sendable {
     guard let weights else { preconditionFailure("a tile is prepared before it is used") }
     computeLeaders(tokens, k, above: limit)
     for token in tokens { addPairs(token, weights) }
-    counts.candidates += leaders.count + pairs.count
+    counts.candidates += leaderCount + pairs.count
     pairs.refine(weights, digits: search.digits.base, tokenScales: search.scales.base, bounds: search.bounds)
     pairs.prune(floors: floors.base)
     let hidden = tokensWithHidden(tokens, above: limit)
@@ -127,11 +139,11 @@ final class ScreenedTile: @unchecked Sendable {
     var first = 0
     for token in tokens {
       let own = leaders(of: token, from: tokens.lowerBound)
-      for i in own { append(values[i], leaders[i], above: limit) }
+      for i in own { append(values.base[i], leaders.base[i], above: limit) }
       let end = pairs.end(of: token, from: first)
       if nextHidden.first == token {
         nextHidden = nextHidden.dropFirst()
-        appendKeys(of: listed.base, listFound(token, but: leaders[own]), token, above: limit)
+        appendKeys(of: listed.base, listFound(token, but: own), token, above: limit)
       } else {
         appendKeys(of: pairs.concepts.base + first, end - first, token, above: limit)
       }
@@ -147,19 +159,13 @@ final class ScreenedTile: @unchecked Sendable {
 
   /// The leaders' pre-activations, and each token's floor.
   private func computeLeaders(_ tokens: Range<Int>, _ k: Int, above limit: Float) {
-    let room = leaders.count + 16
-    if values.count < room { values = [Float](repeating: 0, count: room) }
-    values.withUnsafeMutableBufferPointer { values in
-      leaders.withUnsafeBufferPointer { leaders in
-        guard let values = values.baseAddress, let leaders = leaders.baseAddress else { return }
-        for token in tokens {
-          let own = self.leaders(of: token, from: tokens.lowerBound)
-          let out = values + own.lowerBound
-          compute(token, leaders + own.lowerBound, own.count, following: self.leaders.count - own.upperBound, out)
-          // Writes where the next token's come then.
-          floors.base[token] = max(limit, kernels.screening.floor(out, own.count, k))
-        }
-      }
+    values.reserve(leaderCount + 16)
+    for token in tokens {
+      let own = leaders(of: token, from: tokens.lowerBound)
+      let out = values.base + own.lowerBound
+      compute(token, leaders.base + own.lowerBound, own.count, following: leaderCount - own.upperBound, out)
+      // Writes where the next token's come then.
+      floors.base[token] = max(limit, kernels.screening.floor(out, own.count, k))
     }
   }
 
@@ -172,9 +178,9 @@ final class ScreenedTile: @unchecked Sendable {
     }
   }
 
-  /// Lists what was found for a token except its leaders; returns how many there are.
-  private func listFound(_ token: Int, but leaders: ArraySlice<Int32>) -> Int {
-    let known = Set(leaders)
+  /// Lists what was found for a token except its leaders, which are in these places; returns how many there are.
+  private func listFound(_ token: Int, but places: Range<Int>) -> Int {
+    let known = Set(places.map { leaders.base[$0] })
     let found = search.lists.found(token)
     counts.candidates += found.count
     var left = 0

@@ -8,7 +8,7 @@ final class BatchStatistics: @unchecked Sendable {
   let outputMean: FloatBuffer  // [n_concepts]
   let outputVariance: FloatBuffer  // [n_concepts], biased
   let covariance: PaddedMatrix  // [width, width], biased
-  private let centred: PaddedMatrix  // [productTokens, width]
+  private let centred: PaddedMatrix  // [productTokens + 1, width]; of the last row nothing is used
   private let tokenProduct, weightProduct: TiledProduct
 
   init(rows: Int, width: Int, concepts: Int, threads: Int) throws(USAEError) {
@@ -17,7 +17,7 @@ final class BatchStatistics: @unchecked Sendable {
     outputMean = try FloatBuffer(concepts)
     outputVariance = try FloatBuffer(concepts)
     covariance = try PaddedMatrix(rows: width, columns: width)
-    centred = try PaddedMatrix(rows: min(rows, Self.productTokens), columns: width)
+    centred = try PaddedMatrix(rows: min(rows, Self.productTokens) + 1, columns: width)
     tokenProduct = try TiledProduct(columns: width, depth: Self.productTokens, threads: threads)
     weightProduct = try TiledProduct(columns: width, depth: width, threads: threads)
   }
@@ -27,9 +27,10 @@ final class BatchStatistics: @unchecked Sendable {
     (0..<outputVariance.count).allSatisfy { outputMean.base[$0].isFinite && outputVariance.base[$0].isFinite }
   }
 
-  func inverseDeviation(_ concept: Int) -> Float {
-    1 / (outputVariance.base[concept] + BatchNormParameters.epsilon).squareRoot()
-  }
+  func inverseDeviation(_ concept: Int) -> Float { Self.inverseDeviation(variance: outputVariance.base[concept]) }
+
+  @inline(__always)
+  static func inverseDeviation(variance: Float) -> Float { 1 / (variance + BatchNormParameters.epsilon).squareRoot() }
 
   func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: Work) throws(USAEError) {
     try tokens.columnMeans(count, blocks: Self.sumRows, to: mean.base, work: work)
@@ -71,12 +72,18 @@ final class BatchStatistics: @unchecked Sendable {
   /// Adds the product of the first `count` centred tokens with themselves.
   private func addProduct(count: Int, work: Work) throws(USAEError) {
     let block = TiledProduct.blockRows
+    precondition(block <= 16)
+    let stride = centred.stride &* MemoryLayout<Float>.stride
     tokenProduct.take(centred.base, stride: centred.stride, depth: count, work: work)
     try work.runBlocks(covariance.rows, of: block) { _, range, worker in
       let column = self.centred.base + range.lowerBound
       self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { out in
-        for token in 0..<count {
-          for row in 0..<block { out[token &* block &+ row] = row < range.count ? column[token &* self.centred.stride &+ row] : 0 }
+        // Whole vectors: what is written past a block is the next one's place, and what is read past the last column counts nowhere.
+        var (source, target) = (UnsafeRawPointer(column), UnsafeMutableRawPointer(out))
+        for _ in 0..<count {
+          target.storeBytes(of: source.loadUnaligned(as: SIMD16<Float>.self), as: SIMD16<Float>.self)
+          source += stride
+          target += block &* MemoryLayout<Float>.stride
         }
       } use: { row, column, values, count in
         let out = self.covariance.row(range.lowerBound + row) + column

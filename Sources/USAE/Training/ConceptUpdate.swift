@@ -11,19 +11,43 @@ struct ConceptUpdate {
   let statistics: BatchStatistics?
   let dead: DeadAuxiliary.Buffers?
   let unchosen: UnchosenAuxiliary.Buffers?
+  /// The encoder's weights and each model's dictionary, and the gradients of the encoder's biases.
+  let encoderRows: TrainedRows
+  let dictionaryRows: [TrainedRows]
+  private let biasGradient: UnsafeMutablePointer<Float>
+  private let batchNormRows: BatchNormRows?
+  private let dictionaries: [UnitRows]
 
   static let blockConcepts = 32
+
+  init(
+    models: [ModelParameters], recipe: Recipe, workspace: StepWorkspace, encoder: Int, steppedDictionaries: [Int],
+    statistics: BatchStatistics?, dead: DeadAuxiliary.Buffers?, unchosen: UnchosenAuxiliary.Buffers?
+  ) {
+    (self.models, self.recipe, self.workspace, self.encoder) = (models, recipe, workspace, encoder)
+    (self.steppedDictionaries, self.statistics, self.dead, self.unchosen) = (steppedDictionaries, statistics, dead, unchosen)
+    let model = models[encoder]
+    encoderRows = TrainedRows(model.encoderWeight)
+    dictionaryRows = models.map { TrainedRows($0.dictionary) }
+    biasGradient = TrainedRows(model.encoderBias).gradientRow(0)
+    if let batchNorm = model.batchNorm, let statistics {
+      batchNormRows = BatchNormRows(batchNorm, statistics)
+    } else {
+      batchNormRows = nil
+    }
+    dictionaries = models.map(\.unitRows)
+  }
 
   var model: ModelParameters { models[encoder] }
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
   func computeGradients(work: Work) -> [Double] {
     squares(work: work) { concept, j, worker in
-      let row = self.buffer(self.models[j].dictionary).row(concept)
+      let row = self.dictionaryRows[j].gradientRow(concept)
       self.dictionaryGradient(concept, target: j, out: row, spare: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     } encoderRow: { concept, worker in
-      let row = self.buffer(self.model.encoderWeight).row(concept)
+      let row = self.encoderRows.gradientRow(concept)
       self.encoderGradient(concept, out: row, spare: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     }
@@ -38,7 +62,7 @@ struct ConceptUpdate {
   ) -> [Double] {
     let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
     var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
-    let vectors = model.encoderTrainables.dropFirst().map { buffer($0).base }
+    let vectors = model.encoderTrainables.dropFirst().map { TrainedRows($0).gradientRow(0) }
     squares.withUnsafeMutableBufferPointer { squares in
       nonisolated(unsafe) let (squares, vectors) = (squares, vectors)
       forEachConcept(work) { concept, worker in
@@ -61,10 +85,9 @@ struct ConceptUpdate {
     let constants = makeConstants(rate: rate, factors: factors)
     forEachConcept(work) { concept, _ in
       for j in self.steppedDictionaries {
-        let tensor = self.models[j].dictionary
-        self.updateDictionary(concept, j, self.buffer(tensor).row(concept), constants.dictionaries[j])
+        self.updateDictionary(concept, j, self.dictionaryRows[j].gradientRow(concept), constants.dictionaries[j])
       }
-      self.update(self.model.encoderWeight, concept, self.buffer(self.model.encoderWeight).row(concept), constants.encoder)
+      self.encoderRows.update(concept, along: self.encoderRows.gradientRow(concept), constants.encoder)
     }
     finish(constants)
   }
@@ -78,7 +101,7 @@ struct ConceptUpdate {
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
       self.encoderGradient(concept, out: row, spare: row + widest)
-      self.update(self.model.encoderWeight, concept, row, constants.encoder)
+      self.encoderRows.update(concept, along: row, constants.encoder)
     }
     for j in steppedDictionaries {
       forEachConcept(work) { concept, worker in
@@ -97,11 +120,6 @@ struct ConceptUpdate {
     }
   }
 
-  func buffer(_ tensor: Trainable) -> PaddedMatrix {
-    guard let gradient = tensor.gradient else { preconditionFailure("gradients are complete: each has a buffer") }
-    return gradient
-  }
-
   func square(_ row: UnsafePointer<Float>, _ width: Int) -> Double {
     Double(kernels.dot(row, row, paddedWidth(width)))
   }
@@ -110,7 +128,7 @@ struct ConceptUpdate {
 
   /// dLoss/dD for one row.
   func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
-    let dictionary = models[target].unitRows
+    let dictionary = dictionaries[target]
     let stride = dictionary.stride
     let entries = workspace.groups.entries(concept)
     gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, spare: spare)
@@ -145,28 +163,27 @@ struct ConceptUpdate {
       addGathered(tokens, stride, entries, entries.gradients, to: out, spare: spare)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
-    guard let batchNorm = model.batchNorm, let statistics else {
-      buffer(model.encoderBias).base[concept] = Float(sum)
+    guard let batchNormRows else {
+      biasGradient[concept] = Float(sum)
       return
     }
-    batchNormGradient(concept, sum: Float(sum), batchNorm, statistics, out: out)
+    batchNormGradient(concept, sum: Float(sum), batchNormRows, out: out)
   }
 
   /// Turns sum dy x into dLoss/dW through BatchNorm, whose only dense pieces are sums and W C (docs/method.md).
   private func batchNormGradient(
-    _ concept: Int, sum: Float, _ batchNorm: BatchNormParameters, _ statistics: BatchStatistics,
-    out: UnsafeMutablePointer<Float>
+    _ concept: Int, sum: Float, _ batchNorm: BatchNormRows, out: UnsafeMutablePointer<Float>
   ) {
-    let weight = model.encoderWeight.value
-    let inverse = statistics.inverseDeviation(concept)
-    kernels.addScaled(-sum, statistics.mean.base, weight.stride, out)  // sum dy (x - mu)
-    let scaleGradient = kernels.dot(weight.row(concept), out, weight.stride) * inverse
-    kernels.addScaled(-scaleGradient * inverse, statistics.weightCovariance.row(concept), weight.stride, out)
-    let factor = batchNorm.weight.value.base[concept] * inverse
-    for c in 0..<weight.stride { out[c] *= factor }
-    buffer(batchNorm.weight).base[concept] = scaleGradient
-    buffer(batchNorm.bias).base[concept] = sum
-    buffer(model.encoderBias).base[concept] = 0  // BatchNorm takes any constant away again
+    let stride = encoderRows.stride
+    let inverse = BatchStatistics.inverseDeviation(variance: batchNorm.outputVariance[concept])
+    kernels.addScaled(-sum, batchNorm.mean, stride, out)  // sum dy (x - mu)
+    let scaleGradient = kernels.dot(encoderRows.row(concept), out, stride) * inverse
+    kernels.addScaled(-scaleGradient * inverse, batchNorm.weightCovariance + concept &* stride, stride, out)
+    let factor = batchNorm.scale[concept] * inverse
+    for c in 0..<stride { out[c] *= factor }
+    batchNorm.scaleGradient[concept] = scaleGradient
+    batchNorm.shiftGradient[concept] = sum
+    biasGradient[concept] = 0  // BatchNorm takes any constant away again
   }
 
   /// out = sum of coefficients times rows of the tokens, added to the dense part that `out` holds where there is one.
@@ -213,21 +230,13 @@ struct ConceptUpdate {
       keep: Float(1 - rate * recipe.weightDecay), gradientScale: factor)
   }
 
-  func update(_ tensor: Trainable, _ row: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
-    withUnsafePointer(to: constants) {
-      kernels.adam(
-        $0, gradient, tensor.firstMoment.row(row), tensor.secondMoment.row(row), tensor.value.row(row),
-        tensor.value.stride)
-    }
-  }
-
   func updateDictionary(_ concept: Int, _ target: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
-    let tensor = models[target].dictionary
-    update(tensor, concept, gradient, constants)
+    let rows = dictionaryRows[target]
+    rows.update(concept, along: gradient, constants)
     if recipe.renormalize {
-      let row = tensor.value.row(concept)
-      let norm = kernels.dot(row, row, tensor.value.stride).squareRoot()
-      if norm > 0 { for c in 0..<tensor.value.stride { row[c] /= norm } }
+      let row = rows.row(concept)
+      let norm = kernels.dot(row, row, rows.stride).squareRoot()
+      if norm > 0 { for c in 0..<rows.stride { row[c] /= norm } }
     }
     models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)
   }
@@ -237,7 +246,10 @@ struct ConceptUpdate {
     if let batchNorm = model.batchNorm, let statistics {
       batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.totalRows)
     }
-    for tensor in model.encoderTrainables.dropFirst() { update(tensor, 0, buffer(tensor).base, constants.encoder) }
+    for tensor in model.encoderTrainables.dropFirst() {
+      let rows = TrainedRows(tensor)
+      rows.update(0, along: rows.gradientRow(0), constants.encoder)
+    }
     model.encoderSteps += 1
     for j in steppedDictionaries { models[j].dictionarySteps += 1 }
   }

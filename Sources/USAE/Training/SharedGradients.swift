@@ -37,7 +37,7 @@ extension ConceptUpdate {
   func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: Work) {
     let width = model.width
     forEachConcept(work) { concept, worker in
-      let (row, spare) = self.room(self.model.encoderWeight, concept, worker)
+      let (row, spare) = self.room(self.encoderRows, concept, worker)
       self.encoderGradient(concept, out: row, spare: spare)
       (out + concept * width).update(from: row, count: width)
     }
@@ -47,18 +47,18 @@ extension ConceptUpdate {
   func writeDictionaryGradient(target: Int, to out: UnsafeMutablePointer<Float>, work: Work) {
     let width = models[target].width
     forEachConcept(work) { concept, worker in
-      let (row, spare) = self.room(self.models[target].dictionary, concept, worker)
+      let (row, spare) = self.room(self.dictionaryRows[target], concept, worker)
       self.dictionaryGradient(concept, target: target, out: row, spare: spare)
       (out + concept * width).update(from: row, count: width)
     }
   }
 
   /// Where a row of a gradient is made: on top of its dense part where there is one.
-  private func room(_ tensor: Trainable, _ concept: Int, _ worker: Int)
+  private func room(_ rows: TrainedRows, _ concept: Int, _ worker: Int)
     -> (row: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>)
   {
     let scratch = workspace.updateScratch[worker].base
-    if unchosen != nil { return (buffer(tensor).row(concept), scratch) }
+    if unchosen != nil { return (rows.gradientRow(concept), scratch) }
     return (scratch, scratch + workspace.updateScratch[worker].count / 2)
   }
 
@@ -81,7 +81,7 @@ extension ConceptUpdate {
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
       SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
-      self.update(self.model.encoderWeight, concept, row, constants.encoder)
+      self.encoderRows.update(concept, along: row, constants.encoder)
     }
     for j in steppedDictionaries {
       forEachConcept(work) { concept, worker in
