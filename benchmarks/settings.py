@@ -49,7 +49,7 @@ def ours(run: Run, kernels: str | None = None, threads: int | None = None) -> Wo
 
 
 # Kernels that screen, and those that have the same registers and do not.
-WITHOUT_SCREENING = {"amx": "avx512", "avx512vnni": "avx512", "avxvnni": "avx2"}
+WITHOUT_SCREENING = {"amx": "avx512", "avx512vnni": "avx512", "avxvnni": "avx2", "dotprod": "portable"}
 
 
 def ours_with_and_without_screening(run: Run) -> dict[str, Worker]:

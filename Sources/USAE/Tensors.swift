@@ -163,7 +163,9 @@ extension UniversalSAE {
       switch id.kind {
       case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
       case .runningVariance, .threshold: valid = value >= 0 && value.isFinite
-      default: valid = value.isFinite && (id.part != .secondMoment || value >= 0)
+      // A gradient of some 1e19 has left infinity there, and PyTorch's AdamW would too: such an element trains no more.
+      case _ where id.part == .secondMoment: valid = value >= 0
+      default: valid = value.isFinite
       }
       guard valid else {
         let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances or thresholds"

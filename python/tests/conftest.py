@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WIDTHS = {"dinov2": 12, "siglip": 24, "vit": 17}
 N_TOKENS = 600
-SCREENING_KERNELS = ("amx", "avx512vnni", "avxvnni")  # those that multiply bytes fast
+SCREENING_KERNELS = ("amx", "avx512vnni", "avxvnni", "dotprod")  # those that multiply bytes fast
 RECIPE = usae.recipes.default(batch_size=128, learning_rate=3e-3)
 
 

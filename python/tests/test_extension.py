@@ -519,7 +519,7 @@ def test_decoding_is_safe_while_another_thread_changes_the_models(core):
 
 
 def test_the_module_says_what_it_runs_on():
-    assert _usae.kernels() in ("amx", "avx512vnni", "avxvnni", "avx512", "avx2", "portable")
+    assert _usae.kernels() in ("amx", "avx512vnni", "avxvnni", "avx512", "avx2", "dotprod", "portable")
     assert "OpenBLAS" in _usae.blas()
     assert _usae.version() == "0.1.0"
     assert _usae.threads() >= 1

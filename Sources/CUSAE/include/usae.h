@@ -355,7 +355,8 @@ usae_status usae_tensor_shape(const usae_sae *sae, int32_t model, int32_t tensor
                               usae_error *error);
 
 /* Copies a tensor out, or in. `count` is the number of elements at `data`, checked against the shape. Writing refuses
- * values that are not finite, a scale that is not positive, and negative counters or variances. */
+ * values that are not finite (a second moment may be infinite: a gradient of some 1e19 leaves it so), a scale that is not
+ * positive, and negative counters or variances. */
 usae_status usae_tensor_read(const usae_sae *sae, int32_t model, int32_t tensor, void *data, int64_t count,
                              usae_error *error);
 usae_status usae_tensor_write(usae_sae *sae, int32_t model, int32_t tensor, const void *data, int64_t count,
