@@ -75,7 +75,7 @@ test-instruction-sets: .venv/.installed
 	tools/check_instruction_sets.sh .build-wheel/release
 
 test-arm64:
-	tools/test_arm64.sh
+	SWIFT='$(SWIFT)' tools/test_arm64.sh
 
 test-python: .venv/.installed
 	$(BIN)/python -m pytest python/tests

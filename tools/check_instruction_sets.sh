@@ -4,18 +4,9 @@
 # specialisation for everybody), each must use the registers it is for, and the portable one must not.
 set -euo pipefail
 folder=$1
-passed=0 failed=0
+subject='instruction sets'
+source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
 
-check() { # what, command...
-  local what=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "instruction sets: not so: $what" >&2
-  fi
-}
 objects() { find "$folder/$1.build" -name '*.o'; }
 # Weak ones, which the linker merges by name; not those that carry the target's own name in theirs.
 shared_symbols() {
@@ -34,8 +25,7 @@ if [ "$(uname -m)" = aarch64 ]; then
   check "USAEKernelsDotProd shares no symbol" has_none_shared USAEKernelsDotProd
   check "USAEKernelsDotProd multiplies bytes" uses USAEKernelsDotProd '\ssdot\s'
   check "no other kernels multiply bytes" uses_not USAEKernelsPortable '\ssdot\s'
-  echo "$passed passed, $failed failed"
-  [ "$failed" -eq 0 ]
+  finish
   exit
 elif [ "$(uname -m)" != x86_64 ]; then
   echo "One set of kernels on this architecture: nothing to compare."
@@ -59,5 +49,4 @@ check "no other kernels have tiles: USAEKernelsVNNI" uses_not USAEKernelsVNNI '%
 check "no other kernels multiply bytes: USAEKernelsV3" uses_not USAEKernelsV3 'vpdpbusd'
 check "no other kernels multiply bytes: USAEKernelsV4" uses_not USAEKernelsV4 'vpdpbusd'
 check "USAEKernelsPortable uses neither, and calls no fmaf" uses_not USAEKernelsPortable '%[yz]mm|fmaf'
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

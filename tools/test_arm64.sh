@@ -4,25 +4,16 @@
 # only the kernels can be run that way. On arm64 itself `swift test` runs all of them, and this has nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-toolchain=$(dirname "$(readlink -f "$(command -v swiftc)")") # has clang, lld and objdump beside the compiler
+toolchain=$(dirname "$(realpath "$(command -v "${SWIFT:-swift}")")") # clang, lld and objdump are beside the compiler
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-passed=0 failed=0
+subject='arm64'
+source tools/checks.sh
 
 skip() {
   echo "arm64: not run, since $1"
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
-}
-check() { # what, command...
-  local what=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "arm64: not so: $what" >&2
-  fi
 }
 have_emulator() {
   command -v qemu-aarch64-static > /dev/null && return
@@ -38,9 +29,9 @@ compile() { # name, flags of swiftc...
   local name=$1
   local flags=(-enable-experimental-feature Embedded -wmo -parse-as-library -Ounchecked -Xcc -fno-math-errno "${@:2}")
   mkdir "$build/$name"
-  swiftc "${flags[@]}" -emit-module -emit-module-path "$build/$name/USAEKernelTypes.swiftmodule" \
+  "$toolchain/swiftc" "${flags[@]}" -emit-module -emit-module-path "$build/$name/USAEKernelTypes.swiftmodule" \
     -module-name USAEKernelTypes Sources/USAEKernelTypes/*.swift
-  swiftc "${flags[@]}" -I "$build/$name" -Xcc "-fmodule-map-file=$build/module.modulemap" -c -module-name Kernels \
+  "$toolchain/swiftc" "${flags[@]}" -I "$build/$name" -Xcc "-fmodule-map-file=$build/module.modulemap" -c -module-name Kernels \
     -o "$build/$name/kernels.o" Sources/USAEKernelsPortable/*.swift Tests/Arm64/Trace.swift
 }
 compile_here() {
@@ -77,5 +68,4 @@ check "kernels with dot products have them, on a processor of 2018" prints_the_s
 check "NEON kernels multiply and add four floats at once" multiplies_in_neon neon
 check "NEON kernels have no products of bytes" multiplies_no_bytes neon
 check "kernels with dot products multiply bytes" multiplies_bytes dotprod
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish
