@@ -14,11 +14,9 @@ USAE_INLINE float32x4_t usae_quarter(usae_float32x16 a, int number) {
   }
 }
 USAE_INLINE usae_float32x16 usae_of_quarters(const float32x4_t *a) {
-  const float32x4x2_t low = {{a[0], a[1]}}, high = {{a[2], a[3]}};
-  typedef float eight __attribute__((vector_size(32)));
-  const eight first = __builtin_shufflevector(low.val[0], low.val[1], 0, 1, 2, 3, 4, 5, 6, 7);
-  const eight second = __builtin_shufflevector(high.val[0], high.val[1], 0, 1, 2, 3, 4, 5, 6, 7);
-  return __builtin_shufflevector(first, second, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return __builtin_shufflevector(
+      __builtin_shufflevector(a[0], a[1], 0, 1, 2, 3, 4, 5, 6, 7), __builtin_shufflevector(a[2], a[3], 0, 1, 2, 3, 4, 5, 6, 7),
+      0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
 /* The lowest byte of each lane of four masks. */
