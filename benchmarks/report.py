@@ -110,8 +110,8 @@ class Report:
             f"{computer['processor']}, {computer['cores']} cores, {', '.join(computer.get('instructions', []))}; "
             f"caches {caches}; {computer.get('memory_gib', '?')} GiB; {computer['system']}; {data['threads']} threads",
             "; ".join(f"{name} {setting}" for name, setting in data["environment"].items()),
-            f"load average {data['load_before']} before and {data['load_after']} after (above the number of threads: others "
-            f"were using the machine)",
+            f"load average {data['load_before']} before and {data['load_after']} after (more than there are threads means "
+            f"that others were using the machine)",
         ]
         if "limits" in data:
             limits = data["limits"]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Each kernel must run only where its instruction set was found. The compiled kernels are looked at, in the build folder $1:
-# no symbol of the AVX2 and AVX-512 targets may be shared (the linker could keep the AVX-512 copy of a generic
+# no symbol of the targets but the portable one may be shared (the linker could keep the AVX-512 copy of a generic
 # specialisation for everybody), each must use the registers it is for, and the portable one must not.
 set -euo pipefail
 folder=$1

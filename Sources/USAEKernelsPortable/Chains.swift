@@ -19,14 +19,12 @@ func chains(
   }
 }
 
+private let chainWidth = 16
 #if USAE_AVX512
-  private let chainWidth = 16
   private typealias Lanes = Vector
 #elseif USAE_AVX2
-  private let chainWidth = 16
   private typealias Lanes = SIMD8<Float>
 #else
-  private let chainWidth = 16
   private typealias Lanes = SIMD4<Float>
 #endif
 
@@ -157,8 +155,8 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
       c &+= 4
     }
     for lane in 0..<count {
-      let four = lane < 8 ? (lane < 4 ? a : b) : (lane < 12 ? d : e)
-      out[lane] = four.sums[lane & 3]
+      let chains = lane < 8 ? (lane < 4 ? a : b) : (lane < 12 ? d : e)
+      out[lane] = chains.sums[lane & 3]
     }
   }
 

@@ -112,6 +112,9 @@ private enum Trace {
     for depth in [16, 112, 400] {
       let x = random.floats(tokens * depth), weights = random.floats(concepts * depth)
       let scales = random.positives(concepts), bias = random.floats(concepts), floors = random.positives(tokens)
+      // A concept of nothing but zeros, as those behind the last one are, is at this floor and not above it.
+      for p in 0..<depth { weights[5 * depth + p] = 0 }
+      (bias[5], floors[1]) = (0, 0)
       let packed = zeros(tokens * depth), panels = zeros(concepts * depth), out = zeros(tokens * concepts)
       for first in stride(from: 0, to: tokens, by: table.tokensPerBlock) {
         table.packTokens(x + first * depth, depth, table.tokensPerBlock, depth, packed + first * depth)
@@ -246,8 +249,13 @@ private enum Trace {
     var random = Random(state: 6)
     var quantized = Hash()
     let columns = 192
-    for factor in [Float(1), -0.37, 1e-12] {
-      let row = random.floats(columns), measures = zeros(4), sums = integers(2)
+    for factor in [Float(1), -0.37, 1e-12, 2] {
+      let row = random.floats(columns)
+      if factor == 2 {  // digits that lie between two whole numbers, of a scale of 1
+        for c in 0..<columns { row[c] = (row[c] * 127).rounded() / 4 }
+        row[0] = 63.5
+      }
+      let measures = zeros(4), sums = integers(2)
       let coarse = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
       let fine = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
       table.quantize(row, columns, factor, coarse, fine, measures, sums)
@@ -271,7 +279,7 @@ private enum Trace {
     chains.write("chains")
     var uppers = Hash(), floors = Hash()
     let estimates = random.floats(700), out = zeros(700)
-    table.uppers(random.indices(37, below: 40), estimates, 37, scales, bias, weights, 0.25, 0.5, out)
+    table.uppers(random.indices(37, below: 40), estimates, 37, scales, bias, weights, 0.3, 0.7, out)
     uppers.add(out, 37)
     uppers.write("uppers")
     for wanted in [1, 7, 33, 500] {
@@ -299,14 +307,16 @@ private enum Trace {
     }
     let room = tokens * concepts + 16
     let found = FoundPairs(pairs: integers(room), conceptBits: 10, numbers: zeros(room), room: room)
-    let tokenScales = random.positives(tokens)
+    let tokenScales = random.positives(tokens), floors = random.positives(tokens)
     for t in 0..<tokens { tokenScales[t] *= 1e-5 }
+    let scales = random.positives(concepts), bias = random.floats(concepts), norms = random.positives(concepts)
+    let errors = random.positives(concepts), slacks = random.positives(concepts)
+    for numbers in [scales, bias, norms, errors, slacks] { numbers[5] = 0 }  // at this floor, and not above it
+    floors[1] = 0
     var search = ScreenArguments(
-      quads: quads, columns: concepts, panels: panels, starts: starts, scales: random.positives(concepts),
-      bias: random.floats(concepts), norms: random.positives(concepts), errors: random.positives(concepts),
-      slacks: random.positives(concepts), count: tokens - 1, tokens: packed, tokenScales: tokenScales,
-      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: random.positives(tokens),
-      pairs: found, spare: integers(table.tokensPerBlock * width))
+      quads: quads, columns: concepts, panels: panels, starts: starts, scales: scales, bias: bias, norms: norms,
+      errors: errors, slacks: slacks, count: tokens - 1, tokens: packed, tokenScales: tokenScales,
+      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: floors, pairs: found, spare: integers(table.tokensPerBlock * width))
     table.screen(&search)
     write("screen", search.pairs)
 

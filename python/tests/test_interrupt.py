@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -142,6 +144,41 @@ def test_the_history_has_every_step_once_whenever_signals_come(acts):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 200 and sae.n_steps_ > 0
+
+
+def test_threads_that_train_one_object_and_look_at_its_history_record_each_step_once(acts):
+    sae = usae.UniversalSAE(32, 4, recipe=usae.recipes.default(warmup_steps=0), n_threads=1).initialize({"a": 12, "b": 9})
+    before, done = sys.getswitchinterval(), threading.Event()
+
+    def look():
+        while not done.is_set():
+            assert sae.history_ is not None
+
+    threads = [threading.Thread(target=lambda: [sae.partial_fit(acts) for _ in range(1000)]) for _ in range(2)]
+    looking = threading.Thread(target=look)
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in [*threads, looking]:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        looking.join()
+    assert steps_in(sae) == list(range(1, 2001))
+
+
+def test_training_state_is_lost_until_a_step_is_done_interrupted_or_not(acts, tmp_path, monkeypatch):
+    usae.UniversalSAE(32, 4).fit(acts, steps=2).save(tmp_path / "saved", training_state=False)
+    sae = usae.load(tmp_path / "saved")
+    with monkeypatch.context() as patched:
+        patched.setattr(_training, "record_single", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="starts afresh"):
+            sae.partial_fit(acts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sae.set_total_steps(None).partial_fit(acts)
 
 
 def test_gradients_and_a_number_of_steps_that_was_set_leave_no_report_to_record(acts):

@@ -1,6 +1,9 @@
 """Items made in the background come as they would without it."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -66,3 +69,29 @@ def test_waiting_is_counted(monkeypatch):
     with ReadAhead(iter(range(3))) as items:
         assert list(items) == [0, 1, 2]
     assert items.waited_for_items >= 4 and items.waited_for_room >= 4
+
+
+INTERRUPTED = """
+import itertools, random, signal, threading
+from usae._read_ahead import ReadAhead
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+random.seed(0)
+interrupted = 0
+for _ in range(3000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 6e-4))
+        with ReadAhead(itertools.count()) as items:
+            for _ in range(20):
+                next(items)
+    except (KeyboardInterrupt, RuntimeError):  # the latter from threading's own conditions, now and then
+        interrupted += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(interrupted > 100, threading.active_count() < 10)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_ctrl_c_at_any_moment_leaves_no_thread_that_waits_for_ever():
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=100)
+    assert result.stdout == "True True\n", result.stderr

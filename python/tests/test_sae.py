@@ -263,7 +263,7 @@ def test_held_out_rows_for_the_middle_of_training_are_aligned_whatever_their_sha
 
 def test_history_stays_short_in_long_runs(trained):
     fitted = copy.deepcopy(trained)._fitted
-    fitted.history.clear()
+    fitted.history = []
     report = usae.StepReport(**trained.history_[0])
     for step in (1, 9_999, 10_000, 10_001, 10_099, 10_100, 10_150, 1_000_000):
         fitted.record(usae.StepReport(**(report.to_dict() | {"step": step})))

@@ -113,6 +113,15 @@ def share(saes, batches, encoder=-1, wrap=lambda core, rank: core):
     return Gang(len(saes)).run(task)
 
 
+def test_a_shared_step_that_nobody_recorded_is_in_the_history_all_the_same():
+    """As where Ctrl-C comes when it is done; here nobody records any."""
+    saes = copies(RECIPES["default"], 2)
+    for _ in range(2):
+        share(saes, parts(planted(200, seed=99), [120, 80]))
+    for sae in saes:
+        assert [entry["step"] for entry in sae.history_] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("encoder", [0, 1, 2])
 def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -119,8 +119,8 @@ class Fitted:
         self.recipe = recipe
         self.widths = dict(widths)
         self.names = tuple(widths)
-        self._history: list[dict[str, Any]] = []
-        self.optimizer_is_lost = False
+        self._entries: dict[int, dict[str, Any]] = {}  # of the history, by step: threads that share the object add each once
+        self._optimizer_is_lost = False
         self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < self.k:
@@ -133,17 +133,26 @@ class Fitted:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Entries of `UniversalSAE.history_`, with that of a step that Ctrl-C kept from being recorded."""
-        self._record_last()
-        return self._history
+        """Entries of `UniversalSAE.history_`, by step, with that of a step that Ctrl-C kept from being recorded."""
+        self.record_last()
+        return [entry for _, entry in sorted(self._entries.items(), key=operator.itemgetter(0))]
 
     @history.setter
     def history(self, history: list[dict[str, Any]]) -> None:
-        self._history = history
+        self._entries = {entry["step"]: entry for entry in history}
+
+    @property
+    def optimizer_is_lost(self) -> bool:
+        """Whether this was loaded without training state, and no step done since."""
+        return self._optimizer_is_lost and self.core.last_report is None
+
+    @optimizer_is_lost.setter
+    def optimizer_is_lost(self, lost: bool) -> None:
+        self._optimizer_is_lost = lost
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
         """One step on some rows (None: all); encoder -1: drawn."""
-        self._record_last()
+        self.record_last()
         return self.report(self.core.step([x.native for x in acts.values()], rows, encoder, gradients))
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
@@ -161,16 +170,15 @@ class Fitted:
         if report.step <= 10_000 or report.step % 100 == 0:
             self._entry(report)
 
-    def _record_last(self) -> None:
-        if self.core.last_report is not None:
-            self.record(self.report(self.core.last_report))
+    def record_last(self) -> None:
+        """Record the newest step, before another or before somebody looks, where Ctrl-C came before `record`."""
+        last = self.core.last_report
+        if last is not None and last["step"] not in self._entries:
+            self.record(self.report(last))
 
     def _entry(self, report: StepReport) -> dict[str, Any]:
-        """That of a step in the history, in which steps stand in order. Where there is none it is made."""
-        place = bisect.bisect_left(self._history, report.step, key=lambda entry: entry["step"])
-        if place == len(self._history) or self._history[place]["step"] != report.step:
-            self._history.insert(place, report.to_dict())
-        return self._history[place]
+        """That of a step in the history. Where there is none it is made."""
+        return self._entries.setdefault(report.step, report.to_dict())
 
     def record_validation(self, report: StepReport, acts: Mapping[str, Activations]) -> None:
         """Evaluate held-out activations into the history of the step that was just done."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -25,64 +25,76 @@ class ReadAhead(Generic[T]):
     """
 
     def __init__(self, items: Iterator[T], depth: int = 1):
-        self.waited_for_items = self.waited_for_room = 0.0
-        self._items = items
-        self._depth = depth
-        self._ready: deque[T] = deque()
-        self._error: BaseException | None = None
-        self._ended = self._stopped = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._produce, name="usae read-ahead", daemon=True)
+        self.waited_for_items = 0.0
+        self._producer = _Producer(items, depth)
+        self._end: BaseException | None = None
+        self._thread = threading.Thread(target=self._producer.run, name="usae read-ahead", daemon=True)
+
+    @property
+    def waited_for_room(self) -> float:
+        return self._producer.waited
 
     def __enter__(self) -> ReadAhead[T]:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._producer.stop()
         self._thread.join()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_producer"):  # where Ctrl-C came while this was made, or ``with`` was entered or left
+            self._producer.stop()
 
     def __iter__(self) -> ReadAhead[T]:
         return self
 
     def __next__(self) -> T:
-        with self._changed:
+        if self._end is None:
             start = time.perf_counter()
-            while not self._ready and not self._ended:
-                self._changed.wait()
+            self._producer.room.put(True)
+            item, self._end = self._producer.ready.get()
             self.waited_for_items += time.perf_counter() - start
-            if self._ready:
-                item = self._ready.popleft()
-                self._changed.notify_all()
-                return item
-        if self._error is not None:
-            raise self._error
-        raise StopIteration
+            if self._end is None:
+                return item  # type: ignore[return-value]
+        raise self._end
 
-    def _produce(self) -> None:
+
+class _Producer(Generic[T]):
+    """What the thread does. It knows nothing of `ReadAhead`, so that it ends where that is forgotten.
+
+    The two threads share queues and no condition: methods of these are single calls in C, so that Ctrl-C finds them done or not
+    begun, while a condition that is interrupted within its own Python code may be left locked.
+    """
+
+    def __init__(self, items: Iterator[T], depth: int):
+        self.room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """A True for each item that may be made."""
+        self.ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        """Items, and at the end what ended them."""
+        self.waited = 0.0
+        self._items = items
+        self._stopped = False
+        for _ in range(depth):
+            self.room.put(True)
+
+    def stop(self) -> None:
+        """Make no more items. May be called again."""
+        self._stopped = True
+        self.room.put(False)
+
+    def run(self) -> None:
+        end: BaseException = StopIteration()
         try:
             while self._has_room():
-                item = next(self._items)
-                with self._changed:
-                    self._ready.append(item)
-                    self._changed.notify_all()
-                del item  # or it would be kept until the next is made
-        except StopIteration:
-            pass
+                self.ready.put((next(self._items), None))
         except BaseException as error:
-            self._error = error
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            end = error
+        self.ready.put((None, end))
 
     def _has_room(self) -> bool:
         """Waits until one more item may be made; False where nobody wants it."""
-        with self._changed:
-            start = time.perf_counter()
-            while len(self._ready) >= self._depth and not self._stopped:
-                self._changed.wait()
-            self.waited_for_room += time.perf_counter() - start
-            return not self._stopped
+        start = time.perf_counter()
+        self.room.get()
+        self.waited += time.perf_counter() - start
+        return not self._stopped

@@ -72,8 +72,8 @@ class UniversalSAE:
     n_steps_ : int
         Training steps done.
     history_ : list of dict
-        `StepReport.to_dict` of each of the first 10,000 steps and every hundredth after them. Where `fit` evaluated
-        held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M].
+        `StepReport.to_dict` of each of the first 10,000 steps and every hundredth after them, in a list of its own each time.
+        Where `fit` evaluated held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M].
     stream_report_ : StreamReport or None
         How the last `fit_stream` spent its time; None after other training. Not saved.
 

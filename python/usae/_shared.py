@@ -120,6 +120,7 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
     OtherProcessError
         Where another process could not do its part. Nothing was changed, here or there.
     """
+    fitted.record_last()
     failure: BaseException | None = None
     opening = {"tokens": 0, "step": 0, "encoder": 0, "fingerprint": 0}
     try:

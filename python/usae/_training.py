@@ -132,7 +132,6 @@ def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
             "long",
             stacklevel=stacklevel,
         )
-    fitted.optimizer_is_lost = False
     fitted.record(report)
 
 

@@ -68,7 +68,7 @@ class Core:
     @property
     def last_report(self) -> dict[str, Any] | None:
         """What the newest `step` that trained, or `shared_finish`, returned; None before the first, and after `step_count` was
-        set. Ctrl-C may come when a step is done and what it returned is not in any variable yet."""
+        set or models were given. Ctrl-C may come when a step is done and what it returned is not in any variable yet."""
 
 class Maximizer:
     def __init__(

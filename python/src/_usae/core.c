@@ -108,6 +108,7 @@ static PyObject *core_initialize(PyObject *self, PyObject *args, PyObject *kwarg
   if (!core_call_end(&call, state, status)) goto done;
 
   remember_names(core, names.tuple);
+  remember_report(self, NULL);
   result = Py_NewRef(Py_None);
 done:
   PyMem_Free(widths);
@@ -140,6 +141,7 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
   if (!core_call_end(&call, state, status)) goto done;
 
   remember_names(core, names.tuple);
+  remember_report(self, NULL);
   result = Py_NewRef(Py_None);
 done:
   activations_clear(&inputs);
