@@ -82,7 +82,7 @@ private struct Search {
   func callAsFunction(_ token: Int, _ sums: Integers, _ count: Int) -> Int {
     let arguments = arguments.pointee
     guard token < arguments.count else { return count }
-    let estimates = multiplyAdd(bias, toFloats(sums), Vector(repeating: arguments.tokenScales[token]) * scales)
+    let estimates = multiplyAdd(bias, usae_to_floats(sums), Vector(repeating: arguments.tokenScales[token]) * scales)
     let bounds = multiplyAdd(
       multiplyAdd(slacks, Vector(repeating: arguments.factorsOfNorm[token]), norms),
       Vector(repeating: arguments.factorsOfError[token]), errors)
@@ -99,20 +99,6 @@ func packScreenedToken(
     for step in 0..<quads / 16 { storeIntegers(load(bytes, 16 &* step), block, 16 &* (step &* screenTokensPerBlock &+ number)) }
   #else
     for quad in 0..<quads { block[quad &* screenTokensPerBlock &+ number] = bytes[quad] }
-  #endif
-}
-
-/// Adds the four products of bytes in each lane; those of `weights` are signed, and those of `tokens` without an offset only.
-@inline(__always)
-func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers {
-  #if USAE_VNNI || USAE_DOTPROD
-    return usae_dot4(sum, tokens, weights)
-  #else
-    var sum = sum
-    sum = sum &+ (tokens & 0xff) &* ((weights &<< 24) &>> 24)
-    sum = sum &+ ((tokens &>> 8) & 0xff) &* ((weights &<< 16) &>> 24)
-    sum = sum &+ ((tokens &>> 16) & 0xff) &* ((weights &<< 8) &>> 24)
-    return sum &+ ((tokens &>> 24) & 0xff) &* (weights &>> 24)
   #endif
 }
 
@@ -155,26 +141,26 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
     for _ in 0..<quads {
       let x = load(b, 0), y = load(b, 16)
       let a0 = Integers(repeating: a[0]), a1 = Integers(repeating: a[1])
-      l0 = dot4(l0, a0, x); r0 = dot4(r0, a0, y)
-      l1 = dot4(l1, a1, x); r1 = dot4(r1, a1, y)
+      l0 = usae_dot4(l0, a0, x); r0 = usae_dot4(r0, a0, y)
+      l1 = usae_dot4(l1, a1, x); r1 = usae_dot4(r1, a1, y)
       let a2 = Integers(repeating: a[2]), a3 = Integers(repeating: a[3])
-      l2 = dot4(l2, a2, x); r2 = dot4(r2, a2, y)
-      l3 = dot4(l3, a3, x); r3 = dot4(r3, a3, y)
+      l2 = usae_dot4(l2, a2, x); r2 = usae_dot4(r2, a2, y)
+      l3 = usae_dot4(l3, a3, x); r3 = usae_dot4(r3, a3, y)
       let a4 = Integers(repeating: a[4]), a5 = Integers(repeating: a[5])
-      l4 = dot4(l4, a4, x); r4 = dot4(r4, a4, y)
-      l5 = dot4(l5, a5, x); r5 = dot4(r5, a5, y)
+      l4 = usae_dot4(l4, a4, x); r4 = usae_dot4(r4, a4, y)
+      l5 = usae_dot4(l5, a5, x); r5 = usae_dot4(r5, a5, y)
       let a6 = Integers(repeating: a[6]), a7 = Integers(repeating: a[7])
-      l6 = dot4(l6, a6, x); r6 = dot4(r6, a6, y)
-      l7 = dot4(l7, a7, x); r7 = dot4(r7, a7, y)
+      l6 = usae_dot4(l6, a6, x); r6 = usae_dot4(r6, a6, y)
+      l7 = usae_dot4(l7, a7, x); r7 = usae_dot4(r7, a7, y)
       let a8 = Integers(repeating: a[8]), a9 = Integers(repeating: a[9])
-      l8 = dot4(l8, a8, x); r8 = dot4(r8, a8, y)
-      l9 = dot4(l9, a9, x); r9 = dot4(r9, a9, y)
+      l8 = usae_dot4(l8, a8, x); r8 = usae_dot4(r8, a8, y)
+      l9 = usae_dot4(l9, a9, x); r9 = usae_dot4(r9, a9, y)
       let a10 = Integers(repeating: a[10]), a11 = Integers(repeating: a[11])
-      l10 = dot4(l10, a10, x); r10 = dot4(r10, a10, y)
-      l11 = dot4(l11, a11, x); r11 = dot4(r11, a11, y)
+      l10 = usae_dot4(l10, a10, x); r10 = usae_dot4(r10, a10, y)
+      l11 = usae_dot4(l11, a11, x); r11 = usae_dot4(r11, a11, y)
       let a12 = Integers(repeating: a[12]), a13 = Integers(repeating: a[13])
-      l12 = dot4(l12, a12, x); r12 = dot4(r12, a12, y)
-      l13 = dot4(l13, a13, x); r13 = dot4(r13, a13, y)
+      l12 = usae_dot4(l12, a12, x); r12 = usae_dot4(r12, a12, y)
+      l13 = usae_dot4(l13, a13, x); r13 = usae_dot4(r13, a13, y)
       a += screenTokensPerBlock
       b += screenPanelWidth
     }
@@ -209,12 +195,12 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
     var b = panel
     for _ in 0..<quads {
       let x = load(b, 0)
-      s0 = dot4(s0, Integers(repeating: a[0]), x)
-      s1 = dot4(s1, Integers(repeating: a[1]), x)
-      s2 = dot4(s2, Integers(repeating: a[2]), x)
-      s3 = dot4(s3, Integers(repeating: a[3]), x)
-      s4 = dot4(s4, Integers(repeating: a[4]), x)
-      s5 = dot4(s5, Integers(repeating: a[5]), x)
+      s0 = usae_dot4(s0, Integers(repeating: a[0]), x)
+      s1 = usae_dot4(s1, Integers(repeating: a[1]), x)
+      s2 = usae_dot4(s2, Integers(repeating: a[2]), x)
+      s3 = usae_dot4(s3, Integers(repeating: a[3]), x)
+      s4 = usae_dot4(s4, Integers(repeating: a[4]), x)
+      s5 = usae_dot4(s5, Integers(repeating: a[5]), x)
       a += screenTokensPerBlock
       b += screenPanelWidth
     }
@@ -241,7 +227,7 @@ func dot4(_ sum: Integers, _ tokens: Integers, _ weights: Integers) -> Integers 
     for row in 0..<screenTokensPerBlock {
       var sum = load(arguments.pointee.starts, column)
       for quad in 0..<quads {
-        sum = dot4(
+        sum = usae_dot4(
           sum, Integers(repeating: tokens[quad &* screenTokensPerBlock &+ row]), load(panel, quad &* screenPanelWidth))
       }
       found = search(first &+ row, sum, found)

@@ -95,21 +95,12 @@ func screenRefine(
     while c < quads {
       usae_prefetch(nextConcept + c)
       usae_prefetch(nextConcept + (quads &+ c))
-      first = dot4(first, load(token, c), load(concept, quads &+ c))
-      second = dot4(second, load(token, quads &+ c), load(concept, c))
+      first = usae_dot4(first, load(token, c), load(concept, quads &+ c))
+      second = usae_dot4(second, load(token, quads &+ c), load(concept, c))
       c &+= 16
     }
-    out[q] = total(first &+ second)
+    out[q] = usae_sum(first &+ second)
   }
-}
-
-@inline(__always)
-private func total(_ v: Integers) -> Int32 {
-  #if USAE_VNNI || USAE_DOTPROD
-    return usae_sum(v)
-  #else
-    return sumIntegers(v)
-  #endif
 }
 
 /// out[i] = what the pre-activation of concept concepts[i] may be at most, its estimate being estimates[i].

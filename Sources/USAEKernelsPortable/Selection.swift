@@ -144,7 +144,7 @@ private func valuesReaching(_ limit: Float, _ values: ConstantFloats, _ vectors:
   let limits = Vector(repeating: limit)
   var sums = Integers.zero
   for i in 0..<vectors { sums = sums &- unsafeBitCast(load(values, 16 &* i) .>= limits, to: Integers.self) }
-  return Int(sumIntegers(sums))
+  return Int(usae_sum(sums))
 }
 
 func partition(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) {

@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // Products with a matrix of signs. With the absolute loss, slopes are one number times a sign, so sum over i of s_i v_i takes
@@ -23,8 +24,8 @@ func signWords(_ row: ConstantFloats, _ columns: Int, _ words: UnsafeMutablePoin
       for quarter in 0..<4 {
         let v = load(row, first &+ quarter &* 16)
         let shift = UInt64(truncatingIfNeeded: quarter &* 16)
-        bits |= UInt64(positive(v)) &<< shift
-        present |= UInt64(notZero(v)) &<< shift
+        bits |= UInt64(usae_positive(v)) &<< shift
+        present |= UInt64(usae_not_zero(v)) &<< shift
       }
       bits &= allSigns
       anyZero = anyZero || present & allSigns != allSigns

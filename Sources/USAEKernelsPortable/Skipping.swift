@@ -1,3 +1,4 @@
+import CIntrinsics
 import USAEKernelTypes
 
 // Products with a matrix of which many elements are 0: the published AuxK, whose code is what ReLU leaves of all concepts. Per
@@ -59,7 +60,7 @@ func addSkippingZeros(
   for row in 0..<rows {
     let values = values + row &* valueStride
     let out = out + row &* outStride
-    let found = notZero(load(values, 0)) | notZero(load(values, 16)) &<< 16
+    let found = usae_not_zero(load(values, 0)) | usae_not_zero(load(values, 16)) &<< 16
     if columns == skippingWidth {
       addWidest(values, found, panel, columns, out)
     } else {

@@ -1,4 +1,3 @@
-import CIntrinsics
 import USAEKernelTypes
 
 // Kernel files use raw pointers, SIMD types and functions of this module only. Anything generic from the standard library
@@ -49,17 +48,6 @@ func multiplyAddOne(_ sum: Float, _ a: Float, _ b: Float) -> Float {
   #endif
 }
 
-@inline(__always)
-func toFloats(_ sums: Integers) -> Vector { usae_to_floats(sums) }
-
-/// Which lanes are not 0, a bit each.
-@inline(__always)
-func notZero(_ v: Vector) -> UInt32 { usae_not_zero(v) }
-
-/// Which lanes are positive, a bit each.
-@inline(__always)
-func positive(_ v: Vector) -> UInt32 { usae_positive(v) }
-
 /// Sum of the lanes, pairwise, in one fixed order.
 @inline(__always)
 func sumLanes(_ v: Vector) -> Float {
@@ -74,11 +62,4 @@ func largestLane(_ v: Vector) -> Float {
   var largest = v[0]
   for i in 1..<16 where v[i] > largest { largest = v[i] }
   return largest
-}
-
-@inline(__always)
-func sumIntegers(_ v: Integers) -> Int32 {
-  var sum: Int32 = 0
-  for i in 0..<16 { sum = sum &+ v[i] }
-  return sum
 }

@@ -120,7 +120,7 @@ class Fitted:
         self.widths = dict(widths)
         self.names = tuple(widths)
         self._entries: dict[int, dict[str, Any]] = {}  # of the history, by step: threads that share the object add each once
-        self._optimizer_is_lost = False
+        self.lacks_training_state = False  # as it was loaded
         self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < self.k:
@@ -144,11 +144,7 @@ class Fitted:
     @property
     def optimizer_is_lost(self) -> bool:
         """Whether this was loaded without training state, and no step done since."""
-        return self._optimizer_is_lost and self.core.last_report is None
-
-    @optimizer_is_lost.setter
-    def optimizer_is_lost(self, lost: bool) -> None:
-        self._optimizer_is_lost = lost
+        return self.lacks_training_state and self.core.last_report is None
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
         """One step on some rows (None: all); encoder -1: drawn."""

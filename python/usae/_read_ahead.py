@@ -52,7 +52,7 @@ class ReadAhead(Generic[T]):
     def __next__(self) -> T:
         if self._end is None:
             start = time.perf_counter()
-            self._producer.room.put(True)
+            self._producer.room.put(None)
             item, self._end = self._producer.ready.get()
             self.waited_for_items += time.perf_counter() - start
             if self._end is None:
@@ -68,20 +68,20 @@ class _Producer(Generic[T]):
     """
 
     def __init__(self, items: Iterator[T], depth: int):
-        self.room: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        """A True for each item that may be made."""
+        self.room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """One for each item that may be made, and one to wake the thread when it is to end."""
         self.ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
         """Items, and at the end what ended them."""
         self.waited = 0.0
         self._items = items
         self._stopped = False
         for _ in range(depth):
-            self.room.put(True)
+            self.room.put(None)
 
     def stop(self) -> None:
         """Make no more items. May be called again."""
         self._stopped = True
-        self.room.put(False)
+        self.room.put(None)
 
     def run(self) -> None:
         end: BaseException = StopIteration()

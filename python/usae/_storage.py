@@ -92,7 +92,7 @@ def restore(fitted: Fitted, header: Header, tensors: Mapping[str, np.ndarray]) -
             fitted.write(i, name, tensors[f"{model}.{name}"])
     fitted.core.step_count = header["n_steps"]
     fitted.history = [_history_from_json(entry) for entry in header["history"]]
-    fitted.optimizer_is_lost = header["n_steps"] > 0 and not header["training_state"]
+    fitted.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]
 
 
 def _history_to_json(value: Any) -> Any:

@@ -111,7 +111,7 @@ def load_published(
     sae.initialize({name: own["encoder_weight"].shape[1] for name, own in parameters.items()})
     for name, own in parameters.items():
         sae.set_parameters(name, own)
-    sae._initialized().optimizer_is_lost = True
+    sae._initialized().lacks_training_state = True
     return sae
 
 

@@ -39,6 +39,9 @@ typedef float usae_float32x16 __attribute__((vector_size(64)));
 /* Swift converts lane by lane. */
 USAE_INLINE usae_float32x16 usae_to_floats(usae_int32x16 a) { return __builtin_convertvector(a, usae_float32x16); }
 
+/* Of all lanes, wrapping. */
+USAE_INLINE int32_t usae_sum(usae_int32x16 a) { return __builtin_reduce_add(a); }
+
 /* An empty statement that pins a vector to a register: without it the compiler turns rounds of shuffles into loads or moves of
  * single elements, which take longer. */
 #if defined(__x86_64__)
@@ -73,12 +76,8 @@ USAE_INLINE usae_float32x4 usae_zip_high(usae_float32x4 a, usae_float32x4 b) {
  * limit, `column` being the first's, and what these lanes of `values` hold; returns how many there are. Up to sixteen places are
  * overwritten whatever it finds.
  *
- * And in those of sets that multiply bytes:
- *
- * usae_dot4(sum, a, b): sum + the four products of a byte of `a` with a byte of `b`, in each lane; never saturates. Those of `b`
- * are signed, those of `a` unsigned (NEON: signed).
- *
- * usae_sum(a): that of all lanes. */
+ * usae_dot4(sum, a, b), in those of sets that multiply bytes: sum + the four products of a byte of `a` with a byte of `b`, in each
+ * lane; never saturates. Those of `b` are signed, those of `a` unsigned (NEON: signed). */
 #if defined(__AVX512F__)
 #include "../sets/avx512.h"
 #elif defined(__AVX2__)
@@ -90,6 +89,19 @@ USAE_INLINE usae_float32x4 usae_zip_high(usae_float32x4 a, usae_float32x4 b) {
 #endif
 #if defined(__AMX_INT8__)
 #include "../sets/amx.h"
+#endif
+
+#if !defined(USAE_HAS_DOT4)
+/* Only for tests: without an instruction for it, screening would take longer than the product. */
+USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
+  typedef uint32_t unsigned32x16 __attribute__((vector_size(64)));
+  for (int byte = 0; byte < 4; byte++) {
+    const usae_int32x16 token = (usae_int32x16)((unsigned32x16)a >> 8 * byte & 0xff);
+    const usae_int32x16 weight = (usae_int32x16)((unsigned32x16)b << (24 - 8 * byte)) >> 24;
+    sum = (usae_int32x16)((unsigned32x16)sum + (unsigned32x16)(token * weight));
+  }
+  return sum;
+}
 #endif
 
 #endif

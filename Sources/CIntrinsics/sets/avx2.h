@@ -74,6 +74,7 @@ USAE_INLINE int32_t usae_write_above(
 }
 
 #if defined(__AVXVNNI__)
+#define USAE_HAS_DOT4
 typedef int32_t usae_int32x8 __attribute__((vector_size(32)));
 
 USAE_INLINE usae_int32x8 usae_half_of_dot4(
@@ -86,8 +87,6 @@ USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int
   return __builtin_shufflevector(
       usae_half_of_dot4(sum, a, b, 0), usae_half_of_dot4(sum, a, b, 1), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
-
-USAE_INLINE int32_t usae_sum(usae_int32x16 a) { return __builtin_reduce_add(a); }
 #endif
 
 #endif

@@ -59,11 +59,10 @@ USAE_INLINE usae_float32x16 usae_interleave_high(usae_float32x16 a, usae_float32
 
 
 #if defined(__AVX512VNNI__)
+#define USAE_HAS_DOT4
 USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
   return (usae_int32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 }
-
-USAE_INLINE int32_t usae_sum(usae_int32x16 a) { return _mm512_reduce_add_epi32((__m512i)a); }
 #endif
 
 #endif

@@ -87,6 +87,7 @@ USAE_INLINE int32_t usae_write_above(
 }
 
 #if defined(__ARM_FEATURE_DOTPROD)
+#define USAE_HAS_DOT4
 USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
   float32x4_t sums[4];
   for (int i = 0; i < 4; i++) {
@@ -97,8 +98,6 @@ USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int
   }
   return (usae_int32x16)usae_of_quarters(sums);
 }
-
-USAE_INLINE int32_t usae_sum(usae_int32x16 a) { return __builtin_reduce_add(a); }
 #endif
 
 #endif

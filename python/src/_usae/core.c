@@ -67,12 +67,6 @@ static PyObject *core_reduce(PyObject *self, PyObject *Py_UNUSED(ignored)) {
 
 /* --- Models -------------------------------------------------------------------------------------------------------- */
 
-static void remember_names(core_object *core, PyObject *names) {
-  PyObject *old = core->names;
-  core->names = Py_NewRef(names);
-  Py_XDECREF(old);
-}
-
 static PyObject *core_initialize(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"names", "widths", NULL};
   const module_state *state = state_of(self);
@@ -107,8 +101,8 @@ static PyObject *core_initialize(PyObject *self, PyObject *args, PyObject *kwarg
   usae_status status = usae_initialize(core->sae, names.count, names.strings, widths, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
 
-  remember_names(core, names.tuple);
-  remember_report(self, NULL);
+  remember(&core->names, names.tuple);
+  remember(&core->last_report, NULL);
   result = Py_NewRef(Py_None);
 done:
   PyMem_Free(widths);
@@ -140,8 +134,8 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
                                             &call.error);
   if (!core_call_end(&call, state, status)) goto done;
 
-  remember_names(core, names.tuple);
-  remember_report(self, NULL);
+  remember(&core->names, names.tuple);
+  remember(&core->last_report, NULL);
   result = Py_NewRef(Py_None);
 done:
   activations_clear(&inputs);

@@ -10,10 +10,19 @@ typedef struct core_object {
   usae_sae *sae;
   int64_t n_concepts, slots;
   PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
-  PyObject *last_report; /* of the newest training step; NULL where there is none, or where step_count was set since */
+  /* Of the newest training step, since a signal's handler may run as soon as that has returned, and its exception then takes the
+   * place of what was returned; NULL where there is none, or where step_count was set since. */
+  PyObject *last_report;
 } core_object;
 
 static inline core_object *core_of(PyObject *self) { return (core_object *)self; }
+
+/* Puts an object, or NULL, in the place of another. */
+static inline void remember(PyObject **place, PyObject *object) {
+  PyObject *old = *place;
+  *place = Py_XNewRef(object);
+  Py_XDECREF(old);
+}
 
 /* Core cannot be subclassed, so the type of `self` is the one that the module made. */
 static inline const module_state *state_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
@@ -35,7 +44,6 @@ typedef struct step_batch {
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out);
 void step_batch_clear(step_batch *batch);
 PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models);
-void remember_report(PyObject *self, PyObject *report);
 
 /* core_shared.c */
 PyObject *core_shared_begin(PyObject *self, PyObject *args, PyObject *kwargs);

@@ -176,7 +176,7 @@ PyObject *core_shared_finish(PyObject *self, PyObject *args, PyObject *kwargs) {
       usae_shared_finish(core_of(self)->sae, sums.count, sums.sums, sums.counts, &report, losses, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = report_dict(&report, losses, n_models);
-  remember_report(self, result);
+  remember(&core_of(self)->last_report, result);
 done:
   PyMem_Free(losses);
   sums_clear(&sums);

@@ -98,7 +98,7 @@ int core_set_step_count(PyObject *self, PyObject *value, void *Py_UNUSED(closure
   core_call_begin(&call);
   usae_status status = usae_set_step_count(core_of(self)->sae, step, &call.error);
   if (!core_call_end(&call, state, status)) return -1;
-  remember_report(self, NULL);
+  remember(&core_of(self)->last_report, NULL);
   return 0;
 }
 

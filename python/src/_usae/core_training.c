@@ -38,13 +38,6 @@ done:
   return result;
 }
 
-/* A signal's handler may run as soon as a step has returned, and its exception then takes the place of what it returned. */
-void remember_report(PyObject *self, PyObject *report) {
-  PyObject *old = core_of(self)->last_report;
-  core_of(self)->last_report = Py_XNewRef(report);
-  Py_XDECREF(old);
-}
-
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out) {
   static const int64_t nothing = 0;
   const module_state *state = state_of(self);
@@ -93,7 +86,7 @@ PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
                                  &call.interrupt, &report, losses, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = report_dict(&report, losses, batch.inputs.count);
-  if (!gradients) remember_report(self, result);
+  if (!gradients) remember(&core_of(self)->last_report, result);
 done:
   PyMem_Free(losses);
   step_batch_clear(&batch);
