@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import usae
-from usae._image_scores import look
 from usae.demo import networks, photographs
+from usae.maximization.scores import look
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

@@ -13,6 +13,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+
 import usae
 
 STEPS, N_CONCEPTS, K = 60, 256, 8

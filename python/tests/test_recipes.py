@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import usae
-from usae import Recipe, _plan
+from usae import Recipe
+from usae._core import resolved_recipe
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 CHOICES = {
@@ -235,7 +236,7 @@ DEFAULT = Recipe()
 
 
 def fitted_recipe(recipe=DEFAULT, n_models=3, n_tokens=100_000, epochs=None, steps=None):
-    return _plan.resolved_for_fit(recipe, n_models, n_tokens, epochs, steps)
+    return resolved_recipe.resolved_for_fit(recipe, n_models, n_tokens, epochs, steps)
 
 
 def test_fit_without_a_length_does_one_epoch_but_at_least_a_thousand_steps():
@@ -265,7 +266,7 @@ def test_a_concept_is_dead_after_its_share_of_the_tokens_that_one_model_is_plann
     assert fitted_recipe(steps=3000).dead_tokens == round(0.05 * 3000 * 2048 / 3)
     assert fitted_recipe(Recipe(dead_tokens=5), steps=3000).dead_tokens == 5
     assert fitted_recipe(Recipe(dead_share=1e-9), steps=1).dead_tokens == 1  # 0 would mean never
-    assert _plan.resolved(Recipe(), 3).dead_tokens == 1_000_000
+    assert resolved_recipe.resolved(Recipe(), 3).dead_tokens == 1_000_000
 
 
 def test_lengths_that_contradict_each_other_are_refused():

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from usae import _usae, recipes
-from usae._checkpoints import Checkpoints
-from usae._codes import Codes
-from usae._config import set_num_threads, show_config
-from usae._errors import (
+from usae._base.config import set_num_threads, show_config
+from usae._core.fitted import Screening, StepReport
+from usae._data.shuffle_buffer import StreamReport
+from usae._estimator.checkpoints import Checkpoints
+from usae._estimator.codes import Codes
+from usae._estimator.universal_sae import UniversalSAE, load
+from usae.analysis.evaluation import EnergyFit, Evaluation
+from usae.analysis.top_examples import TopExamples, top_examples
+from usae.errors import (
     CheckpointError,
     CheckpointFileError,
     InvalidInputError,
@@ -17,28 +22,23 @@ from usae._errors import (
     UsaeError,
     UsaeMemoryError,
 )
-from usae._evaluation import EnergyFit, Evaluation
-from usae._examples import TopExamples, top_examples
-from usae._fitted import Screening, StepReport
-from usae._image_models import FunctionModel
-from usae._maximizer import Maximizer
-from usae._objective import objective
-from usae._sae import UniversalSAE, load
-from usae._stream import StreamReport
+from usae.maximization.image_models import FunctionModel
+from usae.maximization.maximizer import Maximizer
+from usae.maximization.objective import objective
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
     from usae import plot, synthetic
-    from usae._baselines import LinearBaseline, SeedCeiling, ShuffledPairing
-    from usae._consistency import Consistency, Matching, consistency, fit_independent
-    from usae._controls import Controls, controls
-    from usae._latent_scaling import LatentScaling, latent_scaling
-    from usae._maximization import Firing, Maximization
-    from usae._maximize import maximize
-    from usae._npz import import_published
-    from usae._nulls import CofireNull
-    from usae._store import ActivationStore
-    from usae.published import load_published
+    from usae._data.store import ActivationStore
+    from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
+    from usae.analysis.consistency import Consistency, Matching, consistency, fit_independent
+    from usae.analysis.controls import Controls, controls
+    from usae.analysis.latent_scaling import LatentScaling, latent_scaling
+    from usae.analysis.nulls import CofireNull
+    from usae.interop.published import load_published
+    from usae.interop.published_caches import import_published
+    from usae.maximization.maximize import maximize
+    from usae.maximization.result import Firing, Maximization
 
 __version__ = _usae.version()
 
@@ -94,24 +94,24 @@ __all__ = [
 
 
 _ON_DEMAND = {
-    "ActivationStore": "usae._store",
-    "import_published": "usae._npz",
-    "load_published": "usae.published",
-    "CofireNull": "usae._nulls",
-    "Consistency": "usae._consistency",
-    "Controls": "usae._controls",
-    "Firing": "usae._maximization",
-    "Maximization": "usae._maximization",
-    "maximize": "usae._maximize",
-    "LatentScaling": "usae._latent_scaling",
-    "LinearBaseline": "usae._baselines",
-    "Matching": "usae._consistency",
-    "SeedCeiling": "usae._baselines",
-    "ShuffledPairing": "usae._baselines",
-    "consistency": "usae._consistency",
-    "controls": "usae._controls",
-    "fit_independent": "usae._consistency",
-    "latent_scaling": "usae._latent_scaling",
+    "ActivationStore": "usae._data.store",
+    "import_published": "usae.interop.published_caches",
+    "load_published": "usae.interop.published",
+    "CofireNull": "usae.analysis.nulls",
+    "Consistency": "usae.analysis.consistency",
+    "Controls": "usae.analysis.controls",
+    "Firing": "usae.maximization.result",
+    "Maximization": "usae.maximization.result",
+    "maximize": "usae.maximization.maximize",
+    "LatentScaling": "usae.analysis.latent_scaling",
+    "LinearBaseline": "usae.analysis.baselines",
+    "Matching": "usae.analysis.consistency",
+    "SeedCeiling": "usae.analysis.baselines",
+    "ShuffledPairing": "usae.analysis.baselines",
+    "consistency": "usae.analysis.consistency",
+    "controls": "usae.analysis.controls",
+    "fit_independent": "usae.analysis.consistency",
+    "latent_scaling": "usae.analysis.latent_scaling",
 }
 
 _MODULES = ("plot", "synthetic", "torch")  # torch is not in the public list: `from usae import *` would hide the other

@@ -2,7 +2,7 @@
 
 Arrays go in as objects with the buffer protocol. Activations are 2-D or 3-D (images, tokens, width) with float16, float32
 or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. Outputs are written into C-contiguous arrays
-that the caller allocates. Errors of the core arrive as the classes of `usae._errors`, with the core's text unchanged.
+that the caller allocates. Errors of the core arrive as the classes of `usae.errors`, with the core's text unchanged.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from usae import _checks
-from usae._errors import InvalidInputError
+from usae._base import checks
+from usae.errors import InvalidInputError
 
 __all__ = ["Recipe", "default", "matryoshka", "published"]
 
@@ -180,7 +180,7 @@ class Recipe:
             raise InvalidInputError(f"a recipe must be a mapping of fields to values, got {type(fields).__name__}")
         for field in fields:
             if field not in _KINDS:
-                raise InvalidInputError(f"recipe: unknown field {field!r}{_checks.did_you_mean(str(field), _KINDS)}")
+                raise InvalidInputError(f"recipe: unknown field {field!r}{checks.did_you_mean(str(field), _KINDS)}")
         return cls(**fields)
 
     def to_json(self) -> str:
@@ -195,7 +195,7 @@ class Recipe:
                 f"a recipe must be the text of a JSON object, got {type(text).__name__}; for a mapping use from_dict"
             )
         try:
-            fields = _checks.parsed_json(text)
+            fields = checks.parsed_json(text)
         except ValueError as error:
             raise InvalidInputError(f"a recipe must be a JSON object, got text that is not JSON: {error}") from None
         return cls.from_dict(fields)
@@ -316,7 +316,7 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
     if kind in (int, float):
         return _checked_number(field, kind, value)
     if not isinstance(value, str) or value not in get_args(kind):
-        hint = _checks.did_you_mean(value, get_args(kind))
+        hint = checks.did_you_mean(value, get_args(kind))
         raise InvalidInputError(f"recipe: {field} must be one of {', '.join(get_args(kind))}, got {value!r}{hint}")
     return str(value)
 
@@ -325,7 +325,7 @@ def _checked_number(field: str, kind: type, value: Any) -> int | float:
     smallest, largest = _RANGES[field]
     number: int | float = math.nan
     if kind is float:
-        number = _checks.as_float(value)
+        number = checks.as_float(value)
     elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
         number = int(value)
     if smallest <= number <= largest and not (number == 0 and field in _NOT_ZERO):  # false for NaN
@@ -337,7 +337,7 @@ def _checked_number(field: str, kind: type, value: Any) -> int | float:
 
 def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        shares = tuple(_checks.as_float(share) for share in value)
+        shares = tuple(checks.as_float(share) for share in value)
         ascending = all(shorter < longer for shorter, longer in zip((0.0, *shares), shares, strict=False))
         if shares and ascending and shares[-1] == 1 and len(shares) <= _MOST_PREFIXES:
             return shares

@@ -158,7 +158,7 @@ static const struct {
 /* --- The module ---------------------------------------------------------------------------------------------------- */
 
 static bool import_errors(module_state *state) {
-  PyObject *errors = PyImport_ImportModule("usae._errors");
+  PyObject *errors = PyImport_ImportModule("usae.errors");
   bool ok = errors != NULL && (state->error = PyObject_GetAttrString(errors, "UsaeError")) != NULL &&
             (state->invalid_input = PyObject_GetAttrString(errors, "InvalidInputError")) != NULL &&
             (state->not_initialized = PyObject_GetAttrString(errors, "NotInitializedError")) != NULL &&

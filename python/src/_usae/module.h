@@ -23,7 +23,7 @@
 
 #include "usae.h"
 
-/* One per interpreter that imports the module. The exceptions are the classes of usae._errors. */
+/* One per interpreter that imports the module. The exceptions are the classes of usae.errors. */
 typedef struct module_state {
   PyObject *core_type;
   PyObject *maximizer_type;

@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
 
-from usae._shared import Exchanged
+from usae._training.shared_steps import Exchanged
 from usae.torch._distributed import DistributedTrainer
 from usae.torch._extract import batches, extract
 from usae.torch._fit import fit

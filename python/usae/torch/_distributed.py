@@ -11,13 +11,14 @@ import numpy as np
 import torch
 import torch.distributed
 
-from usae import _plan, _shared, _training
-from usae._errors import InvalidInputError, OtherProcessError
-from usae._fitted import Fitted, StepReport
-from usae._inputs import as_aligned
-from usae._sae import UniversalSAE
-from usae._shared import Exchanged
-from usae._signals import DelayedSignals
+from usae._core import resolved_recipe
+from usae._core.fitted import Fitted, StepReport
+from usae._data.activations import as_aligned
+from usae._estimator.universal_sae import UniversalSAE
+from usae._training import loop, shared_steps
+from usae._training.delayed_signals import DelayedSignals
+from usae._training.shared_steps import Exchanged
+from usae.errors import InvalidInputError, OtherProcessError
 from usae.recipes import Recipe
 
 
@@ -68,7 +69,7 @@ class TorchPeers:
             yield
         except BaseException as error:
             failure = error
-        _shared.agree(self, failure)
+        shared_steps.agree(self, failure)
 
 
 class DistributedTrainer:
@@ -116,7 +117,7 @@ class DistributedTrainer:
         self.sae = sae
         self.exchanged_: Exchanged | None = None
         self._peers = TorchPeers(group)
-        self._room = _shared.Room()
+        self._room = shared_steps.Room()
         self._begun = False
 
     @property
@@ -189,7 +190,7 @@ class DistributedTrainer:
             try:
                 batch = next(taken, None)
             except BaseException as error:
-                _shared.leave(self._peers, error)
+                shared_steps.leave(self._peers, error)
                 raise
             if batch is None:
                 break
@@ -199,9 +200,9 @@ class DistributedTrainer:
             try:
                 yield report
             except GeneratorExit:
-                _shared.leave(self._peers, None)
+                shared_steps.leave(self._peers, None)
                 raise
-        _shared.leave(self._peers, None)
+        shared_steps.leave(self._peers, None)
 
     def _step(self, batch: Mapping[str, Any], encoder: str | None) -> StepReport | None:
         """None where a process has left."""
@@ -211,16 +212,16 @@ class DistributedTrainer:
                 self._begun = True
             fitted = self._fitted()
 
-            def take() -> _shared.Part:
-                _training.warn_of_lost_optimizer(fitted, stacklevel=6)
+            def take() -> shared_steps.Part:
+                loop.warn_of_lost_optimizer(fitted, stacklevel=6)
                 given = as_aligned(batch, "batch", fitted.widths)
                 return given, None, -1 if encoder is None else fitted.index(encoder, "encoder")
 
-            done = _shared.step(fitted, take, self._peers, self._room)
+            done = shared_steps.step(fitted, take, self._peers, self._room)
             if done is None:
                 return None
             report, self.exchanged_ = done
-            _training.record_single(fitted, report, stacklevel=4)
+            loop.record_single(fitted, report, stacklevel=4)
             return report
 
     def synchronize(self) -> None:
@@ -244,7 +245,7 @@ class DistributedTrainer:
         """After different calls, which are an error in all processes, the next step of all begins alike."""
         try:
             yield
-        except _shared.DifferentCallsError:
+        except shared_steps.DifferentCallsError:
             self._begun = False
             raise
 
@@ -265,7 +266,9 @@ class DistributedTrainer:
                     )
                 given = as_aligned(batch, "batch")
                 widths = {name: x.width for name, x in given.items()}
-                fitted = Fitted(self.sae.get_params(), _plan.resolved(self.sae._checked_recipe(), len(widths)), widths)
+                fitted = Fitted(
+                    self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(widths)), widths
+                )
                 fitted.initialize_from(given)
                 self.sae._fitted = fitted
         self._spread()
@@ -294,5 +297,5 @@ class DistributedTrainer:
             if fitted is None:
                 fitted = Fitted(self.sae.get_params(), Recipe.from_dict(recipe), widths)
                 fitted.core.initialize(list(widths), list(widths.values()))
-        _shared.spread(fitted, self._peers)
+        shared_steps.spread(fitted, self._peers)
         self.sae._fitted = fitted

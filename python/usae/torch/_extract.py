@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from usae import _checks
-from usae._errors import InvalidInputError
-from usae._inputs import check_names
-from usae._progress import progress_bar
-from usae._store import ActivationStore, DType
+from usae._base import checks
+from usae._base.progress import progress_bar
+from usae._data.activations import check_names
+from usae._data.store import ActivationStore, DType
+from usae.errors import InvalidInputError
 from usae.torch._images import fitted, pictures
 from usae.torch._layers import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
@@ -175,7 +175,7 @@ class Plan(NamedTuple):
     def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
         """InvalidInputError for what cannot be used, models that cannot be aligned included."""
         checked = _checked_models(models)
-        size = _checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
+        size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
         if crop:
             _check_proportions(checked)
         return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))

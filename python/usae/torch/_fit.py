@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from usae._checkpoints import Checkpoints
-from usae._fitted import StepReport
-from usae._sae import UniversalSAE
+from usae._core.fitted import StepReport
+from usae._estimator.checkpoints import Checkpoints
+from usae._estimator.universal_sae import UniversalSAE
 from usae.torch._extract import batches
 from usae.torch._layers import Grid
 from usae.torch._model import Model

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from usae import _plan, _run, _shared, _training
-from usae._blocks import Batch
-from usae._checkpoints import Checkpoints, as_checkpoints
-from usae._errors import InvalidInputError
-from usae._fitted import Fitted, StepReport
-from usae._inputs import Activations, are_stored, as_aligned
-from usae._progress import progress_bar
-from usae._sae import UniversalSAE
-from usae._signals import DelayedSignals
+from usae._base.progress import progress_bar
+from usae._core import resolved_recipe
+from usae._core.fitted import Fitted, StepReport
+from usae._data.activations import Activations, are_stored, as_aligned
+from usae._data.shuffled_blocks import Batch
+from usae._estimator.checkpoints import Checkpoints, as_checkpoints
+from usae._estimator.universal_sae import UniversalSAE
+from usae._training import loop, run_identity, shared_steps
+from usae._training.delayed_signals import DelayedSignals
+from usae.errors import InvalidInputError
 from usae.torch._distributed import TorchPeers
 
 
@@ -85,39 +86,39 @@ def fit_distributed(
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
-        checked = _training.checked_callbacks(callbacks)
+        checked = loop.checked_callbacks(callbacks)
         n_tokens = next(iter(given.values())).n_tokens
-        recipe = _plan.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
+        recipe = resolved_recipe.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
         if recipe.batch_size < peers.size:
             raise InvalidInputError(
                 f"recipe: batch_size must be at least the number of processes, {peers.size}, got {recipe.batch_size}"
             )
         fitted = Fitted(sae.get_params(), recipe, widths)
         _initialize(fitted, given, peers)
-        _training.check_validation(fitted, held_out)
+        loop.check_validation(fitted, held_out)
     total = int(recipe.total_steps or 0)
     with peers.together():
-        run = _run.described("fit_distributed", fitted, {"acts": given, "validation": held_out})
+        run = run_identity.described("fit_distributed", fitted, {"acts": given, "validation": held_out})
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and checkpoints is not None:
-                keeper = stack.enter_context(_training.kept(fitted, checkpoints, resume, lambda: run))
+                keeper = stack.enter_context(loop.kept(fitted, checkpoints, resume, lambda: run))
             else:
                 keeper = _SignalsOnly(stack.enter_context(DelayedSignals()))
-        _shared.spread(fitted, peers)
+        shared_steps.spread(fitted, peers)
         done = fitted.core.step_count
         bar = progress_bar(total, progress if peers.rank == 0 else False, initial=done)
         sae._fitted = fitted
         batches = stack.enter_context(
-            contextlib.closing(_training.batches_of(given, fitted.seed, recipe.batch_size, done))
+            contextlib.closing(loop.batches_of(given, fitted.seed, recipe.batch_size, done))
         )  # fmt: skip
         stack.enter_context(bar)
         _train(fitted, batches, total, held_out, checked, bar, keeper, peers)
     return sae
 
 
-class _SignalsOnly(_training.NoKeeper):
+class _SignalsOnly(loop.NoKeeper):
     """Without checkpoints a signal still has to wait for the end of a step, which others share."""
 
     def __init__(self, signals: DelayedSignals):
@@ -142,11 +143,11 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
         fitted.check_finite(part)
 
 
-def _check_same(run: _run.Run, peers: TorchPeers) -> None:
+def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
     """The same error in all processes where one of them was given something else than rank 0."""
     first, *others = (json.loads(text) for text in peers.texts(json.dumps(run)))
     for rank, other in enumerate(others, 1):
-        for name, here, there in _run.differences(first, other):
+        for name, here, there in run_identity.differences(first, other):
             raise InvalidInputError(
                 f"every process must train on the same data with the same arguments, got {name} {there} in rank {rank} and "
                 f"{here} in rank 0"
@@ -158,7 +159,7 @@ def _part(n: int, peers: TorchPeers) -> slice:
     return slice(n * peers.rank // peers.size, n * (peers.rank + 1) // peers.size)
 
 
-def _part_of(batch: Batch, size: int, peers: TorchPeers) -> _shared.Part:
+def _part_of(batch: Batch, size: int, peers: TorchPeers) -> shared_steps.Part:
     acts, rows = batch
     rows = np.arange(size, dtype=np.int64) if rows is None else rows
     return acts, np.ascontiguousarray(rows[_part(len(rows), peers)]), -1
@@ -169,27 +170,27 @@ def _train(
     batches: Iterator[Batch],
     total: int,
     held_out: Mapping[str, Activations] | None,
-    callbacks: _training.Callbacks,
+    callbacks: loop.Callbacks,
     bar: Any,
     keeper: Any,
     peers: TorchPeers,
 ) -> None:
     """Steps of all processes, until all are done or one of them has enough. Every process leaves with the others' knowledge."""
-    room, report, is_cut_short = _shared.Room(), None, False
+    room, report, is_cut_short = shared_steps.Room(), None, False
     while fitted.core.step_count < total:
-        done = _shared.step(fitted, lambda: _part_of(next(batches), fitted.recipe.batch_size, peers), peers, room)
+        done = shared_steps.step(fitted, lambda: _part_of(next(batches), fitted.recipe.batch_size, peers), peers, room)
         if done is None:
             is_cut_short = True
             break
         with _others_hear(peers):
             report, _ = done
-            ends = _training.recorded(fitted, report, total, held_out, callbacks, bar, keeper)
+            ends = loop.recorded(fitted, report, total, held_out, callbacks, bar, keeper)
             if ends or report.step == total:
                 keeper.save()
             else:
                 keeper.between_steps()
         if ends or report.step == total:
-            _shared.leave(peers, None)
+            shared_steps.leave(peers, None)
             break
     with peers.together():
         if is_cut_short:
@@ -204,5 +205,5 @@ def _others_hear(peers: TorchPeers) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _shared.leave(peers, error)
+        shared_steps.leave(peers, error)
         raise

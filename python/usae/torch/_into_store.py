@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from usae import _checks, _files, _store_files
-from usae._errors import InvalidInputError
-from usae._progress import progress_bar
-from usae._store import ActivationStore, DType
+from usae._base import checks
+from usae._base.progress import progress_bar
+from usae._data import store_files
+from usae._data.store import ActivationStore, DType
+from usae._files import disk
+from usae.errors import InvalidInputError
 from usae.torch._extract import Plan
 from usae.torch._images import Picture, named_pictures
 from usae.torch._model import LARGEST_SIDE, Model
@@ -25,7 +27,7 @@ def extract(
     plan: Plan, images: Any, dtype: DType | None, progress: bool | None, path: str | os.PathLike[str], shard_images: object
 ) -> ActivationStore:
     """See `usae.torch.extract`. A shard is made of batches of its own, so that it does not matter where a run begins."""
-    size = _checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
+    size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
     named, n = named_pictures(images)
     with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
         rest = _skipped(named, store, bar)
@@ -81,8 +83,8 @@ def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> Ac
     """The store there if there is one, made by the same plan; or a new one."""
     models = {name: _described(model) for name, model in plan.models.items()}
     metadata = {"crop": plan.crop}
-    folder = _files.folder_of(path)
-    if not (folder / _store_files.MANIFEST).exists():
+    folder = disk.folder_of(path)
+    if not (folder / store_files.MANIFEST).exists():
         return ActivationStore.create(path, models, dtype=dtype or "float16", grid=plan.grid, metadata=metadata)
     store = ActivationStore(path)
     if dtype not in (None, store.dtype):

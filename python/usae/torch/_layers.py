@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from usae._errors import InvalidInputError
+from usae.errors import InvalidInputError
 
 Grid = tuple[int, int]
 """Rows and columns."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from usae import _checks
-from usae._errors import InvalidInputError
+from usae._base import checks
+from usae.errors import InvalidInputError
 from usae.torch import _layers
 from usae.torch._images import fitted, pictures
 from usae.torch._layers import Grid, TokenReader
@@ -253,7 +253,7 @@ class Model:
         if tokens is None:
             tokens = preset.tokens
         elif not callable(tokens):
-            tokens = _checks.integer(tokens, "tokens", 0, 2**31, " or a function")
+            tokens = checks.integer(tokens, "tokens", 0, 2**31, " or a function")
         if grid is not None:
             grid = as_pair(grid, "grid")
         elif preset.patch is not None and self.size is not None:
@@ -354,12 +354,12 @@ def as_pair(value: Any, name: str) -> tuple[int, int]:
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {value!r}")
-    return _checks.integer(both[0], name, 1, LARGEST_SIDE), _checks.integer(both[1], name, 1, LARGEST_SIDE)
+    return checks.integer(both[0], name, 1, LARGEST_SIDE), checks.integer(both[1], name, 1, LARGEST_SIDE)
 
 
 def _channels(value: Any, name: str) -> np.ndarray:
     numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * 3
-    numbers = [_checks.as_float(number) for number in numbers]
+    numbers = [checks.as_float(number) for number in numbers]
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise InvalidInputError(f"{name} must be a number or three, one a channel of images in 0..1, got {value!r}")
     return np.array(numbers, np.float32)

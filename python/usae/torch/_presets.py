@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from usae._errors import InvalidInputError
+from usae.errors import InvalidInputError
 
 Pair = tuple[int, int]
 

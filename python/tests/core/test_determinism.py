@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from conftest import RECIPE, SCREENING_KERNELS, planted
+
+import usae
+
+# Larger than a tile of tokens and than a block of concepts, and multiples of neither.
+WIDE = {"a": 48, "b": 67, "c": 31}
+N_TOKENS, N_CONCEPTS, K = 1100, 333, 9
+
+
+@pytest.fixture(scope="module")
+def wide_acts():
+    return planted(N_TOKENS, seed=2, widths=WIDE)
+
+
+@pytest.fixture(scope="module")
+def wide(wide_acts):
+    return usae.UniversalSAE(N_CONCEPTS, K, recipe=RECIPE, seed=1).fit(wide_acts, steps=5)
+
+
+RECIPES = {
+    "default": RECIPE.replace(batch_size=700, dead_tokens=300),
+    "published": usae.recipes.published(total_steps=8, warmup_steps=2).replace(batch_size=700, statistics_tokens=900),
+    "prefixes": RECIPE.replace(batch_size=700, dead_tokens=300, prefixes=(0.05, 0.3, 1), loss="l1"),
+    "batchtopk": RECIPE.replace(batch_size=700, dead_tokens=300, selection="batchtopk", k_max=20, prefixes=(0.25, 1)),
+    "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
+    "per dimension": RECIPE.replace(batch_size=700, scale="dimension", initialization="tied", clip_norm=0.01),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_saved_bytes_do_not_depend_on_the_number_of_threads(wide_acts, tmp_path, recipe):
+    saved = {}
+    for n_threads in (1, 2, 4):
+        sae = usae.UniversalSAE(N_CONCEPTS, K, recipe=RECIPES[recipe], seed=5, n_threads=n_threads)
+        sae.fit(wide_acts, steps=8, validation=wide_acts).save(tmp_path / str(n_threads), training_state=True)
+        saved[n_threads] = [(tmp_path / str(n_threads) / name).read_bytes() for name in ("model.safetensors", "usae.json")]
+    assert saved[1] == saved[2] == saved[4]
+
+
+def test_results_do_not_depend_on_the_number_of_threads(wide, wide_acts, tmp_path):
+    wide.save(tmp_path / "run")
+    alone, many = usae.load(tmp_path / "run", n_threads=1), usae.load(tmp_path / "run", n_threads=4)
+    assert alone.evaluate(wide_acts).to_dict() == many.evaluate(wide_acts).to_dict()
+    for name, x in wide_acts.items():
+        assert alone.encode(x, name) == many.encode(x, name)
+        assert np.array_equal(alone.reconstruct(x, name, "a"), many.reconstruct(x, name, "a"))
+        assert np.array_equal(alone.preactivations(x, name), many.preactivations(x, name))
+
+
+def test_the_number_of_threads_of_the_process_does_not_matter_either(wide, wide_acts):
+    before, results = usae.show_config()["n_threads"], []
+    for n in (1, 3, None):
+        usae.set_num_threads(n)
+        assert usae.show_config()["n_threads"] == (n or before)
+        results.append(wide.evaluate(wide_acts).to_dict())
+    assert results[0] == results[1] == results[2]
+
+
+@hypothesis.given(st.data())
+def test_a_tokens_code_is_the_same_bits_in_any_batch(wide, wide_acts, data):
+    name = data.draw(st.sampled_from(list(WIDE)))
+    rows = data.draw(
+        st.lists(st.integers(0, N_TOKENS - 1), min_size=1, max_size=40)
+        | st.slices(N_TOKENS).filter(lambda rows: len(range(N_TOKENS)[rows]))
+    )
+    whole, part = wide.encode(wide_acts[name], name)[rows], wide.encode(wide_acts[name][rows], name)
+    assert part.values.tobytes() == whole.values.tobytes()
+    assert part.indices.tobytes() == whole.indices.tobytes()
+
+
+def test_a_token_is_decoded_to_the_same_bits_in_any_batch(wide, wide_acts):
+    codes = wide.encode(wide_acts["a"], "a")
+    whole = wide.decode(codes, "b")
+    for rows in (slice(0, 1), slice(3, 700), slice(None, None, -7)):
+        assert wide.decode(codes[rows], "b").tobytes() == whole[rows].tobytes()
+
+
+PROGRAM = """
+import hashlib, sys
+import numpy as np
+import usae
+from conftest import planted
+from test_determinism import RECIPES, WIDE
+
+acts, digest = planted(1500, seed=2, widths=WIDE), hashlib.sha256()
+for recipe in RECIPES.values():
+    sae = usae.UniversalSAE(580, 9, recipe=recipe, seed=5).fit(acts, steps=8)  # no whole panels of any kernels
+    for name, x in acts.items():
+        codes = sae.encode(x, name)
+        for array in (codes.values, codes.indices, *sae.parameters(name).values()):
+            digest.update(array.tobytes())
+print(usae.show_config()["kernels"], digest.hexdigest())
+"""
+
+
+def test_all_kernels_with_a_fused_multiply_add_give_the_same_bits():
+    """Screening with bytes included: it decides what is computed, never what comes out."""
+    results = {}
+    for kernels in (*SCREENING_KERNELS, "avx512", "avx2"):
+        environment = os.environ | {"USAE_KERNELS": kernels, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", PROGRAM]
+        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+        used, digest = output.split()
+        results[used] = digest
+    results.pop("portable", None)  # where this processor has no better ones
+    assert len(set(results.values())) <= 1, results
+
+
+def test_a_step_says_what_screening_left_to_do(wide_acts):
+    sae = usae.UniversalSAE(600, 9, recipe=RECIPE, seed=5).initialize(WIDE)
+    report = sae.partial_fit(wide_acts, encoder="b")
+    if usae.show_config()["kernels"] not in SCREENING_KERNELS:
+        assert report.screening is None
+        return
+    assert report.screening.tokens == N_TOKENS
+    assert 9 * N_TOKENS <= report.screening.computed <= report.screening.candidates < 600 * N_TOKENS
+    assert report.screening.fallbacks == 0
+    assert "screening" not in report.to_dict()

@@ -1,0 +1,47 @@
+"""A progress bar where somebody looks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from usae.errors import InvalidInputError
+
+
+def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step", initial: int = 0) -> Any:
+    """A tqdm bar. `total` None: not known. `progress`: True, False, or None for one in a terminal or a notebook."""
+    if progress not in (None, True, False):
+        raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
+    notebook = _in_notebook()
+    if progress is None:
+        progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
+    if not progress:
+        return _NoBar()
+    if notebook:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    return tqdm(total=total, initial=initial, unit=unit, desc=desc, dynamic_ncols=True)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code; that its packages are imported says nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
+
+
+class _NoBar:
+    """So that no bar means no tqdm either: importing it takes longer than a small training step."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: int = 1) -> None:
+        pass
+
+    def set_postfix_str(self, *_: object, **__: object) -> None:
+        pass

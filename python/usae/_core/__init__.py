@@ -1,0 +1,1 @@
+"""The Swift core with the names of its models: one step, evaluation, tensors by name."""

@@ -1,0 +1,125 @@
+"""Evaluation of activations that lie in a store: the core's numbers of one part after another, put together.
+
+Counts add up as they are. R2 needs sums over all rows of squared errors, which the numbers of a part contain, and of squared
+distances from the mean of all rows, which are kept here, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from usae._core.fitted import Fitted
+from usae._data.activations import Activations
+from usae._data.chunks import CHUNK, chunks, rows_of
+from usae._data.read_ahead import ReadAhead
+from usae.analysis.evaluation import Evaluation
+
+PART = 2 * CHUNK
+"""Rows of a part. A store that has no more is evaluated in one, to the bits of arrays."""
+
+ALMOST_CONSTANT = 1e-6
+"""Variance, in standardised units, below which a part's R2 does not tell its squared error."""
+
+SUMS = ("firing_counts", "pair_cofire_counts", "cofire_counts", "union_counts", "code_products")
+MEANS = ("l0", "mean_activation", "mse")
+
+
+def evaluate(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
+    """What `Fitted.evaluate` gives for the same rows in memory; floats agree up to rounding, counts exactly."""
+    n_tokens = next(iter(acts.values())).n_tokens
+    pass_ = _Pass(fitted)
+    with ReadAhead(_parts(acts, n_tokens)) as parts:
+        for part in parts:
+            of_part = fitted.evaluate(part, threshold)
+            if n_tokens <= PART:
+                return of_part
+            pass_.add(part, of_part)
+    return pass_.result(threshold)
+
+
+def _parts(acts: Mapping[str, Activations], n_tokens: int) -> Iterator[dict[str, Activations]]:
+    for rows in chunks(n_tokens, size=PART):
+        yield {name: x.part(rows) for name, x in acts.items()}
+
+
+class _Pass:
+    """Sums over the parts so far."""
+
+    def __init__(self, fitted: Fitted):
+        self._fitted = fitted
+        self._n = 0
+        self._sums: dict[str, np.ndarray] = {}
+        self._largest = np.zeros((len(fitted.names), fitted.n_concepts), np.float32)
+        self._standardized_errors = np.zeros((len(fitted.names), len(fitted.names)))
+        self._scales = [fitted.read(i, "scale").astype(float) for i in range(len(fitted.names))]
+        self._means = [fitted.read(i, "mean").astype(float) for i in range(len(fitted.names))]
+        self._moments = [_Moments(width) for width in fitted.widths.values()]
+
+    def add(self, acts: Mapping[str, Activations], of_part: Evaluation) -> None:
+        n = of_part.n_tokens
+        self._n += n
+        for name in (*SUMS, *MEANS):
+            value = getattr(of_part, name) * (n if name in MEANS else 1)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        np.maximum(self._largest, of_part.max_activation, out=self._largest)
+        for j, x in enumerate(acts.values()):
+            z = (rows_of(x, slice(0, n)) - self._means[j]) / self._scales[j]
+            moments = _Moments(x.width)
+            moments.add(z)
+            self._moments[j].merge(moments)
+            total = moments.about_one_mean()
+            if total > ALMOST_CONSTANT * z.size:
+                self._standardized_errors[:, j] += (1 - of_part.r2_scalar_mean[:, j]) * total
+            else:
+                self._standardized_errors[:, j] += self._decoded_errors(acts, j, z)
+
+    def _decoded_errors(self, acts: Mapping[str, Activations], target: int, z: np.ndarray) -> list[float]:
+        """Squared errors of a model from each code, in standardised units."""
+        core, result = self._fitted.core, []
+        for source, x in enumerate(acts.values()):
+            values, indices = np.empty((len(z), core.slots), np.float32), np.empty((len(z), core.slots), np.int32)
+            core.encode(source, x.native, values, indices)
+            decoded = np.empty(z.shape, np.float32)
+            core.decode(target, values, indices, decoded)
+            result.append(float(((((decoded - self._means[target]) / self._scales[target]) - z) ** 2).sum()))
+        return result
+
+    def result(self, threshold: float) -> Evaluation:
+        n = self._n
+        widths = np.array(list(self._fitted.widths.values()))
+        own_units = [float((m.squares * scale**2).sum()) for m, scale in zip(self._moments, self._scales, strict=True)]
+        numbers = {name: self._sums[name] / n if name in MEANS else self._sums[name] for name in self._sums}
+        with np.errstate(divide="ignore", invalid="ignore"):  # constant activations: -inf, as in the core
+            scores = {
+                "r2": 1 - self._sums["mse"] * widths / own_units,
+                "r2_standardized": 1 - self._standardized_errors / [m.squares.sum() for m in self._moments],
+                "r2_scalar_mean": 1 - self._standardized_errors / [m.about_one_mean() for m in self._moments],
+            }
+        return Evaluation(self._fitted.names, n, threshold, max_activation=self._largest, **scores, **numbers)
+
+
+class _Moments:
+    """Mean and sum of squared distances from it of each dimension, over rows that come in parts (Chan et al.)."""
+
+    def __init__(self, width: int):
+        self.n = 0
+        self.mean = np.zeros(width)
+        self.squares = np.zeros(width)
+
+    def add(self, rows: np.ndarray) -> None:
+        """The first rows."""
+        self.n = len(rows)
+        self.mean = rows.mean(0)
+        self.squares = ((rows - self.mean) ** 2).sum(0)
+
+    def merge(self, other: _Moments) -> None:
+        n, apart = self.n + other.n, other.mean - self.mean
+        self.squares = self.squares + other.squares + apart**2 * (self.n * other.n / n)
+        self.mean = self.mean + apart * (other.n / n)
+        self.n = n
+
+    def about_one_mean(self) -> float:
+        """Sum of squared distances of all elements from one mean over all."""
+        return float(self.squares.sum() + self.n * ((self.mean - self.mean.mean()) ** 2).sum())

@@ -1,0 +1,98 @@
+"""What a recipe comes to for given data, and the form of it that the core takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from usae import _usae
+from usae._base import checks
+from usae.errors import InvalidInputError
+from usae.recipes import Recipe
+
+MINIMUM_STEPS = 1000
+"""Steps of a `fit` that is told neither epochs nor steps, if an epoch is shorter."""
+
+MAXIMUM_STEPS = 2**36
+"""Of a largest batch, 2**24, the core can count the rows of so many."""
+
+DEAD_TOKENS_WITHOUT_PLAN = 1_000_000
+
+
+def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float | None, steps: int | None) -> Recipe:
+    """The recipe with every field filled in that depends on the data.
+
+    Raises
+    ------
+    InvalidInputError
+        For epochs or steps that are no positive numbers, or contradict each other or the recipe.
+    """
+    batch_size = min(recipe.batch_size, n_tokens)
+    asked = asked_steps(math.ceil(n_tokens / batch_size), epochs, steps)
+    planned = recipe.total_steps
+    if planned is None:
+        total = asked or max(math.ceil(n_tokens / batch_size), MINIMUM_STEPS)
+        recipe = recipe.replace(total_steps=total, warmup_steps=min(recipe.warmup_steps, total // 10))
+    elif asked not in (None, planned):
+        raise InvalidInputError(
+            f"fit is asked for {asked} steps, but the recipe plans total_steps={planned}; leave one of them out, or use "
+            f"recipe.replace(total_steps=None)"
+        )
+    return resolved(recipe.replace(batch_size=batch_size), n_models)
+
+
+def resolved(recipe: Recipe, n_models: int) -> Recipe:
+    """The recipe with `dead_tokens` filled in."""
+    if recipe.dead_tokens is not None:
+        return recipe
+    if recipe.total_steps is None:
+        return recipe.replace(dead_tokens=DEAD_TOKENS_WITHOUT_PLAN)
+    planned_tokens = recipe.total_steps * recipe.batch_size / n_models  # that one model encodes
+    return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
+
+
+def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
+    """The steps that epochs or steps come to; None where neither is given."""
+    if epochs is not None and steps is not None:
+        raise InvalidInputError(f"fit takes epochs or steps, not both; got epochs={epochs!r} and steps={steps!r}")
+    if steps is not None:
+        return checks.integer(steps, "steps", 1, MAXIMUM_STEPS)
+    if epochs is not None:
+        number = checks.real(epochs, "epochs", "a number above 0")
+        if not 0 < number * steps_per_epoch <= MAXIMUM_STEPS:
+            raise InvalidInputError(f"epochs must be above 0 and come to at most 2**36 steps, got {epochs!r}")
+        return math.ceil(number * steps_per_epoch)
+    return None
+
+
+def for_core(recipe: Recipe) -> dict[str, Any]:
+    """The fields of `usae_recipe` in usae.h: choices as numbers, None as what stands for it there."""
+    choices = {
+        "encoder": {"linear": _usae.ENCODER_LINEAR, "batchnorm": _usae.ENCODER_BATCHNORM},
+        "initialization": {"random": _usae.INIT_RANDOM, "tied": _usae.INIT_TIED, "data": _usae.INIT_DATA},
+        "selection": {"topk": _usae.SELECTION_TOPK, "batchtopk": _usae.SELECTION_BATCHTOPK},
+        "prefix_loss": {"mean": _usae.PREFIXES_MEAN, "drawn": _usae.PREFIXES_DRAWN},
+        "loss": {"l1": _usae.LOSS_L1, "mse": _usae.LOSS_MSE},
+        "update": {"all": _usae.UPDATE_ALL, "encoder": _usae.UPDATE_ENCODER},
+        "center": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},
+        "scale": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},
+        "aux": {"none": _usae.AUX_NONE, "unchosen": _usae.AUX_UNCHOSEN, "dead": _usae.AUX_DEAD},
+        "aux_scale": {"none": _usae.AUX_SCALE_NONE, "residual": _usae.AUX_SCALE_RESIDUAL},
+        "schedule": {
+            "constant": _usae.SCHEDULE_CONSTANT,
+            "cosine": _usae.SCHEDULE_COSINE,
+            "linear": _usae.SCHEDULE_LINEAR,
+        },
+        "clock": {"global": _usae.CLOCK_GLOBAL, "model": _usae.CLOCK_MODEL},
+    }
+    values: dict[str, Any] = recipe.to_dict()
+    for field in ("name", "dead_share", "batch_size"):  # for Python alone
+        del values[field]
+    for field, numbers_of in choices.items():
+        values[field] = numbers_of[values[field]]
+    for field in ("k_max", "statistics_tokens", "aux_k", "total_steps"):
+        values[field] = values[field] or 0
+    for field in ("clip_norm", "merge_cosine"):
+        values[field] = values[field] or 0.0
+    values["prefixes"] = values["prefixes"] or ()
+    return {field: int(value) if isinstance(value, bool) else value for field, value in values.items()}

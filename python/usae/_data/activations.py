@@ -1,0 +1,282 @@
+"""Turns the activations that users have into those that the core takes.
+
+The core reads float16, float32, float64 and bfloat16 elements with any strides, so nothing is copied here, and nothing is
+modified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from usae._base import checks
+from usae._data.stored_array import StoredArray
+from usae.errors import InvalidInputError
+
+_FLOATS = (np.float16, np.float32, np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Activations of one model, [n_tokens, width] or [images, tokens, width].
+
+    `label` is how messages name them. bfloat16 elements lie in `array` as uint16.
+    """
+
+    array: np.ndarray | StoredArray
+    label: str
+    bfloat16: bool = False
+
+    @property
+    def n_tokens(self) -> int:
+        return math.prod(self.array.shape[:-1])
+
+    @property
+    def width(self) -> int:
+        return self.array.shape[-1]
+
+    @property
+    def stored(self) -> bool:
+        """Whether they lie in a store, and are better read part by part."""
+        return isinstance(self.array, StoredArray)
+
+    @property
+    def native(self) -> Any:
+        """What `_usae.Core` takes; read into memory where they are stored."""
+        array = self.part(slice(0, self.n_tokens)).array if self.stored else self.array
+        return (array, "bfloat16") if self.bfloat16 else array
+
+    def raw_rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Some rows, [n, width], with elements as `array` has them; rows of [images, tokens, width] are counted through."""
+        if isinstance(self.array, StoredArray):
+            return self.array.rows(rows)
+        if self.array.ndim == 3:
+            numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            return self.array[np.unravel_index(numbers, self.array.shape[:-1])]
+        return self.array[rows]
+
+    def part(self, rows: slice | np.ndarray) -> Activations:
+        """Activations of some rows alone."""
+        return dataclasses.replace(self, array=self.raw_rows(rows))
+
+    def parts(self, slices: Sequence[slice]) -> Activations:
+        """Activations of several runs of rows, one after the other, copied."""
+        out = np.empty((sum(rows.stop - rows.start for rows in slices), self.width), self.raw_rows(slice(0, 1)).dtype)
+        done = 0
+        for rows in slices:
+            end = done + rows.stop - rows.start
+            out[done:end] = self.raw_rows(rows)
+            done = end
+        return dataclasses.replace(self, array=out)
+
+    def thinned(self, n: int) -> Activations:
+        """At most `n` evenly spaced rows, copied; the same rows whatever the shape of aligned activations."""
+        return self.part(np.arange(0, self.n_tokens, -(-self.n_tokens // n)))
+
+
+def as_activations(x: object, label: str) -> Activations:
+    """Check one array of activations.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but a non-empty 2-D or 3-D array of floats in this machine's byte order, or one of a finished store.
+    """
+    array: np.ndarray | StoredArray
+    if isinstance(x, StoredArray):
+        array, bfloat16 = x, x.bfloat16
+        x.check_finished(label)
+    else:
+        array, bfloat16 = as_float_array(x, label)
+    if array.ndim not in (2, 3):
+        raise InvalidInputError(
+            f"{label} must be [n_tokens, width] or [images, tokens, width], got {array.ndim}-D with shape "
+            f"{list(array.shape)}; {_remedy_for_dimensions(array.ndim)}"
+        )
+    if array.size == 0:
+        raise InvalidInputError(f"{label} must have at least one row and one column, got shape {list(array.shape)}")
+    return Activations(array, label, bfloat16)
+
+
+def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = None) -> dict[str, Activations]:
+    """Check activations of several models whose rows belong together.
+
+    Parameters
+    ----------
+    acts : mapping of str to array
+    argument : str
+        What messages call `acts`.
+    widths : mapping of str to int, optional
+        The models an autoencoder has, all of which have to be there; the result is in their order. Left out: any models,
+        in the order of `acts`.
+    """
+    if not isinstance(acts, Mapping):
+        raise InvalidInputError(
+            f"{argument} must be a mapping from model names to arrays, got {_kind(acts)}; "
+            f'write {argument}={{"name of the model": array, ...}}'
+        )
+    if widths is None:
+        check_names(acts, argument)
+        names: Iterable[str] = acts
+    else:
+        for name in acts:
+            check_known(name, list(widths), argument)
+        missing = [name for name in widths if name not in acts]
+        if missing:
+            raise InvalidInputError(
+                f"{argument} must hold every model ({', '.join(widths)}), got none for {', '.join(missing)}"
+            )
+        names = widths
+    result = {name: as_activations(acts[name], f"{argument}[{name!r}]") for name in names}
+    if widths is not None:
+        for name, activations in result.items():
+            check_width(activations, name, widths[name])
+    if len({activations.stored for activations in result.values()}) > 1:
+        stored = ", ".join(name for name, activations in result.items() if activations.stored)
+        raise InvalidInputError(
+            f"{argument} must come from a store for every model or for none, got a store for {stored} only; load what fits "
+            f"into memory with store[name][:]"
+        )
+    stored_arrays = [x.array for x in result.values() if isinstance(x.array, StoredArray)]
+    if stored_arrays:
+        _check_same_images(stored_arrays, argument)
+    if len({activations.n_tokens for activations in result.values()}) > 1:
+        counts = ", ".join(f"{name}: {x.n_tokens} {list(x.array.shape)}" for name, x in result.items())
+        raise InvalidInputError(
+            f"{argument}: every model must have the same number of rows, because row t of each is the same place in the "
+            f"same image, got {counts}; bring the token grids to one size (and drop class tokens) first"
+        )
+    return result
+
+
+def are_stored(acts: Mapping[str, Activations]) -> bool:
+    """Whether aligned activations lie in a store; all do, or none."""
+    return any(activations.stored for activations in acts.values())
+
+
+def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
+    """Refuse models of different stores whose images have other names."""
+    first, *others = arrays
+    for other in others:
+        if other.path == first.path:
+            continue
+        for number, (one, two) in enumerate(zip(first.images(), other.images(), strict=False)):
+            if one != two:
+                raise InvalidInputError(
+                    f"{argument}: every model must have the same images in the same order, but image {number} is {one!r} in "
+                    f"{str(first.path)!r} and {two!r} in {str(other.path)!r}"
+                )
+
+
+def check_width(activations: Activations, model: str, width: int) -> None:
+    if activations.width != width:
+        raise InvalidInputError(
+            f"{activations.label} must have {width} columns, the width of model {model!r}, got shape "
+            f"{list(activations.array.shape)}"
+        )
+
+
+def check_known(name: object, names: Sequence[str], argument: str) -> None:
+    """Refuse what is not the name of one of the models."""
+    if name in names:
+        return
+    hint = checks.did_you_mean(name, names)
+    raise InvalidInputError(f"{argument}: unknown model {name!r}; the models are {', '.join(map(repr, names))}{hint}")
+
+
+def check_names(names: Mapping[str, Any], argument: str) -> None:
+    """Refuse what cannot name models."""
+    if not names:
+        raise InvalidInputError(f"{argument} must hold at least one model, got an empty mapping")
+    for name in names:
+        if not isinstance(name, str) or not name or "\0" in name or not _is_unicode(name):
+            raise InvalidInputError(f"{argument}: a model's name must be text without NUL, and not empty, got {name!r}")
+
+
+def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
+    """`x` as an array of floats of any shape, without a copy, and whether its elements are bfloat16 seen as uint16."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return _from_torch(x, label, torch)
+    if isinstance(x, np.ma.MaskedArray):
+        raise InvalidInputError(f"{label} must not be a masked array, whose mask would be lost; use .filled() or drop the rows")
+    try:
+        array = np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
+    except Exception as error:  # __array__ and DLPack of other libraries fail with exceptions of their own
+        raise InvalidInputError(f"{label} must be an array of floats, got {_kind(x)}: {error}") from error
+    if array.dtype.name == "bfloat16":  # of ml_dtypes, which also JAX uses
+        return array.view(np.uint16), True
+    if array.dtype.kind == "f" and not array.dtype.isnative:
+        raise InvalidInputError(
+            f"{label} must have this machine's byte order, got {array.dtype.str}; use x.astype({array.dtype.name!r})"
+        )
+    if array.dtype not in _FLOATS:
+        raise InvalidInputError(
+            f"{label} must have float16, float32, float64 or bfloat16 elements, got {_elements(x, array)}; "
+            f"{_remedy_for_elements(x, array)}"
+        )
+    if not array.flags.aligned:
+        raise InvalidInputError(f"{label} must be aligned in memory; use x.copy()")
+    return array, False
+
+
+def _from_torch(x: Any, label: str, torch: Any) -> tuple[np.ndarray, bool]:
+    if x.device.type != "cpu":
+        raise InvalidInputError(f"{label} must be in the CPU's memory, got a tensor on {x.device}; use x.cpu()")
+    if x.layout != torch.strided:
+        raise InvalidInputError(f"{label} must be a dense tensor, got {x.layout}; use x.to_dense()")
+    if x.dtype not in (torch.float16, torch.float32, torch.float64, torch.bfloat16):
+        raise InvalidInputError(
+            f"{label} must have float16, float32, float64 or bfloat16 elements, got {x.dtype}; if these are activations, "
+            f"use x.float()"
+        )
+    x = x.detach().resolve_neg()
+    if x.dtype == torch.bfloat16:  # numpy has no such type; int16, because old versions of torch lack uint16
+        return x.view(torch.int16).numpy().view(np.uint16), True
+    return x.numpy(), False
+
+
+def _kind(x: object) -> str:
+    return f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
+
+
+def _elements(x: object, array: np.ndarray) -> str:
+    names = {"U": "strings", "S": "bytes", "O": "Python objects", "V": f"records ({array.dtype})"}
+    elements = names.get(array.dtype.kind, array.dtype.name)
+    return elements if isinstance(x, np.ndarray) else f"{_kind(x)} of {elements}"
+
+
+def _remedy_for_elements(x: object, array: np.ndarray) -> str:
+    if hasattr(x, "toarray"):
+        return "a sparse matrix is not taken: use x.toarray()"
+    if array.dtype.kind in "iub":
+        return "if these are activations and not labels, token numbers or quantised values, use x.astype('float32')"
+    if array.dtype.kind in "US":
+        return "numbers read as text are not converted silently: use x.astype('float32')"
+    if array.dtype.kind == "c":
+        return "take .real, .imag or abs() first"
+    return "use x.astype('float32')"
+
+
+def _remedy_for_dimensions(n: int) -> str:
+    if n == 1:
+        return "one token is x[None, :]"
+    if n == 4:
+        return (
+            "a convolutional map [images, channels, height, width] becomes tokens with "
+            "np.moveaxis(x, 1, -1).reshape(len(x), -1, x.shape[1])"
+        )
+    return "reshape it to [n_tokens, width]"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

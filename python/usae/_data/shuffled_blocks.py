@@ -1,0 +1,121 @@
+"""Rows of activations that lie in a store, in an order that is random but reads long runs of them.
+
+An epoch goes over blocks of consecutive rows in random order, some dozens at a time, and over the rows of these in random
+order. The order is a pure function of the seed and the epoch, so that any position can be sought.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Generator, Iterator, Mapping
+
+import numpy as np
+
+from usae import _usae
+from usae._data.activations import Activations
+from usae._data.read_ahead import ReadAhead
+
+BLOCK_ROWS = 1024
+"""Consecutive rows that are read at once: 1.5 MB of a model that is 768 wide, in float16."""
+
+GROUP_BLOCKS = 64
+"""Blocks whose rows are mixed. Two groups are in memory: this one, and the next, which is being read."""
+
+RUN_ROWS = 64
+"""Consecutive rows in a sample of a store, so that it comes from a thousand places."""
+
+Batch = tuple[dict[str, Activations], np.ndarray | None]
+"""Activations, and which of their rows; None: all."""
+
+
+class BlockOrder:
+    """The endless sequence of rows: every row once in each epoch."""
+
+    def __init__(self, seed: int, n_rows: int):
+        self._seed, self._n_rows = seed, n_rows
+        self.n_blocks = -(-n_rows // BLOCK_ROWS)
+        self.n_groups = -(-self.n_blocks // GROUP_BLOCKS)
+        self._blocks_of: tuple[int, np.ndarray] = -1, np.empty(0, np.int64)
+
+    def group(self, number: int) -> tuple[list[slice], np.ndarray]:
+        """The blocks of a group, counted on through all epochs, and the order of the rows that they are together."""
+        epoch, place = divmod(number, self.n_groups)
+        blocks = self._blocks(epoch)[place * GROUP_BLOCKS : (place + 1) * GROUP_BLOCKS]
+        slices = [slice(int(b) * BLOCK_ROWS, min(int(b + 1) * BLOCK_ROWS, self._n_rows)) for b in blocks]
+        order = np.empty(sum(rows.stop - rows.start for rows in slices), np.int64)
+        _usae.shuffled_rows(self._seed, len(order), number * len(order), order)
+        return slices, order
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The group that a position of the sequence lies in, and where in its order."""
+        epoch, rest = divmod(position, self._n_rows)
+        sizes = np.minimum((self._blocks(epoch) + 1) * BLOCK_ROWS, self._n_rows) - self._blocks(epoch) * BLOCK_ROWS
+        ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, self.n_blocks, GROUP_BLOCKS)))
+        place = int(np.searchsorted(ends, rest, side="right"))
+        return epoch * self.n_groups + place, rest - (int(ends[place - 1]) if place else 0)
+
+    def _blocks(self, epoch: int) -> np.ndarray:
+        if self.n_groups == 1:  # then all rows are mixed, in the order in which arrays are
+            return np.arange(self.n_blocks)
+        if self._blocks_of[0] != epoch:
+            order = np.empty(self.n_blocks, np.int64)
+            _usae.shuffled_rows(self._seed, self.n_blocks, epoch * self.n_blocks, order)
+            self._blocks_of = epoch, order
+        return self._blocks_of[1]
+
+
+def shuffled_batches(
+    acts: Mapping[str, Activations], seed: int, batch_size: int, position: int = 0
+) -> Generator[Batch, None, None]:
+    """Endless batches of rows of a store from a position of the sequence on, read ahead in the background."""
+    order = BlockOrder(seed, next(iter(acts.values())).n_tokens)
+    number, at = order.locate(position)
+    pieces: list[dict[str, Activations]] = []
+    missing = batch_size
+    with ReadAhead(_groups(acts, order, number)) as groups:
+        for group, rows in groups:
+            while at < len(rows):
+                some = rows[at : at + missing]
+                at += len(some)
+                if len(some) == batch_size:
+                    yield group, some
+                    continue
+                pieces.append({name: x.part(some) for name, x in group.items()})
+                missing -= len(some)
+                if missing == 0:
+                    yield joined(pieces), None
+                    pieces, missing = [], batch_size
+            at = 0
+
+
+def _groups(
+    acts: Mapping[str, Activations], order: BlockOrder, first: int
+) -> Iterator[tuple[dict[str, Activations], np.ndarray]]:
+    whole: dict[str, Activations] | None = None
+    for number in itertools.count(first):
+        slices, rows = order.group(number)
+        group = whole or {name: x.parts(slices) for name, x in acts.items()}
+        if order.n_groups == 1:
+            whole = group
+        yield group, rows
+        del group  # so that two are in memory, and not three
+
+
+def joined(pieces: list[dict[str, Activations]]) -> dict[str, Activations]:
+    """Pieces one after the other."""
+    return {
+        name: dataclasses.replace(x, array=np.concatenate([piece[name].array for piece in pieces]))
+        for name, x in pieces[0].items()
+    }
+
+
+def sample(acts: Mapping[str, Activations], seed: int) -> dict[str, Activations]:
+    """As many rows of a store as a group has, in short runs that the seed draws; all, where it has no more."""
+    n_rows, wanted = next(iter(acts.values())).n_tokens, BLOCK_ROWS * GROUP_BLOCKS
+    if n_rows <= wanted:
+        return {name: x.part(slice(0, n_rows)) for name, x in acts.items()}
+    runs = np.empty(wanted // RUN_ROWS, np.int64)
+    _usae.shuffled_rows(seed, n_rows // RUN_ROWS, 0, runs)
+    slices = [slice(int(run) * RUN_ROWS, int(run + 1) * RUN_ROWS) for run in np.sort(runs)]
+    return {name: x.parts(slices) for name, x in acts.items()}

@@ -1,0 +1,432 @@
+"""Activations in a folder, as `usae.ActivationStore`; `store_files.py` has the files."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from usae import _usae
+from usae._base import checks
+from usae._data import shuffled_blocks, store_files
+from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names
+from usae._data.chunks import rows_of
+from usae._data.store_files import DTYPES, Manifest
+from usae._data.stored_array import StoredArray, as_bfloat16, widened
+from usae._files import disk
+from usae.errors import CheckpointError, InvalidInputError
+
+DType = Literal["float16", "float32", "bfloat16"]
+
+
+class ActivationStore(Mapping[str, StoredArray]):
+    """Activations of several models over the same images, in a folder of ``.npy`` files and a manifest.
+
+    A mapping like any other for `UniversalSAE.fit`, `UniversalSAE.evaluate` and `usae.controls`, which read it piece by piece,
+    so that memory does not grow with the store. Written shard by shard: a writer that is stopped at any moment leaves whole
+    shards, and the next one goes on after them.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of an existing store. `create` makes a new one.
+
+    Raises
+    ------
+    CheckpointError
+        For a folder that is no store, is from a newer version, or lacks a file or a part of one. What a flipped bit changes is
+        found by `verify`, which `UniversalSAE.fit` calls.
+    CheckpointFileError
+        Also an OSError: the folder cannot be read.
+
+    Examples
+    --------
+    >>> with usae.ActivationStore.create("acts", grid=(16, 16)) as store:
+    ...     for batch, names in my_batches:
+    ...         store.append(batch, image_names=names)
+    >>> sae = usae.UniversalSAE(n_concepts=6144, k=32).fit(usae.ActivationStore("acts"))
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        given = disk.folder_of(path)
+        self._lock: BinaryIO | None = None
+        with disk.io_errors(given, "read", "the store"):
+            self._folder = pathlib.Path(os.path.realpath(given))
+            self._manifest = store_files.read_manifest(self._folder)
+            store_files.check_sizes(self._folder, self._manifest)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        models: Mapping[str, int | Mapping[str, Any]] | None = None,
+        *,
+        dtype: DType = "float16",
+        grid: tuple[int, int] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ActivationStore:
+        """Make an empty store, open for writing.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that is empty or not there yet; its parent has to exist.
+        models : mapping of str to int or mapping, optional
+            Width of each model; or a mapping with "width" and, to be kept, "source", "layer" and whatever else JSON can say.
+            Left out: those of the first shard.
+        dtype : "float16", "float32" or "bfloat16"
+            What is kept. float16 ends at 65504, and a larger activation is an error. bfloat16 lies in the files as uint16.
+        grid : (int, int), optional
+            Rows and columns of the tokens of an image.
+        metadata : mapping, optional
+            Plain values of your own, for `metadata`.
+        """
+        folder = disk.folder_of(path)
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise InvalidInputError(f'dtype must be "float16", "float32" or "bfloat16", got {dtype!r}')
+        if grid is not None:
+            if not isinstance(grid, (tuple, list)) or len(grid) != 2:
+                raise InvalidInputError(f"grid must be (rows, columns) of the tokens of an image, got {grid!r}")
+            grid = checks.integer(grid[0], "grid[0]", 1, 2**20), checks.integer(grid[1], "grid[1]", 1, 2**20)
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise InvalidInputError(f"metadata must be a mapping, got {metadata!r}")
+        manifest = {
+            "format": store_files.FORMAT,
+            "format_version": store_files.FORMAT_VERSION,
+            "package_version": _usae.version(),
+            "dtype": dtype,
+            "models": [] if models is None else _described(models),
+            "grid": None if grid is None else list(grid),
+            "tokens": None if grid is None else grid[0] * grid[1],
+            "metadata": store_files.checked_json(dict(metadata or {}), "metadata"),
+            "finished": False,
+            "shards": [],
+        }
+        return cls._created(folder, manifest)
+
+    @classmethod
+    def _created(cls, given: pathlib.Path, manifest: Manifest) -> ActivationStore:
+        self = cls.__new__(cls)
+        self._manifest = manifest
+        with disk.io_errors(given, "write", "the store"):
+            given.mkdir(exist_ok=True)
+            self._folder = pathlib.Path(os.path.realpath(given))
+            store_files.check_free(self._folder)  # before a file is made in it
+            self._lock = store_files.locked(self._folder)
+            try:
+                store_files.check_free(self._folder)  # and after whoever else was making one
+                store_files.write_manifest(self._folder, manifest)
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    # --- What is in it -----------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> StoredArray:
+        names = self.model_names
+        check_known(name, names, "store")
+        model = names.index(name)
+        manifest = self._manifest
+        kept, tokens = manifest["dtype"], manifest["tokens"]
+        of_each = (self.widths[name],) if tokens is None else (tokens, self.widths[name])
+        return StoredArray(
+            self._lengths(),
+            of_each,
+            DTYPES[kept],
+            kept == "bfloat16",
+            manifest["finished"],
+            self._folder,
+            lambda: _images_of(manifest),
+            functools.partial(_opened, self._folder, manifest, model, of_each),
+            functools.partial(_verified, self._folder, manifest, model),
+            lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.model_names)
+
+    def __len__(self) -> int:
+        """How many models it has."""
+        return len(self.model_names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.model_names
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self._folder
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        return tuple(model["name"] for model in self._manifest["models"])
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {model["name"]: model["width"] for model in self._manifest["models"]}
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What is known of each model: "width", "source", "layer" and what else `create` was told."""
+        keys = ("width", "source", "layer")
+        return {model["name"]: {key: model[key] for key in keys} | model["details"] for model in self._manifest["models"]}
+
+    @property
+    def dtype(self) -> str:
+        """ "float16", "float32" or "bfloat16"."""
+        return self._manifest["dtype"]
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the tokens of an image, where they are known."""
+        return tuple(self._manifest["grid"]) if self._manifest["grid"] else None
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows of each model, all images together."""
+        return sum(self._lengths()) * (self._manifest["tokens"] or 1)
+
+    @property
+    def n_shards(self) -> int:
+        return len(self._manifest["shards"])
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images in order; empty where the store has rows that belong to no image."""
+        return _images_of(self._manifest)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of what `create` was given."""
+        return store_files.checked_json(self._manifest["metadata"], "metadata")
+
+    @property
+    def finished(self) -> bool:
+        """Whether its writer came to the end. Training and evaluation refuse a store that is not finished."""
+        return self._manifest["finished"]
+
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{name}: {width}" for name, width in self.widths.items()) or "no models yet"
+        state = "" if self.finished else ", not finished"
+        return f"ActivationStore({str(self._folder)!r}; {widths}; {self.n_tokens} tokens, {self.dtype}{state})"
+
+    def verify(self) -> None:
+        """Read every file and compare it with its checksum (SHA-256).
+
+        Raises
+        ------
+        CheckpointError
+            Naming the files that are missing, cut short or changed.
+        """
+        with disk.io_errors(self._folder, "read", "the store"):
+            store_files.verify(self._folder, self._manifest)
+
+    def batches(self, batch_size: int, *, seed: int = 0, position: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of rows in random order, to the end of the epoch that `position` lies in; read ahead in the background.
+
+        Parameters
+        ----------
+        batch_size : int
+            The last batch may be smaller.
+        seed : int
+            The order is a pure function of it and the epoch: the same on any computer, however rows are split into files.
+        position : int
+            Where to begin, in rows; ``n_tokens`` is the start of the second epoch, which has another order.
+
+        Yields
+        ------
+        dict of str to ndarray
+            For each model [n, width], as float32 where bfloat16 is stored. Row t of each is the same place.
+        """
+        seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+        batch_size = checks.integer(batch_size, "batch_size", 1, 2**24)
+        position = checks.integer(position, "position", 0, 2**53)
+        return self._batches(as_aligned(self, "store"), seed, batch_size, position)
+
+    def _batches(
+        self, acts: dict[str, Activations], seed: int, batch_size: int, position: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        left = self.n_tokens - position % self.n_tokens
+        with contextlib.closing(shuffled_blocks.shuffled_batches(acts, seed, batch_size, position)) as batches:
+            for batch, rows in batches:
+                some = np.arange(batch_size)[:left] if rows is None else rows[:left]
+                yield {name: rows_of(x, some) for name, x in batch.items()}
+                left -= len(some)
+                if not left:
+                    return
+
+    # --- Writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None = None) -> None:
+        """Write one shard. When this returns it is on the disk; until then it is as if it had not been begun.
+
+        Parameters
+        ----------
+        acts : mapping of str to array, each [images, tokens, width] or each [rows, width]
+            As for `UniversalSAE.fit`, of every model. Hundreds of images at a time keep the number of files small.
+        image_names : sequence of str, optional
+            One for each image. Left out: their numbers in the store.
+
+        Raises
+        ------
+        InvalidInputError
+            For models, shapes or names that do not fit the store or each other, and for activations that are not finite or
+            not so in the store's type. Nothing is written.
+        CheckpointFileError
+            Also an OSError: the disk is full or cannot be written, or another writer has the store open.
+        """
+        with disk.io_errors(self._folder, "write", "the store"):
+            self._open_for_writing()
+        manifest = dict(self._manifest)
+        known = {model["name"]: model["width"] for model in manifest["models"]}
+        given = as_aligned(acts, "acts", known or None)
+        given = {name: as_activations(np.asarray(x.array), x.label) if x.stored else x for name, x in given.items()}
+        if not known:
+            manifest["models"] = _described({name: x.width for name, x in given.items()})
+        n, manifest["tokens"] = _common_shape(given, manifest)
+        names = self._names(image_names, n, manifest["tokens"])
+        arrays = [
+            _encoded(x, manifest["dtype"], model["layer"])
+            for x, model in zip(given.values(), manifest["models"], strict=True)
+        ]  # fmt: skip
+        with disk.io_errors(self._folder, "write", "the store"):
+            try:
+                files = [store_files.write_shard(self._folder, self.n_shards, i, x) for i, x in enumerate(arrays)]
+                shard = {"n": n, "images": names, "files": files}
+                self._replace(manifest | {"finished": False, "shards": [*manifest["shards"], shard]})
+            except BaseException:
+                with contextlib.suppress(OSError, CheckpointError):
+                    self._manifest = store_files.read_manifest(self._folder)  # which may be the new one
+                    store_files.remove_leftovers(self._folder, self.n_shards)
+                raise
+
+    def finish(self) -> None:
+        """Say that the store is whole; leaving ``with`` without an error does so, and closes it."""
+        with disk.io_errors(self._folder, "write", "the store"):
+            self._open_for_writing()
+            if not self.finished:
+                self._replace(self._manifest | {"finished": True})
+
+    def close(self) -> None:
+        """Let other writers write. Reading goes on, and so can writing."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> ActivationStore:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._lock is not None:
+            self.finish()
+        self.close()
+
+    # --- Private -----------------------------------------------------------------------------------------------------
+
+    def _lengths(self) -> list[int]:
+        return [shard["n"] for shard in self._manifest["shards"]]
+
+    def _open_for_writing(self) -> None:
+        """Become the only writer, from what is there now."""
+        if self._lock is None:
+            self._lock = store_files.locked(self._folder)
+            try:
+                self._manifest = store_files.read_manifest(self._folder)
+                store_files.remove_leftovers(self._folder, self.n_shards)
+            except BaseException:
+                self.close()
+                raise
+
+    def _replace(self, manifest: Manifest) -> None:
+        store_files.write_manifest(self._folder, manifest)
+        self._manifest = manifest
+
+    def _names(self, image_names: object, n: int, tokens: int | None) -> list[str] | None:
+        if tokens is None:
+            if image_names is not None:
+                raise InvalidInputError("image_names must be left out for rows that belong to no image, [rows, width]")
+            return None
+        if image_names is None:
+            first = sum(self._lengths())
+            return [str(number) for number in range(first, first + n)]
+        if isinstance(image_names, (str, bytes)) or not isinstance(image_names, Sequence):
+            raise InvalidInputError(f"image_names must be a list of names, got {image_names!r}")
+        if len(image_names) != n or not all(isinstance(name, str) for name in image_names):
+            raise InvalidInputError(f"image_names must hold text for each of {n} images, got {disk.shortened(image_names)}")
+        return [str(name) for name in image_names]
+
+
+def _images_of(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(name for shard in manifest["shards"] for name in shard["images"] or ())
+
+
+def _opened(folder: pathlib.Path, manifest: Manifest, model: int, of_each: tuple[int, ...], shard: int) -> np.ndarray:
+    """A file of the store as a memory map."""
+    file = folder / store_files.shard_name(shard, model)
+    with disk.io_errors(folder, "read", "the store"):
+        return store_files.open_shard(file, (manifest["shards"][shard]["n"], *of_each), DTYPES[manifest["dtype"]])
+
+
+def _verified(folder: pathlib.Path, manifest: Manifest, model: int) -> None:
+    with disk.io_errors(folder, "read", "the store"):
+        store_files.verify(folder, manifest, model)
+
+
+def _described(models: object) -> list[dict[str, Any]]:
+    """Models as the manifest has them."""
+    if not isinstance(models, Mapping):
+        raise InvalidInputError(f"models must be a mapping from names to widths, got {models!r}")
+    check_names(models, "models")
+    result = []
+    for name, value in models.items():
+        known = dict(value) if isinstance(value, Mapping) else {"width": value}
+        width = checks.integer(known.pop("width", None), f"models[{name!r}]: width", 1, 2**20)
+        model = {"name": name, "width": width, "source": known.pop("source", None), "layer": known.pop("layer", None)}
+        model["details"] = store_files.checked_json(known, f"models[{name!r}]")
+        if not store_files.is_model(model):
+            raise InvalidInputError(f"models[{name!r}]: source and layer must be text, got {value!r}")
+        result.append(model)
+    return result
+
+
+def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple[int, int | None]:
+    """Images and tokens of each, or rows and None: the same in all models, and as in the store."""
+    shapes = {x.array.shape[:-1] for x in given.values()}
+    if len(shapes) > 1:
+        found = ", ".join(f"{name}: {list(x.array.shape)}" for name, x in given.items())
+        raise InvalidInputError(f"acts: every model must have the same images and tokens, got {found}")
+    shape = shapes.pop()
+    tokens = shape[1] if len(shape) == 2 else None
+    if tokens != manifest["tokens"] and (manifest["shards"] or manifest["grid"]):
+        kept = "rows, [rows, width]" if manifest["tokens"] is None else f"images of {manifest['tokens']} tokens"
+        raise InvalidInputError(f"acts must be {kept}, as the store has them, got {list(shape)} before the width")
+    return shape[0], tokens
+
+
+def _encoded(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
+    """Activations in the store's type, or an error where they are not finite in it."""
+    array = np.asarray(x.array)
+    floats = widened(array, x.bfloat16)
+    with np.errstate(over="ignore"):
+        kept = np.ascontiguousarray(floats, np.float32 if dtype == "bfloat16" else DTYPES[dtype])
+    if dtype == "bfloat16":
+        kept = np.where(np.isfinite(kept), as_bfloat16(kept), np.uint16(0x7F80))
+    if np.isfinite(widened(kept, dtype == "bfloat16")).all():
+        return kept
+    where = f" (layer {layer!r})" if layer is not None else ""
+    if not np.isfinite(floats).all():
+        place = np.argwhere(~np.isfinite(floats))[0].tolist()
+        raise InvalidInputError(f"{x.label}{where} must be finite, got {floats[tuple(place)]} at {place}")
+    ends = {"float16": "65504", "float32": "3.4e38", "bfloat16": "3.4e38"}[dtype]
+    remedy = 'dtype="bfloat16", which has the range of float32' if dtype == "float16" else "smaller units"
+    raise InvalidInputError(
+        f"{x.label}{where} reaches {np.abs(floats).max():.6g}, but a store of {dtype} ends at {ends}; make it with {remedy}"
+    )

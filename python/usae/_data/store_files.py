@@ -1,0 +1,270 @@
+"""The files of an activation store: ``usae-store.json``, the manifest, and one ``shard-000000-0.npy`` for each shard and model.
+
+A shard is there once the manifest names it. Each file is written under another name, brought to the disk and renamed; the
+manifest is replaced last. So a computer that stops at any point leaves the store as it was before a shard or after it, and
+what is left over is removed by the next writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from usae import _usae
+from usae._base import checks
+from usae._files import disk
+from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
+
+FORMAT = "usae-store"
+FORMAT_VERSION = 1
+MANIFEST = "usae-store.json"
+LOCK = "writer.lock"
+DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
+
+_OURS = re.compile(r"shard-(\d{6,})-\d+\.npy(\.new)?")
+
+Manifest = dict[str, Any]
+
+
+def shard_name(shard: int, model: int) -> str:
+    return f"shard-{shard:06}-{model}.npy"
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------------
+
+
+def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray) -> dict[str, Any]:
+    """Write one file whole; what the manifest says of it is returned."""
+    file = folder / shard_name(shard, model)
+    beside = folder / f"{file.name}.new"
+    with open(beside, "wb") as stream:
+        hashing = _Hashing(stream)
+        np.lib.format.write_array(hashing, array, version=(1, 0), allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(file)
+    return {"bytes": hashing.n_bytes, "sha256": hashing.sha256.hexdigest()}
+
+
+class _Hashing:
+    """A file that also sums up what is written into it."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+        self.n_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self.sha256.update(data)
+        self.n_bytes += len(data)
+
+
+def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
+    disk.sync(folder)  # the names of the shards have to be there before
+    new = folder / f"{MANIFEST}.new"
+    disk.write_text(new, _to_json(manifest))
+    new.replace(folder / MANIFEST)
+    disk.sync(folder)
+
+
+def _to_json(manifest: Manifest) -> str:
+    """Indented for people, with one line for each shard."""
+    shards = ",\n    ".join(json.dumps(shard, ensure_ascii=False, allow_nan=False) for shard in manifest["shards"])
+    text = json.dumps(manifest | {"shards": []}, indent=2, ensure_ascii=False, allow_nan=False)
+    end = '"shards": []\n}'
+    return text.removesuffix(end) + f'"shards": [\n    {shards}\n  ]\n}}\n' if shards else text + "\n"
+
+
+def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
+    """Remove what a writer that was stopped has left: files of ours that the manifest does not name."""
+    for path in folder.iterdir():
+        ours = _OURS.fullmatch(path.name)
+        if path.name == f"{MANIFEST}.new" or (ours and (ours[2] or int(ours[1]) >= n_shards)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+def check_free(folder: pathlib.Path) -> None:
+    """Refuse to make a store where there is anything but what a `create` that was stopped leaves."""
+    names = {path.name for path in folder.iterdir()}
+    if not names <= {LOCK, f"{MANIFEST}.new"}:
+        words = "open it with ActivationStore(path), or " if MANIFEST in names else ""
+        raise CheckpointFileError(
+            errno.EEXIST, f"cannot make a store there: the folder is not empty; {words}choose another path", str(folder)
+        )
+
+
+def locked(folder: pathlib.Path) -> BinaryIO:
+    return disk.locked(folder / LOCK, "the store")
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        if folder.is_dir():
+            raise CheckpointError(f"{folder}: not a store of activations, there is no {MANIFEST} in it") from None
+        raise
+    except NotADirectoryError:
+        raise CheckpointError(f"{folder}: not a store of activations, which is a folder; this is a file") from None
+    try:
+        return checked_manifest(raw)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def checked_manifest(raw: bytes) -> Manifest:
+    """The manifest, if everything else can rely on it."""
+    try:
+        manifest = checks.parsed_json(raw.decode())
+    except ValueError as error:
+        raise CheckpointError(f"{MANIFEST} is damaged or cut short: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(f'{MANIFEST} was not written by usae: its "format" is not "{FORMAT}"')
+    version = manifest.get("format_version")
+    if not disk.is_integer(version, 1):
+        raise disk.unexpected(MANIFEST, "format_version", version)
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"written in format {version} by usae {manifest.get('package_version')}, but this is usae {_usae.version()}, which "
+            f"knows formats up to {FORMAT_VERSION}; update usae"
+        )
+    disk.check_keys(manifest, _KEYS, MANIFEST)
+    for key, is_valid in _KEYS.items():
+        if not is_valid(manifest[key]):
+            raise disk.unexpected(MANIFEST, key, manifest[key])
+    names = [model["name"] for model in manifest["models"]]
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{MANIFEST}: a model's name occurs twice in {names}")
+    if manifest["grid"] is not None and math.prod(manifest["grid"]) != manifest["tokens"]:
+        raise disk.unexpected(MANIFEST, "tokens", manifest["tokens"])
+    for number, shard in enumerate(manifest["shards"]):
+        _check_shard(shard, f"shards[{number}]", len(names), manifest["tokens"])
+    return manifest
+
+
+def _check_shard(shard: object, where: str, n_models: int, tokens: int | None) -> None:
+    disk.check_keys(shard, {"n": None, "images": None, "files": None}, f"{MANIFEST}: {where}")
+    n, images, files = shard["n"], shard["images"], shard["files"]  # type: ignore[index]
+    if not disk.is_integer(n, 1):
+        raise disk.unexpected(MANIFEST, f"{where}.n", n)
+    named = isinstance(images, list) and len(images) == n and all(isinstance(name, str) for name in images)
+    if not (named if tokens is not None else images is None):
+        raise disk.unexpected(MANIFEST, f"{where}.images", images)
+    if not isinstance(files, list) or len(files) != n_models or n_models == 0 or not all(map(_is_file, files)):
+        raise disk.unexpected(MANIFEST, f"{where}.files", files)
+
+
+def check_sizes(folder: pathlib.Path, manifest: Manifest) -> None:
+    """Refuse a store with a file that is missing or not as long as it was written."""
+    for file, described in files_of(folder, manifest):
+        try:
+            size = file.stat().st_size
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder}: {file.name} is missing; {_REMEDY}") from None
+        if size != described["bytes"]:
+            sizes = f"it has {size:,} of {described['bytes']:,} bytes"
+            raise CheckpointError(f"{folder}: {file.name} is cut short or damaged: {sizes}; {_REMEDY}")
+
+
+def open_shard(file: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file.parent}: {file.name} is missing; {_REMEDY}") from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header is Python that does not parse, in one of many ways
+        raise CheckpointError(f"{file.parent}: {file.name} is cut short or damaged: {error}; {_REMEDY}") from None
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        raise CheckpointError(
+            f"{file.parent}: {file.name} must hold {dtype.name} {list(shape)}, got {array.dtype} {list(array.shape)}; {_REMEDY}"
+        )
+    return array
+
+
+def verify(folder: pathlib.Path, manifest: Manifest, model: int | None = None) -> None:
+    """Read every file, or those of one model, and compare it with its checksum."""
+    check_sizes(folder, manifest)
+    damaged = []
+    for file, described in files_of(folder, manifest, model):
+        with open(file, "rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != described["sha256"]:
+                damaged.append(file.name)
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise CheckpointError(
+            f"{folder}: {', '.join(damaged[:3])}{more}: damaged, not the bytes that were written (by SHA-256); {_REMEDY}"
+        )
+
+
+def files_of(
+    folder: pathlib.Path, manifest: Manifest, model: int | None = None
+) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
+    for number, shard in enumerate(manifest["shards"]):
+        for of, described in enumerate(shard["files"]):
+            if model in (None, of):
+                yield folder / shard_name(number, of), described
+
+
+_REMEDY = "copy it again from where it is whole, or extract into a new store"
+
+
+def _is_file(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"bytes", "sha256"}
+        and disk.is_integer(value["bytes"], 1)
+        and isinstance(value["sha256"], str)
+    )
+
+
+def is_model(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"name", "width", "source", "layer", "details"}
+        and isinstance(value["name"], str)
+        and disk.is_integer(value["width"], 1, 2**20)
+        and all(value[key] is None or isinstance(value[key], str) for key in ("source", "layer"))
+        and isinstance(value["details"], dict)
+    )
+
+
+def _is_grid(value: object) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(disk.is_integer(n, 1) for n in value))
+
+
+_KEYS = {
+    "format": lambda value: value == FORMAT,
+    "format_version": lambda value: disk.is_integer(value, 1, FORMAT_VERSION),
+    "package_version": lambda value: isinstance(value, str),
+    "dtype": lambda value: isinstance(value, str) and value in DTYPES,
+    "models": lambda value: isinstance(value, list) and all(map(is_model, value)),
+    "grid": _is_grid,
+    "tokens": lambda value: value is None or disk.is_integer(value, 1),
+    "metadata": lambda value: isinstance(value, dict),
+    "finished": lambda value: isinstance(value, bool),
+    "shards": lambda value: isinstance(value, list),  # see _check_shard
+}
+
+
+def checked_json(value: object, name: str) -> Any:
+    """`value` as it will be read again; InvalidInputError for what JSON cannot say."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} must be plain values that JSON has, got {disk.shortened(value)}: {error}") from None

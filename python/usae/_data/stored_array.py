@@ -1,0 +1,138 @@
+"""Activations of one model that lie in the files of a store: like an array, but read when it is indexed."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from usae.errors import InvalidInputError
+
+
+class StoredArray:
+    """[images, tokens, width] or [rows, width], in files one after the other; what ``store[name]`` gives.
+
+    Index it by images (rows, where there are no images): a number, a slice or an array of numbers. Only what is asked for is
+    read, as float32 where bfloat16 is stored. ``x[:]`` reads everything.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        of_each: tuple[int, ...],
+        dtype: np.dtype,
+        bfloat16: bool,
+        finished: bool,
+        path: pathlib.Path,
+        images: Callable[[], tuple[str, ...]],
+        open_shard: Callable[[int], np.ndarray],
+        verify: Callable[[], None],
+        checksums: Callable[[], list[str]],
+    ):
+        """What a store tells of a model.
+
+        `lengths`: images of each file; `of_each`: (tokens, width) or (width,); `path` and `images`: of the store, and the names
+        of its images; `verify`: reads all files and compares checksums; `checksums`: what the manifest says they are.
+        """
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self.shape = (int(self._ends[-1]) if len(lengths) else 0, *of_each)
+        self.raw_dtype = dtype
+        self.bfloat16 = bfloat16
+        self._finished = finished
+        self.path = path
+        self.images = images
+        self.open_shard = open_shard
+        self.verify = verify
+        self.checksums = checksums
+
+    def check_finished(self, label: str) -> None:
+        if not self._finished:
+            raise InvalidInputError(
+                f"{label} must be of a finished store, got one whose writer stopped after {self.shape[0]:,} "
+                f"{'images' if self.ndim == 3 else 'rows'}; go on writing, or call store.finish() to take that for the whole"
+            )
+
+    @property
+    def n_shards(self) -> int:
+        return len(self._ends)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of what indexing gives."""
+        return np.dtype(np.float32) if self.bfloat16 else self.raw_dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        kept = "bfloat16" if self.bfloat16 else self.raw_dtype.name
+        return f"StoredArray({list(self.shape)}, {kept}, {self.n_shards} files)"
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if isinstance(key, tuple) or key is None:
+            raise InvalidInputError(f"activations of a store are indexed by images alone, got {key!r}; then x[:10][:, 1:]")
+        numbers = np.arange(self.shape[0])[key]
+        per_image = self.shape[1] if self.ndim == 3 else 1
+        rows: slice | np.ndarray
+        if isinstance(key, slice) and key.step in (None, 1) and numbers.size:
+            rows = slice(int(numbers[0]) * per_image, (int(numbers[-1]) + 1) * per_image)
+        else:
+            rows = (np.ravel(numbers)[:, None] * per_image + np.arange(per_image)).ravel()
+        return widened(self.rows(rows), self.bfloat16).reshape(*np.shape(numbers), *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def rows(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Some rows, [n, width], as they are stored; rows of [images, tokens, width] are counted through.
+
+        A slice has a start and a stop, and each file is mapped while it is read, so that memory holds the result alone.
+        """
+        if isinstance(rows, slice):
+            return self._consecutive(rows.start, rows.stop)
+        ends = self._row_ends()
+        out = np.empty((len(rows), self.shape[-1]), self.raw_dtype)
+        of_shard = np.searchsorted(ends, rows, side="right")
+        for shard in np.unique(of_shard):
+            places = np.flatnonzero(of_shard == shard)
+            first = ends[shard - 1] if shard else 0
+            out[places] = self._shard_rows(int(shard))[rows[places] - first]
+        return out
+
+    def _consecutive(self, start: int, stop: int) -> np.ndarray:
+        ends = self._row_ends()
+        out = np.empty((stop - start, self.shape[-1]), self.raw_dtype)
+        row = start
+        while row < stop:
+            shard = int(np.searchsorted(ends, row, side="right"))
+            first, end = (int(ends[shard - 1]) if shard else 0), min(int(ends[shard]), stop)
+            out[row - start : end - start] = self._shard_rows(shard)[row - first : end - first]
+            row = end
+        return out
+
+    def _row_ends(self) -> np.ndarray:
+        return self._ends * (self.shape[1] if self.ndim == 3 else 1)
+
+    def _shard_rows(self, shard: int) -> np.ndarray:
+        return self.open_shard(shard).reshape(-1, self.shape[-1])
+
+
+def widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
+    """Floats that numpy knows: bfloat16, seen as uint16, is the upper half of a float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if bfloat16 else array
+
+
+def as_bfloat16(array: np.ndarray) -> np.ndarray:
+    """Finite float32 as bfloat16 seen as uint16, to the nearest, ties to even."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -1,0 +1,1 @@
+"""The class that everybody meets, `usae.UniversalSAE`, with what it takes and gives."""

@@ -1,0 +1,162 @@
+"""Sparse codes: which concepts are active in each token, and how strongly."""
+
+from __future__ import annotations
+
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usae._base import checks
+from usae.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+
+class Codes:
+    """Codes of tokens, as values and concept indices. Immutable; the arrays are read-only views.
+
+    Parameters
+    ----------
+    values : array_like of float, [n_tokens, k]
+        Activations. Those that `UniversalSAE.encode` makes are positive and most active first (ties: lower index first);
+        codes made by hand, to see what a dictionary makes of them, may hold any finite number in any order.
+    indices : array_like of int, [n_tokens, k]
+        The concepts they belong to; -1 is an unused slot, whose value counts as 0.
+    n_concepts : int
+        Number of concepts.
+
+    Attributes
+    ----------
+    values : ndarray of float32, [n_tokens, k]
+    indices : ndarray of int32, [n_tokens, k]
+    n_concepts : int
+
+    Examples
+    --------
+    What changes in the picture of a model when concept 7 is taken away:
+
+    >>> values = np.where(codes.indices == 7, 0, codes.values)
+    >>> sae.decode(codes, "vit") - sae.decode(usae.Codes(values, codes.indices, codes.n_concepts), "vit")
+    """
+
+    __slots__ = ("_values", "_indices", "_n_concepts")
+
+    def __init__(self, values: Any, indices: Any, n_concepts: int):
+        n_concepts = checks.integer(n_concepts, "n_concepts", 1, 2**24)
+        values, indices = _as_array(values, "values"), _as_array(indices, "indices")
+        if values.ndim != 2 or values.shape != indices.shape:
+            raise InvalidInputError(
+                f"values and indices must both be [n_tokens, k], got shapes {list(values.shape)} and {list(indices.shape)}"
+            )
+        if values.dtype.kind != "f":
+            raise InvalidInputError(f"values must be floats, got {values.dtype}")
+        if indices.dtype.kind not in "iu":
+            raise InvalidInputError(f"indices must be integers, got {indices.dtype}")
+        if indices.size and not (indices.min() >= -1 and indices.max() < n_concepts):
+            raise InvalidInputError(
+                f"indices must be from 0 to n_concepts - 1 = {n_concepts - 1}, or -1 for an unused slot, got "
+                f"{indices.min()} to {indices.max()}"
+            )
+        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused as that
+            values = np.ascontiguousarray(values, np.float32)
+        if not np.isfinite(values).all():
+            row, slot = np.argwhere(~np.isfinite(values))[0]
+            raise InvalidInputError(f"values must be finite as float32, got {values[row, slot]} at [{row}, {slot}]")
+        self._set(values, np.ascontiguousarray(indices, np.int32), n_concepts)
+
+    @classmethod
+    def _trusted(cls, values: np.ndarray, indices: np.ndarray, n_concepts: int) -> Codes:
+        """Without the checks, for arrays that the core or another Codes made."""
+        codes = cls.__new__(cls)
+        codes._set(values, indices, n_concepts)
+        return codes
+
+    def _set(self, values: np.ndarray, indices: np.ndarray, n_concepts: int) -> None:
+        values, indices = values.view(), indices.view()  # the caller's own array stays writeable
+        values.flags.writeable = indices.flags.writeable = False
+        self._values, self._indices, self._n_concepts = values, indices, n_concepts
+
+    @property
+    def values(self) -> np.ndarray:
+        """Activations, float32 [n_tokens, k]; read-only."""
+        return self._values
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The concepts they belong to, int32 [n_tokens, k], -1 for an unused slot; read-only."""
+        return self._indices
+
+    @property
+    def n_concepts(self) -> int:
+        """Number of concepts that the indices choose from."""
+        return self._n_concepts
+
+    @property
+    def k(self) -> int:
+        """Slots for each token."""
+        return self._values.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the dense equivalent: (n_tokens, n_concepts)."""
+        return len(self), self._n_concepts
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self._values)
+
+    def __getitem__(self, rows: Any) -> Codes:
+        """Codes of some tokens: a slice, a boolean mask, an array of row numbers, or one row number."""
+        if isinstance(rows, tuple):
+            raise InvalidInputError("codes are indexed by rows alone: codes[10:20]; for concepts use .to_csr()")
+        if isinstance(rows, numbers.Integral) and not isinstance(rows, bool):
+            if not -len(self) <= int(rows) < len(self):
+                raise IndexError(f"row {rows} of {len(self)}")  # also what ends iteration
+            rows = [rows]
+        values, indices = self._values[rows], self._indices[rows]
+        if values.ndim != 2:
+            raise InvalidInputError("codes are indexed by a slice, a mask [n_tokens], or a list of row numbers")
+        return Codes._trusted(np.ascontiguousarray(values), np.ascontiguousarray(indices), self._n_concepts)
+
+    def to_csr(self) -> scipy.sparse.csr_array:
+        """As `scipy.sparse.csr_array` [n_tokens, n_concepts] in canonical form: sorted, without unused slots."""
+        import scipy.sparse
+
+        used = self._indices >= 0
+        starts = np.concatenate(([0], np.cumsum(used.sum(1))))
+        matrix = scipy.sparse.csr_array((self._values[used], self._indices[used], starts), shape=self.shape)
+        matrix.sum_duplicates()
+        return matrix
+
+    def to_dense(self) -> np.ndarray:
+        """As float32 [n_tokens, n_concepts]. For many tokens this is large: 4 bytes for each token and concept."""
+        dense = np.zeros(self.shape, np.float32)
+        tokens, slots = np.nonzero(self._indices >= 0)
+        np.add.at(dense, (tokens, self._indices[tokens, slots]), self._values[tokens, slots])
+        return dense
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Codes):
+            return NotImplemented
+        return (
+            self._n_concepts == other._n_concepts
+            and np.array_equal(self._values, other._values)
+            and np.array_equal(self._indices, other._indices)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as numpy's arrays
+
+    def __repr__(self) -> str:
+        return f"Codes(n_tokens={len(self)}, k={self.k}, n_concepts={self._n_concepts})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Codes, (self._values, self._indices, self._n_concepts)
+
+
+def _as_array(rows: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(rows)
+    except (TypeError, ValueError) as error:  # rows of several lengths, for one
+        raise InvalidInputError(f"{name} must be an array [n_tokens, k], with k slots for each token: {error}") from error

@@ -1,0 +1,1 @@
+"""Files as such: folders that are written whole, and words for what goes wrong with them."""

@@ -1,0 +1,110 @@
+"""Folders that are written so that a computer that stops leaves them whole, and words for what goes wrong with them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, TypeGuard
+
+from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
+
+
+def folder_of(path: object) -> pathlib.Path:
+    """What a user gave as the name of a folder."""
+    return path_of(path, "a folder")
+
+
+def path_of(path: object, what: str) -> pathlib.Path:
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    problem = ""
+    if not isinstance(name, str):
+        problem = "; pass text or a pathlib.Path"
+    elif not name:
+        problem = "; the current folder is '.'"
+    elif "\0" in name:
+        problem = ", which has a NUL character in it; leave that out"
+    else:
+        try:
+            os.fsencode(name)
+            return pathlib.Path(name)
+        except UnicodeEncodeError:
+            problem = f", which cannot be written in {sys.getfilesystemencoding()}, as names of files are; use another name"
+    raise InvalidInputError(f"path must name {what}, got {path!r}{problem}")
+
+
+@contextlib.contextmanager
+def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
+    """Turn the system's errors into ours, with what to do about them: "cannot write the autoencoder: ..."."""
+    try:
+        yield
+    except CheckpointFileError:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        words = f"cannot {verb} {what}: {error.strerror or error}"
+        if verb == "write" and number in (errno.ENOENT, errno.ENOTDIR):
+            words += f"; the folder {str(folder.parent)!r} has to exist before"
+        elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            words += "; choose a place that this user may write to"
+        raise CheckpointFileError(number, words, str(folder)) from error
+
+
+def locked(file: pathlib.Path, what: str) -> BinaryIO:
+    """The right to write, which ends when this file is closed or the process does."""
+    import fcntl
+
+    stream = open(file, "ab")  # noqa: SIM115  # kept open
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise CheckpointFileError(
+            errno.EBUSY, f"cannot write {what}: another writer has it open; let that one end, or close() it", str(file.parent)
+        ) from None
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def write_text(file: pathlib.Path, text: str) -> None:
+    with open(file, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_keys(found: object, expected: Mapping[str, Any], where: str) -> None:
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where} must hold named values, got {shortened(found)}")
+    for key in found:
+        if key not in expected:
+            raise CheckpointError(f"{where}: unknown key {key!r}; this usae does not write it")
+    for key in expected:
+        if key not in found:
+            raise CheckpointError(f"{where}: {key!r} is missing")
+
+
+def is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
+
+
+def unexpected(file: str, key: str, value: object) -> CheckpointError:
+    return CheckpointError(f"{file}: {key} is not what usae writes there, got {shortened(value)}")
+
+
+def shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

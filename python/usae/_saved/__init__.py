@@ -1,0 +1,1 @@
+"""Saved autoencoders: what lies in their folder."""

@@ -1,0 +1,151 @@
+"""A folder of checkpoints: ``usae-run.json``, what the run is, and ``step-000001000``, a save with training state, for each.
+
+A checkpoint appears under its name by one rename and goes by one, so what is called ``step-...`` is whole. What begins with
+``.usae-`` is being written or removed, and the next writer clears it away.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+import re
+import shutil
+import warnings
+from typing import Any
+
+from usae import _usae
+from usae._base import checks
+from usae._core.fitted import Fitted
+from usae._estimator.checkpoints import RUN
+from usae._files import disk
+from usae._saved import saved_folder
+from usae.errors import CheckpointError, CheckpointFileError
+
+FORMAT = "usae-run"
+FORMAT_VERSION = 1
+NEW_RUN = "usae-run.json.new"
+LOCK = "writer.lock"
+
+_STEP = re.compile(r"step-(\d{9,})")
+_UNSETTLED = ".usae-"  # as folder.py calls what it is writing
+
+
+def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder / f"step-{step:09}"
+
+
+def steps(folder: pathlib.Path) -> list[int]:
+    """Of the checkpoints that are there, the newest first."""
+    try:
+        found = [_STEP.fullmatch(path.name) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------------
+
+
+def check_free(folder: pathlib.Path) -> None:
+    """Refuse a folder with anything in it that is not of a run."""
+    names = {path.name for path in folder.iterdir()}
+    if RUN not in names and not names <= {LOCK, NEW_RUN}:
+        raise CheckpointFileError(
+            errno.EEXIST, "cannot keep checkpoints there: the folder holds other things; choose another path", str(folder)
+        )
+
+
+def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": _usae.version(), "run": run}
+    disk.write_text(folder / NEW_RUN, json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    (folder / NEW_RUN).replace(folder / RUN)
+    disk.sync(folder)
+
+
+def write(folder: pathlib.Path, fitted: Fitted) -> None:
+    place = folder_of_step(folder, fitted.core.step_count)
+    if place.exists():
+        _remove(place)
+    saved_folder.save(fitted, place, training_state=True)
+
+
+def prune(folder: pathlib.Path, keep: int) -> None:
+    """Remove all but the newest."""
+    for step in steps(folder)[keep:]:
+        _remove(folder_of_step(folder, step))
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Remove what a writer that was stopped has left."""
+    for path in folder.iterdir():
+        if path.name.startswith(_UNSETTLED) and path.is_dir():
+            shutil.rmtree(path)
+
+
+def _remove(place: pathlib.Path) -> None:
+    hidden = place.with_name(f"{_UNSETTLED}{place.name}")
+    place.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_run(folder: pathlib.Path) -> dict[str, Any]:
+    try:
+        header = checks.parsed_json((folder / RUN).read_bytes().decode())
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no checkpoints of a run, there is no {RUN} in it") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {RUN} is damaged or cut short: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("run"), dict):
+        raise CheckpointError(f'{folder}: {RUN} was not written by usae: its "format" is not "{FORMAT}"')
+    if header.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: written in format {header.get('format_version')} by usae {header.get('package_version')}, but this is "
+            f"usae {_usae.version()}, which knows format {FORMAT_VERSION}; update usae"
+        )
+    if header.get("package_version") != _usae.version():
+        warnings.warn(
+            f"this run was begun with usae {header.get('package_version')} and goes on with {_usae.version()}; the bits may "
+            f"differ from those of a run with either",
+            stacklevel=2,
+        )
+    return header["run"]
+
+
+def newest(folder: pathlib.Path) -> tuple[saved_folder.Header, saved_folder.Tensors, list[str]] | None:
+    """Header and tensors of the newest whole checkpoint, and what is wrong with newer ones; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        Where there are some and all are damaged.
+    """
+    damaged: list[str] = []
+    for step in steps(folder):
+        place = folder_of_step(folder, step)
+        try:
+            return *saved_folder.read(place), damaged
+        except (CheckpointFileError, CheckpointError) as error:
+            if not os.path.lexists(place):  # its run went on meanwhile, and there are newer ones
+                return newest(folder)
+            if isinstance(error, CheckpointFileError):
+                raise
+            damaged.append(str(error))
+    if damaged:
+        raise CheckpointError(damaged[0])
+    return None
+
+
+def set_aside(folder: pathlib.Path, step: int) -> None:
+    """Rename checkpoints that are newer than the one that could be read, so that they are not in its way."""
+    for newer in steps(folder):
+        if newer > step:
+            place = folder_of_step(folder, newer)
+            aside = folder / f"damaged-{place.name}"
+            if aside.exists():
+                shutil.rmtree(aside)
+            place.rename(aside)

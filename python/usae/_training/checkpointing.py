@@ -1,0 +1,132 @@
+"""Saves the state of a run between its steps, and goes on from there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+
+from usae._core.fitted import Fitted
+from usae._estimator.checkpoints import Checkpoints
+from usae._files import disk
+from usae._saved import saved_folder
+from usae._training import checkpoint_files
+from usae._training.delayed_signals import DelayedSignals
+from usae._training.run_identity import Run, check_same
+from usae.errors import CheckpointFileError, InvalidInputError
+
+logger = logging.getLogger("usae")
+
+
+class Keeper:
+    """Checkpoints of one run. Use with ``with``, as long as it trains.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        The one that is trained.
+    """
+
+    def __init__(self, fitted: Fitted, checkpoints: Checkpoints, folder: pathlib.Path):
+        self.fitted = fitted
+        self._checkpoints = checkpoints
+        self._folder = folder
+        self._whole_at = fitted.core.step_count
+        self._tried_at = self._saved_at = self._whole_at or None
+        self._saved_when = time.monotonic()
+        self._signals = DelayedSignals()
+
+    def __enter__(self) -> Keeper:
+        self._signals.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is not None and self._is_new() and not self._signals.impatient:
+                self._save_or_warn()
+        finally:
+            self._signals.__exit__(kind, error, trace)
+
+    def recorded(self) -> None:
+        """Say that the last step is in the history, with all that belongs to it."""
+        self._whole_at = self.fitted.core.step_count
+
+    def between_steps(self) -> None:
+        """Save where one is due, and let a signal end the training."""
+        if self._signals.pending is not None:
+            self._save_or_warn()
+            self._signals.deliver()
+        elif self._is_due():
+            self._save_or_warn()
+
+    def save(self) -> None:
+        """Make a checkpoint of this step, unless there is one."""
+        self._tried_at = self.fitted.core.step_count
+        if self._saved_at != self._tried_at:
+            with disk.io_errors(self._folder, "write", "the checkpoint"):
+                checkpoint_files.write(self._folder, self.fitted)
+                checkpoint_files.prune(self._folder, self._checkpoints.keep)
+            self._saved_at = self._tried_at
+        self._saved_when = time.monotonic()
+
+    def _save_or_warn(self) -> None:
+        """In the middle of a run a full disk is no reason to lose the run."""
+        try:
+            self.save()
+        except CheckpointFileError as error:
+            self._saved_when = time.monotonic()
+            warnings.warn(f"step {self.fitted.core.step_count} has no checkpoint: {error}", stacklevel=2)
+
+    def _is_due(self) -> bool:
+        every, minutes = self._checkpoints.every_steps, self._checkpoints.every_minutes
+        if every is not None and self.fitted.core.step_count % every == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._saved_when >= 60 * minutes
+
+    def _is_new(self) -> bool:
+        """Whether there is something to save, and no step is half recorded: one that fails leaves the state before it."""
+        return 0 < self._whole_at == self.fitted.core.step_count != self._tried_at
+
+
+@contextlib.contextmanager
+def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run) -> Iterator[Keeper]:
+    """A keeper of `fitted`, brought to where the same run stopped; the only one that writes into the folder."""
+    given = disk.folder_of(checkpoints.path)
+    with disk.io_errors(given, "write", "the checkpoints"):
+        given.mkdir(exist_ok=True)
+        folder = pathlib.Path(os.path.realpath(given))
+        checkpoint_files.check_free(folder)
+        lock = disk.locked(folder / checkpoint_files.LOCK, "the checkpoints")
+    with lock:
+        with disk.io_errors(folder, "write", "the checkpoints"):
+            if not checkpoint_files.steps(folder):
+                checkpoint_files.write_run(folder, run)
+            else:
+                _go_on(folder, resume, fitted, run)
+            checkpoint_files.clear(folder)
+            checkpoint_files.prune(folder, checkpoints.keep)
+        with Keeper(fitted, checkpoints, folder) as keeper:
+            yield keeper
+
+
+def _go_on(folder: pathlib.Path, resume: bool, fitted: Fitted, run: Run) -> None:
+    if not resume:
+        raise InvalidInputError(
+            f"checkpoint: {str(folder)!r} holds a run already, {checkpoint_files.steps(folder)[0]} steps of it; pass "
+            f"resume=True to go on with it, or choose another folder"
+        )
+    check_same(checkpoint_files.read_run(folder), run, str(folder))
+    found = checkpoint_files.newest(folder)
+    if found is None:  # somebody removed them meanwhile
+        return
+    header, tensors, damaged = found
+    saved_folder.restore(fitted, header, tensors)
+    for problem in damaged:
+        warnings.warn(f"a checkpoint is damaged, so training goes on from an earlier one: {problem}", stacklevel=2)
+    checkpoint_files.set_aside(folder, fitted.core.step_count)
+    logger.info("going on from step %d of the run in %s", fitted.core.step_count, folder)

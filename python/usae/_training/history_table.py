@@ -1,0 +1,48 @@
+"""The history of a training run as a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from usae._files import disk
+
+
+def rows(history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Entries of `UniversalSAE.history_` without nesting: "losses" of model "vit" become "losses.vit" and so on."""
+    return [_flat(entry, names) for entry in history]
+
+
+def _flat(entry: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    flat = {key: value for key, value in entry.items() if key not in ("losses", "validation")}
+    flat |= {f"losses.{name}": entry["losses"][name] for name in names}
+    if "validation" in entry:
+        validation = entry["validation"]
+        flat["validation.n_tokens"] = validation["n_tokens"]
+        flat |= {f"validation.l0.{name}": value for name, value in zip(names, validation["l0"], strict=True)}
+        for source, of_source in zip(names, validation["r2"], strict=True):
+            for target, value in zip(names, of_source, strict=True):
+                flat[f"validation.r2.{source}->{target}"] = value
+    return flat
+
+
+def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: object) -> None:
+    """See `UniversalSAE.save_history`."""
+    file = disk.path_of(path, "a file")
+    table = rows(history, names)
+    columns = list(dict.fromkeys(column for row in table for column in row))
+    beside = file.with_name(f".usae-{secrets.token_hex(6)}")
+    with disk.io_errors(file, "write", "the history"):
+        try:
+            with open(beside, "w", encoding="utf-8", newline="") as stream:
+                writer = csv.DictWriter(stream, columns)
+                writer.writeheader()
+                writer.writerows(table)
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)

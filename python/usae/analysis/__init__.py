@@ -1,0 +1,1 @@
+"""What was found, and how far to believe it: evaluation, examples, nulls, ceilings, consistency."""

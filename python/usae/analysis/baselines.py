@@ -1,0 +1,322 @@
+"""Controls that learn or draw something: shuffled pairs, other seeds, no training, and a linear map."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from usae import _usae
+from usae._base.json import plain
+from usae._base.progress import progress_bar
+from usae._core import resolved_recipe
+from usae._core.fitted import TRAINED, Fitted
+from usae._data.activations import Activations, as_activations
+from usae._data.chunks import chunks, n_chunks, rows_of, tokens_per_image
+from usae._estimator.universal_sae import UniversalSAE
+from usae.analysis.consistency import Consistency, consistency, fit_independent, next_seed, planned_steps, untrained_like
+from usae.analysis.evaluation import Evaluation
+from usae.errors import InvalidInputError
+from usae.recipes import Recipe
+
+logger = logging.getLogger("usae")
+
+SHUFFLED_ROWS = 2**15
+"""Most rows that are evaluated under shuffled pairing, since they have to be copied: 100 MB where a model is 768 wide."""
+
+RIDGE_PARTS = 10
+"""One of so many parts of the training rows chooses the ridge penalty."""
+
+RIDGE_CHUNK = 4096
+
+PENALTIES = 10.0 ** np.arange(-7, 3)
+"""Ridge penalties that are tried, as multiples of the mean variance of the source's dimensions."""
+
+
+# --- Shuffled pairs -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ShuffledPairing:
+    """What training makes of models that have nothing to say about each other.
+
+    Attributes
+    ----------
+    sae : UniversalSAE
+        Trained with the recipe, seed and number of steps of the one under control, but in every batch the rows of different
+        models are of different, random tokens. Each model's own activations are all there.
+    paired : Evaluation
+        Of the held-out rows as they are. `firing_entropy` and the number of concepts that fire in all models say how much
+        sharing the objective makes by itself; `cofire_proportion` and `r2` off the diagonal, what an index shared for no
+        reason is worth on real pairs: chance.
+    shuffled : Evaluation
+        Of held-out rows paired at random, at most 32,768 of them. That is what this autoencoder was trained for, so its `r2`
+        off the diagonal is the most that can be predicted without knowing the token: the mean, near 0.
+    """
+
+    sae: UniversalSAE
+    paired: Evaluation
+    shuffled: Evaluation
+
+
+def shuffled_pairing(
+    sae: UniversalSAE,
+    acts: Mapping[str, Activations],
+    train: Mapping[str, Activations],
+    *,
+    threshold: float,
+    steps: int | None,
+    seed: int,
+    progress: bool | None,
+) -> ShuffledPairing:
+    logger.info("training on shuffled pairs")
+    own = sae._initialized().seed
+    children = np.random.SeedSequence([seed, 4]).generate_state(2 * len(train), np.uint64)
+    orders = [own, *map(int, children[1 : len(train)])]  # the first model's rows come as in the real training
+    control = _prepared(sae, train, steps, own)
+    _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
+    _train(control, train, orders, planned_steps(sae, steps), progress)
+    paired = control._initialized().evaluate(acts, threshold)
+    n_tokens = next(iter(acts.values())).n_tokens
+    apart = {}
+    for name, order in zip(acts, children[len(train) :], strict=True):
+        rows = np.empty(min(n_tokens, SHUFFLED_ROWS), np.int64)
+        _usae.shuffled_rows(int(order), n_tokens, 0, rows)
+        apart[name] = as_activations(rows_of(acts[name], rows), f"acts[{name!r}]")
+    return ShuffledPairing(control, paired, control._initialized().evaluate(apart, threshold))
+
+
+def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
+    """An autoencoder like `sae` as `fit(train)` has it before its first step."""
+    result = untrained_like(sae, steps, seed)
+    n_tokens = next(iter(train.values())).n_tokens
+    recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
+    fitted = Fitted(result.get_params(), recipe, {name: x.width for name, x in train.items()})
+    fitted.initialize_from(train)
+    result._fitted = fitted
+    return result
+
+
+def _permute_concepts(fitted: Fitted, rng: np.random.Generator) -> None:
+    """Reorder the concepts of each model but the first, so that an index starts from rows of different tokens."""
+    for model in range(1, len(fitted.names)):
+        order = rng.permutation(fitted.n_concepts)
+        for tensor in fitted.parameter_names():
+            if tensor in TRAINED:
+                fitted.write(model, tensor, fitted.read(model, tensor)[order])
+
+
+def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int], steps: int, progress: bool | None) -> None:
+    """As `fit` does, but with an order of rows for each model. Equal orders: the same bits."""
+    fitted = sae._initialized()
+    size = fitted.recipe.batch_size
+    rows = np.empty(size, np.int64)
+    with progress_bar(steps, progress, "training on shuffled pairs") as bar:
+        for step in range(steps):
+            batch = {}
+            for order, (name, x) in zip(orders, train.items(), strict=True):
+                _usae.shuffled_rows(order, x.n_tokens, step * size, rows)
+                batch[name] = as_activations(rows_of(x, rows), f"train[{name!r}]")
+            report = fitted.step(batch, None, -1, False)
+            fitted.record(report)
+            bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
+            bar.update()
+
+
+# --- No training, other seeds -----------------------------------------------------------------------------------------------
+
+
+def initial(
+    sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
+) -> Evaluation:
+    """`sae` as `fit(train)` has it before its first step."""
+    return _prepared(sae, train, steps, sae._initialized().seed)._initialized().evaluate(acts, threshold)
+
+
+def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
+    """Random encoders and dictionaries that know of the data nothing but the standardisation of `sae`."""
+    fitted = sae._initialized()
+    fresh = UniversalSAE(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=seed, n_threads=sae.n_threads)
+    fresh.initialize(fitted.widths)
+    for name in fitted.names:
+        known = sae.parameters(name)
+        fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "scale")})
+    return fresh._initialized().evaluate(acts, threshold)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SeedCeiling:
+    """How consistent the same training is with itself under another seed: what no comparison can be expected to beat.
+
+    Attributes
+    ----------
+    independent : Consistency
+        Of two autoencoders of each model alone, with different seeds: the ceiling for `Controls.consistency`.
+    universal : Consistency
+        Of the autoencoder under control and another universal one of the next seed.
+    other : UniversalSAE
+        That other one.
+    evaluation : Evaluation
+        Of it, for the spread of every number over seeds.
+    """
+
+    independent: Consistency
+    universal: Consistency
+    other: UniversalSAE
+    evaluation: Evaluation
+
+
+def seed_ceiling(
+    sae: UniversalSAE,
+    acts: Mapping[str, Activations],
+    train: Mapping[str, Any],
+    independent: Mapping[str, Any] | None,
+    *,
+    threshold: float,
+    steps: int | None,
+    seed: int,
+    progress: bool | None,
+) -> tuple[SeedCeiling, Mapping[str, Any]]:
+    """The ceiling, and the single-model autoencoders of the first seed, which are `independent` if those are given."""
+    if independent is None:
+        independent = fit_independent(train, like=sae, steps=steps, progress=progress)
+    taken = {getattr(source, "seed", None) for source in independent.values()}
+    other_seed = next(number for number in (next_seed(sae, by) for by in range(2, 99)) if number not in taken)
+    again = fit_independent(train, like=sae, seed=other_seed, steps=steps, progress=progress)
+    logger.info("training with another seed")
+    other = untrained_like(sae, steps, next_seed(sae)).fit(train, steps=planned_steps(sae, steps), progress=progress)
+    ceiling = SeedCeiling(
+        consistency(independent, again, seed=seed),
+        consistency(sae, other, seed=seed),
+        other,
+        other._initialized().evaluate(acts, threshold),
+    )
+    return ceiling, independent
+
+
+# --- A linear map -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LinearBaseline:
+    """Ridge regression from each model's activations to each other's, in float64.
+
+    Attributes
+    ----------
+    r2 : ndarray of float64, [M, M]
+        From model i to model j on the evaluated rows, defined as `Evaluation.r2`. The diagonal, a model to itself, is 1 but
+        for the penalty.
+    penalty : ndarray of float64, [M, M]
+        Chosen on a tenth of the training rows, as a multiple of the mean variance of the source's dimensions.
+    """
+
+    r2: np.ndarray
+    penalty: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python values, ready for JSON."""
+        return {"r2": plain(self.r2), "penalty": plain(self.penalty)}
+
+
+@dataclasses.dataclass
+class _Moments:
+    """Count, sums and sums of products of rows, all models side by side, about an origin that keeps numbers small."""
+
+    origin: np.ndarray
+    count: int
+    sums: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def none(cls, origin: np.ndarray) -> _Moments:
+        return cls(origin, 0, np.zeros(len(origin)), np.zeros((len(origin), len(origin))))
+
+    def add(self, rows: np.ndarray) -> None:
+        rows = rows - self.origin
+        self.count += len(rows)
+        self.sums += rows.sum(0)
+        self.products += rows.T @ rows
+
+    def __add__(self, other: _Moments) -> _Moments:
+        return _Moments(self.origin, self.count + other.count, self.sums + other.sums, self.products + other.products)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Relative to the origin."""
+        return self.sums / self.count
+
+    def about(self, center: np.ndarray) -> np.ndarray:
+        """Sums of products of distances from `center`, which is relative to the origin."""
+        cross = np.outer(self.sums, center)
+        return self.products - cross - cross.T + self.count * np.outer(center, center)
+
+
+def linear_baseline(
+    acts: Mapping[str, Activations], train: Mapping[str, Activations], progress: bool | None, penalties: np.ndarray = PENALTIES
+) -> LinearBaseline:
+    """Fit on `train`, R2 on `acts`; one pass over each, of which only sums of products are kept: (sum of widths)^2 numbers."""
+    widths = [x.width for x in train.values()]
+    ends = np.cumsum(widths)
+    parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+    n_tokens = next(iter(train.values())).n_tokens
+    if n_tokens < 2:
+        raise InvalidInputError("train must have at least two rows, one of them to choose the linear baseline's penalty, got 1")
+    multiple = tokens_per_image(train) or 1  # an image on one side or the other
+    multiple = multiple if n_tokens // multiple >= 2 else 1
+    size = min(RIDGE_CHUNK, max(1, n_tokens // RIDGE_PARTS))
+    n_eval = next(iter(acts.values())).n_tokens
+    total = n_chunks(n_tokens, multiple, size) + n_chunks(n_eval, size=RIDGE_CHUNK)
+    with progress_bar(total, progress, "linear baseline", "part") as bar:
+        first = _side_by_side(train, next(chunks(n_tokens, multiple, size)))
+        learning, choosing, held_out = (_Moments.none(first.mean(0)) for _ in range(3))
+        for number, rows in enumerate(chunks(n_tokens, multiple, size)):
+            (choosing if number % RIDGE_PARTS == 1 else learning).add(_side_by_side(train, rows))
+            bar.update()
+        for rows in chunks(n_eval, size=RIDGE_CHUNK):
+            held_out.add(_side_by_side(acts, rows))
+            bar.update()
+    whole = learning + choosing
+    fitted, chosen = learning.about(learning.mean), choosing.about(learning.mean)
+    refitted, seen = whole.about(whole.mean), held_out.about(whole.mean)
+    spread = np.diag(held_out.about(held_out.mean))
+    r2, penalty = np.empty((len(parts), len(parts))), np.empty((len(parts), len(parts)))
+    for i, source in enumerate(parts):
+        choice, final = _Ridge(fitted, source), _Ridge(refitted, source)
+        for j, target in enumerate(parts):
+            errors = [choice.squared_error(chosen, target, value) for value in penalties]
+            penalty[i, j] = penalties[int(np.argmin(errors))]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                r2[i, j] = 1 - final.squared_error(seen, target, penalty[i, j]) / spread[target].sum()
+    return LinearBaseline(r2, penalty)
+
+
+class _Ridge:
+    """Regression on one model's dimensions, for any target and penalty by one eigendecomposition.
+
+    All moments are sums of products about the mean of the rows that were fitted.
+    """
+
+    def __init__(self, fitted: np.ndarray, source: slice):
+        self.fitted, self.source = fitted, source
+        values, self.vectors = np.linalg.eigh(fitted[source, source])
+        self.values = np.maximum(values, 0)
+
+    def weights(self, target: slice, penalty: float) -> np.ndarray:
+        """[width of the source, width of the target]"""
+        unit = self.values.mean() or 1.0
+        rotated = self.vectors.T @ self.fitted[self.source, target]
+        return self.vectors @ (rotated / (self.values + penalty * unit)[:, None])
+
+    def squared_error(self, moments: np.ndarray, target: slice, penalty: float) -> float:
+        """Of predicting the rows that `moments` is of."""
+        weights = self.weights(target, penalty)
+        explained = 2 * moments[self.source, target] - moments[self.source, self.source] @ weights
+        return float(np.trace(moments[target, target]) - np.sum(weights * explained))
+
+
+def _side_by_side(acts: Mapping[str, Activations], rows: slice) -> np.ndarray:
+    """Rows of all models, float64 [n, sum of widths]."""
+    return np.concatenate([rows_of(x, rows).astype(float) for x in acts.values()], axis=1)

@@ -1,0 +1,345 @@
+"""Whether another autoencoder has the same concepts: dictionary rows matched one to one by their cosine."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from usae._base import checks
+from usae._base.json import plain
+from usae._data.activations import as_aligned, as_float_array, check_known, check_names
+from usae._estimator.universal_sae import UniversalSAE
+from usae.errors import InvalidInputError
+from usae.recipes import Recipe
+
+logger = logging.getLogger("usae")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Matching:
+    """Concepts of one model and their partners in another dictionary of that model.
+
+    Attributes
+    ----------
+    indices : ndarray of int64, [n]
+        Row of the other dictionary that each concept is matched with; -1 where the other one has too few rows.
+    cosines : ndarray of float64, [n]
+        Cosine with it; NaN where there is none.
+    random : ndarray of float64, [r]
+        What matching gives for two dictionaries of the same shapes with independent normal rows, largest first. Shapes
+        alone decide it: .130 on average for 6144 x 768, .183 for 6144 x 384.
+    random_in_place : ndarray of float64, [r]
+        The same with rows drawn from a normal distribution that has the mean and the covariance of the actual rows, so that
+        they share the directions that both dictionaries crowd into, but no concept. A stricter baseline.
+    threshold : float
+    """
+
+    indices: np.ndarray
+    cosines: np.ndarray
+    random: np.ndarray
+    random_in_place: np.ndarray
+    threshold: float
+
+    @property
+    def curve(self) -> np.ndarray:
+        """Cosines of the matched concepts, largest first."""
+        return np.sort(self.cosines[self.indices >= 0])[::-1]
+
+    @property
+    def mean(self) -> float:
+        """Mean cosine of the matched concepts, which is what the paper calls AUC; NaN if there are none."""
+        return _mean(self.curve)
+
+    @property
+    def share_above(self) -> float:
+        """Share of all concepts, unmatched ones included, whose cosine is above the threshold."""
+        return float(np.mean(np.nan_to_num(self.cosines) > self.threshold)) if len(self.cosines) else np.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arrays and figures as plain Python values, ready for JSON: no number (no partner) is None."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain({**values, "mean": self.mean, "share_above": self.share_above})
+
+    def __repr__(self) -> str:
+        return (
+            f"Matching(mean={self.mean:.3f}, share_above={self.share_above:.3f}; random {_mean(self.random):.3f}, in place "
+            f"{_mean(self.random_in_place):.3f})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Consistency:
+    """Result of `usae.consistency`.
+
+    Attributes
+    ----------
+    models : dict of str to Matching
+    concepts : ndarray of int64, [n]
+        The concepts that the arrays of each `Matching` are about, in their order.
+    """
+
+    models: dict[str, Matching]
+    concepts: np.ndarray
+
+    def __getitem__(self, model: str) -> Matching:
+        """The matching of one model."""
+        check_known(model, list(self.models), "model")
+        return self.models[model]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python values, ready for JSON."""
+        return {
+            "concepts": self.concepts.tolist(),
+            "models": {name: matching.to_dict() for name, matching in self.models.items()},
+        }
+
+    def summary(self) -> str:
+        """A table for people, with what chance gives beside each number."""
+        first = max(5, *(len(name) for name in self.models))
+        threshold = next(iter(self.models.values())).threshold
+        lines = [
+            f"{len(self.concepts):,} concepts matched by cosine; 'random': normal rows of the same shapes, 'in place': with "
+            "the rows' own mean and covariance",
+            f"{'model':<{first}}  mean cosine  random  in place  above {threshold:g}  random  in place",
+        ]
+        for name, matching in self.models.items():
+            chance = [float(np.mean(curve > threshold)) for curve in (matching.random, matching.random_in_place)]
+            lines.append(
+                f"{name:<{first}}  {matching.mean:11.3f}  {_mean(matching.random):6.3f}  "
+                f"{_mean(matching.random_in_place):8.3f}  {matching.share_above:{6 + len(f'{threshold:g}')}.1%}  "
+                f"{chance[0]:6.1%}  {chance[1]:8.1%}"
+            )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{name}: mean {matching.mean:.3f}" for name, matching in self.models.items())
+        return f"Consistency({len(self.concepts)} concepts; {means})"
+
+
+def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: float = 0.5, seed: int = 0) -> Consistency:
+    """Match the concepts of each model with those of another dictionary of the same model.
+
+    Rows are matched one to one so that the sum of their cosines is largest (Hungarian matching).
+
+    Parameters
+    ----------
+    sae : UniversalSAE, or mapping of str to array
+        The autoencoder whose concepts are asked about, or its dictionaries by model, each [m, width].
+    independent : mapping, or UniversalSAE
+        By model name what that model's concepts are compared with: a UniversalSAE of one model, such as `fit_independent`
+        makes, anything with a method ``dictionary(model)``, or an array [m', width] of dictionary rows. A UniversalSAE
+        instead of a mapping: its own models. Only models that are here are compared.
+    concepts : array of int, or of bool [m], optional
+        Report on these alone, in this order; all take part in the matching. The paper's thousand that co-fire most:
+        ``np.argsort(-evaluation.cofire_counts, kind="stable")[:1000]``.
+    threshold : float
+        For `Matching.share_above`, from 0 to 1.
+    seed : int
+        Of the random dictionaries.
+
+    Returns
+    -------
+    Consistency
+
+    Raises
+    ------
+    InvalidInputError
+        For a model that `sae` does not have, or rows of another width.
+
+    Notes
+    -----
+    Three matchings for each model, two of them of random dictionaries. Each holds 8 bytes for each pair of rows: 0.3 GB for
+    6,144 concepts, 4.8 GB for 24,576; and takes time that grows with the third power: five seconds for 6,144 x 768 on one
+    core. A matching cannot be interrupted. Dictionary rows count in standardised units, and rows of dead concepts count
+    like any other: leave them out by `concepts`.
+    """
+    threshold = checks.real(threshold, "threshold", "a number from 0 to 1")
+    if threshold > 1:
+        raise InvalidInputError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+    seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    ours = _by_model(sae, "sae")
+    theirs = _by_model(independent, "independent")
+    for name in theirs:
+        check_known(name, list(ours), "independent")
+    pairs = {
+        name: (_rows(ours[name], name, f"sae[{name!r}]"), _rows(theirs[name], name, f"independent[{name!r}]"))
+        for name in theirs
+    }
+    counts = {len(mine) for mine, _ in pairs.values()}
+    if len(counts) > 1:
+        raise InvalidInputError(f"sae must have the same number of concepts in every model, got {sorted(counts)}")
+    for name, (mine, other) in pairs.items():
+        if mine.shape[1] != other.shape[1]:
+            raise InvalidInputError(
+                f"independent[{name!r}] must have rows of {mine.shape[1]} numbers, as sae's dictionary of {name!r} has, got "
+                f"shape {list(other.shape)}; compare SAEs that were trained on the same model's activations"
+            )
+    chosen = checked_concepts(concepts, counts.pop())
+    return Consistency(
+        {
+            name: _matching(mine, other, chosen, threshold, np.random.default_rng([seed, number]))
+            for number, (name, (mine, other)) in enumerate(pairs.items())
+        },
+        chosen,
+    )
+
+
+def fit_independent(
+    acts: Mapping[str, Any],
+    *,
+    like: UniversalSAE,
+    seed: int | None = None,
+    steps: int | None = None,
+    progress: bool | None = None,
+) -> dict[str, UniversalSAE]:
+    """Train one autoencoder for each model alone, of the same size, recipe and number of steps: what `consistency` takes.
+
+    Parameters
+    ----------
+    acts : mapping of str to array
+        What `like` was trained on.
+    like : UniversalSAE
+        Its number of concepts, k, recipe and threads are used.
+    seed : int, optional
+        Left out: that of `like` plus 1. With the same seed dictionaries would start from the same rows of data, and agree for
+        that reason.
+    steps : int, optional
+        Left out: as many as `like` has done. Each step here encodes the one model, so it is encoded as often as all models
+        of `like` together; its dictionary is stepped as often as in a `like` of ``update="all"``.
+    progress : bool, optional
+        As for `UniversalSAE.fit`.
+
+    Returns
+    -------
+    dict of str to UniversalSAE
+        Each with one model, by its name.
+    """
+    given = as_aligned(acts, "acts", checked_sae(like, "like").n_features_in_)
+    if seed is None:
+        seed = next_seed(like)
+    result = {}
+    for name in given:
+        logger.info("training on %s alone", name)
+        result[name] = untrained_like(like, steps, seed)
+        result[name].fit({name: acts[name]}, steps=planned_steps(like, steps), progress=progress)
+    return result
+
+
+def untrained_like(sae: UniversalSAE, steps: int | None, seed: int) -> UniversalSAE:
+    """One with the same size and recipe, that `fit` can be told to train for `planned_steps`."""
+    fitted = sae._initialized()
+    recipe = fitted.given_recipe or Recipe()
+    if recipe.total_steps != planned_steps(sae, steps):
+        recipe = recipe.replace(total_steps=None)
+    return UniversalSAE(fitted.n_concepts, fitted.k, recipe=recipe, seed=seed, n_threads=sae.n_threads)
+
+
+def planned_steps(sae: UniversalSAE, steps: int | None) -> int:
+    if steps is not None:
+        return checks.integer(steps, "steps", 1, 2**36)
+    if sae.n_steps_ == 0:
+        raise InvalidInputError("steps must be given where the autoencoder has not been trained, got None")
+    return sae.n_steps_
+
+
+def next_seed(sae: UniversalSAE, by: int = 1) -> int:
+    return (sae._initialized().seed + by) % 2**64
+
+
+def checked_sae(sae: object, argument: str) -> UniversalSAE:
+    if not isinstance(sae, UniversalSAE):
+        raise InvalidInputError(f"{argument} must be a usae.UniversalSAE, got {type(sae).__name__}")
+    sae._initialized()
+    return sae
+
+
+def checked_concepts(concepts: Any, n_concepts: int) -> np.ndarray:
+    """Indices of concepts, int64 [n]; all for None."""
+    if concepts is None:
+        return np.arange(n_concepts)
+    try:
+        chosen = np.asarray(concepts)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"concepts must be indices or a mask [{n_concepts}]: {error}") from error
+    if chosen.dtype == bool and chosen.shape == (n_concepts,):
+        return np.flatnonzero(chosen)
+    if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):
+        raise InvalidInputError(
+            f"concepts must be a list of indices or a mask of {n_concepts} truth values, got {chosen.dtype} of shape "
+            f"{list(chosen.shape)}"
+        )
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < n_concepts):
+        raise InvalidInputError(f"concepts must be from 0 to {n_concepts - 1}, got {chosen.min()} to {chosen.max()}")
+    return chosen.astype(np.int64)
+
+
+def _by_model(source: Any, argument: str) -> Mapping[str, Any]:
+    if isinstance(source, UniversalSAE):
+        return {name: source for name in source.model_names_}
+    if not isinstance(source, Mapping):
+        raise InvalidInputError(
+            f"{argument} must be a mapping from model names to dictionaries or SAEs, or a usae.UniversalSAE, got "
+            f'{type(source).__name__}; write {argument}={{"name of the model": sae_of_it, ...}}'
+        )
+    check_names(source, argument)
+    return source
+
+
+def _rows(source: Any, model: str, label: str) -> np.ndarray:
+    """Dictionary rows at norm 1, float64."""
+    if hasattr(source, "dictionary"):
+        names: tuple[str, ...] = getattr(source, "model_names_", ())
+        source = source.dictionary(names[0] if len(names) == 1 else model)
+    array, bfloat16 = as_float_array(source, label)
+    if array.ndim != 2 or array.size == 0:
+        raise InvalidInputError(f"{label} must be an array of dictionary rows [concepts, width], got shape {list(array.shape)}")
+    rows = (array.astype(np.uint32) << 16).view(np.float32).astype(float) if bfloat16 else array.astype(float)
+    if not np.isfinite(rows).all():
+        raise InvalidInputError(f"{label} must be finite, got {rows[~np.isfinite(rows)][0]}")
+    return unit_rows(rows)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows at norm 1; rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+
+
+def _matching(mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold: float, rng: np.random.Generator) -> Matching:
+    indices, cosines = matched(mine, other)
+    random = _random_curve(unit_rows(rng.standard_normal(mine.shape)), unit_rows(rng.standard_normal(other.shape)))
+    in_place = _random_curve(unit_rows(_normal_like(mine, rng)), unit_rows(_normal_like(other, rng)))
+    return Matching(indices[chosen], cosines[chosen], random, in_place, threshold)
+
+
+def matched(mine: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each unit row of `mine` its partner in `other` and the cosine; -1 and NaN where it has none."""
+    from scipy.optimize import linear_sum_assignment
+
+    indices, cosines = np.full(len(mine), -1), np.full(len(mine), np.nan)
+    cost = mine @ other.T
+    np.negative(cost, out=cost)  # `maximize=True` would make a copy
+    rows, columns = linear_sum_assignment(cost)
+    indices[rows], cosines[rows] = columns, -cost[rows, columns]
+    return indices, cosines
+
+
+def _random_curve(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
+    _, cosines = matched(mine, other)
+    return np.sort(cosines[~np.isnan(cosines)])[::-1]
+
+
+def _normal_like(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Normal rows that have the mean and covariance of `rows`."""
+    mean = rows.mean(0)
+    values, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+    root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    return mean + rng.standard_normal(rows.shape) @ root
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan

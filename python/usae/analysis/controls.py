@@ -1,0 +1,348 @@
+"""Nulls and ceilings: what the numbers of an `Evaluation` would be for reasons that are not universality."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from usae._base import checks
+from usae._base.json import plain
+from usae._data.activations import Activations, as_aligned
+from usae._data.chunks import tokens_per_image as common_tokens_per_image
+from usae._estimator.universal_sae import UniversalSAE
+from usae.analysis import baselines, nulls
+from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
+from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
+from usae.analysis.evaluation import Evaluation
+from usae.analysis.nulls import CofireNull
+from usae.errors import InvalidInputError
+
+CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "shuffled", "seeds")
+"""Cheapest first."""
+
+NEED_TRAINING_ROWS = ("linear", "initial", "shuffled", "seeds")
+
+UNIVERSAL = 0.9
+"""Firing entropy from which the table calls a concept evenly shared."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Controls:
+    """Result of `usae.controls`. What was not asked for is None.
+
+    Attributes
+    ----------
+    model_names : tuple of str, [M]
+    evaluation : Evaluation
+        Of the autoencoder under control.
+    tokens, images, concepts : CofireNull
+        Co-firing beside its permutation nulls.
+    random : Evaluation
+        Of an autoencoder with random encoders and dictionaries, which knows only the standardisation.
+    initial : Evaluation
+        Of the autoencoder before its first step; with ``initialization="data"`` its dictionaries are aligned already.
+    shuffled : ShuffledPairing
+        Of the same training on rows that are paired at random.
+    linear : LinearBaseline
+        Ridge regression from model to model.
+    seeds : SeedCeiling
+        Consistency of the same training under other seeds.
+    consistency : Consistency
+        With independent autoencoders of each model: those given, or those trained for `seeds`.
+    """
+
+    model_names: tuple[str, ...]
+    evaluation: Evaluation
+    tokens: CofireNull | None = None
+    images: CofireNull | None = None
+    concepts: CofireNull | None = None
+    random: Evaluation | None = None
+    initial: Evaluation | None = None
+    shuffled: ShuffledPairing | None = None
+    linear: LinearBaseline | None = None
+    seeds: SeedCeiling | None = None
+    consistency: Consistency | None = None
+
+    def table(self) -> dict[str, dict[str, float | None]]:
+        """The numbers that can be compared, by row and column; None where a row says nothing about a column.
+
+        Columns: "r2_same" and "r2_other", means of the diagonal and of the rest of the R2 matrix; "cofire_proportion", mean
+        over models of the mean over their living concepts, with the limits of its null band in "cofire_low" and
+        "cofire_high"; "evenly_shared", share of all concepts whose firing entropy is at least .9; "fire_in_all", share of
+        all concepts that fire in every model, whether or not at once.
+        """
+        rows = {"this autoencoder": _figures(self.evaluation)}
+        if self.seeds is not None:
+            rows["another seed"] = _figures(self.seeds.evaluation)
+        if self.shuffled is not None:
+            rows["trained on shuffled pairs"] = _figures(self.shuffled.paired)
+            rows["the same, on shuffled pairs"] = _figures(self.shuffled.shuffled)
+        if self.initial is not None:
+            rows["before training"] = _figures(self.initial)
+        if self.random is not None:
+            rows["random"] = _figures(self.random)
+        for null in (self.tokens, self.images, self.concepts):
+            if null is not None:
+                rows[f"{null.permuted} permuted"] = _figures(None) | {
+                    "cofire_proportion": float(null.proportion_mean.mean()),
+                    "cofire_low": float(null.proportion_low.mean()),
+                    "cofire_high": float(null.proportion_high.mean()),
+                }
+        if self.linear is not None:
+            rows["ridge regression"] = _figures(None) | _of_matrix(self.linear.r2)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the autoencoders, as plain Python values, ready for JSON."""
+
+        def form(value: Any) -> Any:
+            if isinstance(value, ShuffledPairing):
+                return {"paired": value.paired.to_dict(), "shuffled": value.shuffled.to_dict()}
+            if isinstance(value, SeedCeiling):
+                return {name: getattr(value, name).to_dict() for name in ("independent", "universal", "evaluation")}
+            return None if value is None else value.to_dict()
+
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["model_names"]
+        result = {name: form(value) for name, value in values.items()}
+        table = {row: {name: plain(value) for name, value in cells.items()} for row, cells in self.table().items()}
+        return {"model_names": list(self.model_names), "table": table} | result
+
+    def summary(self) -> str:
+        """A table for people."""
+        table = self.table()
+        first = max(map(len, table))
+        lines = [f"{'':<{first}}  R2 same  R2 other  {'mean co-fire proportion':<25}  evenly shared  fire in all"]
+        for name, cells in table.items():
+            band = _cell(cells["cofire_proportion"], ".4f")
+            if cells["cofire_low"] is not None:
+                band += f" [{_cell(cells['cofire_low'], '.4f')}, {_cell(cells['cofire_high'], '.4f')}]"
+            lines.append(
+                f"{name:<{first}}  {_cell(cells['r2_same'], '.3f'):>7}  {_cell(cells['r2_other'], '.3f'):>8}  {band:<25}  "
+                f"{_cell(cells['evenly_shared'], '.1%'):>13}  {_cell(cells['fire_in_all'], '.1%'):>11}".rstrip()
+            )
+        for null in (self.tokens, self.images, self.concepts):
+            if null is not None:
+                lines.append(
+                    f"{null.permuted} permuted: {null.share_above:.1%} of the concepts alive in all models co-fire above "
+                    f"their {null.level:.0%} band, by chance {null.above_by_chance:.1%} would ({null.n_draws} draws)"
+                )
+        parts = {"with independent SAEs": self.consistency}
+        if self.seeds is not None:
+            parts["of independent SAEs, two seeds"] = self.seeds.independent
+            parts["of universal SAEs, two seeds"] = self.seeds.universal
+        for name, part in parts.items():
+            if part is not None:
+                lines += ["", f"Consistency {name}: {part.summary()}"]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        run = [name for name in CONTROLS if getattr(self, name) is not None]
+        return f"Controls({', '.join(self.model_names)}; {', '.join(run)})"
+
+
+def controls(
+    sae: UniversalSAE,
+    acts: Mapping[str, Any],
+    *,
+    train: Mapping[str, Any] | None = None,
+    include: Iterable[str] | None = None,
+    independent: Mapping[str, Any] | None = None,
+    threshold: float = 0.0,
+    tokens_per_image: int | None = None,
+    level: float = 0.95,
+    n_draws: int = 1000,
+    n_permutations: int = 100,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Controls:
+    """Run the nulls and ceilings without which numbers about universality cannot be believed.
+
+    Parameters
+    ----------
+    sae : UniversalSAE
+        Of at least two models. It is only read.
+    acts : mapping of str to array
+        Held-out activations, as for `UniversalSAE.evaluate`.
+    train : mapping of str to array, optional
+        What `sae` was trained on; four of the controls need it.
+    include : iterable of str, optional
+        Which to run. Left out: all that the arguments allow. In order of cost, with N tokens, M models, m concepts, P the
+        time of one pass of `UniversalSAE.evaluate` over `acts` (one is made in any case) and T that of training `sae`:
+
+        ==========  =========================================================  ============================================
+        name        what                                                       cost
+        ==========  =========================================================  ============================================
+        "tokens"    co-fires with tokens of each model permuted                `n_draws` M m random numbers
+        "images"    the same with whole images permuted; needs images          P + `n_permutations` times 10 ns N k M; 10 N k M
+                                                                               bytes, the only one whose memory grows with N
+        "concepts"  co-fires of concept 7 of one model with others of the      P + `n_permutations` times 10 ns N k M
+                    next that fire about as often
+        "random"    R2 and co-firing of random encoders and dictionaries       P
+        "linear"    R2 of ridge regression; needs `train`                      two passes, (sum of widths)^2 per token
+        "initial"   R2 and co-firing before the first step; needs `train`      P
+        "shuffled"  the same training on pairs of random rows; needs `train`   T + P
+        "seeds"     the same training with other seeds; needs `train`          (2 M + 1) T at most, and 3 matchings for
+                                                                               each comparison of two dictionaries
+        ==========  =========================================================  ============================================
+    independent : mapping of str to UniversalSAE, optional
+        Autoencoders of one model each, as `fit_independent` makes: their consistency with `sae` is reported, and "seeds" trains
+        only one more set.
+    threshold : float
+        A concept fires in a token when its code is above it.
+    tokens_per_image : int, optional
+        Consecutive rows that are one image. Left out: where `acts` has arrays [images, tokens, width], theirs.
+    level : float
+        Of the bands, between 0 and 1.
+    n_draws : int
+        Random draws for "tokens". Two models need them only for the band of the mean proportion.
+    n_permutations : int
+        Permutations for "images" and "concepts".
+    steps : int, optional
+        Training steps of the controls that train. Left out: as many as `sae` has done, which is what makes them controls.
+    seed : int
+        Of everything random here. The same seed gives the same numbers.
+    progress : bool, optional
+        Show bars, as in `UniversalSAE.fit`.
+
+    Returns
+    -------
+    Controls
+
+    Raises
+    ------
+    InvalidInputError
+        For arguments that cannot be used, before anything is run.
+
+    Notes
+    -----
+    docs/controls.md tells what each control says and how far to believe it. Training uses batches of the recipe's size in the
+    order of `UniversalSAE.fit`; for an autoencoder that was trained otherwise, by `partial_fit` for one, the controls are
+    those of an equal `fit`.
+    """
+    sae = checked_sae(sae, "sae")
+    names = sae.model_names_
+    if len(names) < 2:
+        raise InvalidInputError(f"sae must have at least two models, got one, {names[0]!r}; for one use usae.consistency")
+    given = as_aligned(acts, "acts", sae.n_features_in_)
+    learned = None if train is None else as_aligned(train, "train", sae.n_features_in_)
+    threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
+    level = _checked_level(level)
+    n_draws = checks.integer(n_draws, "n_draws", 1, 10**6)
+    n_permutations = checks.integer(n_permutations, "n_permutations", 1, 10**6)
+    seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    per_image = _checked_images(tokens_per_image, given)
+    chosen = _checked_include(include, learned is not None, per_image is not None)
+    if {"initial", "shuffled", "seeds"} & chosen:
+        planned_steps(sae, steps)
+    if learned is not None and chosen & set(NEED_TRAINING_ROWS):
+        _check_finite(sae, learned)
+    if independent is not None:
+        similarity = consistency(sae, independent, seed=seed)
+        if "seeds" in chosen and set(independent) != set(names):
+            raise InvalidInputError(
+                f"independent must hold every model ({', '.join(names)}) for the seed ceiling, got {', '.join(independent)}"
+            )
+
+    evaluation = sae.evaluate(acts, threshold=threshold)
+    firing, cofire = evaluation.firing_counts, evaluation.cofire_counts
+    results: dict[str, Any] = {}
+    common: dict[str, Any] = {"level": level, "seed": seed, "progress": progress}
+    permuting = common | {"threshold": threshold, "n_draws": n_permutations}
+    if "tokens" in chosen:
+        results["tokens"] = nulls.tokens_null(firing, cofire, evaluation.n_tokens, n_draws=n_draws, **common)
+    if "images" in chosen and per_image is not None:
+        results["images"] = nulls.images_null(sae, given, firing, cofire, tokens_per_image=per_image, **permuting)
+    if "concepts" in chosen:
+        results["concepts"] = nulls.concepts_null(sae, given, firing, cofire, **permuting)
+    if "random" in chosen:
+        results["random"] = baselines.random_dictionary(sae, given, seed, threshold)
+    if learned is not None and train is not None:
+        if "linear" in chosen:
+            results["linear"] = baselines.linear_baseline(given, learned, progress)
+        if "initial" in chosen:
+            results["initial"] = baselines.initial(sae, given, learned, steps, threshold)
+        training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
+        if "shuffled" in chosen:
+            results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
+        if "seeds" in chosen:
+            results["seeds"], first = baselines.seed_ceiling(sae, given, train, independent, **training)
+            if independent is None:
+                similarity = consistency(sae, first, seed=seed)
+    if independent is not None or "seeds" in chosen:
+        results["consistency"] = similarity
+    return Controls(names, evaluation, **results)
+
+
+def _figures(evaluation: Evaluation | None) -> dict[str, float | None]:
+    columns = ("r2_same", "r2_other", "cofire_proportion", "cofire_low", "cofire_high", "evenly_shared", "fire_in_all")
+    figures: dict[str, float | None] = dict.fromkeys(columns)
+    if evaluation is not None:
+        with np.errstate(invalid="ignore"):
+            evenly = evaluation.firing_entropy >= UNIVERSAL
+        figures |= _of_matrix(evaluation.r2)
+        figures["cofire_proportion"] = float((nulls.weights(evaluation.firing_counts) @ evaluation.cofire_counts).mean())
+        figures["evenly_shared"] = float(evenly.mean())
+        figures["fire_in_all"] = float((~evaluation.dead).all(0).mean())
+    return figures
+
+
+def _of_matrix(r2: np.ndarray) -> dict[str, float | None]:
+    off = ~np.eye(len(r2), dtype=bool)
+    return {"r2_same": float(np.diag(r2).mean()), "r2_other": float(r2[off].mean())}
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
+    try:
+        sae._initialized().check_finite(train)
+    except InvalidInputError as error:
+        error.add_note("These activations are those of the argument 'train'.")
+        raise
+
+
+def _checked_level(level: object) -> float:
+    number = checks.as_float(level)
+    if not 0 < number < 1:
+        raise InvalidInputError(f"level must be a number between 0 and 1, such as .95, got {level!r}")
+    return number
+
+
+def _checked_images(tokens_per_image: object, acts: Mapping[str, Activations]) -> int | None:
+    if tokens_per_image is None:
+        return common_tokens_per_image(acts)
+    n_tokens = next(iter(acts.values())).n_tokens
+    number = checks.integer(tokens_per_image, "tokens_per_image", 1, n_tokens)
+    if n_tokens % number:
+        raise InvalidInputError(
+            f"tokens_per_image must divide the number of rows, {n_tokens:,}, got {number}; leave out the rows of an incomplete "
+            "image"
+        )
+    return number
+
+
+def _checked_include(include: object, has_train: bool, has_images: bool) -> set[str]:
+    if include is None:
+        return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and (has_images or name != "images")}
+    if isinstance(include, str) or not isinstance(include, Iterable):
+        raise InvalidInputError(f"include must be a list of names of controls, got {include!r}")
+    chosen = set()
+    for name in include:
+        if name not in CONTROLS:
+            raise InvalidInputError(f"include: unknown control {name!r}; the controls are {', '.join(CONTROLS)}")
+        if name in NEED_TRAINING_ROWS and not has_train:
+            raise InvalidInputError(f"include: {name!r} needs the activations that sae was trained on; give train={{...}}")
+        if name == "images" and not has_images:
+            raise InvalidInputError(
+                "include: 'images' needs to know which rows are one image; give tokens_per_image=..., or arrays [images, "
+                "tokens, width]"
+            )
+        chosen.add(name)
+    return chosen

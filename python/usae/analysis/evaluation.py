@@ -1,0 +1,277 @@
+"""What a universal sparse autoencoder makes of aligned activations, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from usae._base import checks
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class EnergyFit(NamedTuple):
+    """How log10(energy) follows log10(co-fires) in each model; arrays are float64 [M], NaN where there is no spread."""
+
+    correlation: np.ndarray
+    """Pearson's r."""
+    slope: np.ndarray
+    """Of the least-squares line."""
+    intercept: np.ndarray
+    """Of that line: log10(energy) at one co-fire."""
+    n_concepts: int
+    """Concepts with enough co-fires, which are those that count."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """Result of `UniversalSAE.evaluate`. M models, m concepts; [i, j] means encoded from model i, decoded to model j.
+
+    A concept *fires* in a token when its code is above `threshold`; it *co-fires* when it does so in every model.
+
+    Attributes
+    ----------
+    model_names : tuple of str, [M]
+    n_tokens : int
+        Rows that were evaluated.
+    threshold : float
+    r2 : ndarray of float64, [M, M]
+        1 - squared error / squared distance from each dimension's mean over these rows, in the models' own units.
+        Predicting the mean scores exactly 0.
+    r2_standardized : ndarray of float64, [M, M]
+        The same in standardised units.
+    r2_scalar_mean : ndarray of float64, [M, M]
+        In standardised units, against one mean over all dimensions, as the published code does. For comparison only: a
+        reconstruction that knows nothing but the mean of each dimension scores above 0.
+    mse : ndarray of float64, [M, M]
+        Mean squared error of an element in the models' own units.
+    l0 : ndarray of float64, [M]
+        Mean number of active concepts in a token, whatever the threshold.
+    firing_counts : ndarray of int64, [M, m]
+        Tokens in which a concept fires.
+    pair_cofire_counts : ndarray of int64, [M, M, m]
+        Tokens in which it fires in both of two models; of a model with itself, its firing counts.
+    cofire_counts : ndarray of int64, [m]
+        Tokens in which it fires in every model.
+    union_counts : ndarray of int64, [m]
+        Tokens in which it fires in any model.
+    mean_activation : ndarray of float64, [M, m]
+        Mean code over all tokens, those without the concept included.
+    max_activation : ndarray of float32, [M, m]
+    code_products : ndarray of float64, [M, M, m]
+        Sum over tokens of the product of two models' codes: what `correlation` is made of.
+    """
+
+    model_names: tuple[str, ...]
+    n_tokens: int
+    threshold: float
+    r2: np.ndarray
+    r2_standardized: np.ndarray
+    r2_scalar_mean: np.ndarray
+    mse: np.ndarray
+    l0: np.ndarray
+    firing_counts: np.ndarray
+    pair_cofire_counts: np.ndarray
+    cofire_counts: np.ndarray
+    union_counts: np.ndarray
+    mean_activation: np.ndarray
+    max_activation: np.ndarray
+    code_products: np.ndarray
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Concepts that never fire in a model, bool [M, m]."""
+        return self.firing_counts == 0
+
+    @property
+    def dead_everywhere(self) -> np.ndarray:
+        """Concepts that never fire in any model, bool [m]."""
+        return np.logical_and.reduce(self.dead)
+
+    @property
+    def firing_entropy(self) -> np.ndarray:
+        """How evenly a concept fires over the models, float64 [m].
+
+        1: equally in all; 0: in one alone; 0.631: equally in two of three. NaN for concepts that never fire, and for all
+        of them where there is one model only. With p_i the share of the concept's firing that falls to model i, it is
+        -sum_i p_i log p_i / log M.
+        """
+        return entropy_of_counts(self.firing_counts)
+
+    @property
+    def cofire_proportion(self) -> np.ndarray:
+        """Share of a concept's firing in model i that is co-firing, float64 [M, m]; NaN where it never fires in i."""
+        with np.errstate(invalid="ignore"):
+            return self.cofire_counts / self.firing_counts
+
+    def mean_cofire_proportion(self, top: int = 1000) -> np.ndarray:
+        """Mean co-fire proportion of each model's most energetic concepts, float64 [M]; NaN where none of them fires.
+
+        Parameters
+        ----------
+        top : int
+            How many concepts of each model to take; all if there are fewer.
+        """
+        order = np.argsort(-self.energy, axis=1, kind="stable")[:, : checks.integer(top, "top", 1, 2**24)]
+        return np.array([_mean(values) for values in np.take_along_axis(self.cofire_proportion, order, 1)])
+
+    @property
+    def cofire_iou(self) -> np.ndarray:
+        """Share of the tokens in which any model fires a concept that all do, float64 [m]; NaN for concepts that never fire.
+
+        Intersection over union. (The published code divides by the sum of the models' firing instead.)
+        """
+        with np.errstate(invalid="ignore"):
+            return self.cofire_counts / self.union_counts
+
+    @property
+    def pair_cofire_iou(self) -> np.ndarray:
+        """The same of each pair of models, float64 [M, M, m]; NaN where neither fires."""
+        union = self.firing_counts[:, None] + self.firing_counts[None] - self.pair_cofire_counts
+        with np.errstate(invalid="ignore"):
+            return self.pair_cofire_counts / union
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Pearson correlation over tokens of a concept's codes in two models, float64 [M, M, m].
+
+        Tokens without the concept count as 0. NaN where a model's code has no variance: for concepts that are never active,
+        and for those whose code is the same in all tokens, as far as sums of float64 can tell.
+        """
+        n = self.n_tokens
+        mean = self.mean_activation
+        moments = self.code_products / n
+        covariance = moments - mean[:, None] * mean[None]
+        models = np.arange(len(self.model_names))
+        second = moments[models, models]
+        # Sums of n terms and their means have relative errors of at most n + 2 roundings of 2**-53; the mean counts twice.
+        rounding = (3 * n + 8) * 2.0**-53
+        variance = np.where(second - mean**2 > rounding * second, second - mean**2, np.nan)
+        return np.clip(covariance / np.sqrt(variance[:, None] * variance[None]), -1, 1)
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Importance of a concept in a model, float64 [M, m].
+
+        The squared norm of what the concept adds to the mean reconstruction, || mean(code) * dictionary row ||^2, in
+        standardised units. Dictionary rows have norm 1 there, so it is the square of the mean code.
+        """
+        return self.mean_activation**2
+
+    def energy_fit(self, least_cofires: int = 1) -> EnergyFit:
+        """How energy grows with co-firing: a line through log10(energy) over log10(co-fires), by model.
+
+        Parameters
+        ----------
+        least_cofires : int
+            Concepts that co-fire in fewer tokens are left out; those that never do always are, having no logarithm.
+        """
+        least = checks.integer(least_cofires, "least_cofires", 1, 2**53)
+        chosen = self.cofire_counts >= least
+        x, y = np.log10(self.cofire_counts[chosen]), np.log10(self.energy[:, chosen])
+        n = int(chosen.sum())
+        nothing = np.full(len(self.model_names), np.nan)
+        if n < 2 or np.ptp(x) == 0:
+            return EnergyFit(nothing, nothing, nothing, n)
+        x_mean, y_mean = x.mean(), y.mean(1)
+        dx, dy = x - x_mean, y - y_mean[:, None]
+        slope = dy @ dx / (dx @ dx)
+        with np.errstate(invalid="ignore"):
+            correlation = np.where(np.ptp(y, 1) > 0, dy @ dx / np.sqrt((dx @ dx) * (dy**2).sum(1)), np.nan)
+        return EnergyFit(np.clip(correlation, -1, 1), slope, y_mean - slope * x_mean, n)
+
+    @property
+    def energy_cofire_correlation(self) -> np.ndarray:
+        """Pearson's r of log10(energy) and log10(co-fires) over the concepts that co-fire, float64 [M]."""
+        return self.energy_fit().correlation
+
+    @property
+    def energy_cofire_slope(self) -> np.ndarray:
+        """Slope of log10(energy) over log10(co-fires) over the same concepts, float64 [M]."""
+        return self.energy_fit().slope
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A row for each concept, as a pandas DataFrame.
+
+        Columns are numbers of the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``), of the
+        concept in a model (``firing_counts[vit]``, and likewise ``cofire_proportion``, ``energy``, ``mean_activation``,
+        ``max_activation``), and in two models (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("Evaluation.to_frame needs pandas, which usae does not install: pip install pandas") from error
+        columns = {name: getattr(self, name) for name in ("firing_entropy", "cofire_counts", "union_counts", "cofire_iou")}
+        for name in ("firing_counts", "cofire_proportion", "energy", "mean_activation", "max_activation"):
+            values = getattr(self, name)
+            columns |= {f"{name}[{model}]": values[i] for i, model in enumerate(self.model_names)}
+        for name in ("pair_cofire_counts", "correlation"):
+            values = getattr(self, name)
+            for i, j in zip(*np.triu_indices(len(self.model_names), 1), strict=True):
+                columns[f"{name}[{self.model_names[i]}, {self.model_names[j]}]"] = values[i, j]
+        return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as plain Python values, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+    def summary(self) -> str:
+        """A table for people: the cross-reconstruction matrix, and what the concepts do."""
+        names = [name if len(name) <= 16 else name[:15] + "…" for name in self.model_names]
+        first = max(len("r(energy, co-fires)"), *map(len, names))
+        widths = [max(8, len(name)) for name in names]
+
+        def row(head: str, cells: list[str]) -> str:
+            return "  ".join([head.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+
+        alive = (~self.dead).sum(1)
+        top = min(1000, len(self.cofire_counts))
+        lines = [
+            f"R2 of {self.n_tokens:,} tokens, in each model's own units",
+            row("encoded \\ decoded", names),
+            *(row(name, [f"{value:.3f}" for value in values]) for name, values in zip(names, self.r2, strict=True)),
+            "",
+            row("", names),
+            row("active concepts", [f"{value:.1f}" for value in self.l0]),
+            row("concepts alive", [f"{value:,}" for value in alive]),
+            row("co-fire proportion", [f"{value:.3f}" for value in self.mean_cofire_proportion(top)]),
+            row("r(energy, co-fires)", [f"{value:.2f}" for value in self.energy_cofire_correlation]),
+            "",
+            f"co-fire proportion: mean of each model's {top:,} most energetic concepts",
+            f"{len(self.cofire_counts):,} concepts; {int(self.dead_everywhere.sum()):,} fire in no model, "
+            f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({', '.join(self.model_names)}; n_tokens={self.n_tokens}, "
+            f"r2 from {self.r2.min():.3f} to {self.r2.max():.3f})"
+        )
+
+
+def entropy_of_counts(firing_counts: np.ndarray) -> np.ndarray:
+    """`Evaluation.firing_entropy` of counts [M, m]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = firing_counts / firing_counts.sum(0)
+        terms = np.where(share == 0, 0.0, share * np.log(share))
+        entropy = -terms.sum(0) / np.log(len(firing_counts))
+    return entropy + 0.0  # no negative zero
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are not NaN; NaN where all are."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

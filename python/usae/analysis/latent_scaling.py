@@ -1,0 +1,282 @@
+"""Latent scaling: whether a concept that looks private to one model really is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usae._base.json import plain
+from usae._base.progress import progress_bar
+from usae._data.activations import as_aligned, check_known
+from usae._data.chunks import chunks, n_chunks, rows_of
+from usae.analysis.consistency import checked_concepts, checked_sae
+from usae.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+    from usae._estimator.universal_sae import UniversalSAE
+
+PRIVATE_ERROR, PRIVATE_RECONSTRUCTION = 0.2, 0.5
+"""Below these ratios Minder et al. call a concept specific to one of two models."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LatentScaling:
+    """Result of `usae.latent_scaling`. M models, n concepts; everything in standardised units.
+
+    Attributes
+    ----------
+    model_names : tuple of str, [M]
+    n_tokens : int
+    concepts : ndarray of int64, [n]
+    owner : ndarray of int64, [n]
+        Number of the model whose code of the concept is used.
+    firing : ndarray of int64, [n]
+        Tokens in which it is active there; numbers of a concept that never is are NaN.
+    beta_error : ndarray of float64, [M, n]
+        How much of the owner's code is in what model j's own code leaves unexplained, its own share of this concept put
+        back. 1: the whole concept is there, as strong as in the owner; 0: nothing of it.
+    beta_reconstruction : ndarray of float64, [M, n]
+        How much of it is in what model j's own code does reconstruct, by this concept or by others.
+    beta_activation : ndarray of float64, [M, n]
+        How much of it is in model j's activations.
+    any_direction : ndarray of float64, [M, n]
+        Length of the change in model j's activations, in the best direction instead of the dictionary's, for a code of 1:
+        || sum_t f_t (x_t - mean x) || / sum_t f_t^2. What rows permuted at random would give on average is taken off its
+        square, and it is 0 where nothing is left.
+    """
+
+    model_names: tuple[str, ...]
+    n_tokens: int
+    concepts: np.ndarray
+    owner: np.ndarray
+    firing: np.ndarray
+    beta_error: np.ndarray
+    beta_reconstruction: np.ndarray
+    beta_activation: np.ndarray
+    any_direction: np.ndarray
+
+    @property
+    def ratio_error(self) -> np.ndarray:
+        """`beta_error` as a share of the owner's, float64 [M, n]."""
+        return self._relative(self.beta_error)
+
+    @property
+    def ratio_reconstruction(self) -> np.ndarray:
+        """`beta_reconstruction` as a share of the owner's, float64 [M, n]."""
+        return self._relative(self.beta_reconstruction)
+
+    def private(self, error: float = PRIVATE_ERROR, reconstruction: float = PRIVATE_RECONSTRUCTION) -> np.ndarray:
+        """Concepts that no model but the owner has, bool [n]: both ratios are below these limits in every other model.
+
+        The limits left out are those of Minder et al. False for a concept that never fires.
+        """
+        others = np.arange(len(self.model_names))[:, None] != self.owner
+        low = (self.ratio_error < error) & (self.ratio_reconstruction < reconstruction)
+        return (low | ~others).all(0) & (self.firing > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as plain Python values, ready for JSON: NaN is None."""
+        values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return values | {"model_names": list(self.model_names), "private": self.private().tolist()}
+
+    def summary(self) -> str:
+        """A table for people: the median concept of each owner, and how many are private."""
+        first = max(5, *(len(name) for name in self.model_names))
+        widths = [max(13, len(name)) for name in self.model_names]
+        names = "  ".join(name.rjust(width) for name, width in zip(self.model_names, widths, strict=True))
+        lines = [
+            f"{len(self.concepts):,} concepts, {self.n_tokens:,} tokens; median ratio of beta (error / reconstruction)",
+            f"{'owner':<{first}}  concepts  private  {names}",
+        ]
+        private = self.private()
+        for number, name in enumerate(self.model_names):
+            mine = (self.owner == number) & (self.firing > 0)
+            if not mine.any():
+                continue
+            medians = [np.median(ratio[:, mine], axis=1) for ratio in (self.ratio_error, self.ratio_reconstruction)]
+            cells = [f"{e:.2f} / {r:.2f}".rjust(width) for e, r, width in zip(*medians, widths, strict=True)]
+            lines.append(f"{name:<{first}}  {mine.sum():8,}  {private[mine].sum():7,}  {'  '.join(cells)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"LatentScaling({', '.join(self.model_names)}; {len(self.concepts)} concepts, {self.private().sum()} private)"
+
+    def _relative(self, beta: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return beta / np.abs(np.take_along_axis(beta, self.owner[None], 0))
+
+
+def latent_scaling(
+    sae: UniversalSAE,
+    acts: Mapping[str, Any],
+    concepts: Any = None,
+    *,
+    owner: str | None = None,
+    center: bool = True,
+    progress: bool | None = None,
+) -> LatentScaling:
+    """Ask whether a concept that looks private to one model is in the others after all.
+
+    A concept that fires in one model alone may be there in another whose encoder misses it, or be spelled there by other
+    concepts. After Minder et al., *Overcoming Sparsity Artifacts in Crosscoders to Interpret Chat-Tuning* (NeurIPS 2025,
+    arXiv 2504.02922): with f [N] the concept's code from its owner i, and d its dictionary row of model j, the least-squares
+    factor
+
+        beta = argmin sum_t || beta f_t d - y_t ||^2 = sum_t f_t <d, y_t> / (sum_t f_t^2 ||d||^2)
+
+    says how much of the concept is in y. With x the standardised activations of model j, z its own code and z D its
+    reconstruction from that, y is
+
+    * for `beta_error`, x - z D + z_k d: what is unexplained in model j without this concept. Large where the concept fires in
+      j too, or where j has it and its encoder misses it ("complete shrinkage");
+    * for `beta_reconstruction`, z D: large where j says the same by this or other concepts ("latent decoupling");
+    * for `beta_activation`, x itself.
+
+    Ratios are taken to the owner's own beta. A concept is really private where both are near 0 in all other models:
+    `LatentScaling.private`.
+
+    Parameters
+    ----------
+    sae : UniversalSAE
+    acts : mapping of str to array
+        As for `UniversalSAE.evaluate`.
+    concepts : array of int, or of bool [m], optional
+        Left out: all.
+    owner : str, optional
+        The model whose codes are used. Left out: for each concept the model in which it fires most, the first of equals.
+    center : bool
+        Take off y its mean over the rows. Codes are not negative, so that anything with a mean would seem to hold some of
+        each concept. False: as in the paper, whose activations are centred by a bias.
+    progress : bool, optional
+        Show a bar, as in `UniversalSAE.fit`.
+
+    Returns
+    -------
+    LatentScaling
+
+    Notes
+    -----
+    The paper has one code for both models, and one direction, since its models are of equal width. Here every model has its
+    own code and dictionary row. A unit row cannot shrink, so its direction is all that model j can say about a concept that it
+    does not have; with ``update="encoder"`` it has not learned even that from other models' codes, and `any_direction`, which
+    uses no row of j, is the safer answer: it is large where any direction of j moves with the concept.
+
+    A beta above 0 says that model j's activations move with the concept, not that they hold the concept itself: concepts
+    that often fire together show in each other's betas.
+
+    Two passes over the rows, each of which encodes every model. Memory: 32 bytes for each concept asked about and each
+    dimension of all models, whatever the number of rows.
+    """
+    sae = checked_sae(sae, "sae")
+    names = sae.model_names_
+    given = as_aligned(acts, "acts", sae.n_features_in_)
+    chosen = checked_concepts(concepts, sae._initialized().n_concepts)
+    if len(np.unique(chosen)) < len(chosen):
+        raise InvalidInputError("concepts must not be given twice")
+    if center not in (True, False):
+        raise InvalidInputError(f"center must be True or False, got {center!r}")
+    if owner is None:
+        owners = np.argmax(sae.evaluate(acts).firing_counts, axis=0)[chosen]
+    else:
+        check_known(owner, names, "owner")
+        sae._initialized().check_finite(given)
+        owners = np.full(len(chosen), names.index(owner))
+
+    sums = {name: _Sums.none(sae, name, chosen) for name in names}
+    square, total, firing = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen), np.int64)
+    n_tokens = next(iter(given.values())).n_tokens
+    with progress_bar(n_chunks(n_tokens), progress, "latent scaling", "part") as bar:
+        for rows in chunks(n_tokens):
+            parts = {name: rows_of(x, rows) for name, x in given.items()}
+            codes = {name: sae.encode(x, name) for name, x in parts.items()}
+            sparse = [code.to_csr().tocsc()[:, chosen].astype(float) for code in codes.values()]
+            codes_of_owners = _of_owners(sparse, owners)
+            square += _column_sums(codes_of_owners.multiply(codes_of_owners))
+            total += _column_sums(codes_of_owners)
+            firing += np.diff(codes_of_owners.tocsc().indptr)
+            for (name, x), own in zip(parts.items(), sparse, strict=True):
+                sums[name].add(codes_of_owners, own, x, sae.decode(codes[name], name))
+            bar.update()
+    results = [sums[name].results(square, total, n_tokens, center) for name in names]
+    betas = [np.stack(values) for values in zip(*results, strict=True)]
+    return LatentScaling(names, n_tokens, chosen, owners, firing, *betas)
+
+
+@dataclasses.dataclass
+class _Sums:
+    """What the regressions on one model need: sums over tokens, with f the owners' codes and z the model's own."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    dictionary: np.ndarray  # unit rows of the concepts, [n, width]
+    code_by_activation: np.ndarray  # sum f x, [n, width]
+    code_by_reconstruction: np.ndarray  # sum f (z D), [n, width]
+    code_by_code: np.ndarray  # sum f z, [n]
+    code: np.ndarray  # sum z, [n]
+    activation: np.ndarray  # sum x, [width]
+    reconstruction: np.ndarray  # sum z D, [width]
+    square: np.ndarray  # sum x^2, [width]
+
+    @classmethod
+    def none(cls, sae: UniversalSAE, model: str, concepts: np.ndarray) -> _Sums:
+        known = sae.parameters(model)
+        dictionary = sae.dictionary(model)[concepts].astype(float)
+        n, width = dictionary.shape
+        return cls(
+            known["mean"].astype(float), known["scale"].astype(float), dictionary, np.zeros((n, width)), np.zeros((n, width)),
+            np.zeros(n), np.zeros(n), np.zeros(width), np.zeros(width), np.zeros(width),
+        )  # fmt: skip
+
+    def add(
+        self, owners: scipy.sparse.csc_array, own: scipy.sparse.csc_array, x: np.ndarray, reconstruction: np.ndarray
+    ) -> None:
+        """Add a part: activations and reconstruction in the model's units, [tokens, width]; codes [tokens, n]."""
+        x = (x.astype(float) - self.mean) / self.scale
+        reconstruction = (reconstruction.astype(float) - self.mean) / self.scale
+        self.code_by_activation += owners.T @ x
+        self.code_by_reconstruction += owners.T @ reconstruction
+        self.code_by_code += _column_sums(owners.multiply(own))
+        self.code += _column_sums(own)
+        self.activation += x.sum(0)
+        self.reconstruction += reconstruction.sum(0)
+        self.square += (x * x).sum(0)
+
+    def results(self, square: np.ndarray, total: np.ndarray, n_tokens: int, center: bool) -> tuple[np.ndarray, ...]:
+        """beta_error, beta_reconstruction, beta_activation and any_direction; `square` is sum f^2, `total` sum f, [n]."""
+        by_activation, by_reconstruction, by_code = self.code_by_activation, self.code_by_reconstruction, self.code_by_code
+        if center:
+            by_activation = by_activation - np.outer(total, self.activation / n_tokens)
+            by_reconstruction = by_reconstruction - np.outer(total, self.reconstruction / n_tokens)
+            by_code = by_code - total * self.code / n_tokens
+        norms = (self.dictionary**2).sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            activation = (by_activation * self.dictionary).sum(1) / (square * norms)
+            reconstruction = (by_reconstruction * self.dictionary).sum(1) / (square * norms)
+            error = activation - reconstruction + by_code / square
+            centred = self.code_by_activation - np.outer(total, self.activation / n_tokens)
+            spread = (self.square - self.activation**2 / n_tokens).sum()
+            by_chance = (square - total**2 / n_tokens) * spread / max(n_tokens - 1, 1)  # of || sum f x ||^2, rows permuted
+            change = ((centred**2).sum(1) - by_chance) / square**2
+            any_direction = np.sqrt(np.where(change < 0, 0.0, change))
+        return error, reconstruction, activation, any_direction
+
+
+def _of_owners(codes: list[scipy.sparse.csc_array], owners: np.ndarray) -> scipy.sparse.csc_array:
+    """Columns of each concept's owner, [tokens, n]."""
+    result: Any = None
+    for number, matrix in enumerate(codes):
+        matrix = matrix.copy()
+        matrix.data *= np.repeat(owners == number, np.diff(matrix.indptr))
+        result = result + matrix if number else matrix
+    result = result.tocsc()
+    result.eliminate_zeros()
+    return result
+
+
+def _column_sums(matrix: scipy.sparse.csc_array) -> np.ndarray:
+    return np.asarray(matrix.sum(0)).ravel()

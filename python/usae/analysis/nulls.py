@@ -1,0 +1,313 @@
+"""Permutation nulls: how often concepts would co-fire by chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usae._base.json import plain
+from usae._base.progress import progress_bar
+from usae._data.activations import Activations
+from usae._data.chunks import chunks, n_chunks, rows_of
+from usae._estimator.codes import Codes
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+    from usae._estimator.universal_sae import UniversalSAE
+
+NEIGHBOURS = 64
+"""Concepts with neighbouring firing counts that are permuted among each other."""
+
+DRAWN_AT_ONCE = 2**22
+"""Co-fire counts that are drawn and kept at once: 32 MB."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CofireNull:
+    """Co-firing beside what a permutation leaves of it. M models, m concepts.
+
+    Numbers of a concept that never fires in some model are NaN: it can co-fire with nothing.
+
+    Attributes
+    ----------
+    permuted : "tokens", "images" or "concepts"
+    n_draws : int
+        Permutations that were drawn.
+    level : float
+        Of the bands, .95: by chance, a number is above its band at most 2.5 % of the time.
+    observed : ndarray of int64, [m]
+        Tokens in which the concept fires in every model.
+    mean, low, high : ndarray of float64, [m]
+        Mean of that count under the null, and the band that holds the middle `level` of it.
+    z : ndarray of float64, [m]
+        (observed - mean) / standard deviation; infinite where the null's does not vary and the observed count is larger.
+    p_value : ndarray of float64, [m]
+        Probability under the null of so many co-fires or more. Where it is counted from draws it is never below
+        1 / (1 + n_draws).
+    above_by_chance : float
+        Share of concepts above their band under the null, for `share_above`; less than (1 - level) / 2 because counts are
+        whole numbers.
+    proportion : ndarray of float64, [M]
+        Mean over the concepts alive in a model of the share of their firing that is co-firing.
+    proportion_mean, proportion_low, proportion_high : ndarray of float64, [M]
+        Its mean and band under the null.
+    """
+
+    permuted: str
+    n_draws: int
+    level: float
+    observed: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    z: np.ndarray
+    p_value: np.ndarray
+    above_by_chance: float
+    proportion: np.ndarray
+    proportion_mean: np.ndarray
+    proportion_low: np.ndarray
+    proportion_high: np.ndarray
+
+    @property
+    def share_above(self) -> float:
+        """Share of the concepts that are alive in every model whose count is above the band."""
+        alive = ~np.isnan(self.high)
+        return float(np.mean(self.observed[alive] > self.high[alive])) if alive.any() else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python values, ready for JSON: NaN is None, and infinite z are strings."""
+        values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return values | {"share_above": plain(self.share_above)}
+
+    def __repr__(self) -> str:
+        return (
+            f"CofireNull({self.permuted}; mean proportion {self.proportion.mean():.3f}, null "
+            f"{self.proportion_mean.mean():.3f}; {self.share_above:.1%} of concepts above the band, by chance "
+            f"{self.above_by_chance:.1%})"
+        )
+
+
+# --- Tokens: known distributions -----------------------------------------------------------------------------------------
+
+
+def tokens_null(
+    firing: np.ndarray, cofire: np.ndarray, n_tokens: int, *, level: float, n_draws: int, seed: int, progress: bool | None
+) -> CofireNull:
+    """Tokens of each model permuted on their own, all firing counts kept.
+
+    Co-fires of two models are then hypergeometric, and those with a further model hypergeometric given the count so far.
+    With tokens counted in pairs, the mean N * prod F_i / N and the second factorial moment are exact for any number of
+    models; quantiles and probabilities are exact for two, and counted from draws of the chain for more.
+    """
+    rng = np.random.default_rng([seed, 1])
+    n_models, n_concepts = firing.shape
+    alive = firing.min(0) > 0
+    counts = firing.astype(float)
+    mean = n_tokens * np.prod(counts / n_tokens, 0)
+    pairs = n_tokens * (n_tokens - 1.0)
+    both = pairs * np.prod(counts * (counts - 1) / max(pairs, 1.0), 0)
+    deviation = np.sqrt(np.maximum(both + mean - mean**2, 0))
+
+    low, high, p_value = (np.full(n_concepts, np.nan) for _ in range(3))
+    by_chance, each, proportions = 0.0, weights(firing), np.zeros((n_draws, n_models))
+    living = np.flatnonzero(alive)
+    size = max(1, DRAWN_AT_ONCE // n_draws)
+    parts = [living[start : start + size] for start in range(0, len(living), size)]
+    with progress_bar(len(parts), progress, "tokens permuted", "part") as bar:
+        for part in parts:
+            draws = _chain(firing[:, part], n_tokens, n_draws, rng)
+            proportions += draws @ each[:, part].T
+            if n_models == 2:
+                low[part], high[part], p_value[part], chance = _exact(firing[:, part], n_tokens, cofire[part], level)
+            else:
+                low[part], high[part], p_value[part], chance = _counted(draws, cofire[part], level)
+            by_chance += chance.sum()
+            bar.update()
+    return _null(
+        "tokens", n_draws, level, firing, cofire, np.where(alive, mean, np.nan), low, high, deviation, p_value,
+        by_chance / max(len(living), 1), proportions,
+    )  # fmt: skip
+
+
+def _chain(firing: np.ndarray, n_tokens: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Co-fires under permutation, int64 [n_draws, concepts]."""
+    count = np.broadcast_to(firing[0], (n_draws, firing.shape[1]))
+    for other in firing[1:]:
+        count = rng.hypergeometric(count, n_tokens - count, other)
+    return count
+
+
+def _exact(
+    firing: np.ndarray, n_tokens: int, cofire: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    from scipy.stats import hypergeom
+
+    null = hypergeom(n_tokens, firing[0], firing[1])
+    high = null.ppf((1 + level) / 2)
+    return null.ppf((1 - level) / 2), high, np.clip(null.sf(cofire - 1), 0, 1), null.sf(high)
+
+
+def _counted(draws: np.ndarray, cofire: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Band, probability of the observed count or more, and of one above the band, from draws [n_draws, concepts]."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
+    p_value = (1 + (draws >= cofire).sum(0)) / (1 + len(draws))
+    return low.astype(float), high.astype(float), p_value, (draws > high).mean(0)
+
+
+def _null(
+    permuted: str, n_draws: int, level: float, firing: np.ndarray, cofire: np.ndarray, mean: np.ndarray, low: np.ndarray,
+    high: np.ndarray, deviation: np.ndarray, p_value: np.ndarray, by_chance: float, proportions: np.ndarray,
+) -> CofireNull:  # fmt: skip
+    """`proportions`: mean co-fire proportions [n_draws, M]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = (cofire - mean) / deviation
+    z[cofire == mean] = 0
+    band = np.quantile(proportions, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return CofireNull(
+        permuted, n_draws, level, cofire, mean, low, high, z, p_value, float(by_chance), weights(firing) @ cofire,
+        proportions.mean(0), *band,
+    )  # fmt: skip
+
+
+def weights(firing: np.ndarray) -> np.ndarray:
+    """What co-fire counts are multiplied by to give mean co-fire proportions, float64 [M, m]."""
+    alive = firing > 0
+    each = np.divide(1.0, firing, out=np.zeros(firing.shape), where=alive)
+    return each / np.maximum(alive.sum(1, keepdims=True), 1)
+
+
+def _from_draws(
+    permuted: str, level: float, firing: np.ndarray, cofire: np.ndarray, draws: np.ndarray, proportions: np.ndarray
+) -> CofireNull:
+    alive = firing.min(0) > 0
+    low, high, p_value, chance = _counted(draws, cofire, level)
+    for values in (low, high, p_value):
+        values[~alive] = np.nan
+    mean = np.where(alive, draws.mean(0), np.nan)
+    by_chance = chance[alive].mean() if alive.any() else np.nan
+    return _null(
+        permuted, len(draws), level, firing, cofire, mean, low, high, draws.std(0), p_value,
+        by_chance, proportions,
+    )  # fmt: skip
+
+
+# --- Images and concepts: permutations of codes ----------------------------------------------------------------------------
+
+
+def images_null(
+    sae: UniversalSAE,
+    acts: Mapping[str, Activations],
+    firing: np.ndarray,
+    cofire: np.ndarray,
+    *,
+    tokens_per_image: int,
+    threshold: float,
+    level: float,
+    n_draws: int,
+    seed: int,
+    progress: bool | None,
+) -> CofireNull:
+    """Images of each model permuted on their own; a token meets tokens at its own place in other images."""
+    import scipy.sparse
+
+    rng = np.random.default_rng([seed, 2])
+    n_tokens = next(iter(acts.values())).n_tokens
+    n_images = n_tokens // tokens_per_image
+    with progress_bar(n_chunks(n_tokens) + n_draws, progress, "images permuted", "part") as bar:
+        parts: list[list[Any]] = []
+        for rows in chunks(n_tokens):
+            parts.append([fires(sae.encode(rows_of(x, rows), name), threshold) for name, x in acts.items()])
+            bar.update()
+        first, *others = (scipy.sparse.vstack(matrices, format="csr") for matrices in zip(*parts, strict=True))
+        del parts
+        places = np.arange(tokens_per_image)
+        draws = np.empty((n_draws, first.shape[1]), np.int64)
+        for draw in draws:
+            orders = [rng.permutation(n_images) for _ in others]
+            draw[:] = 0
+            for rows in chunks(n_images, size=max(1, 8192 // tokens_per_image)):
+                together = first[rows.start * tokens_per_image : rows.stop * tokens_per_image]
+                for matrix, order in zip(others, orders, strict=True):
+                    together = together.multiply(matrix[(order[rows, None] * tokens_per_image + places).ravel()])
+                draw += _counts(together)
+            bar.update()
+    return _from_draws("images", level, firing, cofire, draws, draws @ weights(firing).T)
+
+
+def concepts_null(
+    sae: UniversalSAE,
+    acts: Mapping[str, Activations],
+    firing: np.ndarray,
+    cofire: np.ndarray,
+    *,
+    threshold: float,
+    level: float,
+    n_draws: int,
+    seed: int,
+    progress: bool | None,
+) -> CofireNull:
+    """Concepts of each model but the first permuted among those that fire about as often there."""
+    rng = np.random.default_rng([seed, 3])
+    n_tokens = next(iter(acts.values())).n_tokens
+    n_models, n_concepts = firing.shape
+    slots = np.empty((n_draws, n_models, n_concepts), np.int32)  # [draw, model, concept] -> the index it is counted under
+    slots[:, 0] = np.arange(n_concepts)
+    for slot in slots:
+        for model in range(1, n_models):
+            slot[model] = _permuted_among_neighbours(firing[model], rng)
+    draws = np.zeros((n_draws, n_concepts), np.int64)
+    with progress_bar(n_chunks(n_tokens), progress, "concepts permuted", "part") as bar:
+        for rows in chunks(n_tokens):
+            first, *others = (fires(sae.encode(rows_of(x, rows), name), threshold) for name, x in acts.items())
+            for draw, slot in zip(draws, slots, strict=True):
+                together = first
+                for matrix, new in zip(others, slot[1:], strict=True):
+                    together = together.multiply(_relabelled(matrix, new))
+                draw += _counts(together)
+            bar.update()
+    proportions = np.empty((n_draws, n_models))
+    permuted = np.empty_like(firing)
+    for draw, slot, proportion in zip(draws, slots, proportions, strict=True):
+        for model in range(n_models):
+            permuted[model, slot[model]] = firing[model]
+        proportion[:] = weights(permuted) @ draw
+    return _from_draws("concepts", level, firing, cofire, draws, proportions)
+
+
+def fires(codes: Codes, threshold: float) -> scipy.sparse.csr_array:
+    """Where concepts fire, as a sparse matrix of truth values [n_tokens, n_concepts] in canonical form."""
+    import scipy.sparse
+
+    chosen = (codes.values > threshold) & (codes.indices >= 0)
+    starts = np.concatenate(([0], np.cumsum(chosen.sum(1))))
+    matrix = scipy.sparse.csr_array((np.ones(starts[-1], bool), codes.indices[chosen], starts), shape=codes.shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def _counts(matrix: scipy.sparse.csr_array) -> np.ndarray:
+    """True elements of each column."""
+    return np.bincount(matrix.tocsr().indices, minlength=matrix.shape[1])
+
+
+def _relabelled(matrix: scipy.sparse.csr_array, new: np.ndarray) -> scipy.sparse.csr_array:
+    import scipy.sparse
+
+    result = scipy.sparse.csr_array((matrix.data, new[matrix.indices], matrix.indptr), shape=matrix.shape)
+    result.sort_indices()
+    return result
+
+
+def _permuted_among_neighbours(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that moves each concept that fires to the place of one that fires about as often."""
+    new = np.arange(len(counts))
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    for block in np.array_split(order, max(1, len(order) // NEIGHBOURS)):
+        new[block] = rng.permutation(block)
+    return new

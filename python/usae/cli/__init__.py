@@ -1,0 +1,68 @@
+"""The command ``usae``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import usae
+from usae.cli import evaluate, extract, maximize, train
+from usae.cli.options import Parser, print_json, use_threads
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("usae: interrupted", file=sys.stderr)
+        return 130
+    except (usae.UsaeError, OSError, ImportError) as error:  # ImportError: an extra that is not installed
+        print(f"usae: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="usae", description=usae.__doc__)
+    parser.add_argument("--version", action="version", version=f"usae {usae.__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    demo = commands.add_parser("demo", help="train on three small networks looking at photographs, and show what they share")
+    demo.add_argument("--output", default="demo-output", metavar="FOLDER", help="where results go (%(default)s)")
+    demo.add_argument("--small", action="store_true", help="a few seconds' worth, to see that everything works")
+    demo.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    demo.add_argument("--threads", type=int, default=None, metavar="N", help="left out: all cores")
+    demo.set_defaults(run=_demo)
+
+    extract.add_to(commands)
+    train.add_to(commands)
+    evaluate.add_to(commands)
+    maximize.add_to(commands)
+
+    info = commands.add_parser("info", help="show the version and what the installed core uses")
+    info.add_argument("--json", action="store_true", help="print it as JSON, for programs")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    use_threads(options)
+    from usae.demo import run  # imports torch
+
+    run(output=options.output, small=options.small, seed=options.seed)
+
+
+def _info(options: argparse.Namespace) -> None:
+    if options.json:
+        print_json(usae.show_config())
+        return
+    for name, value in usae.show_config().items():
+        print(f"{name:10} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

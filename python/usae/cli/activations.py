@@ -1,0 +1,42 @@
+"""Activations named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from usae.cli.networks import pairs
+from usae.errors import InvalidInputError
+
+HELP = "folder of a store (usae extract), or NAME=FILE.npy for each model: [n_tokens, width] or [images, tokens, width]"
+
+
+def load_activations(entries: Sequence[str], option: str) -> Mapping[str, Any]:
+    """The store, or the files as memory maps by model."""
+    files = [entry for entry in entries if "=" in entry and not Path(entry).is_dir()]
+    if files and len(files) == len(entries):
+        return {name: _mapped(file, f"{option} {name}") for name, file in pairs(entries, option).items()}
+    if files or len(entries) > 1:
+        raise InvalidInputError(f"{option} must be one store or NAME=FILE.npy for each model, got {' '.join(entries)}")
+    from usae import ActivationStore
+
+    if not Path(entries[0]).is_dir():
+        raise InvalidInputError(
+            f"{option} must be the folder of a store or NAME=FILE.npy for each model, got {entries[0]!r}, which is no folder"
+        )
+    return ActivationStore(entries[0])
+
+
+def _mapped(file: str, label: str) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InvalidInputError(f"{label}: cannot read {file!r}: {error.strerror or error}; give a .npy file") from error
+    except ValueError as error:
+        raise InvalidInputError(f"{label}: {file!r} is not a .npy file of numbers, as numpy.save writes them") from error
+    if not isinstance(array, np.ndarray):
+        raise InvalidInputError(f"{label}: {file!r} holds several arrays; save the one that is meant with numpy.save")
+    return array

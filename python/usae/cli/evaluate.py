@@ -1,0 +1,109 @@
+"""``usae evaluate``: what a saved autoencoder does on activations in files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import usae
+from usae._base.json import plain
+from usae.cli import activations
+from usae.cli.options import Parser, add_threads, print_json, use_threads
+from usae.errors import InvalidInputError
+
+FIGURES = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
+"""Functions of `usae.plot`, and names of files."""
+
+DERIVED = ("firing_entropy", "cofire_proportion", "cofire_iou", "pair_cofire_iou", "correlation", "energy")
+"""Properties of `usae.Evaluation` that are written beside its attributes."""
+
+
+def add_to(commands: Any) -> None:
+    parser: Parser = commands.add_parser(
+        "evaluate",
+        help="measure a saved autoencoder: R2 between models, and what its concepts do",
+        description="Evaluates a saved autoencoder, best on activations that it was not trained on. "
+        "docs/method.md defines every number.",
+    )
+    parser.configurable()
+    parser.option("--model", required=True, metavar="FOLDER", help="of a saved autoencoder (usae train)")
+    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
+    parser.option(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="CODE",
+        help="a concept fires where its code is above; published numbers use 0.1",
+    )
+    parser.option("--output", metavar="FOLDER", help="for evaluation.npz, evaluation.json and figures; left out: none")
+    add_threads(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    use_threads(options)
+    if not Path(options.model).is_dir():
+        raise InvalidInputError(
+            f"--model must be the folder of a saved autoencoder, got {options.model!r}, which is none; usae train makes one"
+        )
+    sae = usae.load(options.model)
+    evaluation = sae.evaluate(activations.load_activations(options.acts, "--acts"), threshold=options.threshold)
+    written = [] if options.output is None else _write(evaluation, Path(options.output))
+    if options.json:
+        print_json(_report(evaluation) | {"files": written})
+        return
+    print(evaluation.summary())
+    if written:
+        print(f"\nWritten to {options.output}: {', '.join(Path(file).name for file in written)}")
+
+
+def _write(evaluation: usae.Evaluation, folder: Path) -> list[str]:
+    """Arrays, numbers and figures; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "evaluation.npz", folder / "evaluation.json"]
+    names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
+    arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
+    np.savez_compressed(files[0], **arrays)  # NumPy before 2.2 would keep an option allow_pickle as an array
+    files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for name in FIGURES:
+        if name == "firing_entropy" and len(evaluation.model_names) < 2:
+            continue  # it compares models
+        axes = getattr(usae.plot, name)(evaluation, ax=_axes())
+        files.append(folder / f"{name}.png")
+        axes.figure.savefig(files[-1], dpi=150)
+    return [str(file) for file in files]
+
+
+def _axes() -> Any:
+    """Of a figure for files only, whatever the backend."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures need matplotlib: pip install 'usae[plot]'; evaluation.npz is written") from error
+    return Figure(layout="constrained").subplots()
+
+
+def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
+    """The numbers of the summary; those of single concepts are in evaluation.npz."""
+    return {
+        "model_names": evaluation.model_names,
+        "n_tokens": evaluation.n_tokens,
+        "threshold": evaluation.threshold,
+        "r2": evaluation.r2,
+        "r2_standardized": evaluation.r2_standardized,
+        "r2_scalar_mean": evaluation.r2_scalar_mean,
+        "mse": evaluation.mse,
+        "l0": evaluation.l0,
+        "n_concepts": len(evaluation.cofire_counts),
+        "concepts_alive": (~evaluation.dead).sum(1),
+        "concepts_dead_everywhere": int(evaluation.dead_everywhere.sum()),
+        "concepts_in_all_models_at_once": int((evaluation.cofire_counts > 0).sum()),
+        "cofire_proportion": evaluation.mean_cofire_proportion(),
+        "energy_cofire_correlation": evaluation.energy_cofire_correlation,
+        "energy_cofire_slope": evaluation.energy_cofire_slope,
+    }

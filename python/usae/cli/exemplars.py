@@ -1,0 +1,52 @@
+"""Natural images beside optimised ones, from a store and the pictures that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import usae
+from usae.errors import InvalidInputError
+
+EXAMPLES = 4
+THUMBNAIL = 128
+"""Height and width of a picture, in pixels."""
+
+
+def exemplars(
+    sae: usae.UniversalSAE, acts: Mapping[str, Any], folder: Path, concepts: Sequence[int]
+) -> tuple[usae.TopExamples, np.ndarray]:
+    """The images that fire these concepts most, for `usae.plot.maximization`: examples, and the few pictures they are of."""
+    if not isinstance(acts, usae.ActivationStore) or acts.grid is None or not acts.images:
+        raise InvalidInputError("--images needs --acts to be a store with a grid and names of images, as usae extract makes it")
+    top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True)
+    chosen = top.images[:, list(concepts)]
+    needed = np.unique(chosen[chosen >= 0])
+    pictures = [_thumbnail(folder / acts.images[i]) for i in needed]
+    return _among(top, concepts, needed), np.array(pictures, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3)
+
+
+def _among(top: usae.TopExamples, concepts: Sequence[int], needed: np.ndarray) -> usae.TopExamples:
+    """The examples of these concepts, as tokens of the needed images alone."""
+    rows, columns = top.known_grid()
+    per_image = rows * columns
+    tokens = np.full_like(top.tokens, -1)
+    kept = list(concepts)
+    of_image = np.searchsorted(needed, top.images[:, kept])
+    tokens[:, kept] = np.where(top.tokens[:, kept] < 0, -1, of_image * per_image + top.tokens[:, kept] % per_image)
+    return usae.TopExamples(top.model_names, len(needed) * per_image, top.grid, tokens, top.values)
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
+    except OSError as error:
+        raise InvalidInputError(
+            f"--images: {path} cannot be read: {error}; the store was made of pictures of that name"
+        ) from error

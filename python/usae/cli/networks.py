@@ -1,0 +1,89 @@
+"""Networks named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from usae.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from usae.torch import Model
+
+HELP = (
+    "a network by the name it has in the autoencoder: NAME=timm:vit_base_patch16_224 or NAME=torchvision:resnet50 "
+    "(pretrained), NAME=package.module:function (which returns a PyTorch module or a usae.torch.Model), or demo (the three of "
+    "the demonstration)"
+)
+
+
+def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
+    """NAME=VALUE, each name once."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value) or name in found:
+            raise InvalidInputError(f"{option} must be NAME=VALUE with names that differ, got {entry!r}")
+        found[name] = value
+    return found
+
+
+def load_networks(entries: Sequence[str], layers: Mapping[str, str], device: str | None = None) -> dict[str, Model]:
+    """Models by name, with the layers that were asked for, moved to `device` if one is given."""
+    models = _models(entries, layers)
+    if device is not None:
+        try:
+            for model in models.values():
+                model.module.to(device)
+        except (RuntimeError, AssertionError) as error:  # of PyTorch: no such device, or not built for it
+            reason = str(error).partition("\n")[0]
+            raise InvalidInputError(
+                f"--device must be one that PyTorch has here, such as cpu, got {device!r}: {reason}"
+            ) from None
+    return models
+
+
+def _models(entries: Sequence[str], layers: Mapping[str, str]) -> dict[str, Model]:
+    if "demo" in entries:
+        from usae.demo.networks import load_models
+
+        if len(entries) > 1 or layers:
+            raise InvalidInputError("--network demo brings its three networks and their layers; give it alone")
+        return load_models()
+    networks = pairs(entries, "--network")
+    for name in layers:
+        if name not in networks:
+            raise InvalidInputError(f"--layer {name}=...: no network of that name; there are {', '.join(networks) or 'none'}")
+    return {name: _model(name, spec, layers.get(name)) for name, spec in networks.items()}
+
+
+def _model(name: str, spec: str, layer: str | None) -> Model:
+    from usae.torch import Model
+
+    source, colon, what = spec.partition(":")
+    if not (source and colon and what):
+        raise InvalidInputError(
+            f"--network {name}: expected timm:..., torchvision:... or package.module:function, got {spec!r}"
+        )
+    module = _pretrained(source, what) if source in ("timm", "torchvision") else _made(name, source, what)
+    if isinstance(module, Model):
+        if layer is not None:
+            raise InvalidInputError(f"--layer {name}=...: {spec} returns a usae.torch.Model, which has its layer already")
+        return module
+    return Model(module.eval(), layer)
+
+
+def _pretrained(source: str, what: str) -> Any:
+    if source == "timm":
+        return importlib.import_module("timm").create_model(what, pretrained=True)
+    models = importlib.import_module("torchvision.models")
+    return models.get_model(what, weights="DEFAULT")
+
+
+def _made(name: str, module: str, function: str) -> Any:
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInputError(f"--network {name}: {module}:{function} cannot be had: {error}") from error
+    return make()

@@ -1,0 +1,144 @@
+"""Options of commands: on the command line or in a TOML file, with errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import usae
+from usae._base import checks
+from usae._base.config import thread_count
+from usae._base.json import plain
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line on stderr that says what to do, and the exit code 2.
+
+    Options that are added by `option` may also stand in a table of a TOML file, by the names of their flags, once
+    `configurable` was called. What is given on the command line wins over the file, and that over the default.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings, allow_abbrev=False)
+        self._source = ""  # where the arguments come from that are being parsed, if not from the command line
+        self._fallbacks: dict[str, Any] = {}
+        self._required: dict[str, str] = {}
+
+    @property
+    def table(self) -> str:
+        """Name of the command's table in a TOML file."""
+        return self.prog.split()[-1]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {self._source}{message} (usage: {self.prog} --help)\n")
+
+    def configurable(self) -> None:
+        """Add --config and --json."""
+        self.usage = f"{self.prog} [--config FILE] [options]"
+        self.option(
+            "--config",
+            metavar="FILE",
+            help=f"TOML file whose table [{self.table}] has options by name, such as batch_size for --batch-size; flags win",
+        )
+        self.option("--json", default=False, help="print the result as JSON, for programs")
+
+    def option(
+        self, flag: str, *, default: Any = None, required: bool = False, help: str, group: Any = None, **settings: Any
+    ) -> None:
+        """Add an option with a default that --help shows; one whose default is True or False is a switch.
+
+        With the default `argparse.SUPPRESS` an option that is left out is no attribute of the result.
+        """
+        if isinstance(default, bool):
+            settings["action"] = argparse.BooleanOptionalAction
+        elif default not in (None, [], argparse.SUPPRESS):
+            help = f"{help} ({default})"
+        help = help.replace("%", "%%")
+        action = (group or self).add_argument(flag, help=help, default=argparse.SUPPRESS, **settings)
+        if default is argparse.SUPPRESS:
+            return
+        if required:
+            self._required[action.dest] = flag
+        else:
+            self._fallbacks[action.dest] = default
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given, extra = super().parse_known_args(args, namespace)
+        if extra:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"unknown argument {extra[0]!r}{checks.closest_or_all(extra[0].partition('=')[0], flags)}")
+        values: dict[str, Any] = {**vars(given)}
+        if "config" in values and "config" in self._fallbacks:  # not of the parser above, which has it from this one
+            values = {**vars(self._of_file(values["config"])), **values}
+        for name, flag in self._required.items():
+            if name not in values:
+                self.error(f"{flag} is missing; give it, or {name} in the table [{self.table}] of --config")
+        return argparse.Namespace(**{**self._fallbacks, **values}), []
+
+    def _of_file(self, file: str) -> argparse.Namespace:
+        """The options in the command's table of a TOML file."""
+        self._source = f"--config {file}, table [{self.table}]: "
+        actions = {action.dest: action for action in self._actions if action.dest not in ("help", "config")}
+        arguments: list[str] = []
+        for key, value in self._table_of(file).items():
+            if key not in actions:
+                self.error(f"unknown key {key!r}{checks.closest_or_all(key, actions)}")
+            arguments += self._as_arguments(actions[key], key, value)
+        options, _ = super().parse_known_args(arguments)
+        self._source = ""
+        return options
+
+    def _table_of(self, file: str) -> dict[str, Any]:
+        import tomllib  # here, because few commands read a file
+
+        try:
+            with open(file, "rb") as stream:
+                tables = tomllib.load(stream)
+        except OSError as error:
+            self.error(f"cannot be read: {error.strerror or error}")
+        except ValueError as error:  # also of bytes that are not UTF-8
+            self.error(f"is not TOML: {error}")
+        for name in tables:
+            if name not in CONFIGURED:
+                self.error(f"unknown table or key {name!r}{checks.closest_or_all(name, CONFIGURED)}")
+        table = tables.get(self.table)
+        if not isinstance(table, dict):
+            self.error(f"is missing; there are {', '.join(f'[{name}]' for name in tables) or 'no tables'}")
+        return table
+
+    def _as_arguments(self, action: argparse.Action, key: str, value: Any) -> list[str]:
+        """What would be typed for a value of the file, so that both are checked by the same code."""
+        flag = action.option_strings[0]
+        if isinstance(action, argparse.BooleanOptionalAction):
+            if not isinstance(value, bool):
+                self.error(f"{key} must be true or false, got {value!r}")
+            return [flag if value else action.option_strings[1]]
+        if isinstance(value, Mapping):
+            values = [f"{name}={item}" for name, item in value.items()]
+        elif isinstance(value, list):
+            values = [str(item) for item in value]
+        else:
+            values = [str(value)]
+        if action.nargs == "+":
+            return [flag, *values]
+        return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is a value
+
+
+CONFIGURED = ("extract", "train", "evaluate")
+"""Commands that take --config."""
+
+
+def add_threads(parser: Parser) -> None:
+    parser.option("--threads", type=int, metavar="N", help="cores to use; results do not depend on it; left out: all")
+
+
+def use_threads(options: argparse.Namespace) -> None:
+    if options.threads is not None:
+        usae.set_num_threads(thread_count(options.threads, "--threads"))
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: NaN is null."""
+    print(json.dumps(plain(value), indent=1, allow_nan=False))

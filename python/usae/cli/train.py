@@ -1,0 +1,116 @@
+"""``usae train``: a universal sparse autoencoder from activations in files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import usae
+from usae._data.activations import as_aligned
+from usae.cli import activations
+from usae.cli.options import Parser, add_threads, print_json, use_threads
+from usae.cli.recipe_flags import add_recipe, recipe_of
+
+
+def add_to(commands: Any) -> None:
+    parser: Parser = commands.add_parser(
+        "train",
+        help="train a universal sparse autoencoder on a store or on .npy files",
+        description="Trains on activations whose row t is the same place in every model, and saves the autoencoder.",
+    )
+    parser.configurable()
+    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
+    parser.option(
+        "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, named likewise"
+    )
+    parser.option(
+        "--output", required=True, metavar="FOLDER", help="where the autoencoder is saved; replaces one that is there"
+    )
+    parser.option("--n-concepts", type=int, default=6144, metavar="N", help="dimensions of the code")
+    parser.option("--k", type=int, default=32, metavar="N", help="most concepts active in a token")
+    parser.option(
+        "--steps", type=int, metavar="N", help="batches to train on; left out, and --epochs too: an epoch, but at least 1000"
+    )
+    parser.option("--epochs", type=float, metavar="N", help="passes over all rows, instead of --steps")
+    parser.option("--seed", type=int, default=0, metavar="N", help="of everything random")
+    add_threads(parser)
+    add_recipe(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    use_threads(options)
+    acts = activations.load_activations(options.acts, "--acts")
+    validation = activations.load_activations(options.validation, "--validation") if options.validation else None
+    n_tokens = next(iter(as_aligned(acts, "--acts").values())).n_tokens
+    sae = usae.UniversalSAE(options.n_concepts, options.k, recipe=recipe_of(options, n_tokens), seed=options.seed)
+    _check_place(options.output)
+    start = time.perf_counter()
+    _fit(sae, acts, validation, options)
+    seconds = time.perf_counter() - start
+    sae.save(options.output)
+    if options.json:
+        print_json(_report(sae, options.output, seconds))
+    else:
+        print(_summary(sae, options.output, seconds))
+
+
+def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, options: argparse.Namespace) -> None:
+    """Train; what was learned until Ctrl-C is saved before the command ends."""
+    try:
+        sae.fit(acts, epochs=options.epochs, steps=options.steps, validation=validation)
+    except KeyboardInterrupt:
+        if sae.__sklearn_is_fitted__() and sae.n_steps_:
+            sae.save(options.output)
+            print(f"usae: what was learned in {sae.n_steps_} steps is in {options.output}", file=sys.stderr)
+        raise
+
+
+def _check_place(folder: str) -> None:
+    """An error now rather than after hours of training."""
+    from usae._saved.saved_folder import check_place
+
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    check_place(folder)
+
+
+def _report(sae: usae.UniversalSAE, folder: str, seconds: float) -> dict[str, Any]:
+    last = sae.history_[-1]
+    return {
+        "output": folder,
+        "models": sae.n_features_in_,
+        "n_concepts": sae.n_concepts,
+        "k": sae.k,
+        "seed": sae.seed,
+        "n_steps": sae.n_steps_,
+        "seconds": seconds,
+        "loss": _loss(sae),
+        "validation": last.get("validation"),
+        "recipe": sae.recipe_.to_dict(),
+    }
+
+
+def _loss(sae: usae.UniversalSAE) -> float:
+    """Of the last step in which all concepts had to reconstruct, which a drawn prefix is not compared with."""
+    whole = (entry["loss"] for entry in reversed(sae.history_) if entry["prefix"] == sae.n_concepts)
+    return float(next(whole, sae.history_[-1]["loss"]))
+
+
+def _summary(sae: usae.UniversalSAE, folder: str, seconds: float) -> str:
+    last = sae.history_[-1]
+    lines = [f"{sae.n_steps_:,} steps in {seconds:.0f} s, loss {_loss(sae):.4g}"]
+    if "validation" in last:
+        r2 = np.array(last["validation"]["r2"])
+        other = r2[~np.eye(len(r2), dtype=bool)]
+        words = [
+            f"{np.diag(r2).mean():.3f} in the same model",
+            *([f"{other.mean():.3f} between models"] if len(r2) > 1 else []),
+        ]
+        lines.append(f"R2 of {last['validation']['n_tokens']:,} held-out tokens: {', '.join(words)}")
+    return "\n".join([*lines, f"Written to {folder}; numbers and figures: usae evaluate --model {folder} --acts ..."])

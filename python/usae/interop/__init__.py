@@ -1,0 +1,1 @@
+"""Files of other code: checkpoints and caches of the published implementation."""

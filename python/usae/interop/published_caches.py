@@ -1,0 +1,185 @@
+"""Activations as the published code caches them, one ``.npz`` for each image and model, brought into a store.
+
+``<folder>/<image>_<model>.npz`` holds "activation" [tokens, width] (class tokens first, where the model has them) and "label";
+``<folder>/<image>_combined.npz`` holds one such array for each model, under its name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from usae._base import checks
+from usae._base.progress import progress_bar
+from usae._data.activations import check_names
+from usae._data.store import ActivationStore, DType
+from usae._files import disk
+from usae.errors import CheckpointError, InvalidInputError
+
+COMBINED = "combined"
+
+
+def import_published(
+    folder: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    models: Mapping[str, str],
+    *,
+    tokens: Mapping[str, int] | None = None,
+    grid: tuple[int, int] | None = None,
+    dtype: DType = "float16",
+    shard_images: int = 256,
+    progress: bool | None = None,
+) -> ActivationStore:
+    """Bring activations that the published code has cached into a new store.
+
+    Parameters
+    ----------
+    folder : path-like
+        With files ``<image>_<model>.npz`` or ``<image>_combined.npz``, at any depth.
+    path : path-like
+        Of the new store.
+    models : mapping of str to str
+        What the store calls each model, and what the files call it: ``{"dinov2": "DinoV2", ...}``.
+    tokens : mapping of str to int, optional
+        Leading tokens of a model that have no place in the image, and are dropped. Left out: one, where all but one token fill
+        a square; none, where all do.
+    grid : (int, int), optional
+        Rows and columns to which every model's square of tokens is brought, by antialiased bilinear interpolation. Left out:
+        the smallest of the models' own.
+    dtype, shard_images, progress
+        As for `usae.torch.extract`.
+
+    Returns
+    -------
+    ActivationStore
+        Its images are named as the files, relative to `folder`, in the order of these names.
+
+    Raises
+    ------
+    InvalidInputError
+        For models that have other images, named, or tokens that are no square.
+    CheckpointError
+        For a file that is no such ``.npz``, or a damaged one.
+    """
+    root = disk.folder_of(folder)
+    if not isinstance(models, Mapping) or not all(isinstance(source, str) and source for source in models.values()):
+        raise InvalidInputError(f"models must be a mapping from names to names in the files, got {models!r}")
+    check_names(models, "models")
+    size = checks.integer(shard_images, "shard_images", 1, 2**20)
+    with disk.io_errors(root, "read", "the folder"):
+        images = _images(root, models)
+        first = {name: _read(*next(iter(_locations(root, images[:1], source))))[0] for name, source in models.items()}
+        dropped = {name: _dropped(name, len(x), (tokens or {}).get(name)) for name, x in first.items()}
+        sides = {name: math.isqrt(len(x) - dropped[name]) for name, x in first.items()}
+        common = (min(sides.values()),) * 2 if grid is None else (int(grid[0]), int(grid[1]))
+        described = {name: {"width": x.shape[1], "source": "npz", "file": models[name]} for name, x in first.items()}
+        store = ActivationStore.create(path, described, dtype=dtype, grid=common)
+        with store, progress_bar(len(images), progress, desc="importing", unit="image") as bar:
+            for start in range(0, len(images), size):
+                some = images[start : start + size]
+                store.append({name: _stacked(root, some, name, models, dropped, sides, common) for name in models}, some)
+                bar.update(len(some))
+    return store
+
+
+def _images(root: pathlib.Path, models: Mapping[str, str]) -> list[str]:
+    """Names of the images that every model has; an error that names the first that some model lacks."""
+    files = sorted(str(file.relative_to(root))[: -len(".npz")] for file in root.rglob("*.npz"))
+    combined = [name.removesuffix(f"_{COMBINED}") for name in files if name.endswith(f"_{COMBINED}")]
+    of_models = {
+        name: {file.removesuffix(f"_{source}") for file in files if file.endswith(f"_{source}")}
+        for name, source in models.items()
+    }
+    if not any(of_models.values()):
+        if not combined:
+            raise InvalidInputError(f"folder must hold files <image>_<model>.npz or <image>_combined.npz, got none in {root}")
+        return combined
+    everything = set().union(*of_models.values())
+    for name, own in of_models.items():
+        if missing := sorted(everything - own):
+            raise InvalidInputError(
+                f"models must have the same images, but {name!r} has no file {missing[0]}_{models[name]}.npz "
+                f"({len(missing)} of {len(everything)} are missing)"
+            )
+    return sorted(everything)
+
+
+def _locations(root: pathlib.Path, images: list[str], source: str) -> Iterator[tuple[pathlib.Path, str]]:
+    """The file of each image, and the key of a model in it."""
+    for image in images:
+        own = root / f"{image}_{source}.npz"
+        yield (own, "activation") if own.exists() else (root / f"{image}_{COMBINED}.npz", source)
+
+
+def _read(file: pathlib.Path, key: str) -> tuple[np.ndarray, pathlib.Path]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x = arrays[key]
+    except KeyError:
+        raise CheckpointError(f"{file}: there is no {key!r} in it") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{file}: not an .npz file, or a damaged one: {error}") from None
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
+        raise CheckpointError(f"{file}: {key!r} must be floats [tokens, width], got {disk.shortened(getattr(x, 'shape', x))}")
+    return x, file
+
+
+def _stacked(
+    root: pathlib.Path,
+    images: list[str],
+    name: str,
+    models: Mapping[str, str],
+    dropped: Mapping[str, int],
+    sides: Mapping[str, int],
+    grid: tuple[int, int],
+) -> np.ndarray:
+    """Activations of a model [images, tokens, width] on the common grid."""
+    rows = []
+    for place in _locations(root, images, models[name]):
+        x, file = _read(*place)
+        if len(x) - dropped[name] != sides[name] ** 2:
+            raise CheckpointError(
+                f"{file}: must hold {dropped[name] + sides[name] ** 2} tokens, as the first file, got {len(x)}"
+            )
+        rows.append(_resized(x[dropped[name] :], (sides[name], sides[name]), grid))
+    if len({x.shape for x in rows}) > 1:
+        raise CheckpointError(f"{root}: the files of {models[name]!r} are of different widths")
+    return np.stack(rows)
+
+
+def _dropped(name: str, n: int, given: Any) -> int:
+    if given is not None:
+        number = checks.integer(given, f"tokens[{name!r}]", 0, n - 1)
+        if math.isqrt(n - number) ** 2 != n - number:
+            raise InvalidInputError(f"tokens[{name!r}] must leave a square number of {n} tokens, got {number}")
+        return number
+    for number in (0, 1):
+        if n > number and math.isqrt(n - number) ** 2 == n - number:
+            return number
+    raise InvalidInputError(
+        f"tokens must say how many of the {n} tokens of {name!r} have no place, because they fill no square"
+    )
+
+
+def _resized(x: np.ndarray, own: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+    """Tokens [rows * columns, width] of one grid on another."""
+    if own == grid:
+        return x
+    places = x.astype(np.float32).reshape(*own, -1)
+    rows, columns = weights(own[0], grid[0]), weights(own[1], grid[1])
+    return np.einsum("ri,cj,ijw->rcw", rows, columns, places, optimize=True).reshape(grid[0] * grid[1], -1)
+
+
+def weights(n: int, size: int) -> np.ndarray:
+    """Antialiased bilinear interpolation of `n` places to `size`, float32 [size, n]: triangles as wide as the larger step."""
+    scale = n / size
+    centres = (np.arange(size) + 0.5) * scale
+    triangle = np.maximum(0, 1 - np.abs(np.arange(n) + 0.5 - centres[:, None]) / max(scale, 1))
+    return (triangle / triangle.sum(1, keepdims=True)).astype(np.float32)

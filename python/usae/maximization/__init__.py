@@ -1,0 +1,1 @@
+"""The image that each network wants to see for a concept."""

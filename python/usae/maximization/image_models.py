@@ -1,0 +1,140 @@
+"""What coordinated activation maximization needs of a network: its pixels, and its activations with a way back."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from usae._base import checks
+from usae.errors import InvalidInputError
+
+Pull = Callable[[np.ndarray], np.ndarray]
+
+
+class ImageModel(Protocol):
+    """A network as `maximize` uses it; `usae.torch.Model` and `FunctionModel` are such models."""
+
+    size: Any
+    """Height and width of its images, in pixels."""
+    mean: Any
+    """Of each channel of images in 0..1, which it takes as ``(image - mean) / std``."""
+    std: Any
+
+    def vjp(self, images: np.ndarray, /) -> tuple[np.ndarray, Pull]:
+        """Activations [n, tokens, width] of images [n, 3, height, width], and what pulls their gradients back to images."""
+        ...
+
+
+class FunctionModel:
+    """A network as two functions of NumPy arrays, for frameworks other than PyTorch.
+
+    Parameters
+    ----------
+    forward : callable
+        From float32 [n, 3, height, width], normalised, to activations [n, tokens, width].
+    vjp : callable
+        ``vjp(images, gradient)``: the gradient of a number with respect to the images, [n, 3, height, width], from that with
+        respect to the activations, [n, tokens, width].
+    size : int or (int, int)
+        Height and width of the images, in pixels.
+    mean, std : float or three floats
+        Of each channel of images in 0..1.
+
+    Examples
+    --------
+    >>> model = usae.FunctionModel(jax_forward, lambda x, g: np.asarray(jax.vjp(jax_forward, x)[1](g)[0]), size=224)
+    """
+
+    def __init__(
+        self,
+        forward: Callable[[np.ndarray], Any],
+        vjp: Callable[[np.ndarray, np.ndarray], Any],
+        *,
+        size: int | tuple[int, int],
+        mean: Any = 0.0,
+        std: Any = 1.0,
+    ):
+        for name, function in (("forward", forward), ("vjp", vjp)):
+            if not callable(function):
+                raise InvalidInputError(f"{name} must be a function, got {type(function).__name__}")
+        self._forward, self._vjp = forward, vjp
+        self.size = sides(size, "size")
+        self.mean, self.std = three(mean, "mean"), deviations(std, "std")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Activations [n, tokens, width] of images [n, 3, height, width]."""
+        found = self._forward(images)
+        activations = np.asarray(found)
+        if activations.ndim != 3 or len(activations) != len(images) or activations.dtype.kind != "f":
+            raise InvalidInputError(
+                f"forward must give floats [{len(images)}, tokens, width], got {type(found).__name__} of shape "
+                f"{list(activations.shape)}"
+            )
+        return activations
+
+    def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Pull]:
+        """The activations, and what pulls their gradients back to the images."""
+        return self(images), lambda gradient: np.asarray(self._vjp(images, gradient))
+
+    def __repr__(self) -> str:
+        return f"FunctionModel(size={self.size[0]}x{self.size[1]}, mean={self.mean}, std={self.std})"
+
+
+def as_image_models(models: object, argument: str = "models") -> dict[str, ImageModel]:
+    """The models by name; PyTorch modules become `usae.torch.Model`. InvalidInputError for what is none."""
+    if not isinstance(models, Mapping) or not models:
+        raise InvalidInputError(f"{argument} must map names of models to networks, got {type(models).__name__}")
+    return {name: _as_image_model(model, f"{argument}[{name!r}]") for name, model in models.items()}
+
+
+def _as_image_model(model: Any, label: str) -> ImageModel:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from usae.torch import Model
+
+        model = Model(model)
+    missing = [name for name in ("size", "mean", "std", "vjp") if not hasattr(model, name)]
+    if missing:
+        raise InvalidInputError(
+            f"{label} must be a usae.torch.Model, a PyTorch module or a usae.FunctionModel, got {type(model).__name__}, which "
+            f"has no {missing[0]}"
+        )
+    check_size_known(model, label)
+    return model
+
+
+def check_size_known(model: Any, label: str) -> None:
+    if model.size is None:
+        raise InvalidInputError(f"{label} does not tell the size of its images; give it: usae.torch.Model(module, size=224)")
+
+
+def sides(value: Any, name: str) -> tuple[int, int]:
+    """An int, or height and width."""
+    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    if len(pair) != 2:
+        raise InvalidInputError(f"{name} must be one number of pixels or height and width, got {value!r}")
+    height, width = (checks.integer(side, name, 1, 8192) for side in pair)
+    return height, width
+
+
+def three(value: Any, name: str) -> tuple[float, float, float]:
+    """One number for all channels, or one for each."""
+    try:
+        red, green, blue = np.broadcast_to(np.asarray(value, float), 3).tolist()
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name} must be a number or three, got {value!r}") from error
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise InvalidInputError(f"{name} must be finite, got {value!r}")
+    return red, green, blue
+
+
+def deviations(value: Any, name: str) -> tuple[float, float, float]:
+    """The same of standard deviations."""
+    found = three(value, name)
+    if min(found) <= 0:
+        raise InvalidInputError(f"{name} must be above 0, got {value!r}; it is of pixels between 0 and 1")
+    return found

@@ -1,0 +1,119 @@
+"""What is maximised: how much activations of one model show one concept."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from usae import _usae
+from usae._base import checks
+from usae._data.activations import as_activations
+from usae._estimator.universal_sae import UniversalSAE
+from usae.errors import InvalidInputError
+
+Objective = Literal["alignment", "preactivation", "code", "logsumexp"]
+
+OBJECTIVES = {
+    "alignment": _usae.OBJECTIVE_ALIGNMENT,
+    "preactivation": _usae.OBJECTIVE_PREACTIVATION,
+    "code": _usae.OBJECTIVE_CODE,
+    "logsumexp": _usae.OBJECTIVE_LOG_SUM_EXP,
+}
+
+
+def objective(
+    sae: UniversalSAE,
+    activations: Any,
+    model: str,
+    concept: int,
+    *,
+    kind: Objective = "alignment",
+    power: float = 2.0,
+    token: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much activations of a model show a concept, and the gradient with respect to them.
+
+    With a the standardised token and w the concept's encoder row (BatchNorm and its bias folded in):
+
+    ===============  ====================================================================================================
+    kind             of a token
+    ===============  ====================================================================================================
+    "alignment"      (a . w) max(0.1, cos(a, w))^power: the concept must be what the token is about, and long tokens, which
+                     fire many concepts, gain little
+    "preactivation"  a . w + bias, which is what ReLU and the selection are given
+    "code"           what they leave: 0, without a slope, where the concept is not selected
+    "logsumexp"      a soft maximum of "preactivation" over the tokens instead of their mean
+    ===============  ====================================================================================================
+
+    Parameters
+    ----------
+    sae : UniversalSAE
+    activations : array
+        [views, tokens, width], in the model's own units.
+    model : str
+    concept : int
+    kind : "alignment", "preactivation", "code" or "logsumexp"
+    power : float
+        Of "alignment".
+    token : int, optional
+        The one token of each view that counts. Left out: the mean over all.
+
+    Returns
+    -------
+    values : ndarray of float64, [views]
+    gradient : ndarray of float32, [views, tokens, width]
+        Of the mean of the values.
+
+    Raises
+    ------
+    InvalidInputError
+        For an unknown model, concept, kind or token, and for activations of another width or with NaN.
+    """
+    if not isinstance(sae, UniversalSAE):
+        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
+    fitted = sae._initialized()
+    index = fitted.index(model)
+    concept = checks.integer(concept, "concept", 0, fitted.n_concepts - 1)
+    check_kind(kind)
+    power = check_power(power)
+    shape = np.shape(activations)
+    if len(shape) != 3 or 0 in shape:
+        raise InvalidInputError(f"activations must be [views, tokens, width], got shape {list(shape)}")
+    if shape[2] != fitted.widths[model]:
+        raise InvalidInputError(
+            f"activations of {model!r} must be {fitted.widths[model]} wide, got {shape[2]}; use the layer that the autoencoder "
+            f"was trained on"
+        )
+    if token is not None:
+        token = checks.integer(token, "token", 0, shape[1] - 1)
+    values = np.empty(shape[0])
+    gradient = np.empty((shape[0] * shape[1], shape[2]), np.float32)
+    given = as_activations(activations, f"activations of {model!r}")
+    selected = -1 if token is None else token
+    try:
+        fitted.core.objective(
+            index, concept, OBJECTIVES[kind], power, selected, shape[0], given.native, values, gradient
+        )  # fmt: skip
+    except InvalidInputError as error:
+        bad = np.argwhere(~np.isfinite(given.array)) if not given.bfloat16 else np.empty((0, 3), int)
+        if not len(bad):
+            raise
+        where = f"view {bad[0, 0]}, token {bad[0, 1]}"
+        raise InvalidInputError(
+            f"activations of {model!r} must be finite, got {given.array[tuple(bad[0])]} in {where}; look at the model's "
+            f"numbers, float16 overflows easily"
+        ) from error
+    return values, gradient.reshape(shape)
+
+
+def check_kind(kind: object) -> None:
+    if not isinstance(kind, str) or kind not in OBJECTIVES:
+        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+
+
+def check_power(power: object) -> float:
+    number = checks.real(power, "power", "a number from 0 to 100")
+    if number > 100:
+        raise InvalidInputError(f"power must be a number from 0 to 100, got {power!r}")
+    return number

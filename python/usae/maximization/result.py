@@ -1,0 +1,179 @@
+"""What coordinated activation maximization found, in images and numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usae._base.json import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from usae.analysis.top_examples import TopExamples
+
+SUPER_STIMULUS = 1.5
+"""An image that fires a concept so many times as much as anything in the dataset shows what the network can be driven to, not
+what it sees."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Firing:
+    """How images fire a concept in models, [M, M] each; [i, j]: the image of model i, looked at by model j.
+
+    Attributes
+    ----------
+    share : ndarray of float64
+        Of the tokens in which the concept fires.
+    peak : ndarray of float64
+        The largest code.
+    rank : ndarray of float64
+        Mean place of the concept in the codes that have it, 1 being the strongest of a token; NaN where there is none.
+    of_code : ndarray of float64
+        Specificity: the concept's share of the sum of all codes.
+    """
+
+    share: np.ndarray
+    peak: np.ndarray
+    rank: np.ndarray
+    of_code: np.ndarray
+
+    @property
+    def fires(self) -> np.ndarray:
+        """Whether the concept fires in any token, bool [M, M]."""
+        return self.peak > 0
+
+    def of_images(self, there: np.ndarray) -> Firing:
+        """The same with NaN in the rows of images that are not there."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Firing(**{name: np.where(there[:, None], values, np.nan) for name, values in fields.items()})
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Maximization:
+    """Result of `usae.maximize`. M models; a joint image stands in the place of every model's.
+
+    Attributes
+    ----------
+    concept : int
+    model_names : tuple of str, [M]
+    joint : bool
+        One image for all models.
+    images : ndarray of float32, [M, 3, height, width]
+        Colours from 0 to 1; NaN where a concept never started (see `started`), as are that image's scores.
+    attribution : ndarray of float32, [M, height, width]
+        How much each pixel had to do with the objective.
+    history : ndarray of float64, [M, steps]
+        The objective, mean over views.
+    started : ndarray of bool, [M]
+        False where no step had a gradient: the objective says nothing about how to begin.
+    whole : Firing
+        Of the whole images, resized to what each model takes.
+    parts : Firing
+        Of sixteen crops of the sizes that were optimised, without noise.
+    before : Firing
+        Of the images that the optimisation started from: what the scores are worth nothing below.
+    dataset_peak : ndarray of float64, [M]
+        Largest code of the concept in the dataset that was given; NaN without one, 0 where it is dead there.
+    dataset_r2 : ndarray of float64, [M]
+        R2 of the autoencoder on the dataset, for each model from itself; NaN without one.
+    r2 : ndarray of float64, [M]
+        How well the autoencoder reconstructs the activations of a model's own image, against the mean that it was trained
+        with. Far below `dataset_r2`: the image is off the data's manifold.
+    stability : ndarray of float64, [M]
+        The smallest of the peaks of images from different seeds over the largest; NaN with one seed.
+    """
+
+    concept: int
+    model_names: tuple[str, ...]
+    joint: bool
+    images: np.ndarray
+    attribution: np.ndarray
+    history: np.ndarray
+    started: np.ndarray
+    whole: Firing
+    parts: Firing
+    before: Firing
+    dataset_peak: np.ndarray
+    dataset_r2: np.ndarray
+    r2: np.ndarray
+    stability: np.ndarray
+
+    @property
+    def transfer(self) -> np.ndarray:
+        """Does the image of model i (row) fire the concept in model j (column)? Peak over the whole image, as a share of model
+        j's peak on its own image; NaN where that is 0. float64 [M, M]."""
+        own = np.diag(self.whole.peak)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(own > 0, self.whole.peak / own, np.nan)
+
+    @property
+    def strength(self) -> np.ndarray:
+        """Peak over the whole image against the dataset's, [M, M]; above 1.5 the image is a super-stimulus."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.dataset_peak > 0, self.whole.peak / self.dataset_peak, np.nan)
+
+    @property
+    def fires(self) -> np.ndarray:
+        """Whether each model's own image fires the concept in it, bool [M]."""
+        return np.diag(self.whole.fires)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers but the images, as plain Python values, ready for JSON."""
+        result: dict[str, Any] = {"concept": self.concept, "model_names": list(self.model_names), "joint": self.joint}
+        for name in ("started", "fires", "dataset_peak", "dataset_r2", "r2", "stability", "transfer", "strength", "history"):
+            result[name] = plain(getattr(self, name))
+        for name in ("whole", "parts", "before"):
+            firing = getattr(self, name)
+            result[name] = {field.name: plain(getattr(firing, field.name)) for field in dataclasses.fields(firing)}
+        return result
+
+    def report(self) -> str:
+        """A table for people: one line for each image, then the transfer matrix."""
+        width = max(5, *map(len, self.model_names))
+        lines = [
+            f"concept {self.concept}" + (", one image for all models" if self.joint else ""),
+            f"{'':<{width}}  fires in (before)  rank  of code  peak (before)  of dataset  R2 (dataset)  stability",
+        ]
+        lines += [f"{name:<{width}}  {self._line(i)}" for i, name in enumerate(self.model_names)]
+        if len(self.model_names) > 1 and not self.joint:
+            lines += ["", "transfer: the image of a row, looked at by a column"]
+            lines.append(f"{'':<{width}}  " + "  ".join(f"{name:>{max(6, len(name))}}" for name in self.model_names))
+            for name, row in zip(self.model_names, self.transfer, strict=True):
+                cells = (_cell(x, f"{max(6, len(to))}.2f") for x, to in zip(row, self.model_names, strict=True))
+                lines.append(f"{name:<{width}}  " + "  ".join(cells))
+        return "\n".join(lines)
+
+    def _line(self, i: int) -> str:
+        """What the report says of one model's image."""
+        if np.isnan(self.whole.peak[i, i]):
+            return "never started: the objective had no gradient in any step"
+        whole, before = self.whole, self.before
+        notes = "" if self.fires[i] else "  does not fire"
+        if self.strength[i, i] > SUPER_STIMULUS:
+            notes += "  super-stimulus"
+        if self.dataset_peak[i] == 0:
+            notes += "  dead in the dataset"
+        share = f"{whole.share[i, i]:.1%} ({before.share[i, i]:.1%})"
+        peak = f"{whole.peak[i, i]:.3g} ({before.peak[i, i]:.3g})"
+        r2 = f"{self.r2[i]:.2f}" + ("" if np.isnan(self.dataset_r2[i]) else f" ({self.dataset_r2[i]:.2f})")
+        return (
+            f"{share:>17}  {_cell(whole.rank[i, i], '4.1f')}  {whole.of_code[i, i]:7.1%}  {peak:>13}  "
+            f"{_cell(self.strength[i, i], '10.2f')}  {r2:>12}  {_cell(self.stability[i], '9.2f')}{notes}"
+        )
+
+    def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
+        """Draw it: `usae.plot.maximization`."""
+        from usae import plot
+
+        return plot.maximization([self], top, images, **options)
+
+    def __repr__(self) -> str:
+        fires = f"{self.fires.sum()} of {len(self.model_names)}"
+        return f"Maximization(concept {self.concept}, {', '.join(self.model_names)}; fires in {fires})"
+
+
+def _cell(value: float, form: str) -> str:
+    return " " * (int(form.split(".")[0]) - 1) + "-" if np.isnan(value) else format(value, form)

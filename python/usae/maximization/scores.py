@@ -1,0 +1,79 @@
+"""What models see in an image that was optimised."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from usae._estimator.codes import Codes
+from usae._estimator.universal_sae import UniversalSAE
+from usae.maximization.image_models import ImageModel
+from usae.maximization.maximizer import resized
+from usae.maximization.result import Firing
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """How one model sees a concept in one image, or in boxes of it together. For the first four see `Firing`."""
+
+    share: float
+    peak: float
+    rank: float
+    of_code: float
+    r2: float
+    """Of the autoencoder's reconstruction of these activations, against the mean that it was trained with."""
+
+
+def look(
+    sae: UniversalSAE,
+    concept: int,
+    model: ImageModel,
+    name: str,
+    image: np.ndarray,
+    boxes: np.ndarray | None = None,
+    batch_size: int = 16,
+) -> Sight:
+    """Show an image [3, height, width] in 0..1, or boxes [n, 4] of it, to a model, resized to what it takes."""
+    views = resized(image, model, boxes)
+    starts = range(0, len(views), batch_size)
+    activations = np.concatenate([_activations(model, views[start : start + batch_size]) for start in starts])
+    tokens = activations.reshape(-1, activations.shape[-1])
+    codes = sae.encode(tokens, name)
+    here = (codes.indices == concept) & (codes.values > 0)
+    mean_code = _mean_code(codes)
+    total = mean_code.sum()
+    fitted = sae._initialized()
+    mean = fitted.read(fitted.index(name), "mean")  # all parameters would be copies of the whole dictionary
+    about_mean = np.square(tokens - mean, dtype=np.float64).sum()
+    error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
+    return Sight(
+        share=float(here.any(1).mean()),
+        peak=float(codes.values[here].max(initial=0)),
+        rank=float(np.nonzero(here)[1].mean() + 1) if here.any() else float("nan"),
+        of_code=float(mean_code[concept] / total) if total > 0 else 0.0,
+        r2=float(1 - error / about_mean) if about_mean > 0 else float("nan"),
+    )
+
+
+def _activations(model: ImageModel, views: np.ndarray) -> np.ndarray:
+    """Without a graph where the model can be called."""
+    found = model(views) if callable(model) else model.vjp(views)[0]
+    return np.asarray(found, np.float32)
+
+
+def _mean_code(codes: Codes) -> np.ndarray:
+    used = codes.indices >= 0
+    sums = np.bincount(codes.indices[used], weights=codes.values[used], minlength=codes.n_concepts)
+    return sums / len(codes)
+
+
+def firing(sights: list[list[Sight]]) -> Firing:
+    """Of sights by image and model."""
+    fields = ("share", "peak", "rank", "of_code")
+    return Firing(**{name: np.array([[getattr(sight, name) for sight in row] for row in sights]) for name in fields})
+
+
+def spread(peaks: list[float]) -> float:
+    """The smallest over the largest; NaN where there are not two, or none fires."""
+    return min(peaks) / max(peaks) if len(peaks) > 1 and max(peaks) > 0 else float("nan")

@@ -1,0 +1,224 @@
+"""How well concepts could be recovered by encoders that are told what to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from usae._base import checks
+from usae._data.activations import as_activations, check_known, check_width
+from usae._data.chunks import chunks
+from usae._estimator.codes import Codes
+from usae.errors import InvalidInputError
+from usae.synthetic._ground_truth import Tokens, Universal
+from usae.synthetic._recovery import Score, score
+
+CHUNK = 4096
+"""Tokens in a dense array over concepts, but for those of a training step."""
+
+BATCH = 2048
+LEARNING_RATE = 1e-2  # Adam, of weights for whitened activations and codes of variance 1
+SELECTING_SHARE = 0.5  # the last share of the steps, in which codes that TopK leaves out count as 0
+
+
+class SupervisedEncoders:
+    """Linear + ReLU + TopK encoders that were trained on the true codes, with the true dictionaries.
+
+    Index c is true concept c. Has what `usae.synthetic.score` asks for; made by `usae.synthetic.supervised`.
+
+    Attributes
+    ----------
+    k : int
+    encoder_weight : dict of str to ndarray of float32, each [n_true, width]
+        For activations in the model's own units.
+    encoder_bias : dict of str to ndarray of float32, each [n_true]
+        Minus infinity for concepts that the model does not have.
+    code_scale : dict of str to ndarray of float32, each [n_true]
+        What selected codes are multiplied by: the least-squares fit of decoding to all models.
+    decoder_bias : dict of str to ndarray of float32, each [width]
+    """
+
+    def __init__(self, truth: Universal, k: int):
+        self.k = k
+        self.encoder_weight: dict[str, np.ndarray] = {}
+        self.encoder_bias: dict[str, np.ndarray] = {}
+        self.code_scale: dict[str, np.ndarray] = {}
+        self.decoder_bias: dict[str, np.ndarray] = {}
+        self._dictionaries = truth.dictionaries
+
+    def encode(self, x: Any, model: str) -> Codes:
+        """Codes of activations [n_tokens, width] in the model's own units; as `UniversalSAE.encode`."""
+        check_known(model, list(self.encoder_weight), "model")
+        activations = as_activations(x, "x")
+        check_width(activations, model, self.encoder_weight[model].shape[1])
+        rows = np.asarray(activations.array, np.float32).reshape(-1, activations.width)
+        parts = [self._encode(rows[part], model) for part in chunks(len(rows), size=CHUNK)]
+        values, indices = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Codes(values, indices, len(self.encoder_bias[model]))
+
+    def decode(self, codes: Codes, model: str) -> np.ndarray:
+        """Activations [n_tokens, width] in the model's own units."""
+        check_known(model, list(self.encoder_weight), "model")
+        return np.asarray(codes.to_csr() @ self._dictionaries[model] + self.decoder_bias[model], np.float32)
+
+    def dictionary(self, model: str, units: str = "model") -> np.ndarray:
+        """The true dictionary, in the model's own units, which are all there are."""
+        check_known(model, list(self.encoder_weight), "model")
+        if units != "model":
+            raise InvalidInputError(f'units must be "model", got {units!r}: these encoders do not standardise')
+        return self._dictionaries[model].copy()
+
+    def _encode(self, rows: np.ndarray, model: str) -> tuple[np.ndarray, np.ndarray]:
+        positive = np.maximum(rows @ self.encoder_weight[model].T + self.encoder_bias[model], 0)
+        slots = min(self.k, positive.shape[1])
+        columns = np.argpartition(-positive, slots - 1, axis=1)[:, :slots]
+        values = np.take_along_axis(positive, columns, 1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        columns, values = np.take_along_axis(columns, order, 1), np.take_along_axis(values, order, 1)
+        scaled = values * self.code_scale[model][columns] if model in self.code_scale else values
+        return scaled, np.where(values > 0, columns, -1)
+
+
+def supervised(truth: Universal, k: int, *, steps: int = 1500, seed: int = 0) -> SupervisedEncoders:
+    """Train linear + ReLU + TopK encoders on the true codes of ``truth.acts``.
+
+    Parameters
+    ----------
+    truth : Universal
+    k : int
+        Most concepts in a token.
+    steps : int
+        Of 2,048 tokens for each model. 0: ridge regression alone.
+    seed : int
+        Of the order of tokens, from 0 to 2**64 - 1.
+
+    Notes
+    -----
+    Each concept's weights start from the least-squares fit of its activations, and then minimise by Adam the squared error
+    of the code after ReLU, and in the second half of the steps after ReLU and TopK. A code's correlation with the truth
+    cannot be raised by scale, so squared error is the objective nearest to the score's.
+
+    With the true dictionaries, decoding has one more freedom: a factor for each concept and encoder, and a constant for
+    each decoder. Both are fitted by least squares on the same tokens.
+    """
+    if not isinstance(truth, Universal):
+        raise InvalidInputError(f"truth must be what usae.synthetic.universal returns, got {type(truth).__name__}")
+    k = checks.integer(k, "k", 1, 2**20)
+    steps = checks.integer(steps, "steps", 0, 10**9)
+    seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    result = SupervisedEncoders(truth, k)
+    for i, name in enumerate(truth.model_names):
+        members = np.nonzero(truth.membership[:, i])[0]
+        weight, bias = np.zeros_like(truth.dictionaries[name]), np.full(truth.n_true, -np.inf, np.float32)
+        if len(members):
+            weight[members], bias[members] = _fit(truth.acts[name], truth.codes[:, members], k, steps, (i, seed))
+        result.encoder_weight[name], result.encoder_bias[name] = weight, bias
+    _fit_decoding(result, truth)
+    return result
+
+
+def ceiling(
+    truth: Universal, k: int, held_out: Tokens | None = None, *, steps: int = 1500, seed: int = 0, **thresholds: float
+) -> Score:
+    """What an autoencoder could score at best: `usae.synthetic.score` of encoders that `usae.synthetic.supervised` trained.
+
+    Parameters
+    ----------
+    truth : Universal
+    k : int
+        That of the autoencoder which is compared.
+    held_out, **thresholds
+        As for `usae.synthetic.score`; use the same.
+    steps, seed
+        As for `usae.synthetic.supervised`.
+
+    Returns
+    -------
+    Score
+        Its halves of the dictionary are 1, since the dictionaries are the true ones. R2 is that of decoding with them.
+
+    Notes
+    -----
+    A ceiling of recovery for encoders of this kind, but for what their training leaves undone. It is none of R2: directions
+    that are not the true ones can reconstruct better where codes are imperfect.
+    """
+    return score(supervised(truth, k, steps=steps, seed=seed), truth, held_out, **thresholds)
+
+
+def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [n, width] and biases [n] of one model's encoders for codes [n_tokens, n]."""
+    codes = codes.astype(np.float64)
+    n_tokens, mean = len(x), x.mean(0, dtype=np.float64)
+    covariance = np.zeros((x.shape[1],) * 2)
+    joint = np.zeros((codes.shape[1], x.shape[1]))
+    for part in chunks(n_tokens, size=CHUNK):
+        centred = x[part] - mean
+        covariance += centred.T @ centred
+        joint += codes[part].T @ centred
+    values, vectors = np.linalg.eigh(covariance / n_tokens)
+    whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-30))  # [width, width]
+    average = codes.sum(0) / n_tokens
+    deviation = np.sqrt(np.maximum(codes.power(2).sum(0) / n_tokens - average**2, 0))
+    deviation[deviation == 0] = 1  # a concept that never came
+    weight = ((joint / n_tokens) @ whiten / deviation[:, None]).astype(np.float32)
+    bias = (average / deviation).astype(np.float32)
+
+    targets = (codes / deviation).tocsr().astype(np.float32)
+    whiten32, mean32, scale = whiten.astype(np.float32), mean.astype(np.float32), deviation.astype(np.float32)
+    parameters = np.concatenate([weight, bias[:, None]], axis=1)
+    first, second = np.zeros_like(parameters), np.zeros_like(parameters)
+    rng = np.random.default_rng(key)
+    slots = min(k, len(bias))
+    batch = min(BATCH, n_tokens)
+    order = np.empty(0, np.int64)
+    for step in range(1, steps + 1):
+        if len(order) < batch:
+            order = rng.permutation(n_tokens)
+        rows, order = np.sort(order[:batch]), order[batch:]
+        tokens = np.ones((batch, x.shape[1] + 1), np.float32)
+        np.matmul(x[rows] - mean32, whiten32, out=tokens[:, :-1])
+        code = np.maximum(tokens @ parameters.T, 0)
+        if step > steps * (1 - SELECTING_SHARE) and slots < len(bias):
+            size = code * scale
+            code[size < np.partition(size, -slots, axis=1)[:, -slots, None]] = 0
+        error = code - targets[rows].toarray()
+        error[code == 0] = 0  # no gradient there
+        gradient = (error.T @ tokens) / np.float32(batch)
+        first += np.float32(0.1) * (gradient - first)
+        second += np.float32(0.001) * (gradient**2 - second)
+        rate = LEARNING_RATE * min(1, step / 50) * (1 - (step - 1) / steps)
+        update = first / np.float32(1 - 0.9**step)
+        update /= np.sqrt(second / np.float32(1 - 0.999**step)) + np.float32(1e-8)
+        parameters -= np.float32(rate) * update
+
+    weight = (parameters[:, :-1] @ whiten32.T).astype(np.float64) * deviation[:, None]
+    bias = parameters[:, -1] * deviation - weight @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _fit_decoding(encoders: SupervisedEncoders, truth: Universal) -> None:
+    """Factors for each concept and encoder, and a constant for each decoder, by least squares."""
+    means = {name: x.mean(0, dtype=np.float64) for name, x in truth.acts.items()}
+    # Models weigh alike: a model's error is measured in its own variance, as R2 measures it.
+    weights = {name: 1 / max(x.var(0, dtype=np.float64).sum(), 1e-30) for name, x in truth.acts.items()}
+    dictionaries = {name: d.astype(np.float64) for name, d in truth.dictionaries.items()}
+    gram = sum(weights[name] * (d @ d.T) for name, d in dictionaries.items())
+    constants = {name: np.zeros_like(mean) for name, mean in means.items()}
+    for source in truth.model_names:
+        found = encoders.encode(truth.acts[source], source).to_csr().astype(np.float64)
+        average = found.sum(0) / found.shape[0]
+        moments = (found.T @ found).toarray() / found.shape[0] - np.outer(average, average)
+        target = np.zeros(truth.n_true)
+        for name, d in dictionaries.items():
+            joint = (found.T @ truth.acts[name]) / found.shape[0] - np.outer(average, means[name])
+            target += weights[name] * (joint * d).sum(1)
+        fires = moments.diagonal() > 0
+        factors = np.ones(truth.n_true)
+        system = (moments * gram)[np.ix_(fires, fires)]
+        factors[fires] = np.linalg.lstsq(system, target[fires], rcond=None)[0]
+        factors = np.maximum(factors, 1e-3)  # a code stays positive
+        encoders.code_scale[source] = factors.astype(np.float32)
+        for name, d in dictionaries.items():
+            constants[name] += (means[name] - (average * factors) @ d) / len(means)
+    encoders.decoder_bias = {name: constant.astype(np.float32) for name, constant in constants.items()}

@@ -1,0 +1,353 @@
+"""Activations of several models that are made from known concepts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from usae._base import checks
+from usae._data.activations import check_names
+from usae._data.chunks import chunks
+from usae.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+CHUNK = 4096
+"""Tokens that are drawn at a time. A dense array over concepts never has more rows."""
+
+# Purposes of random numbers: those of one are independent of those of another.
+_WORLD, _TRAINING, _SAMPLES = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Tokens:
+    """Tokens of a known world: what every model computes for them, and the concepts that are there.
+
+    Attributes
+    ----------
+    acts : dict of str to ndarray of float32, each [n_tokens, width]
+        In the models' own units; row t of each is the same token.
+    codes : scipy.sparse.csr_array of float32, [n_tokens, n_true]
+        Activation of each concept, positive where it is there. Private concepts of all models included: what model i can
+        know of them is ``codes * membership[:, i]``.
+    """
+
+    acts: dict[str, np.ndarray]
+    codes: scipy.sparse.csr_array
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return self.codes.shape[0]
+
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{name}: {x.shape[1]}" for name, x in self.acts.items())
+        return f"Tokens(n_tokens={len(self)}, n_true={self.codes.shape[1]}; {widths})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Universal:
+    """A world of known concepts that several models see, with tokens to train on. Made by `usae.synthetic.universal`.
+
+    A token's activations in model i are ``codes @ dictionaries[i] + offsets[i] + noise``. M models, n_true concepts.
+
+    Attributes
+    ----------
+    tokens : Tokens
+        Those to train on; `acts` and `codes` are theirs.
+    dictionaries : dict of str to ndarray of float32, each [n_true, width]
+        What a concept whose code is 1 adds to the model's activations, in the model's own units. Rows have one norm, the
+        model's scale; those of concepts that the model does not have are 0.
+    offsets : dict of str to ndarray of float32, each [width]
+        Activations of a token without concepts and noise.
+    noise : dict of str to float
+        Standard deviation of the noise of one element, in the model's own units.
+    membership : ndarray of bool, [n_true, M]
+        Which concepts live in which models: first those of all models, then pairwise ones, then private ones.
+    frequencies : ndarray of float64, [n_true]
+        Probability that a concept is in a token.
+    groups : ndarray of int64, [n_true]
+        Concepts of a group tend to come together, as far as `correlation` says.
+    correlation, shape, activation_scale, seed
+        As given to `usae.synthetic.universal`.
+    """
+
+    tokens: Tokens
+    dictionaries: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+    noise: dict[str, float]
+    membership: np.ndarray
+    frequencies: np.ndarray
+    groups: np.ndarray
+    correlation: float
+    shape: float
+    activation_scale: float
+    seed: int
+
+    @property
+    def acts(self) -> dict[str, np.ndarray]:
+        """Activations to train on, {model: float32 [n_tokens, width]}."""
+        return self.tokens.acts
+
+    @property
+    def codes(self) -> scipy.sparse.csr_array:
+        """The concepts in the tokens to train on, float32 [n_tokens, n_true]."""
+        return self.tokens.codes
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models, in the order of the columns of `membership`."""
+        return tuple(self.dictionaries)
+
+    @property
+    def n_true(self) -> int:
+        """Number of concepts."""
+        return len(self.membership)
+
+    def sample(self, n_tokens: int, seed: int = 0) -> Tokens:
+        """Draw tokens that were not trained on, of the same concepts, dictionaries, offsets and noise.
+
+        Parameters
+        ----------
+        n_tokens : int
+        seed : int
+            From 0 to 2**64 - 1. No seed gives the tokens to train on again, not even that of the world.
+        """
+        n_tokens = checks.integer(n_tokens, "n_tokens", 1, 2**31 - 1)
+        seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+        codes = _draw_codes(self, n_tokens, (self.seed, _SAMPLES, 0, seed))
+        acts = {name: _signal(codes, dictionary) for name, dictionary in self.dictionaries.items()}
+        _finish(acts, self.offsets, self.noise, (self.seed, _SAMPLES, 1, seed))
+        return Tokens(acts, codes)
+
+    def __repr__(self) -> str:
+        living = self.membership.sum(1)
+        shared, private = int((living == len(self.dictionaries)).sum()), int((living == 1).sum())
+        widths = ", ".join(f"{name}: {d.shape[1]}" for name, d in self.dictionaries.items())
+        return f"Universal({widths}; {self.n_true} concepts, {shared} shared, {private} private; n_tokens={len(self.tokens)})"
+
+
+def universal(
+    widths: Mapping[str, int] | None = None,
+    *,
+    n_tokens: int = 100_000,
+    n_shared: int = 384,
+    n_pairwise: int = 0,
+    n_private: int = 64,
+    noise: float = 0.1,
+    correlation: float = 0.0,
+    group_size: int = 8,
+    frequency: float = 0.004,
+    frequency_tail: float = 1.5,
+    frequency_cap: float = 0.08,
+    private_frequency: float = 0.01,
+    shape: float = 2.0,
+    activation_scale: float = 0.6,
+    offset: float = 1.0,
+    scale_spread: float = 4.0,
+    seed: int = 0,
+) -> Universal:
+    """Activations of several models from known sparse concepts, of which some live in all models and some in one.
+
+    Each model shows a concept in a direction of its own, a random one. So whatever a universal autoencoder finds that
+    belongs together, it found by what occurs together.
+
+    Parameters
+    ----------
+    widths : mapping of str to int, optional
+        Width of each model. Left out: ``{"a": 96, "b": 128, "c": 160}``.
+    n_tokens : int
+        Tokens to train on.
+    n_shared : int
+        Concepts that live in all models.
+    n_pairwise : int
+        Concepts for each pair of models, if there are three models or more. With two, a pair is all.
+    n_private : int
+        Concepts for each model alone.
+    noise : float
+        Standard deviation of an element's Gaussian noise, as a share of that of the signal. The signal's is the root of
+        the variance about each dimension's mean, averaged over dimensions.
+    correlation : float
+        From 0 (concepts come independently) to below 1: that of the hidden normal numbers which decide whether two
+        concepts of a group are there. The concepts' own correlation is smaller, the smaller the rarer they are.
+    group_size : int
+        Concepts in a group; groups are drawn from concepts of all kinds.
+    frequency, frequency_tail, frequency_cap : float
+        A shared or pairwise concept is in a token with probability min(frequency_cap, frequency * (1 + P)), P being
+        Pareto (Lomax) with this tail index.
+    private_frequency : float
+        The same of a private concept.
+    shape, activation_scale : float
+        Activations of concepts that are there are Gamma(shape, activation_scale).
+    offset : float
+        Standard deviation of an element of a model's offset, as a share of the signal's.
+    scale_spread : float
+        Scales of models (the norms of their dictionary rows) go from 1 / sqrt(scale_spread) for the first model to
+        sqrt(scale_spread) for the last, in equal ratios. 1: all alike.
+    seed : int
+        From 0 to 2**64 - 1. The same arguments give the same world and tokens with the same version of NumPy.
+
+    Returns
+    -------
+    Universal
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument out of its range, and for a world without concepts.
+
+    Notes
+    -----
+    Defaults are the setting in which recipes are compared (benchmarks/ground_truth.py). Beside the result, memory is that
+    of a few arrays of 4096 tokens times all concepts.
+
+    Examples
+    --------
+    >>> truth = usae.synthetic.universal()
+    >>> sae = usae.UniversalSAE(1024, 8).fit(truth.acts, steps=3000)
+    >>> print(usae.synthetic.score(sae, truth).summary())
+    """
+    widths = _checked_widths({"a": 96, "b": 128, "c": 160} if widths is None else widths)
+    n_tokens = checks.integer(n_tokens, "n_tokens", 2, 2**31 - 1)
+    n_shared, n_pairwise, n_private = (
+        checks.integer(value, name, 0, 2**20)
+        for name, value in {"n_shared": n_shared, "n_pairwise": n_pairwise, "n_private": n_private}.items()
+    )
+    group_size = checks.integer(group_size, "group_size", 1, 2**20)
+    seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    noise = checks.real(noise, "noise", "a finite share of the signal's standard deviation, at least 0")
+    offset = checks.real(offset, "offset", "a finite share of the signal's standard deviation, at least 0")
+    correlation = _within(correlation, "correlation", "at least 0 and below 1", 0, math.nextafter(1, 0))
+    frequency, frequency_cap, private_frequency = (
+        _within(value, name, "above 0 and at most 1", math.nextafter(0, 1), 1)
+        for name, value in {
+            "frequency": frequency,
+            "frequency_cap": frequency_cap,
+            "private_frequency": private_frequency,
+        }.items()
+    )
+    frequency_tail, shape, activation_scale, scale_spread = (
+        _within(value, name, "above 0 and at most 1e6", 1e-6, 1e6)
+        for name, value in {
+            "frequency_tail": frequency_tail,
+            "shape": shape,
+            "activation_scale": activation_scale,
+            "scale_spread": scale_spread,
+        }.items()
+    )
+
+    rng = np.random.default_rng((seed, _WORLD))
+    membership = _membership(len(widths), n_shared, n_pairwise, n_private)
+    n_true = len(membership)
+    private = membership.sum(1) == 1 if len(widths) > 1 else np.arange(n_true) >= n_shared
+    frequencies = np.minimum(frequency_cap, frequency * (1 + rng.pareto(frequency_tail, n_true)))
+    frequencies[private] = private_frequency
+    scales = np.geomspace(scale_spread**-0.5, scale_spread**0.5, len(widths)) if len(widths) > 1 else np.ones(1)
+    dictionaries = {}
+    for i, (name, width) in enumerate(widths.items()):
+        rows = rng.standard_normal((n_true, width))
+        rows *= scales[i] / np.linalg.norm(rows, axis=1, keepdims=True)
+        dictionaries[name] = (rows * membership[:, i, None]).astype(np.float32)
+    directions = {name: rng.standard_normal(width) for name, width in widths.items()}
+    groups = rng.permutation(np.arange(n_true) // group_size)
+
+    # The noise is a share of what the signal of these tokens is, so the world is complete only after they are drawn.
+    acts: dict[str, np.ndarray] = {}
+    offsets: dict[str, np.ndarray] = {}
+    deviations: dict[str, float] = {}
+    world = Universal(
+        Tokens(acts, _no_codes(n_true)), dictionaries, offsets, deviations, membership, frequencies, groups, correlation,
+        shape, activation_scale, seed,
+    )  # fmt: skip
+    codes = _draw_codes(world, n_tokens, (seed, _TRAINING, 0))
+    for name, dictionary in dictionaries.items():
+        acts[name] = _signal(codes, dictionary)
+        signal = float(np.sqrt(acts[name].var(0, dtype=np.float64).mean()))
+        offsets[name] = (offset * signal * directions[name]).astype(np.float32)
+        deviations[name] = noise * signal
+    _finish(acts, offsets, deviations, (seed, _TRAINING, 1))
+    return dataclasses.replace(world, tokens=Tokens(acts, codes))
+
+
+def _checked_widths(widths: object) -> dict[str, int]:
+    if not isinstance(widths, Mapping):
+        raise InvalidInputError(f'widths must be a mapping from model names to integers, like {{"a": 96}}, got {widths!r}')
+    check_names(widths, "widths")
+    return {name: checks.integer(width, f"widths[{name!r}]", 1, 2**20) for name, width in widths.items()}
+
+
+def _within(value: object, name: str, expected: str, smallest: float, largest: float) -> float:
+    number = checks.as_float(value)
+    if smallest <= number <= largest:  # false for NaN
+        return number
+    raise InvalidInputError(f"{name} must be a number {expected}, got {value!r}")
+
+
+def _membership(n_models: int, n_shared: int, n_pairwise: int, n_private: int) -> np.ndarray:
+    """Bool [n_true, M]: shared concepts, those of each pair, those of each model."""
+    pairs = [(i, j) for i in range(n_models) for j in range(i + 1, n_models)] if n_models > 2 else []
+    owners = [tuple(range(n_models))] * n_shared + [pair for pair in pairs for _ in range(n_pairwise)]
+    owners += [(i,) for i in range(n_models) for _ in range(n_private)]
+    if not owners:
+        raise InvalidInputError(
+            f"n_shared, n_pairwise and n_private must leave at least one concept, got {n_shared}, {n_pairwise} and "
+            f"{n_private} for {n_models} models"
+        )
+    membership = np.zeros((len(owners), n_models), bool)
+    for concept, models in enumerate(owners):
+        membership[concept, list(models)] = True
+    return membership
+
+
+def _no_codes(n_true: int) -> scipy.sparse.csr_array:
+    import scipy.sparse
+
+    return scipy.sparse.csr_array((0, n_true), dtype=np.float32)
+
+
+def _draw_codes(world: Universal, n_tokens: int, key: tuple[int, ...]) -> scipy.sparse.csr_array:
+    """Codes of new tokens, float32 [n_tokens, n_true]."""
+    import scipy.sparse
+
+    rng = np.random.default_rng(key)
+    n_true = world.n_true
+    if world.correlation:
+        from statistics import NormalDist
+
+        limits = np.array([NormalDist().inv_cdf(1 - p) if p < 1 else -np.inf for p in world.frequencies])
+        common, own = math.sqrt(world.correlation), math.sqrt(1 - world.correlation)
+        n_groups = int(world.groups.max()) + 1
+    columns, counts = [], []
+    for start in range(0, n_tokens, CHUNK):
+        rows = min(CHUNK, n_tokens - start)
+        if world.correlation:
+            hidden = own * rng.standard_normal((rows, n_true))
+            hidden += common * rng.standard_normal((rows, n_groups))[:, world.groups]
+            there = hidden > limits
+        else:
+            there = rng.random((rows, n_true)) < world.frequencies
+        columns.append(np.nonzero(there)[1].astype(np.int32))
+        counts.append(there.sum(1))
+    indices = np.concatenate(columns)
+    starts = np.concatenate(([0], np.cumsum(np.concatenate(counts))))
+    values = rng.gamma(world.shape, world.activation_scale, len(indices)).astype(np.float32)
+    values = np.maximum(values, np.finfo(np.float32).tiny)  # a concept that is there is never 0
+    return scipy.sparse.csr_array((values, indices, starts), shape=(n_tokens, n_true))
+
+
+def _signal(codes: scipy.sparse.csr_array, dictionary: np.ndarray) -> np.ndarray:
+    return np.asarray(codes @ dictionary, np.float32)
+
+
+def _finish(acts: dict[str, np.ndarray], offsets: dict[str, np.ndarray], noise: dict[str, float], key: tuple[int, ...]) -> None:
+    """Add noise and offset to signals, in place."""
+    rng = np.random.default_rng(key)
+    for name, x in acts.items():
+        for rows in chunks(len(x), size=CHUNK):
+            part = x[rows]
+            part += np.float32(noise[name]) * rng.standard_normal(part.shape, np.float32)
+            part += offsets[name]
