@@ -1,47 +1,99 @@
-"""Universal sparse autoencoders: one sparse code for the activations of several models."""
+"""Universal sparse autoencoders: one sparse code for the activations of several models.
+
+This is the public list. A name is imported when it is first asked for, so that ``import usae`` costs next to nothing.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usae import _usae, recipes
-from usae._base.config import set_num_threads, show_config
-from usae._core.fitted import Screening, StepReport
-from usae._data.shuffle_buffer import StreamReport
-from usae._estimator.checkpoints import Checkpoints
-from usae._estimator.codes import Codes
-from usae._estimator.universal_sae import UniversalSAE, load
-from usae.analysis.evaluation import EnergyFit, Evaluation
-from usae.analysis.top_examples import TopExamples, top_examples
-from usae.errors import (
-    CheckpointError,
-    CheckpointFileError,
-    InvalidInputError,
-    NotInitializedError,
-    OtherProcessError,
-    UsaeError,
-    UsaeMemoryError,
-)
-from usae.maximization.image_models import FunctionModel
-from usae.maximization.maximizer import Maximizer
-from usae.maximization.objective import objective
-from usae.recipes import Recipe
+from usae import _moved, _usae
 
 if TYPE_CHECKING:
-    from usae import plot, synthetic
+    from usae import errors, plot, recipes, synthetic
+    from usae._base.config import set_num_threads, show_config
+    from usae._core.reports import Screening, StepReport, StreamReport
     from usae._data.store import ActivationStore
+    from usae._estimator.checkpoints import Checkpoints
+    from usae._estimator.codes import Codes
+    from usae._estimator.universal_sae import UniversalSAE, load
     from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae.analysis.consistency import Consistency, Matching, consistency, fit_independent
     from usae.analysis.controls import Controls, controls
+    from usae.analysis.evaluation import EnergyFit, Evaluation
     from usae.analysis.latent_scaling import LatentScaling, latent_scaling
     from usae.analysis.nulls import CofireNull
+    from usae.analysis.top_examples import TopExamples, top_examples
+    from usae.errors import (
+        CheckpointError,
+        CheckpointFileError,
+        InvalidInputError,
+        NotInitializedError,
+        OtherProcessError,
+        UsaeError,
+        UsaeMemoryError,
+    )
     from usae.interop.published import load_published
     from usae.interop.published_caches import import_published
+    from usae.maximization.image_models import FunctionModel
     from usae.maximization.maximize import maximize
+    from usae.maximization.maximizer import Maximizer
+    from usae.maximization.objective import objective
     from usae.maximization.result import Firing, Maximization
+    from usae.recipes import Recipe
 
 __version__ = _usae.version()
 
+_moved.install()
+
+_MODULE_OF = {
+    "ActivationStore": "_data.store",
+    "CheckpointError": "errors",
+    "CheckpointFileError": "errors",
+    "Checkpoints": "_estimator.checkpoints",
+    "Codes": "_estimator.codes",
+    "CofireNull": "analysis.nulls",
+    "Consistency": "analysis.consistency",
+    "Controls": "analysis.controls",
+    "EnergyFit": "analysis.evaluation",
+    "Evaluation": "analysis.evaluation",
+    "Firing": "maximization.result",
+    "FunctionModel": "maximization.image_models",
+    "InvalidInputError": "errors",
+    "LatentScaling": "analysis.latent_scaling",
+    "LinearBaseline": "analysis.baselines",
+    "Matching": "analysis.consistency",
+    "Maximization": "maximization.result",
+    "Maximizer": "maximization.maximizer",
+    "NotInitializedError": "errors",
+    "OtherProcessError": "errors",
+    "Recipe": "recipes",
+    "Screening": "_core.reports",
+    "SeedCeiling": "analysis.baselines",
+    "ShuffledPairing": "analysis.baselines",
+    "StepReport": "_core.reports",
+    "StreamReport": "_core.reports",
+    "TopExamples": "analysis.top_examples",
+    "UniversalSAE": "_estimator.universal_sae",
+    "UsaeError": "errors",
+    "UsaeMemoryError": "errors",
+    "consistency": "analysis.consistency",
+    "controls": "analysis.controls",
+    "fit_independent": "analysis.consistency",
+    "import_published": "interop.published_caches",
+    "latent_scaling": "analysis.latent_scaling",
+    "load": "_estimator.universal_sae",
+    "load_published": "interop.published",
+    "maximize": "maximization.maximize",
+    "objective": "maximization.objective",
+    "set_num_threads": "_base.config",
+    "show_config": "_base.config",
+    "top_examples": "analysis.top_examples",
+}
+
+_PUBLIC_MODULES = ("demo", "errors", "plot", "recipes", "synthetic", "torch")
+
+# Without the modules demo and torch: `from usae import *` would hide PyTorch, and import it.
 __all__ = [
     "ActivationStore",
     "CheckpointError",
@@ -76,6 +128,7 @@ __all__ = [
     "__version__",
     "consistency",
     "controls",
+    "errors",
     "fit_independent",
     "import_published",
     "latent_scaling",
@@ -89,44 +142,20 @@ __all__ = [
     "show_config",
     "synthetic",
     "top_examples",
-    "torch",
 ]
 
 
-_ON_DEMAND = {
-    "ActivationStore": "usae._data.store",
-    "import_published": "usae.interop.published_caches",
-    "load_published": "usae.interop.published",
-    "CofireNull": "usae.analysis.nulls",
-    "Consistency": "usae.analysis.consistency",
-    "Controls": "usae.analysis.controls",
-    "Firing": "usae.maximization.result",
-    "Maximization": "usae.maximization.result",
-    "maximize": "usae.maximization.maximize",
-    "LatentScaling": "usae.analysis.latent_scaling",
-    "LinearBaseline": "usae.analysis.baselines",
-    "Matching": "usae.analysis.consistency",
-    "SeedCeiling": "usae.analysis.baselines",
-    "ShuffledPairing": "usae.analysis.baselines",
-    "consistency": "usae.analysis.consistency",
-    "controls": "usae.analysis.controls",
-    "fit_independent": "usae.analysis.consistency",
-    "latent_scaling": "usae.analysis.latent_scaling",
-}
-
-_MODULES = ("plot", "synthetic", "torch")  # torch is not in the public list: `from usae import *` would hide the other
-
-
 def __getattr__(name: str) -> Any:
-    """What few programs need is imported when it is asked for."""
     import importlib
 
-    if name in _ON_DEMAND:
-        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
-    if name in _MODULES:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"usae.{_MODULE_OF[name]}"), name)
+        globals()[name] = value  # so that the next access costs nothing
+        return value
+    if name in _PUBLIC_MODULES:
         return importlib.import_module(f"usae.{name}")
     raise AttributeError(f"module 'usae' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PUBLIC_MODULES})

@@ -11,7 +11,7 @@ import pytest
 from conftest import RECIPE, everything, planted
 
 import usae
-from usae._core import evaluation_by_parts
+from usae._core import evaluation
 from usae._data import shuffled_blocks
 from usae._data.activations import as_aligned
 from usae.analysis import top_examples
@@ -198,7 +198,7 @@ def same(got, expected):
 @pytest.mark.parametrize("scale", ["scalar", "dimension"])
 def test_evaluation_of_a_store_is_that_of_arrays(store, acts, monkeypatch, part, scale):
     sae = usae.UniversalSAE(32, 4, recipe=RECIPE.replace(scale=scale), seed=3).fit(acts, steps=60)
-    monkeypatch.setattr(evaluation_by_parts, "PART", part)
+    monkeypatch.setattr(evaluation, "PART", part)
     same(sae.evaluate(store, threshold=0.5), sae.evaluate(acts, threshold=0.5))
 
 
@@ -209,7 +209,7 @@ def test_evaluation_of_constant_parts_is_that_of_arrays(trained, monkeypatch, tm
         for x in acts.values():
             x[start:stop] = x[start]
     acts["vit"][:20] = 0.3  # every element
-    monkeypatch.setattr(evaluation_by_parts, "PART", 4)
+    monkeypatch.setattr(evaluation, "PART", 4)
     same(trained.evaluate(store_of(tmp_path / "acts", acts, (5, 10))), trained.evaluate(acts))
 
 
@@ -259,14 +259,14 @@ def test_memory_does_not_grow_with_the_store(tmp_path):
         import json, sys
         import numpy as np
         import usae
-        from usae._core import evaluation_by_parts
+        from usae._core import evaluation
         from usae._data import shuffled_blocks
 
         def peak():
             with open("/proc/self/status") as status:
                 return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
-        shuffled_blocks.GROUP_BLOCKS, evaluation_by_parts.PART = 4, 4096
+        shuffled_blocks.GROUP_BLOCKS, evaluation.PART = 4, 4096
         path, n = sys.argv[1], int(sys.argv[2])
         with usae.ActivationStore.create(path) as store:
             for shard in range(n):

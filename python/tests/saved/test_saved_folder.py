@@ -18,6 +18,7 @@ from conftest import RECIPE, WIDTHS, everything
 import usae
 from usae._files import disk
 from usae._saved import saved_folder
+from usae._saved.header import _FIELDS_SINCE_2
 
 FILES = {"model.safetensors", "usae.json"}
 
@@ -235,7 +236,7 @@ def steps_of_a_save(monkeypatch, stop_at):
 
         return wrapper
 
-    monkeypatch.setattr(saved_folder, "_write_tensors", counted(saved_folder._write_tensors))
+    monkeypatch.setattr(saved_folder, "write_tensors", counted(saved_folder.write_tensors))
     monkeypatch.setattr(disk, "write_text", counted(disk.write_text))
     monkeypatch.setattr(pathlib.Path, "rename", counted(pathlib.Path.rename))
     monkeypatch.setattr(pathlib.Path, "replace", counted(pathlib.Path.replace))
@@ -269,18 +270,18 @@ def test_wherever_a_replacement_stops_the_old_or_the_new_save_is_there_whole_and
             assert everything(usae.load(again)) in (everything(old), found)
         new.save(folder)
         assert everything(usae.load(folder)) == everything(new) and set(files(folder)) == FILES
-    assert done == ["_write_tensors", "write_text", "replace", "replace"]
+    assert done == ["write_tensors", "write_text", "replace", "replace"]
     assert seen[:5] == [False, False, False, True, True]
 
 
 def test_a_new_save_that_stops_leaves_nothing_under_its_name(trained, tmp_path):
-    for stop_at, step in enumerate(("_write_tensors", "write_text", "rename")):
+    for stop_at, step in enumerate(("write_tensors", "write_text", "rename")):
         with pytest.MonkeyPatch.context() as patch:
             done = steps_of_a_save(patch, stop_at)
             with pytest.raises(Stop):
                 trained.save(tmp_path / "run")
         assert not (tmp_path / "run").exists(), step
-    assert done == ["_write_tensors", "write_text"]
+    assert done == ["write_tensors", "write_text"]
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -445,7 +446,7 @@ def test_wherever_the_filling_of_an_empty_folder_stops_the_next_save_works(train
             assert everything(usae.load(folder)) == everything(trained)
         trained.save(folder)
         assert everything(usae.load(folder)) == everything(trained) and set(files(folder)) == FILES
-    assert done == ["_write_tensors", "write_text", "replace", "replace"]
+    assert done == ["write_tensors", "write_text", "replace", "replace"]
 
 
 def test_what_is_not_there_is_an_oserror_too(tmp_path):
@@ -555,7 +556,7 @@ def test_a_newer_format_is_refused_with_both_versions(saved):
 def as_format_1(header):
     header["format_version"] = 1
     for key in ("recipe", "resolved_recipe"):
-        for field in saved_folder._FIELDS_SINCE_2:
+        for field in _FIELDS_SINCE_2:
             del header[key][field]
     for entry in header["history"]:
         del entry["prefix"]

@@ -272,7 +272,7 @@ def computer_that_stops(patch, stop_at):
 
         return wrapper
 
-    patch.setattr(saved_folder, "_write_tensors", counted(saved_folder._write_tensors))
+    patch.setattr(saved_folder, "write_tensors", counted(saved_folder.write_tensors))
     patch.setattr(disk, "write_text", counted(disk.write_text))
     patch.setattr(pathlib.Path, "rename", counted(pathlib.Path.rename))
     patch.setattr(pathlib.Path, "replace", counted(pathlib.Path.replace))

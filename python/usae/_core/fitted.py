@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,99 +12,12 @@ from usae import _usae
 from usae._base import checks
 from usae._base.config import thread_count
 from usae._core import resolved_recipe
+from usae._core.reports import Screening, StepReport, StreamReport
+from usae._core.tensors import INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, check_known
-from usae._data.shuffle_buffer import StreamReport
-from usae.analysis.evaluation import Evaluation
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
-
-PARAMETERS = {
-    "mean": _usae.MEAN,
-    "scale": _usae.SCALE,
-    "encoder_weight": _usae.ENCODER_WEIGHT,
-    "encoder_bias": _usae.ENCODER_BIAS,
-    "bn_weight": _usae.BN_WEIGHT,
-    "bn_bias": _usae.BN_BIAS,
-    "bn_running_mean": _usae.BN_RUNNING_MEAN,
-    "bn_running_var": _usae.BN_RUNNING_VAR,
-    "dictionary": _usae.DICTIONARY,
-    "threshold": _usae.THRESHOLD,
-}
-TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
-INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
-
-TENSORS = (
-    PARAMETERS
-    | {f"{name}_first_moment": PARAMETERS[name] + _usae.FIRST_MOMENT for name in TRAINED}
-    | {f"{name}_second_moment": PARAMETERS[name] + _usae.SECOND_MOMENT for name in TRAINED}
-    | {f"{name}_gradient": PARAMETERS[name] + _usae.GRADIENT for name in TRAINED}
-    | INTEGERS
-)
-"""The core's number of each tensor of a model, by the name it has in Python and in files."""
-
-
-class Screening(NamedTuple):
-    """What screening with bytes left to do in a step; see "Screening" in docs/method.md."""
-
-    tokens: int
-    """Tokens whose pre-activations were estimated from bytes first."""
-    candidates: int
-    """Concepts that the estimates could not rule out, over all tokens."""
-    computed: int
-    """Pre-activations then computed in float32."""
-    fallbacks: int
-    """Tokens for which the estimates said nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StepReport:
-    """What one training step did.
-
-    Attributes
-    ----------
-    step : int
-        Steps done, this one included.
-    encoder : str
-        The model that was encoded.
-    loss : float
-        The whole loss, auxiliary part included.
-    auxiliary_loss : float
-        Its auxiliary part, before the coefficient.
-    l0 : float
-        Mean number of active concepts in a token.
-    learning_rate : float
-        Of this step.
-    gradient_norm : float
-        Of the encoded model before clipping; NaN where the step does not need it.
-    dead : int
-        Concepts that were dead in the encoded model before this step.
-    prefix : int
-        Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix for each step; the losses
-        are those of what they reconstruct.
-    losses : dict of str to float
-        Main loss of each decoded model.
-    screening : Screening or None
-        How the code was found. Not in `to_dict`: the code, and so the training, is the same either way.
-    """
-
-    step: int
-    encoder: str
-    loss: float
-    auxiliary_loss: float
-    l0: float
-    learning_rate: float
-    gradient_norm: float
-    dead: int
-    prefix: int
-    losses: dict[str, float]
-    screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain Python values, without `screening`."""
-        values = dataclasses.asdict(self)
-        del values["screening"]
-        return values
 
 
 class Fitted:
@@ -179,39 +91,9 @@ class Fitted:
         """That of a step in the history. Where there is none it is made."""
         return self._entries.setdefault(report.step, report.to_dict())
 
-    def record_validation(self, report: StepReport, acts: Mapping[str, Activations]) -> None:
-        """Evaluate held-out activations into the history of the step that was just done."""
-        evaluation = self.evaluate(acts, 0.0)
-        self._entry(report)["validation"] = {
-            "n_tokens": evaluation.n_tokens,
-            "r2": evaluation.r2.tolist(),
-            "l0": evaluation.l0.tolist(),
-        }
-
-    def evaluate(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
-        if are_stored(acts):
-            from usae._core import evaluation_by_parts
-
-            return evaluation_by_parts.evaluate(self, acts, threshold)
-        n_models, pairs = len(self.names), (len(self.names), len(self.names))
-        concepts = (n_models, self.n_concepts)
-        outputs: dict[str, np.ndarray] = {
-            "r2": np.empty(pairs),
-            "r2_standardized": np.empty(pairs),
-            "r2_scalar_mean": np.empty(pairs),
-            "mse": np.empty(pairs),
-            "l0": np.empty(n_models),
-            "firing_counts": np.empty(concepts, np.int64),
-            "pair_cofire_counts": np.empty((*pairs, self.n_concepts), np.int64),
-            "cofire_counts": np.empty(self.n_concepts, np.int64),
-            "union_counts": np.empty(self.n_concepts, np.int64),
-            "mean_activation": np.empty(concepts),
-            "max_activation": np.empty(concepts, np.float32),
-            "code_products": np.empty((*pairs, self.n_concepts)),
-        }
-        self.core.evaluate([x.native for x in acts.values()], threshold, outputs)
-        n_tokens = next(iter(acts.values())).n_tokens
-        return Evaluation(model_names=self.names, n_tokens=n_tokens, threshold=threshold, **outputs)
+    def add_validation(self, report: StepReport, validation: dict[str, Any]) -> None:
+        """Put an evaluation of held-out activations beside the report of the step that was just done."""
+        self._entry(report)["validation"] = validation
 
     def initialize_from(self, acts: Mapping[str, Activations]) -> None:
         """Seed parameters, with standardisation and dictionaries from the activations; from a sample of those of a store."""

@@ -1,4 +1,4 @@
-"""Training on batches as they come: a bounded buffer in which tokens mix, and what `UniversalSAE.fit_stream` reports."""
+"""A bounded buffer in which the tokens of a stream of batches mix, for `UniversalSAE.fit_stream`."""
 
 from __future__ import annotations
 
@@ -13,54 +13,6 @@ from usae._data.activations import Activations, as_aligned
 from usae._data.shuffled_blocks import Batch
 from usae._data.stored_array import widened
 from usae.errors import InvalidInputError
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamReport:
-    """How `UniversalSAE.fit_stream` spent its time, from the first batch on; of a run that was resumed, since then.
-
-    Attributes
-    ----------
-    steps : int
-        Training steps.
-    tokens : int
-        Rows that were trained on.
-    tokens_read : int
-        Rows that were taken from the batches, those of the first sample and those left in the buffer included.
-    epochs : int
-        How often the batches were begun.
-    seconds : float
-    waited_for_data, waited_for_training : float
-        Seconds in which training waited for data, and in which the thread that makes data waited for training.
-    """
-
-    steps: int
-    tokens: int
-    tokens_read: int
-    epochs: int
-    seconds: float
-    waited_for_data: float
-    waited_for_training: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def share_waiting_for_data(self) -> float:
-        """Of the time, 0 to 1: near 1, the models that make the batches are the bottleneck."""
-        return self.waited_for_data / self.seconds if self.seconds else 0.0
-
-    @property
-    def share_waiting_for_training(self) -> float:
-        """Of the time, 0 to 1: near 1, training is the bottleneck."""
-        return self.waited_for_training / self.seconds if self.seconds else 0.0
-
-    def summary(self) -> str:
-        return (
-            f"{self.steps} steps, {self.tokens_per_second:,.0f} tokens/s; training waited for data "
-            f"{self.share_waiting_for_data:.0%} of the time, data for training {self.share_waiting_for_training:.0%}"
-        )
 
 
 def check_repeatable(batches: object) -> None:

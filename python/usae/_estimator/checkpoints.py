@@ -1,25 +1,20 @@
-"""What users say about checkpoints: `usae.Checkpoints`."""
+"""Checkpoints as users name them: `usae.Checkpoints`."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from typing import TYPE_CHECKING
 
-from usae._base import checks
 from usae._base.config import thread_count
+from usae._estimator.universal_sae import UniversalSAE
 from usae._files import disk
-from usae.errors import CheckpointError, InvalidInputError
-
-if TYPE_CHECKING:
-    from usae._estimator.universal_sae import UniversalSAE
-
-RUN = "usae-run.json"
-"""In a folder of checkpoints, what the run is."""
+from usae._saved.state import restored
+from usae._training import checkpoint_files
+from usae._training.checkpoint_schedule import CheckpointSchedule
+from usae.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoints:
+class Checkpoints(CheckpointSchedule):
     """Where and how often `UniversalSAE.fit` saves the whole state of training.
 
     Parameters
@@ -44,19 +39,6 @@ class Checkpoints:
     >>> sae.fit(acts, checkpoint=usae.Checkpoints("run1", every_steps=1000), resume=True)
     """
 
-    path: str | os.PathLike[str]
-    every_steps: int | None = None
-    every_minutes: float | None = 10.0
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        disk.folder_of(self.path)
-        if self.every_steps is not None:
-            checks.integer(self.every_steps, "every_steps", 1, 2**53, " or None")
-        if self.every_minutes is not None and checks.real(self.every_minutes, "every_minutes", _MINUTES) == 0:
-            raise InvalidInputError(f"every_minutes must be {_MINUTES}, got {self.every_minutes!r}")
-        checks.integer(self.keep, "keep", 1, 2**31)
-
     def load(self, *, n_threads: int | None = None) -> UniversalSAE:
         """The newest whole checkpoint, also while the run goes on in another process.
 
@@ -72,10 +54,6 @@ class Checkpoints:
         CheckpointFileError
             Also an OSError: the folder cannot be read.
         """
-        from usae._estimator.universal_sae import UniversalSAE
-        from usae._saved import saved_folder
-        from usae._training import checkpoint_files
-
         folder = disk.folder_of(self.path)
         thread_count(n_threads, "n_threads")
         with disk.io_errors(folder, "read", "the checkpoints"):
@@ -83,22 +61,4 @@ class Checkpoints:
         if found is None:
             raise CheckpointError(f"{folder}: there is no checkpoint yet")
         header, tensors, _ = found
-        return UniversalSAE._of(saved_folder.restored(header, tensors, n_threads), n_threads)
-
-
-_MINUTES = "a number above 0, or None"
-
-
-def as_checkpoints(checkpoint: object, resume: object) -> Checkpoints | None:
-    """What `UniversalSAE.fit` was told, checked."""
-    if not isinstance(resume, bool):
-        raise InvalidInputError(f"resume must be True or False, got {disk.shortened(resume)}; the folder is `checkpoint`")
-    if checkpoint is None:
-        if resume:
-            raise InvalidInputError("resume=True needs checkpoint=, the folder of the run that is to go on, got None")
-        return None
-    if isinstance(checkpoint, Checkpoints):
-        return checkpoint
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise InvalidInputError(f"checkpoint must be a path, usae.Checkpoints or None, got {disk.shortened(checkpoint)}")
-    return Checkpoints(checkpoint)
+        return UniversalSAE._of(restored(header, tensors, n_threads), n_threads)

@@ -9,14 +9,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
-from usae._core.fitted import TRAINED, Fitted, StepReport
+from usae._core.evaluation import evaluate
+from usae._core.fitted import Fitted
+from usae._core.reports import StepReport, StreamReport
+from usae._core.tensors import TRAINED
 from usae._data.activations import (
     Activations,
     as_activations,
@@ -27,13 +30,15 @@ from usae._data.activations import (
     check_width,
 )
 from usae._data.read_ahead import ReadAhead
-from usae._data.shuffle_buffer import ShuffleBuffer, StreamReport, check_repeatable
-from usae._estimator.checkpoints import Checkpoints, as_checkpoints
+from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
 from usae._estimator.codes import Codes
 from usae._training import loop, run_identity
-from usae.analysis.evaluation import Evaluation
+from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
+
+if TYPE_CHECKING:
+    from usae.analysis.evaluation import Evaluation
 
 logger = logging.getLogger("usae")
 
@@ -164,7 +169,7 @@ class UniversalSAE:
         steps: int | None = None,
         validation: Mapping[str, Any] | None = None,
         callbacks: Iterable[Callable[[StepReport], object]] = (),
-        checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+        checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
         resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
@@ -219,7 +224,7 @@ class UniversalSAE:
         overflows, the object has what was learned so far. With checkpoints, Ctrl-C and SIGTERM wait for the end of the step; a
         second one does not. docs/long_runs.md says more.
         """
-        checkpoints = as_checkpoints(checkpoint, resume)
+        schedule = as_schedule(checkpoint, resume)
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
@@ -238,7 +243,7 @@ class UniversalSAE:
         )  # fmt: skip
 
         run = functools.partial(run_identity.described, "fit", fitted, {"acts": given, "validation": held_out})
-        with loop.kept(fitted, checkpoints, resume, run) as keeper:
+        with loop.kept(fitted, schedule, resume, run) as keeper:
             done = fitted.core.step_count
             bar = progress_bar(total, progress, initial=done)
             self._fitted = fitted
@@ -254,7 +259,7 @@ class UniversalSAE:
         buffer_tokens: int = 65_536,
         validation: Mapping[str, Any] | None = None,
         callbacks: Iterable[Callable[[StepReport], object]] = (),
-        checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+        checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
         resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
@@ -297,7 +302,7 @@ class UniversalSAE:
         The same batches and seed give the same bits, whatever the timing. Each row of an epoch is trained on once, but for
         those that are in the buffer at the end.
         """
-        checkpoints = as_checkpoints(checkpoint, resume)
+        schedule = as_schedule(checkpoint, resume)
         checked = loop.checked_callbacks(callbacks)
         recipe = self._checked_recipe()
         if resume:
@@ -320,7 +325,7 @@ class UniversalSAE:
         run = functools.partial(
             run_identity.described, "fit_stream", fitted, {"batches": sample, "validation": held_out}, buffer_tokens
         )  # fmt: skip
-        with loop.kept(fitted, checkpoints, resume, run) as keeper:
+        with loop.kept(fitted, schedule, resume, run) as keeper:
             before = fitted.core.step_count
             bar = progress_bar(total, progress, initial=before)
             self._fitted = fitted
@@ -527,7 +532,7 @@ class UniversalSAE:
         """
         fitted = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-        return fitted.evaluate(as_aligned(acts, "acts", fitted.widths), threshold)
+        return self._evaluated(as_aligned(acts, "acts", fitted.widths), threshold)
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -649,19 +654,19 @@ class UniversalSAE:
     def __getstate__(self) -> dict[str, Any]:
         state = self.get_params()
         if self._fitted is not None:
-            from usae._saved import saved_folder
+            from usae._saved.state import snapshot
 
-            state["_saved"] = saved_folder.snapshot(self._fitted, training_state=True)
+            state["_saved"] = snapshot(self._fitted, training_state=True)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         saved = state.pop("_saved", None)
         self.__init__(**state)  # type: ignore[misc]
         if saved is not None:
-            from usae._saved import saved_folder
+            from usae._saved.state import restored
 
             header, tensors = saved
-            self._fitted = saved_folder.restored(header, tensors, self.n_threads)
+            self._fitted = restored(header, tensors, self.n_threads)
 
     # --- Private -----------------------------------------------------------------------------------------------------
 
@@ -680,6 +685,13 @@ class UniversalSAE:
                 "or use usae.load(path)"
             )
         return self._fitted
+
+    def _evaluated(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
+        """`evaluate`, of activations that were checked."""
+        from usae.analysis.evaluation import Evaluation
+
+        fitted, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
+        return Evaluation(fitted.names, n_tokens, threshold, **evaluate(fitted, acts, threshold))
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:

@@ -18,9 +18,11 @@ from typing import Any
 from usae import _usae
 from usae._base import checks
 from usae._core.fitted import Fitted
-from usae._estimator.checkpoints import RUN
+from usae._core.tensors import Tensors
 from usae._files import disk
 from usae._saved import saved_folder
+from usae._saved.header import Header
+from usae._saved.saved_folder import RUN
 from usae.errors import CheckpointError, CheckpointFileError
 
 FORMAT = "usae-run"
@@ -116,7 +118,7 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     return header["run"]
 
 
-def newest(folder: pathlib.Path) -> tuple[saved_folder.Header, saved_folder.Tensors, list[str]] | None:
+def newest(folder: pathlib.Path) -> tuple[Header, Tensors, list[str]] | None:
     """Header and tensors of the newest whole checkpoint, and what is wrong with newer ones; None where there is none.
 
     Raises

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from usae._core.fitted import Fitted
-from usae._estimator.checkpoints import Checkpoints
 from usae._files import disk
-from usae._saved import saved_folder
+from usae._saved import state
 from usae._training import checkpoint_files
+from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae._training.delayed_signals import DelayedSignals
 from usae._training.run_identity import Run, check_same
 from usae.errors import CheckpointFileError, InvalidInputError
@@ -32,9 +32,9 @@ class Keeper:
         The one that is trained.
     """
 
-    def __init__(self, fitted: Fitted, checkpoints: Checkpoints, folder: pathlib.Path):
+    def __init__(self, fitted: Fitted, schedule: CheckpointSchedule, folder: pathlib.Path):
         self.fitted = fitted
-        self._checkpoints = checkpoints
+        self._schedule = schedule
         self._folder = folder
         self._whole_at = fitted.core.step_count
         self._tried_at = self._saved_at = self._whole_at or None
@@ -70,7 +70,7 @@ class Keeper:
         if self._saved_at != self._tried_at:
             with disk.io_errors(self._folder, "write", "the checkpoint"):
                 checkpoint_files.write(self._folder, self.fitted)
-                checkpoint_files.prune(self._folder, self._checkpoints.keep)
+                checkpoint_files.prune(self._folder, self._schedule.keep)
             self._saved_at = self._tried_at
         self._saved_when = time.monotonic()
 
@@ -83,7 +83,7 @@ class Keeper:
             warnings.warn(f"step {self.fitted.core.step_count} has no checkpoint: {error}", stacklevel=2)
 
     def _is_due(self) -> bool:
-        every, minutes = self._checkpoints.every_steps, self._checkpoints.every_minutes
+        every, minutes = self._schedule.every_steps, self._schedule.every_minutes
         if every is not None and self.fitted.core.step_count % every == 0:
             return True
         return minutes is not None and time.monotonic() - self._saved_when >= 60 * minutes
@@ -94,9 +94,9 @@ class Keeper:
 
 
 @contextlib.contextmanager
-def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run) -> Iterator[Keeper]:
+def kept(fitted: Fitted, schedule: CheckpointSchedule, resume: bool, run: Run) -> Iterator[Keeper]:
     """A keeper of `fitted`, brought to where the same run stopped; the only one that writes into the folder."""
-    given = disk.folder_of(checkpoints.path)
+    given = disk.folder_of(schedule.path)
     with disk.io_errors(given, "write", "the checkpoints"):
         given.mkdir(exist_ok=True)
         folder = pathlib.Path(os.path.realpath(given))
@@ -109,8 +109,8 @@ def kept(fitted: Fitted, checkpoints: Checkpoints, resume: bool, run: Run) -> It
             else:
                 _go_on(folder, resume, fitted, run)
             checkpoint_files.clear(folder)
-            checkpoint_files.prune(folder, checkpoints.keep)
-        with Keeper(fitted, checkpoints, folder) as keeper:
+            checkpoint_files.prune(folder, schedule.keep)
+        with Keeper(fitted, schedule, folder) as keeper:
             yield keeper
 
 
@@ -125,7 +125,7 @@ def _go_on(folder: pathlib.Path, resume: bool, fitted: Fitted, run: Run) -> None
     if found is None:  # somebody removed them meanwhile
         return
     header, tensors, damaged = found
-    saved_folder.restore(fitted, header, tensors)
+    state.restore(fitted, header, tensors)
     for problem in damaged:
         warnings.warn(f"a checkpoint is damaged, so training goes on from an earlier one: {problem}", stacklevel=2)
     checkpoint_files.set_aside(folder, fitted.core.step_count)

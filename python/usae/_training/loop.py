@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae import _usae
-from usae._core.fitted import Fitted, StepReport
+from usae._core.evaluation import evaluate
+from usae._core.fitted import Fitted
+from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored
 from usae._data.shuffled_blocks import Batch, shuffled_batches
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from usae._estimator.checkpoints import Checkpoints
+    from usae._training.checkpoint_schedule import CheckpointSchedule
     from usae._training.checkpointing import Keeper
     from usae._training.run_identity import Run
 
@@ -53,14 +55,16 @@ class NoKeeper:
 
 
 @contextlib.contextmanager
-def kept(fitted: Fitted, checkpoints: Checkpoints | None, resume: bool, run: Callable[[], Run]) -> Iterator[Keeper | NoKeeper]:
+def kept(
+    fitted: Fitted, schedule: CheckpointSchedule | None, resume: bool, run: Callable[[], Run]
+) -> Iterator[Keeper | NoKeeper]:
     """Who keeps the run while it trains. `fitted` is then where the run stopped, if it is one that goes on."""
-    if checkpoints is None:
+    if schedule is None:
         yield NoKeeper()
         return
     from usae._training import checkpointing  # with safetensors, which takes time to import
 
-    with checkpointing.kept(fitted, checkpoints, resume, run()) as keeper:
+    with checkpointing.kept(fitted, schedule, resume, run()) as keeper:
         yield keeper
 
 
@@ -87,7 +91,7 @@ def train(
         if recorded(fitted, report, total, held_out, callbacks, bar, keeper):
             keeper.save()  # before the evaluation below, which a run that goes on does not have
             if held_out is not None and step < total:
-                fitted.record_validation(report, held_out)
+                record_validation(fitted, report, held_out)
             return
         if step < total:
             keeper.between_steps()
@@ -138,9 +142,16 @@ def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
 def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
     """At each inner fifth of the run on some rows, at its end on all."""
     if report.step == total:
-        fitted.record_validation(report, held_out)
+        record_validation(fitted, report, held_out)
     elif report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
-        fitted.record_validation(report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
+        record_validation(fitted, report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
+
+
+def record_validation(fitted: Fitted, report: StepReport, acts: Mapping[str, Activations]) -> None:
+    """Evaluate held-out activations into the history, beside the step that was just done."""
+    numbers = evaluate(fitted, acts, 0.0)
+    n_tokens = next(iter(acts.values())).n_tokens
+    fitted.add_validation(report, {"n_tokens": n_tokens, "r2": numbers["r2"].tolist(), "l0": numbers["l0"].tolist()})
 
 
 def check_validation(fitted: Fitted, held_out: Mapping[str, Activations] | None) -> None:

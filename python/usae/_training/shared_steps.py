@@ -16,7 +16,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from usae import _usae
-from usae._core.fitted import PARAMETERS, Fitted, StepReport
+from usae._core.fitted import Fitted
+from usae._core.reports import StepReport
+from usae._core.tensors import PARAMETERS
 from usae._data.activations import Activations
 from usae.errors import InvalidInputError, OtherProcessError
 

@@ -13,7 +13,8 @@ from usae import _usae
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
-from usae._core.fitted import TRAINED, Fitted
+from usae._core.fitted import Fitted
+from usae._core.tensors import TRAINED
 from usae._data.activations import Activations, as_activations
 from usae._data.chunks import chunks, n_chunks, rows_of, tokens_per_image
 from usae._estimator.universal_sae import UniversalSAE
@@ -79,14 +80,14 @@ def shuffled_pairing(
     control = _prepared(sae, train, steps, own)
     _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
     _train(control, train, orders, planned_steps(sae, steps), progress)
-    paired = control._initialized().evaluate(acts, threshold)
+    paired = control._evaluated(acts, threshold)
     n_tokens = next(iter(acts.values())).n_tokens
     apart = {}
     for name, order in zip(acts, children[len(train) :], strict=True):
         rows = np.empty(min(n_tokens, SHUFFLED_ROWS), np.int64)
         _usae.shuffled_rows(int(order), n_tokens, 0, rows)
         apart[name] = as_activations(rows_of(acts[name], rows), f"acts[{name!r}]")
-    return ShuffledPairing(control, paired, control._initialized().evaluate(apart, threshold))
+    return ShuffledPairing(control, paired, control._evaluated(apart, threshold))
 
 
 def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
@@ -133,7 +134,7 @@ def initial(
     sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
 ) -> Evaluation:
     """`sae` as `fit(train)` has it before its first step."""
-    return _prepared(sae, train, steps, sae._initialized().seed)._initialized().evaluate(acts, threshold)
+    return _prepared(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
 
 
 def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
@@ -144,7 +145,7 @@ def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: 
     for name in fitted.names:
         known = sae.parameters(name)
         fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "scale")})
-    return fresh._initialized().evaluate(acts, threshold)
+    return fresh._evaluated(acts, threshold)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -192,7 +193,7 @@ def seed_ceiling(
         consistency(independent, again, seed=seed),
         consistency(sae, other, seed=seed),
         other,
-        other._initialized().evaluate(acts, threshold),
+        other._evaluated(acts, threshold),
     )
     return ceiling, independent
 

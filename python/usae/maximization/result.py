@@ -166,9 +166,9 @@ class Maximization:
 
     def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
         """Draw it: `usae.plot.maximization`."""
-        from usae import plot
+        from usae.plot._maximization import maximization
 
-        return plot.maximization([self], top, images, **options)
+        return maximization([self], top, images, **options)
 
     def __repr__(self) -> str:
         fires = f"{self.fires.sum()} of {len(self.model_names)}"

@@ -11,11 +11,12 @@ from usae._base import checks
 from usae._data.activations import check_known
 from usae.analysis.top_examples import TopExamples
 from usae.errors import InvalidInputError
-from usae.maximization.result import Maximization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from usae.maximization.result import Maximization
 
 CELL = 1.5
 """Side of an image, in inches; natural ones are half as wide."""
@@ -124,9 +125,14 @@ def _example(ax: Axes, picture: np.ndarray, box: tuple[float, float, float, floa
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor="white", linewidth=0.8))
 
 
+def _is_maximization(value: object) -> bool:
+    """By name, since `Maximization.plot` imports this module, and a module that imports back would close a circle."""
+    return type(value).__name__ == "Maximization" and type(value).__module__ == "usae.maximization.result"
+
+
 def _checked(results: Any, top: Any, images: Any, n: Any) -> tuple[list[Maximization], np.ndarray | None, int]:
-    results = [results] if isinstance(results, Maximization) else list(results)
-    if not results or not all(isinstance(result, Maximization) for result in results):
+    results = [results] if _is_maximization(results) else list(results)
+    if not results or not all(map(_is_maximization, results)):
         raise InvalidInputError("results must be what usae.maximize returns, at least one")
     if any(result.model_names != results[0].model_names for result in results):
         raise InvalidInputError("results must be of the same models in the same order")

@@ -12,7 +12,8 @@ import torch
 import torch.distributed
 
 from usae._core import resolved_recipe
-from usae._core.fitted import Fitted, StepReport
+from usae._core.fitted import Fitted
+from usae._core.reports import StepReport
 from usae._data.activations import as_aligned
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import loop, shared_steps

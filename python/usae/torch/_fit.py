@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from usae._core.fitted import StepReport
-from usae._estimator.checkpoints import Checkpoints
+from usae._core.reports import StepReport
 from usae._estimator.universal_sae import UniversalSAE
+from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae.torch._extract import batches
 from usae.torch._layers import Grid
 from usae.torch._model import Model
@@ -29,7 +29,7 @@ def fit(
     dtype: Literal["float32", "float16"] = "float32",
     validation: Mapping[str, Any] | None = None,
     callbacks: Iterable[Callable[[StepReport], object]] = (),
-    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
     resume: bool = False,
     progress: bool | None = None,
 ) -> UniversalSAE:

@@ -13,12 +13,13 @@ import numpy as np
 
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
-from usae._core.fitted import Fitted, StepReport
+from usae._core.fitted import Fitted
+from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored, as_aligned
 from usae._data.shuffled_blocks import Batch
-from usae._estimator.checkpoints import Checkpoints, as_checkpoints
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import loop, run_identity, shared_steps
+from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae._training.delayed_signals import DelayedSignals
 from usae.errors import InvalidInputError
 from usae.torch._distributed import TorchPeers
@@ -32,7 +33,7 @@ def fit_distributed(
     steps: int | None = None,
     validation: Mapping[str, Any] | None = None,
     callbacks: Iterable[Callable[[StepReport], object]] = (),
-    checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
+    checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
     resume: bool = False,
     progress: bool | None = None,
     group: Any = None,
@@ -82,7 +83,7 @@ def fit_distributed(
     with peers.together():
         if not isinstance(sae, UniversalSAE):
             raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
-        checkpoints = as_checkpoints(checkpoint, resume)
+        schedule = as_schedule(checkpoint, resume)
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
@@ -102,8 +103,8 @@ def fit_distributed(
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
-            if peers.rank == 0 and checkpoints is not None:
-                keeper = stack.enter_context(loop.kept(fitted, checkpoints, resume, lambda: run))
+            if peers.rank == 0 and schedule is not None:
+                keeper = stack.enter_context(loop.kept(fitted, schedule, resume, lambda: run))
             else:
                 keeper = _SignalsOnly(stack.enter_context(DelayedSignals()))
         shared_steps.spread(fitted, peers)
@@ -196,7 +197,7 @@ def _train(
         if is_cut_short:
             keeper.save()  # before the evaluation below, which a run that goes on does not have
         if report is not None and held_out is not None and report.step < total:
-            fitted.record_validation(report, held_out)
+            loop.record_validation(fitted, report, held_out)
 
 
 @contextlib.contextmanager

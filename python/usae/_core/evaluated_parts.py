@@ -1,4 +1,4 @@
-"""Evaluation of activations that lie in a store: the core's numbers of one part after another, put together.
+"""Evaluations of parts of a store, put together: the core evaluates what memory holds.
 
 Counts add up as they are. R2 needs sums over all rows of squared errors, which the numbers of a part contain, and of squared
 distances from the mean of all rows, which are kept here, in float64.
@@ -6,18 +6,16 @@ distances from the mean of all rows, which are kept here, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from usae._core.fitted import Fitted
 from usae._data.activations import Activations
-from usae._data.chunks import CHUNK, chunks, rows_of
-from usae._data.read_ahead import ReadAhead
-from usae.analysis.evaluation import Evaluation
+from usae._data.chunks import rows_of
 
-PART = 2 * CHUNK
-"""Rows of a part. A store that has no more is evaluated in one, to the bits of arrays."""
+if TYPE_CHECKING:
+    from usae._core.fitted import Fitted
 
 ALMOST_CONSTANT = 1e-6
 """Variance, in standardised units, below which a part's R2 does not tell its squared error."""
@@ -26,25 +24,7 @@ SUMS = ("firing_counts", "pair_cofire_counts", "cofire_counts", "union_counts", 
 MEANS = ("l0", "mean_activation", "mse")
 
 
-def evaluate(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
-    """What `Fitted.evaluate` gives for the same rows in memory; floats agree up to rounding, counts exactly."""
-    n_tokens = next(iter(acts.values())).n_tokens
-    pass_ = _Pass(fitted)
-    with ReadAhead(_parts(acts, n_tokens)) as parts:
-        for part in parts:
-            of_part = fitted.evaluate(part, threshold)
-            if n_tokens <= PART:
-                return of_part
-            pass_.add(part, of_part)
-    return pass_.result(threshold)
-
-
-def _parts(acts: Mapping[str, Activations], n_tokens: int) -> Iterator[dict[str, Activations]]:
-    for rows in chunks(n_tokens, size=PART):
-        yield {name: x.part(rows) for name, x in acts.items()}
-
-
-class _Pass:
+class EvaluatedParts:
     """Sums over the parts so far."""
 
     def __init__(self, fitted: Fitted):
@@ -57,13 +37,13 @@ class _Pass:
         self._means = [fitted.read(i, "mean").astype(float) for i in range(len(fitted.names))]
         self._moments = [_Moments(width) for width in fitted.widths.values()]
 
-    def add(self, acts: Mapping[str, Activations], of_part: Evaluation) -> None:
-        n = of_part.n_tokens
+    def add(self, acts: Mapping[str, Activations], numbers: Mapping[str, np.ndarray]) -> None:
+        n = next(iter(acts.values())).n_tokens
         self._n += n
         for name in (*SUMS, *MEANS):
-            value = getattr(of_part, name) * (n if name in MEANS else 1)
+            value = numbers[name] * (n if name in MEANS else 1)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        np.maximum(self._largest, of_part.max_activation, out=self._largest)
+        np.maximum(self._largest, numbers["max_activation"], out=self._largest)
         for j, x in enumerate(acts.values()):
             z = (rows_of(x, slice(0, n)) - self._means[j]) / self._scales[j]
             moments = _Moments(x.width)
@@ -71,7 +51,7 @@ class _Pass:
             self._moments[j].merge(moments)
             total = moments.about_one_mean()
             if total > ALMOST_CONSTANT * z.size:
-                self._standardized_errors[:, j] += (1 - of_part.r2_scalar_mean[:, j]) * total
+                self._standardized_errors[:, j] += (1 - numbers["r2_scalar_mean"][:, j]) * total
             else:
                 self._standardized_errors[:, j] += self._decoded_errors(acts, j, z)
 
@@ -86,7 +66,8 @@ class _Pass:
             result.append(float(((((decoded - self._means[target]) / self._scales[target]) - z) ** 2).sum()))
         return result
 
-    def result(self, threshold: float) -> Evaluation:
+    def result(self) -> dict[str, np.ndarray]:
+        """The arrays of an `Evaluation` of all rows, by field."""
         n = self._n
         widths = np.array(list(self._fitted.widths.values()))
         own_units = [float((m.squares * scale**2).sum()) for m, scale in zip(self._moments, self._scales, strict=True)]
@@ -97,7 +78,7 @@ class _Pass:
                 "r2_standardized": 1 - self._standardized_errors / [m.squares.sum() for m in self._moments],
                 "r2_scalar_mean": 1 - self._standardized_errors / [m.about_one_mean() for m in self._moments],
             }
-        return Evaluation(self._fitted.names, n, threshold, max_activation=self._largest, **scores, **numbers)
+        return {"max_activation": self._largest} | scores | numbers
 
 
 class _Moments:

@@ -1,0 +1,68 @@
+"""What version 0.1.0 wrote, when all modules lay on one floor, still loads: pickles, saves, checkpoints and stores.
+
+``fixtures/version_0_1_0.pkl`` was made by that version: {"objects": name -> pickle, "files": path -> bytes, "activations"}.
+"""
+
+import pathlib
+import pickle
+
+import numpy as np
+import pytest
+
+import usae
+from usae import _moved
+
+WRITTEN = pickle.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "version_0_1_0.pkl").read_bytes())
+ACTS = WRITTEN["activations"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, content in WRITTEN["files"].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def of_version(name):
+    return pickle.loads(WRITTEN["objects"][name])
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN["objects"] if name != "UniversalSAE unfitted"])
+def test_a_pickle_of_each_class_loads(name):
+    assert type(of_version(name)) is getattr(usae, name)
+
+
+def test_a_pickled_autoencoder_gives_the_codes_that_it_gave(folder):
+    sae, codes = of_version("UniversalSAE"), of_version("Codes")
+    assert sae.encode(ACTS["a"], "a") == codes
+    assert usae.load(folder / "saved").encode(ACTS["a"], "a") == codes
+    found, evaluation = sae.evaluate(ACTS), of_version("Evaluation")
+    np.testing.assert_array_equal(found.firing_counts, evaluation.firing_counts)
+    np.testing.assert_allclose(found.r2, evaluation.r2, rtol=1e-12)
+
+
+def test_an_autoencoder_that_was_not_fitted_is_not():
+    sae = of_version("UniversalSAE unfitted")
+    assert sae.get_params()["k"] == 2 and not sae.__sklearn_is_fitted__()
+
+
+def test_a_saved_autoencoder_goes_on_training_to_the_bits_of_the_pickled_one(folder):
+    saved, pickled = usae.load(folder / "saved"), of_version("UniversalSAE")
+    for sae in (saved, pickled):
+        sae.partial_fit(ACTS)
+    assert saved.parameters("b")["dictionary"].tobytes() == pickled.parameters("b")["dictionary"].tobytes()
+
+
+def test_checkpoints_and_stores_are_read(folder):
+    assert usae.Checkpoints(folder / "run").load().n_steps_ == 6
+    store = usae.ActivationStore(folder / "store")
+    np.testing.assert_allclose(store["a"][:], ACTS["a"], rtol=1e-3, atol=1e-3)
+
+
+def test_every_old_name_stands_for_a_module_that_is_there():
+    import importlib
+
+    for old, new in _moved.NEW_NAMES.items():
+        assert importlib.import_module(old) is importlib.import_module(new)
+        assert importlib.import_module(new).__name__ == new and importlib.import_module(new).__spec__.name == new

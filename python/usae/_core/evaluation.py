@@ -1,0 +1,57 @@
+"""The numbers of `usae.Evaluation`, from activations in memory or in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from usae._core.evaluated_parts import EvaluatedParts
+from usae._core.fitted import Fitted
+from usae._data.activations import Activations, are_stored
+from usae._data.chunks import CHUNK, chunks
+from usae._data.read_ahead import ReadAhead
+
+PART = 2 * CHUNK
+"""Rows of a store that are evaluated at once. A store that has no more gives the bits of arrays."""
+
+
+def evaluate(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
+    """The arrays of an `Evaluation`, by field. For a store floats agree with those of arrays up to rounding, counts exactly."""
+    n_tokens = next(iter(acts.values())).n_tokens
+    if not are_stored(acts):
+        return _of_arrays(fitted, acts, threshold)
+    together = EvaluatedParts(fitted)
+    with ReadAhead(_parts(acts, n_tokens)) as parts:
+        for part in parts:
+            numbers = _of_arrays(fitted, part, threshold)
+            if n_tokens <= PART:
+                return numbers
+            together.add(part, numbers)
+    return together.result()
+
+
+def _parts(acts: Mapping[str, Activations], n_tokens: int) -> Iterator[dict[str, Activations]]:
+    for rows in chunks(n_tokens, size=PART):
+        yield {name: x.part(rows) for name, x in acts.items()}
+
+
+def _of_arrays(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
+    n_models, n_concepts = len(fitted.names), fitted.n_concepts
+    pairs, concepts = (n_models, n_models), (n_models, n_concepts)
+    numbers: dict[str, np.ndarray] = {
+        "r2": np.empty(pairs),
+        "r2_standardized": np.empty(pairs),
+        "r2_scalar_mean": np.empty(pairs),
+        "mse": np.empty(pairs),
+        "l0": np.empty(n_models),
+        "firing_counts": np.empty(concepts, np.int64),
+        "pair_cofire_counts": np.empty((*pairs, n_concepts), np.int64),
+        "cofire_counts": np.empty(n_concepts, np.int64),
+        "union_counts": np.empty(n_concepts, np.int64),
+        "mean_activation": np.empty(concepts),
+        "max_activation": np.empty(concepts, np.float32),
+        "code_products": np.empty((*pairs, n_concepts)),
+    }
+    fitted.core.evaluate([x.native for x in acts.values()], threshold, numbers)
+    return numbers

@@ -1,0 +1,33 @@
+"""The tensors of a model, by the names that they have in Python and in files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from usae import _usae
+
+Tensors = dict[str, np.ndarray]
+
+PARAMETERS = {
+    "mean": _usae.MEAN,
+    "scale": _usae.SCALE,
+    "encoder_weight": _usae.ENCODER_WEIGHT,
+    "encoder_bias": _usae.ENCODER_BIAS,
+    "bn_weight": _usae.BN_WEIGHT,
+    "bn_bias": _usae.BN_BIAS,
+    "bn_running_mean": _usae.BN_RUNNING_MEAN,
+    "bn_running_var": _usae.BN_RUNNING_VAR,
+    "dictionary": _usae.DICTIONARY,
+    "threshold": _usae.THRESHOLD,
+}
+TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
+INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
+
+TENSORS = (
+    PARAMETERS
+    | {f"{name}_first_moment": PARAMETERS[name] + _usae.FIRST_MOMENT for name in TRAINED}
+    | {f"{name}_second_moment": PARAMETERS[name] + _usae.SECOND_MOMENT for name in TRAINED}
+    | {f"{name}_gradient": PARAMETERS[name] + _usae.GRADIENT for name in TRAINED}
+    | INTEGERS
+)
+"""The core's number of each tensor of a model, by the name it has in Python and in files."""

@@ -1,0 +1,203 @@
+"""``usae.json``, everything of a saved autoencoder but its tensors: what it may hold, and what older versions wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from usae import _usae
+from usae._base import checks
+from usae._core.reports import StepReport
+from usae._core.tensors import INTEGERS
+from usae._files import disk
+from usae.errors import CheckpointError
+from usae.recipes import Recipe
+
+FORMAT = "usae"
+FORMAT_VERSION = 2
+HEADER = "usae.json"
+
+Header = dict[str, Any]
+
+
+def history_to_json(value: Any) -> Any:
+    """What JSON has no number for, as null, "inf" and "-inf". (The R2 of constant activations is -inf.)"""
+    if isinstance(value, dict):
+        return {key: history_to_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [history_to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def history_from_json(value: Any) -> Any:
+    if isinstance(value, dict):  # a model may be called "inf"
+        return {
+            key: item if key == "encoder" and isinstance(item, str) else history_from_json(item) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [history_from_json(item) for item in value]
+    return math.nan if value is None else float(value) if isinstance(value, str) else value
+
+
+def to_json(header: Header) -> str:
+    """Indented for people, with one line for each step of the history."""
+    history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
+    text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
+    return text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) + "\n" if history else text + "\n"
+
+
+def checked_header(raw: bytes) -> Header:
+    """The header, if `restored` can rely on it."""
+    try:
+        header = checks.parsed_json(raw.decode())
+    except ValueError as error:
+        raise CheckpointError(f"{HEADER} is damaged or cut short: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
+    version = _checked_version(header)
+    disk.check_keys(header, _HEADER_KEYS, HEADER)
+    for key, is_valid in _HEADER_KEYS.items():
+        if not is_valid(header[key]):
+            raise disk.unexpected(HEADER, key, header[key])
+    names = [model["name"] for model in header["models"]]
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
+    for key in ("recipe", "resolved_recipe"):
+        if header[key] is not None:
+            header[key] = _upgraded_recipe(header[key], version)
+            disk.check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
+            Recipe.from_dict(header[key])
+    if header["resolved_recipe"]["dead_tokens"] is None:
+        raise disk.unexpected(HEADER, "resolved_recipe.dead_tokens", None)
+    for i, entry in enumerate(header["history"]):
+        if version < 2 and isinstance(entry, dict):
+            entry.setdefault("prefix", header["n_concepts"])  # there were no others then
+        _check_step(entry, f"history[{i}]", len(names))
+    return header
+
+
+def _checked_version(header: Header) -> int:
+    version = header.get("format_version")
+    if not disk.is_integer(version, 1):
+        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"saved in format {version} by usae {header.get('package_version')}, but this is usae {_usae.version()}, which "
+            f"knows formats up to {FORMAT_VERSION}; update usae"
+        )
+    return version
+
+
+def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
+    """A recipe of an older format with the fields that came later, which were as their defaults say."""
+    later = {} if version > 1 else _FIELDS_SINCE_2
+    for field in later:
+        if field in recipe:
+            raise CheckpointError(f"{HEADER}: a recipe of format {version} has no field {field!r}")
+    return recipe | later
+
+
+def _check_step(entry: object, where: str, n_models: int) -> None:
+    """One entry of the history: the fields of a StepReport, and perhaps what `Fitted.record_validation` adds."""
+    fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
+    is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
+    is_valid |= {
+        "step": lambda value: disk.is_integer(value, 1),
+        "encoder": lambda value: isinstance(value, str),
+        "dead": lambda value: disk.is_integer(value, 0),
+        "prefix": lambda value: disk.is_integer(value, 1),
+        "losses": lambda value: (
+            isinstance(value, dict) and len(value) == n_models and all(_is_number(loss) for loss in value.values())
+        ),
+    }
+    if isinstance(entry, dict) and "validation" in entry:
+        is_valid["validation"] = lambda value: (
+            isinstance(value, dict)
+            and set(value) == {"n_tokens", "r2", "l0"}
+            and disk.is_integer(value["n_tokens"], 1)
+            and isinstance(value["r2"], list)
+            and len(value["r2"]) == n_models
+            and all(_are_numbers(row, n_models) for row in value["r2"])
+            and _are_numbers(value["l0"], n_models)
+        )
+    disk.check_keys(entry, is_valid, f"{HEADER}: {where}")
+    for key, check in is_valid.items():
+        if not check(entry[key]):  # type: ignore[index]  # a dict, by disk.check_keys
+            raise disk.unexpected(HEADER, f"{where}.{key}", entry[key])  # type: ignore[index]
+
+
+def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
+    """Type and shape by name, in the words of safetensors."""
+    n_concepts = header["n_concepts"]
+    batchnorm = header["resolved_recipe"]["encoder"] == "batchnorm"
+    batchtopk = header["resolved_recipe"]["selection"] == "batchtopk"
+    expected: dict[str, tuple[str, list[int]]] = {}
+    for model in header["models"]:
+        name, width = model["name"], model["width"]
+        shapes = {"encoder_weight": [n_concepts, width], "encoder_bias": [n_concepts], "dictionary": [n_concepts, width]}
+        if batchnorm:
+            shapes |= {"bn_weight": [n_concepts], "bn_bias": [n_concepts]}
+        if header["training_state"]:
+            shapes |= {f"{key}_{m}_moment": shape for key, shape in shapes.items() for m in ("first", "second")}
+        shapes |= {"mean": [width], "scale": [width]}
+        if batchnorm:
+            shapes |= {"bn_running_mean": [n_concepts], "bn_running_var": [n_concepts]}
+        if batchtopk:
+            shapes |= {"threshold": [1]}
+        expected |= {f"{name}.{key}": ("F32", shape) for key, shape in shapes.items()}
+        if header["training_state"]:
+            expected |= {f"{name}.{key}": ("I64", [3 if key == "counters" else n_concepts]) for key in INTEGERS}
+    return expected
+
+
+def _is_number(value: object) -> bool:
+    """As `history_to_json` writes them."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return abs(value) <= sys.float_info.max
+    return value is None or value in ("inf", "-inf")
+
+
+def _are_numbers(value: object, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(_is_number(number) for number in value)
+
+
+_HEADER_KEYS = {
+    "format": lambda value: value == FORMAT,
+    "format_version": lambda value: disk.is_integer(value, 1, FORMAT_VERSION),
+    "package_version": lambda value: isinstance(value, str),
+    "n_concepts": lambda value: disk.is_integer(value, 1, 2**24),
+    "k": lambda value: disk.is_integer(value, 1, 2**24),
+    "seed": lambda value: disk.is_integer(value, 0, 2**64 - 1),
+    "n_steps": lambda value: disk.is_integer(value, 0),
+    "models": lambda value: isinstance(value, list) and bool(value) and all(
+        isinstance(model, dict)
+        and set(model) == {"name", "width"}
+        and isinstance(model["name"], str)
+        and disk.is_integer(model["width"], 1, 2**20)
+        for model in value
+    ),
+    "recipe": lambda value: value is None or isinstance(value, dict),
+    "resolved_recipe": lambda value: isinstance(value, dict),
+    "training_state": lambda value: isinstance(value, bool),
+    "tensors": lambda value: isinstance(value, dict)
+    and set(value) == {"bytes", "sha256"}
+    and disk.is_integer(value["bytes"], 0)
+    and isinstance(value["sha256"], str),
+    "history": lambda value: isinstance(value, list),  # see _check_step
+}  # fmt: skip
+
+
+_FIELDS_SINCE_2 = {
+    "selection": "topk",
+    "k_max": None,
+    "prefixes": None,
+    "merge_cosine": None,
+    "merge_every": 50,
+    "prefix_loss": "mean",
+}

@@ -1,0 +1,56 @@
+"""An autoencoder as a header and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from usae import _usae
+from usae._core.fitted import Fitted
+from usae._core.tensors import Tensors
+from usae._saved.header import FORMAT, FORMAT_VERSION, Header, history_from_json, history_to_json
+from usae.recipes import Recipe
+
+
+def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
+    """Everything that makes `fitted` what it is; the tensors of model "vit" are named "vit.dictionary" and so on."""
+    names = fitted.parameter_names() + (fitted.training_state_names() if training_state else ())
+    tensors = {f"{model}.{name}": fitted.read(i, name) for i, model in enumerate(fitted.names) for name in names}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": _usae.version(),
+        "n_concepts": fitted.n_concepts,
+        "k": fitted.k,
+        "seed": fitted.seed,
+        "n_steps": fitted.core.step_count,
+        "models": [{"name": name, "width": width} for name, width in fitted.widths.items()],
+        "recipe": None if fitted.given_recipe is None else fitted.given_recipe.to_dict(),
+        "resolved_recipe": fitted.recipe.to_dict(),
+        "training_state": training_state,
+        "history": [history_to_json(entry) for entry in fitted.history],
+    }
+    return header, tensors
+
+
+def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Fitted:
+    """The inverse of `snapshot`, for a header and tensors that come from one or were checked."""
+    params = {name: header[name] for name in ("n_concepts", "k", "seed")}
+    params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
+    params["n_threads"] = n_threads
+    widths = {model["name"]: model["width"] for model in header["models"]}
+    fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]), widths)
+    fitted.core.initialize(list(widths), list(widths.values()))
+    restore(fitted, header, tensors)
+    return fitted
+
+
+def restore(fitted: Fitted, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
+    """Bring one of the same sizes and recipe to the saved state."""
+    for i, model in enumerate(fitted.names):
+        for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
+            fitted.write(i, name, tensors[f"{model}.{name}"])
+    fitted.core.step_count = header["n_steps"]
+    fitted.history = [history_from_json(entry) for entry in header["history"]]
+    fitted.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]

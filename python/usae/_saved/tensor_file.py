@@ -1,0 +1,79 @@
+"""``model.safetensors``: the tensors of a saved autoencoder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from usae._core.tensors import INTEGERS, Tensors
+from usae._files import disk
+from usae.errors import CheckpointError, CheckpointFileError
+
+TENSORS = "model.safetensors"
+UNSETTLED = "model.safetensors.new"
+"""The tensors while a save replaces an older one; `saved_folder` says in which order."""
+
+
+def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
+    file.touch()
+    permissions = file.stat().st_mode
+    try:
+        safetensors.numpy.save_file(tensors, file)
+    except safetensors.SafetensorError as error:  # how its own writer reports a full disk
+        raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
+    file.chmod(permissions)  # safetensors makes files that only their owner may read
+    disk.sync(file)
+    return described(file)
+
+
+def described(file: pathlib.Path) -> dict[str, Any]:
+    with open(file, "rb") as stream:
+        return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[str, tuple[str, list[int]]]) -> Tensors:
+    """`wanted`: bytes and SHA-256 of the file; `expected`: type and shape of each tensor, in the words of safetensors."""
+    file = _found(folder, wanted)
+    try:
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            disk.check_keys(dict.fromkeys(stored.keys()), expected, file.name)
+            for name, (dtype, shape) in expected.items():
+                piece = stored.get_slice(name)
+                if (piece.get_dtype(), piece.get_shape()) != (dtype, shape):
+                    raise CheckpointError(
+                        f"{file.name}: tensor {name!r} must be {dtype} {shape}, got {piece.get_dtype()} {piece.get_shape()}"
+                    )
+            tensors = {name: stored.get_tensor(name) for name in expected}
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}") from None
+    for name, values in tensors.items():
+        moment = name.endswith("_second_moment")  # infinite where a gradient was 1e19 or more: such an element trains no more
+        if not np.isfinite(values).all() and (not moment or np.isnan(values).any()):
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity")
+        if (moment or name.endswith(tuple(INTEGERS))) and (values < 0).any():
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds negative numbers")
+    return tensors
+
+
+def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
+    """The file of that size and sum; `saved_folder` says why there are two candidates."""
+    found = [folder / name for name in (TENSORS, UNSETTLED) if (folder / name).exists()]
+    for file in found:
+        if file.is_file() and file.stat().st_size == wanted["bytes"] and described(file) == wanted:
+            return file
+    if not found:
+        raise CheckpointError(f"{TENSORS} is missing")
+    if not found[0].is_file():
+        what = "a folder" if found[0].is_dir() else "no ordinary file"
+        raise CheckpointError(f"{found[0].name} is {what}, but must be the file that usae wrote; copy it again")
+    size = found[0].stat().st_size
+    if size < wanted["bytes"]:
+        raise CheckpointError(f"{TENSORS} is cut short: it has {size:,} of {wanted['bytes']:,} bytes; copy it again")
+    raise CheckpointError(f"{TENSORS} is damaged or belongs to another save: it is not the file that usae.json describes")

@@ -1,0 +1,46 @@
+"""The figure of dictionaries that were trained independently."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from usae.analysis.consistency import Consistency
+from usae.errors import InvalidInputError
+from usae.plot._axes import COLOURS, LINES, NULL_COLOUR, axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
+    """Cosine of each concept with its partner in an independent dictionary, largest first, one curve for each model.
+
+    The same for dictionaries without any concept in common is drawn in grey: dashed for normal rows, dotted for rows that have
+    the actual rows' mean and covariance.
+
+    Parameters
+    ----------
+    consistency : Consistency
+        Of `usae.consistency`.
+    ax : matplotlib.axes.Axes, optional
+    """
+    if not isinstance(consistency, Consistency):
+        raise InvalidInputError(f"consistency must be what usae.consistency returns, got {type(consistency).__name__}")
+    ax = axes_of(ax, 7.6, 3.8)
+    threshold = next(iter(consistency.models.values())).threshold
+    for i, (name, matching) in enumerate(consistency.models.items()):
+        label = f"{name}: mean {matching.mean:.2f}, {matching.share_above:.0%} above {threshold:g}"
+        ax.plot(*_ranked(matching.curve), LINES[i % len(LINES)], color=COLOURS[i % len(COLOURS)], label=label)
+        for curve, style, words in ((matching.random, "--", "normal rows"), (matching.random_in_place, ":", "rows in place")):
+            ax.plot(*_ranked(curve), style, color=NULL_COLOUR, linewidth=0.9, label=f"{words}, no concept" if i == 0 else None)
+    ax.axhline(threshold, color=NULL_COLOUR, linewidth=0.6, zorder=0)
+    ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="share of the concepts", ylabel="cosine with the matched row")
+    ax.set_title(f"{len(consistency.concepts):,} concepts, largest cosine first")
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def _ranked(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (np.arange(len(curve)) + 0.5) / max(1, len(curve)), curve

@@ -1,0 +1,123 @@
+"""What `usae.torch.extract` does with each batch of pictures, checked before the first."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from usae._base import checks
+from usae._data.activations import check_names
+from usae.errors import InvalidInputError
+from usae.torch._images import fitted
+from usae.torch._layers import Grid, grid_like, without_graph
+from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
+
+MOST_PREFIX_TOKENS = 16
+"""As many class and register tokens are looked for when a message proposes how many to drop."""
+
+
+class Plan(NamedTuple):
+    """What is to be done with each batch of pictures."""
+
+    models: dict[str, Model]
+    batch_size: int
+    grid: Grid | None
+    """To which all tokens are brought; None where no model has one."""
+    crop: bool
+
+    @staticmethod
+    def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
+        """InvalidInputError for what cannot be used, models that cannot be aligned included."""
+        checked = _checked_models(models)
+        size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
+        if crop:
+            _check_proportions(checked)
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))
+
+    def pieces(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
+        while batch := list(itertools.islice(rows, self.batch_size)):
+            sizes = {model.known_size for model in self.models.values()}
+            inputs = {size: torch.stack([fitted(picture, size, self.crop) for picture in batch]) for size in sizes}
+            yield {
+                name: _kept(_aligned(model, inputs[model.known_size], self.grid), dtype, name, model)
+                for name, model in self.models.items()
+            }
+
+
+def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
+    """Activations [n, tokens, width] of images in 0..1, on `grid`."""
+    with without_graph():
+        tokens, own = model.activations(model.normalized(images))
+        if own is None or own == grid or grid is None:
+            return as_array(tokens)
+        places = tokens.float().transpose(1, 2).unflatten(2, own)
+        places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
+        return as_array(places.flatten(2).transpose(1, 2))
+
+
+def _kept(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
+    if dtype == "float32":
+        return x
+    with np.errstate(over="ignore"):
+        half = x.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise InvalidInputError(
+            f'dtype="float16" cannot hold the activations of model {name!r} at layer {model.layer!r}, which reach '
+            f'{np.abs(x).max():.6g}, above 65504; use dtype="float32", or bfloat16, which has the range of float32: '
+            f'dtype="bfloat16" with a store, torch.from_numpy(x).bfloat16() for batches of your own'
+        )
+    return half
+
+
+def _common_grid(models: dict[str, Model], wanted: Grid | None) -> Grid | None:
+    """The grid to bring all tokens to; None where no model has one and all have as many tokens."""
+    grids = {name: model.grid for name, model in models.items()}
+    known = [grid for grid in grids.values() if grid is not None]
+    if len(known) == len(grids):
+        return wanted or min(known, key=math.prod)
+    without = [name for name, grid in grids.items() if grid is None]
+    if known or wanted or len({models[name].n_tokens for name in without}) > 1:
+        reasons = "; ".join(_without_grid(name, models[name]) for name in without)
+        raise InvalidInputError(
+            f"models must all have tokens on a grid, so that row t is the same place in each, but {reasons}; give "
+            f"Model(..., tokens=) the number of class and register tokens, or grid=(rows, columns)"
+        )
+    return None
+
+
+def _without_grid(name: str, model: Model) -> str:
+    n, size = model.n_tokens, model.known_size
+    text = f"the {n} tokens of {name!r} at layer {model.layer!r} have none"
+    for prefix in range(1, min(MOST_PREFIX_TOKENS, n - 1) + 1):
+        if grid := grid_like(n - prefix, size):
+            return f"{text} ({prefix} fewer would be {grid[0]} x {grid[1]})"
+    return text
+
+
+def _checked_models(models: object) -> dict[str, Model]:
+    if not isinstance(models, Mapping):
+        raise InvalidInputError(f"models must be a mapping from names to usae.torch.Model, got {type(models).__name__}")
+    check_names(models, "models")
+    for name, model in models.items():
+        if not isinstance(model, Model):
+            raise InvalidInputError(
+                f"models[{name!r}] must be a usae.torch.Model, got {type(model).__name__}; usae.torch.Model(module) makes one"
+            )
+    return dict(models)
+
+
+def _check_proportions(models: dict[str, Model]) -> None:
+    sizes = {name: model.known_size for name, model in models.items()}
+    height, width = next(iter(sizes.values()))
+    if any(h * width != w * height for h, w in sizes.values()):
+        raise InvalidInputError(
+            f"crop=True needs models whose inputs have the same proportions, or their tokens would be of different parts of a "
+            f"picture, got {', '.join(f'{name}: {h} x {w}' for name, (h, w) in sizes.items())}; use crop=False"
+        )
