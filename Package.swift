@@ -9,17 +9,17 @@ let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the libr
 let instructionSets: [(String, [String], [String])]
 #if arch(x86_64)
   instructionSets = [
-    ("USAEKernelsV3", ["-march=x86-64-v3"], ["USAE_AVX2"]),
-    ("USAEKernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
-    ("USAEKernelsV4", ["-march=x86-64-v4"], ["USAE_AVX512"]),
-    ("USAEKernelsVNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
+    ("KernelsAVX2", ["-march=x86-64-v3"], ["USAE_AVX2"]),
+    ("KernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
+    ("KernelsAVX512", ["-march=x86-64-v4"], ["USAE_AVX512"]),
+    ("KernelsAVX512VNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
     (
-      "USAEKernelsAMX", ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
+      "KernelsAMX", ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
       ["USAE_AVX512", "USAE_VNNI", "USAE_AMX"]
     ),
   ]
 #elseif arch(arm64)
-  instructionSets = [("USAEKernelsDotProd", ["-march=armv8.2-a+dotprod"], ["USAE_DOTPROD"])]
+  instructionSets = [("KernelsDotProd", ["-march=armv8.2-a+dotprod"], ["USAE_DOTPROD"])]
 #else
   instructionSets = []
 #endif
@@ -29,13 +29,13 @@ let instructionSets: [(String, [String], [String])]
 let unchecked: [SwiftSetting] = [
   .unsafeFlags(["-Ounchecked"], .when(configuration: .release)), .unsafeFlags(["-Xcc", "-fno-math-errno"]),
 ]
-let kernelDependencies: [Target.Dependency] = ["CIntrinsics", "USAEKernelTypes"]
+let kernelDependencies: [Target.Dependency] = ["CIntrinsics", "KernelTypes"]
 
 var targets: [Target] = [
   // Public API
   .target(
     name: "USAE",
-    dependencies: ["COpenBLAS", "CPlatform", "USAEKernelTypes", "USAEKernelsPortable"]
+    dependencies: ["COpenBLAS", "CPlatform", "KernelTypes", "KernelsPortable"]
       + instructionSets.map { .target(name: $0.0) },
     swiftSettings: scipyBLAS == nil ? [] : [.unsafeFlags(["-Xcc", "-DUSAE_BLAS_SCIPY"])],
     linkerSettings: scipyBLAS.map { [.unsafeFlags(["-L", $0]), .linkedLibrary("scipy_openblas")] }
@@ -49,8 +49,9 @@ var targets: [Target] = [
   scipyBLAS == nil
     ? .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])])
     : .systemLibrary(name: "COpenBLAS"),
-  .target(name: "USAEKernelTypes", swiftSettings: unchecked),
-  .target(name: "USAEKernelsPortable", dependencies: kernelDependencies, swiftSettings: unchecked),
+  .target(name: "KernelTypes", path: "Sources/Kernels/Types", swiftSettings: unchecked),
+  .target(
+    name: "KernelsPortable", dependencies: kernelDependencies, path: "Sources/Kernels/Source", swiftSettings: unchecked),
 
   // Tests and examples
   .testTarget(name: "USAETests", dependencies: ["USAE", "USAECABI", "CUSAE"]),
@@ -59,10 +60,10 @@ var targets: [Target] = [
   .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),
 ]
 
-// The kernels once more for each instruction set: the files are links to those of USAEKernelsPortable.
+// The kernels once more for each instruction set, through a link to their folder, since a folder belongs to one target.
 targets += instructionSets.map { name, flags, defines in
   .target(
-    name: name, dependencies: kernelDependencies,
+    name: name, dependencies: kernelDependencies, path: "Sources/Kernels/" + name.dropFirst("Kernels".count),
     swiftSettings: unchecked + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] }), .define("USAE_FMA")]
       + defines.map { .define($0) })
 }

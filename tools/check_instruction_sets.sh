@@ -22,9 +22,9 @@ uses() { objects "$1" | xargs objdump -dr --no-show-raw-insn | grep -E "$2" > /d
 uses_not() { ! uses "$@"; }
 
 if [ "$(uname -m)" = aarch64 ]; then
-  check "USAEKernelsDotProd shares no symbol" has_none_shared USAEKernelsDotProd
-  check "USAEKernelsDotProd multiplies bytes" uses USAEKernelsDotProd '\ssdot\s'
-  check "no other kernels multiply bytes" uses_not USAEKernelsPortable '\ssdot\s'
+  check "KernelsDotProd shares no symbol" has_none_shared KernelsDotProd
+  check "KernelsDotProd multiplies bytes" uses KernelsDotProd '\ssdot\s'
+  check "no other kernels multiply bytes" uses_not KernelsPortable '\ssdot\s'
   finish
   exit
 elif [ "$(uname -m)" != x86_64 ]; then
@@ -32,21 +32,21 @@ elif [ "$(uname -m)" != x86_64 ]; then
   echo "0 passed, 0 failed, 1 skipped"
   exit 0
 fi
-[ -d "$folder/USAEKernelsV4.build" ] || { echo "no compiled kernels in $folder" >&2; exit 1; }
-check "USAEKernelsV3 shares no symbol" has_none_shared USAEKernelsV3
-check "USAEKernelsV4 shares no symbol" has_none_shared USAEKernelsV4
-check "USAEKernelsV3 multiplies and adds in ymm registers" uses USAEKernelsV3 'vfmadd.*%ymm'
-check "USAEKernelsV3 uses no zmm register" uses_not USAEKernelsV3 '%zmm'
-check "USAEKernelsV4 multiplies and adds in zmm registers" uses USAEKernelsV4 'vfmadd.*%zmm'
-check "USAEKernelsVNNI shares no symbol" has_none_shared USAEKernelsVNNI
-check "USAEKernelsVNNI multiplies bytes in zmm registers" uses USAEKernelsVNNI 'vpdpbusd.*%zmm'
-check "USAEKernelsAVXVNNI shares no symbol" has_none_shared USAEKernelsAVXVNNI
-check "USAEKernelsAVXVNNI multiplies bytes in ymm registers" uses USAEKernelsAVXVNNI '\{vex\} vpdpbusd.*%ymm'
-check "USAEKernelsAVXVNNI has that of AVX-VNNI only, and uses no zmm register" uses_not USAEKernelsAVXVNNI '[^}]\svpdpbusd|%zmm'
-check "USAEKernelsAMX shares no symbol" has_none_shared USAEKernelsAMX
-check "USAEKernelsAMX multiplies bytes in tiles" uses USAEKernelsAMX 'tdpbusd'
-check "no other kernels have tiles: USAEKernelsVNNI" uses_not USAEKernelsVNNI '%tmm'
-check "no other kernels multiply bytes: USAEKernelsV3" uses_not USAEKernelsV3 'vpdpbusd'
-check "no other kernels multiply bytes: USAEKernelsV4" uses_not USAEKernelsV4 'vpdpbusd'
-check "USAEKernelsPortable uses neither, and calls no fmaf" uses_not USAEKernelsPortable '%[yz]mm|fmaf'
+[ -d "$folder/KernelsAVX512.build" ] || { echo "no compiled kernels in $folder" >&2; exit 1; }
+check "KernelsAVX2 shares no symbol" has_none_shared KernelsAVX2
+check "KernelsAVX512 shares no symbol" has_none_shared KernelsAVX512
+check "KernelsAVX2 multiplies and adds in ymm registers" uses KernelsAVX2 'vfmadd.*%ymm'
+check "KernelsAVX2 uses no zmm register" uses_not KernelsAVX2 '%zmm'
+check "KernelsAVX512 multiplies and adds in zmm registers" uses KernelsAVX512 'vfmadd.*%zmm'
+check "KernelsAVX512VNNI shares no symbol" has_none_shared KernelsAVX512VNNI
+check "KernelsAVX512VNNI multiplies bytes in zmm registers" uses KernelsAVX512VNNI 'vpdpbusd.*%zmm'
+check "KernelsAVXVNNI shares no symbol" has_none_shared KernelsAVXVNNI
+check "KernelsAVXVNNI multiplies bytes in ymm registers" uses KernelsAVXVNNI '\{vex\} vpdpbusd.*%ymm'
+check "KernelsAVXVNNI has that of AVX-VNNI only, and uses no zmm register" uses_not KernelsAVXVNNI '[^}]\svpdpbusd|%zmm'
+check "KernelsAMX shares no symbol" has_none_shared KernelsAMX
+check "KernelsAMX multiplies bytes in tiles" uses KernelsAMX 'tdpbusd'
+check "no other kernels have tiles: KernelsAVX512VNNI" uses_not KernelsAVX512VNNI '%tmm'
+check "no other kernels multiply bytes: KernelsAVX2" uses_not KernelsAVX2 'vpdpbusd'
+check "no other kernels multiply bytes: KernelsAVX512" uses_not KernelsAVX512 'vpdpbusd'
+check "KernelsPortable uses neither, and calls no fmaf" uses_not KernelsPortable '%[yz]mm|fmaf'
 finish

@@ -29,10 +29,10 @@ compile() { # name, flags of swiftc...
   local name=$1
   local flags=(-enable-experimental-feature Embedded -wmo -parse-as-library -Ounchecked -Xcc -fno-math-errno "${@:2}")
   mkdir "$build/$name"
-  "$toolchain/swiftc" "${flags[@]}" -emit-module -emit-module-path "$build/$name/USAEKernelTypes.swiftmodule" \
-    -module-name USAEKernelTypes Sources/USAEKernelTypes/*.swift
+  "$toolchain/swiftc" "${flags[@]}" -emit-module -emit-module-path "$build/$name/KernelTypes.swiftmodule" \
+    -module-name KernelTypes Sources/Kernels/Types/*.swift
   "$toolchain/swiftc" "${flags[@]}" -I "$build/$name" -Xcc "-fmodule-map-file=$build/module.modulemap" -c -module-name Kernels \
-    -o "$build/$name/kernels.o" Sources/USAEKernelsPortable/*.swift Tests/Arm64/Trace.swift
+    -o "$build/$name/kernels.o" Sources/Kernels/Source/*.swift Tests/Arm64/Trace.swift
 }
 compile_here() {
   compile "$@"

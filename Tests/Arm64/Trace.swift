@@ -1,5 +1,5 @@
 import CTrace
-import USAEKernelTypes
+import KernelTypes
 
 // What every kernel makes of the same numbers, a line for each: its name and a hash of the bits. tools/test_arm64.sh compiles
 // this and the kernels as one module of Embedded Swift for two processors and compares what they print.

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// One thread's room for a tile: a few tokens whose codes are selected, or that have a pre-activation for every concept.
 ///
@@ -136,7 +136,7 @@ final class EncoderTile: @unchecked Sendable {
   }
 }
 
-/// The key that a kernel's scan makes of a positive value; `USAEKernels/Selection.swift` says how it orders.
+/// The key that a kernel's scan makes of a positive value; `Kernels/Source/Selection.swift` says how it orders.
 @inline(__always) func selectionKey(_ value: Float, _ column: Int32) -> UInt64 {
   UInt64(value.bitPattern) << 32 | UInt64(~UInt32(bitPattern: column))
 }

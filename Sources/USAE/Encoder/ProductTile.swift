@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Selection by the product: every pre-activation is computed, and those that may be among a token's k largest are kept.
 final class ProductTile: PairFinder, @unchecked Sendable {

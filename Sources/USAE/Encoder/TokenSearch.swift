@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// What looks for concepts whose numbers are above a floor, for some tokens of a tile at once.
 protocol PairFinder: AnyObject {

@@ -1,5 +1,5 @@
 import Synchronization
-import USAEKernelTypes
+import KernelTypes
 
 /// Discrete Fourier transforms of real images of one size, and their inverse: numpy's `rfft2` and `irfft2` in float32.
 ///

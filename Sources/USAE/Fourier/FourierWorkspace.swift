@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// What one thread needs to transform a batch of sixteen sequences. Its pages are first touched by that thread.
 final class FourierScratch: @unchecked Sendable {

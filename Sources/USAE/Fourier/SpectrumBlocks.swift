@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Half-spectra between the transforms of rows and of columns, in the layout that both like: columns in blocks of sixteen,
 /// each block the lanes of a batch, [blocks, height + 1, 2, 16].

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Three colour planes [3, height, width]. Rows are padded, by sixteen floats at least, so that kernels may read past them.
 final class Canvas: @unchecked Sendable {

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 #if canImport(Glibc)
   import Glibc

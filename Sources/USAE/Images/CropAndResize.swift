@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Boxes of an image [3, height, width], resized and on a model's scale, `out` [boxes, 3, size]. All boxes have one size.
 package func cropAndResize(

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// An image that is optimised, step by step, by a caller who knows the gradient.
 ///

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// What an image is optimised through: free numbers, the planes [3, height, width] that they stand for, and the way back.
 protocol ImageParametrization: Sendable {

@@ -1,5 +1,5 @@
 import Synchronization
-import USAEKernelTypes
+import KernelTypes
 
 #if canImport(Glibc)
   import Glibc

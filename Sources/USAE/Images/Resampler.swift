@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// A part of a canvas, in whole pixels.
 package struct Box: Equatable, Sendable {

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Random views of a canvas: crops, resized, with noise.
 ///

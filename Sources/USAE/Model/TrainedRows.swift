@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 // What an update of concepts reads and writes, as pointers into the model: a concept is so little work that threads which count
 // references to one object wait for each other. Good as long as the model and the step's workspace are kept.

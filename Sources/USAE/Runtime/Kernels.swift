@@ -1,6 +1,6 @@
 import CPlatform
-import USAEKernelTypes
-import USAEKernelsPortable
+import KernelTypes
+import KernelsPortable
 
 #if canImport(Glibc)
   import Glibc
@@ -8,13 +8,13 @@ import USAEKernelsPortable
   import Darwin
 #endif
 #if arch(x86_64)
-  import USAEKernelsAMX
-  import USAEKernelsAVXVNNI
-  import USAEKernelsV3
-  import USAEKernelsV4
-  import USAEKernelsVNNI
+  import KernelsAMX
+  import KernelsAVX2
+  import KernelsAVX512
+  import KernelsAVX512VNNI
+  import KernelsAVXVNNI
 #elseif arch(arm64)
-  import USAEKernelsDotProd
+  import KernelsDotProd
 #endif
 
 /// The kernels of the best instruction set of this processor, chosen once.
@@ -36,18 +36,18 @@ extension KernelTable {
 /// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks of
 ///   the process must be larger then.
 func availableKernels(tiles: Bool = true) -> [KernelTable] {
-  var tables = [USAEKernelsPortable.kernelTable()]
+  var tables = [KernelsPortable.kernelTable()]
   let features = Int(usae_cpu_features())
   #if arch(x86_64)
-    if features & USAE_CPU_AVX2 != 0 { tables.insert(USAEKernelsV3.kernelTable(), at: 0) }
-    if features & USAE_CPU_AVX512 != 0 { tables.insert(USAEKernelsV4.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX2 != 0 { tables.insert(KernelsAVX2.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX512 != 0 { tables.insert(KernelsAVX512.kernelTable(), at: 0) }
     // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
     // recipe took .83 of the time.
-    if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(USAEKernelsAVXVNNI.kernelTable(), at: 0) }
-    if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(USAEKernelsVNNI.kernelTable(), at: 0) }
-    if tiles, features & USAE_CPU_AMX != 0, usae_allow_tiles() != 0 { tables.insert(USAEKernelsAMX.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(KernelsAVXVNNI.kernelTable(), at: 0) }
+    if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(KernelsAVX512VNNI.kernelTable(), at: 0) }
+    if tiles, features & USAE_CPU_AMX != 0, usae_allow_tiles() != 0 { tables.insert(KernelsAMX.kernelTable(), at: 0) }
   #elseif arch(arm64)
-    if features & USAE_CPU_DOTPROD != 0 { tables.insert(USAEKernelsDotProd.kernelTable(), at: 0) }
+    if features & USAE_CPU_DOTPROD != 0 { tables.insert(KernelsDotProd.kernelTable(), at: 0) }
   #endif
   return tables
 }

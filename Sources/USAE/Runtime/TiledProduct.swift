@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Products of whole matrices, A B, by the kernel that encodes: an element is one chain of multiply-adds over the depth, so its
 /// bits depend on nothing else.

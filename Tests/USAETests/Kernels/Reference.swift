@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 @testable import USAE
 

@@ -1,5 +1,5 @@
 import Testing
-import USAEKernelTypes
+import KernelTypes
 
 @testable import USAE
 

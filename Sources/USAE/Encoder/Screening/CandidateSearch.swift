@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// The concepts of each token of a tile that estimates from bytes cannot rule out: those whose upper bound is above the start of
 /// the token's search. So whatever is hidden has its pre-activation, and its estimate, not above that.

@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// One encoder's weights in bytes, with what is needed to bound the error of products with them.
 ///

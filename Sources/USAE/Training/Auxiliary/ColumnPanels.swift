@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// A matrix as products that pass over zeros read it: panels of adjacent columns, [rows][columns of the panel] each.
 final class ColumnPanels: @unchecked Sendable {

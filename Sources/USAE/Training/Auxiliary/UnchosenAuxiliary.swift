@@ -1,5 +1,5 @@
 import Synchronization
-import USAEKernelTypes
+import KernelTypes
 
 /// AuxK as published: the largest of **all** unchosen positive codes (half of the dictionary) reconstruct the residual.
 ///

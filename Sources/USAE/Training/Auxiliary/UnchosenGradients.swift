@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// The dense gradients of the published AuxK for one tile: of the auxiliary codes, and what they and the codes add to the
 /// trained tensors.

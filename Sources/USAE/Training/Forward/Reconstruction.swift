@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Decoding a batch to every model, and the way back from the residual to the codes.
 ///

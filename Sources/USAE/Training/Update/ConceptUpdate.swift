@@ -1,4 +1,4 @@
-import USAEKernelTypes
+import KernelTypes
 
 /// Gradients and updates, concept by concept: the rows of the dictionaries and of the encoder that belong to a concept are
 /// gathered over the tokens that used it and, where nothing else has to be known first, updated while they are in cache.

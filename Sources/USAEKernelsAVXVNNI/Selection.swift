@@ -1,1 +1,0 @@
-../USAEKernelsPortable/Selection.swift

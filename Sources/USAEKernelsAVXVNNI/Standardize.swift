@@ -1,1 +1,0 @@
-../USAEKernelsPortable/Standardize.swift

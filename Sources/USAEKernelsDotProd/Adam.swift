@@ -1,1 +1,0 @@
-../USAEKernelsPortable/Adam.swift

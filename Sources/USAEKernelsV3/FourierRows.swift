@@ -1,1 +1,0 @@
-../USAEKernelsPortable/FourierRows.swift

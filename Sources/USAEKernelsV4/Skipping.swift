@@ -1,1 +1,0 @@
-../USAEKernelsPortable/Skipping.swift
