@@ -12,7 +12,7 @@ BIN := .venv/bin
 # Tests reach into the library (@testable), and need its speed.
 TEST_BUILD := --scratch-path .build-test -c release -Xswiftc -enable-testing
 NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src -type f -o -type l)
-FILES := $(NATIVE) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
+FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
 .PHONY: help test test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel demo wheel lint clean system
@@ -26,10 +26,10 @@ help:
 	@echo '  test-arm64               the kernels of arm64, in an emulator'
 	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
 	@echo '  test-demo                the demonstration, small'
-	@echo '  test-wheel               the wheel, where there is neither OpenBLAS nor Swift'
+	@echo '  test-wheel               the sdist, and the wheel built from it, where there is neither OpenBLAS nor Swift'
 	@echo 'make demo         the demonstration, into demo-output/'
 	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
-	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, into dist/'
+	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, and the sdist that it was built from, into dist/'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'
 
@@ -50,9 +50,12 @@ system:
 	USAE_BLAS=system SWIFT='$(SWIFT)' $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
+# From the sdist, which thereby is shown to be whole.
 dist/.wheel: .venv/.requirements $(FILES) | system
 	rm -rf build dist
-	USAE_BLAS=scipy SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	$(BIN)/python setup.py --quiet sdist --dist-dir dist
+	USAE_BLAS=scipy SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel \
+	  dist/usae-*.tar.gz
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/usae-*.whl
 	@touch $@
 
@@ -100,7 +103,7 @@ bench-%: .venv/.installed
 	$(BIN)/python benchmarks/run.py $*
 
 wheel: dist/.wheel
-	@ls dist/*.whl
+	@ls dist/usae-*
 
 clean:
 	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel .build-wheel-scipy build dist demo-output python/*.egg-info

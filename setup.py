@@ -17,6 +17,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_SWIFT = (6, 3)
@@ -87,8 +88,18 @@ class BuildSwift(build_ext):
             shutil.copy2(openblas, target.parent)  # found through the extension's RUNPATH, $ORIGIN
 
 
+class SourceDistribution(sdist):
+    """Keeps links to folders. setuptools by itself follows them, and takes each folder only under the first name it meets."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        kernels = Path("Sources", "Kernels")
+        shutil.rmtree(base_dir / kernels)
+        shutil.copytree(ROOT / kernels, base_dir / kernels, symlinks=True)
+
+
 setup(
     ext_modules=[Extension("usae._usae", sources=[], py_limited_api=True)],
-    cmdclass={"build_ext": BuildSwift},
+    cmdclass={"build_ext": BuildSwift, "sdist": SourceDistribution},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
