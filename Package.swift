@@ -5,38 +5,77 @@ import PackageDescription
 let pythonInclude = Context.environment["USAE_PYTHON_INCLUDE"]  // folder of Python.h: also build the CPython extension
 let scipyBLAS = Context.environment["USAE_SCIPY_OPENBLAS_LIB"]  // link the library of the scipy-openblas32 wheel
 
-// Name, flags of clang's importer, which decide for Swift too, and what sources ask for.
-let instructionSets: [(String, [String], [String])]
+/// An instruction set that the kernels are compiled for.
+struct InstructionSet {
+  /// What the run-time dispatch and USAE_KERNELS call it.
+  let name: String
+  let target: String
+  /// As Swift calls it, or "any".
+  let architecture: String
+  /// Of clang's importer, which decide for Swift too.
+  let flags: String
+  /// What sources ask for in `#if`.
+  let defines: String
+  /// Patterns of disassembled instructions: what the set is for, and what its processors may lack.
+  let uses, never: String
+
+  /// A folder belongs to one target, so the others reach the sources through links. The portable kernels are compiled from the
+  /// folder itself: an editor that opens a file there finds a target for it.
+  var path: String { "Sources/Kernels/" + (name == "portable" ? "Source" : target.dropFirst("Kernels".count)) }
+}
+
+// The best of each architecture first. Scripts read this table (tools/instruction_sets.sh); tests compare with it what else names
+// the sets: Runtime/Kernels.swift and the documents. It is here and not in a file of its own because SwiftPM reads a manifest
+// anew only when the manifest's own text has changed.
+let instructionSets = [
+  InstructionSet(
+    name: "amx", target: "KernelsAMX", architecture: "x86_64",
+    flags: "-march=x86-64-v4 -mavx512vnni -mamx-tile -mamx-int8", defines: "USAE_FMA USAE_AVX512 USAE_VNNI USAE_AMX",
+    uses: "tdpbusd", never: #"\{vex\} vpdpbusd"#),
+  InstructionSet(
+    name: "avx512vnni", target: "KernelsAVX512VNNI", architecture: "x86_64",
+    flags: "-march=x86-64-v4 -mavx512vnni", defines: "USAE_FMA USAE_AVX512 USAE_VNNI",
+    uses: "vpdpbusd.*%zmm", never: #"%tmm|\{vex\} vpdpbusd"#),
+  InstructionSet(
+    name: "avxvnni", target: "KernelsAVXVNNI", architecture: "x86_64",
+    flags: "-march=x86-64-v3 -mavxvnni", defines: "USAE_FMA USAE_AVX2 USAE_VNNI",
+    uses: #"\{vex\} vpdpbusd.*%ymm"#, never: #"%[zt]mm|[^}]\svpdpbusd"#),
+  InstructionSet(
+    name: "avx512", target: "KernelsAVX512", architecture: "x86_64",
+    flags: "-march=x86-64-v4", defines: "USAE_FMA USAE_AVX512",
+    uses: "vfmadd.*%zmm", never: "%tmm|vpdpbusd"),
+  InstructionSet(
+    name: "avx2", target: "KernelsAVX2", architecture: "x86_64",
+    flags: "-march=x86-64-v3", defines: "USAE_FMA USAE_AVX2",
+    uses: "vfmadd.*%ymm", never: "%[zt]mm|vpdpbusd"),
+  InstructionSet(
+    name: "dotprod", target: "KernelsDotProd", architecture: "arm64",
+    flags: "-march=armv8.2-a+dotprod", defines: "USAE_DOTPROD",
+    uses: #"\ssdot\s"#, never: "mmla|usdot|sudot"),
+  InstructionSet(
+    name: "portable", target: "KernelsPortable", architecture: "any", flags: "", defines: "",
+    uses: #"mulps|fmla"#, never: #"%[yzt]mm|fmaf|\ssdot\s"#),
+]
 #if arch(x86_64)
-  instructionSets = [
-    ("KernelsAVX2", ["-march=x86-64-v3"], ["USAE_AVX2"]),
-    ("KernelsAVXVNNI", ["-march=x86-64-v3", "-mavxvnni"], ["USAE_AVX2", "USAE_VNNI"]),
-    ("KernelsAVX512", ["-march=x86-64-v4"], ["USAE_AVX512"]),
-    ("KernelsAVX512VNNI", ["-march=x86-64-v4", "-mavx512vnni"], ["USAE_AVX512", "USAE_VNNI"]),
-    (
-      "KernelsAMX", ["-march=x86-64-v4", "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
-      ["USAE_AVX512", "USAE_VNNI", "USAE_AMX"]
-    ),
-  ]
+  let architecture = "x86_64"
 #elseif arch(arm64)
-  instructionSets = [("KernelsDotProd", ["-march=armv8.2-a+dotprod"], ["USAE_DOTPROD"])]
+  let architecture = "arm64"
 #else
-  instructionSets = []
+  let architecture = "other"
 #endif
+let setsHere = instructionSets.filter { [architecture, "any"].contains($0.architecture) }
 
 // -Ounchecked deletes `precondition`, so only the kernels have it; the library and the ABI check with -O.
 // -fno-math-errno: a square root is one instruction instead of a call for negative arguments.
 let unchecked: [SwiftSetting] = [
   .unsafeFlags(["-Ounchecked"], .when(configuration: .release)), .unsafeFlags(["-Xcc", "-fno-math-errno"]),
 ]
-let kernelDependencies: [Target.Dependency] = ["CIntrinsics", "KernelTypes"]
 
 var targets: [Target] = [
   // Public API
   .target(
     name: "USAE",
-    dependencies: ["COpenBLAS", "CPlatform", "KernelTypes", "KernelsPortable"]
-      + instructionSets.map { .target(name: $0.0) },
+    dependencies: ["COpenBLAS", "CPlatform", "KernelTypes"] + setsHere.map { .target(name: $0.target) },
     swiftSettings: scipyBLAS == nil ? [] : [.unsafeFlags(["-Xcc", "-DUSAE_BLAS_SCIPY"])],
     linkerSettings: scipyBLAS.map { [.unsafeFlags(["-L", $0]), .linkedLibrary("scipy_openblas")] }
       ?? [.linkedLibrary("openblas")]),
@@ -50,8 +89,6 @@ var targets: [Target] = [
     ? .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])])
     : .systemLibrary(name: "COpenBLAS"),
   .target(name: "KernelTypes", path: "Sources/Kernels/Types", swiftSettings: unchecked),
-  .target(
-    name: "KernelsPortable", dependencies: kernelDependencies, path: "Sources/Kernels/Source", swiftSettings: unchecked),
 
   // Tests and examples
   .testTarget(name: "USAETests", dependencies: ["USAE", "USAECABI", "CUSAE"]),
@@ -60,12 +97,12 @@ var targets: [Target] = [
   .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),
 ]
 
-// The kernels once more for each instruction set, through a link to their folder, since a folder belongs to one target.
-targets += instructionSets.map { name, flags, defines in
+// The kernels, once for each instruction set.
+targets += setsHere.map { set in
   .target(
-    name: name, dependencies: kernelDependencies, path: "Sources/Kernels/" + name.dropFirst("Kernels".count),
-    swiftSettings: unchecked + [.unsafeFlags(flags.flatMap { ["-Xcc", $0] }), .define("USAE_FMA")]
-      + defines.map { .define($0) })
+    name: set.target, dependencies: ["CIntrinsics", "KernelTypes"], path: set.path,
+    swiftSettings: unchecked + [.unsafeFlags(set.flags.split(separator: " ").flatMap { ["-Xcc", String($0)] })]
+      + set.defines.split(separator: " ").map { .define(String($0)) })
 }
 
 var products: [Product] = [.library(name: "USAE", targets: ["USAE"])]

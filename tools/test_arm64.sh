@@ -9,6 +9,7 @@ build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 subject='arm64'
 source tools/checks.sh
+source tools/instruction_sets.sh
 
 skip() {
   echo "arm64: not run, since $1"
@@ -25,9 +26,11 @@ have_emulator() {
 
 # --- Programs that print a line for each kernel, see Tests/Arm64/Trace.swift ------------------------------------------
 
-compile() { # name, flags of swiftc...
-  local name=$1
+compile() { # name of an instruction set, other flags of swiftc...
+  local name=$1 flag
   local flags=(-enable-experimental-feature Embedded -wmo -parse-as-library -Ounchecked -Xcc -fno-math-errno "${@:2}")
+  for flag in $(of_set "$name" flags); do flags+=(-Xcc "$flag"); done
+  for flag in $(of_set "$name" defines); do flags+=("-D$flag"); done
   mkdir "$build/$name"
   "$toolchain/swiftc" "${flags[@]}" -emit-module -emit-module-path "$build/$name/KernelTypes.swiftmodule" \
     -module-name KernelTypes Sources/Kernels/Types/*.swift
@@ -43,9 +46,8 @@ compile_for_arm64() {
   "$toolchain/clang" --target=aarch64-none-elf -ffreestanding -O1 -c Tests/Arm64/support.c -o "$build/$1/support.o"
   "$toolchain/ld.lld" -static "$build/$1/support.o" "$build/$1/kernels.o" -o "$build/$1/trace"
 }
-multiplies_bytes() { "$toolchain/llvm-objdump" -d "$build/$1/trace" | grep -E '\ssdot\s' > /dev/null; }
-multiplies_no_bytes() { ! multiplies_bytes "$1"; }
-multiplies_in_neon() { "$toolchain/llvm-objdump" -d "$build/$1/trace" | grep -E 'fmla\s+v[0-9]+\.4s' > /dev/null; }
+uses() { "$toolchain/llvm-objdump" -d "$build/$1/trace" | grep -E "$2" > /dev/null; }
+uses_not() { ! uses "$@"; }
 prints_the_same() { # name, processor
   qemu-aarch64-static -cpu "$2" "$build/$1/trace" > "$build/$1.txt" && diff "$build/avx2.txt" "$build/$1.txt"
 }
@@ -57,15 +59,16 @@ cat > "$build/module.modulemap" << END
 module CIntrinsics { header "$PWD/Sources/CIntrinsics/include/intrinsics.h" export * }
 module CTrace { header "$PWD/Tests/Arm64/trace.h" export * }
 END
-compile_here avx2 -DUSAE_FMA -DUSAE_AVX2 -Xcc -march=x86-64-v3
-compile_for_arm64 neon
-compile_for_arm64 dotprod -DUSAE_DOTPROD -Xcc -march=armv8.2-a+dotprod
+compile_here avx2
+for set in $(instruction_sets arm64); do compile_for_arm64 "$set"; done
 "$build/avx2/trace" > "$build/avx2.txt"
 [ "$(wc -l < "$build/avx2.txt")" -eq 48 ] || { echo "arm64: the kernels' trace is not whole" >&2; exit 1; }
 
-check "NEON kernels have the bits of AVX2's, on a processor of 2015" prints_the_same neon cortex-a72
+check "portable kernels have the bits of AVX2's, on a processor of 2015" prints_the_same portable cortex-a72
 check "kernels with dot products have them, on a processor of 2018" prints_the_same dotprod cortex-a76
-check "NEON kernels multiply and add four floats at once" multiplies_in_neon neon
-check "NEON kernels have no products of bytes" multiplies_no_bytes neon
-check "kernels with dot products multiply bytes" multiplies_bytes dotprod
+check "portable kernels multiply and add four floats at once" uses portable 'fmla\s+v[0-9]+\.4s'
+for set in $(instruction_sets arm64); do
+  check "$set kernels use $(of_set "$set" uses)" uses "$set" "$(of_set "$set" uses)"
+  check "$set kernels never use $(of_set "$set" never)" uses_not "$set" "$(of_set "$set" never)"
+done
 finish

@@ -7,7 +7,7 @@ import KernelTypes
 @main
 struct Main {
   static func main() {
-    let table = kernelTable()
+    let table = kernelTable(name: "traced")
     Trace.products(table)
     Trace.selection(table)
     Trace.rows(table)

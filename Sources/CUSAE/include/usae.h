@@ -480,8 +480,8 @@ usae_status usae_objective(const usae_sae *sae, int32_t model, int64_t concept_i
 usae_status usae_set_threads(int32_t n_threads, usae_error *error);
 int32_t usae_threads(void);
 
-/* What is in use: "amx", "avx512vnni", "avxvnni", "avx512", "avx2" or "portable" (environment variable USAE_KERNELS forces another
- * that the processor has); OpenBLAS's own description of itself. Static storage. */
+/* What is in use: "amx", "avx512vnni", "avxvnni", "avx512", "avx2", "dotprod" or "portable" (environment variable USAE_KERNELS
+ * forces another that the processor has); OpenBLAS's own description of itself. Static storage. */
 const char *usae_kernels(void);
 const char *usae_blas(void);
 const char *usae_version(void);

@@ -1,23 +1,7 @@
 import KernelTypes
 
-#if USAE_AMX
-  private let name: StaticString = "amx"
-#elseif USAE_AVX512 && USAE_VNNI
-  private let name: StaticString = "avx512vnni"
-#elseif USAE_AVX512
-  private let name: StaticString = "avx512"
-#elseif USAE_AVX2 && USAE_VNNI
-  private let name: StaticString = "avxvnni"
-#elseif USAE_AVX2
-  private let name: StaticString = "avx2"
-#elseif USAE_DOTPROD
-  private let name: StaticString = "dotprod"
-#else
-  private let name: StaticString = "portable"
-#endif
-
 @inline(never)
-public func kernelTable() -> KernelTable {
+public func kernelTable(name: StaticString) -> KernelTable {
   KernelTable(
     name: name, tokensPerBlock: tokensPerBlock, panelWidth: panelWidth,
     product: { product($0, $1, $2, $3, $4, $5, $6) }, productAbove: { productAbove($0) }, packTokens: { packTokens($0, $1, $2, $3, $4) },

@@ -2,7 +2,7 @@
 public enum Configuration {
   public static let version = "0.1.0"
 
-  /// The instruction set of the kernels in use: "amx", "avx512vnni", "avxvnni", "avx512", "avx2" or "portable".
+  /// The instruction set of the kernels in use, such as "avx512vnni" or "portable".
   public static var kernels: String { "\(USAE.kernels.name)" }
 
   /// OpenBLAS's description of itself.

@@ -19,8 +19,7 @@ import KernelsPortable
 
 /// The kernels of the best instruction set of this processor, chosen once.
 ///
-/// `USAE_KERNELS=portable|avx2|avx512|avxvnni|avx512vnni|amx`, on arm64 `portable|dotprod`, chooses another; what the processor lacks,
-/// or an unknown word, is ignored.
+/// The environment variable `USAE_KERNELS` names another set; one that the processor lacks, or an unknown word, is ignored.
 let kernels: KernelTable = {
   let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
   return availableKernels(tiles: false).first { "\($0.name)" == wanted } ?? availableKernels()[0]
@@ -31,23 +30,36 @@ extension KernelTable {
   var largestPanel: Int { max(panelWidth, screening.panelWidth) }
 }
 
+/// A name at run time, the feature of the processor that the set needs, and its kernels.
+private typealias InstructionSet = (name: StaticString, feature: Int, kernels: @Sendable (StaticString) -> KernelTable)
+
+// Best first. Package.swift says what each is compiled for, and the tests compare this list with its table.
+#if arch(x86_64)
+  private let instructionSets: [InstructionSet] = [
+    ("amx", USAE_CPU_AMX, KernelsAMX.kernelTable),
+    ("avx512vnni", USAE_CPU_AVX512_VNNI, KernelsAVX512VNNI.kernelTable),
+    // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
+    // recipe took .83 of the time.
+    ("avxvnni", USAE_CPU_AVX_VNNI, KernelsAVXVNNI.kernelTable),
+    ("avx512", USAE_CPU_AVX512, KernelsAVX512.kernelTable),
+    ("avx2", USAE_CPU_AVX2, KernelsAVX2.kernelTable),
+  ]
+#elseif arch(arm64)
+  private let instructionSets: [InstructionSet] = [
+    ("dotprod", USAE_CPU_DOTPROD, KernelsDotProd.kernelTable)
+  ]
+#else
+  private let instructionSets: [InstructionSet] = []
+#endif
+private let anyProcessor: InstructionSet = ("portable", 0, KernelsPortable.kernelTable)
+
 /// All kernel tables that this processor can run, best first. Tests walk them.
 ///
 /// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks of
 ///   the process must be larger then.
 func availableKernels(tiles: Bool = true) -> [KernelTable] {
-  var tables = [KernelsPortable.kernelTable()]
   let features = Int(usae_cpu_features())
-  #if arch(x86_64)
-    if features & USAE_CPU_AVX2 != 0 { tables.insert(KernelsAVX2.kernelTable(), at: 0) }
-    if features & USAE_CPU_AVX512 != 0 { tables.insert(KernelsAVX512.kernelTable(), at: 0) }
-    // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
-    // recipe took .83 of the time.
-    if features & USAE_CPU_AVX_VNNI != 0 { tables.insert(KernelsAVXVNNI.kernelTable(), at: 0) }
-    if features & USAE_CPU_AVX512_VNNI != 0 { tables.insert(KernelsAVX512VNNI.kernelTable(), at: 0) }
-    if tiles, features & USAE_CPU_AMX != 0, usae_allow_tiles() != 0 { tables.insert(KernelsAMX.kernelTable(), at: 0) }
-  #elseif arch(arm64)
-    if features & USAE_CPU_DOTPROD != 0 { tables.insert(KernelsDotProd.kernelTable(), at: 0) }
-  #endif
-  return tables
+  return (instructionSets + [anyProcessor])
+    .filter { features & $0.feature == $0.feature && ($0.feature != USAE_CPU_AMX || tiles && usae_allow_tiles() != 0) }
+    .map { $0.kernels($0.name) }
 }

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torchvision_without_cuda  # noqa: F401  # before timm
-from conftest import planted
+from conftest import INSTRUCTION_SETS, planted
 from PIL import Image
 
 import usae
@@ -74,3 +74,9 @@ def test_every_file_that_the_documents_name_is_there():
     for page in PAGES:
         for name in re.findall(r"`([\w/.-]+\.(?:swift|py|c|h|sh|md))`", (root / page).read_text(encoding="utf-8")):
             assert any(path.endswith("/" + name) for path in known), f"{page} names {name}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md", "Sources/CUSAE/include/usae.h"])
+def test_pages_that_list_instruction_sets_list_all(page):
+    words = re.findall(r"\w+", (README.parent / page).read_text(encoding="utf-8"))
+    assert set(INSTRUCTION_SETS) <= set(words)
