@@ -24,9 +24,9 @@ struct InstructionSet {
   var path: String { "Sources/Kernels/" + (name == "portable" ? "Source" : target.dropFirst("Kernels".count)) }
 }
 
-// The best of each architecture first. Scripts read this table (tools/instruction_sets.sh); tests compare with it what else names
-// the sets: Runtime/Kernels.swift and the documents. It is here and not in a file of its own because SwiftPM reads a manifest
-// anew only when the manifest's own text has changed.
+// The best of each architecture first. Scripts read this table (tools/instruction_sets.sh); tests compare with it what else
+// names the sets: Runtime/Kernels.swift and the documents. It is here and not in a file of its own because SwiftPM evaluates a
+// manifest anew only when the manifest's own text has changed.
 let instructionSets = [
   InstructionSet(
     name: "amx", target: "KernelsAMX", architecture: "x86_64",

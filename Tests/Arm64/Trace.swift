@@ -8,14 +8,15 @@ import KernelTypes
 struct Main {
   static func main() {
     let table = kernelTable(name: "traced")
-    Trace.products(table)
-    Trace.selection(table)
-    Trace.rows(table)
+    Trace.products(table.product)
+    Trace.selection(table.selection)
+    Trace.rows(table.rows)
     Trace.elements(table)
-    Trace.standardized(table)
-    Trace.screening(table.screening, table)
+    Trace.standardized(table.standardize)
+    Trace.screening(table.screening)
     Trace.signs(table.signs)
     Trace.skipping(table.skipping)
+    Trace.transposes(table.transpose)
     Trace.fourier(table.fourier)
     Trace.images(table.images)
   }
@@ -81,11 +82,11 @@ private struct Random {
     return place
   }
 
-  /// Four digits in each, from -127 to 127, and an offset added to them.
-  mutating func digits(_ quads: Int, offset: Int32 = 0) -> UnsafeMutablePointer<Int32> {
-    let place = integers(quads)
+  /// Four int8 parts in each, from -127 to 127, and an offset added to them.
+  mutating func parts(_ groups: Int, offset: Int32 = 0) -> UnsafeMutablePointer<Int32> {
+    let place = integers(groups)
     let bytes = UnsafeMutableRawPointer(place)
-    for i in 0..<4 * quads {
+    for i in 0..<4 * groups {
       bytes.storeBytes(of: Int8(truncatingIfNeeded: below(255) - 127 + Int(offset)), toByteOffset: i, as: Int8.self)
     }
     return place
@@ -106,7 +107,7 @@ private func integers(_ count: Int) -> UnsafeMutablePointer<Int32> {
 }
 
 private enum Trace {
-  static func products(_ table: KernelTable) {
+  static func products(_ table: ProductKernels) {
     var random = Random(state: 1)
     let tokens = 3 * table.tokensPerBlock, concepts = 4 * table.panelWidth
     for depth in [16, 112, 400] {
@@ -122,7 +123,7 @@ private enum Trace {
       for first in stride(from: 0, to: concepts, by: table.panelWidth) {
         table.packPanel(weights + first * depth, depth, table.panelWidth, depth, scales + first, panels + first * depth)
         for token in stride(from: 0, to: tokens, by: table.tokensPerBlock) {
-          table.product(
+          table.block(
             depth, packed + token * depth, panels + first * depth, bias + first, table.tokensPerBlock,
             out + token * concepts + first, concepts)
         }
@@ -130,13 +131,13 @@ private enum Trace {
       var product = Hash()
       product.add(out, tokens * concepts)
       product.write("product")
-      let room = tokens * concepts + 16
-      let found = FoundPairs(pairs: integers(room), conceptBits: 10, numbers: zeros(room), room: room)
+      let capacity = tokens * concepts + 16
+      let found = FoundPairs(pairs: integers(capacity), conceptBits: 10, numbers: zeros(capacity), capacity: capacity)
       var search = ProductArguments(
         depth: depth, columns: concepts, count: tokens - 1, tokens: packed, panels: panels, bias: bias, floors: floors,
         pairs: found)
-      table.productAbove(&search)
-      write("productAbove", search.pairs)
+      table.pairsAbove(&search)
+      write("pairsAbove", search.pairs)
     }
   }
 
@@ -148,14 +149,14 @@ private enum Trace {
     hash.write(name)
   }
 
-  static func selection(_ table: KernelTable) {
+  static func selection(_ table: SelectionKernels) {
     var random = Random(state: 2)
     var scanned = Hash(), largest = Hash(), parted = Hash()
     for (columns, wanted) in [(16, 3), (160, 32), (1024, 32), (2048, 300), (2048, 2000)] {
       for round in 0..<3 {
         let row = random.floats(columns)
         if round == 1 { for c in 0..<columns { row[c] = (row[c] * 4).rounded() } }  // many ties
-        let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: columns + selectionSpare)
+        let keys = UnsafeMutablePointer<UInt64>.allocate(capacity: columns + selectionScratch)
         let threshold: Float = round == 2 ? 0.7 : 0
         var count = table.scan(row, columns, threshold, keys)
         scanned.add(keys, count)
@@ -169,16 +170,24 @@ private enum Trace {
     scanned.write("scan")
     largest.write("keepLargest")
     parted.write("partition")
+    var smallest = Hash()
+    let values = random.floats(600), out = zeros(616)
+    for wanted in [1, 7, 33, 500] {
+      for i in 0..<600 { out[i] = values[i] }
+      var value = table.smallestOfLargest(out, 600, wanted)
+      smallest.add(&value, 1)
+    }
+    smallest.write("smallestOfLargest")
   }
 
-  static func rows(_ table: KernelTable) {
+  static func rows(_ table: RowKernels) {
     var random = Random(state: 3)
     var weighted = Hash(), dots = Hash()
     for columns in [16, 112, 400] {
       let rows = random.floats(50 * columns), vector = random.floats(columns)
       for count in [0, 1, 5, 33] {
         let indices = random.indices(count, below: 50), out = zeros(columns + count)
-        table.weightedRows(rows, columns, indices, random.floats(count), count, columns, out)
+        table.weightedSum(rows, columns, indices, random.floats(count), count, columns, out)
         weighted.add(out, columns)
         table.dots(vector, rows, columns, indices, count, columns, out)
         dots.add(out, count)
@@ -186,7 +195,7 @@ private enum Trace {
       var one = table.dot(vector, rows, columns)
       dots.add(&one, 1)
     }
-    weighted.write("weightedRows")
+    weighted.write("weightedSum")
     dots.write("dots")
   }
 
@@ -196,16 +205,16 @@ private enum Trace {
     let x = random.floats(columns), y = random.floats(columns)
     x[3] = 0
     var sums = Hash()
-    table.addScaled(0.37, x, columns, y)
+    table.rows.addScaled(0.37, x, columns, y)
     sums.add(y, columns)
-    table.subtractFrom(x, columns, y)
+    table.rows.subtractFrom(x, columns, y)
     sums.add(y, columns)
     sums.write("addScaled, subtractFrom")
     var losses = Hash()
     for kind in [absoluteLoss, squaredLoss] {
-      var loss = table.loss(kind, x, columns)
+      var loss = table.training.loss(kind, x, columns)
       losses.add(&loss, 1)
-      table.slope(kind, 0.21, x, columns, y)
+      table.training.slope(kind, 0.21, x, columns, y)
       losses.add(y, columns)
     }
     losses.write("loss, slope")
@@ -213,12 +222,12 @@ private enum Trace {
       beta1: 0.9, beta2: 0.999, stepSize: 3e-3, inverseRootCorrection: 4.2, epsilon: 1e-8, keep: 0.9999, gradientScale: 0.6)
     let first = random.floats(columns), second = random.positives(columns), parameter = random.floats(columns)
     var adam = Hash()
-    for _ in 0..<3 { table.adam(&constants, x, first, second, parameter, columns) }
+    for _ in 0..<3 { table.training.adam(&constants, x, first, second, parameter, columns) }
     for place in [first, second, parameter] { adam.add(place, columns) }
     adam.write("adam")
   }
 
-  static func standardized(_ table: KernelTable) {
+  static func standardized(_ table: StandardizationKernels) {
     var random = Random(state: 5)
     let count = 77
     let mean = random.floats(count), inverse = random.positives(count), out = zeros(count)
@@ -231,82 +240,76 @@ private enum Trace {
       doubles[i] = Double(random.float()) / 3
     }
     var hash = Hash()
-    hash.add(table.standardizeFloat32(floats, count, mean, inverse, out) ? 1 : 0)
+    hash.add(table.float32(floats, count, mean, inverse, out) ? 1 : 0)
     hash.add(out, count)
-    hash.add(table.standardizeFloat16(halves, count, mean, inverse, out) ? 1 : 0)
+    hash.add(table.float16(halves, count, mean, inverse, out) ? 1 : 0)
     hash.add(out, count)
     for i in 0..<count where halves[i] & 0x7f80 == 0x7f80 { halves[i] ^= 0x4000 }
-    hash.add(table.standardizeBFloat16(halves, count, mean, inverse, out) ? 1 : 0)
+    hash.add(table.bfloat16(halves, count, mean, inverse, out) ? 1 : 0)
     hash.add(out, count)
-    hash.add(table.standardizeFloat64(doubles, count, mean, inverse, out) ? 1 : 0)
+    hash.add(table.float64(doubles, count, mean, inverse, out) ? 1 : 0)
     hash.add(out, count)
     floats[70] = .infinity
-    hash.add(table.standardizeFloat32(floats, count, mean, inverse, out) ? 1 : 0)
+    hash.add(table.float32(floats, count, mean, inverse, out) ? 1 : 0)
     hash.write("standardize")
   }
 
-  static func screening(_ table: ScreeningKernels, _ whole: KernelTable) {
+  static func screening(_ table: ScreeningKernels) {
     var random = Random(state: 6)
     var quantized = Hash()
     let columns = 192
     for factor in [Float(1), -0.37, 1e-12, 2] {
       let row = random.floats(columns)
-      if factor == 2 {  // digits that lie between two whole numbers, of a scale of 1
+      if factor == 2 {  // parts that lie between two whole numbers, of a scale of 1
         for c in 0..<columns { row[c] = (row[c] * 127).rounded() / 4 }
         row[0] = 63.5
       }
       let measures = zeros(4), sums = integers(2)
-      let coarse = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
-      let fine = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
-      table.quantize(row, columns, factor, coarse, fine, measures, sums)
-      quantized.add(coarse, columns)
-      quantized.add(fine, columns)
+      let high = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
+      let low = UnsafeMutablePointer<Int8>.allocate(capacity: columns)
+      table.quantize(row, columns, factor, high, low, measures, sums)
+      quantized.add(high, columns)
+      quantized.add(low, columns)
       quantized.add(measures, 4)
       quantized.add(sums, 2)
     }
     quantized.write("quantize")
-    for quads in [16, 48, 208] { screens(table, quads, &random) }
+    for groups in [16, 48, 208] { screens(table, groups, &random) }
 
     let concepts = 40, depth = 112
     let x = random.floats(depth), weights = random.floats(concepts * depth), scales = random.positives(concepts)
     let bias = random.floats(concepts)
-    var chains = Hash()
+    var products = Hash()
     for count in [1, 4, 17, 37] {
       let out = zeros(count)
-      table.chains(x, weights, depth, scales, bias, random.indices(count + 9, below: concepts), count, 9, out)
-      chains.add(out, count)
+      table.exactProducts(x, weights, depth, scales, bias, random.indices(count + 9, below: concepts), count, 9, out)
+      products.add(out, count)
     }
-    chains.write("chains")
-    var uppers = Hash(), floors = Hash()
-    let estimates = random.floats(700), out = zeros(700)
-    table.uppers(random.indices(37, below: 40), estimates, 37, scales, bias, weights, 0.3, 0.7, out)
-    uppers.add(out, 37)
-    uppers.write("uppers")
-    for wanted in [1, 7, 33, 500] {
-      for i in 0..<600 { out[i] = estimates[i] }
-      var floor = table.floor(out, 600, wanted)
-      floors.add(&floor, 1)
-    }
-    floors.write("floor")
+    products.write("exactProducts")
+    var bounds = Hash()
+    let estimates = random.floats(37), out = zeros(37)
+    table.upperBounds(random.indices(37, below: 40), estimates, 37, scales, bias, weights, 0.3, 0.7, out)
+    bounds.add(out, 37)
+    bounds.write("upperBounds")
   }
 
   /// Tokens and concepts of random bytes, searched and refined.
-  static func screens(_ table: ScreeningKernels, _ quads: Int, _ random: inout Random) {
-    // The same digits, whatever the blocks are.
+  static func screens(_ table: ScreeningKernels, _ groups: Int, _ random: inout Random) {
+    // The same bytes, whatever the blocks are.
     let tokens = 12, concepts = 64, width = table.panelWidth, offset = table.tokenOffset
-    let bytes = random.digits(tokens * quads, offset: offset)
-    let packed = integers((tokens + table.tokensPerBlock) * quads)
+    let bytes = random.parts(tokens * groups, offset: offset)
+    let packed = integers((tokens + table.tokensPerBlock) * groups)
     for t in 0..<tokens {
-      let block = packed + t / table.tokensPerBlock * table.tokensPerBlock * quads
-      table.packToken(bytes + t * quads, quads, t % table.tokensPerBlock, block)
+      let block = packed + t / table.tokensPerBlock * table.tokensPerBlock * groups
+      table.packToken(bytes + t * groups, groups, t % table.tokensPerBlock, block)
     }
-    let digits = random.digits(concepts * quads), panels = integers(concepts * quads), starts = integers(concepts)
+    let parts = random.parts(concepts * groups), panels = integers(concepts * groups), starts = integers(concepts)
     for c in 0..<concepts {
-      for quad in 0..<quads { panels[c / width * width * quads + quad * width + c % width] = digits[c * quads + quad] }
-      starts[c] = -offset * sumOfDigits(digits + c * quads, quads)
+      for group in 0..<groups { panels[c / width * width * groups + group * width + c % width] = parts[c * groups + group] }
+      starts[c] = -offset * sumOfBytes(parts + c * groups, groups)
     }
-    let room = tokens * concepts + 16
-    let found = FoundPairs(pairs: integers(room), conceptBits: 10, numbers: zeros(room), room: room)
+    let capacity = tokens * concepts + 16
+    let found = FoundPairs(pairs: integers(capacity), conceptBits: 10, numbers: zeros(capacity), capacity: capacity)
     let tokenScales = random.positives(tokens), floors = random.positives(tokens)
     for t in 0..<tokens { tokenScales[t] *= 1e-5 }
     let scales = random.positives(concepts), bias = random.floats(concepts), norms = random.positives(concepts)
@@ -314,25 +317,26 @@ private enum Trace {
     for numbers in [scales, bias, norms, errors, slacks] { numbers[5] = 0 }  // at this floor, and not above it
     floors[1] = 0
     var search = ScreenArguments(
-      quads: quads, columns: concepts, panels: panels, starts: starts, scales: scales, bias: bias, norms: norms,
+      groups: groups, columns: concepts, panels: panels, starts: starts, scales: scales, bias: bias, norms: norms,
       errors: errors, slacks: slacks, count: tokens - 1, tokens: packed, tokenScales: tokenScales,
-      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: floors, pairs: found, spare: integers(table.tokensPerBlock * width))
+      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: floors, pairs: found,
+      scratch: integers(table.tokensPerBlock * width))
     table.screen(&search)
     write("screen", search.pairs)
 
     let count = 23, out = integers(count), chosen = random.indices(count, below: 10)
-    let conceptDigits = random.digits(20 * quads), tokenDigits = random.digits(20 * quads, offset: offset)
-    table.refine(conceptDigits, tokenDigits, quads, chosen, random.indices(count, below: 10), count, out)
-    for q in 0..<count { out[q] -= offset * sumOfDigits(conceptDigits + Int(chosen[q]) * 2 * quads, 2 * quads) }
+    let conceptParts = random.parts(20 * groups), tokenParts = random.parts(20 * groups, offset: offset)
+    table.refine(conceptParts, tokenParts, groups, chosen, random.indices(count, below: 10), count, out)
+    for q in 0..<count { out[q] -= offset * sumOfBytes(conceptParts + Int(chosen[q]) * 2 * groups, 2 * groups) }
     var refined = Hash()
     refined.add(out, count)
     refined.write("refine")
   }
 
-  static func sumOfDigits(_ digits: UnsafePointer<Int32>, _ quads: Int) -> Int32 {
-    let bytes = UnsafeRawPointer(digits)
+  static func sumOfBytes(_ parts: UnsafePointer<Int32>, _ groups: Int) -> Int32 {
+    let bytes = UnsafeRawPointer(parts)
     var sum: Int32 = 0
-    for i in 0..<4 * quads { sum += Int32(bytes.load(fromByteOffset: i, as: Int8.self)) }
+    for i in 0..<4 * groups { sum += Int32(bytes.load(fromByteOffset: i, as: Int8.self)) }
     return sum
   }
 
@@ -357,18 +361,25 @@ private enum Trace {
     words.write("signs.words")
     sums.write("signs.sums")
 
-    let columns = 48, out = zeros(16 * 64), columnSums = random.floats(16)
-    var moved = Hash()
+    let out = zeros(20 * 32), columnSums = random.floats(16)
+    var masked = Hash()
     table.maskAndSum(random.floats(20 * 32), 32, random.sparse(20 * 48), 48, 20, out, 32, columnSums)
-    moved.add(out, 20 * 32)
-    moved.add(columnSums, 16)
-    table.transposeRows(random.floats(16 * 64), 64, random.floats(16), columns, out)
+    masked.add(out, 20 * 32)
+    masked.add(columnSums, 16)
+    masked.write("signs.maskAndSum")
+  }
+
+  static func transposes(_ table: TransposeKernels) {
+    var random = Random(state: 11)
+    let columns = 48, out = zeros(16 * 64)
+    var moved = Hash()
+    table.rows(random.floats(16 * 64), 64, random.floats(16), columns, out)
     moved.add(out, columns * 16)
-    table.transposeLanes(random.floats(16 * columns), 16, columns, out, 64)
+    table.lanes(random.floats(16 * columns), 16, columns, out, 64)
     moved.add(out, 16 * 64)
-    table.addTransposed(random.floats(16 * columns), columns, 0.3, out, 64, zeros(256))
+    table.addLanes(random.floats(16 * columns), columns, 0.3, out, 64, zeros(256))
     moved.add(out, 16 * 64)
-    moved.write("signs.maskAndSum, transposed")
+    moved.write("transpose")
   }
 
   static func skipping(_ table: SkippingKernels) {
@@ -405,13 +416,13 @@ private enum Trace {
       let sources = UnsafeMutablePointer<ConstantFloats>.allocate(capacity: 32)
       let targets = UnsafeMutablePointer<Floats>.allocate(capacity: 32)
       for row in 0..<32 { (sources[row], targets[row]) = (ConstantFloats(random.floats(96)), zeros(96)) }
-      let lanes = zeros(32 * columns), spare = zeros(64 * 16)
+      let lanes = zeros(32 * columns), scratch = zeros(64 * 16)
       var hash = Hash()
       table.loadRows(sources, columns, lanes)
       hash.add(lanes, 32 * columns)
-      table.splitPairs(lanes, columns, 1, min(16, columns / 2), targets, 32, spare)
+      table.splitPairs(lanes, columns, 1, min(16, columns / 2), targets, 32, scratch)
       for row in 0..<32 { hash.add(targets[row], 96) }
-      table.joinPairs(sources, 32, columns, 0, min(16, columns / 2 + 1), lanes, spare)
+      table.joinPairs(sources, 32, columns, 0, min(16, columns / 2 + 1), lanes, scratch)
       hash.add(lanes, 32 * columns)
       table.storeRows(lanes, 0.125, columns, targets)
       for row in 0..<32 { hash.add(targets[row], 96) }

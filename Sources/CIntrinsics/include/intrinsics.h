@@ -69,7 +69,7 @@ USAE_INLINE usae_float32x4 usae_zip_high(usae_float32x4 a, usae_float32x4 b) {
  *
  * usae_not_zero(a), usae_positive(a): which lanes are that, a bit each.
  *
- * usae_digits(a, bytes): the nearest whole numbers, from -127 to 127; they are written as bytes, too. Of what is not a number,
+ * usae_to_bytes(a, bytes): the nearest whole numbers, from -127 to 127; they are written as bytes, too. Of what is not a number,
  * anything.
  *
  * usae_write_above(limit, uppers, column, columns, values, kept): writes the numbers of the lanes whose `uppers` are above the

@@ -26,7 +26,7 @@ USAE_INLINE void usae_tiles_zero(void) {
   _tile_zero(2);
   _tile_zero(3);
 }
-/* Adds products of 64 bytes of 32 tokens, [32, 16 quads], and of 32 concepts, [16 quads, 32]. */
+/* Adds products of 64 bytes of 32 tokens, [32, 16 groups of four], and of 32 concepts, [16 groups of four, 32]. */
 USAE_INLINE void usae_tiles_add(const int32_t *tokens, const int32_t *concepts) {
   _tile_loadd(4, tokens, 64);
   _tile_loadd(6, concepts, 128);

@@ -10,7 +10,7 @@ USAE_INLINE __m256 usae_half(usae_float32x16 a, int second) {
                 : (__m256)__builtin_shufflevector(a, a, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-USAE_INLINE usae_float32x16 usae_digits(usae_float32x16 a, int8_t *bytes) {
+USAE_INLINE usae_float32x16 usae_to_bytes(usae_float32x16 a, int8_t *bytes) {
   __m256 whole[2];
   __m256i integers[2];
   for (int half = 0; half < 2; half++) {

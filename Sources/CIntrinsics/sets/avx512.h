@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-USAE_INLINE usae_float32x16 usae_digits(usae_float32x16 a, int8_t *bytes) {
+USAE_INLINE usae_float32x16 usae_to_bytes(usae_float32x16 a, int8_t *bytes) {
   __m512 whole = _mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   whole = _mm512_max_ps(_mm512_min_ps(whole, _mm512_set1_ps(127)), _mm512_set1_ps(-127));
   _mm_storeu_si128((__m128i *)bytes, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));

@@ -42,7 +42,7 @@ USAE_INLINE uint32_t usae_positive(usae_float32x16 a) {
       vcgtzq_f32(usae_quarter(a, 3))));
 }
 
-USAE_INLINE usae_float32x16 usae_digits(usae_float32x16 a, int8_t *bytes) {
+USAE_INLINE usae_float32x16 usae_to_bytes(usae_float32x16 a, int8_t *bytes) {
   float32x4_t whole[4];
   int16x4_t words[4];
   for (int i = 0; i < 4; i++) {

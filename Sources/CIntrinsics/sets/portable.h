@@ -13,7 +13,7 @@ USAE_INLINE uint32_t usae_positive(usae_float32x16 a) {
   return bits;
 }
 
-USAE_INLINE usae_float32x16 usae_digits(usae_float32x16 a, int8_t *bytes) {
+USAE_INLINE usae_float32x16 usae_to_bytes(usae_float32x16 a, int8_t *bytes) {
   const float magic = 12582912; /* 1.5 * 2^23: adding it rounds to a whole number and leaves that in the low bits */
   for (int lane = 0; lane < 16; lane++) {
     float whole = (a[lane] + magic) - magic;

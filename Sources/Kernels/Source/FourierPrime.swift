@@ -2,18 +2,18 @@ import KernelTypes
 
 /// A transform of any odd prime length: (radix - 1)² multiply-adds of complex by real numbers.
 ///
-/// The sums of `FourierButterflies.swift`, with their elements in `spare`: (a, b) of pair j in four registers.
+/// The sums of `FourierButterflies.swift`, with their elements in `scratch`: (a, b) of pair j in four registers.
 @inline(__always)
 func butterflyOfPrime(
   _ pass: FourierPass, _ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, _ to: Int, _ w: ConstantFloats?,
-  _ spare: Floats
+  _ scratch: Floats
 ) {
   let half = pass.radix / 2
   let x0 = x[at]
   var sum = x0
   for j in 1...half {
     let first = x[at &+ j &* step], last = x[at &+ (pass.radix &- j) &* step]
-    let pair = PairsOfPrime.place(j, spare)
+    let pair = PairsOfPrime.place(j, scratch)
     pair.put(first + last, 0, 0)
     pair.put(first - last, 1, 0)
     sum = sum + (first + last)
@@ -22,7 +22,7 @@ func butterflyOfPrime(
   var r = 1
   while r <= half {
     let next = r < half ? r &+ 1 : r  // an odd one out is done twice
-    let results = PairsOfPrime(pass, x0, r, next, spare)
+    let results = PairsOfPrime(pass, x0, r, next, scratch)
     y.put(.subtractI(results.u1, results.v1), r, to, w)
     y.put(.addI(results.u1, results.v1), pass.radix &- r, to, w)
     y.put(.subtractI(results.u2, results.v2), next, to, w)
@@ -37,21 +37,21 @@ struct PairsOfPrime {
 
   /// Where a and b of pair j are.
   @inline(__always)
-  static func place(_ j: Int, _ spare: Floats) -> ComplexTarget {
-    let base = spare + (j &- 1) &* (4 &* lanesAtOnce)
+  static func place(_ j: Int, _ scratch: Floats) -> ComplexTarget {
+    let base = scratch + (j &- 1) &* (4 &* lanesAtOnce)
     return ComplexTarget(re: base, im: base + lanesAtOnce, step: 2 &* lanesAtOnce)
   }
 
   @inline(__always)
-  init(_ pass: FourierPass, _ x0: ComplexLanes, _ first: Int, _ second: Int, _ spare: Floats) {
+  init(_ pass: FourierPass, _ x0: ComplexLanes, _ first: Int, _ second: Int, _ scratch: Floats) {
     u1 = x0
     u2 = x0
     v1 = .zero
     v2 = .zero
     let half = pass.radix / 2
     var root1 = 0, root2 = 0, done = 0
-    var pair = ComplexSource(re: spare, im: spare + lanesAtOnce)
-    while done < half {  // sums of sums: one chain of a long transform would round in every one of its steps
+    var pair = ComplexSource(re: scratch, im: scratch + lanesAtOnce)
+    while done < half {  // sums of sums: one sum of a long transform would round in every one of its steps
       let end = done &+ 64 < half ? done &+ 64 : half
       var a1 = ComplexLanes.zero, a2 = ComplexLanes.zero, b1 = ComplexLanes.zero, b2 = ComplexLanes.zero
       while done < end {

@@ -54,25 +54,25 @@ private func storeBlock(_ lanes: Floats, _ column: Int, _ rows: UnsafePointer<Fl
   transposeBlock(place + 16, laneStride, rows + 16, column)
 }
 
-/// Real and imaginary parts of the spectra of two rows, sixteen bins by sixteen lanes each, in `spare`.
+/// Real and imaginary parts of the spectra of two rows, sixteen bins by sixteen lanes each, in `scratch`.
 private struct SplitBlock {
   var re1, im1, re2, im2: Floats
 
   @inline(__always)
-  init(_ spare: Floats) {
-    re1 = spare
-    im1 = spare + 256
-    re2 = spare + 512
-    im2 = spare + 768
+  init(_ scratch: Floats) {
+    re1 = scratch
+    im1 = scratch + 256
+    re2 = scratch + 512
+    im2 = scratch + 768
   }
 }
 
 /// See `FourierKernels.SplitPairs`.
 func splitPairs(
   _ lanes: ConstantFloats, _ columns: Int, _ first: Int, _ bins: Int, _ rows: UnsafePointer<Floats>, _ offset: Int,
-  _ spare: Floats
+  _ scratch: Floats
 ) {
-  let block = SplitBlock(spare)
+  let block = SplitBlock(scratch)
   let half = Vector(repeating: 0.5)
   for b in 0..<bins {
     let k = first &+ b
@@ -93,9 +93,9 @@ func splitPairs(
 /// See `FourierKernels.JoinPairs`.
 func joinPairs(
   _ rows: UnsafePointer<ConstantFloats>, _ offset: Int, _ columns: Int, _ first: Int, _ bins: Int, _ lanes: Floats,
-  _ spare: Floats
+  _ scratch: Floats
 ) {
-  let block = SplitBlock(spare)
+  let block = SplitBlock(scratch)
   transposeBlock(rows, offset, block.re1, 16)
   transposeBlock(rows, offset &+ 16, block.im1, 16)
   transposeBlock(rows + 16, offset, block.re2, 16)

@@ -41,7 +41,9 @@ func colours(_ x: ConstantFloats, _ xPlane: Int, _ matrix: ConstantFloats, _ col
   while c < columns {
     let a = load(x, c), b = load(x, xPlane &+ c), d = load(x, 2 &* xPlane &+ c)
     for j in 0..<3 {
-      let logit = a * Vector(repeating: matrix[j]) + b * Vector(repeating: matrix[3 &+ j]) + d * Vector(repeating: matrix[6 &+ j])
+      let logit =
+        a * Vector(repeating: matrix[j]) + b * Vector(repeating: matrix[3 &+ j])
+        + d * Vector(repeating: matrix[6 &+ j])
       store(one / (one + exponential(clamped(-logit, 80))), rgb, j &* rgbPlane &+ c)
     }
     c &+= 16

@@ -1,8 +1,9 @@
 import CIntrinsics
 import KernelTypes
 
-// A block of tokens times a panel of concepts, with all sums in registers while the depth is walked once. Every sum is one
-// chain of multiply-adds over the depth, in order, started from the bias, so its bits do not depend on the block it is in.
+// A block of tokens times a panel of concepts, with all sums in registers while the depth is walked once. Every sum is an exact
+// dot product: one chain of multiply-adds over the depth, in order, started from the bias. So its bits do not depend on the
+// block it is in.
 // `take` gets a row of the block for sixteen concepts of the panel from `column` on.
 
 #if USAE_AVX512
@@ -99,21 +100,21 @@ import KernelTypes
 
 func product(
   _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int,
-  _ out: Floats, _ stride: Int
+  _ out: Floats, _ outStride: Int
 ) {
   productBlock(depth, tokens, panel, bias) { row, column, values in
-    if row < rows { store(values, out, row &* stride &+ column) }
+    if row < rows { store(values, out, row &* outStride &+ column) }
   }
 }
 
-/// Finds pairs of a token and a concept whose pre-activation is above the token's floor: one panel, which stays in the cache, with
-/// all tokens. Pre-activations go no further than the registers, but those that are found.
-func productAbove(_ arguments: UnsafeMutableRawPointer) {
+/// Finds pairs of a token and a concept whose pre-activation is above the token's floor: one panel, which stays in the cache,
+/// with all tokens. Pre-activations go no further than the registers, but those that are found.
+func productPairsAbove(_ arguments: UnsafeMutableRawPointer) {
   let search = arguments.assumingMemoryBound(to: ProductArguments.self)
   let depth = search.pointee.depth, count = search.pointee.count
   var found = search.pointee.pairs.found
   var column = search.pointee.pairs.nextColumn
-  while column < search.pointee.columns && found &+ panelWidth &* count &+ 16 <= search.pointee.pairs.room {
+  while column < search.pointee.columns && found &+ panelWidth &* count &+ 16 <= search.pointee.pairs.capacity {
     var token = 0
     while token < count {
       productBlock(
@@ -132,8 +133,8 @@ func productAbove(_ arguments: UnsafeMutableRawPointer) {
 }
 
 extension FoundPairs {
-  /// Adds pairs of a token with sixteen concepts where `uppers` are above a floor, after `found` others; returns how many there are
-  /// then.
+  /// Adds pairs of a token with sixteen concepts where `uppers` are above a floor, after `found` others; returns how many there
+  /// are then.
   ///
   /// Pairs follow one another, so they are written where the last ones were: in lists by token they would touch a page for each
   /// token, again and again.

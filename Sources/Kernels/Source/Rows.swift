@@ -3,7 +3,7 @@ import KernelTypes
 // The sparse half of a step: sums and dot products of a few rows of a large matrix. Decoding a token and gathering the
 // gradient of a concept are the same sum, over concepts in one case and over tokens in the other.
 
-func weightedRows(
+func weightedSum(
   _ rows: ConstantFloats, _ stride: Int, _ indices: UnsafePointer<Int32>, _ coefficients: ConstantFloats,
   _ count: Int, _ columns: Int, _ out: Floats
 ) {

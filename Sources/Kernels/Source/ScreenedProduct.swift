@@ -1,9 +1,9 @@
 import CIntrinsics
 import KernelTypes
 
-// Estimates of pre-activations from bytes. A token is about s (u - offset), a concept's weights t q with signed bytes q, so their
-// product is about s t (sum u q - offset sum q). x86-64 multiplies unsigned bytes by signed ones, so there the offset is 128 and u
-// unsigned; on arm64 it is 0. The sums are of integers: exact in any order, and the same on every processor.
+// Estimates of pre-activations from bytes. A token is about s (u - offset), a concept's weights t q with signed bytes q, so
+// their product is about s t (sum u q - offset sum q). x86-64 multiplies unsigned bytes by signed ones, so there the offset is
+// 128 and u unsigned; on arm64 it is 0. The sums are of integers: exact in any order, and the same on every processor.
 // `Encoder/Screening/ErrorBounds.swift` bounds the error of the rest.
 
 #if USAE_DOTPROD
@@ -34,8 +34,8 @@ import KernelTypes
   let screenPanelWidth = 16
 #endif
 
-/// Finds pairs of a token and a concept whose upper bound is above the token's floor: one panel, which stays in the cache, with all
-/// tokens. Estimates go no further than the registers, but those of what is found.
+/// Finds pairs of a token and a concept whose upper bound is above the token's floor: one panel, which stays in the cache, with
+/// all tokens. Estimates go no further than the registers, but those of what is found.
 func screen(_ arguments: UnsafeMutableRawPointer) {
   let search = arguments.assumingMemoryBound(to: ScreenArguments.self)
   let arguments = UnsafePointer(search)
@@ -45,7 +45,7 @@ func screen(_ arguments: UnsafeMutableRawPointer) {
   let mostOfPanel = screenPanelWidth &* arguments.pointee.count &+ 16
   var found = arguments.pointee.pairs.found
   var column = arguments.pointee.pairs.nextColumn
-  while column < arguments.pointee.columns && found &+ mostOfPanel <= arguments.pointee.pairs.room {
+  while column < arguments.pointee.columns && found &+ mostOfPanel <= arguments.pointee.pairs.capacity {
     var token = 0
     while token < arguments.pointee.count {
       found = screenBlock(arguments, token, column, found)
@@ -60,7 +60,8 @@ func screen(_ arguments: UnsafeMutableRawPointer) {
   search.pointee.pairs.nextColumn = column
 }
 
-/// Sixteen concepts, from integer sums to estimates and upper bounds, and the pairs of tokens with these that may be above a floor.
+/// Sixteen concepts, from integer sums to estimates and upper bounds, and the pairs of tokens with these that may be above a
+/// floor.
 private struct Search {
   private let scales, bias, norms, errors, slacks: Vector
   private let column: Int
@@ -92,13 +93,15 @@ private struct Search {
 
 /// Puts a token's bytes where `screen` reads them: token `number` of the block.
 func packScreenedToken(
-  _ bytes: UnsafePointer<Int32>, _ quads: Int, _ number: Int, _ block: UnsafeMutablePointer<Int32>
+  _ bytes: UnsafePointer<Int32>, _ groups: Int, _ number: Int, _ block: UnsafeMutablePointer<Int32>
 ) {
   #if USAE_AMX
     // 64 bytes of each of 32 tokens, and then the next 64.
-    for step in 0..<quads / 16 { storeIntegers(load(bytes, 16 &* step), block, 16 &* (step &* screenTokensPerBlock &+ number)) }
+    for step in 0..<groups / 16 {
+      storeIntegers(load(bytes, 16 &* step), block, 16 &* (step &* screenTokensPerBlock &+ number))
+    }
   #else
-    for quad in 0..<quads { block[quad &* screenTokensPerBlock &+ number] = bytes[quad] }
+    for group in 0..<groups { block[group &* screenTokensPerBlock &+ number] = bytes[group] }
   #endif
 }
 
@@ -106,12 +109,12 @@ func packScreenedToken(
   private func screenBlock(
     _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
   ) -> Int {
-    let quads = arguments.pointee.quads
-    let tokens = arguments.pointee.tokens + first &* quads
-    let panel = arguments.pointee.panels + column &* quads
-    let sums = arguments.pointee.spare
+    let groups = arguments.pointee.groups
+    let tokens = arguments.pointee.tokens + first &* groups
+    let panel = arguments.pointee.panels + column &* groups
+    let sums = arguments.pointee.scratch
     usae_tiles_zero()
-    for step in 0..<quads / 16 {
+    for step in 0..<groups / 16 {
       usae_tiles_add(tokens + 16 &* screenTokensPerBlock &* step, panel + 16 &* screenPanelWidth &* step)
     }
     usae_tiles_store(sums)
@@ -128,9 +131,9 @@ func packScreenedToken(
   private func screenBlock(
     _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
   ) -> Int {
-    let quads = arguments.pointee.quads
-    let tokens = arguments.pointee.tokens + first &* quads
-    let panel = arguments.pointee.panels + column &* quads
+    let groups = arguments.pointee.groups
+    let tokens = arguments.pointee.tokens + first &* groups
+    let panel = arguments.pointee.panels + column &* groups
     let left = load(arguments.pointee.starts, column), right = load(arguments.pointee.starts, column &+ 16)
     var l0 = left, l1 = left, l2 = left, l3 = left, l4 = left, l5 = left, l6 = left
     var l7 = left, l8 = left, l9 = left, l10 = left, l11 = left, l12 = left, l13 = left
@@ -138,7 +141,7 @@ func packScreenedToken(
     var r7 = right, r8 = right, r9 = right, r10 = right, r11 = right, r12 = right, r13 = right
     var a = tokens
     var b = panel
-    for _ in 0..<quads {
+    for _ in 0..<groups {
       let x = load(b, 0), y = load(b, 16)
       let a0 = Integers(repeating: a[0]), a1 = Integers(repeating: a[1])
       l0 = usae_dot4(l0, a0, x); r0 = usae_dot4(r0, a0, y)
@@ -186,14 +189,14 @@ func packScreenedToken(
   private func screenBlock(
     _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
   ) -> Int {
-    let quads = arguments.pointee.quads
-    let tokens = arguments.pointee.tokens + first &* quads
-    let panel = arguments.pointee.panels + column &* quads
+    let groups = arguments.pointee.groups
+    let tokens = arguments.pointee.tokens + first &* groups
+    let panel = arguments.pointee.panels + column &* groups
     let start = load(arguments.pointee.starts, column)
     var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
     var a = tokens
     var b = panel
-    for _ in 0..<quads {
+    for _ in 0..<groups {
       let x = load(b, 0)
       s0 = usae_dot4(s0, Integers(repeating: a[0]), x)
       s1 = usae_dot4(s1, Integers(repeating: a[1]), x)
@@ -219,16 +222,16 @@ func packScreenedToken(
   private func screenBlock(
     _ arguments: UnsafePointer<ScreenArguments>, _ first: Int, _ column: Int, _ found: Int
   ) -> Int {
-    let quads = arguments.pointee.quads
-    let tokens = arguments.pointee.tokens + first &* quads
-    let panel = arguments.pointee.panels + column &* quads
+    let groups = arguments.pointee.groups
+    let tokens = arguments.pointee.tokens + first &* groups
+    let panel = arguments.pointee.panels + column &* groups
     let search = Search(arguments, column)
     var found = found
     for row in 0..<screenTokensPerBlock {
       var sum = load(arguments.pointee.starts, column)
-      for quad in 0..<quads {
+      for group in 0..<groups {
         sum = usae_dot4(
-          sum, Integers(repeating: tokens[quad &* screenTokensPerBlock &+ row]), load(panel, quad &* screenPanelWidth))
+          sum, Integers(repeating: tokens[group &* screenTokensPerBlock &+ row]), load(panel, group &* screenPanelWidth))
       }
       found = search(first &+ row, sum, found)
     }

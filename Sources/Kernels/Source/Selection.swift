@@ -25,7 +25,7 @@ func scan(_ row: ConstantFloats, _ columns: Int, _ threshold: Float, _ keys: Uns
   return count
 }
 
-/// Moves the `wanted` largest keys to the front, largest first; returns how many there are. Writes up to `selectionSpare`
+/// Moves the `wanted` largest keys to the front, largest first; returns how many there are. Writes up to `selectionScratch`
 /// places past the keys.
 func keepLargest(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
   let kept = count < wanted ? count : wanted
@@ -73,8 +73,8 @@ private func narrow(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted
   return left
 }
 
-/// A limit that exactly so many numbers reach, found by halving an interval; where ties leave none, the largest that more do, and
-/// where there are fewer positive numbers, 0.
+/// A limit that exactly so many numbers reach, found by halving an interval; where ties leave none, the largest that more do,
+/// and where there are fewer positive numbers, 0.
 @inline(__always)
 private func limitReached(by wanted: Int, largest: Int64, _ reaching: (_ limit: Int64) -> Int) -> Int64 {
   var low: Int64 = 0
@@ -114,7 +114,7 @@ private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ k
 }
 
 /// The smallest of the `wanted` largest values; 0 where fewer are positive. Writes a vector past the values.
-func floorOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
+func smallestOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
   store(Vector(repeating: -.infinity), values, count)
   let vectors = (count &+ 15) / 16
   var largest = Vector.zero

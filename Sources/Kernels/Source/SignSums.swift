@@ -50,7 +50,7 @@ func addSigns(_ row: ConstantFloats, _ columns: Int, _ bit: Int, _ words: Unsafe
 
 /// out[r] += sum over i < count of +-values[i], 16 floats each, + where bit i of row r's words is set.
 ///
-/// Words are [ceil(count / 60), wordStride]; `tables` has room for 12 * 32 vectors.
+/// Words are [ceil(count / 60), wordStride]; `tables` is scratch for 12 * 32 vectors.
 func signSums(
   _ values: ConstantFloats, _ valueStride: Int, _ count: Int, _ words: UnsafePointer<UInt64>, _ wordStride: Int,
   _ rows: Int, _ tables: Floats, _ out: Floats
@@ -106,38 +106,4 @@ func maskAndSum(
     sum += value
   }
   store(sum, sums, 0)
-}
-
-/// out[c] = element c of sixteen rows, each times its scale, for all columns: [columns, 16].
-func transposeRows(_ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ columns: Int, _ out: Floats) {
-  let scale = load(scales, 0)
-  var c = 0
-  while c < columns {
-    transposeBlock(rows + c, stride, out + c &* 16, 16)
-    for i in 0..<16 { store(load(out, (c &+ i) &* 16) * scale, out, (c &+ i) &* 16) }
-    c &+= 16
-  }
-}
-
-/// out[lane][c] = values[c][lane] for sixteen rows of `out` and all columns, a multiple of 16.
-func transposeLanes(_ values: ConstantFloats, _ valueStride: Int, _ columns: Int, _ out: Floats, _ stride: Int) {
-  var c = 0
-  while c < columns {
-    transposeBlock(values + c &* valueStride, valueStride, out + c, stride)
-    c &+= 16
-  }
-}
-
-/// out[lane][c] += a * values[c][lane] for sixteen rows of `out` and all columns; `spare` has room for 256 floats.
-func addTransposed(_ values: ConstantFloats, _ columns: Int, _ a: Float, _ out: Floats, _ stride: Int, _ spare: Floats) {
-  let factor = Vector(repeating: a)
-  var c = 0
-  while c < columns {
-    transposeBlock(values + c &* 16, 16, spare, 16)
-    for lane in 0..<16 {
-      let place = out + (lane &* stride &+ c)
-      store(multiplyAdd(load(place, 0), factor, load(spare, lane &* 16)), place, 0)
-    }
-    c &+= 16
-  }
 }

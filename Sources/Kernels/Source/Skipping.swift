@@ -4,7 +4,7 @@ import KernelTypes
 // Products with a matrix of which many elements are 0: the published AuxK, whose code is what ReLU leaves of all concepts. Per
 // row, the elements that are not 0 are found first, and each adds its multiple of a row of the panel to sums in registers.
 // Thirty-two rows of a panel are 24 KB and stay in the first-level cache while all rows of the matrix pass by.
-// Sums are chains of multiply-adds in order, as in `Product.swift`; leaving out zeros does not change them.
+// Elements are added in order, as in `Product.swift`; leaving out zeros does not change the sums.
 
 #if USAE_AVX512
   /// Columns whose sums fit into registers.
@@ -100,8 +100,8 @@ private func addNarrow(_ values: ConstantFloats, _ found: UInt32, _ panel: Const
   }
 }
 
-/// out = row where positive, else 0, in pieces of 32 that lie `piece` apart; returns how many are positive.
-func rectify(_ row: ConstantFloats, _ columns: Int, _ out: Floats, _ piece: Int) -> Int {
+/// out = row where positive, else 0, in pieces of 32 that lie `pieceStride` apart; returns how many are positive.
+func rectify(_ row: ConstantFloats, _ columns: Int, _ out: Floats, _ pieceStride: Int) -> Int {
   let one = Vector(repeating: 1)
   var counts = Vector.zero
   var c = 0
@@ -115,18 +115,20 @@ func rectify(_ row: ConstantFloats, _ columns: Int, _ out: Floats, _ piece: Int)
       counts += Vector.zero.replacing(with: one, where: positive)
     }
     c &+= 32
-    out += piece
+    out += pieceStride
   }
   return Int(sumLanes(counts))
 }
 
 /// `columns` adjacent columns of a matrix, each row times its scale if there is one.
-func packColumns(_ first: ConstantFloats, _ stride: Int, _ rows: Int, _ scales: ConstantFloats?, _ columns: Int, _ out: Floats) {
+func packColumns(
+  _ firstColumn: ConstantFloats, _ stride: Int, _ rows: Int, _ scales: ConstantFloats?, _ columns: Int, _ out: Floats
+) {
   for row in 0..<rows {
     let scale = Vector(repeating: scales.map { $0[row] } ?? 1)
     var c = 0
     while c < columns {
-      store(load(first, row &* stride &+ c) * scale, out, row &* columns &+ c)
+      store(load(firstColumn, row &* stride &+ c) * scale, out, row &* columns &+ c)
       c &+= 16
     }
   }

@@ -151,3 +151,39 @@ import KernelTypes
     transposeSquares({ rows + $0 &* stride }, { out[$0] + column })
   }
 #endif
+
+/// out[c] = element c of sixteen rows, each times its scale, for all columns: [columns, 16].
+func transposeRows(_ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ columns: Int, _ out: Floats) {
+  let scale = load(scales, 0)
+  var c = 0
+  while c < columns {
+    transposeBlock(rows + c, stride, out + c &* 16, 16)
+    for i in 0..<16 { store(load(out, (c &+ i) &* 16) * scale, out, (c &+ i) &* 16) }
+    c &+= 16
+  }
+}
+
+/// out[lane][c] = values[c][lane] for sixteen rows of `out` and all columns, a multiple of 16.
+func transposeLanes(_ values: ConstantFloats, _ valueStride: Int, _ columns: Int, _ out: Floats, _ outStride: Int) {
+  var c = 0
+  while c < columns {
+    transposeBlock(values + c &* valueStride, valueStride, out + c, outStride)
+    c &+= 16
+  }
+}
+
+/// out[lane][c] += a * values[c][lane] for sixteen rows of `out` and all columns; `scratch` [256].
+func addTransposedLanes(
+  _ values: ConstantFloats, _ columns: Int, _ a: Float, _ out: Floats, _ outStride: Int, _ scratch: Floats
+) {
+  let factor = Vector(repeating: a)
+  var c = 0
+  while c < columns {
+    transposeBlock(values + c &* 16, 16, scratch, 16)
+    for lane in 0..<16 {
+      let place = out + (lane &* outStride &+ c)
+      store(multiplyAdd(load(place, 0), factor, load(scratch, lane &* 16)), place, 0)
+    }
+    c &+= 16
+  }
+}

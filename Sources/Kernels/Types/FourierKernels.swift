@@ -24,25 +24,33 @@ public struct FourierPass {
 /// Real rows go in pairs, one as real and one as imaginary parts, so lanes hold 32 of them; tables of rows list the sixteen
 /// real ones first.
 public struct FourierKernels: @unchecked Sendable {
-  /// One pass, x to y: (FourierPass, x real, x imaginary, x stride, y real, y imaginary, y stride, spare [2 radix, 16]).
-  /// Strides are those of elements. Exchanging real and imaginary parts of both makes it a pass of the inverse transform.
+  /// One pass, x to y. `pass` points to `FourierPass`, strides are those of elements, `scratch` is [2 radix, 16]. Exchanging
+  /// real and imaginary parts of both makes it a pass of the inverse transform.
   public typealias Pass =
     @convention(c) (
-      UnsafeRawPointer, ConstantFloats, ConstantFloats, Int, Floats, Floats, Int, Floats
+      _ pass: UnsafeRawPointer, _ xReal: ConstantFloats, _ xImaginary: ConstantFloats, _ xStride: Int, _ yReal: Floats,
+      _ yImaginary: Floats, _ yStride: Int, _ scratch: Floats
     ) -> Void
-  /// 32 real rows to lanes: (rows [32], columns, lanes).
-  public typealias LoadRows = @convention(c) (UnsafePointer<ConstantFloats>, Int, Floats) -> Void
-  /// Lanes, each number times a scale, to 32 real rows: (lanes, scale, columns, rows [32]). The lanes are overwritten.
-  public typealias StoreRows = @convention(c) (Floats, Float, Int, UnsafePointer<Floats>) -> Void
-  /// Up to sixteen bins, from `first` on, of the spectra of 32 real rows out of the transform of their pairs: (lanes, columns,
-  /// first, bins, rows [32], offset, spare [64, 16]). In each row, sixteen real parts go to `offset` and the imaginary ones
-  /// behind them.
+  /// 32 real rows to lanes.
+  public typealias LoadRows =
+    @convention(c) (_ rows: UnsafePointer<ConstantFloats>, _ columns: Int, _ lanes: Floats) -> Void
+  /// Lanes, each number times a scale, to 32 real rows. The lanes are overwritten.
+  public typealias StoreRows =
+    @convention(c) (_ lanes: Floats, _ scale: Float, _ columns: Int, _ rows: UnsafePointer<Floats>) -> Void
+  /// Up to sixteen bins, from `first` on, of the spectra of 32 real rows out of the transform of their pairs. In each row,
+  /// sixteen real parts go to `offset` and the imaginary ones behind them; `scratch` is [64, 16].
   public typealias SplitPairs =
-    @convention(c) (ConstantFloats, Int, Int, Int, UnsafePointer<Floats>, Int, Floats) -> Void
-  /// The reverse: the transform of pairs, both halves of it, from bins of rows: (rows [32], offset, columns, first, bins,
-  /// lanes, spare [64, 16]). What must be real in the spectrum of a real row is taken as real.
+    @convention(c) (
+      _ lanes: ConstantFloats, _ columns: Int, _ first: Int, _ bins: Int, _ rows: UnsafePointer<Floats>, _ offset: Int,
+      _ scratch: Floats
+    ) -> Void
+  /// The reverse: the transform of pairs, both halves of it, from bins of rows. What must be real in the spectrum of a real row
+  /// is taken as real.
   public typealias JoinPairs =
-    @convention(c) (UnsafePointer<ConstantFloats>, Int, Int, Int, Int, Floats, Floats) -> Void
+    @convention(c) (
+      _ rows: UnsafePointer<ConstantFloats>, _ offset: Int, _ columns: Int, _ first: Int, _ bins: Int, _ lanes: Floats,
+      _ scratch: Floats
+    ) -> Void
 
   public var pass: Pass
   public var loadRows: LoadRows

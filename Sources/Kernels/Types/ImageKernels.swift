@@ -37,25 +37,48 @@ public struct NoisyRowConstants {
 
 /// What images that are optimised need: their parameters' way to colours, views of them, and both ways back.
 public struct ImageKernels: @unchecked Sendable {
-  /// out = sum over taps of weight * row, rows `stride` apart: (rows, stride, weights, taps, columns, out).
-  public typealias BandOfRows = @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Int, Floats) -> Void
-  /// out[o] = sum over taps of weights[o][t] * values[starts[o] + t], lanes of 16: (values, starts, weights, taps, count, out).
+  /// out = sum over t < taps of weights[t] * rows[t].
+  public typealias BandOfRows =
+    @convention(c) (
+      _ rows: ConstantFloats, _ stride: Int, _ weights: ConstantFloats, _ taps: Int, _ columns: Int, _ out: Floats
+    ) -> Void
+  /// out[o] = sum over t < taps of weights[o][t] * values[starts[o] + t], o < count, lanes of 16.
   public typealias BandOfLanes =
-    @convention(c) (ConstantFloats, UnsafePointer<Int32>, ConstantFloats, Int, Int, Floats) -> Void
-  /// (NoisyRowConstants, row, columns, out).
-  public typealias NoisyRow = @convention(c) (UnsafeRawPointer, ConstantFloats, Int, Floats) -> Void
-  /// rgb = logistic function of x times a matrix [3, 3]: (x, distance of its planes, matrix, columns, rgb, distance).
-  public typealias Colours = @convention(c) (ConstantFloats, Int, ConstantFloats, Int, Floats, Int) -> Void
-  /// Its adjoint: (rgb, gradient, distance of their planes, matrix, columns, out, distance).
+    @convention(c) (
+      _ values: ConstantFloats, _ starts: UnsafePointer<Int32>, _ weights: ConstantFloats, _ taps: Int, _ count: Int,
+      _ out: Floats
+    ) -> Void
+  /// A row with noise. `constants` points to `NoisyRowConstants`.
+  public typealias NoisyRow =
+    @convention(c) (_ constants: UnsafeRawPointer, _ row: ConstantFloats, _ columns: Int, _ out: Floats) -> Void
+  /// rgb = logistic function of x times a matrix [3, 3]. Planes of x are `xPlane` apart, those of rgb `rgbPlane`.
+  public typealias Colours =
+    @convention(c) (
+      _ x: ConstantFloats, _ xPlane: Int, _ matrix: ConstantFloats, _ columns: Int, _ rgb: Floats, _ rgbPlane: Int
+    ) -> Void
+  /// The adjoint of `Colours` at an image, of a gradient with planes as far apart as those of `rgb`.
   public typealias ColoursAdjoint =
-    @convention(c) (ConstantFloats, ConstantFloats, Int, ConstantFloats, Int, Floats, Int) -> Void
-  /// re + i im = magnitude * e^(i phase): (phase, magnitude, columns, re, im).
-  public typealias Spectrum = @convention(c) (ConstantFloats, ConstantFloats, Int, Floats, Floats) -> Void
-  /// out = weight * (re * gradient im - im * gradient re): (re, im, gradient re, gradient im, weight, columns, out).
+    @convention(c) (
+      _ rgb: ConstantFloats, _ gradient: ConstantFloats, _ rgbPlane: Int, _ matrix: ConstantFloats, _ columns: Int,
+      _ out: Floats, _ outPlane: Int
+    ) -> Void
+  /// real + i imaginary = magnitude * e^(i phase).
+  public typealias Spectrum =
+    @convention(c) (
+      _ phase: ConstantFloats, _ magnitude: ConstantFloats, _ columns: Int, _ real: Floats, _ imaginary: Floats
+    ) -> Void
+  /// out = weight * (real * imaginaryGradient - imaginary * realGradient).
   public typealias PhaseGradient =
-    @convention(c) (ConstantFloats, ConstantFloats, ConstantFloats, ConstantFloats, Float, Int, Floats) -> Void
-  /// One step uphill: (AscentConstants, gradient, first moment, second moment, parameter, columns).
-  public typealias Ascend = @convention(c) (UnsafeRawPointer, ConstantFloats, Floats, Floats, Floats, Int) -> Void
+    @convention(c) (
+      _ real: ConstantFloats, _ imaginary: ConstantFloats, _ realGradient: ConstantFloats, _ imaginaryGradient: ConstantFloats,
+      _ weight: Float, _ columns: Int, _ out: Floats
+    ) -> Void
+  /// One step uphill. `constants` points to `AscentConstants`.
+  public typealias Ascend =
+    @convention(c) (
+      _ constants: UnsafeRawPointer, _ gradient: ConstantFloats, _ firstMoment: Floats, _ secondMoment: Floats,
+      _ parameter: Floats, _ columns: Int
+    ) -> Void
 
   public var bandOfRows: BandOfRows
   public var bandOfLanes: BandOfLanes

@@ -100,13 +100,13 @@ package struct Activations {
     let start = address(row)
     guard columnStride == element.size else {
       for c in 0..<columns { spare[c] = value(at: start + c &* columnStride) }
-      return kernels.standardizeFloat32(UnsafeRawPointer(spare), columns, mean, inverseScale, out)
+      return kernels.standardize.float32(UnsafeRawPointer(spare), columns, mean, inverseScale, out)
     }
     switch element {
-    case .float32: return kernels.standardizeFloat32(start, columns, mean, inverseScale, out)
-    case .float16: return kernels.standardizeFloat16(start, columns, mean, inverseScale, out)
-    case .float64: return kernels.standardizeFloat64(start, columns, mean, inverseScale, out)
-    case .bfloat16: return kernels.standardizeBFloat16(start, columns, mean, inverseScale, out)
+    case .float32: return kernels.standardize.float32(start, columns, mean, inverseScale, out)
+    case .float16: return kernels.standardize.float16(start, columns, mean, inverseScale, out)
+    case .float64: return kernels.standardize.float64(start, columns, mean, inverseScale, out)
+    case .bfloat16: return kernels.standardize.bfloat16(start, columns, mean, inverseScale, out)
     }
   }
 

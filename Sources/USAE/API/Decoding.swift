@@ -22,7 +22,7 @@ extension UniversalSAE {
         for t in range {
           let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
           let row = spares[worker].base
-          kernels.weightedRows(
+          kernels.rows.weightedSum(
             model.dictionary.value.base, model.dictionary.value.stride, compact.indices[worker].base,
             compact.coefficients[worker].base, used, model.dictionary.value.stride, row)
           for c in 0..<model.width { out[t * model.width + c] = row[c] * model.scale.base[c] + model.mean.base[c] }

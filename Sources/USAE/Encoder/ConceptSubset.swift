@@ -12,7 +12,7 @@ final class ConceptSubset: @unchecked Sendable {
 
   init(_ concepts: [Int32]) {
     self.concepts = concepts
-    columns = (concepts.count + kernels.panelWidth - 1) / kernels.panelWidth * kernels.panelWidth
+    columns = (concepts.count + kernels.product.panelWidth - 1) / kernels.product.panelWidth * kernels.product.panelWidth
   }
 
   /// Takes the rows of an encoder; to be called before tiles are prepared for the list.

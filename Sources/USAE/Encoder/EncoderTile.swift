@@ -23,7 +23,7 @@ final class EncoderTile: @unchecked Sendable {
 
   init(_ encoder: PackedEncoder) throws(USAEError) {
     self.encoder = encoder
-    keys = try AlignedBuffer<UInt64>(encoder.columns + selectionSpare)
+    keys = try AlignedBuffer<UInt64>(encoder.columns + selectionScratch)
   }
 
   /// Up to sixteen blocks of tokens for each panel read, fewer where there are many concepts: so 24 megabytes hold a number for
@@ -31,7 +31,7 @@ final class EncoderTile: @unchecked Sendable {
   /// With 8 megabytes, encoding with 65,536 concepts took 1.24 times as long: their weights come from memory, for fewer tokens
   /// at a time. Dense tiles, of which every number is written, stay within four.
   static func capacity(_ encoder: PackedEncoder, dense: Bool) -> Int {
-    let block = kernels.tokensPerBlock
+    let block = kernels.product.tokensPerBlock
     let most = dense ? (blocks: 8, bytes: 4 << 20) : (blocks: 16, bytes: 24 << 20)
     return block * max(1, min(most.blocks, most.bytes / (4 * encoder.columns * block)))
   }
@@ -81,9 +81,9 @@ final class EncoderTile: @unchecked Sendable {
   /// The rows as the product reads them.
   private func packedTokens() -> UnsafePointer<Float> {
     guard let packed, let rows else { preconditionFailure("a tile is prepared before it is used") }
-    let block = kernels.tokensPerBlock
+    let block = kernels.product.tokensPerBlock
     for first in stride(from: 0, to: rows.count, by: block) {
-      kernels.packTokens(
+      kernels.product.packTokens(
         rows.tokens + first * rows.stride, rows.stride, min(block, rows.count - first), encoder.depth,
         packed.base + first * encoder.depth)
     }
@@ -116,7 +116,7 @@ final class EncoderTile: @unchecked Sendable {
       keys.base[count] = key
       count &+= value > 0 && key < smallest ? 1 : 0
     }
-    return kernels.keepLargest(keys.base, count, slots)
+    return kernels.selection.keepLargest(keys.base, count, slots)
   }
 
   /// Of a row; computed for all rows when the first is asked for.

@@ -133,7 +133,7 @@ final class PackedEncoder: @unchecked Sendable {
   private func tileSize(_ count: Int, _ threads: Int, dense: Bool) -> Int {
     let capacity = EncoderTile.capacity(self, dense: dense)
     let rounds = max(1, (count + capacity * threads - 1) / (capacity * threads))
-    let block = kernels.tokensPerBlock
+    let block = kernels.product.tokensPerBlock
     return min(capacity, max(1, (count + rounds * threads * block - 1) / (rounds * threads * block)) * block)
   }
 }

@@ -15,10 +15,10 @@ final class PackedPanels: @unchecked Sendable {
 
   /// Packs `weight`, each row times its scale.
   func pack(_ weight: PaddedMatrix, scales: FloatBuffer, work: Work) {
-    let width = kernels.panelWidth
+    let width = kernels.product.panelWidth
     work.runToEnd(columns / width) { panel, _ in
       let first = panel * width
-      kernels.packPanel(
+      kernels.product.packPanel(
         weight.row(min(first, weight.rows - 1)), weight.stride, max(0, min(width, weight.rows - first)), self.depth,
         scales.base + first, self.panels.base + first * self.depth)
     }
@@ -27,10 +27,10 @@ final class PackedPanels: @unchecked Sendable {
 
   /// Pre-activations of packed tokens, `out` [count, columns].
   func product(_ tokens: UnsafePointer<Float>, count: Int, bias: FloatBuffer, out: UnsafeMutablePointer<Float>) {
-    let block = kernels.tokensPerBlock
-    for first in stride(from: 0, to: columns, by: kernels.panelWidth) {
+    let block = kernels.product.tokensPerBlock
+    for first in stride(from: 0, to: columns, by: kernels.product.panelWidth) {
       for token in stride(from: 0, to: count, by: block) {
-        kernels.product(
+        kernels.product.block(
           depth, tokens + token * depth, panels.base + first * depth, bias.base + first, min(block, count - token),
           out + token * columns + first, columns)
       }

@@ -30,7 +30,7 @@ final class ProductTile: PairFinder, @unchecked Sendable {
     isSearched = false
     for token in 0..<count {
       let row = tokens + token * stride
-      norms.base[token] = kernels.dot(row, row, stride).squareRoot()
+      norms.base[token] = kernels.rows.dot(row, row, stride).squareRoot()
     }
   }
 
@@ -42,7 +42,7 @@ final class ProductTile: PairFinder, @unchecked Sendable {
     }
     let found = lists.found(token)
     for i in 0..<found.count { keys[i] = selectionKey(found.numbers[i], found.concepts[i]) }
-    return kernels.keepLargest(keys, found.count, k)
+    return kernels.selection.keepLargest(keys, found.count, k)
   }
 
   // MARK: PairFinder
@@ -51,7 +51,7 @@ final class ProductTile: PairFinder, @unchecked Sendable {
 
   func place(_ token: Int, at place: Int, floor: Float) {
     guard let tokens else { preconditionFailure("a tile takes tokens first") }
-    let block = kernels.tokensPerBlock
+    let block = kernels.product.tokensPerBlock
     let (number, lane) = place.quotientAndRemainder(dividingBy: block)
     let out = packed.base + number * block * encoder.depth + lane
     let row = tokens + token * stride
@@ -64,7 +64,7 @@ final class ProductTile: PairFinder, @unchecked Sendable {
     var arguments = ProductArguments(
       depth: encoder.depth, columns: encoder.columns, count: count, tokens: packed.base, panels: panels.base,
       bias: encoder.bias.base, floors: floors.base, pairs: pairs)
-    kernels.productAbove(&arguments)
+    kernels.product.pairsAbove(&arguments)
     pairs = arguments.pairs
   }
 }

@@ -82,7 +82,7 @@ final class TokenSearch: @unchecked Sendable {
     let start = starts.base[token]
     let found = found(token)
     spare.base.update(from: found.numbers, count: found.count)  // the kernel writes past the end
-    let level = kernels.screening.floor(spare.base, found.count, k)
+    let level = kernels.selection.smallestOfLargest(spare.base, found.count, k)
     levels.base[token] = level
     if level > start || start == limit { return true }
     // The start was too high. A level, if there is one, is not above that of all concepts; once, since a number with few bits may
@@ -116,7 +116,7 @@ final class TokenSearch: @unchecked Sendable {
       let least = found + kernels.largestPanel * tokens.count + 16
       pairs.reserve(least)
       pairNumbers.reserve(least)
-      var result = FoundPairs(pairs: pairs.base, conceptBits: conceptBits, numbers: pairNumbers.base, room: pairs.count)
+      var result = FoundPairs(pairs: pairs.base, conceptBits: conceptBits, numbers: pairNumbers.base, capacity: pairs.count)
       (result.found, result.nextColumn) = (found, column)
       finder.find(count: tokens.count, &result)
       (found, column) = (result.found, result.nextColumn)

@@ -50,7 +50,7 @@ final class ResidualSquares: @unchecked Sendable {
     for t in range {
       for source in streams.indices {
         dictionary.decode(streams[source].codes, token: t, spare: spares[worker].base, to: residual)
-        kernels.subtractFrom(inputs.row(t), stride, residual)
+        kernels.rows.subtractFrom(inputs.row(t), stride, residual)
         let squares = first + source &* stride
         for c in 0..<stride { squares[c] += residual[c] * residual[c] }
       }

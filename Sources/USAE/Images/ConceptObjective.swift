@@ -105,11 +105,11 @@ private struct ObjectiveSlopes: @unchecked Sendable {
     let weight = try PaddedMatrix(rows: 1, columns: model.width)
     let row = model.encoderWeight.value.row(objective.concept)
     for c in 0..<model.width { weight.base[c] = scale * row[c] }
-    norm = Double(kernels.dot(weight.base, weight.base, weight.stride)).squareRoot()
+    norm = Double(kernels.rows.dot(weight.base, weight.base, weight.stride)).squareRoot()
     self.weight = weight
     let products = try AlignedBuffer<Double>(x.rows)
     try work.runBlocks(x.rows, of: 64) { _, rows, _ in
-      for row in rows { products.base[row] = Double(kernels.dot(x.row(row), weight.base, weight.stride)) }
+      for row in rows { products.base[row] = Double(kernels.rows.dot(x.row(row), weight.base, weight.stride)) }
     }
     self.products = products
     var maxima: [SoftMaximum] = []
@@ -148,7 +148,7 @@ private struct ObjectiveSlopes: @unchecked Sendable {
 
   private func cosine(_ row: Int) -> Double {
     let a = x.row(row)
-    let lengths = Double(kernels.dot(a, a, x.stride)).squareRoot() * norm
+    let lengths = Double(kernels.rows.dot(a, a, x.stride)).squareRoot() * norm
     return lengths > 0 ? products.base[row] / lengths : 0
   }
 

@@ -136,7 +136,7 @@ extension ImageMaximizer {
       try incoming.addAdjoint(of: copy, boxes, with: resampler(to: (height, width)), work: work)
       let norm = try incoming.norm(work: work)
       guard norm > 0 else { return 0 }
-      kernels.addScaled(Float(weight / norm), incoming.storage.base, incoming.storage.count & ~15, gradient.storage.base)
+      kernels.rows.addScaled(Float(weight / norm), incoming.storage.base, incoming.storage.count & ~15, gradient.storage.base)
       return norm / unit
     }
 

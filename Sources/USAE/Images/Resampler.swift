@@ -81,7 +81,7 @@ final class Resampler: Sendable {
           paddedWidth(columns.columns), scratch.summed.base + (row - range.lowerBound) * scratch.stride)
       }
     }
-    kernels.signs.transposeRows(
+    kernels.transpose.rows(
       scratch.summed.base, scratch.stride, scratch.ones.base, columns.columns, scratch.source.base)
     columns.weights.withUnsafeBufferPointer { weights in
       columns.starts.withUnsafeBufferPointer { starts in
@@ -89,6 +89,6 @@ final class Resampler: Sendable {
           scratch.source.base, starts.baseAddress!, weights.baseAddress!, columns.taps, columns.rows, scratch.result.base)
       }
     }
-    kernels.signs.transposeLanes(scratch.result.base, 16, paddedWidth(columns.rows), scratch.out.base, scratch.stride)
+    kernels.transpose.lanes(scratch.result.base, 16, paddedWidth(columns.rows), scratch.out.base, scratch.stride)
   }
 }

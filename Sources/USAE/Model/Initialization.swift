@@ -71,7 +71,7 @@ struct Initialization {
       0..<count, of: rows, to: copy, spares: try makeSpares(work.threads, model.width), work: work)
     try forBlocks(count) { concept in
       let row = copy.row(concept)
-      guard kernels.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
+      guard kernels.rows.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
       Self.normalize(row, copy.stride)
       model.dictionary.value.row(concept).update(from: row, count: copy.stride)
     }
@@ -102,8 +102,8 @@ struct Initialization {
           for t in range {
             dictionary.decode(codes, token: t, spare: spares[worker].base, to: out)
             let weight = 1 / Double(target.width)
-            sums.base[2 * t] += weight * Double(kernels.dot(tokens.row(t), out, tokens.stride))
-            sums.base[2 * t + 1] += weight * Double(kernels.dot(out, out, tokens.stride))
+            sums.base[2 * t] += weight * Double(kernels.rows.dot(tokens.row(t), out, tokens.stride))
+            sums.base[2 * t + 1] += weight * Double(kernels.rows.dot(out, out, tokens.stride))
           }
         }
       }
@@ -125,7 +125,7 @@ struct Initialization {
   }
 
   private static func normalize(_ row: UnsafeMutablePointer<Float>, _ stride: Int) {
-    let norm = kernels.dot(row, row, stride).squareRoot()
+    let norm = kernels.rows.dot(row, row, stride).squareRoot()
     guard norm > 0 else { return }
     for c in 0..<stride { row[c] /= norm }
   }

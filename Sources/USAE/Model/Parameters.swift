@@ -99,6 +99,6 @@ final class ModelParameters: @unchecked Sendable {
   @inline(__always)
   func updateInverseNorm(of concept: Int, epsilon: Double) {
     let row = dictionary.value.row(concept)
-    inverseNorms.base[concept] = 1 / (kernels.dot(row, row, dictionary.value.stride).squareRoot() + Float(epsilon))
+    inverseNorms.base[concept] = 1 / (kernels.rows.dot(row, row, dictionary.value.stride).squareRoot() + Float(epsilon))
   }
 }

@@ -29,7 +29,7 @@ struct TrainedRows {
   func update(_ number: Int, along gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
     let first = number &* stride
     withUnsafePointer(to: constants) {
-      kernels.adam($0, gradient, firstMoment + first, secondMoment + first, value + first, stride)
+      kernels.training.adam($0, gradient, firstMoment + first, secondMoment + first, value + first, stride)
     }
   }
 }

@@ -20,7 +20,7 @@ struct UnitRows {
     let indices = codes.indices(token) + slots.lowerBound
     let values = codes.values(token) + slots.lowerBound
     for q in 0..<count { spare[q] = values[q] * inverseNorms[Int(indices[q])] }
-    kernels.weightedRows(rows, stride, indices, spare, count, stride, out)
+    kernels.rows.weightedSum(rows, stride, indices, spare, count, stride, out)
   }
 }
 

@@ -89,7 +89,7 @@ extension PaddedMatrix {
     let blocks = (count + size - 1) / size
     let partial = try FloatBuffer(blocks * stride)
     try work.runBlocks(count, of: size) { block, range, _ in
-      for row in range { kernels.addScaled(1, self.row(row), self.stride, partial.base + block * self.stride) }
+      for row in range { kernels.rows.addScaled(1, self.row(row), self.stride, partial.base + block * self.stride) }
     }
     for c in 0..<stride {
       var sum = 0.0

@@ -27,7 +27,7 @@ let kernels: KernelTable = {
 
 extension KernelTable {
   /// Concepts of a panel, of either product.
-  var largestPanel: Int { max(panelWidth, screening.panelWidth) }
+  var largestPanel: Int { max(product.panelWidth, screening.panelWidth) }
 }
 
 /// A name at run time, the feature of the processor that the set needs, and its kernels.
@@ -55,8 +55,8 @@ private let anyProcessor: InstructionSet = ("portable", 0, KernelsPortable.kerne
 
 /// All kernel tables that this processor can run, best first. Tests walk them.
 ///
-/// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks of
-///   the process must be larger then.
+/// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks
+///   of the process must be larger then.
 func availableKernels(tiles: Bool = true) -> [KernelTable] {
   let features = Int(usae_cpu_features())
   return (instructionSets + [anyProcessor])

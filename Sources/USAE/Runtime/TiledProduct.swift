@@ -7,7 +7,7 @@ import KernelTypes
 /// 12's computes with SSE on Intel's Emerald Rapids, and a published step without AuxK took twice as long.
 final class TiledProduct: @unchecked Sendable {
   /// Of A for one call of `rows`.
-  static var blockRows: Int { kernels.tokensPerBlock }
+  static var blockRows: Int { kernels.product.tokensPerBlock }
   private let columns, mostDepth: Int
   /// Of the B that was taken.
   private var depth = 0
@@ -19,7 +19,7 @@ final class TiledProduct: @unchecked Sendable {
   init(columns: Int, depth: Int, threads: Int) throws(USAEError) {
     self.columns = columns
     mostDepth = depth
-    let width = kernels.panelWidth
+    let width = kernels.product.panelWidth
     panels = try FloatBuffer((columns + width - 1) / width * width * depth)
     zeros = try FloatBuffer(width)
     for _ in 0..<threads {
@@ -32,7 +32,7 @@ final class TiledProduct: @unchecked Sendable {
   func take(_ b: UnsafePointer<Float>, stride: Int, depth: Int, work: Work) {
     precondition(depth <= mostDepth)
     self.depth = depth
-    let width = kernels.panelWidth
+    let width = kernels.product.panelWidth
     work.runToEnd((columns + width - 1) / width) { panel, _ in
       let first = panel * width
       let used = min(width, self.columns - first)
@@ -48,10 +48,10 @@ final class TiledProduct: @unchecked Sendable {
   func take(rowsOf matrix: PaddedMatrix, work: Work) {
     precondition(matrix.columns <= mostDepth && matrix.rows == columns)
     depth = matrix.columns
-    let width = kernels.panelWidth
+    let width = kernels.product.panelWidth
     work.runToEnd((columns + width - 1) / width) { panel, _ in
       let first = panel * width
-      kernels.packPanel(
+      kernels.product.packPanel(
         matrix.row(first), matrix.stride, min(width, self.columns - first), self.depth, nil,
         self.panels.base + first * self.depth)
     }
@@ -60,17 +60,18 @@ final class TiledProduct: @unchecked Sendable {
   /// Calls `use(row, column, values, count)` with every panel's part of up to `blockRows` rows of A B, from the panel of column
   /// `first` on.
   ///
-  /// - Parameter pack: writes these rows of A as `KernelTable.packTokens` does, [depth, blockRows]; there is room for a vector more.
+  /// - Parameter pack: writes these rows of A as `ProductKernels.PackTokens` does, [depth, blockRows]; there is room for a
+  ///   vector more.
   @inline(__always)
   func rows(
     _ count: Int, from first: Int, worker: Int, pack: (_ out: UnsafeMutablePointer<Float>) -> Void,
     use: (_ row: Int, _ column: Int, _ values: UnsafePointer<Float>, _ count: Int) -> Void
   ) {
     let left = lefts[worker].base, tile = tiles[worker].base
-    let width = kernels.panelWidth
+    let width = kernels.product.panelWidth
     pack(left)
     for column in stride(from: first / width * width, to: columns, by: width) {
-      kernels.product(depth, left, panels.base + column * depth, zeros.base, count, tile, width)
+      kernels.product.block(depth, left, panels.base + column * depth, zeros.base, count, tile, width)
       for row in 0..<count { use(row, column, tile + row * width, min(width, columns - column)) }
     }
   }

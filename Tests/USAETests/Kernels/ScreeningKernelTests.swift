@@ -11,14 +11,14 @@ import KernelTypes
     try #require(availableKernels().first { "\($0.name)" == name }).screening
   }
 
-  /// Bytes in a row of four-byte groups.
-  static func quads(_ bytes: [Int]) -> [Int32] {
+  /// Bytes as groups of four.
+  static func groups(_ bytes: [Int]) -> [Int32] {
     stride(from: 0, to: bytes.count, by: 4).map { first in
       (0..<4).reduce(Int32(0)) { $0 | Int32(bytes[first + $1] & 0xff) << Int32(8 * $1) }
     }
   }
 
-  /// Digits, which are from -127 to 127.
+  /// Int8 parts, which are from -127 to 127.
   static func bytes(_ random: inout TestRandom, _ count: Int, offset: Int = 0) -> [Int] {
     random.row(count).map { max(-127, min(127, Int($0 * 90))) + offset }
   }
@@ -56,33 +56,34 @@ import KernelTypes
 
     /// What the kernel finds: [token: [(concept, estimate)]].
     func run(_ table: ScreeningKernels, floors: [Float]) throws -> [[(concept: Int, estimate: Float)]] {
-      let block = table.tokensPerBlock, width = table.panelWidth, quads = tokens[0].count / 4
-      let packed = try AlignedBuffer<Int32>((tokens.count + block - 1) / block * block * quads)
+      let block = table.tokensPerBlock, width = table.panelWidth, groups = tokens[0].count / 4
+      let packed = try AlignedBuffer<Int32>((tokens.count + block - 1) / block * block * groups)
       packed.fill(0x5a5a_5a5a)
       for (t, token) in tokens.enumerated() {
-        table.packToken(ScreeningKernelTests.quads(token), quads, t % block, packed.base + t / block * block * quads)
+        table.packToken(ScreeningKernelTests.groups(token), groups, t % block, packed.base + t / block * block * groups)
       }
       let panels = stride(from: 0, to: concepts.count, by: width).flatMap { first in
-        (0..<quads).flatMap { quad in concepts[first..<first + width].map { ScreeningKernelTests.quads($0)[quad] } }
+        (0..<groups).flatMap { group in concepts[first..<first + width].map { ScreeningKernelTests.groups($0)[group] } }
       }
-      let room = tokens.count * (concepts.count + width) + 16
-      let pairs = try AlignedBuffer<Int32>(room), estimates = try FloatBuffer(room), spare = try AlignedBuffer<Int32>(block * width)
+      let capacity = tokens.count * (concepts.count + width) + 16
+      let pairs = try AlignedBuffer<Int32>(capacity), estimates = try FloatBuffer(capacity)
+      let scratch = try AlignedBuffer<Int32>(block * width)
       let bits: Int32 = 9
       let integers = try [panels, starts].map { try buffer($0) }
       let floats = try [scales, bias, norms, errors, slacks, tokenScales, ofNorm, ofError, floors].map { try buffer($0) }
       let most = tokens.count * width + 16
-      let count = withExtendedLifetime((integers, floats, packed, spare)) {
+      let count = withExtendedLifetime((integers, floats, packed, scratch)) {
         let f = floats.map { UnsafePointer($0.base) }
-        let result = FoundPairs(pairs: pairs.base, conceptBits: bits, numbers: estimates.base, room: most)
+        let result = FoundPairs(pairs: pairs.base, conceptBits: bits, numbers: estimates.base, capacity: most)
         var arguments = ScreenArguments(
-          quads: quads, columns: concepts.count, panels: integers[0].base, starts: integers[1].base, scales: f[0], bias: f[1],
+          groups: groups, columns: concepts.count, panels: integers[0].base, starts: integers[1].base, scales: f[0], bias: f[1],
           norms: f[2], errors: f[3], slacks: f[4], count: tokens.count, tokens: packed.base, tokenScales: f[5],
-          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: result, spare: spare.base)
-        while arguments.pairs.nextColumn < concepts.count {  // room for a panel at a time
+          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: result, scratch: scratch.base)
+        while arguments.pairs.nextColumn < concepts.count {  // a panel at a time
           let before = arguments.pairs.nextColumn
           table.screen(&arguments)
-          #expect(arguments.pairs.nextColumn > before && arguments.pairs.found <= arguments.pairs.room)
-          arguments.pairs.room = arguments.pairs.found + most
+          #expect(arguments.pairs.nextColumn > before && arguments.pairs.found <= arguments.pairs.capacity)
+          arguments.pairs.capacity = arguments.pairs.found + most
         }
         return arguments.pairs.found
       }
@@ -125,14 +126,14 @@ import KernelTypes
   }
 
   @Test(arguments: names)
-  func uppersAreEstimatesAndBounds(kernels name: String) throws {
+  func upperBoundsAreEstimatesAndWhatTheyMayMiss(kernels name: String) throws {
     let table = try Self.table(name)
     var random = TestRandom(8)
     let norms = random.row(50), errors = random.row(50), slacks = random.row(50)
     for count in [0, 1, 16, 37] {
       let concepts = (0..<count).map { Int32(($0 * 7 + 3) % 50) }, estimates = random.row(count)
       var out = [Float](repeating: -7, count: count + 1)
-      table.uppers(concepts, estimates, count, norms, errors, slacks, 0.25, 0.5, &out)
+      table.upperBounds(concepts, estimates, count, norms, errors, slacks, 0.25, 0.5, &out)
       for (i, c) in concepts.map(Int.init).enumerated() {
         #expect(abs(out[i] - (estimates[i] + 0.25 * norms[c] + 0.5 * errors[c] + slacks[c])) < 1e-5)
       }
@@ -141,29 +142,29 @@ import KernelTypes
   }
 
   @Test(arguments: names, [16, 48, 784])
-  func twoDigitsAndWhatTheyMiss(kernels name: String, columns: Int) throws {
+  func highAndLowPartsAndWhatTheyMiss(kernels name: String, columns: Int) throws {
     let table = try Self.table(name)
     var random = TestRandom(UInt64(columns))
     for factor in [Float(1), -0.37, 0] {
       var row = random.row(columns)
       row[3] *= 40
       row[5] = 0
-      var coarse = [Int8](repeating: 99, count: columns), fine = coarse
+      var high = [Int8](repeating: 99, count: columns), low = high
       var measures = [Float](repeating: 0, count: 4)
       var sums = [Int32](repeating: 0, count: 2)
-      table.quantize(row, columns, factor, &coarse, &fine, &measures, &sums)
+      table.quantize(row, columns, factor, &high, &low, &measures, &sums)
       let x = row.map { Double($0 * factor) }
       let scale = Double(measures[0])
       #expect(abs(scale - x.map(abs).max()! / 127) <= 1e-7 * scale)
-      let error = zip(x, coarse).map { $0 - scale * Double($1) }
-      let rest = zip(error, fine).map { $0 - scale / 254 * Double($1) }
+      let error = zip(x, high).map { $0 - scale * Double($1) }
+      let rest = zip(error, low).map { $0 - scale / 254 * Double($1) }
       #expect(error.allSatisfy { abs($0) <= 0.5001 * scale } && rest.allSatisfy { abs($0) <= 0.503 / 254 * scale })
       for (measured, vector) in zip(measures.dropFirst(), [x, error, rest]) {
         // The norm's own rounding, and that of its elements, which are differences of numbers as large as x.
         let norm = vector.reduce(0) { $0 + $1 * $1 }.squareRoot()
         #expect(abs(Double(measured) - norm) <= Double(columns + 8) * 0x1p-24 * (norm + scale))
       }
-      #expect(sums == [coarse.reduce(0) { $0 + Int32($1) }, fine.reduce(0) { $0 + Int32($1) }])
+      #expect(sums == [high.reduce(0) { $0 + Int32($1) }, low.reduce(0) { $0 + Int32($1) }])
     }
   }
 
@@ -176,14 +177,14 @@ import KernelTypes
     let tokens = (0..<5).map { _ in
       (Self.bytes(&random, depth, offset: offset), Self.bytes(&random, depth, offset: offset))
     }
-    let conceptDigits = concepts.flatMap { Self.quads($0.0) + Self.quads($0.1) }
-    let tokenDigits = tokens.flatMap { Self.quads($0.0) + Self.quads($0.1) }
+    let conceptParts = concepts.flatMap { Self.groups($0.0) + Self.groups($0.1) }
+    let tokenParts = tokens.flatMap { Self.groups($0.0) + Self.groups($0.1) }
     for pairs: [(Int32, Int32)] in [[], [(2, 3)], [(0, 4), (0, 0)], [(0, 4), (1, 0), (1, 4), (2, 2), (0, 1)]] {
       var out = [Int32](repeating: -7, count: pairs.count + 1)
-      table.refine(conceptDigits, tokenDigits, depth / 4, pairs.map(\.0), pairs.map(\.1), pairs.count, &out)
+      table.refine(conceptParts, tokenParts, depth / 4, pairs.map(\.0), pairs.map(\.1), pairs.count, &out)
       for (q, pair) in pairs.enumerated() {
-        let (coarse, fine) = concepts[Int(pair.0)], (first, second) = tokens[Int(pair.1)]
-        #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + first[$1] * fine[$1] + second[$1] * coarse[$1] })
+        let (high, low) = concepts[Int(pair.0)], (tokenHigh, tokenLow) = tokens[Int(pair.1)]
+        #expect(Int(out[q]) == (0..<depth).reduce(0) { $0 + tokenHigh[$1] * low[$1] + tokenLow[$1] * high[$1] })
       }
       #expect(out[pairs.count] == -7)
     }
@@ -191,47 +192,25 @@ import KernelTypes
 
   /// Also that of the next better kernels, where those have a fused multiply-add.
   @Test(arguments: names, [16, 32, 112])
-  func chainsHaveTheBitsOfTheProduct(kernels name: String, depth: Int) throws {
+  func exactProductsHaveTheBitsOfTheProduct(kernels name: String, depth: Int) throws {
     let whole = try #require(availableKernels().first { "\($0.name)" == name })
     var random = TestRandom(UInt64(depth))
-    let width = whole.panelWidth
+    let width = whole.product.panelWidth
     let x = random.row(depth), scales = random.row(width), bias = random.row(width)
     let concepts = random.rows(width, depth)
-    let packedToken = try FloatBuffer(depth * whole.tokensPerBlock), panel = try FloatBuffer(depth * width)
-    whole.packTokens(x, depth, 1, depth, packedToken.base)
-    whole.packPanel(concepts.flatMap { $0 }, depth, width, depth, scales, panel.base)
+    let packedToken = try FloatBuffer(depth * whole.product.tokensPerBlock), panel = try FloatBuffer(depth * width)
+    whole.product.packTokens(x, depth, 1, depth, packedToken.base)
+    whole.product.packPanel(concepts.flatMap { $0 }, depth, width, depth, scales, panel.base)
     var product = [Float](repeating: 0, count: width)
-    whole.product(depth, packedToken.base, panel.base, bias, 1, &product, width)
+    whole.product.block(depth, packedToken.base, panel.base, bias, 1, &product, width)
     for count in [0, 1, 3, 4, 5, 16, 17, 33] {
       let indices = (0..<count).map { Int32(($0 * 5 + 3) % width) }
       var out = [Float](repeating: -7, count: count + 1)
       for following in [0, 20] {
         let list = indices + (0..<following).map { Int32($0 % width) }
-        whole.screening.chains(x, concepts.flatMap { $0 }, depth, scales, bias, list, count, following, &out)
+        whole.screening.exactProducts(x, concepts.flatMap { $0 }, depth, scales, bias, list, count, following, &out)
         #expect(Array(out.prefix(count)) == indices.map { product[Int($0)] })
         #expect(out[count] == -7)
-      }
-    }
-  }
-
-  @Test(arguments: names, [1, 7, 16, 33, 500])
-  func theFloorIsTheSmallestOfTheLargest(kernels name: String, wanted: Int) throws {
-    let table = try Self.table(name)
-    var random = TestRandom(UInt64(wanted))
-    for count in [0, 1, 15, 16, 40, 600] {
-      for kind in 0..<4 {
-        var values = random.row(count)
-        if kind == 1 { values = values.map { ($0 * 2).rounded() / 2 } }  // many ties
-        if kind == 2 { values = values.map { -abs($0) } }
-        if kind == 3 { values = values.map { abs($0) * 1e30 + 1e-30 } }
-        values += [Float](repeating: 9, count: 16)
-        let floor = table.floor(&values, count, wanted)
-        let positive = values.prefix(count).filter { $0 > 0 }.sorted(by: >)
-        guard positive.count >= wanted else {
-          #expect(floor == 0)
-          continue
-        }
-        #expect(floor == positive[wanted - 1])
       }
     }
   }

@@ -3,7 +3,7 @@ import KernelTypes
 
 @testable import USAE
 
-/// Products with signs, of every instruction set that this machine has.
+/// Products with signs, and transposes, of every instruction set that this machine has.
 @Suite struct SignKernelTests {
   static let names = availableKernels().map { "\($0.name)" }
 
@@ -88,11 +88,11 @@ import KernelTypes
 
   @Test(arguments: names)
   func lanesBecomeRows(kernels name: String) throws {
-    let signs = try Self.table(name).signs
+    let transpose = try Self.table(name).transpose
     var random = TestRandom(5)
     let values = random.rows(32, 24)
     var out = [Float](repeating: -7, count: 16 * 40)
-    signs.transposeLanes(values.flatMap { $0 }, 24, 32, &out, 40)
+    transpose.lanes(values.flatMap { $0 }, 24, 32, &out, 40)
     for lane in 0..<16 {
       #expect((0..<32).allSatisfy { out[lane * 40 + $0] == values[$0][lane] })
       #expect((32..<40).allSatisfy { out[lane * 40 + $0] == -7 })
@@ -101,15 +101,15 @@ import KernelTypes
 
   @Test(arguments: names, [16, 48, 784])
   func transposing(kernels name: String, columns: Int) throws {
-    let signs = try Self.table(name).signs
+    let transpose = try Self.table(name).transpose
     var random = TestRandom(UInt64(columns))
     let rows = random.rows(16, columns), scales = random.row(16)
     var lanes = [Float](repeating: 0, count: columns * 16)
-    signs.transposeRows(rows.flatMap { $0 }, columns, scales, columns, &lanes)
+    transpose.rows(rows.flatMap { $0 }, columns, scales, columns, &lanes)
     for c in 0..<columns { for lane in 0..<16 { #expect(lanes[c * 16 + lane] == rows[lane][c] * scales[lane]) } }
     var out = rows.flatMap { $0 }
-    var spare = [Float](repeating: 0, count: 256)
-    signs.addTransposed(lanes, columns, 2, &out, columns, &spare)
+    var scratch = [Float](repeating: 0, count: 256)
+    transpose.addLanes(lanes, columns, 2, &out, columns, &scratch)
     for c in 0..<columns {
       for lane in 0..<16 {
         let expected = rows[lane][c] + 2 * lanes[c * 16 + lane]

@@ -15,15 +15,15 @@ import Testing
     let inverse = (0..<count).map { 1 / Float($0 % 5 + 1) }
     let expected = (0..<count).map { (x[$0] - mean[$0]) * inverse[$0] }
     let out = try FloatBuffer(count)
-    #expect(x.withUnsafeBytes { table.standardizeFloat32($0.baseAddress!, count, mean, inverse, out.base) })
+    #expect(x.withUnsafeBytes { table.standardize.float32($0.baseAddress!, count, mean, inverse, out.base) })
     #expect((0..<count).map { out.base[$0] } == expected)
-    #expect(x.map(Double.init).withUnsafeBytes { table.standardizeFloat64($0.baseAddress!, count, mean, inverse, out.base) })
+    #expect(x.map(Double.init).withUnsafeBytes { table.standardize.float64($0.baseAddress!, count, mean, inverse, out.base) })
     #expect((0..<count).map { out.base[$0] } == expected)
     let brain = x.map { UInt16($0.bitPattern >> 16) }
-    #expect(brain.withUnsafeBytes { table.standardizeBFloat16($0.baseAddress!, count, mean, inverse, out.base) })
+    #expect(brain.withUnsafeBytes { table.standardize.bfloat16($0.baseAddress!, count, mean, inverse, out.base) })
     #expect((0..<count).map { out.base[$0] } == expected)
     let half = x.map(halfBits)
-    #expect(half.withUnsafeBytes { table.standardizeFloat16($0.baseAddress!, count, mean, inverse, out.base) })
+    #expect(half.withUnsafeBytes { table.standardize.float16($0.baseAddress!, count, mean, inverse, out.base) })
     #expect((0..<count).map { out.base[$0] } == expected)
   }
 
@@ -41,7 +41,7 @@ import Testing
     for bits in UInt16(0)...UInt16.max {
       let exponent = Int(bits >> 10) & 31
       let fraction = Float(bits & 0x3ff)
-      let finite = withUnsafeBytes(of: bits) { table.standardizeFloat16($0.baseAddress!, 1, [0], [1], out.base) }
+      let finite = withUnsafeBytes(of: bits) { table.standardize.float16($0.baseAddress!, 1, [0], [1], out.base) }
       #expect(finite == (exponent != 31))
       guard finite else { continue }
       let magnitude = exponent == 0 ? fraction * 0x1p-24 : (1 + fraction / 1024) * Float(sign: .plus, exponent: exponent - 15, significand: 1)
@@ -59,15 +59,16 @@ import Testing
       for bad in [Float.nan, .infinity, -.infinity] {
         var x = [Float](repeating: 1, count: count)
         x[place] = bad
-        #expect(!x.withUnsafeBytes { table.standardizeFloat32($0.baseAddress!, count, mean, inverse, out.base) })
-        #expect(!x.map(Double.init).withUnsafeBytes { table.standardizeFloat64($0.baseAddress!, count, mean, inverse, out.base) })
+        #expect(!x.withUnsafeBytes { table.standardize.float32($0.baseAddress!, count, mean, inverse, out.base) })
+        let doubles = x.map(Double.init)
+        #expect(!doubles.withUnsafeBytes { table.standardize.float64($0.baseAddress!, count, mean, inverse, out.base) })
         let brain = x.map { UInt16($0.bitPattern >> 16) | ($0.isNaN ? 1 : 0) }
-        #expect(!brain.withUnsafeBytes { table.standardizeBFloat16($0.baseAddress!, count, mean, inverse, out.base) })
+        #expect(!brain.withUnsafeBytes { table.standardize.bfloat16($0.baseAddress!, count, mean, inverse, out.base) })
       }
     }
     // A double that float32 cannot hold is as bad as infinity.
     let huge = [Double](repeating: 1e300, count: count)
-    #expect(!huge.withUnsafeBytes { table.standardizeFloat64($0.baseAddress!, count, mean, inverse, out.base) })
+    #expect(!huge.withUnsafeBytes { table.standardize.float64($0.baseAddress!, count, mean, inverse, out.base) })
   }
 
   @Test func stridedViewsReadTheRightElements() throws {

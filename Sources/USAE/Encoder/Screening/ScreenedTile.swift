@@ -60,7 +60,7 @@ final class ScreenedTile: @unchecked Sendable {
     let first = token == 0 ? 0 : keyEnds[token - 1]
     let count = keyEnds[token] - first
     for i in 0..<count { out[i] = keys[first &+ i] }
-    return kernels.keepLargest(out, count, k)
+    return kernels.selection.keepLargest(out, count, k)
   }
 
   /// Finds the keys of all tokens of the tile.
@@ -117,7 +117,7 @@ final class ScreenedTile: @unchecked Sendable {
     let concepts = weights.concepts
     let factors = search.bounds[token].factors(roundingShare: weights.roundingShare)
     let (found, estimates, count) = search.lists.found(token)
-    kernels.screening.uppers(
+    kernels.screening.upperBounds(
       found, estimates, count, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm,
       factors.ofError, numbers.base)
     pairs.add(
@@ -165,7 +165,7 @@ final class ScreenedTile: @unchecked Sendable {
       let out = values.base + own.lowerBound
       compute(token, leaders.base + own.lowerBound, own.count, following: leaderCount - own.upperBound, out)
       // Writes where the next token's come then.
-      floors.base[token] = max(limit, kernels.screening.floor(out, own.count, k))
+      floors.base[token] = max(limit, kernels.selection.smallestOfLargest(out, own.count, k))
     }
   }
 
@@ -208,7 +208,7 @@ final class ScreenedTile: @unchecked Sendable {
   ) {
     guard let weight = encoder.weight, let tokens else { preconditionFailure("a tile takes tokens first") }
     counts.chains += count
-    kernels.screening.chains(
+    kernels.screening.exactProducts(
       tokens + token &* stride, weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, following,
       out)
   }

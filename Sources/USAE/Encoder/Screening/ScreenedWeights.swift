@@ -82,10 +82,10 @@ final class ScreenedWeights: @unchecked Sendable {
     pairs: FoundPairs, spare: UnsafeMutablePointer<Int32>
   ) -> ScreenArguments {
     ScreenArguments(
-      quads: quads, columns: columns, panels: panels.base, starts: starts.base, scales: scales.base, bias: bias,
+      groups: quads, columns: columns, panels: panels.base, starts: starts.base, scales: scales.base, bias: bias,
       norms: concepts.norms.base, errors: concepts.errors.base, slacks: concepts.slacks.base, count: count, tokens: tokens,
       tokenScales: tokenScales, factorsOfNorm: factorsOfNorm, factorsOfError: factorsOfError, floors: floors, pairs: pairs,
-      spare: spare)
+      scratch: spare)
   }
 
   /// What refined estimates of pairs of a concept and a token add.

@@ -45,9 +45,9 @@ struct AuxiliaryLoss {
   /// From q D_j of a token to its slope dLoss/d(q D_j) in place; returns the loss L(r_j - q D_j), a sum over the width.
   @inline(__always)
   func differentiate(_ decoded: UnsafeMutablePointer<Float>, token: Int, _ target: Reconstruction.Target) -> Double {
-    kernels.subtractFrom(target.residual(token), target.stride, decoded)
-    let loss = Double(kernels.loss(reconstruction.which, decoded, target.stride))
-    kernels.slope(reconstruction.which, slopeFactor(target.index), decoded, target.stride, decoded)
+    kernels.rows.subtractFrom(target.residual(token), target.stride, decoded)
+    let loss = Double(kernels.training.loss(reconstruction.which, decoded, target.stride))
+    kernels.training.slope(reconstruction.which, slopeFactor(target.index), decoded, target.stride, decoded)
     return loss
   }
 
@@ -76,8 +76,8 @@ struct AuxiliaryLoss {
       let centred = spares[worker].base
       for t in range {
         centred.update(from: residuals.row(t), count: stride)
-        kernels.addScaled(-1, mean, stride, centred)
-        sums.base[block] += Double(kernels.loss(reconstruction.which, centred, stride))
+        kernels.rows.addScaled(-1, mean, stride, centred)
+        sums.base[block] += Double(kernels.training.loss(reconstruction.which, centred, stride))
       }
     }
     var sum = 0.0

@@ -64,8 +64,8 @@ struct UnchosenAuxiliary {
       for q in 0..<chosen { codes[offset, main.indices(row)[q]] = 0 }
       guard positive > chosen + self.slots else { return }
       let keys = tile.keys.base
-      let count = kernels.scan(values, encoder.columns, 0, keys)
-      kernels.partition(keys, count, chosen + self.slots)
+      let count = kernels.selection.scan(values, encoder.columns, 0, keys)
+      kernels.selection.partition(keys, count, chosen + self.slots)
       for key in chosen + self.slots..<count { codes[offset, column(ofKey: keys[key])] = 0 }
     }
   }

@@ -46,7 +46,7 @@ struct UnchosenGradients {
       for c in concepts {
         let out = units.base + (c - concepts.lowerBound) * rows.stride
         out.update(repeating: 0, count: rows.stride)
-        kernels.addScaled(model.inverseNorms.base[c], rows.row(c), rows.stride, out)
+        kernels.rows.addScaled(model.inverseNorms.base[c], rows.row(c), rows.stride, out)
       }
       return units.base
     }
@@ -93,7 +93,7 @@ struct UnchosenGradients {
     for (j, model) in models.enumerated() {
       for lane in 0..<Self.lanes { scratch.scales.base[lane] = slopeSizes[j] * model.inverseNorms.base[first + lane] }
       let rows = model.dictionary.value
-      kernels.signs.transposeRows(rows.row(first), rows.stride, scratch.scales.base, rows.stride, scratch.values.base)
+      kernels.transpose.rows(rows.row(first), rows.stride, scratch.scales.base, rows.stride, scratch.values.base)
       kernels.signs.sums(
         scratch.values.base, Self.lanes, model.width, buffers.signsByToken[j].base, Self.tileRows, tokens,
         scratch.tables.base, scratch.sums.base)
@@ -108,7 +108,7 @@ struct UnchosenGradients {
     kernels.signs.sums(
       buffers.codes.row(0, concept: first), SkippingKernels.depth, tokens, buffers.signsByDimension[j].base,
       buffers.slopes[j].stride, width, scratch.tables.base, scratch.sums.base)
-    kernels.signs.addTransposed(
+    kernels.transpose.addLanes(
       scratch.sums.base, gradient.stride, slopeSizes[j], gradient.row(first), gradient.stride, scratch.block.base)
   }
 
@@ -170,7 +170,7 @@ struct UnchosenGradients {
     _ values: UnsafePointer<Float>, _ stride: Int, _ first: Int, _ tokens: Int, of block: Range<Int>, _ scratch: Scratch
   ) {
     let out = scratch.byConcept.base + (first - block.lowerBound) * Self.tileRows
-    kernels.signs.transposeLanes(values, stride, paddedWidth(tokens), out, Self.tileRows)
+    kernels.transpose.lanes(values, stride, paddedWidth(tokens), out, Self.tileRows)
     let end = min(Self.tileRows, (tokens + SkippingKernels.depth - 1) / SkippingKernels.depth * SkippingKernels.depth)
     for lane in 0..<Self.lanes {
       (out + lane * Self.tileRows + tokens).update(repeating: 0, count: end - tokens)

@@ -64,7 +64,7 @@ final class BatchStatistics: @unchecked Sendable {
       for t in range {
         let row = self.centred.row(t)
         row.update(from: tokens.row(part.lowerBound + t), count: tokens.stride)
-        kernels.addScaled(-1, self.mean.base, tokens.stride, row)
+        kernels.rows.addScaled(-1, self.mean.base, tokens.stride, row)
       }
     }
   }
@@ -99,15 +99,15 @@ final class BatchStatistics: @unchecked Sendable {
     weightProduct.take(covariance.base, stride: covariance.stride, depth: weight.columns, work: work)
     try work.runBlocks(weight.rows, of: TiledProduct.blockRows) { _, range, worker in
       self.weightProduct.rows(range.count, from: 0, worker: worker) {
-        kernels.packTokens(weight.row(range.lowerBound), stride, range.count, weight.columns, $0)
+        kernels.product.packTokens(weight.row(range.lowerBound), stride, range.count, weight.columns, $0)
       } use: {
         (self.weightCovariance.row(range.lowerBound + $0) + $1).update(from: $2, count: $3)
       }
       for c in range {
         let row = weight.row(c)
-        self.outputMean.base[c] = kernels.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]
+        self.outputMean.base[c] = kernels.rows.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]
         // Rounding may leave a tiny negative number where the true variance is 0, and overflow what is no number.
-        let variance = kernels.dot(row, self.weightCovariance.row(c), stride)
+        let variance = kernels.rows.dot(row, self.weightCovariance.row(c), stride)
         self.outputVariance.base[c] = variance.isFinite ? max(0, variance) : .infinity
       }
     }

@@ -81,8 +81,8 @@ struct Reconstruction {
   /// What is left of `rest`, in place of what was decoded; returns its loss.
   @inline(__always)
   private func subtract(from rest: UnsafePointer<Float>, _ decoded: UnsafeMutablePointer<Float>, stride: Int) -> Double {
-    kernels.subtractFrom(rest, stride, decoded)
-    return Double(kernels.loss(which, decoded, stride))
+    kernels.rows.subtractFrom(rest, stride, decoded)
+    return Double(kernels.training.loss(which, decoded, stride))
   }
 
   /// Turns a token's residual in a target model into a slope in place and adds its part to the token's code gradients;
@@ -98,8 +98,8 @@ struct Reconstruction {
     if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
     guard let nested = workspace.nested else {
       let slope = target.residual(token)
-      kernels.slope(which, target.slopeFactor, slope, stride, slope)
-      if let auxiliarySlope { kernels.addScaled(1, auxiliarySlope, stride, slope) }
+      kernels.training.slope(which, target.slopeFactor, slope, stride, slope)
+      if let auxiliarySlope { kernels.rows.addScaled(1, auxiliarySlope, stride, slope) }
       addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
       return
     }
@@ -107,8 +107,8 @@ struct Reconstruction {
     var longer = auxiliarySlope
     for group in Swift.stride(from: nested.count &- 1, through: 0, by: -1) {
       let slope = nested.rows(group, target: target.index, last: target.residuals) + token &* stride
-      kernels.slope(which, factor, slope, stride, slope)
-      if let longer { kernels.addScaled(1, longer, stride, slope) }
+      kernels.training.slope(which, factor, slope, stride, slope)
+      if let longer { kernels.rows.addScaled(1, longer, stride, slope) }
       addCodeGradients(
         token: token, codes: workspace.codes, slots: nested.slots(token, group: group), slope: slope, target.dictionary,
         spare: spare, to: gradients)
@@ -126,7 +126,7 @@ struct Reconstruction {
     let count = slots.count
     let indices = codes.indices(token) + slots.lowerBound
     let gradients = gradients + slots.lowerBound
-    kernels.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, spare)
+    kernels.rows.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, spare)
     for q in 0..<count { gradients[q] += spare[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 

@@ -121,7 +121,7 @@ struct ConceptUpdate {
   }
 
   func square(_ row: UnsafePointer<Float>, _ width: Int) -> Double {
-    Double(kernels.dot(row, row, paddedWidth(width)))
+    Double(kernels.rows.dot(row, row, paddedWidth(width)))
   }
 
   // MARK: Gradients
@@ -139,8 +139,8 @@ struct ConceptUpdate {
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
     let row = dictionary.rows + concept &* stride
     let s = dictionary.inverseNorms[concept]
-    let norm = kernels.dot(row, row, stride).squareRoot()
-    let along = norm > 0 ? kernels.dot(out, row, stride) * s * s / norm : 0
+    let norm = kernels.rows.dot(row, row, stride).squareRoot()
+    let along = norm > 0 ? kernels.rows.dot(out, row, stride) * s * s / norm : 0
     for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
 
@@ -176,9 +176,9 @@ struct ConceptUpdate {
   ) {
     let stride = encoderRows.stride
     let inverse = BatchStatistics.inverseDeviation(variance: batchNorm.outputVariance[concept])
-    kernels.addScaled(-sum, batchNorm.mean, stride, out)  // sum dy (x - mu)
-    let scaleGradient = kernels.dot(encoderRows.row(concept), out, stride) * inverse
-    kernels.addScaled(-scaleGradient * inverse, batchNorm.weightCovariance + concept &* stride, stride, out)
+    kernels.rows.addScaled(-sum, batchNorm.mean, stride, out)  // sum dy (x - mu)
+    let scaleGradient = kernels.rows.dot(encoderRows.row(concept), out, stride) * inverse
+    kernels.rows.addScaled(-scaleGradient * inverse, batchNorm.weightCovariance + concept &* stride, stride, out)
     let factor = batchNorm.scale[concept] * inverse
     for c in 0..<stride { out[c] *= factor }
     batchNorm.scaleGradient[concept] = scaleGradient
@@ -193,7 +193,7 @@ struct ConceptUpdate {
     out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
     if unchosen == nil {
-      kernels.weightedRows(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
+      kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
     } else {
       addGathered(rows, stride, entries, coefficients, to: out, spare: spare)
     }
@@ -205,8 +205,8 @@ struct ConceptUpdate {
     to out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
     guard entries.count > 0 else { return }
-    kernels.weightedRows(rows, stride, entries.tokens, coefficients, entries.count, stride, spare)
-    kernels.addScaled(1, spare, stride, out)
+    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, spare)
+    kernels.rows.addScaled(1, spare, stride, out)
   }
 
   // MARK: Updates
@@ -235,7 +235,7 @@ struct ConceptUpdate {
     rows.update(concept, along: gradient, constants)
     if recipe.renormalize {
       let row = rows.row(concept)
-      let norm = kernels.dot(row, row, rows.stride).squareRoot()
+      let norm = kernels.rows.dot(row, row, rows.stride).squareRoot()
       if norm > 0 { for c in 0..<rows.stride { row[c] /= norm } }
     }
     models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)

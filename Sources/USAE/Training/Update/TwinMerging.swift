@@ -37,7 +37,7 @@ struct TwinMerging {
     let found = Guarded<[Pair]>([])
     try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
       products.rows(range.count, from: range.lowerBound, worker: worker) {
-        kernels.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
+        kernels.product.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
       } use: {
         let pairs = self.pairs(of: range.lowerBound + $0, with: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
         if !pairs.isEmpty { found.withLock { $0 += pairs } }
@@ -72,7 +72,7 @@ struct TwinMerging {
     var smallest = Float.infinity
     for model in models {
       let rows = model.dictionary.value
-      let product = kernels.dot(rows.row(first), rows.row(second), rows.stride)
+      let product = kernels.rows.dot(rows.row(first), rows.row(second), rows.stride)
       smallest = min(smallest, product * model.inverseNorms.base[first] * model.inverseNorms.base[second])
     }
     return smallest
@@ -95,7 +95,7 @@ struct TwinMerging {
   func merge(_ pairs: [Pair], tokens: [PaddedMatrix], row: (_ pair: Int) -> Int) {
     for (number, pair) in pairs.enumerated() {
       let token = row(number)
-      let hasDirection = tokens.allSatisfy { kernels.dot($0.row(token), $0.row(token), $0.stride) > 0 }
+      let hasDirection = tokens.allSatisfy { kernels.rows.dot($0.row(token), $0.row(token), $0.stride) > 0 }
       guard hasDirection else { continue }
       let votes = models.count { $0.uses(pair.second, ratherThan: pair.first) }
       let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
@@ -138,7 +138,7 @@ extension ModelParameters {
     silentTokens.base[concept] = 0
   }
 
-  private func norm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float { kernels.dot(row, row, stride).squareRoot() }
+  private func norm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float { kernels.rows.dot(row, row, stride).squareRoot() }
 }
 
 extension Trainable {

@@ -256,7 +256,7 @@ import KernelTypes
       var arguments = weights.screenArguments(
         bias: biases.base, count: 1, tokens: packed.base, tokenScales: numbers.base, factorsOfNorm: numbers.base + 1,
         factorsOfError: numbers.base + 2, floors: numbers.base + 3,
-        pairs: FoundPairs(pairs: pairs.base, conceptBits: 6, numbers: estimates.base, room: 80), spare: spare.base)
+        pairs: FoundPairs(pairs: pairs.base, conceptBits: 6, numbers: estimates.base, capacity: 80), spare: spare.base)
       kernels.screening.screen(&arguments)
       #expect(arguments.pairs.found == 64 && arguments.pairs.nextColumn == 64)
       #expect((0..<64).allSatisfy { pairs.base[$0] == $0 })

@@ -1,25 +1,25 @@
 import CIntrinsics
 import KernelTypes
 
-// Single pre-activations with the very bits that `product` gives them: one chain of multiply-adds over the depth for each,
-// from the bias. A chain cannot be split, so sixteen run side by side, on a transposed block of their weights.
+// Single pre-activations as exact dot products, with the very bits that `product` gives them. The chain of multiply-adds of one
+// cannot be split, so sixteen run side by side, on a transposed block of their weights.
 
 /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q].
 ///
 /// The list goes on for `following` places: rows to have at hand soon.
-func chains(
+func exactProducts(
   _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
   _ indices: UnsafePointer<Int32>, _ count: Int, _ following: Int, _ out: Floats
 ) {
   var q = 0
   while q < count {
-    chainGroup(
-      x, rows, stride, scales, bias, indices + q, min(chainWidth, count &- q), count &+ following &- q, out + q)
-    q &+= chainWidth
+    exactGroup(
+      x, rows, stride, scales, bias, indices + q, min(productsAtOnce, count &- q), count &+ following &- q, out + q)
+    q &+= productsAtOnce
   }
 }
 
-private let chainWidth = 16
+private let productsAtOnce = 16
 #if USAE_AVX512
   private typealias Lanes = Vector
 #elseif USAE_AVX2
@@ -41,7 +41,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
 }
 
 #if USAE_AVX512
-  private func chainGroup(
+  private func exactGroup(
     _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
     _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
@@ -79,17 +79,17 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     for lane in 0..<count { out[lane] = sums[lane] }
   }
 #elseif USAE_AVX2
-  private func chainGroup(
+  private func exactGroup(
     _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
     _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
     // Lanes past the end repeat the last.
-    @inline(__always) func eight(_ first: Int) -> EightChains {
+    @inline(__always) func eight(_ first: Int) -> EightProducts {
       @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(first &+ lane, count &- 1)]) }
-      return EightChains(
+      return EightProducts(
         rows, stride, scales, bias, index(0), index(1), index(2), index(3), index(4), index(5), index(6), index(7))
     }
-    // Two registers of chains, since one would wait for every multiply-add.
+    // Two registers of products, since one would wait for every multiply-add.
     var left = eight(0), right = eight(8)
     var c = 0
     while c < stride {
@@ -104,7 +104,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     if count > 8 { for lane in 8..<count { out[lane] = right.sums[lane &- 8] } }
   }
 
-  private struct EightChains {
+  private struct EightProducts {
     let p0, p1, p2, p3, p4, p5, p6, p7: ConstantFloats
     let scale: Lanes
     var sums: Lanes
@@ -135,16 +135,16 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     }
   }
 #else
-  private func chainGroup(
+  private func exactGroup(
     _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
     _ indices: UnsafePointer<Int32>, _ count: Int, _ listed: Int, _ out: Floats
   ) {
     // Lanes past the end repeat the last.
-    @inline(__always) func four(_ first: Int) -> FourChains {
+    @inline(__always) func four(_ first: Int) -> FourProducts {
       @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(first &+ lane, count &- 1)]) }
-      return FourChains(rows, stride, scales, bias, index(0), index(1), index(2), index(3))
+      return FourProducts(rows, stride, scales, bias, index(0), index(1), index(2), index(3))
     }
-    // Four registers of chains, since one would wait for every multiply-add.
+    // Four registers of products, since one would wait for every multiply-add.
     var a = four(0), b = four(4), d = four(8), e = four(12)
     var c = 0
     while c < stride {
@@ -155,12 +155,12 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
       c &+= 4
     }
     for lane in 0..<count {
-      let chains = lane < 8 ? (lane < 4 ? a : b) : (lane < 12 ? d : e)
-      out[lane] = chains.sums[lane & 3]
+      let products = lane < 8 ? (lane < 4 ? a : b) : (lane < 12 ? d : e)
+      out[lane] = products.sums[lane & 3]
     }
   }
 
-  private struct FourChains {
+  private struct FourProducts {
     let p0, p1, p2, p3: ConstantFloats
     let scale: Lanes
     var sums: Lanes

@@ -1,0 +1,36 @@
+/// Keys that are sorted by counting larger ones; more are by a heap, since counting grows with their square.
+public let mostRankedKeys = 192
+/// Places behind its keys that `SelectionKernels.KeepLargest` may write to: for the sorted keys, and for what fills up vectors.
+public let selectionScratch = mostRankedKeys + 32
+
+/// The largest elements of a row. The kernels' `Selection.swift` says what a sort key is.
+public struct SelectionKernels: @unchecked Sendable {
+  /// Writes the keys of the elements above a threshold >= 0 and returns how many there are.
+  public typealias Scan =
+    @convention(c) (
+      _ row: ConstantFloats, _ columns: Int, _ threshold: Float, _ keys: UnsafeMutablePointer<UInt64>
+    ) -> Int
+  /// Moves the `wanted` largest of `count` keys to the front.
+  public typealias Partition = @convention(c) (_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Void
+  /// Moves the `wanted` largest of `count` keys to the front, largest first, and returns how many there are. The keys have room
+  /// for `selectionScratch` more behind them.
+  public typealias KeepLargest = @convention(c) (_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int
+  /// The smallest of the `wanted` largest values, or 0 where fewer are positive; what is not a number counts as not positive. A
+  /// vector's length behind the values is overwritten.
+  public typealias SmallestOfLargest = @convention(c) (_ values: Floats, _ count: Int, _ wanted: Int) -> Float
+
+  public var scan: Scan
+  public var partition: Partition
+  public var keepLargest: KeepLargest
+  public var smallestOfLargest: SmallestOfLargest
+
+  public init(
+    scan: @escaping Scan, partition: @escaping Partition, keepLargest: @escaping KeepLargest,
+    smallestOfLargest: @escaping SmallestOfLargest
+  ) {
+    self.scan = scan
+    self.partition = partition
+    self.keepLargest = keepLargest
+    self.smallestOfLargest = smallestOfLargest
+  }
+}
