@@ -48,7 +48,7 @@ extension usae_step_report {
     prefix = Int64(done.prefix)
     screened_tokens = Int64(done.screening.tokens)
     screened_candidates = Int64(done.screening.candidates)
-    screened_computed = Int64(done.screening.chains)
+    screened_computed = Int64(done.screening.computed)
     screened_fallbacks = Int64(done.screening.fallbacks)
   }
 }

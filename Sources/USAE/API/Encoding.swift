@@ -28,18 +28,37 @@ struct Encoding {
 
   static let chunkRows = 4096
 
-  /// Calls `consume(row, tile, token in tile)` for every row, from any thread.
-  func forEachRow(dense: Bool = false, _ consume: (Int, EncoderTile, Int) -> Void) throws(USAEError) {
+  /// Calls `consume` with the standardised rows of every chunk and the number of its first row.
+  func forEachChunk(_ consume: (_ chunk: PaddedMatrix, _ count: Int, _ first: Int) throws(USAEError) -> Void) throws(USAEError) {
     let rows = activations.rows
     let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
     let spares = try makeSpares(work.threads, model.width)
-    let tiles = try encoder.makeTiles(work.threads)
     for first in stride(from: 0, to: rows, by: Self.chunkRows) {
       let count = min(rows - first, Self.chunkRows)
       try Ingestion(model: model, activations: activations).copy(
         first..<first + count, of: .all, to: chunk, spares: spares, work: work)
-      try encoder.forEachToken(of: chunk, 0..<count, dense: dense, tiles: tiles, work: work) { t, tile, token in
-        consume(first + t, tile, token)
+      try consume(chunk, count, first)
+    }
+  }
+
+  /// Calls `consume` with the keys of every row's code, at most k, from any thread.
+  func forEachRow(k: Int, _ consume: (_ row: Int, _ keys: UnsafeBufferPointer<UInt64>) -> Void) throws(USAEError) {
+    let scratch = encoder.makeScratch(work.threads)
+    try forEachChunk { chunk, count, first throws(USAEError) in
+      try encoder.forEachTile(of: chunk, 0..<count, k: k, scratch: scratch, work: work) { tile in
+        for row in tile.rows { consume(first + row, tile[row]) }
+      }
+    }
+  }
+
+  /// Calls `consume` with all pre-activations of every row, from any thread.
+  func forEachDenseRow(_ consume: (_ row: Int, _ preactivations: UnsafePointer<Float>) -> Void) throws(USAEError) {
+    let scratch = try (0..<work.threads).map { _ throws(USAEError) in
+      try DenseTile.Scratch(columns: encoder.columns, depth: encoder.depth)
+    }
+    try forEachChunk { chunk, count, first throws(USAEError) in
+      try encoder.forEachDenseTile(of: chunk, 0..<count, scratch: scratch, work: work) { tile in
+        for row in tile.rows { consume(first + row, tile[row]) }
       }
     }
   }
@@ -55,12 +74,11 @@ extension UniversalSAE {
       let encoding = try encoding(x, index, "encode", work)
       let slots = self.slots
       nonisolated(unsafe) let (values, indices) = (values, indices)
-      try encoding.forEachRow { row, tile, token in
-        let count = encoding.encoder.select(tile, token, k: slots)
+      try encoding.forEachRow(k: slots) { row, keys in
         for q in 0..<slots {
-          let used = q < count
-          values[row * slots + q] = used ? value(ofKey: tile.keys.base[q]) : 0
-          indices[row * slots + q] = used ? column(ofKey: tile.keys.base[q]) : -1
+          let used = q < keys.count
+          values[row * slots + q] = used ? value(ofKey: keys[q]) : 0
+          indices[row * slots + q] = used ? column(ofKey: keys[q]) : -1
         }
       }
     }
@@ -74,8 +92,8 @@ extension UniversalSAE {
       let encoding = try encoding(x, index, "preactivations", work)
       let concepts = self.concepts
       nonisolated(unsafe) let out = out
-      try encoding.forEachRow(dense: true) { row, tile, token in
-        (out + row * concepts).update(from: tile.preactivations(token), count: concepts)
+      try encoding.forEachDenseRow { row, preactivations in
+        (out + row * concepts).update(from: preactivations, count: concepts)
       }
     }
   }

@@ -28,7 +28,7 @@ extension UniversalSAE {
       }
       let encoder = try state.inference.encoder(of: model, work: work)
       let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: work)
-      let chunkRows = CodeStream.chunkRows(of: encoder, rows: x.rows, unit: 1, work: work)
+      let chunkRows = CodeStream.chunkRows(columns: encoder.columns, rows: x.rows, unit: 1, work: work)
       let stream = try CodeStream(model, encoder: encoder, k: slots, chunkRows: chunkRows, work: work)
       for first in stride(from: 0, to: x.rows, by: chunkRows) {
         let range = first..<min(x.rows, first + chunkRows)

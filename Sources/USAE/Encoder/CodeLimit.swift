@@ -1,9 +1,11 @@
-/// What belongs to a token's code outside training, where it must not depend on other tokens.
+/// What bounds a token's code outside training, where it must not depend on other tokens.
 struct CodeLimit {
   /// Most entries.
   let most: Int
   /// Entries are larger than this.
   let threshold: Float
+
+  static let none = CodeLimit(most: .max, threshold: 0)
 }
 
 extension ModelParameters {
@@ -11,13 +13,5 @@ extension ModelParameters {
   func codeLimit(k: Int, slots: Int) -> CodeLimit {
     guard let threshold, threshold.base[0] > 0 else { return CodeLimit(most: k, threshold: 0) }
     return CodeLimit(most: slots, threshold: threshold.base[0])
-  }
-}
-
-extension PackedEncoder {
-  /// Selects a token's code, at most `k` entries within the limit, as keys at the front of the tile's. Returns their number.
-  func select(_ tile: EncoderTile, _ token: Int, k: Int) -> Int {
-    guard let limit else { return tile.select(token, k: k) }
-    return tile.select(token, k: min(k, limit.most), above: limit.threshold)
   }
 }

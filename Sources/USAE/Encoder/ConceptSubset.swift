@@ -1,39 +1,73 @@
-/// A few concepts to select among, the dead ones, with their encoder rows.
+/// A few concepts of an encoder, the dead ones, with their rows packed: tokens select among them beside their code.
 ///
-/// So many of them are wanted that bounds would rule out little: a token's pre-activations for all of them, by the product,
-/// take less time. They have the bits that any other way to compute them gives.
-final class ConceptSubset: @unchecked Sendable {
+/// So many of them are selected that bounds would rule out little: it takes less time to compute a token's pre-activations for all
+/// of them by the product, with the same bits.
+struct ConceptSubset {
   /// In ascending order.
-  let concepts: [Int32]
-  /// Length of a row of pre-activations.
-  let columns: Int
-  private var panels: PackedPanels?
-  private var bias: FloatBuffer?
+  private let concepts: [Int32]
+  private let panels: PackedPanels
+  private let scratch: [Scratch]
 
-  init(_ concepts: [Int32]) {
-    self.concepts = concepts
-    columns = (concepts.count + kernels.product.panelWidth - 1) / kernels.product.panelWidth * kernels.product.panelWidth
-  }
+  /// One thread's memory.
+  final class Scratch: @unchecked Sendable {
+    fileprivate let packed: FloatBuffer
+    fileprivate let keys: KeyLists
+    /// Of a tile, [tokens, columns of the subset].
+    fileprivate private(set) var values: FloatBuffer
 
-  /// Takes the rows of an encoder; to be called before tiles are prepared for the list.
-  func pack(_ weight: PaddedMatrix, scales: FloatBuffer, bias: FloatBuffer, work: Work) throws(USAEError) {
-    let rows = try PaddedMatrix(rows: concepts.count, columns: weight.columns)
-    let ownScales = try FloatBuffer(columns)
-    let ownBias = try FloatBuffer(columns)
-    for (i, concept) in concepts.enumerated() {
-      rows.row(i).update(from: weight.row(Int(concept)), count: weight.stride)
-      ownScales.base[i] = scales.base[Int(concept)]
-      ownBias.base[i] = bias.base[Int(concept)]
+    /// - Parameters:
+    ///   - columns: the encoder's.
+    ///   - depth: the widest token's.
+    init(columns: Int, depth: Int) throws(USAEError) {
+      let capacity = TileSize.capacity(columns: columns)
+      packed = try FloatBuffer(capacity * depth)
+      keys = try KeyLists(capacity: capacity)
+      values = try FloatBuffer(0)
     }
-    let packed = try PackedPanels(columns: columns, depth: weight.columns)
-    packed.pack(rows, scales: ownScales, work: work)
-    panels = packed
-    self.bias = ownBias
+
+    fileprivate func reserveValues(_ count: Int) throws(USAEError) {
+      if values.count < count { values = try FloatBuffer(count) }
+    }
   }
 
-  /// Pre-activations of packed tokens, `out` [count, columns].
-  func product(_ tokens: UnsafePointer<Float>, count: Int, out: UnsafeMutablePointer<Float>) {
-    guard let panels, let bias else { preconditionFailure("a list of concepts is packed before it is used") }
-    panels.product(tokens, count: count, bias: bias, out: out)
+  /// - Parameters:
+  ///   - concepts: in ascending order.
+  ///   - scratch: for each thread, of this subset alone.
+  init(_ concepts: [Int32], of encoder: PackedEncoder, scratch: [Scratch], work: Work) throws(USAEError) {
+    self.concepts = concepts
+    self.scratch = scratch
+    let width = kernels.product.panelWidth
+    let columns = (concepts.count + width - 1) / width * width
+    let rows = try PaddedMatrix(rows: concepts.count, columns: encoder.depth)
+    let scales = try FloatBuffer(columns)
+    let bias = try FloatBuffer(columns)
+    for (i, concept) in concepts.enumerated() {
+      rows.row(i).update(from: encoder.weight.row(Int(concept)), count: rows.stride)
+      scales.base[i] = encoder.scales.base[Int(concept)]
+      bias.base[i] = encoder.bias.base[Int(concept)]
+    }
+    panels = try PackedPanels(rows, columns: columns, scales: scales, bias: bias, work: work)
+    let values = TileSize.capacity(columns: encoder.columns) * columns
+    for one in scratch { try one.reserveValues(values) }
+  }
+
+  /// For each token of a tile the `slots` largest positive pre-activations among the subset that its code left out.
+  func selectNext(_ tile: EncodedTile, slots: Int) -> SelectedKeys {
+    let scratch = scratch[tile.worker]
+    let (tokens, codes, keys) = (tile.tokens, tile.keys, scratch.keys)
+    keys.clear()
+    if (0..<tokens.count).contains(where: { !codes.hasAllPositive($0) }) {
+      panels.product(tokens, packed: scratch.packed, out: scratch.values.base)
+    }
+    concepts.withUnsafeBufferPointer { concepts in
+      for token in 0..<tokens.count {
+        if let concepts = concepts.baseAddress, !codes.hasAllPositive(token) {
+          let values = scratch.values.base + token &* panels.columns
+          keys.add(concepts, values, self.concepts.count, above: 0, below: codes[token].last ?? .max)
+        }
+        keys.endToken(k: slots)
+      }
+    }
+    return keys.selected(k: slots, above: 0)
   }
 }

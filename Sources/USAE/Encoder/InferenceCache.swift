@@ -12,8 +12,7 @@ final class InferenceCache: Sendable {
     if let found = encoders.withLock({ $0[model.name] }) { return found }
     // Outside the lock: two threads may both pack, and either result will do.
     let made = try PackedEncoder(
-      concepts: model.concepts, depth: model.width, limit: model.codeLimit(k: k, slots: slots))
-    try made.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
+      model.encoderWeight.value, affine: { model.affine($0) }, limit: model.codeLimit(k: k, slots: slots), work: work)
     encoders.withLock { $0[model.name] = made }
     return made
   }

@@ -1,139 +1,119 @@
 /// One model's encoder as it is used: whatever stands between the product and ReLU (bias, BatchNorm) is folded in, so a
-/// pre-activation is one chain of multiply-adds over the standardised token, started from the bias.
+/// pre-activation is the exact dot product of a standardised token and a scaled row of weights: the bias plus one product after the
+/// other, in order, each by a fused multiply-add.
 ///
-/// Where the processor multiplies bytes fast, codes are found by screening (`ScreenedTile`), with the same bits as by the
-/// product (`PackedPanels`), and the product serves those who want all pre-activations.
+/// Codes are selected by screening (`ScreenedTile`) where the processor multiplies bytes fast, else by the product (`ProductTile`).
+/// Both give the same bits. Who wants all pre-activations gets them from the product (`DenseTile`).
 final class PackedEncoder: @unchecked Sendable {
   let concepts: Int
-  /// Number of columns of a row of pre-activations: concepts, rounded up to whole panels. The columns past the end are 0.
+  /// Concepts, rounded up to whole panels. Pre-activations of the columns past the last concept are 0.
   let columns: Int
   let depth: Int
-  let bias: FloatBuffer
-  let scales: FloatBuffer
-  /// Nil: codes have the k entries that are asked for, as in training.
-  let limit: CodeLimit?
-  private(set) var weight: PaddedMatrix?
-  private var screened: ScreenedWeights?
+  let weight: PaddedMatrix
+  let scales, bias: FloatBuffer
+  private let limit: CodeLimit
+  /// Nil where codes are selected by the product.
+  private let screened: ScreenedWeights?
   /// What calls that share the encoder may change.
   private let shared: Guarded<Shared>
 
   private struct Shared {
     var policy: ScreeningPolicy
+    /// Packed by the first call that needs the product.
     var panels: PackedPanels?
+    /// Those of another encoder, whose memory the first such call takes.
+    var oldPanels: PackedPanels?
   }
 
-  /// - Parameter screening: nil screens where that saves time.
-  init(concepts: Int, depth: Int, limit: CodeLimit? = nil, screening: Bool? = nil) throws(USAEError) {
-    self.concepts = concepts
-    self.depth = depth
+  /// - Parameters:
+  ///   - weight: [n_concepts, width], which is read as long as the encoder is used.
+  ///   - affine: scale and bias of a concept, pre-activation = scale * (weight . token) + bias.
+  ///   - limit: of codes, beside those that each call names.
+  ///   - screening: nil screens where that saves time.
+  ///   - previous: an encoder of the same shape that is no longer used: its memory is taken, and what it learned about screening.
+  init(
+    _ weight: PaddedMatrix, affine: (_ concept: Int) -> (scale: Float, bias: Float), limit: CodeLimit = .none,
+    screening: Bool? = nil, reusing previous: PackedEncoder? = nil, work: Work
+  ) throws(USAEError) {
+    concepts = weight.rows
+    depth = weight.columns
+    self.weight = weight
     self.limit = limit
     let width = kernels.largestPanel
     columns = paddedWidth((concepts + width - 1) / width * width)
-    bias = try FloatBuffer(columns)
-    scales = try FloatBuffer(columns)
-    let policy = ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)
-    shared = Guarded(Shared(policy: policy))
-  }
-
-  /// Takes the encoder of a model. Reads `weight` until the next call.
-  func pack(_ weight: PaddedMatrix, affine: (_ concept: Int) -> (scale: Float, bias: Float), work: Work) throws(USAEError) {
-    for c in 0..<concepts { (scales.base[c], bias.base[c]) = affine(c) }
-    self.weight = weight
-    let screens = shared.withLock { shared in
-      shared.panels?.isCurrent = false
-      shared.policy.nextEncoder()
-      return shared.policy.screens
+    if let previous {
+      precondition(previous.concepts == concepts && previous.depth == depth, "an encoder of another shape")
+      (scales, bias) = (previous.scales, previous.bias)
+    } else {
+      scales = try FloatBuffer(columns)
+      bias = try FloatBuffer(columns)
     }
-    guard screens else { return }
-    if screened == nil { screened = try ScreenedWeights(columns: columns, depth: depth) }
-    try screened?.pack(weight, factors: scales, bias: bias, work: work)
+    for c in 0..<concepts { (scales.base[c], bias.base[c]) = affine(c) }
+    let old = previous?.shared.withLock { $0 }
+    var policy = old?.policy ?? ScreeningPolicy(concepts: concepts, depth: depth, wanted: screening)
+    policy.startEncoder()
+    screened =
+      policy.screens
+      ? try ScreenedWeights(
+        weight, columns: columns, scales: scales, bias: bias, reusing: previous?.screened, work: work) : nil
+    shared = Guarded(Shared(policy: policy, oldPanels: old?.panels ?? old?.oldPanels))
   }
 
-  /// Makes a list of concepts ready to be selected among by some tiles, after their selection among all.
-  func prepare(_ subset: ConceptSubset, tiles: [EncoderTile], work: Work) throws(USAEError) {
-    guard let weight else { preconditionFailure("an encoder is packed before it is used") }
-    try subset.pack(weight, scales: scales, bias: bias, work: work)
-    for tile in tiles { try tile.prepare(subset) }
-  }
-
-  /// What screening had to do since the encoder was made.
+  /// What screening did with this encoder.
   var screeningCounts: ScreeningCounts { shared.withLock { $0.policy.counts } }
 
-  /// Weights for screening, or nil where the product is to be used.
-  private var screening: ScreenedWeights? {
-    guard let screened, screened.isUsable, shared.withLock({ $0.policy.screens }) else { return nil }
-    return screened
+  /// The encoder as the product reads it.
+  func panels(work: Work) throws(USAEError) -> PackedPanels {
+    let (current, old) = shared.withLock { ($0.panels, $0.oldPanels.take()) }
+    if let current { return current }
+    // Outside the lock, so that a process that is forked meanwhile finds it free. Two threads may both pack, and either result will do.
+    let packed = try PackedPanels(weight, columns: columns, scales: scales, bias: bias, reusing: old, work: work)
+    shared.withLock { $0.panels = packed }
+    return packed
   }
 
-  private func currentPanels(work: Work) throws(USAEError) -> PackedPanels {
-    guard let weight else { preconditionFailure("an encoder is packed before it is used") }
-    // Current ones are shared; stale ones are taken by one caller, who packs them outside the lock: a process that is forked
-    // meanwhile finds it free.
-    let found = shared.withLock { shared in
-      let panels = shared.panels
-      if panels?.isCurrent == false { shared.panels = nil }
-      return panels
+  /// Memory for each thread that selects codes.
+  func makeScratch(_ threads: Int) -> [TileScratch] {
+    (0..<threads).map { _ in TileScratch(columns: columns, depth: depth) }
+  }
+
+  private func selectors(_ scratch: [TileScratch], work: Work) throws(USAEError) -> [TileSelector] {
+    if let screened, screened.isUsable, shared.withLock({ $0.policy.screens }) {
+      return try scratch.map { one throws(USAEError) in .screening(screened, try one.forScreening()) }
     }
-    if let found, found.isCurrent { return found }
-    let panels: PackedPanels
-    if let found { panels = found } else { panels = try PackedPanels(columns: columns, depth: depth) }
-    panels.pack(weight, scales: scales, work: work)
-    shared.withLock { $0.panels = panels }
-    return panels
+    let panels = try panels(work: work)
+    return try scratch.map { one throws(USAEError) in .product(panels, try one.forProduct()) }
+  }
+
+  /// Selects the codes of some rows of `tokens`, at most `k` entries above `threshold` and within the encoder's limit, and calls
+  /// `consume` with every tile, from any thread.
+  ///
+  /// - Parameter scratch: for each thread.
+  func forEachTile(
+    of tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0, scratch: [TileScratch], work: Work,
+    _ consume: (EncodedTile) -> Void
+  ) throws(USAEError) {
+    let selectors = try selectors(scratch, work: work)
+    let (k, threshold) = (min(k, limit.most), max(threshold, limit.threshold))
+    let size = TileSize.tokens(rows.count, threads: scratch.count, capacity: TileSize.capacity(columns: columns))
+    let counts = Guarded(ScreeningCounts())
+    try work.runBlocks(rows.count, of: size) { _, range, worker in
+      let own = rows.lowerBound + range.lowerBound..<rows.lowerBound + range.upperBound
+      let rows = TokenRows(tokens, own)
+      let keys = selectors[worker].select(rows, k: k, above: threshold)
+      counts.withLock { $0 += keys.counts }
+      consume(EncodedTile(rows: own, tokens: rows, keys: keys, worker: worker))
+    }
+    let all = counts.withLock { $0 }
+    shared.withLock { $0.policy.add(all) }
   }
 
   /// Codes of the first `count` rows of `tokens`, of at most `k` entries.
-  func encode(_ tokens: PaddedMatrix, count: Int, k: Int, to codes: CodeBuffer, work: Work) throws(USAEError) {
-    try encode(tokens, count: count, k: k, tiles: try makeTiles(work.threads), to: codes, work: work)
-  }
-
-  /// The same with tiles, one for each thread, that the caller keeps.
-  func encode(_ tokens: PaddedMatrix, count: Int, k: Int, tiles: [EncoderTile], to codes: CodeBuffer, work: Work)
-    throws(USAEError)
-  {
-    try forEachToken(of: tokens, 0..<count, tiles: tiles, work: work) { row, tile, token in
-      codes.store(tile.keys.base, count: self.select(tile, token, k: k), row: row)
-    }
-  }
-
-  /// One tile for each thread.
-  func makeTiles(_ threads: Int) throws(USAEError) -> [EncoderTile] {
-    var tiles: [EncoderTile] = []
-    for _ in 0..<threads { tiles.append(try EncoderTile(self)) }
-    return tiles
-  }
-
-  /// Calls `consume(row, tile, token in tile)` for each row, from any thread, when the tile can select the row's code.
-  ///
-  /// - Parameter dense: the tile must hold all pre-activations of the row (`EncoderTile.preactivations`).
-  func forEachToken(
-    of tokens: PaddedMatrix, _ rows: Range<Int>, dense: Bool = false, tiles: [EncoderTile], work: Work,
-    _ consume: (_ row: Int, _ tile: EncoderTile, _ token: Int) -> Void
+  func encode(
+    _ tokens: PaddedMatrix, count: Int, k: Int, scratch: [TileScratch], to codes: CodeBuffer, work: Work
   ) throws(USAEError) {
-    let way: EncoderTile.Way
-    if !dense, let screening {
-      way = .screening(screening)
-    } else {
-      let panels = try currentPanels(work: work)
-      way = dense ? .dense(panels) : .product(panels)
+    try forEachTile(of: tokens, 0..<count, k: k, scratch: scratch, work: work) { tile in
+      for row in tile.rows { codes.store(tile[row], row: row) }
     }
-    for tile in tiles { try tile.prepare(way) }
-    try work.runBlocks(rows.count, of: tileSize(rows.count, tiles.count, dense: dense)) { _, range, worker in
-      let tile = tiles[worker]
-      let first = rows.lowerBound + range.lowerBound
-      tile.take(tokens.row(first), stride: tokens.stride, count: range.count)
-      for token in 0..<range.count { consume(first + token, tile, token) }
-    }
-    shared.withLock { shared in
-      for tile in tiles { shared.policy.add(tile.takeCounts()) }
-    }
-  }
-
-  /// Tokens of a tile, at most its capacity, so that every thread gets as many.
-  private func tileSize(_ count: Int, _ threads: Int, dense: Bool) -> Int {
-    let capacity = EncoderTile.capacity(self, dense: dense)
-    let rounds = max(1, (count + capacity * threads - 1) / (capacity * threads))
-    let block = kernels.product.tokensPerBlock
-    return min(capacity, max(1, (count + rounds * threads * block - 1) / (rounds * threads * block)) * block)
   }
 }

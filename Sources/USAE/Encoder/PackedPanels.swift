@@ -1,38 +1,48 @@
-/// Weights as the product kernel reads them: panels [n_concepts / width][depth][width].
+/// An encoder, or some of its rows, as the product kernel reads it: panels [columns / panelWidth, depth, panelWidth] of scaled weights,
+/// and a bias for each column.
 final class PackedPanels: @unchecked Sendable {
-  /// Whether the panels are those of the encoder's present weights.
-  var isCurrent = false
-  private let columns, depth: Int
+  /// Concepts, rounded up to whole panels.
+  let columns: Int
+  let depth: Int
+  let bias: FloatBuffer
   private let panels: FloatBuffer
 
-  var base: UnsafePointer<Float> { UnsafePointer(panels.base) }
-
-  init(columns: Int, depth: Int) throws(USAEError) {
+  /// Packs the rows of `weight`, each times its scale.
+  ///
+  /// - Parameter previous: panels of the same shape that are no longer used, whose memory is taken.
+  init(
+    _ weight: PaddedMatrix, columns: Int, scales: FloatBuffer, bias: FloatBuffer, reusing previous: PackedPanels? = nil,
+    work: Work
+  ) throws(USAEError) {
     self.columns = columns
-    self.depth = depth
-    panels = try FloatBuffer(columns * depth)
-  }
-
-  /// Packs `weight`, each row times its scale.
-  func pack(_ weight: PaddedMatrix, scales: FloatBuffer, work: Work) {
-    let width = kernels.product.panelWidth
+    depth = weight.columns
+    self.bias = bias
+    if let previous { panels = previous.panels } else { panels = try FloatBuffer(columns * depth) }
+    let (width, depth, panels) = (kernels.product.panelWidth, depth, panels)
     work.runToEnd(columns / width) { panel, _ in
       let first = panel * width
       kernels.product.packPanel(
-        weight.row(min(first, weight.rows - 1)), weight.stride, max(0, min(width, weight.rows - first)), self.depth,
-        scales.base + first, self.panels.base + first * self.depth)
+        weight.row(min(first, weight.rows - 1)), weight.stride, max(0, min(width, weight.rows - first)), depth,
+        scales.base + first, panels.base + first * depth)
     }
-    isCurrent = true
   }
 
-  /// Pre-activations of packed tokens, `out` [count, columns].
-  func product(_ tokens: UnsafePointer<Float>, count: Int, bias: FloatBuffer, out: UnsafeMutablePointer<Float>) {
+  var base: UnsafePointer<Float> { UnsafePointer(panels.base) }
+
+  /// All pre-activations of some tokens, `out` [count, columns].
+  ///
+  /// - Parameter packed: scratch memory for the tokens as the kernel reads them, [count rounded up to blocks of tokens, depth].
+  func product(_ tokens: TokenRows, packed: FloatBuffer, out: UnsafeMutablePointer<Float>) {
     let block = kernels.product.tokensPerBlock
-    for first in stride(from: 0, to: columns, by: kernels.product.panelWidth) {
-      for token in stride(from: 0, to: count, by: block) {
+    for first in stride(from: 0, to: tokens.count, by: block) {
+      kernels.product.packTokens(
+        tokens.row(first), tokens.stride, min(block, tokens.count - first), depth, packed.base + first * depth)
+    }
+    for column in stride(from: 0, to: columns, by: kernels.product.panelWidth) {
+      for first in stride(from: 0, to: tokens.count, by: block) {
         kernels.product.block(
-          depth, tokens + token * depth, panels.base + first * depth, bias.base + first, min(block, count - token),
-          out + token * columns + first, columns)
+          depth, packed.base + first * depth, base + column * depth, bias.base + column, min(block, tokens.count - first),
+          out + first * columns + column, columns)
       }
     }
   }

@@ -1,69 +1,69 @@
 import KernelTypes
 
-/// Selection by the product: every pre-activation is computed, and those that may be among a token's k largest are kept.
-final class ProductTile: PairFinder, @unchecked Sendable {
-  var panels: PackedPanels?
-  private let encoder: PackedEncoder
-  private let lists: TokenSearch
-  private var tokens: UnsafePointer<Float>?
-  private var stride = 0
-  private var count = 0
-  private let norms: FloatBuffer
-  /// Whether the tile's tokens were searched.
-  private var isSearched = false
-  // Tokens of one search as the product reads them.
-  private let packed, floors: FloatBuffer
+/// Selection by the product: every pre-activation of a tile is computed, and those that may be among a token's k largest are kept.
+struct ProductTile: PairFinder {
+  private let tokens: TokenRows
+  private let panels: PackedPanels
+  private let scratch: Scratch
 
-  init(_ encoder: PackedEncoder, capacity: Int) throws(USAEError) {
-    self.encoder = encoder
-    lists = try TokenSearch(columns: encoder.columns, capacity: capacity)
-    norms = try FloatBuffer(capacity)
-    packed = try FloatBuffer(capacity * encoder.depth)
-    floors = try FloatBuffer(capacity)
+  /// One thread's memory.
+  final class Scratch: @unchecked Sendable {
+    fileprivate let search: TokenSearch
+    fileprivate let keys: KeyLists
+    fileprivate let norms: FloatBuffer
+    // The tokens of one search as the kernel reads them, and their search thresholds.
+    fileprivate let packed, thresholds: FloatBuffer
+
+    init(columns: Int, depth: Int) throws(USAEError) {
+      let capacity = TileSize.capacity(columns: columns)
+      search = try TokenSearch(columns: columns, capacity: capacity)
+      keys = try KeyLists(capacity: capacity)
+      norms = try FloatBuffer(capacity)
+      packed = try FloatBuffer(capacity * depth)
+      thresholds = try FloatBuffer(capacity)
+    }
   }
 
-  /// Takes the rows from `tokens` on, which are read again by `select`.
-  func take(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int) {
+  init(_ tokens: TokenRows, _ panels: PackedPanels, _ scratch: Scratch) {
     self.tokens = tokens
-    stride = rowStride
-    self.count = count
-    isSearched = false
-    for token in 0..<count {
-      let row = tokens + token * stride
-      norms.base[token] = kernels.rows.dot(row, row, stride).squareRoot()
+    self.panels = panels
+    self.scratch = scratch
+    for token in 0..<tokens.count {
+      let row = tokens.row(token)
+      scratch.norms.base[token] = kernels.rows.dot(row, row, tokens.stride).squareRoot()
     }
   }
 
-  /// See `EncoderTile.select`.
-  func select(_ token: Int, k: Int, above limit: Float, keys: UnsafeMutablePointer<UInt64>) -> Int {
-    if !isSearched {
-      lists.findLargest(k, above: limit, of: Array(0..<count), self)
-      isSearched = true
+  /// See `TileSelector.select`.
+  func select(k: Int, above threshold: Float) -> SelectedKeys {
+    let (search, keys) = (scratch.search, scratch.keys)
+    search.findLargest(k, above: threshold, of: Array(0..<tokens.count), self)
+    keys.clear()
+    for token in 0..<tokens.count {
+      let found = search.found(token)
+      keys.add(found.concepts, found.numbers, found.count, above: threshold)
+      keys.endToken(k: k)
     }
-    let found = lists.found(token)
-    for i in 0..<found.count { keys[i] = selectionKey(found.numbers[i], found.concepts[i]) }
-    return kernels.selection.keepLargest(keys, found.count, k)
+    return keys.selected(k: k, above: threshold)
   }
 
   // MARK: PairFinder
 
-  func norm(of token: Int) -> Float { norms.base[token] }
+  func norm(of token: Int) -> Float { scratch.norms.base[token] }
 
-  func place(_ token: Int, at place: Int, floor: Float) {
-    guard let tokens else { preconditionFailure("a tile takes tokens first") }
-    let block = kernels.product.tokensPerBlock
+  func place(_ token: Int, at place: Int, above threshold: Float) {
+    let (depth, block) = (panels.depth, kernels.product.tokensPerBlock)
     let (number, lane) = place.quotientAndRemainder(dividingBy: block)
-    let out = packed.base + number * block * encoder.depth + lane
-    let row = tokens + token * stride
-    for p in 0..<encoder.depth { out[p &* block] = row[p] }
-    floors.base[place] = floor
+    let out = scratch.packed.base + number * block * depth + lane
+    let row = tokens.row(token)
+    for p in 0..<depth { out[p &* block] = row[p] }
+    scratch.thresholds.base[place] = threshold
   }
 
   func find(count: Int, _ pairs: inout FoundPairs) {
-    guard let panels else { preconditionFailure("a tile is prepared before it is used") }
     var arguments = ProductArguments(
-      depth: encoder.depth, columns: encoder.columns, count: count, tokens: packed.base, panels: panels.base,
-      bias: encoder.bias.base, floors: floors.base, pairs: pairs)
+      depth: panels.depth, columns: panels.columns, count: count, tokens: scratch.packed.base, panels: panels.base,
+      bias: panels.bias.base, floors: scratch.thresholds.base, pairs: pairs)
     kernels.product.pairsAbove(&arguments)
     pairs = arguments.pairs
   }

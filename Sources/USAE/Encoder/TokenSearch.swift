@@ -1,116 +1,145 @@
 import KernelTypes
 
-/// What looks for concepts whose numbers are above a floor, for some tokens of a tile at once.
-protocol PairFinder: AnyObject {
+/// What computes a number for each concept and token of a tile, a pre-activation or an estimate of it, and finds the concepts whose
+/// number, or whose upper bound, is above the token's search threshold.
+protocol PairFinder {
+  /// The token's Euclidean norm.
   func norm(of token: Int) -> Float
-  /// Puts a token of the tile where the next search looks for it.
-  func place(_ token: Int, at place: Int, floor: Float)
-  /// Searches the first `count` places for pairs of a place and a concept, as long as there is room.
+  /// Packs a token for the next `find`.
+  func place(_ token: Int, at place: Int, above threshold: Float)
+  /// Finds pairs of one of the first `count` places and a concept, as long as there is capacity for them.
   func find(count: Int, _ pairs: inout FoundPairs)
 }
 
-/// For each token of a tile the concepts that may be among its k largest, found where their numbers are made: these go no
-/// further than the registers, since a tile of them does not fit into the second cache.
+/// Finds the k largest numbers of each token of a tile where the numbers are made, in registers: a tile of them would not fit into the
+/// second-level cache, so only those above a threshold are written.
 ///
-/// A token is searched from a start: every concept with a number above that is found. The start should be just below the token's
-/// k-th largest number, which nobody knows before; it is guessed from earlier tokens, and where the guess was too high, the token
-/// is searched again, with others of its kind.
+/// All files of the encoder use these words:
+///
+/// * the **selection threshold** is the caller's and the same for all tokens: what is selected is larger. It is 0, or more with
+///   BatchTopK;
+/// * a token's **search threshold**: one search finds every concept whose number is larger;
+/// * the **predicted threshold** is the first search threshold of the next tokens, as a share of their norm;
+/// * a token's **top-k threshold** is the k-th largest number that was found for it, or 0 where fewer than k are positive;
+/// * a token's **exact threshold**, in screening alone, is the k-th largest of a few exact pre-activations: that of all concepts is not
+///   below it.
+///
+/// A search threshold should be just below the top-k threshold, which is not known before the search. Where it comes out above, the
+/// token is searched again, with others of its kind, from a lower one. So no threshold but the first affects what is selected.
 final class TokenSearch: @unchecked Sendable {
-  /// Where each token was searched from, and its k-th largest number.
-  let starts, levels: FloatBuffer
+  /// By token.
+  let searchThresholds, topKThresholds: FloatBuffer
   private let columns: Int
-  // What a search finds. Nearly always some hundred concepts a token; room for more is made when they come.
+  // What a search finds. Nearly always some hundred concepts a token; capacity for more is allocated when they come.
   private let pairs: GrowingBuffer<Int32>
   private let pairNumbers: GrowingBuffer<Float>
   private let conceptBits: Int32
-  // The same by token: where a token's are, which are adjacent.
-  private var ranges: [Range<Int>]
+  // The same by token, each token's adjacent.
+  private let firsts, ends: AlignedBuffer<Int>
   private let concepts: GrowingBuffer<Int32>
   private let numbers: GrowingBuffer<Float>
   private var used = 0
-  private let ends: AlignedBuffer<Int>
-  private let spare: FloatBuffer
-  /// Where a search starts, as a share of the token's norm.
-  private var guess: Float = 0
-  /// Of a level, or of the level that one token of sixteen is below; few searches are repeated, and lists stay short.
-  private static let share: Float = 0.97
+  // Of one search by place, and of one token.
+  private let placeEnds: AlignedBuffer<Int>
+  private let scratch: FloatBuffer
+  private var predictedThreshold: Float = 0
+  /// From a known or predicted top-k threshold to a search threshold: few searches are repeated, and lists stay short.
+  private static let margin: Float = 0.97
+
   init(columns: Int, capacity: Int) throws(USAEError) {
     self.columns = columns
-    let room = capacity * 288
-    pairs = GrowingBuffer(room)
-    pairNumbers = GrowingBuffer(room)
-    concepts = GrowingBuffer(room)
-    numbers = GrowingBuffer(room)
+    let expected = capacity * 288
+    pairs = GrowingBuffer(expected)
+    pairNumbers = GrowingBuffer(expected)
+    concepts = GrowingBuffer(expected)
+    numbers = GrowingBuffer(expected)
     conceptBits = Int32(columns.bitWidth - (columns - 1).leadingZeroBitCount)
     precondition(capacity << conceptBits < 1 << 31, "tiles are smaller where there are more concepts")
-    ranges = [Range<Int>](repeating: 0..<0, count: capacity)
-    ends = try AlignedBuffer<Int>(capacity + 1)
-    starts = try FloatBuffer(capacity)
-    levels = try FloatBuffer(capacity)
-    spare = try FloatBuffer(columns + 16)
+    firsts = try AlignedBuffer<Int>(capacity)
+    ends = try AlignedBuffer<Int>(capacity)
+    placeEnds = try AlignedBuffer<Int>(capacity + 1)
+    searchThresholds = try FloatBuffer(capacity)
+    topKThresholds = try FloatBuffer(capacity)
+    scratch = try FloatBuffer(columns + 16)
   }
 
-  /// The concepts that were found for a token, which ascend, and their numbers; until the next search.
-  func found(_ token: Int) -> (concepts: UnsafePointer<Int32>, numbers: UnsafePointer<Float>, count: Int) {
-    let first = ranges[token].lowerBound
-    return (UnsafePointer(concepts.base + first), UnsafePointer(numbers.base + first), ranges[token].count)
+  /// Concepts in ascending order, and their numbers.
+  struct Found {
+    let concepts: UnsafePointer<Int32>
+    let numbers: UnsafePointer<Float>
+    let count: Int
   }
 
-  /// Searches tokens such that the k largest numbers of each above a limit are found. Earlier lists are gone.
-  func findLargest(_ k: Int, above limit: Float, of tokens: [Int], _ finder: some PairFinder) {
+  /// What was found for a token of the tile, nothing if it was not searched; valid until the next search.
+  func found(_ token: Int) -> Found {
+    let first = firsts.base[token]
+    return Found(concepts: concepts.base + first, numbers: numbers.base + first, count: ends.base[token] - first)
+  }
+
+  /// Starts with a tile: searches some of its tokens such that the k largest numbers of each above a threshold are found.
+  func findLargest(_ k: Int, above threshold: Float, of tokens: [Int], _ finder: some PairFinder) {
     used = 0
-    // Without a guess nearly half of all concepts are found.
-    let first = guess > 0 ? 0 : min(tokens.count, 16)
-    find(tokens.prefix(first), k, above: limit, finder)
-    find(tokens.dropFirst(first), k, above: limit, finder)
+    firsts.zero()
+    ends.zero()
+    // Without a prediction nearly half of all concepts are found.
+    let first = predictedThreshold > 0 ? 0 : min(tokens.count, 16)
+    find(tokens.prefix(first), k, above: threshold, finder)
+    find(tokens.dropFirst(first), k, above: threshold, finder)
   }
 
-  private func find(_ tokens: ArraySlice<Int>, _ k: Int, above limit: Float, _ finder: some PairFinder) {
-    for token in tokens { starts.base[token] = max(guess * finder.norm(of: token), limit) }
+  private func find(_ tokens: ArraySlice<Int>, _ k: Int, above threshold: Float, _ finder: some PairFinder) {
+    for token in tokens { searchThresholds.base[token] = max(predictedThreshold * finder.norm(of: token), threshold) }
     var left = tokens
     var isFirst = true
     while !left.isEmpty {
       search(left, finder)
-      left = left.filter { !settles($0, k, above: limit, isFirst) }
+      left = left.filter { !settles($0, k, above: threshold, isFirst) }
       isFirst = false
     }
-    learn(from: tokens, finder)
+    predict(from: tokens, finder)
   }
 
-  /// Whether a token's list has its k largest numbers; if not, its start is lower now.
-  private func settles(_ token: Int, _ k: Int, above limit: Float, _ isFirst: Bool) -> Bool {
-    let start = starts.base[token]
+  /// Whether a token's list has its k largest numbers; if not, its search threshold is lower now.
+  private func settles(_ token: Int, _ k: Int, above threshold: Float, _ isFirst: Bool) -> Bool {
+    let searched = searchThresholds.base[token]
     let found = found(token)
-    spare.base.update(from: found.numbers, count: found.count)  // the kernel writes past the end
-    let level = kernels.selection.smallestOfLargest(spare.base, found.count, k)
-    levels.base[token] = level
-    if level > start || start == limit { return true }
-    // The start was too high. A level, if there is one, is not above that of all concepts; once, since a number with few bits may
-    // be its own share.
-    let lower = level > limit ? Self.share * level : 0.5 * start
-    starts.base[token] = isFirst ? max(limit, lower) : limit
+    scratch.base.update(from: found.numbers, count: found.count)  // the kernel writes past the end
+    let topK = kernels.selection.smallestOfLargest(scratch.base, found.count, k)
+    topKThresholds.base[token] = topK
+    if topK > searched || searched == threshold { return true }
+    // The k-th largest number of all concepts is not below that of the list. Lowered by the margin only once, since 0.97 x can round
+    // to x for subnormals.
+    let lower = topK > threshold ? Self.margin * topK : 0.5 * searched
+    searchThresholds.base[token] = isFirst ? max(threshold, lower) : threshold
     return false
   }
 
-  private func learn(from tokens: ArraySlice<Int>, _ finder: some PairFinder) {
-    // A level is 0 where fewer than k numbers are positive: then the search has to begin at the limit. No number, where a token is 0.
-    let levels = tokens.map { self.levels.base[$0] / finder.norm(of: $0) }.filter { $0 > 0 && $0.isFinite }.sorted()
+  /// Predicts from the 1/16 quantile of the tokens' top-k thresholds, each relative to the token's norm.
+  private func predict(from tokens: ArraySlice<Int>, _ finder: some PairFinder) {
     if tokens.isEmpty { return }
-    guess = 4 * levels.count < 3 * tokens.count ? 0 : Self.share * levels[levels.count / 16]
+    // Not a number where a token is 0.
+    let shares = tokens.map { topKThresholds.base[$0] / finder.norm(of: $0) }.filter { $0 > 0 && $0.isFinite }.sorted()
+    // Where many tokens have fewer than k positive numbers, searches have to start at the selection threshold.
+    predictedThreshold = 4 * shares.count < 3 * tokens.count ? 0 : Self.margin * shares[shares.count / 16]
   }
 
-  /// Searches some tokens again, each so that all concepts with a number of its floor or more, and above the limit, are found. Other
-  /// lists stay.
-  func find(_ tokens: [Int], floors: FloatBuffer, above limit: Float, _ finder: some PairFinder) {
-    // Never below 0: columns past the last concept have 0, and nothing behind them.
-    for token in tokens { starts.base[token] = floors.base[token] > limit ? floors.base[token].nextDown : limit }
+  /// Searches some tokens again, each such that all concepts are found whose number is at least the token's exact threshold and above
+  /// the selection threshold. The lists of other tokens stay.
+  func find(
+    _ tokens: [Int], from exactThresholds: FloatBuffer, above threshold: Float, _ finder: some PairFinder
+  ) {
+    // Never below 0: columns past the last concept hold 0, and are no concepts.
+    for token in tokens {
+      let exact = exactThresholds.base[token]
+      searchThresholds.base[token] = exact > threshold ? exact.nextDown : threshold
+    }
     search(tokens[...], finder)
   }
 
-  /// Searches tokens from their starts.
+  /// Searches tokens from their search thresholds.
   private func search(_ tokens: ArraySlice<Int>, _ finder: some PairFinder) {
     guard !tokens.isEmpty else { return }
-    for (place, token) in tokens.enumerated() { finder.place(token, at: place, floor: starts.base[token]) }
+    for (place, token) in tokens.enumerated() { finder.place(token, at: place, above: searchThresholds.base[token]) }
     var (found, column) = (0, 0)
     while column < columns {
       let least = found + kernels.largestPanel * tokens.count + 16
@@ -128,17 +157,19 @@ final class TokenSearch: @unchecked Sendable {
   private func sort(_ count: Int, _ tokens: ArraySlice<Int>) {
     concepts.reserve(used + count)
     numbers.reserve(used + count)
-    let pairs = pairs.base, ends = ends.base, concepts = concepts.base, numbers = numbers.base
-    for place in 0...tokens.count { ends[place] = 0 }
-    for i in 0..<count { ends[Int(pairs[i] &>> conceptBits) &+ 1] &+= 1 }
-    ends[0] = used
-    for place in 0..<tokens.count { ends[place &+ 1] &+= ends[place] }
-    for (place, token) in tokens.enumerated() { ranges[token] = ends[place]..<ends[place &+ 1] }
+    let pairs = pairs.base, placeEnds = placeEnds.base, concepts = concepts.base, numbers = numbers.base
+    for place in 0...tokens.count { placeEnds[place] = 0 }
+    for i in 0..<count { placeEnds[Int(pairs[i] &>> conceptBits) &+ 1] &+= 1 }
+    placeEnds[0] = used
+    for place in 0..<tokens.count { placeEnds[place &+ 1] &+= placeEnds[place] }
+    for (place, token) in tokens.enumerated() {
+      (firsts.base[token], ends.base[token]) = (placeEnds[place], placeEnds[place &+ 1])
+    }
     let concept: Int32 = (1 << conceptBits) - 1
     for i in 0..<count {
       let place = Int(pairs[i] &>> conceptBits)
-      let end = ends[place]
-      ends[place] = end &+ 1
+      let end = placeEnds[place]
+      placeEnds[place] = end &+ 1
       concepts[end] = pairs[i] & concept
       numbers[end] = pairNumbers.base[i]
     }

@@ -6,7 +6,7 @@ final class CodeStream: @unchecked Sendable {
   let inputs: PaddedMatrix
   let codes: CodeBuffer
   private let encoder: PackedEncoder
-  private let tiles: [EncoderTile]
+  private let scratch: [TileScratch]
   private let spares: [FloatBuffer]
   private let k: Int
   private let work: Work
@@ -18,20 +18,20 @@ final class CodeStream: @unchecked Sendable {
     self.work = work
     inputs = try PaddedMatrix(rows: chunkRows, columns: model.width)
     codes = try CodeBuffer(rows: chunkRows, slots: k)
-    tiles = try encoder.makeTiles(work.threads)
+    scratch = encoder.makeScratch(work.threads)
     spares = try makeSpares(work.threads, model.width)
   }
 
   /// Puts the rows `range` of the activations, and their codes, into the first rows of `inputs` and `codes`.
   func encode(_ activations: Activations, _ range: Range<Int>) throws(USAEError) {
     try Ingestion(model: model, activations: activations).copy(range, of: .all, to: inputs, spares: spares, work: work)
-    try encoder.encode(inputs, count: range.count, k: k, tiles: tiles, to: codes, work: work)
+    try encoder.encode(inputs, count: range.count, k: k, scratch: scratch, to: codes, work: work)
   }
 
   /// Rows of a chunk, a multiple of `unit`: about 2048, such that all threads have as many tiles of the encoder to do, and
   /// enough of them where there are many threads, but no more than 8192 and than there are rows.
-  static func chunkRows(of encoder: PackedEncoder, rows: Int, unit: Int, work: Work) -> Int {
-    let round = EncoderTile.capacity(encoder, dense: false) * work.threads
+  static func chunkRows(columns: Int, rows: Int, unit: Int, work: Work) -> Int {
+    let round = TileSize.capacity(columns: columns) * work.threads
     let wanted = min(8192, (2048 + round - 1) / round * round) / unit * unit
     return min(max(unit, wanted), (rows + unit - 1) / unit * unit)
   }

@@ -13,7 +13,7 @@ final class EvaluationPass {
     models: [ModelParameters], encoders: [PackedEncoder], k: Int, threshold: Float, rows: Int, work: Work
   ) throws(USAEError) {
     self.work = work
-    chunkRows = CodeStream.chunkRows(of: encoders[0], rows: rows, unit: ResidualSquares.blockRows, work: work)
+    chunkRows = CodeStream.chunkRows(columns: encoders[0].columns, rows: rows, unit: ResidualSquares.blockRows, work: work)
     var streams: [CodeStream] = []
     var moments: [ColumnMoments] = []
     for (model, encoder) in zip(models, encoders) {

@@ -64,14 +64,12 @@ extension UniversalSAE {
     -> [Bool]
   {
     let encoder = try state.inference.encoder(of: model, work: work)
-    let codes = try AlignedBuffer<Bool>(tokens.rows)
-    let slots = self.slots
-    try encoder.forEachToken(of: tokens, 0..<tokens.rows, tiles: try encoder.makeTiles(work.threads), work: work) {
-      row, tile, token in
-      let count = encoder.select(tile, token, k: slots)
-      codes.base[row] = (0..<count).contains { Int(column(ofKey: tile.keys.base[$0])) == concept }
+    let isActive = try AlignedBuffer<Bool>(tokens.rows)
+    let scratch = encoder.makeScratch(work.threads)
+    try encoder.forEachTile(of: tokens, 0..<tokens.rows, k: slots, scratch: scratch, work: work) { tile in
+      for row in tile.rows { isActive.base[row] = tile[row].contains { Int(column(ofKey: $0)) == concept } }
     }
-    return (0..<tokens.rows).map { codes.base[$0] }
+    return (0..<tokens.rows).map { isActive.base[$0] }
   }
 }
 

@@ -90,9 +90,9 @@ struct Initialization {
     }
     let codes = try CodeBuffer(rows: count, slots: k)
     for (i, model) in models.enumerated() {
-      let encoder = try PackedEncoder(concepts: model.concepts, depth: model.width)
-      try encoder.pack(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
-      try encoder.encode(inputs[i], count: count, k: k, to: codes, work: work)
+      let encoder = try PackedEncoder(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
+      let scratch = encoder.makeScratch(work.threads)
+      try encoder.encode(inputs[i], count: count, k: k, scratch: scratch, to: codes, work: work)
       let sums = try AlignedBuffer<Double>(2 * count)
       for (target, tokens) in zip(models, inputs) {
         let outs = try makeSpares(work.threads, tokens.stride)

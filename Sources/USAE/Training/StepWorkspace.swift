@@ -27,10 +27,10 @@ final class StepWorkspace: @unchecked Sendable {
   private let threads: Int
   // By depth, since models of one width can share them.
   private var encoders: [Int: PackedEncoder] = [:]
-  private var tiles: [Int: [EncoderTile]] = [:]
+  private var tileScratch: [Int: [TileScratch]] = [:]
   private var statistics: [Int: BatchStatistics] = [:]
   private var dead: DeadAuxiliary.Buffers?
-  private var unchosen: UnchosenAuxiliary.Buffers?
+  private var published: PublishedAuxiliary.Buffers?
   /// A gradient row and as much again for each thread.
   let updateScratch: [FloatBuffer]
 
@@ -84,17 +84,19 @@ final class StepWorkspace: @unchecked Sendable {
 
   func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
 
-  func encoder(depth: Int) throws(USAEError) -> PackedEncoder {
-    if let encoder = encoders[depth] { return encoder }
-    let encoder = try PackedEncoder(concepts: concepts, depth: depth)
-    encoders[depth] = encoder
-    return encoder
+  /// Packs a model's encoder, in the memory of the last one of its width.
+  func pack(_ model: ModelParameters, _ statistics: BatchStatistics?, work: Work) throws(USAEError) -> PackedEncoder {
+    let packed = try PackedEncoder(
+      model.encoderWeight.value, affine: { model.affine($0, batch: statistics) }, reusing: encoders[model.width], work: work)
+    encoders[model.width] = packed
+    return packed
   }
 
-  func tiles(for encoder: PackedEncoder) throws(USAEError) -> [EncoderTile] {
-    if let tiles = tiles[encoder.depth] { return tiles }
-    let made = try encoder.makeTiles(threads)
-    tiles[encoder.depth] = made
+  /// Memory for each thread that selects codes.
+  func tileScratch(for encoder: PackedEncoder) -> [TileScratch] {
+    if let scratch = tileScratch[encoder.depth] { return scratch }
+    let made = encoder.makeScratch(threads)
+    tileScratch[encoder.depth] = made
     return made
   }
 
@@ -105,18 +107,18 @@ final class StepWorkspace: @unchecked Sendable {
     return made
   }
 
-  func deadBuffers(slots: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
+  func deadBuffers(slots: Int, columns: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
     if let dead { return dead }
     let made = try DeadAuxiliary.Buffers(
-      rows: rows, slots: slots, concepts: concepts, widths: residuals.map { $0.columns })
+      rows: rows, slots: slots, concepts: concepts, columns: columns, widths: residuals.map(\.columns), threads: threads)
     dead = made
     return made
   }
 
-  func unchosenBuffers(columns: Int, models: [ModelParameters]) throws(USAEError) -> UnchosenAuxiliary.Buffers {
-    if let unchosen { return unchosen }
-    let made = try UnchosenAuxiliary.Buffers(columns: columns, models: models, threads: threads)
-    unchosen = made
+  func publishedBuffers(columns: Int, models: [ModelParameters]) throws(USAEError) -> PublishedAuxiliary.Buffers {
+    if let published { return published }
+    let made = try PublishedAuxiliary.Buffers(columns: columns, models: models, threads: threads)
+    published = made
     return made
   }
 }

@@ -96,10 +96,9 @@ import Testing
   }
 
   @Test func chunksHaveWorkForAllThreadsAndNoMoreRowsThanThereAre() throws {
-    let encoder = try PackedEncoder(concepts: 100, depth: 16)
     for threads in [1, 2, 3, 16, 64, 1000] {
       for rows in [1, 63, 64, 65, 3000, 1_000_000] {
-        let chunk = CodeStream.chunkRows(of: encoder, rows: rows, unit: 64, work: Work(threads: threads))
+        let chunk = CodeStream.chunkRows(columns: 112, rows: rows, unit: 64, work: Work(threads: threads))
         #expect(chunk.isMultiple(of: 64) && chunk > 0 && chunk <= 8192 && chunk < rows + 64)
       }
     }

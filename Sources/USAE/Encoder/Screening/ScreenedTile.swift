@@ -1,215 +1,168 @@
-/// Selection by screening: estimates of all pre-activations from bytes, bounds on their errors, and float32 only for the
-/// concepts that could be among the k largest. The result has the bits of the product.
+/// Selection by screening: int8 products estimate all pre-activations of a tile, with bounds on the error, and float32 products are
+/// computed only for the concepts that could be among a token's k largest. The keys have the bits of the product.
 ///
-/// The concepts with the k largest estimates lead, and their pre-activations are computed as the product would. The k-th
-/// largest of these is a floor under the k-th largest of all, so whatever has its upper bound below it is out. Of what is left,
-/// refined estimates rule out nearly everything, and the rest is computed too.
-final class ScreenedTile: @unchecked Sendable {
-  var weights: ScreenedWeights? {
-    get { search.weights }
-    set { search.weights = newValue }
-  }
-  var counts = ScreeningCounts()
-  private let encoder: PackedEncoder
+/// The concepts with a token's k largest estimates are its shortlist, whose pre-activations are computed first. The k-th largest
+/// of these is the exact threshold: a concept with a lower upper bound is not among the k largest. Of the other candidates, refined
+/// estimates rule out nearly all, and the pre-activations of the rest are computed too.
+struct ScreenedTile {
+  private let tokens: TokenRows
+  private let k: Int
+  private let threshold: Float
+  private let weights: ScreenedWeights
   private let search: CandidateSearch
-  private var tokens: UnsafePointer<Float>?
-  private var stride = 0
-  private var count = 0
-  private let pairs: CandidatePairs
-  /// Concepts that lead, one token after the other, with their pre-activations.
-  private let leaders: GrowingBuffer<Int32>
-  private var leaderCount = 0
-  private let values: GrowingBuffer<Float>
-  /// Where each token's leaders end.
-  private var leaderEnds: [Int] = []
-  /// None of a token's k largest pre-activations is below its floor.
-  private let floors: FloatBuffer
-  /// What selection chooses from, one token after the other; empty before the first `select`.
-  private var keys: [UInt64] = []
-  private var keyEnds: [Int] = []
-  // For one token: some concepts, and numbers of concepts.
-  private let listed: AlignedBuffer<Int32>
-  private let numbers: FloatBuffer
+  private let scratch: Scratch
 
-  init(_ encoder: PackedEncoder, capacity: Int) throws(USAEError) {
-    self.encoder = encoder
-    search = try CandidateSearch(encoder, capacity: capacity)
-    floors = try FloatBuffer(capacity)
-    pairs = try CandidatePairs(columns: encoder.columns, tokens: capacity)
-    listed = try AlignedBuffer<Int32>(encoder.columns)
-    numbers = try FloatBuffer(encoder.columns + 16)
-    leaders = GrowingBuffer(64 * capacity)
-    values = GrowingBuffer(64 * capacity)
-    leaderEnds.reserveCapacity(capacity)
-    keyEnds.reserveCapacity(capacity)
+  /// One thread's memory.
+  final class Scratch: @unchecked Sendable {
+    fileprivate let search: CandidateSearch.Scratch
+    fileprivate let shortlists: Shortlists
+    fileprivate let pairs: CandidatePairs
+    fileprivate let keys: KeyLists
+    fileprivate let exactThresholds: FloatBuffer
+    // For one token: some concepts, and their numbers.
+    fileprivate let concepts: AlignedBuffer<Int32>
+    fileprivate let numbers: FloatBuffer
+
+    init(columns: Int, depth: Int) throws(USAEError) {
+      let capacity = TileSize.capacity(columns: columns)
+      search = try CandidateSearch.Scratch(columns: columns, depth: depth)
+      shortlists = try Shortlists(capacity: capacity)
+      pairs = try CandidatePairs(columns: columns, tokens: capacity)
+      keys = try KeyLists(capacity: capacity)
+      exactThresholds = try FloatBuffer(capacity)
+      concepts = try AlignedBuffer<Int32>(columns)
+      numbers = try FloatBuffer(columns + 16)
+    }
   }
 
-  /// Takes the rows from `tokens` on, which are read again by `select`.
-  func take(_ tokens: UnsafePointer<Float>, stride rowStride: Int, count: Int) {
+  init(_ tokens: TokenRows, k: Int, above threshold: Float, _ weights: ScreenedWeights, _ scratch: Scratch) {
     self.tokens = tokens
-    stride = rowStride
-    self.count = count
-    keys.removeAll(keepingCapacity: true)
-    keyEnds.removeAll(keepingCapacity: true)
-    search.take(tokens, stride: rowStride, count: count)
+    self.k = k
+    self.threshold = threshold
+    self.weights = weights
+    self.scratch = scratch
+    search = CandidateSearch(tokens, weights, scratch.search)
   }
 
-  /// See `EncoderTile.select`.
-  func select(_ token: Int, k: Int, above limit: Float, keys out: UnsafeMutablePointer<UInt64>) -> Int {
-    if keyEnds.isEmpty { selectAll(k, above: limit) }
-    let first = token == 0 ? 0 : keyEnds[token - 1]
-    let count = keyEnds[token] - first
-    for i in 0..<count { out[i] = keys[first &+ i] }
-    return kernels.selection.keepLargest(out, count, k)
-  }
-
-  /// Finds the keys of all tokens of the tile.
-  private func selectAll(_ k: Int, above limit: Float) {
-    search.findLargest(k, above: limit)
-    leaderEnds.removeAll(keepingCapacity: true)
+  /// See `TileSelector.select`.
+  func select() -> SelectedKeys {
+    var counts = ScreeningCounts()
+    counts.tokens = tokens.count
+    search.findLargest(k, above: threshold)
+    scratch.keys.clear()
     var first = 0
-    var found = 0  // of the tokens from `first` on, which all may become pairs
-    clear()
-    for token in 0..<count {
-      let more = search.bounds[token].isUsable ? search.lists.found(token).count : 0  // others are not searched
-      if found + more > pairs.capacity {
-        finish(first..<token, k, above: limit)
-        (first, found) = (token, 0)
-        clear()
-      }
-      found += more
-      lead(token)
+    while first < tokens.count {
+      let part = tokensOfPart(from: first)
+      addKeys(of: part, &counts)
+      first = part.upperBound
     }
-    finish(first..<count, k, above: limit)
-    counts.tokens += count
+    return scratch.keys.selected(k: k, above: threshold, counts: counts)
   }
 
-  private func clear() {
-    pairs.clear()
-    leaderCount = 0
-  }
-
-  /// Lists the concepts that lead for a token.
-  private func lead(_ token: Int) {
-    if search.bounds[token].isUsable {
-      let level = search.lists.levels.base[token]
-      let (found, estimates, count) = search.lists.found(token)
-      leaders.reserve(leaderCount + count)
-      let leaders = leaders.base
-      var place = leaderCount
-      for i in 0..<count {
-        leaders[place] = found[i]
-        place &+= estimates[i] >= level ? 1 : 0
-      }
-      leaderCount = place
-    } else {  // nothing is known
-      counts.fallbacks += 1
-      leaders.reserve(leaderCount + encoder.concepts)
-      for concept in 0..<encoder.concepts { leaders.base[leaderCount + concept] = Int32(truncatingIfNeeded: concept) }
-      leaderCount += encoder.concepts
+  /// The next tokens, as many as have no more candidates than pairs fit into memory.
+  private func tokensOfPart(from first: Int) -> Range<Int> {
+    var (last, found) = (first, 0)
+    while last < tokens.count {
+      found += search.lists.found(last).count
+      if found > scratch.pairs.capacity { break }
+      last += 1
     }
-    leaderEnds.append(leaderCount)
+    return first..<last
   }
 
-  /// Pairs up a token, whose floor is known, with what was found for it and does not lead.
-  private func addPairs(_ token: Int, _ weights: ScreenedWeights) {
-    guard search.bounds[token].isUsable else { return }  // all concepts lead
-    let concepts = weights.concepts
-    let factors = search.bounds[token].factors(roundingShare: weights.roundingShare)
-    let (found, estimates, count) = search.lists.found(token)
-    kernels.screening.upperBounds(
-      found, estimates, count, concepts.norms.base, concepts.errors.base, concepts.slacks.base, factors.ofNorm,
-      factors.ofError, numbers.base)
-    pairs.add(
-      token: token, found, estimates, numbers.base, count: count, below: search.lists.levels.base[token],
-      floor: floors.base[token])
-  }
-
-  /// Keys of some tokens that have their leaders.
-  private func finish(_ tokens: Range<Int>, _ k: Int, above limit: Float) {
-    guard let weights else { preconditionFailure("a tile is prepared before it is used") }
-    computeLeaders(tokens, k, above: limit)
-    for token in tokens { addPairs(token, weights) }
-    counts.candidates += leaderCount + pairs.count
-    pairs.refine(weights, digits: search.digits.base, tokenScales: search.scales.base, bounds: search.bounds)
-    pairs.prune(floors: floors.base)
-    let hidden = tokensWithHidden(tokens, above: limit)
-    search.find(hidden, floors: floors, above: limit)
-    var nextHidden = hidden[...]
-    var first = 0
-    for token in tokens {
-      let own = leaders(of: token, from: tokens.lowerBound)
-      for i in own { append(values.base[i], leaders.base[i], above: limit) }
-      let end = pairs.end(of: token, from: first)
-      if nextHidden.first == token {
-        nextHidden = nextHidden.dropFirst()
-        appendKeys(of: listed.base, listFound(token, but: own), token, above: limit)
+  /// Selects the keys of some tokens.
+  private func addKeys(of part: Range<Int>, _ counts: inout ScreeningCounts) {
+    let (shortlists, pairs) = (scratch.shortlists, scratch.pairs)
+    listShortlists(part, &counts)
+    computeShortlists(part, &counts)
+    addPairs(part)
+    counts.candidates += shortlists.count + pairs.count
+    pairs.refine(weights, search)
+    pairs.prune(exactThresholds: scratch.exactThresholds.base)
+    let incomplete = incompleteTokens(part)
+    search.find(incomplete, from: scratch.exactThresholds, above: threshold)
+    var nextIncomplete = incomplete[...]
+    var firstPair = 0
+    for token in part {
+      let number = token - part.lowerBound
+      let shortlist = shortlists.concepts(number)
+      if let concepts = shortlist.baseAddress {
+        scratch.keys.add(concepts, shortlists.values(number), shortlist.count, above: threshold)
+      }
+      let end = pairs.end(of: token, from: firstPair)
+      if nextIncomplete.first == token {
+        nextIncomplete = nextIncomplete.dropFirst()
+        addKeys(of: token, scratch.concepts.base, listFound(token, but: shortlist, &counts), &counts)
       } else {
-        appendKeys(of: pairs.concepts.base + first, end - first, token, above: limit)
+        addKeys(of: token, pairs.concepts.base + firstPair, end - firstPair, &counts)
       }
-      keyEnds.append(keys.count)
-      first = end
+      scratch.keys.endToken(k: k)
+      firstPair = end
     }
   }
 
-  /// Places of a token's leaders, `first` being the first token that has some.
-  private func leaders(of token: Int, from first: Int) -> Range<Int> {
-    (token == first ? 0 : leaderEnds[token - 1])..<leaderEnds[token]
+  /// Adds keys of some concepts to a token's list.
+  private func addKeys(of token: Int, _ concepts: UnsafePointer<Int32>, _ count: Int, _ counts: inout ScreeningCounts) {
+    guard count > 0 else { return }
+    counts.computed += count
+    weights.exactPreactivations(tokens.row(token), concepts, count: count, out: scratch.numbers.base)
+    scratch.keys.add(concepts, scratch.numbers.base, count, above: threshold)
   }
 
-  /// The leaders' pre-activations, and each token's floor.
-  private func computeLeaders(_ tokens: Range<Int>, _ k: Int, above limit: Float) {
-    values.reserve(leaderCount + 16)
-    for token in tokens {
-      let own = leaders(of: token, from: tokens.lowerBound)
-      let out = values.base + own.lowerBound
-      compute(token, leaders.base + own.lowerBound, own.count, following: leaderCount - own.upperBound, out)
-      // Writes where the next token's come then.
-      floors.base[token] = max(limit, kernels.selection.smallestOfLargest(out, own.count, k))
+  private func listShortlists(_ part: Range<Int>, _ counts: inout ScreeningCounts) {
+    scratch.shortlists.clear()
+    for token in part {
+      if search.bounds[token].isUsable {
+        scratch.shortlists.add(search.lists.found(token), topKThreshold: search.lists.topKThresholds.base[token])
+      } else {  // nothing is known
+        counts.fallbacks += 1
+        scratch.shortlists.addAll(weights.concepts)
+      }
     }
   }
 
-  /// Tokens whose floor came out below the start of their search, so that some of their k largest may be hidden: estimates were
-  /// off by just that much.
-  private func tokensWithHidden(_ tokens: Range<Int>, above limit: Float) -> [Int] {
-    tokens.filter {
-      search.bounds[$0].isUsable && floors.base[$0] <= search.lists.starts.base[$0]
-        && search.lists.starts.base[$0] > limit
+  /// The pre-activations of shortlists, and each token's exact threshold.
+  private func computeShortlists(_ part: Range<Int>, _ counts: inout ScreeningCounts) {
+    counts.computed += scratch.shortlists.count
+    scratch.shortlists.compute { number, concepts, following, out in
+      guard let base = concepts.baseAddress else { return }
+      let token = tokens.row(part.lowerBound + number)
+      weights.exactPreactivations(token, base, count: concepts.count, following: following, out: out)
+    } use: { number, values, count in
+      let exact = kernels.selection.smallestOfLargest(values, count, k)
+      scratch.exactThresholds.base[part.lowerBound + number] = max(threshold, exact)
     }
   }
 
-  /// Lists what was found for a token except its leaders, which are in these places; returns how many there are.
-  private func listFound(_ token: Int, but places: Range<Int>) -> Int {
-    let known = Set(places.map { leaders.base[$0] })
+  /// Pairs up tokens with their candidates.
+  private func addPairs(_ part: Range<Int>) {
+    scratch.pairs.clear()
+    for token in part where search.bounds[token].isUsable {  // all concepts are on the shortlists of others
+      let found = search.lists.found(token)
+      weights.upperBounds(search.bounds[token], found, out: scratch.numbers.base)
+      scratch.pairs.add(
+        token: token, found, upperBounds: scratch.numbers.base, topKThreshold: search.lists.topKThresholds.base[token],
+        exactThreshold: scratch.exactThresholds.base[token])
+    }
+  }
+
+  /// Tokens whose exact threshold came out below their search threshold, because estimates were off by just that much: some of their k
+  /// largest may not be candidates.
+  private func incompleteTokens(_ part: Range<Int>) -> [Int] {
+    let (exact, searched) = (scratch.exactThresholds.base, search.lists.searchThresholds.base)
+    return part.filter { search.bounds[$0].isUsable && exact[$0] <= searched[$0] && searched[$0] > threshold }
+  }
+
+  /// Lists what was found for a token except its shortlist; returns how many there are.
+  private func listFound(_ token: Int, but shortlist: UnsafeBufferPointer<Int32>, _ counts: inout ScreeningCounts) -> Int {
+    let known = Set(shortlist)
     let found = search.lists.found(token)
     counts.candidates += found.count
     var left = 0
     for i in 0..<found.count where !known.contains(found.concepts[i]) {
-      listed.base[left] = found.concepts[i]
+      scratch.concepts.base[left] = found.concepts[i]
       left += 1
     }
     return left
-  }
-
-  private func appendKeys(of concepts: UnsafePointer<Int32>, _ count: Int, _ token: Int, above limit: Float) {
-    guard count > 0 else { return }
-    compute(token, concepts, count, following: 0, numbers.base)
-    for i in 0..<count { append(numbers.base[i], concepts[i], above: limit) }
-  }
-
-  @inline(__always)
-  private func append(_ value: Float, _ concept: Int32, above limit: Float) {
-    if value > limit { keys.append(selectionKey(value, concept)) }
-  }
-
-  /// The canonical pre-activations of some concepts.
-  private func compute(
-    _ token: Int, _ concepts: UnsafePointer<Int32>, _ count: Int, following: Int, _ out: UnsafeMutablePointer<Float>
-  ) {
-    guard let weight = encoder.weight, let tokens else { preconditionFailure("a tile takes tokens first") }
-    counts.chains += count
-    kernels.screening.exactProducts(
-      tokens + token &* stride, weight.base, weight.stride, encoder.scales.base, encoder.bias.base, concepts, count, following,
-      out)
   }
 }

@@ -1,25 +1,19 @@
-/// What screening had to do.
+/// What screening did.
 public struct ScreeningCounts: Sendable, Equatable {
   /// Tokens that were screened.
   public internal(set) var tokens = 0
-  /// Concepts that bytes could not rule out, over all tokens.
+  /// Concepts that int8 estimates could not rule out, over all tokens.
   public internal(set) var candidates = 0
-  /// Pre-activations computed as the product would have.
-  public internal(set) var chains = 0
-  /// Tokens for which bounds said nothing, and all were computed.
+  /// Pre-activations computed by exact dot products.
+  public internal(set) var computed = 0
+  /// Tokens without usable bounds, for which all pre-activations were computed.
   public internal(set) var fallbacks = 0
 
   static func += (left: inout Self, right: Self) {
     left.tokens += right.tokens
     left.candidates += right.candidates
-    left.chains += right.chains
+    left.computed += right.computed
     left.fallbacks += right.fallbacks
-  }
-
-  static func - (left: Self, right: Self) -> Self {
-    Self(
-      tokens: left.tokens - right.tokens, candidates: left.candidates - right.candidates, chains: left.chains - right.chains,
-      fallbacks: left.fallbacks - right.fallbacks)
   }
 }
 
@@ -27,13 +21,15 @@ public struct ScreeningCounts: Sendable, Equatable {
 struct ScreeningPolicy {
   private let isPossible: Bool
   private let concepts: Int
+  /// Of the present encoder.
   private(set) var counts = ScreeningCounts()
-  private var sinceLook = ScreeningCounts()
-  /// Sets of weights to go without screening, because too many concepts were left.
+  /// Of enough tokens to judge by.
+  private var recent = ScreeningCounts()
+  /// How many more encoders are used without screening, because too many concepts were candidates.
   private var pause = 0
 
-  /// Share of the concepts that may be left. A guess on the safe side, not measured: refining a concept costs some twice its
-  /// part of the product, which bytes have left three quarters of.
+  /// Share of the concepts that may be candidates. Cautious, not measured: refining a concept costs some twice its part of the product,
+  /// three quarters of which int8 estimates have saved.
   private static let worthwhileShare = 0.2
   private static let pauseLength = 64
 
@@ -45,15 +41,18 @@ struct ScreeningPolicy {
 
   var screens: Bool { isPossible && pause == 0 }
 
-  /// Called for each new set of weights.
-  mutating func nextEncoder() { pause = max(0, pause - 1) }
+  /// Begins with new weights.
+  mutating func startEncoder() {
+    pause = max(0, pause - 1)
+    counts = ScreeningCounts()
+  }
 
   mutating func add(_ counts: ScreeningCounts) {
     self.counts += counts
-    sinceLook += counts
-    guard sinceLook.tokens >= 256 else { return }
-    let share = Double(sinceLook.candidates) / (Double(sinceLook.tokens) * Double(concepts))
+    recent += counts
+    guard recent.tokens >= 256 else { return }
+    let share = Double(recent.candidates) / (Double(recent.tokens) * Double(concepts))
     if share > Self.worthwhileShare { pause = Self.pauseLength }
-    sinceLook = ScreeningCounts()
+    recent = ScreeningCounts()
   }
 }

@@ -12,14 +12,19 @@ struct DeadAuxiliary {
     /// dLoss/d(q D_j), [rows, width] for each model.
     let slopes: [PaddedMatrix]
     let groups: ConceptGroups
+    /// For each thread.
+    let scratch: [ConceptSubset.Scratch]
 
-    init(rows: Int, slots: Int, concepts: Int, widths: [Int]) throws(USAEError) {
+    /// - Parameter columns: of the packed encoder.
+    init(rows: Int, slots: Int, concepts: Int, columns: Int, widths: [Int], threads: Int) throws(USAEError) {
       codes = try CodeBuffer(rows: rows, slots: slots)
       codeGradients = try FloatBuffer(rows * slots)
       groups = try ConceptGroups(rows: rows, slots: slots, concepts: concepts)
       var slopes: [PaddedMatrix] = []
       for width in widths { slopes.append(try PaddedMatrix(rows: rows, columns: width)) }
       self.slopes = slopes
+      let widest = widths.max() ?? 1
+      scratch = try (0..<threads).map { _ throws(USAEError) in try ConceptSubset.Scratch(columns: columns, depth: widest) }
     }
 
     /// Takes the dead concepts among those that a selection by batch took from a token's main code: they come first, being
@@ -49,17 +54,23 @@ struct DeadAuxiliary {
     }
   }
 
-  /// Selects the auxiliary code of a token whose main code is still in the tile's keys.
-  ///
-  /// A dead concept that fires in this token after all belongs to the main code and is passed over.
-  ///
-  /// - Parameter hasAllPositive: the main code left nothing out.
-  static func select(
-    _ tile: EncoderTile, token: Int, chosen: Int, hasAllPositive: Bool, dead: ConceptSubset, slots: Int, to codes: CodeBuffer,
-    row: Int
-  ) {
-    let count = hasAllPositive ? 0 : tile.selectNext(token, k: chosen, among: dead, slots: slots)
-    codes.store(tile.keys.base, count: count, row: row)
+  /// Selects auxiliary codes among the dead concepts.
+  struct Selection {
+    let buffers: Buffers
+    private let concepts: ConceptSubset
+
+    init(_ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, work: Work) throws(USAEError) {
+      self.buffers = buffers
+      concepts = try ConceptSubset(dead, of: encoder, scratch: buffers.scratch, work: work)
+    }
+
+    /// The auxiliary codes of a tile's tokens, whose main codes are selected.
+    ///
+    /// A dead concept that fires in a token after all belongs to its main code and is passed over.
+    func select(_ tile: EncodedTile) {
+      let next = concepts.selectNext(tile, slots: buffers.codes.slots)
+      for (token, row) in tile.rows.enumerated() { buffers.codes.store(next[token], row: row) }
+    }
   }
 
   /// Loss before its coefficient; leaves slopes and code gradients of both codes.

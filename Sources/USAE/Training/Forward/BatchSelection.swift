@@ -4,25 +4,25 @@
 /// Entries are positive, and bits of positive floats order as the floats do, so two histograms, one of upper halves of the
 /// bits and one of lower, find the smallest entry to keep: time grows with the entries alone, whatever their distribution.
 ///
-/// Looking for each token's largest entries, as many as it has slots, finds several times as many as are kept. So they are
-/// looked for above a floor, a little below the smallest that the model's last batch kept; if fewer than wanted are above it,
-/// once more without a floor. What is kept does not depend on it.
+/// Each token's largest entries, as many as it has slots, are several times as many as are kept. So entries are selected above a
+/// threshold a little below the smallest that the model's last batch kept; if fewer than wanted are above it, once more above 0.
+/// What is kept does not depend on the threshold.
 final class BatchSelection {
   /// Used slots of each token before the last batch's codes were shortened.
   private let offered: AlignedBuffer<Int32>
   private let histogram: AlignedBuffer<Int>
   /// The smallest entry that the last batch kept, by encoded model.
   private var lastKept: [Int: Float] = [:]
-  /// Low enough to have room for most batches, high enough to save most of the work.
-  private static let floorShare: Float = 0.85
+  /// Low enough that most batches have enough entries above it, high enough to save most of the work.
+  private static let thresholdShare: Float = 0.85
 
   init(rows: Int) throws(USAEError) {
     offered = try AlignedBuffer<Int32>(rows)
     histogram = try AlignedBuffer<Int>(Self.bins)
   }
 
-  /// What entries of the next batch of a model are looked for above; 0 if nothing is known.
-  func floor(model: Int) -> Float { Self.floorShare * (lastKept[model] ?? 0) }
+  /// The threshold of selection for a model's next batch; 0 if nothing is known.
+  func threshold(model: Int) -> Float { Self.thresholdShare * (lastKept[model] ?? 0) }
 
   /// Entries of all codes.
   func total(_ codes: CodeBuffer, rows: Int) -> Int { (0..<rows).reduce(0) { $0 + codes.count($1) } }

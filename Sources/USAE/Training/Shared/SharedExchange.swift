@@ -51,23 +51,22 @@ package struct SharedExchange: Sendable, Equatable {
 
 extension SharedStep {
   func fillMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
-    let tokens = workspace.inputs[pass.encoder]
+    let tokens = workspace.inputs[local.encoder]
     try tokens.columnSums(workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
     }
   }
 
   func takeMeans(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
-    let statistics = try workspace.statistics(width: pass.model.width)
-    for c in 0..<pass.model.width { statistics.mean.base[c] = Float(Double(sum[c]) / Double(workspace.totalRows)) }
-    forward.statistics = statistics
+    let statistics = try workspace.statistics(width: local.model.width)
+    for c in 0..<local.model.width { statistics.mean.base[c] = Float(Double(sum[c]) / Double(workspace.totalRows)) }
   }
 
   /// About the mean of the whole batch, so that nothing large is taken from something large.
   func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
-    let statistics = try workspace.statistics(width: pass.model.width)
+    let statistics = try workspace.statistics(width: local.model.width)
     try statistics.computeCovariance(
-      workspace.inputs[pass.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
+      workspace.inputs[local.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
     var out = out
     let covariance = statistics.covariance
     for r in 0..<covariance.columns {
@@ -77,7 +76,7 @@ extension SharedStep {
   }
 
   func takeCovariance(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
-    let covariance = try workspace.statistics(width: pass.model.width).covariance
+    let covariance = try workspace.statistics(width: local.model.width).covariance
     var place = 0
     for r in 0..<covariance.columns {
       for c in r..<covariance.columns {
@@ -115,7 +114,7 @@ extension SharedStep {
 
   func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
     for (j, mean) in residualMeans.enumerated() {
-      out[j] = Float(try AuxiliaryLoss.deviations(from: mean.base, pass.reconstruction, target: j, work))
+      out[j] = Float(try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, target: j, work))
     }
   }
 }
@@ -128,7 +127,7 @@ extension SharedStep {
     data.update(repeating: 0)
     var place = 0
     for number in twins.indices {
-      let token = merging.token(ofPair: number, of: workspace.totalRows, step: step + 1) - first
+      let token = merging.token(ofPair: number, of: workspace.totalRows, step: local.number + 1) - first
       for tokens in workspace.inputs {
         if (0..<workspace.rows).contains(token) {
           for c in 0..<tokens.columns { data[place + c] = tokens.row(token)[c] }

@@ -58,7 +58,7 @@ extension ConceptUpdate {
     -> (row: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>)
   {
     let scratch = workspace.updateScratch[worker].base
-    if unchosen != nil { return (rows.gradientRow(concept), scratch) }
+    if isDense { return (rows.gradientRow(concept), scratch) }
     return (scratch, scratch + workspace.updateScratch[worker].count / 2)
   }
 

@@ -36,7 +36,7 @@ extension SharedSelection {
   mutating func take(_ kind: SharedExchange.Kind, _ step: SharedStep, rank: Int, _ sum: UnsafeBufferPointer<Float>) {
     switch kind {
     case .upperHalves:
-      wanted = min(step.workspace.totalRows * step.pass.trainer.k, sum.reduce(0) { $0 + Int($1) })
+      wanted = min(step.workspace.totalRows * step.local.trainer.k, sum.reduce(0) { $0 + Int($1) })
       if wanted > 0 { (upper, above) = BatchSelection.bin(rank: wanted, of: sum.count) { Int(sum[$0]) } }
     case .lowerHalves:
       guard wanted > 0 else { return }
@@ -50,12 +50,12 @@ extension SharedSelection {
   }
 
   /// Shortens this process's codes.
-  func cut(_ step: SharedStep, work: Work) throws(USAEError) {
+  func cut(_ step: SharedStep, _ forward: TrainingStep.Forward, work: Work) throws(USAEError) {
     guard let selection = step.workspace.batchSelection else { return }
     let (codes, rows) = (step.workspace.codes, step.workspace.rows)
-    selection.remember(smallest, model: step.pass.encoder)
+    selection.remember(smallest, model: step.local.encoder)
     guard let smallest else { return }
     selection.cut(codes, rows: rows, to: smallest, equalOnes: keptEqualOnes)
-    try step.forward.dead?.takeTrimmed(from: codes, selection, rows: rows, isDead: step.pass.isDead, work: work)
+    try forward.auxiliary.dead?.takeTrimmed(from: codes, selection, rows: rows, isDead: step.local.isDead, work: work)
   }
 }

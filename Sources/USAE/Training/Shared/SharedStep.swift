@@ -10,20 +10,18 @@
 ///
 /// Parameters are read only until `finish`, so a step that is abandoned before has changed nothing.
 final class SharedStep {
-  let pass: Trainer.Pass
-  let step: Int
+  /// This process's part.
+  let local: TrainingStep
   let merging: TwinMerging
   let twins: [TwinMerging.Pair]
   /// In the order in which they are filled; empty before the processes have told each other their tokens.
   private(set) var exchanges: [SharedExchange] = []
-  var forward = Trainer.Forward(losses: [], auxiliary: 0, loss: 0, deadConcepts: 0)
   /// By target model, where the auxiliary loss is scaled.
   var residualMeans: [PaddedMatrix] = []
   var spreads: [Double] = []
-  /// Once code gradients are known.
-  private var concepts: ConceptUpdate?
-  private var isEncoded = false
-  private var isDecoded = false
+  /// What the phases that an exchange has asked for so far have left.
+  private var encoded, decoded: TrainingStep.Forward?
+  private var gradients: (forward: TrainingStep.Forward, concepts: ConceptUpdate)?
   private var selection = SharedSelection()
   /// The exchange that is filled next, and the one whose sum has to come first.
   private var next = 0
@@ -32,14 +30,13 @@ final class SharedStep {
   private var rank = 0
   private var first = 0
 
-  var workspace: StepWorkspace { pass.workspace }
-  var models: [ModelParameters] { pass.trainer.models }
-  var recipe: Recipe { pass.recipe }
+  var workspace: StepWorkspace { local.workspace }
+  var models: [ModelParameters] { local.models }
+  var recipe: Recipe { local.recipe }
 
   init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: Work) throws(USAEError) {
-    pass = Trainer.Pass(
+    local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
-    self.step = step
     if recipe.selection == .batchTopK { try workspace.makeRoomForUnevenCodes() }
     merging = TwinMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
     twins = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
@@ -53,16 +50,16 @@ final class SharedStep {
     workspace.totalRows = tokens.reduce(0, +)
     self.rank = rank
     first = tokens[..<rank].reduce(0, +)
-    try pass.requireTokens()
+    try local.requireTokens()
     exchanges = makeExchanges(processes: tokens.count)
   }
 
   private func makeExchanges(processes: Int) -> [SharedExchange] {
     var list: [SharedExchange] = []
-    let width = pass.model.width
-    if pass.model.batchNorm != nil {
-      list.append(.init(.means, model: pass.encoder, count: width))
-      list.append(.init(.covariance, model: pass.encoder, count: width * (width + 1) / 2))
+    let width = local.model.width
+    if local.model.batchNorm != nil {
+      list.append(.init(.means, model: local.encoder, count: width))
+      list.append(.init(.covariance, model: local.encoder, count: width * (width + 1) / 2))
     }
     if recipe.selection == .batchTopK {
       list.append(.init(.upperHalves, count: BatchSelection.bins))
@@ -74,19 +71,15 @@ final class SharedStep {
       list.append(.init(.spreads, count: models.count))
     }
     if !twins.isEmpty { list.append(.init(.restarts, count: twins.count * models.reduce(0) { $0 + $1.width })) }
-    list.append(.init(.gradient, model: pass.encoder, tensor: .encoderWeight, count: pass.trainer.concepts * width))
-    for j in pass.steppedDictionaries {
-      list.append(.init(.gradient, model: j, tensor: .dictionary, count: pass.trainer.concepts * models[j].width))
+    list.append(.init(.gradient, model: local.encoder, tensor: .encoderWeight, count: local.trainer.concepts * width))
+    for j in local.steppedDictionaries {
+      list.append(.init(.gradient, model: j, tensor: .dictionary, count: local.trainer.concepts * models[j].width))
     }
     list.append(.init(.summary, count: SharedSummary.count(self)))
     return list
   }
 
-  private var hasAuxiliary: Bool {
-    pass.auxiliary == .unchosen || (pass.auxiliary == .dead && !pass.deadConcepts().isEmpty)
-  }
-
-  private var scalesAuxiliary: Bool { hasAuxiliary && recipe.auxiliaryScale == .residual }
+  private var scalesAuxiliary: Bool { local.hasAuxiliary && recipe.auxiliaryScale == .residual }
 
   // MARK: Parts and sums
 
@@ -110,21 +103,21 @@ final class SharedStep {
     case .means: try fillMeans(out, work: work)
     case .covariance: try fillCovariance(out, work: work)
     case .upperHalves, .lowerHalves, .ties:
-      try encode(work: work)
+      _ = try encode(work: work)
       selection.fill(exchange.kind, self, rank: rank, to: data)
     case .residualMeans:
-      try decode(work: work)
+      _ = try decode(work: work)
       try fillResidualMeans(out, work: work)
     case .spreads: try fillSpreads(out, work: work)
     case .restarts: fillRestarts(data, first: first)
     case .gradient:
-      let concepts = try concepts(work: work)
+      let concepts = try computeGradients(work: work).concepts
       if exchange.tensor == .dictionary {
         concepts.writeDictionaryGradient(target: exchange.model, to: out, work: work)
       } else {
         concepts.writeEncoderGradient(to: out, work: work)
       }
-    case .summary: SharedSummary(self).write(to: out)
+    case .summary: SharedSummary(self).write(try computeGradients(work: work).forward, to: out)
     }
   }
 
@@ -147,30 +140,35 @@ final class SharedStep {
     }
   }
 
-  private func encode(work: Work) throws(USAEError) {
-    guard !isEncoded else { return }
-    if let statistics = forward.statistics { try statistics.computeOutputs(pass.model, work: work) }
-    try pass.encode(&forward, whole: false, work: work)
-    isEncoded = true
-  }
-
-  private func decode(work: Work) throws(USAEError) {
-    guard !isDecoded else { return }
-    try encode(work: work)
-    try selection.cut(self, work: work)
-    try pass.decode(&forward, work: work)
-    isDecoded = true
-  }
-
-  private func concepts(work: Work) throws(USAEError) -> ConceptUpdate {
-    if let concepts { return concepts }
-    try decode(work: work)
-    if hasAuxiliary {
-      let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
-      try pass.addAuxiliary(AuxiliaryLoss(pass.reconstruction, spreads: spreads), &forward, work: work)
+  private func encode(work: Work) throws(USAEError) -> TrainingStep.Forward {
+    if let encoded { return encoded }
+    var statistics: BatchStatistics?
+    if local.model.batchNorm != nil {
+      let batch = try workspace.statistics(width: local.model.width)
+      try batch.computeOutputs(local.model, work: work)
+      statistics = batch
     }
-    let made = pass.groupedByConcept(forward)
-    concepts = made
+    let forward = try local.encode(statistics, whole: false, work: work)
+    encoded = forward
+    return forward
+  }
+
+  private func decode(work: Work) throws(USAEError) -> TrainingStep.Forward {
+    if let decoded { return decoded }
+    var forward = try encode(work: work)
+    try selection.cut(self, forward, work: work)
+    try local.decode(&forward, work: work)
+    decoded = forward
+    return forward
+  }
+
+  private func computeGradients(work: Work) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
+    if let gradients { return gradients }
+    var forward = try decode(work: work)
+    let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
+    try local.addAuxiliary(AuxiliaryLoss(local.reconstruction, spreads: spreads), &forward, work: work)
+    let made = (forward, ConceptUpdate(local, forward))
+    gradients = made
     return made
   }
 
@@ -178,7 +176,7 @@ final class SharedStep {
 
   /// Updates from the sums, `sums` by number of the exchange. Throws before it changes anything.
   func finish(_ sums: [UnsafeBufferPointer<Float>?], work: Work) throws(USAEError) -> StepReport {
-    guard let concepts, next == exchanges.count, awaited == nil else {
+    guard let (forward, concepts) = gradients, next == exchanges.count, awaited == nil else {
       throw .invalidArgument(name: "step", expected: "all \(exchanges.count) exchanges", got: "\(next) of them")
     }
     guard sums.count == exchanges.count else {
@@ -189,18 +187,17 @@ final class SharedStep {
     let summary = try SharedSummary(self).read(totals.summary)
     let restarts = try totals.restarts.map { sum throws(USAEError) in try restartTokens(sum) }
 
-    let rate = pass.learningRate(step: step)
-    let isNormWanted = recipe.clipNorm > 0 || forward.unchosen != nil
+    let rate = local.learningRate()
+    let isNormWanted = recipe.clipNorm > 0 || forward.auxiliary.isDense
     let squares = isNormWanted ? concepts.squares(of: totals, work: work) : models.map { _ in .nan }
-    concepts.apply(totals, rate: rate, factors: squares.map(pass.clipFactor), work: work)
-    summary.countFirings(of: pass.model, concepts: pass.trainer.concepts, tokens: workspace.totalRows)
-    if let smallest = selection.smallest { pass.model.followThreshold(smallest) }
+    concepts.apply(totals, rate: rate, factors: squares.map(local.clipFactor), work: work)
+    summary.countFirings(of: local.model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
+    if let smallest = selection.smallest { local.model.followThreshold(smallest) }
     if let restarts { merging.merge(twins, tokens: restarts) { $0 } }
     return StepReport(
-      encoder: pass.encoder, step: step + 1, loss: summary.loss, losses: summary.losses, auxiliaryLoss: summary.auxiliary,
+      encoder: local.encoder, step: local.number + 1, loss: summary.loss, losses: summary.losses, auxiliaryLoss: summary.auxiliary,
       l0: summary.active / Double(workspace.totalRows), learningRate: rate,
-      gradientNorm: isNormWanted ? squares[pass.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
-      prefix: pass.prefix,
-      screening: forward.screening)
+      gradientNorm: isNormWanted ? squares[local.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
+      prefix: local.prefix, screening: forward.screening)
   }
 }

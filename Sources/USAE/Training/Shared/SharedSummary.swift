@@ -9,25 +9,24 @@ struct SharedSummary {
   init(_ step: SharedStep) { self.step = step }
 
   static func count(_ step: SharedStep) -> Int {
-    let vectors = step.pass.model.encoderTrainables.count - 1
-    return step.models.count + 3 + step.pass.trainer.concepts * (vectors + 1)
+    let vectors = step.local.model.encoderTrainables.count - 1
+    return step.models.count + 3 + step.local.trainer.concepts * (vectors + 1)
   }
 
-  private var concepts: Int { step.pass.trainer.concepts }
-  private var vectors: ArraySlice<Trainable> { step.pass.model.encoderTrainables.dropFirst() }
+  private var concepts: Int { step.local.trainer.concepts }
+  private var vectors: ArraySlice<Trainable> { step.local.model.encoderTrainables.dropFirst() }
 
-  func write(to out: UnsafeMutablePointer<Float>) {
-    let (forward, workspace) = (step.forward, step.workspace)
+  func write(_ forward: TrainingStep.Forward, to out: UnsafeMutablePointer<Float>) {
+    let workspace = step.workspace
     var out = out
     func put(_ value: Double) {
       out.pointee = Float(value)
       out += 1
     }
     for loss in forward.losses { put(loss) }
-    put(forward.auxiliary)
+    put(forward.auxiliaryLoss)
     put(Double((0..<workspace.rows).reduce(0) { $0 + workspace.foundCount($1) }))
-    let isFinite = (forward.losses + [forward.auxiliary]).allSatisfy(\.isFinite) && step.pass.isFinite(forward)
-    put(isFinite ? 0 : 1)
+    put(step.local.isFinite(forward) ? 0 : 1)
     for vector in vectors {
       guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }
       out.update(from: gradient.base, count: concepts)
@@ -45,7 +44,7 @@ struct SharedSummary {
     let losses = sum[..<count].map(Double.init)
     let auxiliary = Double(sum[count])
     let loss = losses.reduce(0, +) + step.recipe.auxiliaryCoefficient * auxiliary
-    guard loss.isFinite, sum[count + 2] == 0 else { throw .lossNotFinite(step: step.step + 1) }
+    guard loss.isFinite, sum[count + 2] == 0 else { throw .lossNotFinite(step: step.local.number + 1) }
     var first = count + 3
     for vector in vectors {
       guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }

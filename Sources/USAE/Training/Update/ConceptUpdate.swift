@@ -9,8 +9,9 @@ struct ConceptUpdate {
   let encoder: Int
   let steppedDictionaries: [Int]
   let statistics: BatchStatistics?
-  let dead: DeadAuxiliary.Buffers?
-  let unchosen: UnchosenAuxiliary.Buffers?
+  private let dead: DeadAuxiliary.Buffers?
+  /// Sums over tokens of a dense auxiliary code's gradients, whose other sums are in the gradient buffers already.
+  private let denseSums: AlignedBuffer<Double>?
   /// The encoder's weights and each model's dictionary, and the gradients of the encoder's biases.
   let encoderRows: TrainedRows
   let dictionaryRows: [TrainedRows]
@@ -20,13 +21,15 @@ struct ConceptUpdate {
 
   static let blockConcepts = 32
 
-  init(
-    models: [ModelParameters], recipe: Recipe, workspace: StepWorkspace, encoder: Int, steppedDictionaries: [Int],
-    statistics: BatchStatistics?, dead: DeadAuxiliary.Buffers?, unchosen: UnchosenAuxiliary.Buffers?
-  ) {
-    (self.models, self.recipe, self.workspace, self.encoder) = (models, recipe, workspace, encoder)
-    (self.steppedDictionaries, self.statistics, self.dead, self.unchosen) = (steppedDictionaries, statistics, dead, unchosen)
-    let model = models[encoder]
+  /// Groups the entries of the codes by concept.
+  init(_ step: TrainingStep, _ forward: TrainingStep.Forward) {
+    (models, recipe, workspace, encoder) = (step.models, step.recipe, step.workspace, step.encoder)
+    steppedDictionaries = step.steppedDictionaries
+    statistics = forward.statistics
+    (dead, denseSums) = (forward.auxiliary.dead, forward.auxiliary.denseSums)
+    workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
+    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: workspace.rows) }
+    let model = step.model
     encoderRows = TrainedRows(model.encoderWeight)
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
     biasGradient = TrainedRows(model.encoderBias).gradientRow(0)
@@ -39,6 +42,8 @@ struct ConceptUpdate {
   }
 
   var model: ModelParameters { models[encoder] }
+  /// Whether the gradient buffers hold a dense part, to which the entries' part is added.
+  var isDense: Bool { denseSums != nil }
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
   func computeGradients(work: Work) -> [Double] {
@@ -156,7 +161,7 @@ struct ConceptUpdate {
     let (tokens, stride) = (UnsafePointer(workspace.inputs[encoder].base), workspace.inputs[encoder].stride)
     let entries = workspace.groups.entries(concept)
     gather(tokens, stride, entries, entries.gradients, out: out, spare: spare)
-    var sum = unchosen?.sums.base[concept] ?? 0
+    var sum = denseSums?.base[concept] ?? 0
     for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
       let entries = dead.groups.entries(concept)
@@ -192,7 +197,7 @@ struct ConceptUpdate {
     _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
     out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
   ) {
-    if unchosen == nil {
+    if !isDense {
       kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
     } else {
       addGathered(rows, stride, entries, coefficients, to: out, spare: spare)

@@ -11,70 +11,84 @@ import KernelTypes
     return matrix
   }
 
-  /// Keys of each token's k largest above a limit, and of the next among a subset.
-  static func select(
-    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, above limit: Float = 0, scale: (Int) -> Float, bias: (Int) -> Float, subset: [Int32],
-    screening: Bool
-  ) throws -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts) {
-    let work = Work(threads: 2)
-    let encoder = try PackedEncoder(concepts: weight.rows, depth: weight.columns, screening: screening)
-    try encoder.pack(weight, affine: { (scale($0), bias($0)) }, work: work)
-    let list = ConceptSubset(subset)
-    let tiles = try encoder.makeTiles(2)
-    try encoder.prepare(list, tiles: tiles, work: work)
-    var keys = [[UInt64]](repeating: [], count: tokens.rows), next = keys
-    try keys.withUnsafeMutableBufferPointer { keys throws in
-      try next.withUnsafeMutableBufferPointer { next throws in
-        nonisolated(unsafe) let (keys, next) = (keys, next)
-        try encoder.forEachToken(of: tokens, 0..<tokens.rows, tiles: tiles, work: work) { row, tile, token in
-          let chosen = tile.select(token, k: k, above: limit)
-          keys[row] = (0..<chosen).map { tile.keys.base[$0] }
-          guard chosen == k || limit > 0 else { return }
-          let count = tile.selectNext(token, k: chosen, among: list, slots: 7)
-          next[row] = (0..<count).map { tile.keys.base[$0] }
+  /// An encoder, a batch of tokens, and some concepts to select among beside the codes.
+  struct Problem {
+    let weight, tokens: PaddedMatrix
+    let scale, bias: (Int) -> Float
+    let subset: [Int32]
+
+    func encoder(screening: Bool?) throws -> PackedEncoder {
+      try PackedEncoder(weight, affine: { (scale($0), bias($0)) }, screening: screening, work: Work(threads: 2))
+    }
+
+    /// Keys of each token's k largest above a threshold, and of the next 7 among the subset.
+    func select(k: Int, above threshold: Float, screening: Bool) throws -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts)
+    {
+      let work = Work(threads: 2)
+      let encoder = try encoder(screening: screening)
+      let scratch = try (0..<2).map { _ in try ConceptSubset.Scratch(columns: encoder.columns, depth: encoder.depth) }
+      let subset = try ConceptSubset(subset, of: encoder, scratch: scratch, work: work)
+      var keys = [[UInt64]](repeating: [], count: tokens.rows), next = keys
+      try keys.withUnsafeMutableBufferPointer { keys throws in
+        try next.withUnsafeMutableBufferPointer { next throws in
+          nonisolated(unsafe) let (keys, next) = (keys, next)
+          try encoder.forEachTile(
+            of: tokens, 0..<tokens.rows, k: k, above: threshold, scratch: encoder.makeScratch(2), work: work
+          ) { tile in
+            let nextKeys = subset.selectNext(tile, slots: 7)
+            for (token, row) in tile.rows.enumerated() { (keys[row], next[row]) = (Array(tile[row]), Array(nextKeys[token])) }
+          }
         }
       }
+      return (keys, next, encoder.screeningCounts)
     }
-    return (keys, next, encoder.screeningCounts)
-  }
 
-  /// Keys of each token's k largest above a limit among all its pre-activations.
-  static func sorted(
-    _ weight: PaddedMatrix, _ tokens: PaddedMatrix, k: Int, above limit: Float, scale: (Int) -> Float, bias: (Int) -> Float
-  ) throws -> [[UInt64]] {
-    let work = Work(threads: 1)
-    let encoder = try PackedEncoder(concepts: weight.rows, depth: weight.columns)
-    try encoder.pack(weight, affine: { (scale($0), bias($0)) }, work: work)
-    var keys: [[UInt64]] = []
-    try encoder.forEachToken(of: tokens, 0..<tokens.rows, dense: true, tiles: try encoder.makeTiles(1), work: work) { _, tile, token in
-      let values = tile.preactivations(token)
-      let all = (0..<weight.rows).filter { values[$0] > limit }.map { selectionKey(values[$0], Int32($0)) }
-      keys.append(Array(all.sorted(by: >).prefix(k)))
+    /// Keys of each token's positive pre-activations in descending order.
+    func sorted() throws -> [[UInt64]] {
+      let encoder = try encoder(screening: nil)
+      let scratch = [try DenseTile.Scratch(columns: encoder.columns, depth: encoder.depth)]
+      var keys: [[UInt64]] = []
+      try encoder.forEachDenseTile(of: tokens, 0..<tokens.rows, scratch: scratch, work: Work(threads: 1)) { tile in
+        for row in tile.rows {
+          let values = tile[row]
+          let positive = (0..<weight.rows).filter { values[$0] > 0 }.map { selectionKey(values[$0], Int32($0)) }
+          keys.append(positive.sorted(by: >))
+        }
+      }
+      return keys
     }
-    return keys
+
+    /// The next 7 of the subset that each token's keys leave out.
+    func next(_ sorted: [[UInt64]], after keys: [[UInt64]]) -> [[UInt64]] {
+      let subset = Set(subset)
+      return zip(sorted, keys).map { all, chosen in
+        Array(all.filter { subset.contains(column(ofKey: $0)) && !chosen.contains($0) }.prefix(7))
+      }
+    }
   }
 
   static func expectSame(
-    _ concepts: [[Float]], _ tokens: [[Float]], k: Int, scale: (Int) -> Float = { _ in 1 }, bias: (Int) -> Float = { _ in 0 }
+    _ concepts: [[Float]], _ tokens: [[Float]], k: Int, scale: @escaping (Int) -> Float = { _ in 1 },
+    bias: @escaping (Int) -> Float = { _ in 0 }
   ) throws -> ScreeningCounts {
-    let weight = try matrix(concepts), rows = try matrix(tokens)
     let subset = stride(from: Int32(1), to: Int32(concepts.count), by: 3).map { $0 }
-    let product = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: false)
-    let screened = try select(weight, rows, k: k, scale: scale, bias: bias, subset: subset, screening: true)
-    #expect(try product.keys == sorted(weight, rows, k: k, above: 0, scale: scale, bias: bias))
-    #expect(product.keys == screened.keys)
-    #expect(product.next == screened.next)
-    #expect(product.counts == ScreeningCounts())
-    let values = product.keys.joined().map { value(ofKey: $0) }.sorted()
-    for limit in [1, values.count / 3, values.count - 2].filter(values.indices.contains).map({ values[$0] }) {
-      let product = try select(weight, rows, k: k, above: limit, scale: scale, bias: bias, subset: subset, screening: false)
-      let screened = try select(weight, rows, k: k, above: limit, scale: scale, bias: bias, subset: subset, screening: true)
-      #expect(product.keys == product.keys.map { $0.filter { value(ofKey: $0) > limit } })
-      #expect(product.keys.joined().count == values.count { $0 > limit })
-      #expect(product.keys == screened.keys)
-      #expect(product.next == screened.next)
+    let problem = Problem(weight: try matrix(concepts), tokens: try matrix(tokens), scale: scale, bias: bias, subset: subset)
+    let sorted = try problem.sorted()
+    let values = sorted.flatMap { $0.prefix(k).map { value(ofKey: $0) } }.sorted()
+    let thresholds = [1, values.count / 3, values.count - 2].filter(values.indices.contains).map { values[$0] }
+    var counts = ScreeningCounts()
+    for threshold in [0] + thresholds {
+      let expected = sorted.map { $0.prefix(k).filter { value(ofKey: $0) > threshold } }
+      let product = try problem.select(k: k, above: threshold, screening: false)
+      let screened = try problem.select(k: k, above: threshold, screening: true)
+      #expect(product.keys == expected)
+      #expect(screened.keys == expected)
+      #expect(product.next == problem.next(sorted, after: expected))
+      #expect(screened.next == product.next)
+      #expect(product.counts == ScreeningCounts())
+      if threshold == 0 { counts = screened.counts }
     }
-    return screened.counts
+    return counts
   }
 
   @Test(arguments: [(16, 1, 1), (40, 3, 40), (40, 100, 8), (333, 64, 9), (1000, 130, 32)])
@@ -89,8 +103,8 @@ import KernelTypes
   @Test func fewConceptsAreComputedInFull() throws {
     var random = TestRandom(1)
     let counts = try Self.expectSame(random.rows(1000, 256), random.rows(300, 256), k: 10)
-    #expect(counts.chains >= counts.tokens * 10)
-    #expect(counts.chains < counts.tokens * 11, "of 1000: the first ten, and few that are as good")
+    #expect(counts.computed >= counts.tokens * 10)
+    #expect(counts.computed < counts.tokens * 11, "of 1000: the first ten, and few that are as good")
     #expect(counts.candidates < counts.tokens * 150)
   }
 
@@ -121,7 +135,7 @@ import KernelTypes
       return row.map { $0 * size }
     }
     let counts = try Self.expectSame(random.rows(300, 80), tokens, k: 10)
-    #expect(counts.chains >= 15 * 300, "nothing is known of tokens of size 1e30")
+    #expect(counts.computed >= 15 * 300, "nothing is known of tokens of size 1e30")
     let oneHot = (0..<80).map { t in (0..<80).map { Float($0 == t ? 1 : 0) } }
     _ = try Self.expectSame(random.rows(300, 80), oneHot, k: 10)
   }
@@ -161,7 +175,7 @@ import KernelTypes
     }
   }
 
-  /// Estimates above 0 and pre-activations below it, so that floors come out at the limit, and columns past the last concept.
+  /// Estimates above 0 and pre-activations below it, so that exact thresholds come out at 0, and columns past the last concept.
   @Test func whereEstimatesAreTooHigh() throws {
     let sizes = [Float(1)] + (0..<64).map { _ in 0.6 / 127 } + (0..<192).map { _ in -0.4 / 127 }
     let concepts = (0..<257).map { c in sizes.map { $0 * (1 + Float(c) / 1000) } }
@@ -169,7 +183,7 @@ import KernelTypes
     _ = try Self.expectSame(concepts, tokens, k: 20)
   }
 
-  /// Levels that are their own share.
+  /// Top-k thresholds that the margin rounds to themselves.
   @Test func ofBiasesOfFewBits() throws {
     let concepts = (0..<512).map { _ in [Float](repeating: 0, count: 64) }
     let tokens = (0..<40).map { t in [Float](repeating: t < 20 ? 1e-3 : 1, count: 64) }
@@ -184,7 +198,7 @@ import KernelTypes
     _ = try Self.expectSame(concepts, tokens, k: 100)
   }
 
-  /// More pairs than there is room for at once.
+  /// More pairs than fit into memory at once.
   @Test func ofMoreCandidatesThanFit() throws {
     var random = TestRandom(9)
     let counts = try Self.expectSame(random.rows(2048, 64), random.rows(300, 64), k: 600)
@@ -199,68 +213,57 @@ import KernelTypes
     for depth in [16, 100, 700] {
       let concepts = random.rows(64, depth).enumerated().map { i, row in row.map { $0 * (i % 2 == 0 ? 1 : size) } }
       let bias = random.row(64)
-      let weight = try Self.matrix(concepts)
-      let weights = try ScreenedWeights(columns: 64, depth: depth)
       let factors = try FloatBuffer(64), biases = try FloatBuffer(64)
       factors.fill(1)
       biases.base.update(from: bias, count: 64)
-      try weights.pack(weight, factors: factors, bias: biases, work: Work(threads: 1))
-      let digits = try AlignedBuffer<Int32>(2 * weights.quads)
+      let weights = try ScreenedWeights(
+        try Self.matrix(concepts), columns: 64, scales: factors, bias: biases, work: Work(threads: 1))
+      let parts = try AlignedBuffer<Int32>(2 * weights.groups)
       for (t, numbers) in random.rows(50, depth).enumerated() {
         let token = numbers.map { $0 * (t % 2 == 0 ? 1 : size) }
-        try Self.expectWithinBounds(token, concepts, bias, weights, biases, digits)
+        try Self.expectWithinBounds(token, concepts, bias, weights, parts)
       }
     }
   }
 
   private static func expectWithinBounds(
-    _ token: [Float], _ concepts: [[Float]], _ bias: [Float], _ weights: ScreenedWeights, _ biases: FloatBuffer,
-    _ digits: AlignedBuffer<Int32>
+    _ token: [Float], _ concepts: [[Float]], _ bias: [Float], _ weights: ScreenedWeights, _ parts: AlignedBuffer<Int32>
   ) throws {
     let row = try matrix([token])
-    let quantized = Quantized(row.base, columns: row.stride, factor: 1, quads: weights.quads, to: digits.base)
-    let bounds = ErrorBounds(quantized, roundingShare: weights.roundingShare)
+    let split = Int8Row(row.base, columns: row.stride, factor: 1, groups: weights.groups, to: parts.base)
+    let bounds = ErrorBounds(split, roundingShare: weights.roundingShare)
     guard bounds.isUsable, weights.isUsable else { return }
-    for quad in 0..<2 * weights.quads { digits.base[quad] ^= Int32(bitPattern: 0x8080_8080) }
-    let scales = [quantized.scale]
-    let estimates = try allEstimates(weights, biases, digits.base, scale: quantized.scale)
+    for group in 0..<2 * weights.groups { parts.base[group] ^= Int32(bitPattern: 0x8080_8080) }
+    let scales = [split.scale]
+    let estimates = try allEstimates(weights, parts.base, scale: split.scale)
     let factors = bounds.factors(roundingShare: weights.roundingShare)
     for c in 0..<64 {
-      let chain = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }
-      let known = weights.concepts
-      let bound = factors.ofNorm * known.norms.base[c] + factors.ofError * known.errors.base[c] + known.slacks.base[c]
-      #expect(abs(chain - estimates[c]) <= bound)
+      let exact = zip(token, concepts[c]).reduce(bias[c]) { $0.addingProduct($1.0, $1.1) }
+      let known = weights.bounds
+      let bound = factors.ofNorm * known.norms.base[c] + factors.ofError * known.highErrors.base[c] + known.slacks.base[c]
+      #expect(abs(exact - estimates[c]) <= bound)
       var (number, sum, addition) = (Int32(c), Int32(0), Float(0))
       weights.refine(
-        &number, [0], count: 1, digits: digits.base, tokenScales: scales, sums: &sum, consume: { addition = $1 })
+        &number, [0], count: 1, parts: parts.base, tokenScales: scales, sums: &sum, consume: { addition = $1 })
       let refined = known.refined(bounds, c)
-      #expect(abs(chain - estimates[c] - addition) <= refined)
+      #expect(abs(exact - estimates[c] - addition) <= refined)
       // And they are worth something.
       let whole = bounds.norm * known.norms.base[c]
-      if quantized.scale > 0, known.errors.base[c] < 0.1 * known.norms.base[c] {
+      if split.scale > 0, known.highErrors.base[c] < 0.1 * known.norms.base[c] {
         #expect(bound <= 0.05 * whole + known.slacks.base[c] && refined <= 0.001 * whole + known.slacks.base[c])
       }
     }
   }
 
-  /// Of one token for 64 concepts: with no floor, a search finds all.
-  private static func allEstimates(
-    _ weights: ScreenedWeights, _ biases: FloatBuffer, _ digits: UnsafePointer<Int32>, scale: Float
-  ) throws -> [Float] {
-    let block = kernels.screening.tokensPerBlock
-    let packed = try AlignedBuffer<Int32>(weights.quads * block), pairs = try AlignedBuffer<Int32>(96)
-    kernels.screening.packToken(digits, weights.quads, 0, packed.base)
-    let estimates = try FloatBuffer(96), spare = try AlignedBuffer<Int32>(block * kernels.screening.panelWidth)
-    let numbers = try buffer([scale, 0, 0, -.infinity])
-    return withExtendedLifetime((packed, spare, numbers)) {
-      var arguments = weights.screenArguments(
-        bias: biases.base, count: 1, tokens: packed.base, tokenScales: numbers.base, factorsOfNorm: numbers.base + 1,
-        factorsOfError: numbers.base + 2, floors: numbers.base + 3,
-        pairs: FoundPairs(pairs: pairs.base, conceptBits: 6, numbers: estimates.base, capacity: 80), spare: spare.base)
-      kernels.screening.screen(&arguments)
-      #expect(arguments.pairs.found == 64 && arguments.pairs.nextColumn == 64)
-      #expect((0..<64).allSatisfy { pairs.base[$0] == $0 })
-      return (0..<64).map { estimates.base[$0] }
-    }
+  /// Of one token for 64 concepts: from a search threshold below everything, a search finds all.
+  private static func allEstimates(_ weights: ScreenedWeights, _ parts: UnsafePointer<Int32>, scale: Float) throws -> [Float] {
+    let packed = try PackedInt8Tokens(capacity: 1, groups: weights.groups)
+    packed.place(parts, scale: scale, factors: (0, 0), threshold: -.infinity, at: 0)
+    let pairs = try AlignedBuffer<Int32>(96), estimates = try FloatBuffer(96)
+    var found = FoundPairs(pairs: pairs.base, conceptBits: 6, numbers: estimates.base, capacity: 80)
+    weights.screen(packed, count: 1, &found)
+    #expect(found.found == 64 && found.nextColumn == 64)
+    #expect((0..<64).allSatisfy { pairs.base[$0] == $0 })
+    return (0..<64).map { estimates.base[$0] }
   }
 }

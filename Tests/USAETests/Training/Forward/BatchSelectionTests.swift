@@ -7,7 +7,7 @@ import Testing
   private static func trimmed(_ rows: [[Float]], wanted: Int) throws -> (kept: [[Float]], taken: [[Float]], smallest: Float?) {
     let codes = try CodeBuffer(rows: rows.count, slots: rows.map(\.count).max() ?? 1)
     for (t, row) in rows.enumerated() {
-      codes.store(row.enumerated().map { selectionKey($1, Int32($0)) }, count: row.count, row: t)
+      row.enumerated().map { selectionKey($1, Int32($0)) }.withUnsafeBufferPointer { codes.store($0, row: t) }
     }
     let selection = try BatchSelection(rows: rows.count)
     let smallest = selection.trim(codes, rows: rows.count, wanted: wanted, model: 0)

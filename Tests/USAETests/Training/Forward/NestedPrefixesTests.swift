@@ -15,7 +15,7 @@ import Testing
     let concepts: [[Int32]] = [[7, 2, 9, 0, 3], [], [4, 4, 1]]
     for (token, row) in concepts.enumerated() {
       let keys = row.enumerated().map { selectionKey(Float(10 - $0), $1) }
-      codes.store(keys, count: keys.count, row: token)
+      keys.withUnsafeBufferPointer { codes.store($0, row: token) }
     }
     let nested = try NestedPrefixes(ends: [1, 4, 10], rows: 3, slots: 5, widths: [2], threads: 2)
     try nested.arrange(codes, rows: 3, work: Work(threads: 2))
@@ -93,7 +93,7 @@ import Testing
     let codes = try CodeBuffer(rows: 3, slots: 5)
     for (token, row) in ([[7, 2, 9, 0, 3], [], [8, 9]] as [[Int32]]).enumerated() {
       let keys = row.enumerated().map { selectionKey(Float(10 - $0), $1) }
-      codes.store(keys, count: keys.count, row: token)
+      keys.withUnsafeBufferPointer { codes.store($0, row: token) }
     }
     var found = [Int32](repeating: -1, count: 3)
     codes.keep(before: 4, found: &found)

@@ -6,21 +6,30 @@ import KernelTypes
 /// With the absolute loss every slope is one number times a sign, and products with signs are looked up (`SignSums.swift`), at
 /// about a quarter of the cost of multiplying. A slope of exactly 0, as good as never met, sends its tile to the products.
 /// Codes, and so their gradients, are half empty: products with them pass over zeros.
-struct UnchosenGradients {
-  let buffers: UnchosenAuxiliary.Buffers
-  let workspace: StepWorkspace
-  let models: [ModelParameters]
-  let encoder: Int
-  let steppedDictionaries: [Int]
-  /// Size of the slopes by model, where they are signs.
-  let slopeSizes: [Float]
+struct PublishedAuxiliaryGradients {
+  private let buffers: PublishedAuxiliary.Buffers
+  private let models: [ModelParameters]
+  private let encoder: Int
+  private let tokens: PaddedMatrix
+  private let steppedDictionaries: [Int]
+  /// Absolute value of every slope by target model, where slopes are one number times a sign.
+  private let slopeSizes: [Float]
+
+  init(_ step: TrainingStep, buffers: PublishedAuxiliary.Buffers, slopeSizes: [Float]) {
+    self.buffers = buffers
+    models = step.models
+    encoder = step.encoder
+    tokens = step.workspace.inputs[step.encoder]
+    steppedDictionaries = step.steppedDictionaries
+    self.slopeSizes = slopeSizes
+  }
 
   /// Concepts that one thread takes at a time.
   private static let conceptBlock = 256
   private static let lanes = 16
-  private static let tileRows = UnchosenAuxiliary.tileRows
+  private static let tileRows = PublishedAuxiliary.tileRows
 
-  /// One thread's room.
+  /// One thread's memory.
   final class Scratch: @unchecked Sendable {
     let tables, values, sums, block, scales: FloatBuffer
     /// Gradients or codes of a block of concepts, [conceptBlock, tileRows].
@@ -29,8 +38,11 @@ struct UnchosenGradients {
     let byToken: FloatBuffer
     /// Unit rows of a block of concepts, for products.
     private let units: PaddedMatrix
+    /// A token's positive pre-activations.
+    let keys: AlignedBuffer<UInt64>
 
-    init(widest: Int) throws(USAEError) {
+    init(columns: Int, widest: Int) throws(USAEError) {
+      keys = try AlignedBuffer<UInt64>(columns)
       tables = try FloatBuffer(12 * 32 * lanes)
       values = try FloatBuffer(widest * lanes)
       sums = try FloatBuffer(max(widest, tileRows) * lanes)
@@ -54,9 +66,8 @@ struct UnchosenGradients {
 
   /// Adds a tile's part, concept block by block.
   func add(_ rows: Range<Int>, bySigns: Bool, work: Work) throws(USAEError) {
-    let input = workspace.inputs[encoder]
-    let tokens = try buffers.tokens(width: input.columns)
-    try tokens.pack(input.row(rows.lowerBound), stride: input.stride, count: rows.count, work: work)
+    let panels = try buffers.tokens(width: tokens.columns)
+    try panels.pack(tokens.row(rows.lowerBound), stride: tokens.stride, count: rows.count, work: work)
     // Sixteen concepts at a time by signs, the rest by products.
     let signed = bySigns ? models[0].concepts / Self.lanes * Self.lanes : 0
     if signed < models[0].concepts {
@@ -73,7 +84,7 @@ struct UnchosenGradients {
         self.passThroughReLU(first, rows.count, scratch.sums.base, Self.lanes, of: range, scratch)
       }
       if !multiplied.isEmpty { self.multiplyCodeGradients(multiplied, rows.count, of: range, scratch) }
-      self.addProduct(scratch, range, rows.count, tokens, to: self.models[self.encoder].encoderWeight, range)
+      self.addProduct(scratch, range, rows.count, panels, to: self.models[self.encoder].encoderWeight, range)
       for j in self.steppedDictionaries {
         for first in stride(from: range.lowerBound, to: multiplied.lowerBound, by: Self.lanes) {
           self.lookUpDictionaryGradient(first, rows.count, model: j, scratch)

@@ -1,0 +1,69 @@
+/// The shortlists of some tokens of a tile, one after the other: of each token the concepts with its k largest estimates, whose
+/// pre-activations are computed first.
+final class Shortlists: @unchecked Sendable {
+  /// Concepts on all lists.
+  private(set) var count = 0
+  private var tokens = 0
+  private let concepts: GrowingBuffer<Int32>
+  private let values: GrowingBuffer<Float>
+  /// List t is ends[t]..<ends[t + 1].
+  private let ends: AlignedBuffer<Int>
+
+  /// - Parameter capacity: most tokens of a tile.
+  init(capacity: Int) throws(USAEError) {
+    concepts = GrowingBuffer(64 * capacity)
+    values = GrowingBuffer(64 * capacity)
+    ends = try AlignedBuffer<Int>(capacity + 1)
+  }
+
+  func clear() { (count, tokens) = (0, 0) }
+
+  /// Adds the next token's list: what was found with an estimate that is at least the top-k threshold.
+  func add(_ found: TokenSearch.Found, topKThreshold: Float) {
+    concepts.reserve(count + found.count)
+    let concepts = concepts.base
+    var place = count
+    for i in 0..<found.count {
+      concepts[place] = found.concepts[i]
+      place &+= found.numbers[i] >= topKThreshold ? 1 : 0
+    }
+    end(at: place)
+  }
+
+  /// Adds all concepts as the next token's list.
+  func addAll(_ all: Int) {
+    concepts.reserve(count + all)
+    for concept in 0..<all { concepts.base[count + concept] = Int32(truncatingIfNeeded: concept) }
+    end(at: count + all)
+  }
+
+  private func end(at place: Int) {
+    count = place
+    tokens += 1
+    ends.base[tokens] = place
+  }
+
+  /// The concepts of list `number`.
+  func concepts(_ number: Int) -> UnsafeBufferPointer<Int32> {
+    let first = ends.base[number]
+    return UnsafeBufferPointer(start: concepts.base + first, count: ends.base[number + 1] - first)
+  }
+
+  /// The pre-activations of list `number`, once they are computed.
+  func values(_ number: Int) -> UnsafePointer<Float> { UnsafePointer(values.base + ends.base[number]) }
+
+  /// Computes the pre-activations of all lists, and for each calls `use` with them while a vector may still be written past the last.
+  ///
+  /// - Parameter compute: writes the pre-activations of a list; `following` concepts of later lists come behind its own.
+  func compute(
+    _ compute: (_ number: Int, _ concepts: UnsafeBufferPointer<Int32>, _ following: Int, _ out: UnsafeMutablePointer<Float>) -> Void,
+    use: (_ number: Int, _ values: UnsafeMutablePointer<Float>, _ count: Int) -> Void
+  ) {
+    values.reserve(count + 16)
+    for number in 0..<tokens {
+      let (concepts, out) = (concepts(number), values.base + ends.base[number])
+      compute(number, concepts, count - ends.base[number + 1], out)
+      use(number, out, concepts.count)
+    }
+  }
+}

@@ -1,0 +1,68 @@
+import KernelTypes
+
+/// The codes of a tile's tokens as selection keys: for each token at most `k`, of the largest pre-activations above a threshold,
+/// largest first.
+///
+/// The keys lie in a thread's scratch memory, which the thread's next selection overwrites.
+struct SelectedKeys {
+  let k: Int
+  let threshold: Float
+  /// What screening did to find them.
+  let counts: ScreeningCounts
+  fileprivate let keys: UnsafePointer<UInt64>
+  /// Token t's keys are keys[bounds[t]..<bounds[t + 1]].
+  fileprivate let bounds: UnsafePointer<Int>
+
+  @inline(__always) subscript(token: Int) -> UnsafeBufferPointer<UInt64> {
+    UnsafeBufferPointer(start: keys + bounds[token], count: bounds[token &+ 1] &- bounds[token])
+  }
+
+  /// Whether no concept with a positive pre-activation was left out of a token's code.
+  @inline(__always) func hasAllPositive(_ token: Int) -> Bool { threshold == 0 && self[token].count < k }
+}
+
+/// Memory in which one thread puts together the keys of a tile, token after token.
+final class KeyLists: @unchecked Sendable {
+  private let keys: GrowingBuffer<UInt64>
+  private let bounds: AlignedBuffer<Int>
+  private var used = 0
+  private var tokens = 0
+
+  /// - Parameter capacity: most tokens of a tile.
+  init(capacity: Int) throws(USAEError) {
+    keys = GrowingBuffer(64 * capacity + selectionScratch)
+    bounds = try AlignedBuffer<Int>(capacity + 1)
+  }
+
+  func clear() { (used, tokens) = (0, 0) }
+
+  /// Adds concepts to the list of the next token: those with a value above the threshold and a key below `key`.
+  @inline(__always)
+  func add(
+    _ concepts: UnsafePointer<Int32>, _ values: UnsafePointer<Float>, _ count: Int, above threshold: Float,
+    below key: UInt64 = .max
+  ) {
+    keys.reserve(used + count + selectionScratch)  // the kernel that sorts writes past the end
+    let base = keys.base
+    var end = used
+    for i in 0..<count {
+      let own = selectionKey(values[i], concepts[i])
+      // Always written, kept if wanted: a branch would be mispredicted half of the time.
+      base[end] = own
+      end &+= (values[i] > threshold ? 1 : 0) & (own < key ? 1 : 0)
+    }
+    used = end
+  }
+
+  /// Ends the list of a token, of which the k largest keys stay.
+  func endToken(k: Int) {
+    let first = bounds.base[tokens]
+    used = first + kernels.selection.keepLargest(keys.base + first, used - first, k)
+    tokens += 1
+    bounds.base[tokens] = used
+  }
+
+  func selected(k: Int, above threshold: Float, counts: ScreeningCounts = ScreeningCounts()) -> SelectedKeys {
+    SelectedKeys(k: k, threshold: threshold, counts: counts, keys: keys.base, bounds: bounds.base)
+  }
+}

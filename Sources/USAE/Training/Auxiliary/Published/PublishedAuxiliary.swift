@@ -1,0 +1,135 @@
+import Synchronization
+import KernelTypes
+
+/// AuxK as published: the largest positive pre-activations that the main code left out, of **all** concepts and as many as half of
+/// them, reconstruct the residual.
+///
+/// About half of such a code's entries are not 0, so it is decoded by products that pass over zeros (`ColumnPanels`), in tiles of
+/// a thousand tokens: no array grows with tokens times concepts. `PublishedAuxiliaryGradients` is the way back. Each sum is one
+/// thread's, and tiles follow each other in order, so sums never depend on threads.
+struct PublishedAuxiliary {
+  private let step: TrainingStep
+  private let packed: PackedEncoder
+  private let buffers: Buffers
+  private let reconstruction: Reconstruction
+  private let slots: Int
+
+  init(_ step: TrainingStep, packed: PackedEncoder, buffers: Buffers) {
+    self.step = step
+    self.packed = packed
+    self.buffers = buffers
+    reconstruction = step.reconstruction
+    slots = step.auxiliarySlots
+  }
+
+  /// Tokens of a tile: whole words of signs, and whole pieces of 32.
+  static let tileRows = 16 * signsPerWord
+  /// Tokens of one sum of the loss.
+  private static let tokenBlock = signsPerWord
+
+  private var models: [ModelParameters] { step.models }
+  private var workspace: StepWorkspace { step.workspace }
+
+  /// Loss before its coefficient; leaves dense gradients in the gradient buffers, and the main code's slopes and gradients.
+  func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
+    try packDictionaries(work: work)
+    buffers.sums.zero()
+    let blocks = (workspace.rows + Self.tokenBlock - 1) / Self.tokenBlock
+    let sums = try AlignedBuffer<Double>(blocks * models.count)
+    let slopeSizes = models.indices.map { abs(loss.slopeFactor($0)) }
+    let gradients = PublishedAuxiliaryGradients(step, buffers: buffers, slopeSizes: slopeSizes)
+    try BLAS.exclusively { () throws(USAEError) in
+      for first in stride(from: 0, to: workspace.rows, by: Self.tileRows) {
+        let tile = first..<min(workspace.rows, first + Self.tileRows)
+        try selectCodes(tile, work: work)
+        try decode(count: tile.count, work: work)
+        let signed = try differentiate(tile, loss: loss, sums: sums, work: work)
+        try gradients.add(tile, bySigns: signed, work: work)
+      }
+    }
+    return loss.total(sums, blocks: blocks)
+  }
+
+  /// Unit rows of the dictionaries as the products read them.
+  private func packDictionaries(work: Work) throws(USAEError) {
+    for (model, panels) in zip(models, buffers.dictionaries) {
+      let rows = model.dictionary.value
+      try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.inverseNorms.base, work: work)
+    }
+  }
+
+  /// The auxiliary codes of a tile.
+  private func selectCodes(_ rows: Range<Int>, work: Work) throws(USAEError) {
+    try packed.forEachDenseTile(of: workspace.inputs[step.encoder], rows, scratch: buffers.dense, work: work) { tile in
+      let keys = self.buffers.scratch[tile.worker].keys.base
+      for row in tile.rows { self.selectCode(tile[row], row: row, of: rows, keys) }
+    }
+  }
+
+  /// All positive pre-activations of a token but those of its main code; where there are too many, the largest.
+  private func selectCode(
+    _ preactivations: UnsafePointer<Float>, row: Int, of tile: Range<Int>, _ keys: UnsafeMutablePointer<UInt64>
+  ) {
+    let (codes, main) = (buffers.codes, workspace.codes)
+    let token = row - tile.lowerBound
+    let positive = kernels.skipping.rectify(preactivations, packed.columns, codes.row(token, concept: 0), codes.pieceStride)
+    let chosen = main.count(row)
+    for q in 0..<chosen { codes[token, main.indices(row)[q]] = 0 }
+    guard positive > chosen + slots else { return }
+    let count = kernels.selection.scan(preactivations, packed.columns, 0, keys)
+    kernels.selection.partition(keys, count, chosen + slots)
+    for key in chosen + slots..<count { codes[token, column(ofKey: keys[key])] = 0 }
+  }
+
+  /// q D_j of a tile for every model.
+  private func decode(count: Int, work: Work) throws(USAEError) {
+    let codes = buffers.codes
+    let chunk = Self.tileRows / 4
+    let chunks = (count + chunk - 1) / chunk
+    for (panels, out) in zip(buffers.dictionaries, buffers.slopes) {
+      try work.run(panels.count * chunks) { item, _ in
+        let panel = item / chunks
+        let first = item % chunks * chunk
+        let rows = min(chunk, count - first)
+        for t in first..<first + rows {
+          (out.row(t) + panels.range(panel).lowerBound).update(repeating: 0, count: panels.range(panel).count)
+        }
+        for concept in stride(from: 0, to: self.models[0].concepts, by: SkippingKernels.depth) {
+          panels.add(
+            codes.row(first, concept: concept), stride: SkippingKernels.depth, rows: rows, first: concept, panel: panel,
+            to: out.row(first), stride: out.stride)
+        }
+      }
+    }
+  }
+
+  /// From q D_j to dLoss/d(q D_j) in place, the loss, and the main code's slopes and gradients, for the tokens of a tile.
+  ///
+  /// Returns whether every slope is one number times +1 or -1, and then leaves the signs in the buffers.
+  private func differentiate(
+    _ rows: Range<Int>, loss: AuxiliaryLoss, sums: AlignedBuffer<Double>, work: Work
+  ) throws(USAEError) -> Bool {
+    let firstBlock = rows.lowerBound / Self.tokenBlock
+    let wantsSigns = reconstruction.recipe.loss == .l1
+    let anyZero = Atomic<Bool>(!wantsSigns)
+    let targets = models.indices.map(reconstruction.makeTarget)
+    try work.runBlocks(rows.count, of: Self.tokenBlock) { block, range, worker in
+      let spare = self.workspace.spares[worker].base
+      let detached = self.reconstruction.recipe.auxiliaryDetach
+      for (j, target) in targets.enumerated() {
+        var sum = 0.0
+        for offset in range {
+          let token = rows.lowerBound + offset
+          let rest = self.buffers.slopes[j].row(offset)
+          sum += loss.differentiate(rest, token: token, target)
+          self.reconstruction.backward(token: token, target, auxiliarySlope: detached ? nil : rest, spare: spare)
+        }
+        sums.base[(firstBlock + block) * self.models.count + j] = sum
+        if wantsSigns, self.buffers.noteSigns(range, model: j, width: self.models[j].width) {
+          anyZero.store(true, ordering: .relaxed)
+        }
+      }
+    }
+    return !anyZero.load(ordering: .relaxed)
+  }
+}

@@ -1,0 +1,71 @@
+/// The auxiliary loss of a step, with its memory.
+enum StepAuxiliary {
+  case none
+  /// AuxK on the concepts that are dead before the step.
+  case dead(DeadAuxiliary.Buffers)
+  /// AuxK as published.
+  case published(PublishedAuxiliary.Buffers)
+
+  /// Whether there is one, which waits for the residuals of the main code.
+  var exists: Bool {
+    if case .none = self { false } else { true }
+  }
+
+  /// Whether gradients are dense: then the tensors' gradient buffers hold a part before the gradients of the codes' entries come.
+  var isDense: Bool { denseSums != nil }
+
+  var dead: DeadAuxiliary.Buffers? {
+    if case .dead(let buffers) = self { buffers } else { nil }
+  }
+
+  /// Sums over tokens of a dense auxiliary code's gradients, [n_concepts].
+  var denseSums: AlignedBuffer<Double>? {
+    if case .published(let buffers) = self { buffers.sums } else { nil }
+  }
+
+  /// Whether all code gradients are numbers.
+  func isFinite(rows: Int) -> Bool {
+    switch self {
+    case .none: true
+    case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: rows)
+    case .published(let buffers): (0..<buffers.sums.count).allSatisfy { buffers.sums.base[$0].isFinite }
+    }
+  }
+}
+
+extension TrainingStep {
+  /// The auxiliary loss explains what the whole code leaves over, so a step whose reconstruction takes a prefix has none.
+  private var auxiliary: Recipe.Auxiliary { prefix == trainer.concepts ? recipe.auxiliary : .none }
+
+  /// Whether the step has an auxiliary loss.
+  var hasAuxiliary: Bool {
+    switch auxiliary {
+    case .none: false
+    case .unchosen: true
+    case .dead: !deadConcepts().isEmpty
+    }
+  }
+
+  func makeAuxiliary(_ packed: PackedEncoder, dead: [Int32]) throws(USAEError) -> StepAuxiliary {
+    switch auxiliary {
+    case .dead where !dead.isEmpty:
+      return .dead(try workspace.deadBuffers(slots: auxiliarySlots, columns: packed.columns))
+    case .unchosen: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
+    case .none, .dead: return .none
+    }
+  }
+
+  /// Slots of an auxiliary code.
+  var auxiliarySlots: Int { recipe.auxiliarySlots(concepts: trainer.concepts, k: trainer.k) }
+}
+
+extension Recipe {
+  /// Slots of an auxiliary code.
+  func auxiliarySlots(concepts: Int, k: Int) -> Int {
+    switch auxiliary {
+    case .none: return 0
+    case .unchosen: return auxiliaryK > 0 ? min(auxiliaryK, concepts) : concepts / 2
+    case .dead: return min(auxiliaryK > 0 ? auxiliaryK : 2 * k, concepts)
+    }
+  }
+}
