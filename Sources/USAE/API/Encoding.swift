@@ -29,7 +29,9 @@ struct Encoding {
   static let chunkRows = 4096
 
   /// Calls `consume` with the standardised rows of every chunk and the number of its first row.
-  func forEachChunk(_ consume: (_ chunk: PaddedMatrix, _ count: Int, _ first: Int) throws(USAEError) -> Void) throws(USAEError) {
+  private func forEachChunk(
+    _ consume: (_ chunk: PaddedMatrix, _ count: Int, _ first: Int) throws(USAEError) -> Void
+  ) throws(USAEError) {
     let rows = activations.rows
     let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
     let spares = try makeSpares(work.threads, model.width)

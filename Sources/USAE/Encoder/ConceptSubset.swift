@@ -1,7 +1,7 @@
-/// A few concepts of an encoder, the dead ones, with their rows packed: tokens select among them beside their code.
+/// Some concepts of an encoder, the dead ones, with their rows packed: tokens select among them what their codes leave out.
 ///
-/// So many of them are selected that bounds would rule out little: it takes less time to compute a token's pre-activations for all
-/// of them by the product, with the same bits.
+/// A token selects so many of them that bounds would rule out little: the product of all of them takes less time than screening
+/// would, and gives the same bits.
 struct ConceptSubset {
   /// In ascending order.
   private let concepts: [Int32]

@@ -1,9 +1,9 @@
 /// One model's encoder as it is used: whatever stands between the product and ReLU (bias, BatchNorm) is folded in, so a
-/// pre-activation is the exact dot product of a standardised token and a scaled row of weights: the bias plus one product after the
-/// other, in order, each by a fused multiply-add.
+/// pre-activation is the exact dot product of a standardised token and a scaled row of weights: the bias plus one product
+/// after the other, in order, each by a fused multiply-add.
 ///
-/// Codes are selected by screening (`ScreenedTile`) where the processor multiplies bytes fast, else by the product (`ProductTile`).
-/// Both give the same bits. Who wants all pre-activations gets them from the product (`DenseTile`).
+/// Codes are selected by screening (`ScreenedTile`) where the processor multiplies bytes fast, else by the product
+/// (`ProductTile`). Both give the same bits. Who wants all pre-activations gets them from the product (`DenseTile`).
 final class PackedEncoder: @unchecked Sendable {
   let concepts: Int
   /// Concepts, rounded up to whole panels. Pre-activations of the columns past the last concept are 0.
@@ -28,9 +28,10 @@ final class PackedEncoder: @unchecked Sendable {
   /// - Parameters:
   ///   - weight: [n_concepts, width], which is read as long as the encoder is used.
   ///   - affine: scale and bias of a concept, pre-activation = scale * (weight . token) + bias.
-  ///   - limit: of codes, beside those that each call names.
+  ///   - limit: bounds codes in addition to what each call asks for.
   ///   - screening: nil screens where that saves time.
-  ///   - previous: an encoder of the same shape that is no longer used: its memory is taken, and what it learned about screening.
+  ///   - previous: an encoder of the same shape that is no longer used: its memory is taken, and what it learned about
+  ///     screening.
   init(
     _ weight: PaddedMatrix, affine: (_ concept: Int) -> (scale: Float, bias: Float), limit: CodeLimit = .none,
     screening: Bool? = nil, reusing previous: PackedEncoder? = nil, work: Work
@@ -66,7 +67,8 @@ final class PackedEncoder: @unchecked Sendable {
   func panels(work: Work) throws(USAEError) -> PackedPanels {
     let (current, old) = shared.withLock { ($0.panels, $0.oldPanels.take()) }
     if let current { return current }
-    // Outside the lock, so that a process that is forked meanwhile finds it free. Two threads may both pack, and either result will do.
+    // Packed outside the lock, so that a process that is forked meanwhile finds it free. Where two threads pack, either result
+    // will do.
     let packed = try PackedPanels(weight, columns: columns, scales: scales, bias: bias, reusing: old, work: work)
     shared.withLock { $0.panels = packed }
     return packed
@@ -85,8 +87,8 @@ final class PackedEncoder: @unchecked Sendable {
     return try scratch.map { one throws(USAEError) in .product(panels, try one.forProduct()) }
   }
 
-  /// Selects the codes of some rows of `tokens`, at most `k` entries above `threshold` and within the encoder's limit, and calls
-  /// `consume` with every tile, from any thread.
+  /// Selects the codes of some rows of `tokens`, at most `k` entries above `threshold` and within the encoder's limit, and
+  /// calls `consume` with every tile, from any thread.
   ///
   /// - Parameter scratch: for each thread.
   func forEachTile(

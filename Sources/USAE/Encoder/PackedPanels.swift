@@ -1,5 +1,5 @@
-/// An encoder, or some of its rows, as the product kernel reads it: panels [columns / panelWidth, depth, panelWidth] of scaled weights,
-/// and a bias for each column.
+/// An encoder, or some of its rows, as the product kernel reads it: panels [columns / panelWidth, depth, panelWidth] of scaled
+/// weights, and a bias for each column.
 final class PackedPanels: @unchecked Sendable {
   /// Concepts, rounded up to whole panels.
   let columns: Int

@@ -1,7 +1,7 @@
 import KernelTypes
 
-/// The codes of a tile's tokens as selection keys: for each token at most `k`, of the largest pre-activations above a threshold,
-/// largest first.
+/// The codes of a tile's tokens as selection keys: for each token at most `k`, of the largest pre-activations above a
+/// threshold, largest first.
 ///
 /// The keys lie in a thread's scratch memory, which the thread's next selection overwrites.
 struct SelectedKeys {

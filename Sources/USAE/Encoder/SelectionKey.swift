@@ -1,5 +1,5 @@
-// A selection key is a positive pre-activation and its concept in one integer, which orders as TopK must: by value, largest first,
-// and ties by concept, lowest first. The kernels make the same keys (their `Selection.swift`).
+// A selection key is a positive pre-activation and its concept in one integer, which orders as TopK must: by value, largest
+// first, and ties by concept, lowest first. The kernels make the same keys (their `Selection.swift`).
 
 @inline(__always) func selectionKey(_ value: Float, _ concept: Int32) -> UInt64 {
   UInt64(value.bitPattern) << 32 | UInt64(~UInt32(bitPattern: concept))

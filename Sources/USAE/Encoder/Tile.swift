@@ -28,15 +28,15 @@ struct EncodedTile {
 
 /// How many tokens are encoded together. A token's code does not depend on it.
 enum TileSize {
-  /// Most tokens of a tile: up to sixteen blocks of tokens for each panel of weights read, and fewer where there are many
-  /// concepts, so that a number for each concept and token, which is needed where all concepts are dead, takes 24 megabytes at most;
-  /// lists of nearly all concepts take some eight times as much.
+  /// Most tokens of a tile: sixteen blocks, which share each panel of weights that is read, and fewer where there are many
+  /// concepts, so that a float for each concept and token takes 24 megabytes at most. That much is needed where all concepts
+  /// are dead, and some eight times as much where lists hold nearly all concepts.
   ///
   /// With 8 megabytes, encoding with 65,536 concepts took 1.24 times as long: their weights come from memory, for fewer tokens
   /// at a time.
   static func capacity(columns: Int) -> Int { capacity(columns, blocks: 16, bytes: 24 << 20) }
 
-  /// The same where every number is written.
+  /// The same of dense tiles.
   static func denseCapacity(columns: Int) -> Int { capacity(columns, blocks: 8, bytes: 4 << 20) }
 
   private static func capacity(_ columns: Int, blocks: Int, bytes: Int) -> Int {

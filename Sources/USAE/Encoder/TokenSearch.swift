@@ -1,7 +1,7 @@
 import KernelTypes
 
-/// What computes a number for each concept and token of a tile, a pre-activation or an estimate of it, and finds the concepts whose
-/// number, or whose upper bound, is above the token's search threshold.
+/// What computes a number for each concept and token of a tile, a pre-activation or an estimate of it, and finds the concepts
+/// whose number, or whose upper bound, is above the token's search threshold.
 protocol PairFinder {
   /// The token's Euclidean norm.
   func norm(of token: Int) -> Float
@@ -11,8 +11,8 @@ protocol PairFinder {
   func find(count: Int, _ pairs: inout FoundPairs)
 }
 
-/// Finds the k largest numbers of each token of a tile where the numbers are made, in registers: a tile of them would not fit into the
-/// second-level cache, so only those above a threshold are written.
+/// Finds the k largest numbers of each token of a tile where the numbers are made, in registers: a tile of them would not fit
+/// into the second-level cache, so only those above a threshold are written.
 ///
 /// All files of the encoder use these words:
 ///
@@ -21,11 +21,12 @@ protocol PairFinder {
 /// * a token's **search threshold**: one search finds every concept whose number is larger;
 /// * the **predicted threshold** is the first search threshold of the next tokens, as a share of their norm;
 /// * a token's **top-k threshold** is the k-th largest number that was found for it, or 0 where fewer than k are positive;
-/// * a token's **exact threshold**, in screening alone, is the k-th largest of a few exact pre-activations: that of all concepts is not
-///   below it.
+/// * a token's **exact threshold**, in screening alone, is the k-th largest of a few exact pre-activations: that of all
+///   concepts is not below it.
 ///
-/// A search threshold should be just below the top-k threshold, which is not known before the search. Where it comes out above, the
-/// token is searched again, with others of its kind, from a lower one. So no threshold but the first affects what is selected.
+/// A search threshold should be just below the top-k threshold, which is not known before the search. Where it comes out
+/// above, the token is searched again, with others of its kind, from a lower one. So no threshold but the first affects what
+/// is selected.
 final class TokenSearch: @unchecked Sendable {
   /// By token.
   let searchThresholds, topKThresholds: FloatBuffer
@@ -107,8 +108,8 @@ final class TokenSearch: @unchecked Sendable {
     let topK = kernels.selection.smallestOfLargest(scratch.base, found.count, k)
     topKThresholds.base[token] = topK
     if topK > searched || searched == threshold { return true }
-    // The k-th largest number of all concepts is not below that of the list. Lowered by the margin only once, since 0.97 x can round
-    // to x for subnormals.
+    // The k-th largest number of all concepts is not below that of the list. Lowered by the margin only once, since 0.97 x can
+    // round to x for subnormals.
     let lower = topK > threshold ? Self.margin * topK : 0.5 * searched
     searchThresholds.base[token] = isFirst ? max(threshold, lower) : threshold
     return false
@@ -123,8 +124,8 @@ final class TokenSearch: @unchecked Sendable {
     predictedThreshold = 4 * shares.count < 3 * tokens.count ? 0 : Self.margin * shares[shares.count / 16]
   }
 
-  /// Searches some tokens again, each such that all concepts are found whose number is at least the token's exact threshold and above
-  /// the selection threshold. The lists of other tokens stay.
+  /// Searches some tokens again, each such that all concepts are found whose number is at least the token's exact threshold
+  /// and above the selection threshold. The lists of other tokens stay.
   func find(
     _ tokens: [Int], from exactThresholds: FloatBuffer, above threshold: Float, _ finder: some PairFinder
   ) {

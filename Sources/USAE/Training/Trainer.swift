@@ -12,8 +12,8 @@ final class Trainer: @unchecked Sendable {
     self.models = models
   }
 
-  /// One optimisation step, or its gradients. Everything before `finish` and `merge` reads parameters only, so an error or an interrupt
-  /// there leaves the autoencoder as it was.
+  /// One optimisation step, or its gradients. Everything before `finish` and `merge` reads parameters only, so an error or an
+  /// interrupt there leaves the autoencoder as it was.
   ///
   /// - Parameters:
   ///   - step: steps done before this one.

@@ -1,7 +1,9 @@
-/// Pairs of a tile's tokens and their candidates, beside the candidates on the shortlist, whose pre-activations are computed anyway.
+/// Pairs of a tile's tokens and their candidates, beside the candidates on the shortlist, whose pre-activations are computed
+/// anyway.
 ///
-/// Pairs come token by token and are refined concept by concept: a concept's int8 parts are then read once for all tokens of the
-/// tile, whose own parts stay in the second-level cache. The other way round every pair would fetch its concept from further away.
+/// Pairs come token by token and are refined concept by concept: a concept's int8 parts are then read once for all tokens of
+/// the tile, whose own parts stay in the second-level cache. The other way round every pair would fetch its concept from
+/// further away.
 final class CandidatePairs: @unchecked Sendable {
   /// Most pairs: those of any one token, and more.
   let capacity: Int
@@ -31,8 +33,8 @@ final class CandidatePairs: @unchecked Sendable {
 
   func clear() { count = 0 }
 
-  /// Adds those of a token's candidates whose estimates are below the top-k threshold, since others are on the shortlist, and whose upper
-  /// bounds are not below the exact threshold.
+  /// Adds those of a token's candidates whose estimates are below the top-k threshold, since others are on the shortlist, and
+  /// whose upper bounds are not below the exact threshold.
   ///
   /// The caller sees to it that there is capacity for all candidates.
   func add(

@@ -1,9 +1,9 @@
-/// Selection by screening: int8 products estimate all pre-activations of a tile, with bounds on the error, and float32 products are
-/// computed only for the concepts that could be among a token's k largest. The keys have the bits of the product.
+/// Selection by screening: int8 products estimate all pre-activations of a tile, with bounds on the error, and float32
+/// products are computed only for the concepts that could be among a token's k largest. The keys have the bits of the product.
 ///
-/// The concepts with a token's k largest estimates are its shortlist, whose pre-activations are computed first. The k-th largest
-/// of these is the exact threshold: a concept with a lower upper bound is not among the k largest. Of the other candidates, refined
-/// estimates rule out nearly all, and the pre-activations of the rest are computed too.
+/// The concepts with a token's k largest estimates are its shortlist, whose pre-activations are computed first. The k-th
+/// largest of these is the exact threshold: a concept with a lower upper bound is not among the k largest. Of the other
+/// candidates, refined estimates rule out nearly all, and the pre-activations of the rest are computed too.
 struct ScreenedTile {
   private let tokens: TokenRows
   private let k: Int
@@ -59,7 +59,7 @@ struct ScreenedTile {
     return scratch.keys.selected(k: k, above: threshold, counts: counts)
   }
 
-  /// The next tokens, as many as have no more candidates than pairs fit into memory.
+  /// The next tokens: as many as have no more candidates together than there is capacity for as pairs.
   private func tokensOfPart(from first: Int) -> Range<Int> {
     var (last, found) = (first, 0)
     while last < tokens.count {
@@ -109,12 +109,13 @@ struct ScreenedTile {
     scratch.keys.add(concepts, scratch.numbers.base, count, above: threshold)
   }
 
+  /// The shortlists; without usable bounds, a token's holds all concepts.
   private func listShortlists(_ part: Range<Int>, _ counts: inout ScreeningCounts) {
     scratch.shortlists.clear()
     for token in part {
       if search.bounds[token].isUsable {
         scratch.shortlists.add(search.lists.found(token), topKThreshold: search.lists.topKThresholds.base[token])
-      } else {  // nothing is known
+      } else {
         counts.fallbacks += 1
         scratch.shortlists.addAll(weights.concepts)
       }
@@ -124,20 +125,15 @@ struct ScreenedTile {
   /// The pre-activations of shortlists, and each token's exact threshold.
   private func computeShortlists(_ part: Range<Int>, _ counts: inout ScreeningCounts) {
     counts.computed += scratch.shortlists.count
-    scratch.shortlists.compute { number, concepts, following, out in
-      guard let base = concepts.baseAddress else { return }
-      let token = tokens.row(part.lowerBound + number)
-      weights.exactPreactivations(token, base, count: concepts.count, following: following, out: out)
-    } use: { number, values, count in
-      let exact = kernels.selection.smallestOfLargest(values, count, k)
-      scratch.exactThresholds.base[part.lowerBound + number] = max(threshold, exact)
+    scratch.shortlists.compute(weights, tokens, from: part.lowerBound, k: k) { token, kth in
+      scratch.exactThresholds.base[token] = max(threshold, kth)
     }
   }
 
-  /// Pairs up tokens with their candidates.
+  /// Pairs of tokens and those of their candidates that are not on the shortlist.
   private func addPairs(_ part: Range<Int>) {
     scratch.pairs.clear()
-    for token in part where search.bounds[token].isUsable {  // all concepts are on the shortlists of others
+    for token in part where search.bounds[token].isUsable {  // the shortlists of the others hold all concepts
       let found = search.lists.found(token)
       weights.upperBounds(search.bounds[token], found, out: scratch.numbers.base)
       scratch.pairs.add(
@@ -146,8 +142,8 @@ struct ScreenedTile {
     }
   }
 
-  /// Tokens whose exact threshold came out below their search threshold, because estimates were off by just that much: some of their k
-  /// largest may not be candidates.
+  /// Tokens whose exact threshold came out below their search threshold, because estimates were off by just that much: some of
+  /// their k largest may not be candidates.
   private func incompleteTokens(_ part: Range<Int>) -> [Int] {
     let (exact, searched) = (scratch.exactThresholds.base, search.lists.searchThresholds.base)
     return part.filter { search.bounds[$0].isUsable && exact[$0] <= searched[$0] && searched[$0] > threshold }

@@ -2,9 +2,9 @@ import KernelTypes
 
 /// One encoder's weights in int8, and what bounds the error of products with them.
 ///
-/// Weights and tokens are split into high and low int8 parts: w = w1 + w2 + rest, with w1 in whole multiples of a scale and w2 in those
-/// of a 254th of it. The estimate bias + x1.w1 needs the high parts alone, the refined one adds x1.w2 + x2.w1. `ErrorBounds.swift` says
-/// how far both can be from the exact dot product.
+/// Weights and tokens are split into high and low int8 parts: w = w1 + w2 + rest, with w1 in whole multiples of a scale and w2
+/// in those of a 254th of it. The estimate bias + x1.w1 needs the high parts alone, the refined one adds x1.w2 + x2.w1.
+/// `ErrorBounds.swift` says how far both can be from the exact dot product.
 final class ScreenedWeights: @unchecked Sendable {
   /// Concepts, rounded up to whole panels.
   let columns: Int

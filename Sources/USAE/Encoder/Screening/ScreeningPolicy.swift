@@ -28,8 +28,8 @@ struct ScreeningPolicy {
   /// How many more encoders are used without screening, because too many concepts were candidates.
   private var pause = 0
 
-  /// Share of the concepts that may be candidates. Cautious, not measured: refining a concept costs some twice its part of the product,
-  /// three quarters of which int8 estimates have saved.
+  /// Share of the concepts that may be candidates. Cautious, not measured: refining a concept costs some twice its part of the
+  /// product, three quarters of which int8 estimates have saved.
   private static let worthwhileShare = 0.2
   private static let pauseLength = 64
 

@@ -49,21 +49,20 @@ final class Shortlists: @unchecked Sendable {
     return UnsafeBufferPointer(start: concepts.base + first, count: ends.base[number + 1] - first)
   }
 
-  /// The pre-activations of list `number`, once they are computed.
+  /// The pre-activations of list `number` that `compute` left.
   func values(_ number: Int) -> UnsafePointer<Float> { UnsafePointer(values.base + ends.base[number]) }
 
-  /// Computes the pre-activations of all lists, and for each calls `use` with them while a vector may still be written past the last.
-  ///
-  /// - Parameter compute: writes the pre-activations of a list; `following` concepts of later lists come behind its own.
-  func compute(
-    _ compute: (_ number: Int, _ concepts: UnsafeBufferPointer<Int32>, _ following: Int, _ out: UnsafeMutablePointer<Float>) -> Void,
-    use: (_ number: Int, _ values: UnsafeMutablePointer<Float>, _ count: Int) -> Void
-  ) {
+  /// Computes the pre-activations of all lists, the first of which is the list of token `first`, and calls `use` with the k-th
+  /// largest of each token's.
+  func compute(_ weights: ScreenedWeights, _ rows: TokenRows, from first: Int, k: Int, _ use: (_ token: Int, _ kth: Float) -> Void) {
     values.reserve(count + 16)
     for number in 0..<tokens {
-      let (concepts, out) = (concepts(number), values.base + ends.base[number])
-      compute(number, concepts, count - ends.base[number + 1], out)
-      use(number, out, concepts.count)
+      let (start, end) = (ends.base[number], ends.base[number + 1])
+      let out = values.base + start
+      weights.exactPreactivations(
+        rows.row(first + number), concepts.base + start, count: end - start, following: count - end, out: out)
+      // Writes a vector past the list, where the next one comes then.
+      use(first + number, kernels.selection.smallestOfLargest(out, end - start, k))
     }
   }
 }

@@ -11,7 +11,8 @@ enum StepAuxiliary {
     if case .none = self { false } else { true }
   }
 
-  /// Whether gradients are dense: then the tensors' gradient buffers hold a part before the gradients of the codes' entries come.
+  /// Whether gradients are dense: then the tensors' gradient buffers hold a part before the gradients of the codes' entries
+  /// come.
   var isDense: Bool { denseSums != nil }
 
   var dead: DeadAuxiliary.Buffers? {

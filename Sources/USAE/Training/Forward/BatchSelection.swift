@@ -4,9 +4,9 @@
 /// Entries are positive, and bits of positive floats order as the floats do, so two histograms, one of upper halves of the
 /// bits and one of lower, find the smallest entry to keep: time grows with the entries alone, whatever their distribution.
 ///
-/// Each token's largest entries, as many as it has slots, are several times as many as are kept. So entries are selected above a
-/// threshold a little below the smallest that the model's last batch kept; if fewer than wanted are above it, once more above 0.
-/// What is kept does not depend on the threshold.
+/// Each token's largest entries, as many as it has slots, are several times as many as are kept. So entries are selected above
+/// a threshold a little below the smallest that the model's last batch kept; if fewer than wanted are above it, once more
+/// above 0. What is kept does not depend on the threshold.
 final class BatchSelection {
   /// Used slots of each token before the last batch's codes were shortened.
   private let offered: AlignedBuffer<Int32>

@@ -22,7 +22,8 @@ import KernelTypes
     }
 
     /// Keys of each token's k largest above a threshold, and of the next 7 among the subset.
-    func select(k: Int, above threshold: Float, screening: Bool) throws -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts)
+    func select(k: Int, above threshold: Float, screening: Bool) throws
+      -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts)
     {
       let work = Work(threads: 2)
       let encoder = try encoder(screening: screening)

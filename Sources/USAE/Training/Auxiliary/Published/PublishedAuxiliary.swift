@@ -1,12 +1,12 @@
 import Synchronization
 import KernelTypes
 
-/// AuxK as published: the largest positive pre-activations that the main code left out, of **all** concepts and as many as half of
-/// them, reconstruct the residual.
+/// AuxK as published: the largest positive pre-activations that the main code left out, of **all** concepts and as many as
+/// half of them, reconstruct the residual.
 ///
-/// About half of such a code's entries are not 0, so it is decoded by products that pass over zeros (`ColumnPanels`), in tiles of
-/// a thousand tokens: no array grows with tokens times concepts. `PublishedAuxiliaryGradients` is the way back. Each sum is one
-/// thread's, and tiles follow each other in order, so sums never depend on threads.
+/// About half of such a code's entries are not 0, so it is decoded by products that pass over zeros (`ColumnPanels`), in tiles
+/// of a thousand tokens: no array grows with tokens times concepts. `PublishedAuxiliaryGradients` is the way back. Each sum is
+/// one thread's, and tiles follow each other in order, so sums never depend on threads.
 struct PublishedAuxiliary {
   private let step: TrainingStep
   private let packed: PackedEncoder
