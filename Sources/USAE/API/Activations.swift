@@ -92,15 +92,15 @@ package struct Activations {
 
   /// Standardises row `row` into `out` [columns]; false if it holds a number that is not finite.
   ///
-  /// - Parameter spare: room for `columns` floats, used where a row's elements are not adjacent.
+  /// - Parameter scratch: `columns` floats, used where a row's elements are not adjacent.
   func standardize(
-    row: Int, mean: UnsafePointer<Float>, inverseScale: UnsafePointer<Float>, spare: UnsafeMutablePointer<Float>,
+    row: Int, mean: UnsafePointer<Float>, inverseScale: UnsafePointer<Float>, scratch: UnsafeMutablePointer<Float>,
     out: UnsafeMutablePointer<Float>
   ) -> Bool {
     let start = address(row)
     guard columnStride == element.size else {
-      for c in 0..<columns { spare[c] = value(at: start + c &* columnStride) }
-      return kernels.standardize.float32(UnsafeRawPointer(spare), columns, mean, inverseScale, out)
+      for c in 0..<columns { scratch[c] = value(at: start + c &* columnStride) }
+      return kernels.standardize.float32(UnsafeRawPointer(scratch), columns, mean, inverseScale, out)
     }
     switch element {
     case .float32: return kernels.standardize.float32(start, columns, mean, inverseScale, out)

@@ -15,13 +15,13 @@ extension UniversalSAE {
         throw .shapeMismatch(name: "out", expected: "\(model.width) columns as '\(model.name)' has", got: "\(width)")
       }
       try checkCodes(rows: rows, slots: slots, values, indices, work: work)
-      let spares = try makeSpares(work.threads, slots + paddedWidth(model.width))
-      let compact = try CompactSpares(threads: work.threads, slots: slots)
+      let scratch = try makeScratch(work.threads, slots + paddedWidth(model.width))
+      let compact = try CompactScratch(threads: work.threads, slots: slots)
       nonisolated(unsafe) let (values, indices, out) = (values, indices, out)
       try work.runBlocks(rows, of: 64) { _, range, worker in
         for t in range {
           let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
-          let row = spares[worker].base
+          let row = scratch[worker].base
           kernels.rows.weightedSum(
             model.dictionary.value.base, model.dictionary.value.stride, compact.indices[worker].base,
             compact.coefficients[worker].base, used, model.dictionary.value.stride, row)
@@ -75,12 +75,12 @@ extension UniversalSAE {
 }
 
 /// Used slots of a token, packed: coefficients on unit rows, and their concepts.
-private struct CompactSpares {
+private struct CompactScratch {
   let coefficients: [FloatBuffer]
   private(set) var indices: [AlignedBuffer<Int32>] = []
 
   init(threads: Int, slots: Int) throws(USAEError) {
-    coefficients = try makeSpares(threads, slots)
+    coefficients = try makeScratch(threads, slots)
     for _ in 0..<threads { indices.append(try AlignedBuffer<Int32>(slots)) }
   }
 

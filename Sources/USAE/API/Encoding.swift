@@ -34,11 +34,11 @@ struct Encoding {
   ) throws(USAEError) {
     let rows = activations.rows
     let chunk = try PaddedMatrix(rows: min(rows, Self.chunkRows), columns: model.width)
-    let spares = try makeSpares(work.threads, model.width)
+    let scratch = try makeScratch(work.threads, model.width)
     for first in stride(from: 0, to: rows, by: Self.chunkRows) {
       let count = min(rows - first, Self.chunkRows)
       try Ingestion(model: model, activations: activations).copy(
-        first..<first + count, of: .all, to: chunk, spares: spares, work: work)
+        first..<first + count, of: .all, to: chunk, scratch: scratch, work: work)
       try consume(chunk, count, first)
     }
   }

@@ -236,11 +236,11 @@ public final class UniversalSAE: Sendable {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       try checkAll(activations, operation: "a look at the data")
       for (model, values) in zip(state.models, activations) {
-        let spares = try makeSpares(work.threads, model.width)
+        let scratch = try makeScratch(work.threads, model.width)
         let rows = try PaddedMatrix(rows: Self.checkedRows, columns: model.width)
         for first in stride(from: 0, to: values.rows, by: Self.checkedRows) {
           try Ingestion(model: model, activations: values).copy(
-            first..<min(values.rows, first + Self.checkedRows), of: .all, to: rows, spares: spares, work: work)
+            first..<min(values.rows, first + Self.checkedRows), of: .all, to: rows, scratch: scratch, work: work)
         }
       }
     }

@@ -6,8 +6,8 @@ final class CodeStream: @unchecked Sendable {
   let inputs: PaddedMatrix
   let codes: CodeBuffer
   private let encoder: PackedEncoder
-  private let scratch: [TileScratch]
-  private let spares: [FloatBuffer]
+  private let tileScratch: [TileScratch]
+  private let rowScratch: [FloatBuffer]
   private let k: Int
   private let work: Work
 
@@ -18,14 +18,14 @@ final class CodeStream: @unchecked Sendable {
     self.work = work
     inputs = try PaddedMatrix(rows: chunkRows, columns: model.width)
     codes = try CodeBuffer(rows: chunkRows, slots: k)
-    scratch = encoder.makeScratch(work.threads)
-    spares = try makeSpares(work.threads, model.width)
+    tileScratch = encoder.makeScratch(work.threads)
+    rowScratch = try makeScratch(work.threads, model.width)
   }
 
   /// Puts the rows `range` of the activations, and their codes, into the first rows of `inputs` and `codes`.
   func encode(_ activations: Activations, _ range: Range<Int>) throws(USAEError) {
-    try Ingestion(model: model, activations: activations).copy(range, of: .all, to: inputs, spares: spares, work: work)
-    try encoder.encode(inputs, count: range.count, k: k, scratch: scratch, to: codes, work: work)
+    try Ingestion(model: model, activations: activations).copy(range, of: .all, to: inputs, scratch: rowScratch, work: work)
+    try encoder.encode(inputs, count: range.count, k: k, scratch: tileScratch, to: codes, work: work)
   }
 
   /// Rows of a chunk, a multiple of `unit`: about 2048, such that all threads have as many tiles of the encoder to do, and

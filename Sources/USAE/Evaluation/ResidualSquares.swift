@@ -10,7 +10,7 @@ final class ResidualSquares: @unchecked Sendable {
 
   private let streams: [CodeStream]
   private let work: Work
-  private let spares, reconstructions: [FloatBuffer]
+  private let scratch, reconstructions: [FloatBuffer]
   /// Of a chunk, for one decoded model: [block][encoded][dimension].
   private let partial: FloatBuffer
   /// [decoded] of [encoded][dimension], rows padded as the model's.
@@ -20,8 +20,8 @@ final class ResidualSquares: @unchecked Sendable {
     self.streams = streams
     self.work = work
     let widest = streams.map(\.inputs.stride).max() ?? 0
-    spares = try makeSpares(work.threads, streams[0].codes.slots)
-    reconstructions = try makeSpares(work.threads, widest)
+    scratch = try makeScratch(work.threads, streams[0].codes.slots)
+    reconstructions = try makeScratch(work.threads, widest)
     partial = try FloatBuffer((chunkRows + Self.blockRows - 1) / Self.blockRows * streams.count * widest)
     var sums: [AlignedBuffer<Double>] = []
     for stream in streams { sums.append(try AlignedBuffer<Double>(streams.count * stream.inputs.stride)) }
@@ -49,7 +49,7 @@ final class ResidualSquares: @unchecked Sendable {
     let residual = reconstructions[worker].base
     for t in range {
       for source in streams.indices {
-        dictionary.decode(streams[source].codes, token: t, spare: spares[worker].base, to: residual)
+        dictionary.decode(streams[source].codes, token: t, scratch: scratch[worker].base, to: residual)
         kernels.rows.subtractFrom(inputs.row(t), stride, residual)
         let squares = first + source &* stride
         for c in 0..<stride { squares[c] += residual[c] * residual[c] }

@@ -32,18 +32,18 @@ struct ColourSpace: Sendable {
     }
   }
 
-  /// The gradient of the canvas to that of the planes, [3, height, width]. `spares`: three padded rows for each thread.
-  func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, spares: [FloatBuffer], work: Work) throws(USAEError) {
+  /// The gradient of the canvas to that of the planes, [3, height, width]. `scratch`: three padded rows for each thread.
+  func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: Work) throws(USAEError) {
     let (height, width) = (image.height, image.width)
     let row = paddedWidth(width)
     try work.runBlocks(height, of: 16) { _, rows, worker in
-      let spare = spares[worker].base
+      let scratch = scratch[worker].base
       matrix.withUnsafeBufferPointer { matrix in
         for y in rows {
           kernels.images.coloursAdjoint(
-            image.row(0, y), gradient.row(0, y), image.plane, matrix.baseAddress!, row, spare, row)
+            image.row(0, y), gradient.row(0, y), image.plane, matrix.baseAddress!, row, scratch, row)
           for channel in 0..<Canvas.channels {
-            (planes + (channel * height + y) * width).update(from: spare + channel * row, count: width)
+            (planes + (channel * height + y) * width).update(from: scratch + channel * row, count: width)
           }
         }
       }

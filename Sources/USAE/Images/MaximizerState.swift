@@ -184,8 +184,8 @@ extension ImageMaximizer {
 
     /// From the colours' gradient to that of the free numbers.
     func computeGradient(work: Work) throws(USAEError) {
-      let spares = try makeSpares(work.threads, 3 * paddedWidth(image.width))
-      try colourSpace.adjoint(of: gradient, at: image, to: planeGradient.base, spares: spares, work: work)
+      let scratch = try makeScratch(work.threads, 3 * paddedWidth(image.width))
+      try colourSpace.adjoint(of: gradient, at: image, to: planeGradient.base, scratch: scratch, work: work)
       try parametrization.pullBack(planeGradient, to: valueGradient, work: work)
     }
 

@@ -75,20 +75,20 @@ extension Canvas {
   ) throws(USAEError) {
     let scratch = try resampler.makeScratch(work.threads)
     let (height, width) = (resampler.height, resampler.width)
-    let rowScratch = try makeSpares(work.threads, paddedWidth(width))
+    let rowScratch = try makeScratch(work.threads, paddedWidth(width))
     try work.run(boxes.count * Self.channels) { piece, worker in
       let (view, channel) = piece.quotientAndRemainder(dividingBy: Self.channels)
       let box = boxes[view]
       let source = row(channel, box.top) + box.left
-      let own = scratch[worker], spare = rowScratch[worker].base
+      let own = scratch[worker], noisy = rowScratch[worker].base
       var constants = noise.constants(scale, channel)
       for first in Swift.stride(from: 0, to: height, by: Resampler.blockRows) {
         let rows = first..<min(height, first + Resampler.blockRows)
         resampler.forward(source, stride, rows: rows, scratch: own)
         for y in rows {
           constants.counter.0 = UInt32(truncatingIfNeeded: piece * FourierTransform.sides.upperBound + y)
-          kernels.images.noisyRow(&constants, own.row(y - first), paddedWidth(width), spare)
-          (out + (piece * height + y) * width).update(from: spare, count: width)
+          kernels.images.noisyRow(&constants, own.row(y - first), paddedWidth(width), noisy)
+          (out + (piece * height + y) * width).update(from: noisy, count: width)
         }
       }
     }

@@ -10,9 +10,9 @@ struct Ingestion {
 
   /// Copies the rows at `positions` of the selection into the first rows of `out`.
   ///
-  /// - Parameter spares: one buffer of the model's width per thread.
+  /// - Parameter scratch: one buffer of the model's width per thread.
   /// - Throws: `notFinite` with the caller's number of the first such row.
-  func copy(_ positions: Range<Int>, of selection: RowSelection, to out: PaddedMatrix, spares: [FloatBuffer], work: Work)
+  func copy(_ positions: Range<Int>, of selection: RowSelection, to out: PaddedMatrix, scratch: [FloatBuffer], work: Work)
     throws(USAEError)
   {
     let firstBad = Atomic<Int>(Int.max)
@@ -21,7 +21,7 @@ struct Ingestion {
         let row = selection.row(positions.lowerBound + offset)
         let finite = self.activations.standardize(
           row: row, mean: self.model.mean.base, inverseScale: self.model.inverseScale.base,
-          spare: spares[worker].base, out: out.row(offset))
+          scratch: scratch[worker].base, out: out.row(offset))
         if !finite { firstBad.lower(to: offset) }
       }
     }
@@ -47,8 +47,8 @@ extension Atomic where Value == Int {
 }
 
 /// One buffer for each thread.
-func makeSpares(_ threads: Int, _ count: Int) throws(USAEError) -> [FloatBuffer] {
-  var spares: [FloatBuffer] = []
-  for _ in 0..<threads { spares.append(try FloatBuffer(count)) }
-  return spares
+func makeScratch(_ threads: Int, _ count: Int) throws(USAEError) -> [FloatBuffer] {
+  var scratch: [FloatBuffer] = []
+  for _ in 0..<threads { scratch.append(try FloatBuffer(count)) }
+  return scratch
 }

@@ -68,7 +68,7 @@ struct Initialization {
   private func copyRows(_ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters) throws(USAEError) {
     let copy = try PaddedMatrix(rows: count, columns: model.width)
     try Ingestion(model: model, activations: values).copy(
-      0..<count, of: rows, to: copy, spares: try makeSpares(work.threads, model.width), work: work)
+      0..<count, of: rows, to: copy, scratch: try makeScratch(work.threads, model.width), work: work)
     try forBlocks(count) { concept in
       let row = copy.row(concept)
       guard kernels.rows.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
@@ -81,26 +81,26 @@ struct Initialization {
   private func scaleEncoders(_ activations: [Activations], _ rows: RowSelection, _ count: Int, _ models: [ModelParameters], k: Int)
     throws(USAEError)
   {
-    let spares = try makeSpares(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
+    let scratch = try makeScratch(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
     var inputs: [PaddedMatrix] = []
     for (model, values) in zip(models, activations) {
       let tokens = try PaddedMatrix(rows: count, columns: model.width)
-      try Ingestion(model: model, activations: values).copy(0..<count, of: rows, to: tokens, spares: spares, work: work)
+      try Ingestion(model: model, activations: values).copy(0..<count, of: rows, to: tokens, scratch: scratch, work: work)
       inputs.append(tokens)
     }
     let codes = try CodeBuffer(rows: count, slots: k)
     for (i, model) in models.enumerated() {
       let encoder = try PackedEncoder(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
-      let scratch = encoder.makeScratch(work.threads)
-      try encoder.encode(inputs[i], count: count, k: k, scratch: scratch, to: codes, work: work)
+      let tileScratch = encoder.makeScratch(work.threads)
+      try encoder.encode(inputs[i], count: count, k: k, scratch: tileScratch, to: codes, work: work)
       let sums = try AlignedBuffer<Double>(2 * count)
       for (target, tokens) in zip(models, inputs) {
-        let outs = try makeSpares(work.threads, tokens.stride)
+        let outs = try makeScratch(work.threads, tokens.stride)
         let dictionary = target.unitRows
         try work.runBlocks(count, of: 64) { _, range, worker in
           let out = outs[worker].base
           for t in range {
-            dictionary.decode(codes, token: t, spare: spares[worker].base, to: out)
+            dictionary.decode(codes, token: t, scratch: scratch[worker].base, to: out)
             let weight = 1 / Double(target.width)
             sums.base[2 * t] += weight * Double(kernels.rows.dot(tokens.row(t), out, tokens.stride))
             sums.base[2 * t + 1] += weight * Double(kernels.rows.dot(out, out, tokens.stride))

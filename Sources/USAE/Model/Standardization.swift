@@ -35,18 +35,18 @@ struct Standardization {
     let width = model.width
     let blocks = (rows.count + Self.blockRows - 1) / Self.blockRows
     let partial = try AlignedBuffer<Double>(blocks * width)
-    let spares = try makeSpares(work.threads, 2 * paddedWidth(width))
+    let scratch = try makeScratch(work.threads, 2 * paddedWidth(width))
     let zeros = try PaddedMatrix(rows: 1, columns: width)
     let ones = try PaddedMatrix(rows: 1, columns: width)
     ones.storage.fill(1)
     let bad = try AlignedBuffer<Int64>(blocks)
     try work.runBlocks(rows.count, of: Self.blockRows) { block, range, worker in
       let sums = partial.base + block * width
-      let row = spares[worker].base
+      let row = scratch[worker].base
       bad.base[block] = -1
       for r in range {
         if !activations.standardize(
-          row: rows[r], mean: zeros.base, inverseScale: ones.base, spare: row + paddedWidth(width), out: row),
+          row: rows[r], mean: zeros.base, inverseScale: ones.base, scratch: row + paddedWidth(width), out: row),
           bad.base[block] < 0
         {
           bad.base[block] = Int64(rows[r])

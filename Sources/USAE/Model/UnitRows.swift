@@ -9,18 +9,18 @@ struct UnitRows {
   ///
   /// - Parameters:
   ///   - slots: those to take; nil takes all.
-  ///   - spare: room for a float for each slot.
+  ///   - scratch: a float for each slot.
   @inline(__always)
   func decode(
-    _ codes: CodeBuffer, token: Int, slots: Range<Int>? = nil, spare: UnsafeMutablePointer<Float>,
+    _ codes: CodeBuffer, token: Int, slots: Range<Int>? = nil, scratch: UnsafeMutablePointer<Float>,
     to out: UnsafeMutablePointer<Float>
   ) {
     let slots = slots ?? 0..<codes.count(token)
     let count = slots.count
     let indices = codes.indices(token) + slots.lowerBound
     let values = codes.values(token) + slots.lowerBound
-    for q in 0..<count { spare[q] = values[q] * inverseNorms[Int(indices[q])] }
-    kernels.rows.weightedSum(rows, stride, indices, spare, count, stride, out)
+    for q in 0..<count { scratch[q] = values[q] * inverseNorms[Int(indices[q])] }
+    kernels.rows.weightedSum(rows, stride, indices, scratch, count, stride, out)
   }
 }
 

@@ -48,14 +48,14 @@ final class GrowingBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
 
   deinit { base.deallocate() }
 
-  /// Makes room for `wanted` elements; keeps those that are there, and is not zeroed.
+  /// Grows to a capacity of at least `wanted` elements; keeps those that are there, and does not zero the others.
   func reserve(_ wanted: Int) {
     if wanted <= count { return }
-    let room = max(wanted, count + count / 2)
-    let larger = UnsafeMutablePointer<Element>.allocate(capacity: room)
+    let capacity = max(wanted, count + count / 2)
+    let larger = UnsafeMutablePointer<Element>.allocate(capacity: capacity)
     larger.update(from: base, count: count)
     base.deallocate()
-    (base, count) = (larger, room)
+    (base, count) = (larger, capacity)
   }
 }
 

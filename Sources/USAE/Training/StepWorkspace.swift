@@ -22,7 +22,7 @@ final class StepWorkspace: @unchecked Sendable {
   /// Sums of the main loss by block of tokens and model.
   let lossSums: AlignedBuffer<Double>
   /// A few thousand floats for each thread.
-  let spares: [FloatBuffer]
+  let scratch: [FloatBuffer]
   private let concepts: Int
   private let threads: Int
   // By depth, since models of one width can share them.
@@ -63,12 +63,12 @@ final class StepWorkspace: @unchecked Sendable {
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     lossSums = try AlignedBuffer<Double>(blocks * widths.count)
     let widest = paddedWidth(widths.max() ?? 1)
-    spares = try makeSpares(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
-    updateScratch = try makeSpares(threads, 2 * widest)
+    scratch = try makeScratch(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
+    updateScratch = try makeScratch(threads, 2 * widest)
   }
 
-  /// Of a batch that several processes share, one may have more than k entries for each token.
-  func makeRoomForUnevenCodes() throws(USAEError) {
+  /// Of a batch that several processes share, one process may keep more than k entries a token.
+  func allowUnevenCodes() throws(USAEError) {
     guard groups.tokens.count < codes.values.count else { return }
     groups = try ConceptGroups(rows: rows, slots: codes.slots, concepts: concepts)
   }

@@ -45,7 +45,7 @@ final class Trainer: @unchecked Sendable {
     workspace.totalRows = rows
     for j in models.indices {
       try Ingestion(model: models[j], activations: activations[j]).copy(
-        0..<rows, of: selection, to: workspace.inputs[j], spares: workspace.spares, work: work)
+        0..<rows, of: selection, to: workspace.inputs[j], scratch: workspace.scratch, work: work)
     }
     return workspace
   }

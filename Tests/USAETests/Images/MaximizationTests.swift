@@ -181,7 +181,7 @@ import KernelTypes
     canvas.copy(to: &rgb)
     gradient.copy(from: g)
     var out = [Float](repeating: -7, count: 3 * pixels + 1)
-    try space.adjoint(of: gradient, at: canvas, to: &out, spares: try makeSpares(1, 3 * paddedWidth(width)), work: Self.work)
+    try space.adjoint(of: gradient, at: canvas, to: &out, scratch: try makeScratch(1, 3 * paddedWidth(width)), work: Self.work)
     #expect(out.removeLast() == -7)
     let m = space.matrix.map(Double.init)
     for p in 0..<pixels {

@@ -75,7 +75,7 @@ import Testing
     // [images 2, tokens 3, d 4] of float64 with the first token sliced off and columns reversed.
     let x = (0..<24).map { Double($0) }
     let out = try FloatBuffer(16)
-    let spare = try FloatBuffer(4)
+    let scratch = try FloatBuffer(4)
     try x.withUnsafeBytes { bytes in
       let view = try Activations(
         name: "a", base: bytes.baseAddress! + (4 + 3) * 8, element: .float64, outer: 2, inner: 2, columns: 4,
@@ -84,7 +84,7 @@ import Testing
       for (row, first) in [(0, 7), (1, 11), (2, 19), (3, 23)] {
         // Not inside #expect: the arrays behind its pointers would be gone by the time it makes the call.
         let finite = view.standardize(
-          row: row, mean: [0, 0, 0, 0], inverseScale: [1, 1, 1, 1], spare: spare.base, out: out.base)
+          row: row, mean: [0, 0, 0, 0], inverseScale: [1, 1, 1, 1], scratch: scratch.base, out: out.base)
         #expect(finite)
         #expect((0..<4).map { out.base[$0] } == (0..<4).map { Float(first - $0) })
       }

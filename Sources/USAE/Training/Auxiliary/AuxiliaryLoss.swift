@@ -71,9 +71,9 @@ struct AuxiliaryLoss {
     let stride = residuals.stride
     let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     let sums = try AlignedBuffer<Double>(blocks)
-    let spares = try makeSpares(work.threads, stride)
+    let scratch = try makeScratch(work.threads, stride)
     try work.runBlocks(rows, of: Reconstruction.blockRows) { block, range, worker in
-      let centred = spares[worker].base
+      let centred = scratch[worker].base
       for t in range {
         centred.update(from: residuals.row(t), count: stride)
         kernels.rows.addScaled(-1, mean, stride, centred)

@@ -83,16 +83,16 @@ struct DeadAuxiliary {
     for j in models.indices {
       let target = reconstruction.makeTarget(j)
       try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
-        let spare = workspace.spares[worker].base
+        let scratch = workspace.scratch[worker].base
         for t in range {
           let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
           if j == 0 { for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 } }
           let slope = self.buffers.slopes[j].row(t)
-          target.dictionary.decode(self.buffers.codes, token: t, spare: spare, to: slope)
+          target.dictionary.decode(self.buffers.codes, token: t, scratch: scratch, to: slope)
           sums.base[block * models.count + j] += loss.differentiate(slope, token: t, target)
           self.reconstruction.addCodeGradients(
-            token: t, codes: self.buffers.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
-          self.reconstruction.backward(token: t, target, auxiliarySlope: detached ? nil : slope, spare: spare)
+            token: t, codes: self.buffers.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
+          self.reconstruction.backward(token: t, target, auxiliarySlope: detached ? nil : slope, scratch: scratch)
         }
       }
     }

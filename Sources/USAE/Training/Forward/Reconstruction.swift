@@ -24,11 +24,11 @@ struct Reconstruction {
     for j in models.indices {
       let target = makeTarget(j)
       try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
-        let spare = self.workspace.spares[worker].base
+        let scratch = self.workspace.scratch[worker].base
         var sum = 0.0
         for t in range {
-          sum += self.decode(token: t, target, spare: spare)
-          if finish { self.backward(token: t, target, auxiliarySlope: nil, spare: spare) }
+          sum += self.decode(token: t, target, scratch: scratch)
+          if finish { self.backward(token: t, target, auxiliarySlope: nil, scratch: scratch) }
         }
         self.workspace.lossSums.base[block * self.models.count + j] = sum
       }
@@ -60,10 +60,10 @@ struct Reconstruction {
 
   /// Leaves a token's residuals in a target model, and returns its loss there as a sum over the width.
   @inline(__always)
-  private func decode(token: Int, _ target: Target, spare: UnsafeMutablePointer<Float>) -> Double {
+  private func decode(token: Int, _ target: Target, scratch: UnsafeMutablePointer<Float>) -> Double {
     guard let nested = workspace.nested else {
       let residual = target.residual(token)
-      target.dictionary.decode(workspace.codes, token: token, spare: spare, to: residual)
+      target.dictionary.decode(workspace.codes, token: token, scratch: scratch, to: residual)
       return subtract(from: target.input(token), residual, stride: target.stride)
     }
     var rest = target.input(token)
@@ -71,7 +71,7 @@ struct Reconstruction {
     for group in 0..<nested.count {
       let residual = nested.rows(group, target: target.index, last: target.residuals) + token &* target.stride
       target.dictionary.decode(
-        workspace.codes, token: token, slots: nested.slots(token, group: group), spare: spare, to: residual)
+        workspace.codes, token: token, slots: nested.slots(token, group: group), scratch: scratch, to: residual)
       sum += subtract(from: rest, residual, stride: target.stride)
       rest = UnsafePointer(residual)
     }
@@ -92,7 +92,7 @@ struct Reconstruction {
   ///
   /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to the slope.
   @inline(__always)
-  func backward(token: Int, _ target: Target, auxiliarySlope: UnsafePointer<Float>?, spare: UnsafeMutablePointer<Float>) {
+  func backward(token: Int, _ target: Target, auxiliarySlope: UnsafePointer<Float>?, scratch: UnsafeMutablePointer<Float>) {
     let stride = target.stride
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
     if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
@@ -100,7 +100,7 @@ struct Reconstruction {
       let slope = target.residual(token)
       kernels.training.slope(which, target.slopeFactor, slope, stride, slope)
       if let auxiliarySlope { kernels.rows.addScaled(1, auxiliarySlope, stride, slope) }
-      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, spare: spare, to: gradients)
+      addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
       return
     }
     let factor = target.slopeFactor / Float(nested.count)
@@ -111,7 +111,7 @@ struct Reconstruction {
       if let longer { kernels.rows.addScaled(1, longer, stride, slope) }
       addCodeGradients(
         token: token, codes: workspace.codes, slots: nested.slots(token, group: group), slope: slope, target.dictionary,
-        spare: spare, to: gradients)
+        scratch: scratch, to: gradients)
       longer = UnsafePointer(slope)
     }
   }
@@ -120,14 +120,14 @@ struct Reconstruction {
   @inline(__always)
   func addCodeGradients(
     token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, _ dictionary: UnitRows,
-    spare: UnsafeMutablePointer<Float>, to gradients: UnsafeMutablePointer<Float>
+    scratch: UnsafeMutablePointer<Float>, to gradients: UnsafeMutablePointer<Float>
   ) {
     let slots = slots ?? 0..<codes.count(token)
     let count = slots.count
     let indices = codes.indices(token) + slots.lowerBound
     let gradients = gradients + slots.lowerBound
-    kernels.rows.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, spare)
-    for q in 0..<count { gradients[q] += spare[q] * dictionary.inverseNorms[Int(indices[q])] }
+    kernels.rows.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, scratch)
+    for q in 0..<count { gradients[q] += scratch[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 
   /// Mean main loss by target model, with prefixes the mean over them.

@@ -37,8 +37,8 @@ extension ConceptUpdate {
   func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: Work) {
     let width = model.width
     forEachConcept(work) { concept, worker in
-      let (row, spare) = self.room(self.encoderRows, concept, worker)
-      self.encoderGradient(concept, out: row, spare: spare)
+      let (row, scratch) = self.gradientMemory(self.encoderRows, concept, worker)
+      self.encoderGradient(concept, out: row, scratch: scratch)
       (out + concept * width).update(from: row, count: width)
     }
   }
@@ -47,19 +47,18 @@ extension ConceptUpdate {
   func writeDictionaryGradient(target: Int, to out: UnsafeMutablePointer<Float>, work: Work) {
     let width = models[target].width
     forEachConcept(work) { concept, worker in
-      let (row, spare) = self.room(self.dictionaryRows[target], concept, worker)
-      self.dictionaryGradient(concept, target: target, out: row, spare: spare)
+      let (row, scratch) = self.gradientMemory(self.dictionaryRows[target], concept, worker)
+      self.dictionaryGradient(concept, target: target, out: row, scratch: scratch)
       (out + concept * width).update(from: row, count: width)
     }
   }
 
-  /// Where a row of a gradient is made: on top of its dense part where there is one.
-  private func room(_ rows: TrainedRows, _ concept: Int, _ worker: Int)
-    -> (row: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>)
+  /// Memory for a row of a gradient, its dense part's where there is one, and scratch memory of as much.
+  private func gradientMemory(_ rows: TrainedRows, _ concept: Int, _ worker: Int)
+    -> (row: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>)
   {
-    let scratch = workspace.updateScratch[worker].base
-    if isDense { return (rows.gradientRow(concept), scratch) }
-    return (scratch, scratch + workspace.updateScratch[worker].count / 2)
+    let own = workspace.updateScratch[worker]
+    return isDense ? (rows.gradientRow(concept), own.base) : (own.base, own.base + own.count / 2)
   }
 
   /// Squared norms of the whole gradients by model, the encoder's vectors included.

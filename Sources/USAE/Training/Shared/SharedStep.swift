@@ -37,7 +37,7 @@ final class SharedStep {
   init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: Work) throws(USAEError) {
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
-    if recipe.selection == .batchTopK { try workspace.makeRoomForUnevenCodes() }
+    if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
     merging = TwinMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
     twins = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
   }

@@ -49,11 +49,11 @@ struct ConceptUpdate {
   func computeGradients(work: Work) -> [Double] {
     squares(work: work) { concept, j, worker in
       let row = self.dictionaryRows[j].gradientRow(concept)
-      self.dictionaryGradient(concept, target: j, out: row, spare: self.workspace.updateScratch[worker].base)
+      self.dictionaryGradient(concept, target: j, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     } encoderRow: { concept, worker in
       let row = self.encoderRows.gradientRow(concept)
-      self.encoderGradient(concept, out: row, spare: self.workspace.updateScratch[worker].base)
+      self.encoderGradient(concept, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     }
   }
@@ -105,13 +105,13 @@ struct ConceptUpdate {
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
-      self.encoderGradient(concept, out: row, spare: row + widest)
+      self.encoderGradient(concept, out: row, scratch: row + widest)
       self.encoderRows.update(concept, along: row, constants.encoder)
     }
     for j in steppedDictionaries {
       forEachConcept(work) { concept, worker in
         let row = workspace.updateScratch[worker].base
-        self.dictionaryGradient(concept, target: j, out: row, spare: row + widest)
+        self.dictionaryGradient(concept, target: j, out: row, scratch: row + widest)
         self.updateDictionary(concept, j, row, constants.dictionaries[j])
       }
     }
@@ -132,14 +132,14 @@ struct ConceptUpdate {
   // MARK: Gradients
 
   /// dLoss/dD for one row.
-  func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+  func dictionaryGradient(_ concept: Int, target: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>) {
     let dictionary = dictionaries[target]
     let stride = dictionary.stride
     let entries = workspace.groups.entries(concept)
-    gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, spare: spare)
+    gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, scratch: scratch)
     if let dead {
       let (slopes, entries) = (dead.slopes[target].base, dead.groups.entries(concept))
-      addGathered(slopes, stride, entries, entries.values, to: out, spare: spare)
+      addGathered(slopes, stride, entries, entries.values, to: out, scratch: scratch)
     }
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
     let row = dictionary.rows + concept &* stride
@@ -157,15 +157,15 @@ struct ConceptUpdate {
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
-  func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>) {
+  func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>) {
     let (tokens, stride) = (UnsafePointer(workspace.inputs[encoder].base), workspace.inputs[encoder].stride)
     let entries = workspace.groups.entries(concept)
-    gather(tokens, stride, entries, entries.gradients, out: out, spare: spare)
+    gather(tokens, stride, entries, entries.gradients, out: out, scratch: scratch)
     var sum = denseSums?.base[concept] ?? 0
     for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
       let entries = dead.groups.entries(concept)
-      addGathered(tokens, stride, entries, entries.gradients, to: out, spare: spare)
+      addGathered(tokens, stride, entries, entries.gradients, to: out, scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
     guard let batchNormRows else {
@@ -195,23 +195,23 @@ struct ConceptUpdate {
   @inline(__always)
   private func gather(
     _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
-    out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
+    out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
     if !isDense {
       kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
     } else {
-      addGathered(rows, stride, entries, coefficients, to: out, spare: spare)
+      addGathered(rows, stride, entries, coefficients, to: out, scratch: scratch)
     }
   }
 
   @inline(__always)
   private func addGathered(
     _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
-    to out: UnsafeMutablePointer<Float>, spare: UnsafeMutablePointer<Float>
+    to out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
     guard entries.count > 0 else { return }
-    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, spare)
-    kernels.rows.addScaled(1, spare, stride, out)
+    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, scratch)
+    kernels.rows.addScaled(1, scratch, stride, out)
   }
 
   // MARK: Updates

@@ -114,7 +114,7 @@ struct PublishedAuxiliary {
     let anyZero = Atomic<Bool>(!wantsSigns)
     let targets = models.indices.map(reconstruction.makeTarget)
     try work.runBlocks(rows.count, of: Self.tokenBlock) { block, range, worker in
-      let spare = self.workspace.spares[worker].base
+      let scratch = self.workspace.scratch[worker].base
       let detached = self.reconstruction.recipe.auxiliaryDetach
       for (j, target) in targets.enumerated() {
         var sum = 0.0
@@ -122,7 +122,7 @@ struct PublishedAuxiliary {
           let token = rows.lowerBound + offset
           let rest = self.buffers.slopes[j].row(offset)
           sum += loss.differentiate(rest, token: token, target)
-          self.reconstruction.backward(token: token, target, auxiliarySlope: detached ? nil : rest, spare: spare)
+          self.reconstruction.backward(token: token, target, auxiliarySlope: detached ? nil : rest, scratch: scratch)
         }
         sums.base[(firstBlock + block) * self.models.count + j] = sum
         if wantsSigns, self.buffers.noteSigns(range, model: j, width: self.models[j].width) {
