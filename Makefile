@@ -21,7 +21,7 @@ help:
 	@echo 'make test         every check below, in this order:'
 	@echo '  test-swift               the Swift library, by its own tests and its example'
 	@echo '  test-sanitizers          the same under AddressSanitizer and ThreadSanitizer'
-	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else'
+	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else, and by a C++ compiler'
 	@echo '  test-instruction-sets    that no AVX code leaks into the portable kernels'
 	@echo '  test-arm64               the kernels of arm64, in an emulator'
 	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
@@ -73,6 +73,7 @@ test-sanitizers: | system
 
 test-abi: | system
 	$(SWIFT) run $(TEST_BUILD) usae-abi-test
+	clang++ -fsyntax-only -std=c++17 -Wall -Wextra -Wpedantic -Werror -x c++ Sources/CUSAE/usae.c -I Sources/CUSAE/include
 
 test-instruction-sets: .venv/.installed
 	tools/check_instruction_sets.sh .build-wheel/release

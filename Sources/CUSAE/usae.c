@@ -1,2 +1,2 @@
-/* Nothing but a check that the header stands alone; the bodies are in Sources/USAECABI. */
-#include "usae.h"
+/* Nothing but a check that the headers stand alone; the bodies are in Sources/USAECABI. */
+#include "usae_testing.h"

@@ -24,28 +24,36 @@ func status(_ error: UnsafeMutablePointer<usae_error>?, _ body: () throws(USAEEr
     try body()
     return usae_status(USAE_OK)
   } catch let failure {
-    error?.pointee.fill(with: failure.description)
+    if let error {
+      withUnsafeMutableBytes(of: &error.pointee.message) { write(failure.description, to: $0) }
+    }
     return failure.status
   }
 }
 
-extension usae_error {
-  /// Copies as many whole characters as fit, and a terminator.
-  fileprivate mutating func fill(with text: String) {
-    withUnsafeMutableBytes(of: &message) { bytes in
-      var used = 0
-      for character in text {
-        let units = character.utf8
-        guard used + units.count < bytes.count else { break }
-        for unit in units {
-          bytes[used] = unit
-          used += 1
-        }
-      }
-      bytes[used] = 0
+/// Copies as many whole characters as fit, and a terminator if there is any room.
+func write(_ text: String, to bytes: UnsafeMutableRawBufferPointer) {
+  guard !bytes.isEmpty else { return }
+  var used = 0
+  for character in text {
+    let units = character.utf8
+    guard used + units.count < bytes.count else { break }
+    for unit in units {
+      bytes[used] = unit
+      used += 1
     }
   }
+  bytes[used] = 0
 }
+
+/// Memory that is never freed, for what C callers are given once and for all.
+func staticCopy<Element>(_ elements: [Element]) -> UnsafePointer<Element> {
+  let copy = UnsafeMutablePointer<Element>.allocate(capacity: elements.count)
+  copy.initialize(from: elements, count: elements.count)
+  return UnsafePointer(copy)
+}
+
+func staticCopy(_ text: String) -> UnsafePointer<CChar> { staticCopy(Array(text.utf8CString)) }
 
 extension UniversalSAE {
   /// The object behind a handle.
@@ -62,6 +70,7 @@ func required<Pointer>(_ pointer: Pointer?, _ name: String) throws(USAEError) ->
 
 extension Activations {
   init(_ matrix: usae_matrix, name: String) throws(USAEError) {
+    try requireZero(matrix.reserved, "activations of '\(name)'")
     let empty = matrix.outer == 0 || matrix.inner == 0 || matrix.columns == 0
     // An empty array may have no address; none of it is read.
     guard let base = matrix.data ?? (empty ? UnsafeRawPointer(bitPattern: 64) : nil) else {
@@ -74,7 +83,9 @@ extension Activations {
   }
 
   /// Views of `count` matrices with the names of the models.
-  static func views(_ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]) throws(USAEError) -> [Activations] {
+  static func views(
+    _ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]
+  ) throws(USAEError) -> [Activations] {
     guard count >= 0, count == 0 || matrices != nil else {
       throw .invalidArgument(name: "inputs", expected: "an array of matrices", got: "NULL or a negative count")
     }

@@ -8,9 +8,9 @@ public func usae_create(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let out = try required(out, "out")
+    let recipe = try usae_recipe.input(recipe, "recipe", defaults: usae_recipe(Recipe()))
     let sae = try UniversalSAE(
-      concepts: Int(n_concepts), k: Int(k), recipe: try Recipe(try required(recipe, "recipe").pointee), seed: seed,
-      threads: Int(n_threads))
+      concepts: Int(n_concepts), k: Int(k), recipe: try Recipe(recipe), seed: seed, threads: Int(n_threads))
     out.pointee = OpaquePointer(Unmanaged.passRetained(sae).toOpaque())
   }
 }
@@ -64,27 +64,4 @@ public func usae_set_plan(
   status(error) { () throws(USAEError) in
     try UniversalSAE.at(sae).setPlan(totalSteps: Int(total_steps), deadTokens: Int(dead_tokens))
   }
-}
-
-@c @implementation
-public func usae_model_count(_ sae: OpaquePointer?) -> Int32 {
-  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
-  return Int32(sae.modelNames.count)
-}
-
-@c @implementation
-public func usae_slots(_ sae: OpaquePointer?) -> Int64 {
-  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
-  return Int64(sae.slots)
-}
-
-@c @implementation
-public func usae_step_count(_ sae: OpaquePointer?) -> Int64 {
-  guard let sae = try? UniversalSAE.at(sae) else { return 0 }
-  return Int64(sae.stepCount)
-}
-
-@c @implementation
-public func usae_set_step_count(_ sae: OpaquePointer?, _ step: Int64, _ error: UnsafeMutablePointer<usae_error>?) -> usae_status {
-  status(error) { () throws(USAEError) in try UniversalSAE.at(sae).setStepCount(Int(step)) }
 }

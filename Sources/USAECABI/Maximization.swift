@@ -3,46 +3,10 @@ import USAE
 
 extension ImageMaximizer {
   /// The object behind a handle.
-  fileprivate static func at(_ handle: OpaquePointer?) throws(USAEError) -> ImageMaximizer {
+  static func at(_ handle: OpaquePointer?) throws(USAEError) -> ImageMaximizer {
     Unmanaged<ImageMaximizer>.fromOpaque(try required(handle.map(UnsafeRawPointer.init), "maximizer"))
       .takeUnretainedValue()
   }
-}
-
-extension ImageMaximizer.Options {
-  fileprivate init(_ c: usae_image_options) throws(USAEError) {
-    try checkSize(c.size, of: usae_image_options.self, "options.size")
-    self.init()
-    switch c.parametrization {
-    case Int32(USAE_IMAGE_PHASE): parametrization = .phase
-    case Int32(USAE_IMAGE_SPECTRUM): parametrization = .spectrum
-    case Int32(USAE_IMAGE_PIXELS): parametrization = .pixels
-    default: throw unknown("parametrization", c.parametrization)
-    }
-    switch c.optimizer {
-    case Int32(USAE_ASCENT_NADAM): optimizer = .nadam
-    case Int32(USAE_ASCENT_ADAM): optimizer = .adam
-    default: throw unknown("optimizer", c.optimizer)
-    }
-    threads = Int(c.n_threads)
-    height = Int(c.height)
-    width = Int(c.width)
-    steps = Int(c.steps)
-    views = Int(c.views)
-    learningRate = c.learning_rate
-    firstCrop = c.first_crop
-    lastCrop = c.last_crop
-    noise = c.noise
-    totalVariation = c.total_variation
-    square = c.l2
-    contrast = c.contrast
-    seed = c.seed
-    decorrelatesColours = c.decorrelate != 0
-  }
-}
-
-private func unknown(_ name: String, _ number: Int32) -> USAEError {
-  .invalidArgument(name: name, expected: "one of the numbers in usae.h", got: "\(number)")
 }
 
 extension PixelScale {
@@ -53,10 +17,10 @@ extension PixelScale {
   }
 }
 
-/// A view that has its size filled in.
+/// What a model looks at. No field has a default.
 private func checked(_ view: UnsafePointer<usae_view>?) throws(USAEError) -> usae_view {
-  let view = try required(view, "view").pointee
-  try checkSize(view.size, of: usae_view.self, "view.size")
+  let view = try usae_view.input(view, "view", from: 72)
+  try requireZero(view.reserved, "view")
   return view
 }
 
@@ -67,8 +31,8 @@ public func usae_maximizer_create(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let out = try required(out, "out")
-    let maximizer = try ImageMaximizer(
-      try ImageMaximizer.Options(try required(options, "options").pointee), magnitude: magnitude, start: start)
+    let options = try usae_image_options.input(options, "options", defaults: usae_image_options(ImageMaximizer.Options()))
+    let maximizer = try ImageMaximizer(try ImageMaximizer.Options(options), magnitude: magnitude, start: start)
     out.pointee = OpaquePointer(Unmanaged.passRetained(maximizer).toOpaque())
   }
 }
@@ -147,17 +111,6 @@ public func usae_maximizer_boxes(
 }
 
 @c @implementation
-public func usae_maximizer_gradients(
-  _ maximizer: OpaquePointer?, _ colours: UnsafeMutablePointer<Float>?, _ planes: UnsafeMutablePointer<Float>?,
-  _ error: UnsafeMutablePointer<usae_error>?
-) -> usae_status {
-  status(error) { () throws(USAEError) in
-    try ImageMaximizer.at(maximizer).gradients(
-      colours: try required(colours, "colours"), planes: try required(planes, "planes"))
-  }
-}
-
-@c @implementation
 public func usae_crop_resize(
   _ height: Int64, _ width: Int64, _ image: UnsafePointer<Float>?, _ n_boxes: Int64, _ boxes: UnsafePointer<Int64>?,
   _ view: UnsafePointer<usae_view>?, _ out: UnsafeMutablePointer<Float>?, _ n_threads: Int32,
@@ -198,7 +151,7 @@ public func usae_objective(
     case Int32(USAE_OBJECTIVE_PREACTIVATION): kind = .preactivation
     case Int32(USAE_OBJECTIVE_CODE): kind = .code
     case Int32(USAE_OBJECTIVE_LOG_SUM_EXP): kind = .logSumExp
-    default: throw unknown("objective", objective)
+    default: throw .invalidArgument(name: "objective", expected: "one of USAE_OBJECTIVE_*", got: "\(objective)")
     }
     try sae.objective(
       ConceptObjective(concept: Int(concept_index), kind: kind, token: token < 0 ? nil : Int(token)),

@@ -9,16 +9,15 @@ public func usae_shared_begin(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let opening = try required(opening, "opening")
-    try checkSize(opening.pointee.size, of: usae_shared_opening.self, "opening.size")
+    let out = try Output(try required(opening, "opening"), "opening")
     let selection = try batch(rows, n_rows, encoder: encoder)
     let views = try Activations.views(inputs, n_models, names: sae.modelNames)
     let begun = try sae.beginShared(
       views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), work: sae.makeWork(poll: poll(interrupt)))
-    opening.pointee.encoder = Int32(begun.encoder)
-    opening.pointee.step = Int64(begun.step)
-    opening.pointee.tokens = Int64(begun.tokens)
-    opening.pointee.fingerprint = begun.fingerprint
+    out.write(
+      usae_shared_opening(
+        size: 0, encoder: Int32(begun.encoder), step: Int64(begun.step), tokens: Int64(begun.tokens),
+        fingerprint: begun.fingerprint))
   }
 }
 
@@ -42,15 +41,12 @@ public func usae_shared_exchange(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let out = try required(exchange, "exchange")
-    try checkSize(out.pointee.size, of: usae_exchange.self, "exchange.size")
+    let out = try Output(try required(exchange, "exchange"), "exchange")
     let found = try sae.sharedExchange(Int(number))
-    out.pointee.kind = found.kind.rawValue
-    out.pointee.model = Int32(found.model)
-    out.pointee.tensor = found.tensor?.rawValue ?? -1
-    out.pointee.awaited = found.isAwaited ? 1 : 0
-    out.pointee.reserved = 0
-    out.pointee.count = Int64(found.count)
+    out.write(
+      usae_exchange(
+        size: 0, kind: found.kind.rawValue, model: Int32(found.model), tensor: found.tensor?.rawValue ?? -1,
+        awaited: found.isAwaited ? 1 : 0, reserved: 0, count: Int64(found.count)))
   }
 }
 
@@ -86,7 +82,7 @@ public func usae_shared_finish(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    try checkSize(report?.pointee.size, of: usae_step_report.self, "report.size")
+    let out = try Output(report, "report")
     let (sums, counts) = (try required(sums, "sums"), try required(counts, "counts"))
     var buffers: [UnsafeBufferPointer<Float>?] = []
     for i in 0..<(try size(n_exchanges, "n_exchanges")) {
@@ -94,7 +90,7 @@ public func usae_shared_finish(
       buffers.append(sums[i].map { UnsafeBufferPointer(start: $0, count: count) })
     }
     let done = try sae.finishShared(buffers)
-    report?.pointee.fill(with: done)
+    out.write(usae_step_report(done))
     if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
   }
 }

@@ -42,3 +42,10 @@ public func usae_tensor_write(
       model: Int(model), try USAECABI.tensor(tensor), from: try required(data, "data"), count: Int(count))
   }
 }
+
+@c @implementation
+public func usae_set_step_count(
+  _ sae: OpaquePointer?, _ step: Int64, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in try UniversalSAE.at(sae).setStepCount(Int(step)) }
+}

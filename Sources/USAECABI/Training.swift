@@ -10,7 +10,7 @@ public func usae_step(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    try checkSize(report?.pointee.size, of: usae_step_report.self, "report.size")
+    let out = try Output(report, "report")
     guard mode == Int32(USAE_STEP_TRAIN) || mode == Int32(USAE_STEP_GRADIENTS) else {
       throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
     }
@@ -19,7 +19,7 @@ public func usae_step(
     let done = try sae.step(
       views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
-    report?.pointee.fill(with: done)
+    out.write(usae_step_report(done))
     if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
   }
 }
@@ -36,7 +36,8 @@ func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throw
 }
 
 extension usae_step_report {
-  mutating func fill(with done: StepReport) {
+  init(_ done: StepReport) {
+    self.init()
     encoder = Int32(done.encoder)
     step = Int64(done.step)
     loss = done.loss
@@ -51,13 +52,6 @@ extension usae_step_report {
     screened_computed = Int64(done.screening.computed)
     screened_fallbacks = Int64(done.screening.fallbacks)
   }
-}
-
-/// A struct of another version of the header would be filled wrongly. `size` nil: the caller passed no struct.
-func checkSize<Struct>(_ size: UInt32?, of type: Struct.Type, _ name: String) throws(USAEError) {
-  guard let size, Int(size) != MemoryLayout<Struct>.size else { return }
-  throw .invalidArgument(
-    name: name, expected: "\(MemoryLayout<Struct>.size)", got: "\(size)", remedy: "fill size with sizeof of the struct")
 }
 
 @c @implementation

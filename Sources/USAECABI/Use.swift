@@ -56,27 +56,27 @@ public func usae_preactivations(
 @c @implementation
 public func usae_evaluate(
   _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ threshold: Double,
-  _ out: UnsafeMutablePointer<usae_evaluation>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ out: UnsafePointer<usae_evaluation>?, _ interrupt: UnsafePointer<usae_interrupt>?,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let out = try required(out, "out")
-    try checkSize(out.pointee.size, of: usae_evaluation.self, "out.size")
+    let out = try usae_evaluation.input(out, "out")
+    try requireZero(out.reserved, "out")
     let views = try Activations.views(inputs, n_models, names: sae.modelNames)
     let result = try sae.evaluate(views, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
-    store(result.r2, out.pointee.r2)
-    store(result.r2Standardized, out.pointee.r2_standardized)
-    store(result.r2ScalarMean, out.pointee.r2_scalar_mean)
-    store(result.meanSquaredError, out.pointee.mse)
-    store([result.l0], out.pointee.l0)
-    store(result.firingCounts, out.pointee.firing_counts)
-    store(result.pairCofireCounts.flatMap { $0 }, out.pointee.pair_cofire_counts)
-    store([result.cofireCounts], out.pointee.cofire_counts)
-    store([result.unionCounts], out.pointee.union_counts)
-    store(result.meanActivation, out.pointee.mean_activation)
-    store(result.maxActivation, out.pointee.max_activation)
-    store(result.codeProducts.flatMap { $0 }, out.pointee.code_products)
+    store(result.r2, out.r2)
+    store(result.r2Standardized, out.r2_standardized)
+    store(result.r2ScalarMean, out.r2_scalar_mean)
+    store(result.meanSquaredError, out.mse)
+    store([result.l0], out.l0)
+    store(result.firingCounts, out.firing_counts)
+    store(result.pairCofireCounts.flatMap { $0 }, out.pair_cofire_counts)
+    store([result.cofireCounts], out.cofire_counts)
+    store([result.unionCounts], out.union_counts)
+    store(result.meanActivation, out.mean_activation)
+    store(result.maxActivation, out.max_activation)
+    store(result.codeProducts.flatMap { $0 }, out.code_products)
   }
 }
 

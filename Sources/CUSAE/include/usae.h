@@ -1,20 +1,23 @@
-/* usae.h - universal sparse autoencoders: the C interface of the Swift core.
- *
- * A universal sparse autoencoder (Thasarathan et al., ICML 2025) learns one sparse code from the activations of several
- * models. Each model has an encoder and a dictionary; a code made by any encoder can be decoded by any dictionary.
- *
- * Conventions, valid for every function:
- *
- *  - The result is a status. Anything but USAE_OK fills `error` (which may be NULL) and leaves both the autoencoder and the
- *    caller's output arrays as they were, unless the comment of the function says otherwise.
- *  - The caller owns every array and every struct it passes; nothing is kept after the call returns.
- *  - Arrays are row-major and dense unless they are a usae_matrix. [a, b] in a comment is a shape.
- *  - "Token" is a row of activations; row t of every model is the same place in the same image. "Concept" is one of the
- *    n_concepts dimensions of the code.
- *  - Functions that take `const usae_sae *` may run at the same time in many threads; those that take `usae_sae *` wait for
- *    the running ones and keep others out while they work.
- *  - Nothing here prints, exits, or calls back except `usae_interrupt`.
- */
+/* usae.h - universal sparse autoencoders: the C interface of the Swift core.  A universal sparse autoencoder (Thasarathan et
+ * al., ICML 2025) learns one sparse code from the activations of several models. Each model has an encoder and a dictionary. A
+ * code that any encoder made can be decoded by any dictionary.  This header is the whole library. usae_testing.h beside it has
+ * what only tests and benchmarks of the library call.  Conventions, valid for every function:   - Status. A function that can
+ * fail returns one. Anything but USAE_OK fills `error`, which may be NULL. The handle and the    caller's output arrays are
+ * then as they were before the call, unless the function's comment says otherwise.  - Ownership. The caller owns every array
+ * and every struct that it passes, and the library keeps no address of them after    the call. Handles (usae_sae,
+ * usae_maximizer) are made by the library and freed by its two _destroy functions.  - NULL is USAE_INVALID_ARGUMENT for a
+ * pointer whose comment does not say what NULL does.  - Arrays are row-major and dense unless they are a usae_matrix. [a, b] in
+ * a comment is a shape.  - Threads. Any function may be called in any thread. Calls that take a `const` handle run at the same
+ * time; a call that takes    one without `const` waits for the others on this handle and keeps them out while it works.  -
+ * Nothing here prints, exits, or calls back except `usae_interrupt`.  - Structs that begin with `size` may grow at their end in
+ * later versions. Fill `size` with sizeof. A program that was    compiled with an older header passes a shorter struct: a field
+ * that it lacks has its default where the struct is input,    and is not written where it is output. A program that was
+ * compiled with a newer header passes a longer struct: the bytes    that this library does not know must be 0 where the struct
+ * is input, and are not written where it is output. In a field    that is added, 0 means what the library did before. A size
+ * below the least that the struct's comment names (8 where it    names none), above 4096, or that is no multiple of 8 is
+ * USAE_INVALID_ARGUMENT.  - A field `reserved` must be 0 where the struct is input, and is set to 0 where it is output.  -
+ * "Token" is a row of activations; row t of every model is the same place in the same image. "Concept" is one of the
+ * n_concepts dimensions of the code. */
 #ifndef USAE_H
 #define USAE_H
 
@@ -45,8 +48,9 @@ typedef struct usae_error {
   char message[1024];
 } usae_error;
 
-/* Asked between pieces of work, at most every few tens of milliseconds, on the calling thread; a result other than 0 makes
- * the call return USAE_INTERRUPTED. A NULL pointer to this struct, or a NULL `poll`, means: do not ask. */
+/* Lets a long call be stopped. `poll` is called with `context` on the thread that made the call, every few tens of milliseconds
+ * at most; a result other than 0 makes the call return USAE_INTERRUPTED. Where a function takes one, NULL and a NULL `poll`
+ * mean that the call cannot be stopped. */
 typedef struct usae_interrupt {
   int32_t (*poll)(void *context);
   void *context;
@@ -56,183 +60,265 @@ typedef struct usae_interrupt {
 
 enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 };
 
-/* Activations of one model where they lie, [outer * inner, columns]: row r is at
+/* Activations of one model where they lie, [outer * inner, columns]. Row r is at
  *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
- * so that [images, tokens, d] with the class token sliced off needs no copy. Strides are in bytes and may be negative. */
+ * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. `data` may be
+ * NULL only where there are no elements. */
 typedef struct usae_matrix {
   const void *data;
-  int32_t dtype;
-  int32_t reserved; /* 0 */
+  int32_t dtype; /* USAE_FLOAT32, ... */
+  int32_t reserved;
   int64_t outer, inner, columns;
   int64_t outer_stride, inner_stride, column_stride;
 } usae_matrix;
 
 /* --- Recipe -------------------------------------------------------------------------------------------------------- */
 
+/* Choices. The name of one, where a recipe is written with words, is its last word in lower case: "batchnorm". */
+enum { USAE_INIT_RANDOM = 0, USAE_INIT_TIED = 1, USAE_INIT_DATA = 2 };
+enum { USAE_STATISTIC_SCALAR = 0, USAE_STATISTIC_DIMENSION = 1 };
 enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
 enum { USAE_SELECTION_TOPK = 0, USAE_SELECTION_BATCHTOPK = 1 };
-enum { USAE_PREFIXES_MEAN = 0, USAE_PREFIXES_DRAWN = 1 };
 enum { USAE_LOSS_L1 = 0, USAE_LOSS_MSE = 1 };
+enum { USAE_PREFIXES_MEAN = 0, USAE_PREFIXES_DRAWN = 1 };
 enum { USAE_AUX_NONE = 0, USAE_AUX_UNCHOSEN = 1, USAE_AUX_DEAD = 2 };
 enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
 enum { USAE_UPDATE_ALL = 0, USAE_UPDATE_ENCODER = 1 };
-enum { USAE_STATISTIC_SCALAR = 0, USAE_STATISTIC_DIMENSION = 1 };
-enum { USAE_INIT_RANDOM = 0, USAE_INIT_TIED = 1, USAE_INIT_DATA = 2 };
 enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
 enum { USAE_CLOCK_GLOBAL = 0, USAE_CLOCK_MODEL = 1 };
 
 enum { USAE_MOST_PREFIXES = 16 };
 
-/* Everything that decides how parameters are learned. Fill `size` with sizeof(usae_recipe). */
+/* Everything that decides how parameters are learned. Fill `size`, let usae_recipe_preset fill the rest, and change what should
+ * differ. Switches are 0 or 1; usae_recipe_field_at tells the limits of numbers. Defaults are those of USAE_PRESET_DEFAULT. */
 typedef struct usae_recipe {
   uint32_t size;
-  int32_t encoder;        /* USAE_ENCODER_*: W x + b, or BatchNorm(W x + b); ReLU and TopK follow either */
-  int32_t initialization; /* USAE_INIT_RANDOM: torch's Linear and randn dictionaries; TIED: unit random dictionaries, encoder
-                             equal to the dictionary; DATA: as TIED with the same data rows in every model's dictionary and
-                             the encoder scaled to reconstruct with the right norm */
-  int32_t loss;           /* USAE_LOSS_*: mean over elements of |r| or r^2, summed over target models */
-  int32_t update;         /* USAE_UPDATE_ALL: the encoder's model and every dictionary; ENCODER: the encoder's model only */
-  int32_t center, scale;  /* USAE_STATISTIC_*: standardisation by one number per model or one per dimension */
-  int32_t renormalize;    /* 1: dictionary rows are put back to norm 1 after each update */
-  double scale_epsilon;   /* added to the standard deviation */
-  double dictionary_epsilon; /* added to a dictionary row's norm where it is divided by it */
-  int64_t statistics_tokens; /* rows drawn for mean and scale; 0: all */
 
-  int32_t aux;            /* USAE_AUX_*: the code whose reconstruction of the residual is the auxiliary loss: the largest
-                             aux_k of all unchosen positive codes, or of those of dead concepts */
-  int32_t aux_scale;      /* RESIDUAL: divided by the same loss of (residual - its batch mean), held constant */
-  int32_t aux_detach;     /* 1: the residual is a constant target */
-  int32_t schedule;       /* USAE_SCHEDULE_* after warm-up */
-  int64_t aux_k;          /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD */
-  double aux_coefficient;
-  int64_t dead_tokens;    /* a concept is dead in a model after this many encoded tokens without firing; 0: never */
+  /* Before the first step */
+  int32_t initialization;     /* USAE_INIT_RANDOM: PyTorch's Linear, and dictionaries of normal numbers. TIED: dictionary rows
+                                 of random directions and norm 1, the encoder equal to the dictionary. DATA: as TIED, but with
+                                 the same rows of data in every model's dictionary, and the encoder scaled so that
+                                 reconstructions have the right norm. Default: DATA. */
+  int32_t center;             /* USAE_STATISTIC_*: subtract one mean, or one for each dimension. Default: DIMENSION. */
+  int32_t scale;              /* USAE_STATISTIC_*: divide by one deviation, or by one for each dimension. Default: SCALAR. */
+  double scale_epsilon;       /* Added to the standard deviations. Default: 1e-5. */
+  int64_t statistics_tokens;  /* Rows that mean and deviation are taken from. 0: all. Default: 200000. */
 
-  double learning_rate, warmup_learning_rate, final_learning_rate;
-  int64_t warmup_steps;
-  int64_t total_steps;    /* 0: unknown; the rate stays constant after warm-up */
-  double decay_share;     /* the last share of total_steps in which the rate falls; 1: from the end of warm-up */
-  int32_t clock;          /* USAE_CLOCK_GLOBAL: one step count; MODEL: a model's schedule advances when it is encoded */
-  int32_t selection;      /* USAE_SELECTION_TOPK: a token's k largest positive pre-activations. BATCHTOPK: in training the
-                             n_tokens * k largest of the batch, though at most k_max of a token; else those of a token that
-                             are above USAE_THRESHOLD, at most k_max (before the first step: its k largest) */
-  double beta1, beta2, epsilon, weight_decay; /* AdamW */
-  double clip_norm;       /* largest gradient norm of a model's parameters together; 0: no clipping */
-  int64_t k_max;          /* with BATCHTOPK, at least k; 0: 4 k. More than n_concepts is n_concepts */
-  /* Matryoshka: shares of the concepts, ascending to 1, then zeros. The first share * n_concepts concepts reconstruct by
-   * themselves, for each share (one that comes to no concept, or to as many as another, does not count). All 0: the whole
-   * code alone. */
-  double prefixes[USAE_MOST_PREFIXES];
-  double merge_cosine;    /* two concepts whose dictionary rows have a larger cosine in every model become one, and the other
-                             starts anew from a token; 0: never */
-  int64_t merge_every;    /* with a merge_cosine, above 0: looked for every so many steps, after the warm-up and in the first
-                             19/20 of total_steps */
-  int32_t prefix_loss;    /* USAE_PREFIXES_MEAN: the loss is the mean over the prefixes; DRAWN: that of one of them, drawn for
-                             each step, in half of the steps that of all concepts, and the auxiliary loss is in those alone */
+  /* Code */
+  int32_t encoder;            /* USAE_ENCODER_LINEAR: W x + b. BATCHNORM: BatchNorm(W x + b). ReLU and then the selection
+                                 follow either. Default: LINEAR. */
+  int32_t selection;          /* USAE_SELECTION_TOPK: the k largest positive pre-activations of a token. BATCHTOPK: in training
+                                 the n_tokens * k largest of the batch; otherwise those of a token that are above USAE_THRESHOLD
+                                 (before the first step, its k largest). Default: TOPK. */
+  int64_t k_max;              /* With BATCHTOPK, the most that one token can have, at least k; more than n_concepts is
+                                 n_concepts. 0: 4 k. Default: 0. */
+
+  /* Dictionary */
+  double dictionary_epsilon;  /* Added to the norm of a dictionary row where the row is divided by it. Default: 1e-8. */
+  int32_t renormalize;        /* 1: dictionary rows are put back to norm 1 after each update. Default: 1. */
+
+  /* Main loss */
+  int32_t loss;               /* USAE_LOSS_*: mean over elements of |residual| or its square, summed over the decoded models.
+                                 Default: MSE. */
+  double prefixes[USAE_MOST_PREFIXES]; /* Matryoshka: shares of the concepts, ascending to 1, then zeros. For each share, the
+                                 first share * n_concepts concepts reconstruct by themselves. A share counts if it comes to at
+                                 least one concept and to more than the share before it. All 0: only the whole code
+                                 reconstructs. Default: 0.25, 0.5, 0.75, 1. */
+  int32_t prefix_loss;        /* USAE_PREFIXES_MEAN: the loss is the mean over the prefixes. DRAWN: it is the loss of one prefix
+                                 that is drawn for the step, in half of the steps that of all concepts; only those steps have
+                                 an auxiliary loss. Default: DRAWN. */
+
+  /* Auxiliary loss: a second code has to reconstruct the residual */
+  int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN: its code is the aux_k largest of the positive
+                                 pre-activations that were not selected. DEAD: the aux_k largest of those of dead concepts.
+                                 Default: DEAD. */
+  int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: divide it by the loss of predicting the residual's batch mean, which
+                                 is held constant. Default: RESIDUAL. */
+  int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */
+  int64_t aux_k;              /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD. Default: 0. */
+  double aux_coefficient;     /* Weight of the auxiliary loss. Default: 0.03125. */
+  int64_t dead_tokens;        /* A concept is dead in a model that has encoded this many tokens since the concept last fired.
+                                 0: concepts are never dead. Default: 1000000. */
+
+  /* Concepts that are found twice */
+  double merge_cosine;        /* Of two concepts whose dictionary rows have a larger cosine in every model, one takes the place
+                                 of both and the other starts anew from a token. 0: never. Default: 0.8. */
+  int64_t merge_every;        /* Steps from one search for such pairs to the next; there is none during the warm-up and in the
+                                 last 1/20 of total_steps. Default: 50. */
+
+  /* Update: AdamW */
+  double beta1;               /* Default: 0.9. */
+  double beta2;               /* Default: 0.999. */
+  double epsilon;             /* Default: 1e-8. */
+  double weight_decay;        /* Default: 0. */
+  double clip_norm;           /* Largest norm of one model's gradients together. 0: gradients are not clipped. Default: 0. */
+  int32_t update;             /* USAE_UPDATE_ALL: a step changes the encoded model and every dictionary. ENCODER: the encoded
+                                 model alone. Default: ALL. */
+
+  /* Learning rate: a linear warm-up, a constant part, a decay */
+  int32_t schedule;           /* USAE_SCHEDULE_*: form of the decay; CONSTANT is none. Default: LINEAR. */
+  int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it.
+                                 Default: GLOBAL. */
+  int32_t reserved;
+  double learning_rate;       /* Of the constant part. Default: 7e-3. */
+  double warmup_learning_rate; /* Where the warm-up starts. Default: 0. */
+  double final_learning_rate; /* Where the decay ends. Default: 0. */
+  int64_t warmup_steps;       /* Default: 100. */
+  int64_t total_steps;        /* 0: unknown, so that there is no decay. Default: 0. */
+  double decay_share;         /* Share of total_steps that is decay. 1: it begins where the warm-up ends. Default: 0.2. */
 } usae_recipe;
+
+enum {
+  USAE_PRESET_DEFAULT = 0,  /* what the project's measurements show to be best */
+  USAE_PRESET_PUBLISHED = 1 /* Thasarathan et al. as their code trains; total_steps are the caller's to set */
+};
+
+/* Fills a recipe, of which only `size` is read. */
+usae_status usae_recipe_preset(int32_t preset, usae_recipe *recipe, usae_error *error);
+
+enum {
+  USAE_FIELD_CHOICE = 0, /* int32_t, one of n_choices */
+  USAE_FIELD_SWITCH = 1, /* int32_t, 0 or 1 */
+  USAE_FIELD_COUNT = 2,  /* int64_t */
+  USAE_FIELD_NUMBER = 3, /* double */
+  USAE_FIELD_SHARES = 4  /* double[USAE_MOST_PREFIXES] */
+};
+
+/* One field of usae_recipe, for a caller that sets fields by name. Fill `size`; the rest is output. */
+typedef struct usae_recipe_field {
+  uint32_t size;
+  int32_t kind;               /* USAE_FIELD_* */
+  int32_t offset;             /* in usae_recipe, in bytes. A caller whose usae_recipe ends before it leaves the field alone. */
+  int32_t zero_is_none;       /* 1: 0, or no shares, stands for "none" or for what the library chooses */
+  const char *name;           /* as in usae_recipe; never freed */
+  const char *const *choices; /* [n_choices] names of the numbers from 0 up, never freed; NULL for other kinds */
+  int64_t n_choices;
+  double smallest, largest;   /* limits of a count, a number or a share */
+} usae_recipe_field;
+
+/* The fields of usae_recipe, without `size` and `reserved`, are numbered from 0 to usae_recipe_field_count() - 1. */
+int64_t usae_recipe_field_count(void);
+usae_status usae_recipe_field_at(int64_t number, usae_recipe_field *field, usae_error *error);
 
 /* --- Life of an autoencoder ---------------------------------------------------------------------------------------- */
 
 typedef struct usae_sae usae_sae;
 
-/* Makes an autoencoder without models. `n_threads` 0 uses the process-wide default (usae_set_threads). On success *out is
- * the caller's and is freed by usae_destroy. */
+/* Makes an autoencoder without models. `n_threads` 0 takes the process's default (usae_set_threads). On success *out is a
+ * handle that the caller frees with usae_destroy; on failure *out is unchanged. */
 usae_status usae_create(int64_t n_concepts, int64_t k, uint64_t seed, int32_t n_threads, const usae_recipe *recipe,
                         usae_sae **out, usae_error *error);
 
-/* Frees it. NULL is allowed. No call may be running on it. */
+/* Frees the handle. NULL does nothing. No call may be running on it. */
 void usae_destroy(usae_sae *sae);
 
-/* Gives the autoencoder its models, `names` and `widths` [n_models], and seeds their parameters without looking at data
- * (DATA initialisation falls back to TIED); mean 0, scale 1. Training starts anew. */
+/* Gives the autoencoder its models, `names` and `widths` [n_models], and seeds their parameters without looking at data:
+ * mean 0, scale 1, and dictionaries of random directions in place of USAE_INIT_DATA. Training starts anew. Names are UTF-8. */
 usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *names, const int64_t *widths,
                             usae_error *error);
 
-/* As usae_initialize, with widths, standardisation and, where the recipe says so, dictionaries taken from `inputs`
- * [n_models], which have the same number of rows. */
+/* The same with `inputs` [n_models], from which standardisation and, with USAE_INIT_DATA, dictionaries are taken. */
 usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *inputs,
                                  const usae_interrupt *interrupt, usae_error *error);
 
-/* Changes the length of the planned run and the tokens after which a silent concept is dead (both 0: unknown, never). */
+/* Changes total_steps and dead_tokens of the recipe. */
 usae_status usae_set_plan(usae_sae *sae, int64_t total_steps, int64_t dead_tokens, usae_error *error);
 
-int32_t usae_model_count(const usae_sae *sae); /* 0 before initialisation */
+/* --- What an autoencoder is ---------------------------------------------------------------------------------------- */
 
-int64_t usae_slots(const usae_sae *sae); /* most active concepts of a token: k, or with BATCHTOPK k_max; NULL has 0 */
+/* None of these waits, not even for a step that is under way. For NULL the numbers are 0. */
+
+int64_t usae_concepts(const usae_sae *sae);
+int64_t usae_k(const usae_sae *sae);
+int64_t usae_slots(const usae_sae *sae); /* most active concepts of a token: k, or with BATCHTOPK k_max */
+uint64_t usae_seed(const usae_sae *sae);
+int64_t usae_step_count(const usae_sae *sae);
+int32_t usae_model_count(const usae_sae *sae);                /* 0 before initialisation */
+int64_t usae_model_width(const usae_sae *sae, int32_t model); /* 0 where there is no such model */
+
+/* Writes the name of a model and a terminator to `name` [capacity], cut after a whole character where it is too long. The
+ * result is how many bytes the whole name and its terminator have, 0 where there is no such model. `name` may be NULL with
+ * capacity 0. */
+int64_t usae_model_name(const usae_sae *sae, int32_t model, char *name, int64_t capacity);
+
+/* Fills a recipe, of which only `size` is read, with that of the autoencoder as it is now. */
+usae_status usae_current_recipe(const usae_sae *sae, usae_recipe *recipe, usae_error *error);
 
 /* --- Training ------------------------------------------------------------------------------------------------------ */
 
-/* Fill `size`; the rest is output. */
+/* What a step did. Fill `size`; the rest is output. */
 typedef struct usae_step_report {
   uint32_t size;
-  int32_t encoder;         /* index of the encoded model */
-  int64_t step;            /* steps done, this one included */
-  double loss;             /* auxiliary part included; the main part is the mean over prefixes, or that of the drawn one */
-  double auxiliary_loss;   /* before its coefficient */
-  double l0;               /* mean number of active concepts */
-  double learning_rate;    /* of the encoder's model in this step */
-  double gradient_norm;    /* of the encoder's model before clipping; NaN where the step does not need it */
-  int64_t dead;            /* concepts dead in the encoder's model before this step */
-  int64_t prefix;          /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
+  int32_t encoder;             /* index of the encoded model */
+  int64_t step;                /* steps done, this one included */
+  double loss;                 /* main loss (the mean over prefixes, or that of the drawn one) and weighted auxiliary loss */
+  double auxiliary_loss;       /* without its weight */
+  double l0;                   /* mean number of active concepts of a token */
+  double learning_rate;        /* of the encoded model in this step */
+  double gradient_norm;        /* of the encoded model before clipping; NaN where the step does not need it */
+  int64_t dead;                /* concepts that were dead in the encoded model before this step */
+  int64_t prefix;              /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
   /* How the code was found; the code is the same either way. All 0 where the whole product was computed. */
-  int64_t screened_tokens;    /* tokens whose pre-activations were estimated from bytes first */
+  int64_t screened_tokens;     /* tokens whose pre-activations were estimated from int8 products first */
   int64_t screened_candidates; /* concepts that the estimates could not rule out, over all tokens */
-  int64_t screened_computed;  /* pre-activations then computed in float32 */
-  int64_t screened_fallbacks; /* tokens for which the estimates said nothing */
+  int64_t screened_computed;   /* pre-activations that were then computed in float32 */
+  int64_t screened_fallbacks;  /* tokens whose estimates ruled nothing out */
 } usae_step_report;
 
 enum {
   USAE_STEP_TRAIN = 0,
-  USAE_STEP_GRADIENTS = 1 /* leave parameters alone and keep the raw gradients for usae_tensor_read */
+  USAE_STEP_GRADIENTS = 1 /* changes no parameter, and keeps the gradients before clipping for usae_tensor_read */
 };
 
-/* One optimisation step on the rows `rows` [n_rows] of `inputs` [n_models] (rows NULL: all rows in order). `encoder` is the
- * model to encode, or -1 to draw it. `losses` [n_models], the main loss by target model, may be NULL. An interrupt or an
- * error leaves the autoencoder as it was before the step. */
+/* One training step on the rows `rows` [n_rows] of `inputs` [n_models]; `rows` NULL takes all rows in order. `encoder` is the
+ * model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the main loss of
+ * each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
 
-/* Row numbers of positions [position, position + count) of an endless sequence that visits each of n_rows rows once per
- * pass, in an order that depends on `seed` and the pass alone. `rows` [count]. */
+/* Writes to `rows` [count] the positions from `position` on of an endless sequence. It visits each of n_rows rows once in every
+ * pass, in an order that depends on `seed` and the pass alone. */
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
-/* Looks at every element of `inputs` [n_models]; USAE_NOT_FINITE with model, row and column if one is NaN or, as float32,
- * infinite. A step checks the rows it trains on, so this is for knowing before a long run. */
+/* Looks at every element of `inputs` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error
+ * names its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
 usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs,
                               const usae_interrupt *interrupt, usae_error *error);
 
 /* --- Steps that several processes share ----------------------------------------------------------------------------- */
 
-/* Data-parallel training: every process has the same autoencoder and some tokens of each batch, and one step of all is the step
- * of one process on all tokens, up to rounding. The library does not know how processes talk. The caller, in every process,
+/* Data-parallel training. Every process has the same autoencoder and some tokens of each batch; what they do together is the
+ * step of one process on all tokens, up to rounding. The library does not know how processes talk. In every process the caller
  *
- *   1. usae_shared_begin       takes in this process's tokens
- *   2. tells all processes the tokens of each, and usae_shared_agree
- *   3. for each exchange in order: usae_shared_fill writes this process's part; the caller adds up the parts of all processes;
- *      where the exchange is awaited, usae_shared_take takes the sum before the next part can be filled. The others, gradients
- *      above all, may be on their way while the next is filled.
- *   4. usae_shared_finish      updates from the sums
+ *   1. calls usae_shared_begin with this process's tokens,
+ *   2. tells all processes how many tokens each has, and calls usae_shared_agree,
+ *   3. for each exchange in order, lets usae_shared_fill write this process's part, and adds up the parts of all processes. If
+ *      the exchange is awaited, usae_shared_take must be given the sum before the next part is filled. The others, gradients
+ *      above all, may be on their way meanwhile,
+ *   4. calls usae_shared_finish, which updates from the sums.
  *
- * All processes must add to the same bits, and then have the same parameters to the bit. From begin to finish nothing else may
- * change the autoencoder: what would is USAE_INVALID_ARGUMENT; reading is allowed. Nothing changes before finish. A call that
- * fails, begin excepted, ends the step, and the autoencoder is as it was. */
+ * All processes must use the same bits of the sums; their parameters then stay equal to the bit. Nothing changes before finish.
+ * From begin to finish the autoencoder can be read, and any other call that would change it is USAE_INVALID_ARGUMENT. If one of
+ * these calls fails, usae_shared_begin excepted, the step has ended and the autoencoder is as it was. */
 
+/* Fill `size`; the rest is output. */
 typedef struct usae_shared_opening {
-  uint32_t size;         /* fill it; the rest is output */
+  uint32_t size;
   int32_t encoder;       /* the model that is encoded, in every process the same */
   int64_t step;          /* steps done before this one */
   int64_t tokens;        /* of this process */
-  uint64_t fingerprint;  /* alike in processes whose parameters are; compare them */
+  uint64_t fingerprint;  /* equal in processes whose parameters are equal */
 } usae_shared_opening;
 
-/* As usae_step, with the rows of this process. */
+/* Arguments as of usae_step, with the rows of this process. */
 usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
                               int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
                               usae_error *error);
 
-/* `tokens` [n_processes] of each process, in an order that all agree on, of which this one is number `rank`; all together 2 at
- * least with BatchNorm. How many exchanges there are goes to *n_exchanges. */
+/* `tokens` [n_processes] are those of each process, in an order that all agree on; this process is number `rank`. With
+ * BatchNorm they must add up to at least 2. The number of exchanges goes to *n_exchanges. */
 usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t *tokens, int64_t rank, int64_t *n_exchanges,
                               usae_error *error);
 
@@ -241,63 +327,69 @@ enum {
   USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
   USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [sum of widths] */
   USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
-  USAE_EXCHANGE_RESTARTS = 4,       /* merging twins: the tokens from which concepts start anew */
+  USAE_EXCHANGE_RESTARTS = 4,       /* merged concepts: the tokens from which those start that start anew */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
   USAE_EXCHANGE_SUMMARY = 6,        /* losses, counts, gradients of the encoder's vectors, what fired; the last */
-  USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: entries by the upper half of their bits [65536] */
-  USAE_EXCHANGE_LOWER_HALVES = 8,   /* and by the lower half, where the smallest that is kept lies [65536] */
-  USAE_EXCHANGE_TIES = 9            /* those that equal the smallest [n_processes] */
+  USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: how many activations have each upper half of bits [65536] */
+  USAE_EXCHANGE_LOWER_HALVES = 8,   /* and each lower half, of those with the upper half of the smallest that is kept [65536] */
+  USAE_EXCHANGE_TIES = 9            /* and how many equal the smallest, in each process [n_processes] */
 };
 
+/* Fill `size`; the rest is output. */
 typedef struct usae_exchange {
-  uint32_t size;   /* fill it; the rest is output */
+  uint32_t size;
   int32_t kind;    /* USAE_EXCHANGE_* */
-  int32_t model;   /* -1: of no one model */
+  int32_t model;   /* -1: not of one model */
   int32_t tensor;  /* of a gradient: USAE_ENCODER_WEIGHT or USAE_DICTIONARY; else -1 */
-  int32_t awaited; /* 1: usae_shared_take has to follow usae_shared_fill */
+  int32_t awaited; /* 1: usae_shared_take must follow usae_shared_fill */
   int32_t reserved;
-  int64_t count;   /* float32 numbers, the same in all processes */
+  int64_t count;   /* float32 numbers, as many in all processes */
 } usae_exchange;
 
+/* What exchange `number` is, from 0 to n_exchanges - 1. */
 usae_status usae_shared_exchange(const usae_sae *sae, int64_t number, usae_exchange *exchange, usae_error *error);
 
-/* This process's part, `data` [count of the exchange]. */
+/* Writes this process's part to `data` [count], which is the exchange's count. After an interrupt it is partly written. */
 usae_status usae_shared_fill(usae_sae *sae, int64_t number, float *data, int64_t count, const usae_interrupt *interrupt,
                              usae_error *error);
 
-/* The sum of all parts, `sum` [count of the exchange]. */
+/* Gives the sum of all parts, `sum` [count], of an awaited exchange. */
 usae_status usae_shared_take(usae_sae *sae, int64_t number, const float *sum, int64_t count, usae_error *error);
 
-/* The update. `sums` [n_exchanges] and their `counts`, by number of the exchange; those that were taken may be NULL. `report` and
- * `losses` are of the whole batch, but for what screening did in this process. It does not ask for interrupts. */
+/* Updates the parameters. `sums` [n_exchanges] are the sums by number of the exchange, each with its entry of `counts`; a sum
+ * that usae_shared_take was given may be NULL. `report` and `losses`, as of usae_step, are of the whole batch; what the report
+ * says of screening is of this process. It cannot be interrupted. */
 usae_status usae_shared_finish(usae_sae *sae, int64_t n_exchanges, const float *const *sums, const int64_t *counts,
                                usae_step_report *report, double *losses, usae_error *error);
 
-/* Ends a step that was begun, if there is one. */
+/* Ends a step that was begun. Where there is none it does nothing. */
 usae_status usae_shared_abandon(usae_sae *sae, usae_error *error);
 
 /* --- Use ----------------------------------------------------------------------------------------------------------- */
 
-/* Encodes every row of `x` with model `model`: `values` and `indices` [n, usae_slots], most active first (ties: lower index
- * first); unused slots hold 0 and -1. A token's code does not depend on the other rows. After an interrupt, or a row that is
- * not finite, the outputs are partly written. */
+/* Encodes every row of `x`, activations of model `model`. `values` and `indices` [n, usae_slots] hold the most active concept
+ * first, of equal ones the lower index first; unused slots hold 0 and -1. A token's code does not depend on the other rows.
+ * After an interrupt, or a row that is not finite, the outputs are partly written. */
 usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
                         const usae_interrupt *interrupt, usae_error *error);
 
-/* Codes [n, slots] to activations of model `model` in that model's own units, `out` [n, width]; `width` is the caller's
- * and must be the model's. Slots with index -1 are skipped. */
+/* Decodes codes, `values` and `indices` [n, slots], to activations of model `model` in its own units, `out` [n, width]. `width`
+ * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt `out` is
+ * partly written. */
 usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
                         const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
                         usae_error *error);
 
-/* What ReLU and TopK would be given, `out` [n, n_concepts]. */
+/* Writes what ReLU and the selection would be given, `out` [n, n_concepts]. After an interrupt, or a row that is not finite, it
+ * is partly written. */
 usae_status usae_preactivations(const usae_sae *sae, int32_t model, const usae_matrix *x, float *out,
                                 const usae_interrupt *interrupt, usae_error *error);
 
-/* Outputs of usae_evaluate; M = n_models, m = n_concepts. A NULL pointer skips that output. [i, j]: encoded i, decoded j. */
+/* The caller's arrays for the outputs of usae_evaluate; the struct is input. M = n_models, m = n_concepts; [i, j] is encoded
+ * from model i and decoded to model j. NULL, which is the default of each, skips that output. */
 typedef struct usae_evaluation {
   uint32_t size;
-  uint32_t reserved;         /* 0 */
+  uint32_t reserved;
   double *r2;                /* [M, M] in the models' units, against each dimension's mean over these rows */
   double *r2_standardized;   /* [M, M] in standardised units, against each dimension's mean */
   double *r2_scalar_mean;    /* [M, M] in standardised units, against one mean over everything, as published code does */
@@ -312,24 +404,24 @@ typedef struct usae_evaluation {
   double *code_products;     /* [M, M, m] sum over tokens of the product of the two models' codes */
 } usae_evaluation;
 
-/* Encodes and decodes every row of `inputs` [n_models] through every pair of models, in one pass; memory does not grow with
- * the number of rows. */
+/* Encodes and decodes every row of `inputs` [n_models] through every pair of models. It is one pass, whose memory does not grow
+ * with the number of rows. */
 usae_status usae_evaluate(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs, double threshold,
-                          usae_evaluation *out, const usae_interrupt *interrupt, usae_error *error);
+                          const usae_evaluation *out, const usae_interrupt *interrupt, usae_error *error);
 
-/* The `n` rows of `x` that fire each concept of model `model` most: `values` and `tokens` [n_concepts, n], the largest code
- * first, ties: earlier row first; 0 and -1 where fewer rows have the concept. Rows come in images of `tokens_per_image`, one
- * after the other, of each of which a concept takes one row at most; 1: any rows. One pass; memory does not grow with the
- * number of rows. */
+/* Finds the `n` rows of `x`, activations of model `model`, that fire each concept most. `values` and `tokens` [n_concepts, n]
+ * hold the largest code first, of equal ones the earlier row first; 0 and -1 where fewer rows fire the concept. Rows come in
+ * images of `tokens_per_image` rows, and a concept takes at most one row of an image; with 1 it takes any rows. It is one pass,
+ * whose memory does not grow with the number of rows. */
 usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_matrix *x, int64_t n,
                               int64_t tokens_per_image, float *values, int64_t *tokens, const usae_interrupt *interrupt,
                               usae_error *error);
 
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 
-/* Tensors of one model. Shapes: weights and dictionary [n_concepts, width]; mean and scale [width]; the others, where not
- * said, [n_concepts]. float32, except the two int64 ones. BN tensors and their moments exist only with
- * USAE_ENCODER_BATCHNORM; gradients only after usae_step with USAE_STEP_GRADIENTS, until the next step. */
+/* Tensors of one model. Weight and dictionary are [n_concepts, width], mean and scale [width], the others [n_concepts] if they
+ * do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with USAE_ENCODER_BATCHNORM,
+ * gradients only from a usae_step with USAE_STEP_GRADIENTS to the next change. */
 enum {
   USAE_MEAN = 0,
   USAE_SCALE = 1,
@@ -340,150 +432,144 @@ enum {
   USAE_BN_RUNNING_MEAN = 6,
   USAE_BN_RUNNING_VAR = 7,
   USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
-  USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: what a code's values have to exceed outside training, a moving average of
-                          the smallest activation that a batch kept; 0 before the first step */
-  /* first and second moments of AdamW, and gradients: the number of the parameter plus one of these */
+  USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: a code's values are above it outside training; a moving average of the
+                          smallest activation that a batch kept, 0 before the first step */
+  /* Plus the number of a parameter: its first and second moment of AdamW, and its gradient. */
   USAE_FIRST_MOMENT = 100,
   USAE_SECOND_MOMENT = 200,
   USAE_GRADIENT = 300,
-  USAE_SILENT_TOKENS = 400, /* int64 [n_concepts]: tokens encoded since the concept last fired */
+  USAE_SILENT_TOKENS = 400, /* int64: tokens encoded since the concept last fired */
   USAE_COUNTERS = 401       /* int64 [3]: steps of the encoder, steps of the dictionary, tokens encoded */
 };
 
-/* Shape of a tensor; a vector has *columns = 0. USAE_INVALID_ARGUMENT where it does not exist. */
+/* Writes the shape of a tensor; a vector has *columns = 0. A tensor that does not exist is USAE_INVALID_ARGUMENT. */
 usae_status usae_tensor_shape(const usae_sae *sae, int32_t model, int32_t tensor, int64_t *rows, int64_t *columns,
                               usae_error *error);
 
-/* Copies a tensor out, or in. `count` is the number of elements at `data`, checked against the shape. Writing refuses
- * values that are not finite (a second moment may be infinite: a gradient of some 1e19 leaves it so), a scale that is not
- * positive, and negative counters or variances. */
+/* Copies a tensor out, or in. `count` is the number of elements at `data` and must be the tensor's. Writing refuses values that
+ * are not finite (a second moment may be infinite, as a gradient of some 1e19 leaves it), a scale that is not positive, and
+ * negative counters or variances. */
 usae_status usae_tensor_read(const usae_sae *sae, int32_t model, int32_t tensor, void *data, int64_t count,
                              usae_error *error);
 usae_status usae_tensor_write(usae_sae *sae, int32_t model, int32_t tensor, const void *data, int64_t count,
                               usae_error *error);
 
-/* Training steps done. Together with the tensors above this is the whole training state: random draws depend on the seed
- * and the step alone. */
-int64_t usae_step_count(const usae_sae *sae);
+/* Sets the number of training steps done. With the tensors above it is the whole training state, because random draws depend on
+ * the seed and the step alone. */
 usae_status usae_set_step_count(usae_sae *sae, int64_t step, usae_error *error);
-
-/* --- Fourier transforms of images ---------------------------------------------------------------------------------- */
-
-/* The two-dimensional transforms of real images, `image` [planes, height, width], to the halves of their spectra that the
- * other halves follow from: `re` and `im`, real and imaginary parts, [planes, height, width / 2 + 1]. Not normalised:
- * numpy.fft.rfft2. Sides from 1 to 8192; fast where their prime factors are small. `n_threads` as in usae_create; results do
- * not depend on it, nor a plane's on the other planes. The outputs overlap neither each other nor the image, which is not
- * changed. Any number of calls may run at once. On failure the outputs are unchanged. */
-usae_status usae_rfft2(int64_t planes, int64_t height, int64_t width, const float *image, float *re, float *im,
-                       int32_t n_threads, usae_error *error);
-
-/* The inverse, to `image` [planes, height, width], divided by height * width: numpy.fft.irfft2 with s = (height, width), also
- * where `re` and `im` [planes, height, width / 2 + 1] are no spectrum of a real image. Otherwise as usae_rfft2. */
-usae_status usae_irfft2(int64_t planes, int64_t height, int64_t width, const float *re, const float *im, float *image,
-                        int32_t n_threads, usae_error *error);
 
 /* --- Images that are optimised --------------------------------------------------------------------------------------- */
 
 enum { USAE_IMAGE_PHASE = 0, USAE_IMAGE_SPECTRUM = 1, USAE_IMAGE_PIXELS = 2 };
 enum { USAE_ASCENT_NADAM = 0, USAE_ASCENT_ADAM = 1 };
 
-/* What an image is optimised through, and how. Fill `size` with sizeof(usae_image_options). */
+/* What an image is optimised through, and how. Fill `size`, let usae_image_defaults fill the rest, and change what should
+ * differ. */
 typedef struct usae_image_options {
   uint32_t size;
-  int32_t parametrization; /* USAE_IMAGE_PHASE: phases, the magnitudes being fixed; SPECTRUM: real and imaginary parts over
-                              the magnitudes; PIXELS */
-  int32_t optimizer;       /* USAE_ASCENT_*, with PyTorch's betas */
-  int32_t n_threads;       /* as in usae_create; results do not depend on it */
-  int64_t height, width;   /* of the canvas, in pixels: 1 to 8192 */
-  int64_t steps;           /* planned; the learning rate falls to 0 in them as a cosine */
-  int64_t views;           /* in a step, 1 to 1024 */
-  double learning_rate;
-  double first_crop, last_crop; /* side of the views' crops, as a share of the canvas's shorter side */
-  double noise;            /* standard deviation of the views' noise; colours are between 0 and 1 */
-  double total_variation, l2; /* weights of these, on the scale of the objective's gradient, which has length 1 */
-  double contrast;         /* standard deviation of what the logistic function turns to colours, without `magnitude` */
-  uint64_t seed;           /* of start, crops and noise */
-  int32_t decorrelate;     /* 1: optimise in a space where natural colours are not correlated */
-  int32_t reserved;        /* 0 */
+  int32_t n_threads;       /* as of usae_create; results do not depend on it. Default: 0. */
+
+  /* The image */
+  int32_t parametrization; /* USAE_IMAGE_PHASE: the phases of its spectrum, whose magnitudes are fixed. SPECTRUM: real and
+                              imaginary parts, divided by the magnitudes. PIXELS: pixels. Default: PHASE. */
+  int32_t decorrelate;     /* 1: optimise in a space where natural colours are not correlated. Default: 1. */
+  int64_t height, width;   /* of the canvas, in pixels, 1 to 8192. Default: 512. */
+  double contrast;         /* without `magnitude`: standard deviation of the colours' logits. Default: 1. */
+  uint64_t seed;           /* of start, crops and noise. Default: 0. */
+
+  /* What models are shown in a step */
+  int64_t views;           /* 1 to 1024 crops. Default: 16. */
+  double first_crop;       /* side of a crop as a share of the canvas's shorter side, in the first step. Default: 1. */
+  double last_crop;        /* and in the last. Default: 0.5. */
+  double noise;            /* standard deviation of the noise on colours from 0 to 1. Default: 0.05. */
+
+  /* The way uphill */
+  int32_t optimizer;       /* USAE_ASCENT_*, with PyTorch's betas. Default: NADAM. */
+  int32_t reserved;
+  int64_t steps;           /* planned; the learning rate falls to 0 in them as a cosine. Default: 256. */
+  double learning_rate;    /* Default: 0.3. */
+  double total_variation;  /* weight of |neighbours' difference|, where the objective's gradient has length 1. Default: 0. */
+  double l2;               /* and of (pixel - 0.5)^2. Default: 0. */
 } usae_image_options;
+
+/* Fills the options, of which only `size` is read, with their defaults. */
+usae_status usae_image_defaults(usae_image_options *options, usae_error *error);
 
 typedef struct usae_maximizer usae_maximizer;
 
-/* Makes one. `magnitude` [3, height, width / 2 + 1] of the frequencies, as of usae_rfft2, for PHASE and SPECTRUM; NULL takes a
- * closed form for natural images. `start` [3, height, width], colours from 0 to 1; NULL starts from noise. On success *out is
- * the caller's and is freed by usae_maximizer_destroy. */
+/* Makes an image to optimise. `magnitude` [3, height, width / 2 + 1] is that of the spectrum (numpy.fft.rfft2) for PHASE and
+ * SPECTRUM; NULL takes a closed form for natural images. `start` [3, height, width] holds colours from 0 to 1; NULL starts from
+ * noise. On success *out is a handle that the caller frees with usae_maximizer_destroy; on failure *out is unchanged. */
 usae_status usae_maximizer_create(const usae_image_options *options, const float *magnitude, const float *start,
                                   usae_maximizer **out, usae_error *error);
 
-/* Frees it. NULL is allowed. No call may be running on it. */
+/* Frees the handle. NULL does nothing. No call may be running on it. */
 void usae_maximizer_destroy(usae_maximizer *maximizer);
 
-/* What a model looks at: images of height x width pixels, whose colours c between 0 and 1 have become (c - mean) / std. Means
- * are from -1e6 to 1e6, deviations from 1e-6 to 1e6. */
+/* What a model looks at: images of height x width pixels, whose colours c from 0 to 1 have become (c - mean) / std. No field
+ * has a default, so `size` is at least 72. */
 typedef struct usae_view {
   uint32_t size;
-  uint32_t reserved; /* 0 */
-  int64_t height, width;
-  double mean[3], std[3];
+  uint32_t reserved;
+  int64_t height, width; /* 1 to 8192 */
+  double mean[3];        /* -1e6 to 1e6 */
+  double std[3];         /* 1e-6 to 1e6 */
 } usae_view;
 
-/* Views of the present image for a model, `out` [views, 3, height, width]: random crops, resized without aliasing, with noise.
- * They depend on the image, the seed and the number of steps done. */
+/* Writes views of the present image for a model, `out` [views, 3, height, width]: random crops, resized without aliasing, with
+ * noise. They depend on the image, the seed and the number of steps done. After an interrupt `out` is partly written. */
 usae_status usae_maximizer_views(usae_maximizer *maximizer, const usae_view *view, float *out, const usae_interrupt *interrupt,
                                  usae_error *error);
 
-/* Takes the gradient of the objective with respect to these views, `gradient` [views, 3, height, width]. It becomes a gradient
- * of the image, whose length goes to *norm (may be NULL), and which counts with length `weight`, -1e6 to 1e6; several models'
- * are added up. It may be as small or as large as float32 is. On failure nothing is added. */
+/* Takes the gradient of the objective with respect to these views, `gradient` [views, 3, height, width], in any scale that
+ * float32 holds. The gradient of the image that follows from it is scaled to length `weight`, -1e6 to 1e6, and added to those
+ * of other models; its length before that goes to *norm, which may be NULL. On failure nothing is added. */
 usae_status usae_maximizer_add_gradient(usae_maximizer *maximizer, const usae_view *view, double weight, const float *gradient,
                                         double *norm, const usae_interrupt *interrupt, usae_error *error);
 
-/* One step uphill along what was added, which is used up. After a failure or an interrupt the step has not begun. */
+/* Takes one step uphill along what was added, which is used up. After a failure or an interrupt the step has not begun. */
 usae_status usae_maximizer_advance(usae_maximizer *maximizer, const usae_interrupt *interrupt, usae_error *error);
 
-int64_t usae_maximizer_step_count(const usae_maximizer *maximizer); /* -1 for NULL */
+int64_t usae_maximizer_step_count(const usae_maximizer *maximizer); /* steps done; -1 for NULL */
 
-/* The image, `out` [3, height, width], and how much each pixel had to do with the objective so far, `out` [height, width]. */
+/* Writes the image, `out` [3, height, width], and how much each pixel had to do with the objective so far, `out` [height,
+ * width]. */
 usae_status usae_maximizer_image(usae_maximizer *maximizer, float *out, usae_error *error);
 usae_status usae_maximizer_attribution(const usae_maximizer *maximizer, float *out, usae_error *error);
 
-/* Where this step's views are, `out` [views, 4]: top, left, height, width. */
+/* Writes where this step's views are, `out` [views, 4]: top, left, height, width. */
 usae_status usae_maximizer_boxes(const usae_maximizer *maximizer, int64_t *out, usae_error *error);
 
-/* Gradients that were added in this step: with respect to the colours, and to what colours are made of, both [3, height,
- * width]. For tests. */
-usae_status usae_maximizer_gradients(usae_maximizer *maximizer, float *colours, float *planes, usae_error *error);
-
-/* Boxes [n_boxes, 4] of an image [3, height, width], resized and scaled as such views are, without noise: `out` [n_boxes, 3,
- * view height, view width]. All boxes have the same size. */
+/* Cuts `boxes` [n_boxes, 4] out of `image` [3, height, width], and resizes and scales them as views are, without noise: `out`
+ * [n_boxes, 3, view's height, view's width]. All boxes have the same size. `n_threads` as of usae_create. */
 usae_status usae_crop_resize(int64_t height, int64_t width, const float *image, int64_t n_boxes, const int64_t *boxes,
                              const usae_view *view, float *out, int32_t n_threads, usae_error *error);
 
 enum {
-  USAE_OBJECTIVE_ALIGNMENT = 0,     /* (a . w) max(0.1, cos(a, w))^power, a being the standardised token, w the encoder's row */
+  USAE_OBJECTIVE_ALIGNMENT = 0,     /* (a . w) max(0.1, cos(a, w))^power for standardised token a and row w of the encoder */
   USAE_OBJECTIVE_PREACTIVATION = 1, /* what ReLU and the selection are given */
   USAE_OBJECTIVE_CODE = 2,          /* what they leave */
   USAE_OBJECTIVE_LOG_SUM_EXP = 3    /* soft maximum of pre-activations: log of the mean over tokens of their exponentials */
 };
 
-/* How much activations `x` [n_views * n_tokens, width] of a model show a concept: `values` [n_views], means over a view's tokens
- * (`token` -1) or that of one token, and `gradient` [n_views * n_tokens, width] of the mean over views. After an interrupt the
- * outputs are partly written. */
+/* Measures how much `x` [n_views * n_tokens, width], activations of a model, shows a concept. `values` [n_views] are those of
+ * token `token` of each view; -1 takes the mean over a view's tokens. `gradient` [n_views * n_tokens, width] is that of the
+ * mean of `values`. `power`, 0 to 100, matters for ALIGNMENT alone. After an interrupt the outputs are partly written. */
 usae_status usae_objective(const usae_sae *sae, int32_t model, int64_t concept_index, int32_t objective, double power,
                            int64_t token, int64_t n_views, const usae_matrix *x, double *values, float *gradient,
                            const usae_interrupt *interrupt, usae_error *error);
 
 /* --- The process --------------------------------------------------------------------------------------------------- */
 
-/* Default number of threads for autoencoders made with n_threads = 0; 0 goes back to the number of cores this process may
+/* Sets, and tells, how many threads a call uses whose n_threads is 0. 0 goes back to the number of cores that this process may
  * use. Results do not depend on it. */
 usae_status usae_set_threads(int32_t n_threads, usae_error *error);
 int32_t usae_threads(void);
 
-/* What is in use: "amx", "avx512vnni", "avxvnni", "avx512", "avx2", "dotprod" or "portable" (environment variable USAE_KERNELS
- * forces another that the processor has); OpenBLAS's own description of itself. Static storage. */
+/* Text that is never freed. The kernels in use are "amx", "avx512vnni", "avxvnni", "avx512", "avx2", "dotprod" or "portable";
+ * the environment variable USAE_KERNELS chooses others that the processor has. */
 const char *usae_kernels(void);
-const char *usae_blas(void);
+const char *usae_blas(void); /* OpenBLAS's description of itself */
 const char *usae_version(void);
 
 #ifdef __cplusplus

@@ -2,35 +2,58 @@ import CUSAE
 import Testing
 
 @testable import USAE
+@testable import USAECABI
 
-/// Cases are handed over as numbers, so those of the library and of usae.h must be the same.
 @Suite struct RecipeTests {
-  @Test func choicesHaveTheNumbersOfTheHeader() {
-    #expect(Recipe.Encoder.linear.rawValue == Int32(USAE_ENCODER_LINEAR))
-    #expect(Recipe.Encoder.batchNorm.rawValue == Int32(USAE_ENCODER_BATCHNORM))
-    #expect(Recipe.Selection.topK.rawValue == Int32(USAE_SELECTION_TOPK))
-    #expect(Recipe.Selection.batchTopK.rawValue == Int32(USAE_SELECTION_BATCHTOPK))
-    #expect(Recipe.PrefixLoss.mean.rawValue == Int32(USAE_PREFIXES_MEAN))
-    #expect(Recipe.PrefixLoss.drawn.rawValue == Int32(USAE_PREFIXES_DRAWN))
-    #expect(Recipe.Loss.l1.rawValue == Int32(USAE_LOSS_L1))
-    #expect(Recipe.Loss.mse.rawValue == Int32(USAE_LOSS_MSE))
-    #expect(Recipe.Auxiliary.none.rawValue == Int32(USAE_AUX_NONE))
-    #expect(Recipe.Auxiliary.unchosen.rawValue == Int32(USAE_AUX_UNCHOSEN))
-    #expect(Recipe.Auxiliary.dead.rawValue == Int32(USAE_AUX_DEAD))
-    #expect(Recipe.AuxiliaryScale.none.rawValue == Int32(USAE_AUX_SCALE_NONE))
-    #expect(Recipe.AuxiliaryScale.residual.rawValue == Int32(USAE_AUX_SCALE_RESIDUAL))
-    #expect(Recipe.Update.all.rawValue == Int32(USAE_UPDATE_ALL))
-    #expect(Recipe.Update.encoder.rawValue == Int32(USAE_UPDATE_ENCODER))
-    #expect(Recipe.Statistic.scalar.rawValue == Int32(USAE_STATISTIC_SCALAR))
-    #expect(Recipe.Statistic.dimension.rawValue == Int32(USAE_STATISTIC_DIMENSION))
-    #expect(Recipe.Initialization.random.rawValue == Int32(USAE_INIT_RANDOM))
-    #expect(Recipe.Initialization.tied.rawValue == Int32(USAE_INIT_TIED))
-    #expect(Recipe.Initialization.data.rawValue == Int32(USAE_INIT_DATA))
-    #expect(Recipe.Schedule.constant.rawValue == Int32(USAE_SCHEDULE_CONSTANT))
-    #expect(Recipe.Schedule.cosine.rawValue == Int32(USAE_SCHEDULE_COSINE))
-    #expect(Recipe.Schedule.linear.rawValue == Int32(USAE_SCHEDULE_LINEAR))
-    #expect(Recipe.Clock.global.rawValue == Int32(USAE_CLOCK_GLOBAL))
-    #expect(Recipe.Clock.model.rawValue == Int32(USAE_CLOCK_MODEL))
+  /// `Recipe.fields` is read and written in the memory of `usae_recipe`, whose fields it must therefore list in order.
+  @Test func theFieldsAreThoseOfTheHeaderInTheirOrder() throws {
+    let header = Mirror(reflecting: usae_recipe()).children.compactMap(\.label).filter { !["size", "reserved"].contains($0) }
+    #expect(Recipe.fields.map(\.name) == header)
+  }
+
+  /// A field that is changed in C under its name changes exactly one property, and back again exactly that field.
+  @Test(arguments: Recipe.fields) func aFieldArrives(_ field: Recipe.Field) throws {
+    let before = usae_recipe(Recipe())
+    let changed = try Self.changed(field.name)
+    let c = usae_recipe(changed)
+    #expect(Self.differences(before, c) == [field.name])
+    #expect(Self.differences(Recipe(), changed).count == 1)
+    #expect(Self.differences(c, usae_recipe(try Recipe(c))).isEmpty)
+    try changed.validate()
+  }
+
+  @Test func everyPropertyHasAField() throws {
+    let reached = try Recipe.fields.flatMap { Self.differences(Recipe(), try Self.changed($0.name)) }
+    #expect(Set(reached) == Set(Mirror(reflecting: Recipe()).children.compactMap(\.label)))
+  }
+
+  /// The default recipe with another value of one field, which a C caller has written at the offset that the library tells.
+  static func changed(_ name: String) throws -> Recipe {
+    var field = usae_recipe_field()
+    field.size = UInt32(MemoryLayout<usae_recipe_field>.size)
+    let number = try #require(Recipe.fields.firstIndex { $0.name == name })
+    #expect(usae_recipe_field_at(Int64(number), &field, nil) == 0 && String(cString: field.name) == name)
+    var c = usae_recipe(Recipe())
+    withUnsafeMutableBytes(of: &c) { bytes in
+      let place = bytes.baseAddress! + Int(field.offset)
+      switch Int(field.kind) {
+      case USAE_FIELD_CHOICE, USAE_FIELD_SWITCH: place.storeBytes(of: 1 - min(1, place.load(as: Int32.self)), as: Int32.self)
+      case USAE_FIELD_COUNT: place.storeBytes(of: place.load(as: Int64.self) + 1, as: Int64.self)
+      case USAE_FIELD_NUMBER: place.storeBytes(of: place.load(as: Double.self) / 2 + 0.001, as: Double.self)
+      default: place.storeBytes(of: place.load(as: Double.self) / 2, as: Double.self)  // the first share
+      }
+    }
+    return try Recipe(c)
+  }
+
+  /// Labels of the members in which two values differ.
+  static func differences<Value>(_ a: Value, _ b: Value) -> [String] {
+    zip(Mirror(reflecting: a).children, Mirror(reflecting: b).children).compactMap { mine, theirs in
+      "\(mine.value)" == "\(theirs.value)" ? nil : mine.label
+    }
+  }
+
+  @Test func asManyPrefixesAreTakenAsTheHeaderHasRoomFor() {
     #expect(Recipe.mostPrefixes == USAE_MOST_PREFIXES)
   }
 
@@ -47,4 +70,8 @@ import Testing
     #expect(TensorID(Int32(USAE_GRADIENT + USAE_DICTIONARY))?.part == .gradient)
     #expect(TensorID(10) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
   }
+}
+
+extension Recipe.Field: CustomTestStringConvertible {
+  public var testDescription: String { name }
 }

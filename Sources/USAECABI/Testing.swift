@@ -1,6 +1,19 @@
 public import CUSAE
 import USAE
 
+// usae_testing.h
+
+@c @implementation
+public func usae_maximizer_gradients(
+  _ maximizer: OpaquePointer?, _ colours: UnsafeMutablePointer<Float>?, _ planes: UnsafeMutablePointer<Float>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    try ImageMaximizer.at(maximizer).gradients(
+      colours: try required(colours, "colours"), planes: try required(planes, "planes"))
+  }
+}
+
 @c @implementation
 public func usae_rfft2(
   _ planes: Int64, _ height: Int64, _ width: Int64, _ image: UnsafePointer<Float>?, _ re: UnsafeMutablePointer<Float>?,

@@ -1,0 +1,93 @@
+#include "check.h"
+
+void test_training(usae_sae *sae) {
+  usae_error error;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "initialisation from data");
+  check(usae_set_plan(sae, 100, 50, &error) == USAE_OK, "a plan is taken");
+  check(usae_set_plan(sae, -1, 0, &error) == USAE_INVALID_ARGUMENT, "a negative plan is refused");
+
+  usae_step_report report;
+  memset(&report, 0, sizeof report);
+  report.size = sizeof report;
+  double first = 0, losses[2];
+  int64_t rows[128];
+  for (int step = 0; step < 60; step++) {
+    check(usae_shuffled_rows(5, TOKENS, step * 128, 128, rows, &error) == USAE_OK, "rows are drawn");
+    check(usae_step(sae, 2, inputs, rows, 128, -1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_OK, "a step");
+    if (step == 0) first = report.loss;
+  }
+  check(report.step == 60 && usae_step_count(sae) == 60, "steps are counted");
+  check(report.loss < first && report.l0 <= K, "the loss falls and no token has more than k concepts");
+
+  int asked = 0;
+  usae_interrupt interrupt = {stop_at_once, &asked};
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, &interrupt, &report, NULL, &error) == USAE_INTERRUPTED,
+        "an interrupt stops a step");
+  check(asked > 0 && usae_step_count(sae) == 60, "and leaves the count");
+  rows[7] = TOKENS;
+  check(usae_step(sae, 2, inputs, rows, 128, -1, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "a row past the end is refused");
+  check(usae_step(sae, 2, inputs, NULL, 0, 2, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_UNKNOWN_MODEL,
+        "an unknown encoder is refused");
+  check(usae_step(sae, 1, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "a missing model is refused");
+  usae_matrix empty[2] = {matrix(NULL, 0, LEFT), matrix(NULL, 0, RIGHT)};
+  check(usae_step(sae, 2, empty, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "zero rows are refused");
+  right[5 * RIGHT + 3] = INFINITY;
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_NOT_FINITE,
+        "infinity is refused");
+  check(strstr(error.message, "'right'") && strstr(error.message, "row 5") && strstr(error.message, "column 3"),
+        "with model, row and column");
+  check(usae_check_finite(sae, 2, inputs, NULL, &error) == USAE_NOT_FINITE, "a look at all rows finds it");
+  right[5 * RIGHT + 3] = 0;
+  check(usae_check_finite(sae, 2, inputs, NULL, &error) == USAE_OK, "and finds nothing else");
+  check(usae_set_step_count(sae, 61, &error) == USAE_OK && usae_step_count(sae) == 61, "the count can be set");
+}
+
+/* One step with prefixes that reach to the end of the array. */
+void test_prefixes(void) {
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  usae_step_report report = {.size = sizeof report};
+  for (int i = 0; i < USAE_MOST_PREFIXES; i++) r.prefixes[i] = (i + 1) / (double)USAE_MOST_PREFIXES;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "prefixes are taken");
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK &&
+            usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_OK,
+        "and trained with");
+  check(report.step == 1 && isfinite(report.loss), "a step of them has a loss");
+  usae_destroy(sae);
+}
+
+void test_selection_by_batch(void) {
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  r.selection = USAE_SELECTION_BATCHTOPK;
+  r.k_max = K - 1;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "k_max below k is refused");
+  check(strstr(error.message, "k_max") != NULL, "by name");
+  r.k_max = 0;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "a selection by batch");
+  check(usae_slots(sae) == 4 * K && usae_slots(NULL) == 0, "has room for 4 k concepts of a token");
+
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  usae_step_report report = {.size = sizeof report};
+  float threshold = -1;
+  static float values[TOKENS * 4 * K];
+  static int32_t indices[TOKENS * 4 * K];
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "initialised from data");
+  check(usae_tensor_read(sae, 0, USAE_THRESHOLD, &threshold, 1, &error) == USAE_OK && threshold == 0, "without a threshold");
+  check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK && indices[K] == -1, "codes have k entries");
+  check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_OK, "a step");
+  check(report.l0 <= K, "keeps k on average");
+  check(usae_tensor_read(sae, 0, USAE_THRESHOLD, &threshold, 1, &error) == USAE_OK && threshold > 0, "and sets the threshold");
+  check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK, "then codes");
+  int above = 1;
+  for (int i = 0; i < TOKENS * 4 * K; i++) above &= indices[i] == -1 ? values[i] == 0 : values[i] > threshold;
+  check(above, "are above it");
+  usae_destroy(sae);
+}

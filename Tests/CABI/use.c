@@ -1,0 +1,93 @@
+#include "check.h"
+
+void test_use(usae_sae *sae) {
+  usae_error error;
+  usae_matrix x = matrix(left, TOKENS, LEFT), inputs[2] = {x, matrix(right, TOKENS, RIGHT)};
+  static float values[TOKENS * K], out[TOKENS * RIGHT], pre[TOKENS * CONCEPTS];
+  static int32_t indices[TOKENS * K];
+  check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_OK, "encode");
+  check(usae_preactivations(sae, 0, &x, pre, NULL, &error) == USAE_OK, "preactivations");
+  int agree = 1;
+  for (int t = 0; t < TOKENS; t++)
+    for (int q = 0; q < K; q++) {
+      int32_t c = indices[t * K + q];
+      if (c >= 0 && pre[t * CONCEPTS + c] != values[t * K + q]) agree = 0;
+      if (c < 0 && values[t * K + q] != 0) agree = 0;
+    }
+  check(agree, "codes are pre-activations, unused slots are 0");
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_OK, "decode to the other model");
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, LEFT, out, NULL, &error) == USAE_SHAPE_MISMATCH,
+        "room for another width is refused");
+  indices[0] = CONCEPTS;
+  check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "an index past the concepts is refused");
+  double r2[4], l0[2], products[4 * CONCEPTS];
+  int64_t fired[2 * CONCEPTS], pairs[4 * CONCEPTS], together[CONCEPTS], any[CONCEPTS];
+  usae_evaluation evaluation;
+  memset(&evaluation, 0, sizeof evaluation);
+  evaluation.size = sizeof evaluation;
+  evaluation.r2 = r2;
+  evaluation.l0 = l0;
+  evaluation.firing_counts = fired;
+  evaluation.pair_cofire_counts = pairs;
+  evaluation.cofire_counts = together;
+  evaluation.union_counts = any;
+  evaluation.code_products = products;
+  check(usae_evaluate(sae, 2, inputs, 0, &evaluation, NULL, &error) == USAE_OK, "evaluate");
+  int64_t total = 0;
+  for (int c = 0; c < CONCEPTS; c++) total += fired[c];
+  check(fabs(total - l0[0] * TOKENS) < 1e-6, "firings add up to L0");
+  int consistent = 1;
+  for (int c = 0; c < CONCEPTS; c++) {
+    int64_t first = fired[c], second = fired[CONCEPTS + c], both = pairs[CONCEPTS + c];
+    if (pairs[c] != first || pairs[3 * CONCEPTS + c] != second || pairs[2 * CONCEPTS + c] != both) consistent = 0;
+    if (together[c] != both || any[c] != first + second - both) consistent = 0;
+    double product = products[CONCEPTS + c];
+    if (product != products[2 * CONCEPTS + c] || (product > 0) != (both > 0)) consistent = 0;
+  }
+  check(consistent, "counts of pairs, of all and of any model fit together");
+  check(r2[0] > 0 && r2[0] < 1 && r2[3] > 0 && r2[3] < 1, "R2 is a share");
+  check(usae_evaluate(sae, 2, inputs, -1, &evaluation, NULL, &error) == USAE_INVALID_ARGUMENT, "a negative threshold");
+}
+
+void test_top_examples(usae_sae *sae) {
+  enum { N = 3, IMAGE = 60 };
+  usae_error error;
+  usae_matrix x = matrix(left, TOKENS, LEFT);
+  static float values[TOKENS * K], top[CONCEPTS * N];
+  static int32_t indices[TOKENS * K];
+  static int64_t tokens[CONCEPTS * N];
+  usae_encode(sae, 0, &x, values, indices, NULL, &error);
+  check(usae_top_examples(sae, 0, &x, N, 1, top, tokens, NULL, &error) == USAE_OK, "top examples");
+  int right_ones = 1;
+  for (int c = 0; c < CONCEPTS; c++) {
+    /* How many codes stand before a row in the order: those of the examples must be 0, 1, 2. */
+    int active = 0;
+    for (int e = 0; e < TOKENS * K; e++) {
+      if (indices[e] != c) continue;
+      int before = 0;
+      for (int f = 0; f < TOKENS * K; f++)
+        if (indices[f] == c && (values[f] > values[e] || (values[f] == values[e] && f < e))) before++;
+      if (before < N && (top[c * N + before] != values[e] || tokens[c * N + before] != e / K)) right_ones = 0;
+      active++;
+    }
+    for (int q = active; q < N; q++)
+      if (top[c * N + q] != 0 || tokens[c * N + q] != -1) right_ones = 0;
+  }
+  check(right_ones, "are the largest codes of each concept");
+  check(usae_top_examples(sae, 0, &x, N, IMAGE, top, tokens, NULL, &error) == USAE_OK, "with one row of an image at most");
+  int distinct = 1;
+  for (int c = 0; c < CONCEPTS; c++)
+    for (int q = 0; q < N; q++)
+      for (int p = 0; p < q; p++)
+        if (tokens[c * N + q] >= 0 && tokens[c * N + q] / IMAGE == tokens[c * N + p] / IMAGE) distinct = 0;
+  check(distinct, "their images differ");
+  tokens[0] = 77;
+  check(usae_top_examples(sae, 0, &x, N, 7, top, tokens, NULL, &error) == USAE_SHAPE_MISMATCH && tokens[0] == 77,
+        "rows that are no whole images are refused, and nothing is written");
+  check(usae_top_examples(sae, 0, &x, 0, 1, top, tokens, NULL, &error) == USAE_INVALID_ARGUMENT, "so are no examples");
+  check(usae_top_examples(sae, 0, &x, INT64_MAX, 1, top, tokens, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "and absurdly many");
+  check(usae_top_examples(sae, 5, &x, N, 1, top, tokens, NULL, &error) == USAE_UNKNOWN_MODEL,
+        "and a model that is not there");
+}
