@@ -6,7 +6,7 @@ that the caller allocates. Errors of the core arrive as the classes of `usae.err
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import typing_extensions
@@ -16,11 +16,9 @@ Buffer = np.ndarray | typing_extensions.Buffer  # numpy says that its arrays are
 Activations = Buffer | tuple[Buffer, str]
 
 class Core:
-    def __init__(
-        self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, int | float | Sequence[float]]
-    ) -> None:
-        """`recipe` has one entry for each field of `usae_recipe` except `size` and `reserved`; a missing or unknown one is
-        a TypeError."""
+    def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:
+        """`recipe` has one entry for each of `recipe_fields`; a missing or unknown one is a TypeError. Choices are names; where
+        "zero_is_none" is true, None is 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
@@ -58,9 +56,21 @@ class Core:
     def tensor_read(self, model: int, tensor: int, out: Buffer) -> None: ...
     def tensor_write(self, model: int, tensor: int, data: Buffer) -> None: ...
     @property
-    def n_models(self) -> int: ...
+    def n_concepts(self) -> int: ...
+    @property
+    def k(self) -> int: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Like all of these it does not wait for a step that is under way; empty before the core has models."""
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """As the constructor takes it, with what `set_plan` has changed since."""
     @property
     def step_count(self) -> int: ...
     @step_count.setter
@@ -113,38 +123,29 @@ def rfft2(image: Buffer, re: Buffer, im: Buffer, n_threads: int) -> None:
 def irfft2(re: Buffer, im: Buffer, image: Buffer, n_threads: int) -> None:
     """The reverse, as `numpy.fft.irfft2` with `s=(height, width)`."""
 
+class RecipeField(TypedDict):
+    kind: Literal["choice", "switch", "count", "number", "shares"]
+    choices: tuple[str, ...]
+    zero_is_none: bool
+    smallest: float
+    largest: float
+
+def recipe_fields() -> dict[str, RecipeField]:
+    """What the core knows of each field of a recipe, in the order of `usae_recipe`."""
+
+def recipe_preset(preset: int) -> dict[str, Any]:
+    """A recipe that the core brings, as `Core.recipe` gives it."""
+
 def set_threads(n_threads: int) -> None: ...
 def threads() -> int: ...
 def kernels() -> str: ...
 def blas() -> str: ...
 def version() -> str: ...
 
-# The enumerators of usae.h, without prefix, that recipes are made of and tensors are called by.
-ENCODER_LINEAR: int
-ENCODER_BATCHNORM: int
-SELECTION_TOPK: int
-SELECTION_BATCHTOPK: int
-PREFIXES_MEAN: int
-PREFIXES_DRAWN: int
-LOSS_L1: int
-LOSS_MSE: int
-AUX_NONE: int
-AUX_UNCHOSEN: int
-AUX_DEAD: int
-AUX_SCALE_NONE: int
-AUX_SCALE_RESIDUAL: int
-UPDATE_ALL: int
-UPDATE_ENCODER: int
-STATISTIC_SCALAR: int
-STATISTIC_DIMENSION: int
-INIT_RANDOM: int
-INIT_TIED: int
-INIT_DATA: int
-SCHEDULE_CONSTANT: int
-SCHEDULE_COSINE: int
-SCHEDULE_LINEAR: int
-CLOCK_GLOBAL: int
-CLOCK_MODEL: int
+# Enumerators of usae.h, without prefix.
+MOST_PREFIXES: int
+PRESET_DEFAULT: int
+PRESET_PUBLISHED: int
 IMAGE_PHASE: int
 IMAGE_SPECTRUM: int
 IMAGE_PIXELS: int

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from usae import _usae
 from usae._base import checks
 from usae.errors import InvalidInputError
 
@@ -268,33 +269,16 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
 
 _KINDS: dict[str, Any] = get_type_hints(Recipe)
 
-# Smallest and largest value of a number, as in the core.
-_RANGES: dict[str, tuple[float, float]] = {
-    "k_max": (1, 2**53),
-    "scale_epsilon": (0, 1),
-    "statistics_tokens": (1, 2**53),
-    "dictionary_epsilon": (0, 1),
-    "aux_k": (1, 2**53),
-    "aux_coefficient": (0, 1e6),
-    "dead_share": (0, 1),
-    "dead_tokens": (0, 2**53),
-    "batch_size": (1, 2**24),
-    "learning_rate": (0, 1e3),
-    "warmup_learning_rate": (0, 1e3),
-    "final_learning_rate": (0, 1e3),
-    "warmup_steps": (0, 2**53),
-    "total_steps": (1, 2**53),
-    "decay_share": (0, 1),
-    "beta1": (0, 0.999_999_9),
-    "beta2": (0, 0.999_999_9),
-    "epsilon": (0, 1),
-    "weight_decay": (0, 1e3),
-    "clip_norm": (0, 1e30),
-    "merge_cosine": (0, 1),
-    "merge_every": (1, 2**53),
-}
-_NOT_ZERO = ("dead_share", "clip_norm", "merge_cosine")
-_MOST_PREFIXES = 16
+CORE_FIELDS = _usae.recipe_fields()
+"""What the core knows of the fields that it has too, by name; its names, choices and limits are the ones that count here."""
+
+PYTHON_FIELDS = tuple(name for name in _KINDS if name not in CORE_FIELDS)
+"""The others: a name, and what becomes a number of tokens or steps before the core sees it."""
+
+# Smallest and largest value of a number, and where 0 is not one of them; None says what 0 says in the core.
+_RANGES: dict[str, tuple[float, float]] = {"dead_share": (0, 1), "batch_size": (1, 2**24)}
+_RANGES |= {name: (field["smallest"], field["largest"]) for name, field in CORE_FIELDS.items()}
+_NOT_ZERO = {"dead_share"} | {name for name, field in CORE_FIELDS.items() if field["zero_is_none"]}
 
 
 def _checked(field: str, kind: Any, value: Any) -> Any:
@@ -339,8 +323,8 @@ def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         shares = tuple(checks.as_float(share) for share in value)
         ascending = all(shorter < longer for shorter, longer in zip((0.0, *shares), shares, strict=False))
-        if shares and ascending and shares[-1] == 1 and len(shares) <= _MOST_PREFIXES:
+        if shares and ascending and shares[-1] == 1 and len(shares) <= _usae.MOST_PREFIXES:
             return shares
     raise InvalidInputError(
-        f"recipe: {field} must be at most {_MOST_PREFIXES} shares, ascending from above 0 to 1, got {value!r}"
+        f"recipe: {field} must be at most {_usae.MOST_PREFIXES} shares, ascending from above 0 to 1, got {value!r}"
     )

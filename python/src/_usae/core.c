@@ -29,8 +29,6 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
   if (self == NULL) goto done;
   self->sae = sae;
   sae = NULL;
-  self->n_concepts = n_concepts;
-  self->slots = usae_slots(self->sae);
 done:
   usae_destroy(sae);
   return (PyObject *)self;
@@ -38,13 +36,11 @@ done:
 
 static int core_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(Py_TYPE(self));
-  Py_VISIT(core_of(self)->names);
   Py_VISIT(core_of(self)->last_report);
   return 0;
 }
 
 static int core_clear(PyObject *self) {
-  Py_CLEAR(core_of(self)->names);
   Py_CLEAR(core_of(self)->last_report);
   return 0;
 }
@@ -101,7 +97,6 @@ static PyObject *core_initialize(PyObject *self, PyObject *args, PyObject *kwarg
   usae_status status = usae_initialize(core->sae, names.count, names.strings, widths, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
 
-  remember(&core->names, names.tuple);
   remember(&core->last_report, NULL);
   result = Py_NewRef(Py_None);
 done:
@@ -134,7 +129,6 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
                                             &call.error);
   if (!core_call_end(&call, state, status)) goto done;
 
-  remember(&core->names, names.tuple);
   remember(&core->last_report, NULL);
   result = Py_NewRef(Py_None);
 done:
@@ -175,11 +169,14 @@ static PyMethodDef methods[] = {
 };
 #undef METHOD
 
-static PyObject *core_slots(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(core_of(self)->slots); }
-
 static PyGetSetDef properties[] = {
-    {"n_models", core_n_models, NULL, "Number of models; 0 before initialisation.", NULL},
+    {"n_concepts", core_n_concepts, NULL, "Dimensions of the code.", NULL},
+    {"k", core_k, NULL, "Active concepts of a token.", NULL},
     {"slots", core_slots, NULL, "Most active concepts of a token.", NULL},
+    {"seed", core_seed, NULL, "Of everything random.", NULL},
+    {"names", core_names, NULL, "Names of the models; none before initialisation.", NULL},
+    {"widths", core_widths, NULL, "Widths of the models.", NULL},
+    {"recipe", core_recipe, NULL, "The recipe as it is now, by the names of its fields.", NULL},
     {"step_count", core_step_count, core_set_step_count, "Training steps done.", NULL},
     {"last_report", core_last_report, NULL, "What the newest training step returned, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -8,10 +8,8 @@
 typedef struct core_object {
   PyObject_HEAD
   usae_sae *sae;
-  int64_t n_concepts, slots;
-  PyObject *names; /* tuple of str by model, for error messages; NULL before initialisation */
-  /* Of the newest training step, since a signal's handler may run as soon as that has returned, and its exception then takes the
-   * place of what was returned; NULL where there is none, or where step_count was set since. */
+  /* Of the newest training step. A signal's handler may run as soon as the step has returned, and its exception then takes the
+   * place of what was returned. NULL where there is none, or where step_count was set since. */
   PyObject *last_report;
 } core_object;
 
@@ -27,7 +25,19 @@ static inline void remember(PyObject **place, PyObject *object) {
 /* Core cannot be subclassed, so the type of `self` is the one that the module made. */
 static inline const module_state *state_of(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
 
+/* core_description.c: what the core says of itself, without waiting */
+PyObject *core_n_concepts(PyObject *self, void *closure);
+PyObject *core_k(PyObject *self, void *closure);
+PyObject *core_slots(PyObject *self, void *closure);
+PyObject *core_seed(PyObject *self, void *closure);
+PyObject *core_names(PyObject *self, void *closure);
+PyObject *core_widths(PyObject *self, void *closure);
+PyObject *core_recipe(PyObject *self, void *closure);
+PyObject *core_step_count(PyObject *self, void *closure);
+int core_set_step_count(PyObject *self, PyObject *value, void *closure);
+
 /* core_training.c */
+PyObject *core_last_report(PyObject *self, void *closure);
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
@@ -67,9 +77,5 @@ PyObject *core_objective(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_tensor_shape(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_tensor_read(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_tensor_write(PyObject *self, PyObject *args, PyObject *kwargs);
-PyObject *core_n_models(PyObject *self, void *closure);
-PyObject *core_step_count(PyObject *self, void *closure);
-PyObject *core_last_report(PyObject *self, void *closure);
-int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 
 #endif

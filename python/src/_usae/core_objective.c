@@ -15,7 +15,7 @@ PyObject *core_objective(PyObject *self, PyObject *args, PyObject *kwargs) {
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOdOOOOO:objective", keywords, &py_model, &py_concept, &py_objective,
                                    &power, &py_token, &py_n_views, &py_x, &py_values, &py_gradient) ||
       !take_int32(state, py_model, "model", &model) ||
-      !take_int(state, py_concept, "concept", 0, core->n_concepts - 1, &concept) ||
+      !take_int(state, py_concept, "concept", 0, usae_concepts(core->sae) - 1, &concept) ||
       !take_int32(state, py_objective, "objective", &objective) ||
       !take_int(state, py_token, "token", -1, INT64_MAX, &token) ||
       !take_int(state, py_n_views, "n_views", 1, INT64_MAX, &n_views) ||

@@ -20,6 +20,11 @@ done:
   return result;
 }
 
+PyObject *core_last_report(PyObject *self, void *Py_UNUSED(closure)) {
+  PyObject *report = core_of(self)->last_report;
+  return Py_NewRef(report != NULL ? report : Py_None);
+}
+
 PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
   PyObject *list = PyList_New(n_models), *result = NULL;
   if (list == NULL) goto done;
@@ -41,8 +46,9 @@ done:
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out) {
   static const int64_t nothing = 0;
   const module_state *state = state_of(self);
-  out->names = Py_XNewRef(core_of(self)->names);
-  if (!take_int32(state, encoder, "encoder", &out->encoder) || !activations_take(state, inputs, out->names, &out->inputs))
+  out->names = core_names(self, NULL);
+  if (out->names == NULL || !take_int32(state, encoder, "encoder", &out->encoder) ||
+      !activations_take(state, inputs, out->names, &out->inputs))
     return false;
   if (rows != Py_None) {
     if (!take_array(state, rows, "rows", ELEMENT_INT64, false, &out->rows)) return false;
@@ -101,8 +107,8 @@ PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs) {
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:check_finite", keywords, &py_inputs)) goto done;
-  names = Py_XNewRef(core_of(self)->names);
-  if (!activations_take(state, py_inputs, names, &inputs)) goto done;
+  names = core_names(self, NULL);
+  if (names == NULL || !activations_take(state, py_inputs, names, &inputs)) goto done;
 
   core_call_begin(&call);
   usae_status status = usae_check_finite(core_of(self)->sae, inputs.count, inputs.matrices, &call.interrupt, &call.error);

@@ -16,7 +16,7 @@ PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:encode", keywords, &py_model, &py_x, &py_values, &py_indices) ||
       !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix))
     goto done;
-  const int64_t codes[] = {matrix.outer * matrix.inner, core->slots};
+  const int64_t codes[] = {matrix.outer * matrix.inner, usae_slots(core->sae)};
   if (!take_shaped(state, py_values, "values", ELEMENT_FLOAT32, true, 2, codes, &values) ||
       !take_shaped(state, py_indices, "indices", ELEMENT_INT32, true, 2, codes, &indices))
     goto done;
@@ -88,7 +88,7 @@ PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs) 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:preactivations", keywords, &py_model, &py_x, &py_out) ||
       !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
       !take_shaped(state, py_out, "out", ELEMENT_FLOAT32, true, 2,
-                   (int64_t[]){matrix.outer * matrix.inner, core->n_concepts}, &out))
+                   (int64_t[]){matrix.outer * matrix.inner, usae_concepts(core->sae)}, &out))
     goto done;
 
   core_call_begin(&call);
@@ -120,7 +120,7 @@ PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
       !take_array(state, py_tokens, "tokens", ELEMENT_INT64, true, &tokens))
     goto done;
   int64_t n = values.ndim == 2 ? values.shape[1] : 1;
-  const int64_t examples[] = {core->n_concepts, n};
+  const int64_t examples[] = {usae_concepts(core->sae), n};
   if (!has_shape(state, &values, "values", 2, examples) || !has_shape(state, &tokens, "tokens", 2, examples)) goto done;
 
   core_call_begin(&call);
@@ -226,9 +226,9 @@ PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs) {
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OdO:evaluate", keywords, &py_inputs, &threshold, &py_outputs))
     goto done;
-  names = Py_XNewRef(core->names);
-  if (!activations_take(state, py_inputs, names, &inputs) ||
-      !take_outputs(state, py_outputs, inputs.count, core->n_concepts, buffers, &evaluation))
+  names = core_names(self, NULL);
+  if (names == NULL || !activations_take(state, py_inputs, names, &inputs) ||
+      !take_outputs(state, py_outputs, inputs.count, usae_concepts(core->sae), buffers, &evaluation))
     goto done;
 
   core_call_begin(&call);

@@ -1,13 +1,14 @@
 /* module.h - what the files of the extension `usae._usae` share.
  *
- *   arguments.c   Python values to numbers, names and recipes
+ *   arguments.c   Python values to numbers and names
+ *   recipe.c      recipes, either way
  *   buffers.c     arrays to pointers
  *   call.c        calls of the core without the GIL
  *   errors.c      statuses to exceptions
  *   fourier.c     transforms of images
  *   maximizer.c   the type Maximizer; pictures for models
- *   core.c        the type Core; core_training.c, core_shared.c, core_use.c, core_objective.c,
- *                 core_tensors.c its methods
+ *   core.c        the type Core; core_description.c, core_training.c, core_shared.c, core_use.c,
+ *                 core_objective.c, core_tensors.c its methods and properties
  *   module.c      the module: its functions, constants and state
  *
  * Functions that return bool have set a Python exception where they return false.
@@ -21,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "usae.h"
+#include "usae_testing.h"
 
 /* One per interpreter that imports the module. The exceptions are the classes of usae.errors. */
 typedef struct module_state {
@@ -49,7 +50,12 @@ typedef struct name_list {
 bool names_take(const module_state *state, PyObject *sequence, name_list *out);
 void names_clear(name_list *names);
 
+/* --- recipe.c ------------------------------------------------------------------------------------------------------- */
+
 bool take_recipe(const module_state *state, PyObject *mapping, usae_recipe *out);
+PyObject *recipe_dict(const module_state *state, const usae_recipe *recipe);
+PyObject *recipe_fields(PyObject *module, PyObject *ignored);
+PyObject *recipe_preset(PyObject *module, PyObject *number);
 
 /* --- buffers.c ----------------------------------------------------------------------------------------------------- */
 

@@ -18,42 +18,21 @@ from conftest import INSTRUCTION_SETS
 from usae import _usae, errors
 from usae.errors import InvalidInputError, NotInitializedError
 
-RECIPE = {
-    "encoder": _usae.ENCODER_LINEAR,
-    "initialization": _usae.INIT_TIED,
-    "loss": _usae.LOSS_MSE,
-    "update": _usae.UPDATE_ALL,
-    "center": _usae.STATISTIC_DIMENSION,
-    "scale": _usae.STATISTIC_SCALAR,
-    "renormalize": True,
-    "scale_epsilon": 1e-5,
-    "dictionary_epsilon": 1e-8,
+# Numbers of numpy, and both ways to say "none", beside plain values.
+RECIPE = _usae.recipe_preset(_usae.PRESET_DEFAULT) | {
+    "initialization": "tied",
     "statistics_tokens": 0,
-    "aux": _usae.AUX_DEAD,
-    "aux_scale": _usae.AUX_SCALE_RESIDUAL,
-    "aux_detach": True,
-    "schedule": _usae.SCHEDULE_LINEAR,
+    "k_max": None,
     "aux_k": 0,
-    "aux_coefficient": 1 / 32,
     "dead_tokens": 1000,
     "learning_rate": 1e-3,
-    "warmup_learning_rate": 0.0,
-    "final_learning_rate": 0.0,
     "warmup_steps": 0,
     "total_steps": np.int64(0),
-    "decay_share": 0.2,
-    "clock": _usae.CLOCK_GLOBAL,
-    "beta1": 0.9,
-    "beta2": 0.999,
-    "epsilon": 1e-8,
     "weight_decay": np.float32(0),
     "clip_norm": 0,
-    "selection": _usae.SELECTION_TOPK,
-    "k_max": 0,
     "prefixes": (0.25, np.float32(1)),
     "merge_cosine": 0.0,
-    "merge_every": 50,
-    "prefix_loss": _usae.PREFIXES_MEAN,
+    "prefix_loss": "mean",
 }
 N_CONCEPTS, K, WIDTHS = 32, 4, {"vit": 8, "dino": 6}
 
@@ -236,8 +215,14 @@ def test_a_recipe_has_every_entry_and_no_other():
     for name in RECIPE:
         with pytest.raises(TypeError, match=f"missing entry '{name}'"):
             new_core(recipe={key: value for key, value in RECIPE.items() if key != name})
-    with pytest.raises(TypeError, match=r"recipe\['loss'\]: expected an integer"):
-        new_core(recipe={**RECIPE, "loss": 0.5})
+    for loss in (0.5, 1, None, "L1", "", b"l1"):
+        with pytest.raises(InvalidInputError, match=r"recipe\['loss'\]: expected one of 'l1', 'mse', got"):
+            new_core(recipe={**RECIPE, "loss": loss})
+    for switch in (2, -1):
+        with pytest.raises(InvalidInputError, match=r"recipe\['renormalize'\]: expected an integer from 0 to 1"):
+            new_core(recipe={**RECIPE, "renormalize": switch})
+    with pytest.raises(TypeError, match=r"recipe\['dead_tokens'\]: expected an integer, got None"):
+        new_core(recipe={**RECIPE, "dead_tokens": None})
     for shares in (0.5, ["a", 1]):
         with pytest.raises(TypeError):
             new_core(recipe={**RECIPE, "prefixes": shares})
@@ -257,7 +242,6 @@ def test_integers_that_do_not_fit_are_invalid_input(core):
         lambda: new_core(seed=-1),
         lambda: new_core(seed=2**64),
         lambda: new_core(n_threads=2**31),
-        lambda: new_core(recipe={**RECIPE, "loss": 2**31}),
         lambda: new_core(recipe={**RECIPE, "aux_k": -(2**63) - 1}),
         lambda: core.initialize(["a"], [2**63]),
         lambda: core.set_plan(-1, 0),
@@ -280,7 +264,7 @@ def test_names_are_a_sequence_of_text(core):
     for names in (["a\0b", "c"], ["\ud800", "c"], ["a"], []):
         with pytest.raises(ValueError):
             core.initialize(names, [8, 8])
-    assert core.n_models == 2
+    assert core.names == ("vit", "dino")
 
 
 # --- Errors of the core -----------------------------------------------------------------------------------------------
@@ -327,9 +311,17 @@ def test_a_core_is_neither_copied_nor_pickled_nor_subclassed(core):
     with pytest.raises(TypeError):
         _usae.Core.__new__(_usae.Core)
     with pytest.raises(AttributeError):
-        core.n_models = 3
+        core.names = ()
     with pytest.raises(AttributeError):
         del core.step_count
+
+
+def test_a_core_says_what_it_is(core):
+    assert (core.n_concepts, core.k, core.slots, core.seed) == (N_CONCEPTS, K, K, 2**64 - 1)
+    assert (core.names, core.widths) == (tuple(WIDTHS), tuple(WIDTHS.values()))
+    assert (new_core().names, new_core().widths) == ((), ())
+    core.initialize(["Überraschung " * 50, "\U0001f600"], [3, 4])
+    assert core.names == ("Überraschung " * 50, "\U0001f600") and core.widths == (3, 4)
 
 
 def test_every_field_of_the_report_comes_back(core):
@@ -441,6 +433,25 @@ def test_an_exception_of_a_signal_handler_is_the_one_that_is_raised(core):
             endless(core)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_core_says_of_itself_does_not_wait_for_a_change(core):
+    """The handler runs in the middle of one: whoever waited there for its end would wait for ever."""
+    said = []
+
+    def handler(number, frame):
+        said.append((core.names, core.widths, core.recipe["dead_tokens"], core.step_count))
+        raise LookupError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    tokens = [np.broadcast_to(activations(width), (50_000_000, width)) for width in WIDTHS.values()]
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(LookupError):
+            core.initialize_from(list(WIDTHS), tokens)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert said == [(tuple(WIDTHS), tuple(WIDTHS.values()), 1000, 0)]
 
 
 def test_other_python_threads_run_during_a_call(core):

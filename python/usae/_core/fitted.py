@@ -17,34 +17,61 @@ from usae._core.tensors import INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, check_known
 from usae.errors import InvalidInputError
-from usae.recipes import Recipe
+from usae.recipes import PYTHON_FIELDS, Recipe
 
 
 class Fitted:
-    """A core, the names and widths of its models, and what it was made with."""
+    """A core, and what the core does not know: history, and the fields of the recipe that are for Python alone.
 
-    def __init__(self, params: Mapping[str, Any], recipe: Recipe, widths: Mapping[str, int]):
+    Sizes, seed, models and the rest of the recipe are the core's, which is asked for them each time; it never waits then.
+    """
+
+    def __init__(self, params: Mapping[str, Any], recipe: Recipe):
         """Checks `params` (the arguments of `UniversalSAE`); `recipe` is the resolved one."""
-        self.n_concepts = checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
-        self.k = checks.integer(params["k"], "k", 1, 2**24)
-        if self.k > self.n_concepts:
-            raise InvalidInputError(f"k must not exceed n_concepts = {self.n_concepts}, got {self.k}")
-        self.seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
+        n_concepts = checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
+        k = checks.integer(params["k"], "k", 1, 2**24)
+        if k > n_concepts:
+            raise InvalidInputError(f"k must not exceed n_concepts = {n_concepts}, got {k}")
+        seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
         self.given_recipe: Recipe | None = params["recipe"]
-        self.recipe = recipe
-        self.widths = dict(widths)
-        self.names = tuple(widths)
+        self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}
         self._entries: dict[int, dict[str, Any]] = {}  # of the history, by step: threads that share the object add each once
         self.lacks_training_state = False  # as it was loaded
         self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
-        if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < self.k:
-            raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {self.k}, got {recipe.k_max}")
-        self.core = _usae.Core(self.n_concepts, self.k, self.seed, n_threads, resolved_recipe.for_core(recipe))
+        if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
+            raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {k}, got {recipe.k_max}")
+        self.core = _usae.Core(n_concepts, k, seed, n_threads, resolved_recipe.for_core(recipe))
+
+    @property
+    def n_concepts(self) -> int:
+        return self.core.n_concepts
+
+    @property
+    def k(self) -> int:
+        return self.core.k
+
+    @property
+    def seed(self) -> int:
+        return self.core.seed
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved one."""
+        return Recipe(**self._python_fields, **self.core.recipe)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.core.names
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return dict(zip(self.core.names, self.core.widths, strict=True))
 
     def index(self, model: object, argument: str = "model") -> int:
-        check_known(model, self.names, argument)
-        return self.names.index(model)
+        names = self.names
+        check_known(model, names, argument)
+        return names.index(model)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -68,10 +95,10 @@ class Fitted:
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
         """What the core says of a step, with the models' names."""
-        screening = Screening(*report["screening"])
+        screening, names = Screening(*report["screening"]), self.names
         named = {
-            "encoder": self.names[report["encoder"]],
-            "losses": dict(zip(self.names, report["losses"], strict=True)),
+            "encoder": names[report["encoder"]],
+            "losses": dict(zip(names, report["losses"], strict=True)),
             "screening": screening if screening.tokens else None,
         }
         return StepReport(**{**report, **named})
@@ -95,6 +122,10 @@ class Fitted:
         """Put an evaluation of held-out activations beside the report of the step that was just done."""
         self._entry(report)["validation"] = validation
 
+    def initialize(self, widths: Mapping[str, int]) -> None:
+        """Seed parameters without data."""
+        self.core.initialize(list(widths), list(widths.values()))
+
     def initialize_from(self, acts: Mapping[str, Activations]) -> None:
         """Seed parameters, with standardisation and dictionaries from the activations; from a sample of those of a store."""
         if are_stored(acts):
@@ -113,8 +144,9 @@ class Fitted:
             self.core.check_finite([x.native for x in acts.values()])
 
     def parameter_names(self) -> tuple[str, ...]:
-        absent = set() if self.recipe.selection == "batchtopk" else {"threshold"}
-        if self.recipe.encoder != "batchnorm":
+        recipe = self.recipe
+        absent = set() if recipe.selection == "batchtopk" else {"threshold"}
+        if recipe.encoder != "batchnorm":
             absent |= {name for name in PARAMETERS if name.startswith("bn_")}
         return tuple(name for name in PARAMETERS if name not in absent)
 

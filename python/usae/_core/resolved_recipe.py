@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from usae import _usae
+from usae import recipes
 from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
@@ -66,33 +66,5 @@ def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | No
 
 
 def for_core(recipe: Recipe) -> dict[str, Any]:
-    """The fields of `usae_recipe` in usae.h: choices as numbers, None as what stands for it there."""
-    choices = {
-        "encoder": {"linear": _usae.ENCODER_LINEAR, "batchnorm": _usae.ENCODER_BATCHNORM},
-        "initialization": {"random": _usae.INIT_RANDOM, "tied": _usae.INIT_TIED, "data": _usae.INIT_DATA},
-        "selection": {"topk": _usae.SELECTION_TOPK, "batchtopk": _usae.SELECTION_BATCHTOPK},
-        "prefix_loss": {"mean": _usae.PREFIXES_MEAN, "drawn": _usae.PREFIXES_DRAWN},
-        "loss": {"l1": _usae.LOSS_L1, "mse": _usae.LOSS_MSE},
-        "update": {"all": _usae.UPDATE_ALL, "encoder": _usae.UPDATE_ENCODER},
-        "center": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},
-        "scale": {"scalar": _usae.STATISTIC_SCALAR, "dimension": _usae.STATISTIC_DIMENSION},
-        "aux": {"none": _usae.AUX_NONE, "unchosen": _usae.AUX_UNCHOSEN, "dead": _usae.AUX_DEAD},
-        "aux_scale": {"none": _usae.AUX_SCALE_NONE, "residual": _usae.AUX_SCALE_RESIDUAL},
-        "schedule": {
-            "constant": _usae.SCHEDULE_CONSTANT,
-            "cosine": _usae.SCHEDULE_COSINE,
-            "linear": _usae.SCHEDULE_LINEAR,
-        },
-        "clock": {"global": _usae.CLOCK_GLOBAL, "model": _usae.CLOCK_MODEL},
-    }
-    values: dict[str, Any] = recipe.to_dict()
-    for field in ("name", "dead_share", "batch_size"):  # for Python alone
-        del values[field]
-    for field, numbers_of in choices.items():
-        values[field] = numbers_of[values[field]]
-    for field in ("k_max", "statistics_tokens", "aux_k", "total_steps"):
-        values[field] = values[field] or 0
-    for field in ("clip_norm", "merge_cosine"):
-        values[field] = values[field] or 0.0
-    values["prefixes"] = values["prefixes"] or ()
-    return {field: int(value) if isinstance(value, bool) else value for field, value in values.items()}
+    """The fields that the core knows; the others are for Python alone."""
+    return {name: getattr(recipe, name) for name in recipes.CORE_FIELDS}

@@ -138,7 +138,7 @@ class UniversalSAE:
 
     @property
     def n_features_in_(self) -> dict[str, int]:
-        return dict(self._initialized().widths)
+        return self._initialized().widths
 
     @property
     def recipe_(self) -> Recipe:
@@ -233,7 +233,7 @@ class UniversalSAE:
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
 
-        fitted = Fitted(self.get_params(), recipe, widths)
+        fitted = Fitted(self.get_params(), recipe)
         fitted.initialize_from(given)
         fitted.check_finite(given)  # before hours of training, not after
         loop.check_validation(fitted, held_out)
@@ -317,7 +317,7 @@ class UniversalSAE:
         n_tokens = next(iter(sample.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
-        fitted = Fitted(self.get_params(), recipe, widths)
+        fitted = Fitted(self.get_params(), recipe)
         fitted.initialize_from(sample)
         loop.check_validation(fitted, held_out)
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
@@ -362,8 +362,8 @@ class UniversalSAE:
         for name, width in widths.items():
             checks.integer(width, f"widths[{name!r}]", 1, 2**20)
         widths = {name: int(width) for name, width in widths.items()}
-        fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)), widths)
-        fitted.core.initialize(list(widths), list(widths.values()))
+        fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
+        fitted.initialize(widths)
         self._fitted = fitted
         return self
 
@@ -391,9 +391,8 @@ class UniversalSAE:
         fitted = self._fitted
         if fitted is None:
             given = as_aligned(batch, "batch")
-            widths = {name: x.width for name, x in given.items()}
-            index = _index(encoder, list(widths))
-            fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)), widths)
+            index = _index(encoder, given)
+            fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
             fitted.initialize_from(given)
         else:
             given = as_aligned(batch, "batch", fitted.widths)
@@ -415,9 +414,8 @@ class UniversalSAE:
         fitted = self._initialized()
         if total_steps is not None:
             total_steps = checks.integer(total_steps, "total_steps", max(1, fitted.core.step_count), 2**53)
-        recipe = dataclasses.replace(fitted.recipe, total_steps=total_steps)
-        fitted.core.set_plan(total_steps or 0, recipe.dead_tokens or 0)
-        fitted.recipe = recipe
+        recipe = dataclasses.replace(fitted.recipe, total_steps=total_steps)  # which looks at it beside the warm-up
+        fitted.core.set_plan(recipe.total_steps or 0, recipe.dead_tokens or 0)
         return self
 
     def gradients(self, batch: Mapping[str, Any], *, encoder: str) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:

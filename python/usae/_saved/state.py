@@ -40,8 +40,8 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
     params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
     params["n_threads"] = n_threads
     widths = {model["name"]: model["width"] for model in header["models"]}
-    fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]), widths)
-    fitted.core.initialize(list(widths), list(widths.values()))
+    fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]))
+    fitted.initialize(widths)
     restore(fitted, header, tensors)
     return fitted
 

@@ -268,7 +268,8 @@ def _settings(fitted: Fitted) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(known).encode()).digest()[:8], "little")
 
 
-_ALIKE = {3: "steps done", 4: "encoder", 6: "sizes, seed, models or recipe", 5: "parameters"}
+# In the order in which one explains the next: another seed draws another encoder.
+_ALIKE = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: "parameters"}
 
 
 def _check_alike(table: np.ndarray) -> None:

@@ -95,7 +95,7 @@ def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | 
     result = untrained_like(sae, steps, seed)
     n_tokens = next(iter(train.values())).n_tokens
     recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
-    fitted = Fitted(result.get_params(), recipe, {name: x.width for name, x in train.items()})
+    fitted = Fitted(result.get_params(), recipe)
     fitted.initialize_from(train)
     result._fitted = fitted
     return result

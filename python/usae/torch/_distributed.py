@@ -266,10 +266,7 @@ class DistributedTrainer:
                         "all processes, or in rank 0 alone"
                     )
                 given = as_aligned(batch, "batch")
-                widths = {name: x.width for name, x in given.items()}
-                fitted = Fitted(
-                    self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(widths)), widths
-                )
+                fitted = Fitted(self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given)))
                 fitted.initialize_from(given)
                 self.sae._fitted = fitted
         self._spread()
@@ -296,7 +293,7 @@ class DistributedTrainer:
         widths, recipe = json.loads(self._peers.texts(words)[0])
         with self._peers.together():
             if fitted is None:
-                fitted = Fitted(self.sae.get_params(), Recipe.from_dict(recipe), widths)
-                fitted.core.initialize(list(widths), list(widths.values()))
+                fitted = Fitted(self.sae.get_params(), Recipe.from_dict(recipe))
+                fitted.initialize(widths)
         shared_steps.spread(fitted, self._peers)
         self.sae._fitted = fitted

@@ -94,7 +94,7 @@ def fit_distributed(
             raise InvalidInputError(
                 f"recipe: batch_size must be at least the number of processes, {peers.size}, got {recipe.batch_size}"
             )
-        fitted = Fitted(sae.get_params(), recipe, widths)
+        fitted = Fitted(sae.get_params(), recipe)
         _initialize(fitted, given, peers)
         loop.check_validation(fitted, held_out)
     total = int(recipe.total_steps or 0)
@@ -134,7 +134,7 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
     if peers.rank == 0:
         fitted.initialize_from(acts)
     else:
-        fitted.core.initialize(list(fitted.widths), list(fitted.widths.values()))
+        fitted.initialize({name: x.width for name, x in acts.items()})
     if are_stored(acts):
         if peers.rank == 0:
             fitted.check_finite(acts)

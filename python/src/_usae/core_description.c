@@ -1,0 +1,79 @@
+#include "core.h"
+
+/* None of these calls waits in the core, so the GIL is kept. */
+
+PyObject *core_n_concepts(PyObject *self, void *Py_UNUSED(closure)) {
+  return PyLong_FromLongLong(usae_concepts(core_of(self)->sae));
+}
+
+PyObject *core_k(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(usae_k(core_of(self)->sae)); }
+
+PyObject *core_slots(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(usae_slots(core_of(self)->sae)); }
+
+PyObject *core_seed(PyObject *self, void *Py_UNUSED(closure)) {
+  return PyLong_FromUnsignedLongLong(usae_seed(core_of(self)->sae));
+}
+
+/* NULL without an exception where there is no such model. */
+static PyObject *model_name(const usae_sae *sae, int32_t model) {
+  int64_t size = usae_model_name(sae, model, NULL, 0);
+  if (size == 0) return NULL;
+  char *text = PyMem_Calloc((size_t)size, 1); /* stays empty if another thread has changed the models meanwhile */
+  if (text == NULL) return PyErr_NoMemory();
+  usae_model_name(sae, model, text, size);
+  PyObject *name = PyUnicode_FromString(text);
+  PyMem_Free(text);
+  return name;
+}
+
+static PyObject *model_width(const usae_sae *sae, int32_t model) {
+  int64_t width = usae_model_width(sae, model);
+  return width == 0 ? NULL : PyLong_FromLongLong(width);
+}
+
+/* A tuple of what `of_model` says of each model. */
+static PyObject *of_models(const usae_sae *sae, PyObject *of_model(const usae_sae *, int32_t)) {
+  PyObject *item, *result = NULL, *list = PyList_New(0);
+  if (list == NULL) return NULL;
+  for (int32_t model = 0; (item = of_model(sae, model)) != NULL; model++) {
+    PyList_Append(list, item); /* a failure is seen below */
+    Py_DECREF(item);
+    if (PyErr_Occurred()) break;
+  }
+  if (!PyErr_Occurred()) result = PyList_AsTuple(list);
+  Py_DECREF(list);
+  return result;
+}
+
+PyObject *core_names(PyObject *self, void *Py_UNUSED(closure)) { return of_models(core_of(self)->sae, model_name); }
+
+PyObject *core_widths(PyObject *self, void *Py_UNUSED(closure)) { return of_models(core_of(self)->sae, model_width); }
+
+PyObject *core_recipe(PyObject *self, void *Py_UNUSED(closure)) {
+  const module_state *state = state_of(self);
+  usae_recipe recipe = {.size = sizeof recipe};
+  usae_error error;
+  if (!check_status(state, usae_current_recipe(core_of(self)->sae, &recipe, &error), &error)) return NULL;
+  return recipe_dict(state, &recipe);
+}
+
+PyObject *core_step_count(PyObject *self, void *Py_UNUSED(closure)) {
+  return PyLong_FromLongLong(usae_step_count(core_of(self)->sae));
+}
+
+int core_set_step_count(PyObject *self, PyObject *value, void *Py_UNUSED(closure)) {
+  const module_state *state = state_of(self);
+  int64_t step;
+  core_call call;
+
+  if (value == NULL) {
+    PyErr_SetString(PyExc_AttributeError, "step_count cannot be deleted");
+    return -1;
+  }
+  if (!take_int(state, value, "step_count", 0, INT64_MAX, &step)) return -1;
+  core_call_begin(&call);
+  usae_status status = usae_set_step_count(core_of(self)->sae, step, &call.error);
+  if (!core_call_end(&call, state, status)) return -1;
+  remember(&core_of(self)->last_report, NULL);
+  return 0;
+}
