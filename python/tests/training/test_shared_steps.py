@@ -9,7 +9,7 @@ from conftest import everything, planted
 import usae
 from usae import _usae
 from usae._data.activations import as_aligned
-from usae._saved import state
+from usae._saved.state import restored, snapshot
 from usae._training import shared_steps
 
 RECIPES = {
@@ -235,10 +235,10 @@ def test_autoencoders_that_differ_are_refused_in_all(difference, what):
     if difference == "steps":
         saes[1].partial_fit(planted(50, seed=3))
     elif difference in ("recipe", "seed"):
-        header, tensors = state.snapshot(saes[1]._fitted, training_state=True)
+        header, tensors = snapshot(saes[1]._fitted, training_state=True)
         header["seed"] += difference == "seed"
         header["resolved_recipe"]["learning_rate"] *= 2 if difference == "recipe" else 1
-        saes[1]._fitted = state.restored(header, tensors, None)
+        saes[1]._fitted = restored(header, tensors, None)
     else:
         tensor = "dictionary" if difference == "parameters" else "dictionary_first_moment"
         values = saes[1]._fitted.read(1, tensor)

@@ -23,7 +23,8 @@ from usae.recipes import PYTHON_FIELDS, Recipe
 class Fitted:
     """A core, and what the core does not know: history, and the fields of the recipe that are for Python alone.
 
-    Sizes, seed, models and the rest of the recipe are the core's, which is asked for them each time; it never waits then.
+    Sizes, seed, models and the rest of the recipe are the core's, which is asked for them each time; it never waits then. The
+    arguments of `UniversalSAE` are another thing: they are what was asked for, and count for the next `fit`.
     """
 
     def __init__(self, params: Mapping[str, Any], recipe: Recipe):
@@ -33,7 +34,7 @@ class Fitted:
         if k > n_concepts:
             raise InvalidInputError(f"k must not exceed n_concepts = {n_concepts}, got {k}")
         seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
-        self.given_recipe: Recipe | None = params["recipe"]
+        self.given_recipe: Recipe | None = params["recipe"]  # before it was resolved: the argument of one that is loaded
         self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}
         self._entries: dict[int, dict[str, Any]] = {}  # of the history, by step: threads that share the object add each once
         self.lacks_training_state = False  # as it was loaded
