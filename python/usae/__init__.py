@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from usae import _moved, _usae
 
 if TYPE_CHECKING:
-    from usae import errors, plot, recipes, synthetic
+    from usae import demo, errors, plot, recipes, synthetic
     from usae._base.config import set_num_threads, show_config
     from usae._core.reports import Screening, StepReport, StreamReport
     from usae._data.store import ActivationStore
@@ -93,7 +93,7 @@ _MODULE_OF = {
 
 _PUBLIC_MODULES = ("demo", "errors", "plot", "recipes", "synthetic", "torch")
 
-# Without the modules demo and torch: `from usae import *` would hide PyTorch, and import it.
+# Without the module torch: `from usae import *` would hide PyTorch.
 __all__ = [
     "ActivationStore",
     "CheckpointError",
@@ -128,6 +128,7 @@ __all__ = [
     "__version__",
     "consistency",
     "controls",
+    "demo",
     "errors",
     "fit_independent",
     "import_published",

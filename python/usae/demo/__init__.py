@@ -1,15 +1,54 @@
 """Three small networks, real photographs, and what the networks share; nothing is downloaded.
 
-`usae.demo.photographs` cuts crops from the photographs that lie inside the wheels of scikit-image and scikit-learn,
-`usae.demo.networks` runs three small vision networks over them, `usae.demo.measures` says what those networks know about
-photographs they have not seen, and `run` trains a universal sparse autoencoder on them and draws it. All need
-``pip install 'usae[demo]'``; importing this package needs nothing.
+`activations` are those of three small vision networks on crops of real photographs; they lie in the package. Everything
+else needs ``pip install 'usae[demo]'``. `usae.demo.photographs` cuts crops from the photographs inside the wheels of
+scikit-image and scikit-learn, `usae.demo.networks` runs the networks over them, `usae.demo.measures` says what the networks
+know about photographs that they have not seen, and `run` trains a universal sparse autoencoder and draws what it found.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def activations() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Real activations of three networks, to try things on. Read from the package; needs numpy alone.
+
+    Returns
+    -------
+    train, held_out : dict of str to numpy.ndarray
+        "classifier" [crops, 16, 96], "masked" [crops, 16, 128] and "contrastive" [crops, 16, 64], float32, in the networks' own
+        units. 240 crops to train on, 80 held out, 4 x 4 tokens each; row t of each network is the same place in the same crop.
+        Held-out crops come from parts of the photographs that neither the networks nor `train` have seen.
+    """
+    from usae.demo import shipped_activations
+
+    return shipped_activations.load()
+
+
+def crops() -> tuple[np.ndarray, np.ndarray]:
+    """The pictures that `activations` are of, cut from the photographs inside the wheels of scikit-image and scikit-learn.
+
+    Returns
+    -------
+    train, held_out : numpy.ndarray
+        uint8 [240, 64, 64, 3] and [80, 64, 64, 3], in the order of `activations`.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image, scikit-learn or another package of 'usae[demo]' is missing; names the remedy.
+    """
+    with _names_the_remedy():
+        from usae.demo import shipped_activations
+
+        return shipped_activations.crops()
 
 
 def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -20,10 +59,17 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     ImportError
         If torch, matplotlib, scikit-image or scikit-learn is missing; names the remedy.
     """
-    try:
+    with _names_the_remedy():
         from usae.demo import demonstration
+    return demonstration.run(output, small=small, seed=seed)
+
+
+@contextlib.contextmanager
+def _names_the_remedy() -> Iterator[None]:
+    """Turn the error for a missing package into one that says how to install it."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "usae":
             raise
         raise ImportError(f"the demonstration needs {error.name}; run: pip install 'usae[demo]'") from error
-    return demonstration.run(output, small=small, seed=seed)

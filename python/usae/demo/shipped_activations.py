@@ -1,0 +1,55 @@
+"""Activations that the package brings, so that a first program needs neither PyTorch nor photographs.
+
+``activations.npz`` holds what the three networks of `usae.demo.networks` compute on crops of the photographs of
+`usae.demo.photographs`. The photographs themselves stay in the packages that bring them. ``tools/make_demo_activations.py``
+writes the file, with `crops` and `compute`.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+
+import numpy as np
+
+FILE = "activations.npz"
+"""Beside this file: arrays "train.masked", "held_out.masked" and so on, as float16 to halve its size."""
+
+TRAINING_CROPS, HELD_OUT_CROPS = 240, 80
+
+GRID = 4
+"""Side of the token grid: every second row and column of the networks' common grid of 8 x 8, to keep the file small."""
+
+SEED = 0
+"""Of the training crops; the held-out crops have the next one."""
+
+
+def load() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Read what `usae.demo.activations` returns."""
+    with importlib.resources.files("usae.demo").joinpath(FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        train, held_out = (
+            {key.partition(".")[2]: arrays[key].astype(np.float32) for key in arrays.files if key.startswith(f"{split}.")}
+            for split in ("train", "held_out")
+        )
+    return train, held_out
+
+
+def crops() -> tuple[np.ndarray, np.ndarray]:
+    """Cut the crops that `usae.demo.crops` returns."""
+    from usae.demo import demonstration, photographs
+
+    pictures = photographs.load()
+    train = demonstration._varied_crops(pictures, "train", TRAINING_CROPS, seed=SEED)
+    held_out = demonstration._varied_crops(pictures, "held_out", HELD_OUT_CROPS, seed=SEED + 1)
+    return train.images, held_out.images
+
+
+def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Run the three networks over `images`, uint8 [n, 64, 64, 3]: for each a float32 [n, 16, width]."""
+    from usae.demo import networks
+
+    step = networks.GRID // GRID
+    result = {}
+    for name, tokens in networks.activations(networks.load_networks(), images).items():
+        grid = tokens.reshape(len(images), networks.GRID, networks.GRID, -1)[:, ::step, ::step]
+        result[name] = grid.reshape(len(images), GRID**2, -1)
+    return result
