@@ -1,0 +1,18 @@
+"""The code of pages that need nothing but the package is run as it stands, in order and in one namespace."""
+
+import pathlib
+import re
+
+import pytest
+
+DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
+
+
+@pytest.mark.parametrize("page", ["training.md", "concepts.md"])
+def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    namespace = {"__name__": page.removesuffix(".md")}
+    assert len(blocks) > 2
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"docs/{page}, python block {number}", "exec"), namespace)
