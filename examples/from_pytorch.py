@@ -1,4 +1,4 @@
-"""Activations of PyTorch modules, caught with hooks, into a universal sparse autoencoder. Takes a few seconds.
+"""Train on activations that hooks on PyTorch modules catch. Takes a few seconds.
 
 The two modules here are small and untrained, so their concepts are not worth looking at; what matters is how activations
 get from a module to `usae`. Any module works the same way.

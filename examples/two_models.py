@@ -1,4 +1,4 @@
-"""What two networks of timm share about photographs, from pictures to numbers. Takes a quarter of a minute; needs timm."""
+"""Extract the activations of two timm networks on photographs, train on them, and evaluate. Takes 15 seconds; needs timm."""
 
 import timm
 import torch

@@ -26,7 +26,6 @@ REPLACED = {
     "chain": r"chains?",
     "floor": r"floors?",
     "left out": r"left out(?=:| both:| all:)",
-    "nobody": r"nobody (asked|looks)",
 }
 
 # How often a file may still use one. These numbers only fall; a file or word that is not here may not use it at all.
