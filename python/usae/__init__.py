@@ -1,6 +1,6 @@
 """Universal sparse autoencoders: one sparse code for the activations of several models.
 
-This is the public list. A name is imported when it is first asked for, so that ``import usae`` costs next to nothing.
+This module lists the public names. Each is imported when it is first accessed, so that ``import usae`` is fast.
 """
 
 from __future__ import annotations

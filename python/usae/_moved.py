@@ -1,6 +1,6 @@
-"""Modules by the names that they had in version 0.1, so that pickles of that time still load.
+"""Module names of version 0.1, so that pickles written by that version still load.
 
-A pickle says in which module a class lies. Only modules whose classes can be in one are listed.
+A pickle stores the name of the module that defines each class. Only modules with classes that can be pickled are listed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NEW_NAMES = {
 
 
 class MovedModules:
-    """Gives the import system a module under its old name. It is asked after all others."""
+    """Finder and loader of modules by their old names. It is last in `sys.meta_path`, so installed modules come first."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:

@@ -1,8 +1,7 @@
-"""Recipes: everything that decides how a universal sparse autoencoder learns.
+"""Recipes: everything that decides how a universal sparse autoencoder is trained.
 
-`default` is what our own measurements show to be best (docs/recipes.md), `matryoshka` finds more concepts at some cost, and
-`published` is Thasarathan et al. (ICML 2025, arXiv 2502.03714) as their code trains it. A variant is made with
-`Recipe.replace`::
+`default` was the best in our own measurements (docs/recipes.md). `matryoshka` finds more concepts at some cost. `published` is
+the recipe of Thasarathan et al. (ICML 2025, arXiv 2502.03714) as their code trains it. `Recipe.replace` makes variants::
 
     recipe = usae.recipes.default(batch_size=4096)
     recipe = usae.recipes.published(total_steps=20_000).replace(update="all")
@@ -31,87 +30,104 @@ IMAGENET_EPOCHS = 30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a universal sparse autoencoder learns. Frozen; round-trips through JSON; defaults are those of `default`.
+    """Everything that decides how a universal sparse autoencoder is trained; docs/method.md has the formulas.
+
+    A recipe is frozen and can be written to JSON and read back. Its defaults are those of `default`.
 
     Parameters
     ----------
     name : str
-        For people; nothing depends on it.
+        Label for people; nothing depends on it. Default: "default".
     encoder : "linear" or "batchnorm"
-        W x + b, or BatchNorm(W x + b). ReLU and then the selection of k concepts follow either.
+        Pre-activations are W x + b, or BatchNorm(W x + b). ReLU and the selection of k concepts follow in both cases.
+        Default: "linear".
     selection : "topk" or "batchtopk"
-        "topk": the k largest of a token. "batchtopk" (Bussmann et al., arXiv 2412.06410): in training the k largest for each
-        token on average, that is, the n_tokens * k largest of the batch; afterwards those above a threshold that training
-        has followed, so that a token's code does not depend on other tokens.
+        "topk" keeps the k largest pre-activations of each token. "batchtopk" (Bussmann et al., arXiv 2412.06410) keeps, in
+        training, the n_tokens * k largest of the batch, which is k for each token on average. Outside training it keeps those
+        above a threshold, a running mean that training has updated, so that a token's code does not depend on other tokens.
+        Default: "topk".
     k_max : int or None
-        With "batchtopk", the most that one token can have; what it would have beyond that goes to other tokens. At least k;
-        None: 4 k.
+        With "batchtopk", the largest number of active concepts of one token, at least k. What a token would have beyond that
+        goes to other tokens. Default: None, which means 4 k.
     initialization : "random", "tied" or "data"
-        "random": PyTorch's Linear and a normal dictionary. "tied": unit random dictionary rows, the encoder equal to the
-        dictionary. "data": as "tied", with the same rows of data in every model's dictionary, so that the dictionaries
-        are aligned from the first step.
+        "random" initialises the encoder as PyTorch's Linear and the dictionary from a normal distribution. "tied" draws
+        dictionary rows of norm 1 and starts the encoder equal to the dictionary. "data" does the same with the activations of
+        some tokens as dictionary rows; the tokens are the same in every model, so that the dictionaries are aligned from the
+        first step. Default: "data".
     loss : "mse" or "l1"
-        Mean over the elements of the squared or the absolute residual, summed over the decoded models.
+        Mean over the elements of the squared or the absolute residual, summed over the decoded models. Default: "mse".
     update : "all" or "encoder"
-        Step every dictionary and the encoder that was drawn, or only the encoder and dictionary of the drawn model.
+        "all" updates the encoder of the encoded model and the dictionary of every model. "encoder" updates only the encoder
+        and the dictionary of the encoded model. Default: "all".
     center, scale : "scalar" or "dimension"
-        Standardise by one number for a model, or by one for each of its dimensions.
+        Whether the mean and the scale of the standardisation are one number for each model, or one for each dimension of a
+        model. Default: "dimension" and "scalar".
     scale_epsilon : float
-        Added to the standard deviation.
+        Number that is added to the standard deviation. Default: 1e-5.
     statistics_tokens : int or None
-        Number of rows that mean and scale are taken from. None: all.
+        Number of rows from which mean and scale are computed. None: all rows. Default: 200_000.
     renormalize : bool
-        Put dictionary rows back to norm 1 after each step.
+        Whether dictionary rows are set back to norm 1 after each step. Default: True.
     dictionary_epsilon : float
-        Added to the norm of a dictionary row where the row is divided by it.
+        Number that is added to the norm of a dictionary row when the row is divided by its norm. Default: 1e-8.
     aux : "none", "unchosen" or "dead"
-        The code that has to reconstruct the residual as well: none, the largest of all positive codes that TopK left
-        out, or the largest of those of dead concepts.
+        Concepts that have to reconstruct the residual (AuxK). "dead" (Gao et al., arXiv 2406.04093) takes the dead concepts
+        with the largest positive pre-activations. "unchosen", the published AuxK, takes those of all concepts that are not in
+        the code. "none" means no auxiliary loss. Default: "dead".
     aux_k : int or None
-        How many of them. None: half of the concepts for "unchosen", 2 k for "dead".
+        Largest number of such concepts for each token. Default: None, which means half of all concepts with "unchosen" and 2 k
+        with "dead".
     aux_coefficient : float
-        Weight of that loss.
+        Weight of the auxiliary loss. Default: 1 / 32.
     aux_scale : "none" or "residual"
-        Divide it by the loss of predicting the residual's batch mean, or leave it.
+        "residual" divides the auxiliary loss by the loss of predicting the residual's batch mean. "none" does not.
+        Default: "residual".
     aux_detach : bool
-        Hold the residual constant in it.
+        Whether the residual is a constant in the auxiliary loss. Default: True.
     dead_share : float
-        A concept is dead in a model that encodes this share of its planned tokens without the concept firing.
+        A concept is dead in a model once the model has encoded this share of all tokens planned for it without the concept
+        firing. Default: 0.05.
     dead_tokens : int or None
-        The same as a number of tokens; wins over `dead_share`. 0: never dead.
+        The same as a number of tokens; it overrides `dead_share`. 0: a concept is never dead. Default: None, which takes
+        `dead_share`, or 1,000,000 tokens if the length of the run is unknown.
     batch_size : int
-        Tokens in a step of `UniversalSAE.fit`.
+        Tokens in a step of `UniversalSAE.fit`. Default: 2048.
     learning_rate, warmup_learning_rate, final_learning_rate : float
-        The peak, where the warm-up starts, and where the decay ends.
+        Learning rates after the warm-up, at the start of the warm-up, and at the end of the decay. Default: 7e-3, 0.0 and 0.0.
     warmup_steps : int
-        Length of the linear warm-up. Where `total_steps` is None, `fit` uses at most a tenth of the steps.
+        Length of the linear warm-up. If `total_steps` is None, `fit` uses at most a tenth of its steps. Default: 100.
     total_steps : int or None
-        Length of the run. None: `fit` fills it in, and without `fit` the rate stays constant after the warm-up.
+        Number of steps of the whole run. Default: None, which lets `fit` fill it in; without `fit` the learning rate then stays
+        constant after the warm-up.
     schedule : "constant", "cosine" or "linear"
-        How the rate falls.
+        Shape of the learning rate's decay. Default: "linear".
     decay_share : float
-        The last share of the run in which it falls. 1: from the end of the warm-up.
+        Share of the run, at its end, in which the learning rate decays. 1: from the end of the warm-up on. Default: 0.2.
     clock : "global" or "model"
-        One schedule for the run, or one for each model that advances when the model is encoded.
+        "global" has one schedule for the run. "model" has a schedule for each model, which advances when the model is encoded.
+        Default: "global".
     beta1, beta2, epsilon, weight_decay : float
-        AdamW, as in PyTorch.
+        Parameters of AdamW, as in PyTorch. Default: 0.9, 0.999, 1e-8 and 0.0.
     clip_norm : float or None
-        Largest norm of one model's gradients together. None: no clipping.
+        Largest norm of one model's gradients, all tensors together. Default: None, which means no clipping.
     prefixes : tuple of float or None
-        Matryoshka (Bussmann et al., arXiv 2503.17547): shares of the concepts, ascending to 1 and at most 16, such as
-        ``(1 / 16, 1 / 4, 1)``. For each share, the concepts of the code that are among the first share of all reconstruct by
-        themselves, so that the first concepts learn what is general. Shares that come to the same number of concepts count
-        once. None: the whole code alone.
+        Nested prefixes of the concepts (Matryoshka, Bussmann et al., arXiv 2503.17547), as at most 16 ascending shares of
+        which the last is 1, such as ``(1 / 16, 1 / 4, 1)``. For each share s, the active concepts among the first
+        s * n_concepts have to reconstruct without the others, so that the first concepts learn general features. Shares that
+        come to the same number of concepts count once. None: only the whole code has to. Default: (0.25, 0.5, 0.75, 1.0).
     prefix_loss : "drawn" or "mean"
-        What is learned in a step: one prefix drawn for it, all concepts in half of the steps and a shorter one in the others
-        (nested dropout, Rippel et al., 2014), or the mean over all prefixes, which takes more time and memory. A drawn prefix
-        makes the loss of single steps uneven; `StepReport.prefix` says which it was.
+        "drawn" takes the loss of one prefix, drawn for each step: all concepts in half of the steps and a shorter prefix in
+        the others (nested dropout, Rippel et al., 2014). "mean" takes the mean over all prefixes, which needs more time and
+        memory. With "drawn" the loss changes from step to step with the prefix, which is `StepReport.prefix`.
+        Default: "drawn".
     merge_cosine : float or None
-        Two concepts whose dictionary rows have a larger cosine than this in every model are merged: encoders often use one of
-        them in one model and the other in another, so that neither is universal. One keeps, for each model, the encoder row
-        that is in use; the other starts anew from a token. None: never (docs/method.md, Twins).
+        Two concepts are duplicates, and are merged, if the cosine of their dictionary rows is larger than this in every model.
+        Encoders often use one of the two in one model and the other in another, so that neither is universal. One of the two
+        keeps, for each model, the encoder row that is in use; the other is initialised again from a token. None: nothing is
+        merged. Default: 0.8.
     merge_every : int
-        Twins are looked for every so many steps, after the warm-up and in the first 19/20 of the run.
+        Number of steps between two searches for duplicate concepts. They take place after the warm-up, in the first 19/20 of
+        the run. Default: 50.
 
     Raises
     ------
@@ -167,16 +183,16 @@ class Recipe:
             )
 
     def replace(self, **changes: Any) -> Recipe:
-        """A copy with some fields changed. An unknown field is an InvalidInputError."""
+        """Return a copy with some fields changed. An unknown field raises InvalidInputError."""
         return Recipe.from_dict(self.to_dict() | changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain Python values."""
+        """Return the fields as plain Python values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
-        """The inverse of `to_dict`. Fields left out have their default; an unknown one is an InvalidInputError."""
+        """Invert `to_dict`. Missing fields have their default; an unknown field raises InvalidInputError."""
         if not isinstance(fields, Mapping):
             raise InvalidInputError(f"a recipe must be a mapping of fields to values, got {type(fields).__name__}")
         for field in fields:
@@ -185,12 +201,12 @@ class Recipe:
         return cls(**fields)
 
     def to_json(self) -> str:
-        """The fields as a JSON object."""
+        """Return the fields as the text of a JSON object."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:
-        """The inverse of `to_json`."""
+        """Invert `to_json`. Text that is not such an object raises InvalidInputError."""
         if not isinstance(text, (str, bytes, bytearray)):
             raise InvalidInputError(
                 f"a recipe must be the text of a JSON object, got {type(text).__name__}; for a mapping use from_dict"
@@ -203,35 +219,38 @@ class Recipe:
 
 
 def default(**changes: Any) -> Recipe:
-    """The recommended recipe, with some fields changed."""
+    """Return the recommended recipe, with some fields changed."""
     return Recipe().replace(**changes)
 
 
 def matryoshka(**changes: Any) -> Recipe:
-    """The default with the loss of all prefixes in every step, with some fields changed.
+    """Return the recipe with the mean loss over all prefixes in every step, with some fields changed.
 
-    It finds as many shared concepts, more private ones where that is hard, and leaves fewer concepts dead in short runs; a step
-    takes longer and more memory (docs/recipes.md).
+    Compared with the default it finds as many shared concepts, more private concepts where these are hard to find, and leaves
+    fewer concepts dead in short runs. A step takes more time and memory (docs/recipes.md).
     """
     return Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3).replace(**changes)
 
 
 def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:
-    """The recipe of Thasarathan et al. (ICML 2025) as their code trains it, quirks included.
+    """Return the recipe of Thasarathan et al. (ICML 2025) as their code trains it, quirks included.
 
     Parameters
     ----------
     total_steps : int or None
-        Length of the run. None: theirs, 30 epochs of ImageNet, 1,201,110 steps of 6,272 tokens.
+        Number of steps of the run. Default: None, which takes theirs: 30 epochs of ImageNet, 1,201,110 steps of 6,272 tokens.
     warmup_steps : int or None
-        None: one epoch of thirty, theirs 40,037 steps.
+        Number of warm-up steps. Default: None, which takes one epoch of thirty; with their run 40,037 steps.
 
     Notes
     -----
-    The quirks, each with the field that switches it off: only the encoded model's pair is stepped (``update="all"``); its
-    schedule advances only when it is drawn, so that the rate never gets low (``clock="global"``); AuxK takes half of all
-    codes that TopK left out, not only dead ones (``aux="dead"``), and does not hold the residual constant
-    (``aux_detach=True``).
+    Each quirk can be switched off by a field:
+
+    * Only the encoder and dictionary of the encoded model are updated (off: ``update="all"``).
+    * A model's schedule advances only when the model is encoded, so that the learning rate never gets low (off:
+      ``clock="global"``).
+    * AuxK takes half of all concepts that are not in the code, not only dead ones (off: ``aux="dead"``), and the residual is
+      not a constant in its loss (off: ``aux_detach=True``).
     """
     if total_steps is None:
         total_steps = STEPS_PER_IMAGENET_EPOCH * IMAGENET_EPOCHS
@@ -282,7 +301,7 @@ _NOT_ZERO = {"dead_share"} | {name for name, field in CORE_FIELDS.items() if fie
 
 
 def _checked(field: str, kind: Any, value: Any) -> Any:
-    """`value` as a plain Python value of the field's kind; InvalidInputError where it is not one."""
+    """Return `value` as a plain Python value of the field's kind. InvalidInputError if it is not of that kind."""
     if type(None) in get_args(kind):
         if value is None:
             return None

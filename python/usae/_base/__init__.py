@@ -1,1 +1,1 @@
-"""What knows nothing of autoencoders: checks of arguments, settings of the process, progress bars, JSON."""
+"""Helpers that do not depend on autoencoders: checks of arguments, settings of the process, progress bars, JSON."""

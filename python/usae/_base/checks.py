@@ -1,4 +1,4 @@
-"""Numbers and JSON that users pass in."""
+"""Checks of numbers and JSON that users pass in."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from usae.errors import InvalidInputError
 
 
 def integer(value: object, name: str, smallest: int, largest: int, otherwise: str = "") -> int:
-    """`value` as an int; InvalidInputError for what is no integer in that range. numpy's integers are, bools are not."""
+    """Return `value` as an int. InvalidInputError unless it is an integer in the range; NumPy integers count, bools do not."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and smallest <= int(value) <= largest:
         return int(value)
     raise InvalidInputError(f"{name} must be an integer from {smallest} to {largest}{otherwise}, got {value!r}")
 
 
 def real(value: object, name: str, expected: str) -> float:
-    """`value` as a finite float of at least 0; InvalidInputError, which says what was expected, for anything else."""
+    """Return `value` as a finite float of at least 0. InvalidInputError, with `expected` in its message, for anything else."""
     number = as_float(value)
     if 0 <= number <= sys.float_info.max:
         return number
@@ -28,20 +28,20 @@ def real(value: object, name: str, expected: str) -> float:
 
 
 def as_float(value: object) -> float:
-    """`value` as a float, for comparing: NaN, which is in no range, for what is no number, and infinity for too large a one.
+    """Return `value` as a float to compare with limits: NaN, which is in no range, if it is no number; infinity if too large.
 
-    A numpy scalar must not be compared as it is: numpy casts the limit to the type of the scalar, and warns where it overflows.
+    A NumPy scalar must not be compared directly: NumPy casts the limit to the scalar's type, and warns if that overflows.
     """
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return math.nan
     try:
         return float(value)
-    except OverflowError:  # a long int; its sign does not matter, neither infinity is in a range
+    except OverflowError:  # an int too large for a float; its sign does not matter, because no range contains an infinity
         return math.inf
 
 
 def did_you_mean(word: object, words: Iterable[str]) -> str:
-    """To end a message with: the closest of some words, if one is close."""
+    """Return the end of a message that suggests the closest of `words`, or "" if none is close."""
     import difflib
 
     close = difflib.get_close_matches(word, list(words), n=1) if isinstance(word, str) else []
@@ -49,7 +49,7 @@ def did_you_mean(word: object, words: Iterable[str]) -> str:
 
 
 def closest_or_all(word: str, words: Iterable[str]) -> str:
-    """The same of words that are typed as they stand: the closest; all of them if they are few and none is close."""
+    """Like `did_you_mean`, but without quotes and with up to three suggestions; if none is close, all words if they are few."""
     import difflib
 
     known = list(words)
@@ -60,7 +60,7 @@ def closest_or_all(word: str, words: Iterable[str]) -> str:
 
 
 def parsed_json(text: str | bytes) -> Any:
-    """What `text` says in strict JSON, which all readers understand alike; ValueError, with the reason, for anything else."""
+    """Parse strict JSON, which every parser reads the same way. ValueError, with the reason, for anything else."""
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refused_constant)
     except RecursionError:

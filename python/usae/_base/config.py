@@ -1,4 +1,4 @@
-"""The process-wide settings and what the installed core was built with."""
+"""Process-wide settings, and a report of what the installed core uses."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from usae._base import checks
 
 
 def set_num_threads(n: int | None) -> None:
-    """Set the number of threads that autoencoders use when they were made without ``n_threads``.
+    """Set the number of threads of every autoencoder that was made without ``n_threads``.
 
-    Results do not depend on it: every sum has a fixed order.
+    Results do not depend on the number of threads, because every sum has a fixed order.
 
     Parameters
     ----------
     n : int or None
-        From 1 to 1024. None goes back to the number of cores this process may use.
+        A number from 1 to 1024. None restores the initial value, the number of cores that this process may use.
+
+    Raises
+    ------
+    InvalidInputError
+        For any other value.
     """
     _usae.set_threads(thread_count(n, "n"))
 
 
 def show_config() -> dict[str, Any]:
-    """Return what is in use: ``version``, ``kernels`` (instruction set), ``blas``, ``n_threads`` and ``extension``."""
+    """Return the settings in use: ``version``, ``kernels`` (instruction set), ``blas``, ``n_threads`` and ``extension``."""
     return {
         "version": _usae.version(),
         "kernels": _usae.kernels(),
@@ -33,5 +38,5 @@ def show_config() -> dict[str, Any]:
 
 
 def thread_count(n: object, argument: str) -> int:
-    """The number the core takes: 0 for None."""
+    """Check a number of threads and return it as the core takes it: 0 instead of None."""
     return 0 if n is None else checks.integer(n, argument, 1, 1024, ", or None for all cores")

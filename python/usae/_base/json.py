@@ -1,4 +1,4 @@
-"""Results as JSON has them."""
+"""Conversion of results to values that JSON can represent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Arrays, mappings, sequences and numbers as plain Python values: NaN is None, and infinite numbers are strings."""
+    """Convert arrays, mappings, sequences and numbers to plain Python values. NaN becomes None, infinities become strings."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):

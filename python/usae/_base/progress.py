@@ -1,4 +1,4 @@
-"""A progress bar where somebody looks."""
+"""A progress bar for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from usae.errors import InvalidInputError
 
 
 def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step", initial: int = 0) -> Any:
-    """A tqdm bar. `total` None: not known. `progress`: True, False, or None for one in a terminal or a notebook."""
+    """Return a tqdm bar. `total` None: unknown length. `progress` None: show it only in a terminal or a notebook."""
     if progress not in (None, True, False):
         raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
     notebook = _in_notebook()
@@ -25,14 +25,14 @@ def progress_bar(total: int | None, progress: object, desc: str = "training", un
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this code; that its packages are imported says nothing."""
+    """Whether a Jupyter kernel runs this code. That its packages are imported does not mean so."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
 class _NoBar:
-    """So that no bar means no tqdm either: importing it takes longer than a small training step."""
+    """Replaces a bar that is not shown, so that tqdm is not imported: its import takes longer than a small training step."""
 
     def __enter__(self) -> _NoBar:
         return self
