@@ -1,1 +1,1 @@
-"""The Swift core with the names of its models: one step, evaluation, tensors by name."""
+"""The Swift core together with the names of its models: training steps, evaluation, and tensors by name."""

@@ -1,7 +1,7 @@
-"""Evaluations of parts of a store, put together: the core evaluates what memory holds.
+"""Evaluation of a store, part by part: the core evaluates only arrays in memory.
 
-Counts add up as they are. R2 needs sums over all rows of squared errors, which the numbers of a part contain, and of squared
-distances from the mean of all rows, which are kept here, in float64.
+Counts of the parts are added. R2 needs two sums over all rows: squared errors, which follow from the numbers of each part, and
+squared distances from the mean of all rows, which are accumulated here in float64.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from usae._core.fitted import Fitted
 
 ALMOST_CONSTANT = 1e-6
-"""Variance, in standardised units, below which a part's R2 does not tell its squared error."""
+"""Variance, in standardised units, below which the squared error of a part cannot be computed from its R2."""
 
 SUMS = ("firing_counts", "pair_cofire_counts", "cofire_counts", "union_counts", "code_products")
 MEANS = ("l0", "mean_activation", "mse")
 
 
 class EvaluatedParts:
-    """Sums over the parts so far."""
+    """Sums over the parts that were added so far."""
 
     def __init__(self, fitted: Fitted):
         self._fitted = fitted
@@ -56,7 +56,7 @@ class EvaluatedParts:
                 self._standardized_errors[:, j] += self._decoded_errors(acts, j, z)
 
     def _decoded_errors(self, acts: Mapping[str, Activations], target: int, z: np.ndarray) -> list[float]:
-        """Squared errors of a model from each code, in standardised units."""
+        """Sum of squared errors of the target model, decoded from each model's code, in standardised units."""
         core, result = self._fitted.core, []
         for source, x in enumerate(acts.values()):
             values, indices = np.empty((len(z), core.slots), np.float32), np.empty((len(z), core.slots), np.int32)
@@ -67,12 +67,12 @@ class EvaluatedParts:
         return result
 
     def result(self) -> dict[str, np.ndarray]:
-        """The arrays of an `Evaluation` of all rows, by field."""
+        """Return the arrays of an `Evaluation` of all rows, by field."""
         n = self._n
         widths = np.array(list(self._fitted.widths.values()))
         own_units = [float((m.squares * scale**2).sum()) for m, scale in zip(self._moments, self._scales, strict=True)]
         numbers = {name: self._sums[name] / n if name in MEANS else self._sums[name] for name in self._sums}
-        with np.errstate(divide="ignore", invalid="ignore"):  # constant activations: -inf, as in the core
+        with np.errstate(divide="ignore", invalid="ignore"):  # constant activations give -inf, as in the core
             scores = {
                 "r2": 1 - self._sums["mse"] * widths / own_units,
                 "r2_standardized": 1 - self._standardized_errors / [m.squares.sum() for m in self._moments],
@@ -82,7 +82,7 @@ class EvaluatedParts:
 
 
 class _Moments:
-    """Mean and sum of squared distances from it of each dimension, over rows that come in parts (Chan et al.)."""
+    """Mean of each dimension, and sum of squared distances from it, over rows that come in parts (Chan et al.)."""
 
     def __init__(self, width: int):
         self.n = 0
@@ -90,7 +90,7 @@ class _Moments:
         self.squares = np.zeros(width)
 
     def add(self, rows: np.ndarray) -> None:
-        """The first rows."""
+        """Set the moments to those of the first rows."""
         self.n = len(rows)
         self.mean = rows.mean(0)
         self.squares = ((rows - self.mean) ** 2).sum(0)
@@ -102,5 +102,5 @@ class _Moments:
         self.n = n
 
     def about_one_mean(self) -> float:
-        """Sum of squared distances of all elements from one mean over all."""
+        """Sum of squared distances of all elements from the mean of all elements."""
         return float(self.squares.sum() + self.n * ((self.mean - self.mean.mean()) ** 2).sum())

@@ -13,11 +13,11 @@ from usae._data.chunks import CHUNK, chunks
 from usae._data.read_ahead import ReadAhead
 
 PART = 2 * CHUNK
-"""Rows of a store that are evaluated at once. A store that has no more gives the bits of arrays."""
+"""Rows of a store that are evaluated at once. A store with at most this many rows gives the same bits as arrays."""
 
 
 def evaluate(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
-    """The arrays of an `Evaluation`, by field. For a store floats agree with those of arrays up to rounding, counts exactly."""
+    """Return the arrays of an `Evaluation`, by field. For a store, counts are exact and floats are equal up to rounding."""
     n_tokens = next(iter(acts.values())).n_tokens
     if not are_stored(acts):
         return _of_arrays(fitted, acts, threshold)

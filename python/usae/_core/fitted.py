@@ -1,4 +1,4 @@
-"""A core together with its models: what `fit`, `initialize` and `load` make, and everything else works on."""
+"""The core together with its models: `fit`, `initialize` and `load` make it, and everything else works on it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from usae.recipes import PYTHON_FIELDS, Recipe
 
 
 class Fitted:
-    """A core, and what the core does not know: history, and the fields of the recipe that are for Python alone.
+    """An initialised autoencoder: its core, its history, and the fields of its recipe that the core does not have.
 
-    Sizes, seed, models and the rest of the recipe are the core's, which is asked for them each time; it never waits then. The
-    arguments of `UniversalSAE` are another thing: they are what was asked for, and count for the next `fit`.
+    The core holds sizes, seed, models and the rest of the recipe. Asking it for them never waits. The arguments of
+    `UniversalSAE` are not the same: they are what the user asked for, and they count for the next `fit`.
     """
 
     def __init__(self, params: Mapping[str, Any], recipe: Recipe):
-        """Checks `params` (the arguments of `UniversalSAE`); `recipe` is the resolved one."""
+        """Check `params`, the arguments of `UniversalSAE`, and make the core. `recipe` is the resolved recipe."""
         n_concepts = checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
         k = checks.integer(params["k"], "k", 1, 2**24)
         if k > n_concepts:
             raise InvalidInputError(f"k must not exceed n_concepts = {n_concepts}, got {k}")
         seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
-        self.given_recipe: Recipe | None = params["recipe"]  # before it was resolved: the argument of one that is loaded
+        self.given_recipe: Recipe | None = params["recipe"]  # not resolved: `load` makes it an argument again
         self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}
-        self._entries: dict[int, dict[str, Any]] = {}  # of the history, by step: threads that share the object add each once
-        self.lacks_training_state = False  # as it was loaded
+        self._entries: dict[int, dict[str, Any]] = {}  # history by step, so that threads sharing the object add each step once
+        self.lacks_training_state = False  # True if it was loaded from a trained save without training state
         self.stream_report: StreamReport | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
@@ -58,7 +58,7 @@ class Fitted:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved one."""
+        """The resolved recipe."""
         return Recipe(**self._python_fields, **self.core.recipe)
 
     @property
@@ -76,7 +76,7 @@ class Fitted:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Entries of `UniversalSAE.history_`, by step, with that of a step that Ctrl-C kept from being recorded."""
+        """Entries of `UniversalSAE.history_` in order, including a step that Ctrl-C kept from being recorded."""
         self.record_last()
         return [entry for _, entry in sorted(self._entries.items(), key=operator.itemgetter(0))]
 
@@ -86,16 +86,16 @@ class Fitted:
 
     @property
     def optimizer_is_lost(self) -> bool:
-        """Whether this was loaded without training state, and no step done since."""
+        """Whether this was loaded without training state and has done no step since."""
         return self.lacks_training_state and self.core.last_report is None
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
-        """One step on some rows (None: all); encoder -1: drawn."""
+        """Do one step, or only compute its gradients. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
         self.record_last()
         return self.report(self.core.step([x.native for x in acts.values()], rows, encoder, gradients))
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
-        """What the core says of a step, with the models' names."""
+        """Convert the core's report of a step: numbers of models become names."""
         screening, names = Screening(*report["screening"]), self.names
         named = {
             "encoder": names[report["encoder"]],
@@ -105,38 +105,38 @@ class Fitted:
         return StepReport(**{**report, **named})
 
     def record(self, report: StepReport) -> None:
-        """Keep the report of each of the first 10,000 steps and of every hundredth after them."""
+        """Add a report to the history: of each of the first 10,000 steps, and of every hundredth after them."""
         if report.step <= 10_000 or report.step % 100 == 0:
             self._entry(report)
 
     def record_last(self) -> None:
-        """Record the newest step, before another or before somebody looks, where Ctrl-C came before `record`."""
+        """Record the newest step if Ctrl-C came before `record`. Called before the next step and before the history is read."""
         last = self.core.last_report
         if last is not None and last["step"] not in self._entries:
             self.record(self.report(last))
 
     def _entry(self, report: StepReport) -> dict[str, Any]:
-        """That of a step in the history. Where there is none it is made."""
+        """Return the history's entry of a step, which is added if there is none."""
         return self._entries.setdefault(report.step, report.to_dict())
 
     def add_validation(self, report: StepReport, validation: dict[str, Any]) -> None:
-        """Put an evaluation of held-out activations beside the report of the step that was just done."""
+        """Add an evaluation of held-out activations to the entry of the step that was just done."""
         self._entry(report)["validation"] = validation
 
     def initialize(self, widths: Mapping[str, int]) -> None:
-        """Seed parameters without data."""
+        """Initialise the parameters without data."""
         self.core.initialize(list(widths), list(widths.values()))
 
     def initialize_from(self, acts: Mapping[str, Activations]) -> None:
-        """Seed parameters, with standardisation and dictionaries from the activations; from a sample of those of a store."""
+        """Initialise the parameters. Standardisation and dictionaries come from the activations, or a sample of a store's."""
         if are_stored(acts):
             acts = shuffled_blocks.sample(acts, self.seed)
         self.core.initialize_from(list(acts), [x.native for x in acts.values()])
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
-        """Let the core look at every element and name the first that is NaN or infinite.
+        """Raise an error that names the first element that is NaN or infinite.
 
-        A store has none, so it is enough that its files are as they were written.
+        A store refuses such elements when it is written, so for a store only the checksums of its files are compared.
         """
         if are_stored(acts):
             for x in acts.values():

@@ -1,4 +1,4 @@
-"""What training reports: of a step, and of a stream."""
+"""Reports of a training step and of training on a stream."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ from typing import Any, NamedTuple
 
 
 class Screening(NamedTuple):
-    """What screening with bytes left to do in a step; see "Screening" in docs/method.md."""
+    """How much work int8 screening left to do in a step; see "Screening" in docs/method.md."""
 
     tokens: int
-    """Tokens whose pre-activations were estimated from bytes first."""
+    """Tokens whose pre-activations were first estimated with int8 products."""
     candidates: int
-    """Concepts that the estimates could not rule out, over all tokens."""
+    """Concepts that the estimates could not rule out, summed over all tokens."""
     computed: int
-    """Pre-activations then computed in float32."""
+    """Pre-activations that were then computed in float32."""
     fallbacks: int
-    """Tokens for which the estimates said nothing."""
+    """Tokens whose estimates have no error bound, so that all their pre-activations were computed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
-    """What one training step did.
+    """Losses and counts of one training step.
 
     Attributes
     ----------
     step : int
-        Steps done, this one included.
+        Number of steps done, this one included.
     encoder : str
-        The model that was encoded.
+        Name of the model that was encoded.
     loss : float
-        The whole loss, auxiliary part included.
+        Total loss, auxiliary loss included.
     auxiliary_loss : float
-        Its auxiliary part, before the coefficient.
+        Auxiliary loss before it is multiplied by `Recipe.aux_coefficient`.
     l0 : float
-        Mean number of active concepts in a token.
+        Mean number of active concepts of a token.
     learning_rate : float
-        Of this step.
+        Learning rate of this step.
     gradient_norm : float
-        Of the encoded model before clipping; NaN where the step does not need it.
+        Norm of the encoded model's gradients before clipping. NaN if the step does not need it.
     dead : int
-        Concepts that were dead in the encoded model before this step.
+        Number of concepts that were dead in the encoded model before this step.
     prefix : int
-        Concepts that had to reconstruct: all, or the first of them where the recipe draws a prefix for each step; the losses
-        are those of what they reconstruct.
+        Number of concepts that took part in the reconstruction: all, or the first ones if the recipe draws a prefix for each
+        step. The losses are those of this reconstruction.
     losses : dict of str to float
         Main loss of each decoded model.
     screening : Screening or None
-        How the code was found. Not in `to_dict`: the code, and so the training, is the same either way.
+        How the code was found; None without screening. It is not in `to_dict`, because the code, and so the training, is the
+        same either way.
     """
 
     step: int
@@ -63,7 +64,7 @@ class StepReport:
     screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain Python values, without `screening`."""
+        """Return the attributes as plain Python values, without `screening`."""
         values = dataclasses.asdict(self)
         del values["screening"]
         return values
@@ -71,21 +72,22 @@ class StepReport:
 
 @dataclasses.dataclass(frozen=True)
 class StreamReport:
-    """How `UniversalSAE.fit_stream` spent its time, from the first batch on; of a run that was resumed, since then.
+    """How `UniversalSAE.fit_stream` spent its time. It is counted from the first batch on, or from where a run was resumed.
 
     Attributes
     ----------
     steps : int
-        Training steps.
+        Number of training steps.
     tokens : int
-        Rows that were trained on.
+        Number of rows that were trained on.
     tokens_read : int
-        Rows that were taken from the batches, those of the first sample and those left in the buffer included.
+        Number of rows that were taken from the batches, including the first sample and what is left in the buffer.
     epochs : int
-        How often the batches were begun.
+        How often iterating over the batches was started.
     seconds : float
+        Duration in seconds.
     waited_for_data, waited_for_training : float
-        Seconds in which training waited for data, and in which the thread that makes data waited for training.
+        Seconds in which training waited for data, and in which the thread that makes the data waited for training.
     """
 
     steps: int
@@ -98,19 +100,21 @@ class StreamReport:
 
     @property
     def tokens_per_second(self) -> float:
+        """Rows that were trained on, per second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def share_waiting_for_data(self) -> float:
-        """Of the time, 0 to 1: near 1, the models that make the batches are the bottleneck."""
+        """Share of the time, 0 to 1, in which training waited. Near 1, the models that make the batches are the bottleneck."""
         return self.waited_for_data / self.seconds if self.seconds else 0.0
 
     @property
     def share_waiting_for_training(self) -> float:
-        """Of the time, 0 to 1: near 1, training is the bottleneck."""
+        """Share of the time, 0 to 1, in which the data waited. Near 1, training is the bottleneck."""
         return self.waited_for_training / self.seconds if self.seconds else 0.0
 
     def summary(self) -> str:
+        """One line of text: steps, tokens per second, and who waited for whom."""
         return (
             f"{self.steps} steps, {self.tokens_per_second:,.0f} tokens/s; training waited for data "
             f"{self.share_waiting_for_data:.0%} of the time, data for training {self.share_waiting_for_training:.0%}"
