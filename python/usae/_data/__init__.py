@@ -1,1 +1,1 @@
-"""Activations: what users pass in, stores on disk, and batches of rows from either."""
+"""Activations: arrays that users pass in, stores on disk, and batches of rows from either."""

@@ -1,7 +1,6 @@
-"""Turns the activations that users have into those that the core takes.
+"""Checks of activations that users pass in, and their conversion to what the core takes.
 
-The core reads float16, float32, float64 and bfloat16 elements with any strides, so nothing is copied here, and nothing is
-modified.
+The core reads float16, float32, float64 and bfloat16 elements with any strides, so the conversion copies and modifies nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _FLOATS = (np.float16, np.float32, np.float64)
 class Activations:
     """Activations of one model, [n_tokens, width] or [images, tokens, width].
 
-    `label` is how messages name them. bfloat16 elements lie in `array` as uint16.
+    `label` is their name in error messages. `array` holds bfloat16 elements as uint16.
     """
 
     array: np.ndarray | StoredArray
@@ -42,17 +41,17 @@ class Activations:
 
     @property
     def stored(self) -> bool:
-        """Whether they lie in a store, and are better read part by part."""
+        """Whether they are in a store, and are better read part by part."""
         return isinstance(self.array, StoredArray)
 
     @property
     def native(self) -> Any:
-        """What `_usae.Core` takes; read into memory where they are stored."""
+        """The form that `_usae.Core` takes. Stored activations are read into memory."""
         array = self.part(slice(0, self.n_tokens)).array if self.stored else self.array
         return (array, "bfloat16") if self.bfloat16 else array
 
     def raw_rows(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Some rows, [n, width], with elements as `array` has them; rows of [images, tokens, width] are counted through."""
+        """Return some rows, [n, width], in the type of `array`. Rows of [images, tokens, width] are numbered image by image."""
         if isinstance(self.array, StoredArray):
             return self.array.rows(rows)
         if self.array.ndim == 3:
@@ -61,11 +60,11 @@ class Activations:
         return self.array[rows]
 
     def part(self, rows: slice | np.ndarray) -> Activations:
-        """Activations of some rows alone."""
+        """Return the activations of some rows."""
         return dataclasses.replace(self, array=self.raw_rows(rows))
 
     def parts(self, slices: Sequence[slice]) -> Activations:
-        """Activations of several runs of rows, one after the other, copied."""
+        """Return a copy of the activations of several slices of rows, one after the other."""
         out = np.empty((sum(rows.stop - rows.start for rows in slices), self.width), self.raw_rows(slice(0, 1)).dtype)
         done = 0
         for rows in slices:
@@ -75,7 +74,7 @@ class Activations:
         return dataclasses.replace(self, array=out)
 
     def thinned(self, n: int) -> Activations:
-        """At most `n` evenly spaced rows, copied; the same rows whatever the shape of aligned activations."""
+        """Return a copy of at most `n` evenly spaced rows. They are the same rows in all aligned activations."""
         return self.part(np.arange(0, self.n_tokens, -(-self.n_tokens // n)))
 
 
@@ -85,7 +84,7 @@ def as_activations(x: object, label: str) -> Activations:
     Raises
     ------
     InvalidInputError
-        For anything but a non-empty 2-D or 3-D array of floats in this machine's byte order, or one of a finished store.
+        Unless it is a non-empty 2-D or 3-D array of floats in this machine's byte order, or an array of a finished store.
     """
     array: np.ndarray | StoredArray
     if isinstance(x, StoredArray):
@@ -110,10 +109,10 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
     ----------
     acts : mapping of str to array
     argument : str
-        What messages call `acts`.
+        The name of `acts` in error messages.
     widths : mapping of str to int, optional
-        The models an autoencoder has, all of which have to be there; the result is in their order. Left out: any models,
-        in the order of `acts`.
+        Widths of an autoencoder's models. All of these models have to be there, and the result has their order. Default: None,
+        which allows any models and keeps the order of `acts`.
     """
     if not isinstance(acts, Mapping):
         raise InvalidInputError(
@@ -155,12 +154,12 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
 
 
 def are_stored(acts: Mapping[str, Activations]) -> bool:
-    """Whether aligned activations lie in a store; all do, or none."""
+    """Whether aligned activations are in a store. Either all are, or none."""
     return any(activations.stored for activations in acts.values())
 
 
 def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
-    """Refuse models of different stores whose images have other names."""
+    """Refuse models of different stores if the names of their images differ."""
     first, *others = arrays
     for other in others:
         if other.path == first.path:
@@ -182,7 +181,7 @@ def check_width(activations: Activations, model: str, width: int) -> None:
 
 
 def check_known(name: object, names: Sequence[str], argument: str) -> None:
-    """Refuse what is not the name of one of the models."""
+    """Refuse a name that is not one of the models' names."""
     if name in names:
         return
     hint = checks.did_you_mean(name, names)
@@ -190,7 +189,7 @@ def check_known(name: object, names: Sequence[str], argument: str) -> None:
 
 
 def check_names(names: Mapping[str, Any], argument: str) -> None:
-    """Refuse what cannot name models."""
+    """Refuse names that models cannot have."""
     if not names:
         raise InvalidInputError(f"{argument} must hold at least one model, got an empty mapping")
     for name in names:
@@ -199,7 +198,7 @@ def check_names(names: Mapping[str, Any], argument: str) -> None:
 
 
 def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
-    """`x` as an array of floats of any shape, without a copy, and whether its elements are bfloat16 seen as uint16."""
+    """Return `x` as an array of floats of any shape, without a copy, and whether its elements are bfloat16 viewed as uint16."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return _from_torch(x, label, torch)
@@ -207,9 +206,9 @@ def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
         raise InvalidInputError(f"{label} must not be a masked array, whose mask would be lost; use .filled() or drop the rows")
     try:
         array = np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
-    except Exception as error:  # __array__ and DLPack of other libraries fail with exceptions of their own
+    except Exception as error:  # __array__ and DLPack of other libraries raise exceptions of their own
         raise InvalidInputError(f"{label} must be an array of floats, got {_kind(x)}: {error}") from error
-    if array.dtype.name == "bfloat16":  # of ml_dtypes, which also JAX uses
+    if array.dtype.name == "bfloat16":  # the type that ml_dtypes defines and JAX uses
         return array.view(np.uint16), True
     if array.dtype.kind == "f" and not array.dtype.isnative:
         raise InvalidInputError(
@@ -236,7 +235,7 @@ def _from_torch(x: Any, label: str, torch: Any) -> tuple[np.ndarray, bool]:
             f"use x.float()"
         )
     x = x.detach().resolve_neg()
-    if x.dtype == torch.bfloat16:  # numpy has no such type; int16, because old versions of torch lack uint16
+    if x.dtype == torch.bfloat16:  # NumPy has no bfloat16; the view is int16 first, because old versions of torch lack uint16
         return x.view(torch.int16).numpy().view(np.uint16), True
     return x.numpy(), False
 

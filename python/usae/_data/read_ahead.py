@@ -1,4 +1,4 @@
-"""The next items of an iterator, made by another thread while this one works."""
+"""An iterator whose next items are produced by another thread while this one works."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class ReadAhead(Generic[T]):
-    """An iterator over the items of another, whose next `depth` are made in the background. Use with ``with``.
+    """An iterator over the items of another iterator, `depth` of which are produced in advance. Use it in a ``with`` block.
 
-    The items and their order are those of the other iterator, whatever the timing. An exception of it arrives when its turn
-    comes. Leaving ``with`` waits for the item that is being made, so that nobody uses the iterator afterwards.
+    The items and their order do not depend on timing. An exception of the other iterator is raised here after the items before
+    it. Leaving ``with`` waits for the item that is being produced, so that the other iterator is not in use afterwards.
 
     Attributes
     ----------
     waited_for_items, waited_for_room : float
-        Seconds that the reader waited for an item and the background thread for the reader.
+        Seconds in which the reader waited for an item, and in which the background thread waited for the reader.
     """
 
     def __init__(self, items: Iterator[T], depth: int = 1):
@@ -43,7 +43,7 @@ class ReadAhead(Generic[T]):
         self._thread.join()
 
     def __del__(self) -> None:
-        if hasattr(self, "_producer"):  # where Ctrl-C came while this was made, or ``with`` was entered or left
+        if hasattr(self, "_producer"):  # Ctrl-C may have come in __init__, __enter__ or __exit__
             self._producer.stop()
 
     def __iter__(self) -> ReadAhead[T]:
@@ -61,17 +61,17 @@ class ReadAhead(Generic[T]):
 
 
 class _Producer(Generic[T]):
-    """What the thread does. It knows nothing of `ReadAhead`, so that it ends where that is forgotten.
+    """The work of the background thread. It holds no reference to `ReadAhead`, whose deletion therefore ends the thread.
 
-    The two threads share queues and no condition: methods of these are single calls in C, so that Ctrl-C finds them done or not
-    begun, while a condition that is interrupted within its own Python code may be left locked.
+    The two threads share queues and no condition variable. A method of SimpleQueue is one call in C, so Ctrl-C comes before or
+    after it. A condition variable is Python code, and Ctrl-C inside it may leave it locked.
     """
 
     def __init__(self, items: Iterator[T], depth: int):
         self.room: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """One for each item that may be made, and one to wake the thread when it is to end."""
+        """One element for each item that may be produced, and one that wakes the thread to end it."""
         self.ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-        """Items, and at the end what ended them."""
+        """Items, each with None. The last element holds the exception that ended them."""
         self.waited = 0.0
         self._items = items
         self._stopped = False
@@ -79,7 +79,7 @@ class _Producer(Generic[T]):
             self.room.put(None)
 
     def stop(self) -> None:
-        """Make no more items. May be called again."""
+        """Stop producing items. It may be called more than once."""
         self._stopped = True
         self.room.put(None)
 
@@ -93,7 +93,7 @@ class _Producer(Generic[T]):
         self.ready.put((None, end))
 
     def _has_room(self) -> bool:
-        """Waits until one more item may be made; False where nobody wants it."""
+        """Wait until one more item may be produced. False if the thread is to end."""
         start = time.perf_counter()
         self.room.get()
         self.waited += time.perf_counter() - start

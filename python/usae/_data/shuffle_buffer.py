@@ -1,4 +1,4 @@
-"""A bounded buffer in which the tokens of a stream of batches mix, for `UniversalSAE.fit_stream`."""
+"""A bounded buffer that shuffles the tokens of a stream of batches, for `UniversalSAE.fit_stream`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usae.errors import InvalidInputError
 
 
 def check_repeatable(batches: object) -> None:
-    """Refuse what cannot be gone through again from its beginning."""
+    """Refuse batches that cannot be iterated over again from their beginning."""
     if isinstance(batches, Iterator):
         raise InvalidInputError(
             f"resume=True needs batches that can be gone through again, to come to the place where the run stopped, got "
@@ -25,15 +25,18 @@ def check_repeatable(batches: object) -> None:
 
 
 class ShuffleBuffer:
-    """A bounded number of rows of a stream. Batches are drawn from all of them, and their places taken by the rows that follow.
+    """A bounded number of rows of a stream. Each batch is drawn from the whole buffer and replaced by the next rows.
 
-    What is drawn depends on the seed and the batches alone.
+    The batches that are drawn depend only on the seed and the stream.
 
     Attributes
     ----------
     sample : dict of str to Activations
-        The rows that were read first: all that fit, or all of the stream. Valid until the first batch is drawn.
-    tokens_read, epochs : int
+        The first rows of the stream, as many as fit into the buffer. Valid until the first batch is drawn.
+    tokens_read : int
+        Number of rows read so far.
+    epochs : int
+        How often iterating over the stream was started.
     """
 
     def __init__(self, batches: Iterable[Mapping[str, Any]], capacity: int):
@@ -58,7 +61,7 @@ class ShuffleBuffer:
         return self._rows.epochs
 
     def draw(self, seed: int, batch_size: int, steps: int) -> Iterator[Batch]:
-        """A batch for each step; InvalidInputError at the step for which no rows are left."""
+        """Yield a batch for each step. InvalidInputError at the step for which too few rows are left."""
         places = np.empty(0, np.int64)
         for step in range(steps):
             came = self._rows.fill(self._arrays, places, again=True)
@@ -88,7 +91,7 @@ class ShuffleBuffer:
 
 
 class _Rows:
-    """Rows of batches one after the other, over and over where the batches can be gone through again."""
+    """Rows of batches one after the other. They repeat if the batches can be iterated over again."""
 
     def __init__(self, batches: Iterable[Mapping[str, Any]]):
         if isinstance(batches, Mapping) or not isinstance(batches, Iterable):
@@ -100,20 +103,20 @@ class _Rows:
         self._batches = batches
         self._iterator = iter(batches)
         self._can_repeat = self._iterator is not batches
-        self._number = 0  # of batches in this epoch
-        self._widths: dict[str, int] | None = None  # those of the first batch
+        self._number = 0  # of batches read in this epoch
+        self._widths: dict[str, int] | None = None  # widths in the first batch
         self._elements: dict[str, str] = {}
         self._batch: dict[str, Activations] = {}
         self._at = self._end = 0
 
     def first(self) -> dict[str, Activations]:
-        """The first batch, of which nothing is taken yet."""
+        """Return the first batch without consuming its rows."""
         if not self._next(again=False):
             raise InvalidInputError("batches must hold at least one batch, got none")
         return self._batch
 
     def fill(self, arrays: Mapping[str, np.ndarray], places: np.ndarray, again: bool) -> int:
-        """Put the next rows into these places of the arrays; how many came. `again`: begin a new epoch after the last batch."""
+        """Copy the next rows to these places of the arrays and return their number. `again`: repeat after the last batch."""
         done = 0
         while done < len(places) and (self._at < self._end or self._next(again)):
             n = min(len(places) - done, self._end - self._at)
@@ -126,7 +129,7 @@ class _Rows:
         return done
 
     def _next(self, again: bool) -> bool:
-        """Take the next batch; False where there is none."""
+        """Take the next batch. False if there is none."""
         batch = next(self._iterator, _END)
         if batch is _END and again and self._can_repeat:
             self._iterator = iter(self._batches)
@@ -161,4 +164,4 @@ def _elements(x: Activations) -> str:
 
 
 _END: Any = object()
-"""What no batch is."""
+"""Marks the end of an iterator; no batch is this object."""

@@ -1,7 +1,7 @@
-"""Rows of activations that lie in a store, in an order that is random but reads long runs of them.
+"""Rows of a store in a random order for which long blocks of consecutive rows are read.
 
-An epoch goes over blocks of consecutive rows in random order, some dozens at a time, and over the rows of these in random
-order. The order is a pure function of the seed and the epoch, so that any position can be sought.
+An epoch takes blocks of consecutive rows in random order, 64 blocks at a time, and the rows of these 64 blocks in random order.
+The order is a pure function of the seed and the epoch, so that reading can start at any position.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from usae._data.activations import Activations
 from usae._data.read_ahead import ReadAhead
 
 BLOCK_ROWS = 1024
-"""Consecutive rows that are read at once: 1.5 MB of a model that is 768 wide, in float16."""
+"""Consecutive rows that are read at once: 1.5 MB in float16 for a model of width 768."""
 
 GROUP_BLOCKS = 64
-"""Blocks whose rows are mixed. Two groups are in memory: this one, and the next, which is being read."""
+"""Blocks whose rows are shuffled together. Two such groups are in memory: this one, and the next, which is being read."""
 
 RUN_ROWS = 64
-"""Consecutive rows in a sample of a store, so that it comes from a thousand places."""
+"""Consecutive rows in a sample of a store. They are few, so that the sample comes from a thousand places of the store."""
 
 Batch = tuple[dict[str, Activations], np.ndarray | None]
-"""Activations, and which of their rows; None: all."""
+"""Activations and the numbers of the rows that form the batch. None: all rows."""
 
 
 class BlockOrder:
-    """The endless sequence of rows: every row once in each epoch."""
+    """The endless sequence of row numbers, which has every row once in each epoch."""
 
     def __init__(self, seed: int, n_rows: int):
         self._seed, self._n_rows = seed, n_rows
@@ -39,7 +39,7 @@ class BlockOrder:
         self._blocks_of: tuple[int, np.ndarray] = -1, np.empty(0, np.int64)
 
     def group(self, number: int) -> tuple[list[slice], np.ndarray]:
-        """The blocks of a group, counted on through all epochs, and the order of the rows that they are together."""
+        """Return the slices of a group's blocks and the order of their rows. Groups are numbered on through all epochs."""
         epoch, place = divmod(number, self.n_groups)
         blocks = self._blocks(epoch)[place * GROUP_BLOCKS : (place + 1) * GROUP_BLOCKS]
         slices = [slice(int(b) * BLOCK_ROWS, min(int(b + 1) * BLOCK_ROWS, self._n_rows)) for b in blocks]
@@ -48,7 +48,7 @@ class BlockOrder:
         return slices, order
 
     def locate(self, position: int) -> tuple[int, int]:
-        """The group that a position of the sequence lies in, and where in its order."""
+        """Return the number of the group that holds a position of the sequence, and the position in that group's order."""
         epoch, rest = divmod(position, self._n_rows)
         sizes = np.minimum((self._blocks(epoch) + 1) * BLOCK_ROWS, self._n_rows) - self._blocks(epoch) * BLOCK_ROWS
         ends = np.cumsum(np.add.reduceat(sizes, np.arange(0, self.n_blocks, GROUP_BLOCKS)))
@@ -56,7 +56,7 @@ class BlockOrder:
         return epoch * self.n_groups + place, rest - (int(ends[place - 1]) if place else 0)
 
     def _blocks(self, epoch: int) -> np.ndarray:
-        if self.n_groups == 1:  # then all rows are mixed, in the order in which arrays are
+        if self.n_groups == 1:  # then all rows are shuffled together, in the same order as for arrays
             return np.arange(self.n_blocks)
         if self._blocks_of[0] != epoch:
             order = np.empty(self.n_blocks, np.int64)
@@ -68,7 +68,7 @@ class BlockOrder:
 def shuffled_batches(
     acts: Mapping[str, Activations], seed: int, batch_size: int, position: int = 0
 ) -> Generator[Batch, None, None]:
-    """Endless batches of rows of a store from a position of the sequence on, read ahead in the background."""
+    """Yield endless batches of a store's rows from a position of the sequence on. The next group is read in the background."""
     order = BlockOrder(seed, next(iter(acts.values())).n_tokens)
     number, at = order.locate(position)
     pieces: list[dict[str, Activations]] = []
@@ -99,11 +99,11 @@ def _groups(
         if order.n_groups == 1:
             whole = group
         yield group, rows
-        del group  # so that two are in memory, and not three
+        del group  # so that two groups are in memory, and not three
 
 
 def joined(pieces: list[dict[str, Activations]]) -> dict[str, Activations]:
-    """Pieces one after the other."""
+    """Concatenate pieces of activations."""
     return {
         name: dataclasses.replace(x, array=np.concatenate([piece[name].array for piece in pieces]))
         for name, x in pieces[0].items()
@@ -111,7 +111,7 @@ def joined(pieces: list[dict[str, Activations]]) -> dict[str, Activations]:
 
 
 def sample(acts: Mapping[str, Activations], seed: int) -> dict[str, Activations]:
-    """As many rows of a store as a group has, in short runs that the seed draws; all, where it has no more."""
+    """Return as many rows of a store as a group has, in short slices that the seed draws; all rows if there are no more."""
     n_rows, wanted = next(iter(acts.values())).n_tokens, BLOCK_ROWS * GROUP_BLOCKS
     if n_rows <= wanted:
         return {name: x.part(slice(0, n_rows)) for name, x in acts.items()}

@@ -1,4 +1,4 @@
-"""Activations in a folder, as `usae.ActivationStore`; `store_files.py` has the files."""
+"""`usae.ActivationStore`: activations in a folder. `store_files.py` reads and writes the files."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DType = Literal["float16", "float32", "bfloat16"]
 class ActivationStore(Mapping[str, StoredArray]):
     """Activations of several models over the same images, in a folder of ``.npy`` files and a manifest.
 
-    A mapping like any other for `UniversalSAE.fit`, `UniversalSAE.evaluate` and `usae.controls`, which read it piece by piece,
-    so that memory does not grow with the store. Written shard by shard: a writer that is stopped at any moment leaves whole
-    shards, and the next one goes on after them.
+    It is a mapping from model names to arrays for `UniversalSAE.fit`, `UniversalSAE.evaluate` and `usae.controls`, which read
+    it piece by piece, so that memory does not grow with the store. It is written shard by shard. A writer that is stopped at
+    any moment leaves whole shards, and the next writer continues after them.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class ActivationStore(Mapping[str, StoredArray]):
     Raises
     ------
     CheckpointError
-        For a folder that is no store, is from a newer version, or lacks a file or a part of one. What a flipped bit changes is
-        found by `verify`, which `UniversalSAE.fit` calls.
+        If the folder is not a store, was written by a newer version, or lacks a file or a part of one. Changed bytes are found
+        by `verify`, which `UniversalSAE.fit` calls.
     CheckpointFileError
         Also an OSError: the folder cannot be read.
 
@@ -70,21 +70,29 @@ class ActivationStore(Mapping[str, StoredArray]):
         grid: tuple[int, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> ActivationStore:
-        """Make an empty store, open for writing.
+        """Make an empty store and open it for writing.
 
         Parameters
         ----------
         path : path-like
-            A folder that is empty or not there yet; its parent has to exist.
+            A folder that is empty or does not exist yet. Its parent has to exist.
         models : mapping of str to int or mapping, optional
-            Width of each model; or a mapping with "width" and, to be kept, "source", "layer" and whatever else JSON can say.
-            Left out: those of the first shard.
+            Width of each model; or for each model a mapping with "width" and, optionally, "source", "layer" and other values
+            that JSON can represent, which are kept in `models`. Default: None, which takes the models of the first shard.
         dtype : "float16", "float32" or "bfloat16"
-            What is kept. float16 ends at 65504, and a larger activation is an error. bfloat16 lies in the files as uint16.
+            Type in which activations are stored. An activation beyond its range, 65504 for float16, is an error. The files hold
+            bfloat16 as uint16. Default: "float16".
         grid : (int, int), optional
-            Rows and columns of the tokens of an image.
+            Rows and columns of the tokens of an image. Default: None, which means that they are not known.
         metadata : mapping, optional
-            Plain values of your own, for `metadata`.
+            Your own values, which JSON can represent, for `metadata`. Default: None, which means none.
+
+        Raises
+        ------
+        InvalidInputError
+            For an argument that cannot be used.
+        CheckpointFileError
+            Also an OSError: the folder is not empty or cannot be written.
         """
         folder = disk.folder_of(path)
         if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -116,17 +124,17 @@ class ActivationStore(Mapping[str, StoredArray]):
         with disk.io_errors(given, "write", "the store"):
             given.mkdir(exist_ok=True)
             self._folder = pathlib.Path(os.path.realpath(given))
-            store_files.check_free(self._folder)  # before a file is made in it
+            store_files.check_free(self._folder)  # before the lock file is made in it
             self._lock = store_files.locked(self._folder)
             try:
-                store_files.check_free(self._folder)  # and after whoever else was making one
+                store_files.check_free(self._folder)  # and again, because another process may have made a store meanwhile
                 store_files.write_manifest(self._folder, manifest)
             except BaseException:
                 self.close()
                 raise
         return self
 
-    # --- What is in it -----------------------------------------------------------------------------------------------
+    # --- Contents ----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> StoredArray:
         names = self.model_names
@@ -152,7 +160,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         return iter(self.model_names)
 
     def __len__(self) -> int:
-        """How many models it has."""
+        """Number of models."""
         return len(self.model_names)
 
     def __contains__(self, name: object) -> bool:
@@ -163,54 +171,58 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     @property
     def path(self) -> pathlib.Path:
+        """The store's folder, with symbolic links resolved."""
         return self._folder
 
     @property
     def model_names(self) -> tuple[str, ...]:
+        """Names of the models, in the order of the files."""
         return tuple(model["name"] for model in self._manifest["models"])
 
     @property
     def widths(self) -> dict[str, int]:
+        """Width of each model."""
         return {model["name"]: model["width"] for model in self._manifest["models"]}
 
     @property
     def models(self) -> dict[str, dict[str, Any]]:
-        """What is known of each model: "width", "source", "layer" and what else `create` was told."""
+        """A mapping for each model with "width", "source", "layer" and the other values that `create` was given."""
         keys = ("width", "source", "layer")
         return {model["name"]: {key: model[key] for key in keys} | model["details"] for model in self._manifest["models"]}
 
     @property
     def dtype(self) -> str:
-        """ "float16", "float32" or "bfloat16"."""
+        """Type in which activations are stored: "float16", "float32" or "bfloat16"."""
         return self._manifest["dtype"]
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the tokens of an image, where they are known."""
+        """Rows and columns of the tokens of an image; None if they are not known."""
         return tuple(self._manifest["grid"]) if self._manifest["grid"] else None
 
     @property
     def n_tokens(self) -> int:
-        """Rows of each model, all images together."""
+        """Number of rows of each model, over all images."""
         return sum(self._lengths()) * (self._manifest["tokens"] or 1)
 
     @property
     def n_shards(self) -> int:
+        """Number of shards. Each has one file for each model."""
         return len(self._manifest["shards"])
 
     @property
     def images(self) -> tuple[str, ...]:
-        """Names of the images in order; empty where the store has rows that belong to no image."""
+        """Names of the images in order. Empty if the store has rows that belong to no image."""
         return _images_of(self._manifest)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """A copy of what `create` was given."""
+        """A copy of the metadata that `create` was given."""
         return store_files.checked_json(self._manifest["metadata"], "metadata")
 
     @property
     def finished(self) -> bool:
-        """Whether its writer came to the end. Training and evaluation refuse a store that is not finished."""
+        """Whether its writer has called `finish`. Training and evaluation refuse a store that is not finished."""
         return self._manifest["finished"]
 
     def __repr__(self) -> str:
@@ -224,27 +236,35 @@ class ActivationStore(Mapping[str, StoredArray]):
         Raises
         ------
         CheckpointError
-            Naming the files that are missing, cut short or changed.
+            If files are missing, cut short or changed. The message names them.
         """
         with disk.io_errors(self._folder, "read", "the store"):
             store_files.verify(self._folder, self._manifest)
 
     def batches(self, batch_size: int, *, seed: int = 0, position: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of rows in random order, to the end of the epoch that `position` lies in; read ahead in the background.
+        """Yield batches of rows in random order. The next rows are read in the background.
 
         Parameters
         ----------
         batch_size : int
-            The last batch may be smaller.
+            Number of rows in a batch. The last batch may be smaller.
         seed : int
-            The order is a pure function of it and the epoch: the same on any computer, however rows are split into files.
+            The order is a pure function of the seed and the epoch. It is the same on any computer, however rows are split into
+            files. Default: 0.
         position : int
-            Where to begin, in rows; ``n_tokens`` is the start of the second epoch, which has another order.
+            Row of the endless sequence of epochs at which to begin. Batches end where the epoch ends. ``n_tokens`` is the
+            start of the second epoch, which has another order. Default: 0.
 
         Yields
         ------
         dict of str to ndarray
-            For each model [n, width], as float32 where bfloat16 is stored. Row t of each is the same place.
+            Activations of each model, [n, width], in the type of the store, or float32 if that is bfloat16. Row t of every
+            model is the same place in the same image.
+
+        Raises
+        ------
+        InvalidInputError
+            For an argument that cannot be used, and for a store that is not finished.
         """
         seed = checks.integer(seed, "seed", 0, 2**64 - 1)
         batch_size = checks.integer(batch_size, "batch_size", 1, 2**24)
@@ -266,20 +286,20 @@ class ActivationStore(Mapping[str, StoredArray]):
     # --- Writing -----------------------------------------------------------------------------------------------------
 
     def append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None = None) -> None:
-        """Write one shard. When this returns it is on the disk; until then it is as if it had not been begun.
+        """Write one shard. The store contains it when this returns, even if the computer stops then, and not earlier.
 
         Parameters
         ----------
         acts : mapping of str to array, each [images, tokens, width] or each [rows, width]
-            As for `UniversalSAE.fit`, of every model. Hundreds of images at a time keep the number of files small.
+            Activations of every model, as for `UniversalSAE.fit`. Hundreds of images at a time keep the number of files small.
         image_names : sequence of str, optional
-            One for each image. Left out: their numbers in the store.
+            A name for each image. Default: None, which takes the images' numbers in the store.
 
         Raises
         ------
         InvalidInputError
-            For models, shapes or names that do not fit the store or each other, and for activations that are not finite or
-            not so in the store's type. Nothing is written.
+            If models, shapes or names do not fit the store or each other, or if activations are not finite in the type of the
+            store. Nothing is written then.
         CheckpointFileError
             Also an OSError: the disk is full or cannot be written, or another writer has the store open.
         """
@@ -304,19 +324,19 @@ class ActivationStore(Mapping[str, StoredArray]):
                 self._replace(manifest | {"finished": False, "shards": [*manifest["shards"], shard]})
             except BaseException:
                 with contextlib.suppress(OSError, CheckpointError):
-                    self._manifest = store_files.read_manifest(self._folder)  # which may be the new one
+                    self._manifest = store_files.read_manifest(self._folder)  # this may be the new manifest
                     store_files.remove_leftovers(self._folder, self.n_shards)
                 raise
 
     def finish(self) -> None:
-        """Say that the store is whole; leaving ``with`` without an error does so, and closes it."""
+        """Mark the store as finished. Leaving ``with`` without an error does so too, and closes the store."""
         with disk.io_errors(self._folder, "write", "the store"):
             self._open_for_writing()
             if not self.finished:
                 self._replace(self._manifest | {"finished": True})
 
     def close(self) -> None:
-        """Let other writers write. Reading goes on, and so can writing."""
+        """Allow other writers to write. The store can still be read, and `append` opens it for writing again."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -335,7 +355,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         return [shard["n"] for shard in self._manifest["shards"]]
 
     def _open_for_writing(self) -> None:
-        """Become the only writer, from what is there now."""
+        """Lock the store for this writer, and read the manifest again, because another writer may have changed it."""
         if self._lock is None:
             self._lock = store_files.locked(self._folder)
             try:
@@ -369,7 +389,7 @@ def _images_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _opened(folder: pathlib.Path, manifest: Manifest, model: int, of_each: tuple[int, ...], shard: int) -> np.ndarray:
-    """A file of the store as a memory map."""
+    """Open a file of the store as a memory map."""
     file = folder / store_files.shard_name(shard, model)
     with disk.io_errors(folder, "read", "the store"):
         return store_files.open_shard(file, (manifest["shards"][shard]["n"], *of_each), DTYPES[manifest["dtype"]])
@@ -381,7 +401,7 @@ def _verified(folder: pathlib.Path, manifest: Manifest, model: int) -> None:
 
 
 def _described(models: object) -> list[dict[str, Any]]:
-    """Models as the manifest has them."""
+    """Return the manifest's entries of models."""
     if not isinstance(models, Mapping):
         raise InvalidInputError(f"models must be a mapping from names to widths, got {models!r}")
     check_names(models, "models")
@@ -398,7 +418,7 @@ def _described(models: object) -> list[dict[str, Any]]:
 
 
 def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple[int, int | None]:
-    """Images and tokens of each, or rows and None: the same in all models, and as in the store."""
+    """Return the number of images and their tokens, or of rows and None. All models and the store have to agree on them."""
     shapes = {x.array.shape[:-1] for x in given.values()}
     if len(shapes) > 1:
         found = ", ".join(f"{name}: {list(x.array.shape)}" for name, x in given.items())
@@ -412,7 +432,7 @@ def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple
 
 
 def _encoded(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
-    """Activations in the store's type, or an error where they are not finite in it."""
+    """Convert activations to the store's type. InvalidInputError if they are not finite in it."""
     array = np.asarray(x.array)
     floats = widened(array, x.bfloat16)
     with np.errstate(over="ignore"):

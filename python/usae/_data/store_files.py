@@ -1,8 +1,8 @@
 """The files of an activation store: ``usae-store.json``, the manifest, and one ``shard-000000-0.npy`` for each shard and model.
 
-A shard is there once the manifest names it. Each file is written under another name, brought to the disk and renamed; the
-manifest is replaced last. So a computer that stops at any point leaves the store as it was before a shard or after it, and
-what is left over is removed by the next writer.
+A shard belongs to the store once the manifest names it. Each file is written under another name, synced to disk and renamed.
+The manifest is replaced last. So a computer that stops at any point leaves the store as it was before the shard or after it,
+and the next writer removes leftover files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shard_name(shard: int, model: int) -> str:
 
 
 def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray) -> dict[str, Any]:
-    """Write one file whole; what the manifest says of it is returned."""
+    """Write one file atomically and return the manifest's entry of it."""
     file = folder / shard_name(shard, model)
     beside = folder / f"{file.name}.new"
     with open(beside, "wb") as stream:
@@ -57,7 +57,7 @@ def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray)
 
 
 class _Hashing:
-    """A file that also sums up what is written into it."""
+    """A file that computes size and checksum of what is written to it."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -71,7 +71,7 @@ class _Hashing:
 
 
 def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
-    disk.sync(folder)  # the names of the shards have to be there before
+    disk.sync(folder)  # the renamed shards have to be on the disk before a manifest names them
     new = folder / f"{MANIFEST}.new"
     disk.write_text(new, _to_json(manifest))
     new.replace(folder / MANIFEST)
@@ -79,7 +79,7 @@ def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
 
 
 def _to_json(manifest: Manifest) -> str:
-    """Indented for people, with one line for each shard."""
+    """Return indented JSON with one line for each shard, for people to read."""
     shards = ",\n    ".join(json.dumps(shard, ensure_ascii=False, allow_nan=False) for shard in manifest["shards"])
     text = json.dumps(manifest | {"shards": []}, indent=2, ensure_ascii=False, allow_nan=False)
     end = '"shards": []\n}'
@@ -87,7 +87,7 @@ def _to_json(manifest: Manifest) -> str:
 
 
 def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
-    """Remove what a writer that was stopped has left: files of ours that the manifest does not name."""
+    """Remove files of a writer that was stopped: those with a shard's name that the manifest does not list."""
     for path in folder.iterdir():
         ours = _OURS.fullmatch(path.name)
         if path.name == f"{MANIFEST}.new" or (ours and (ours[2] or int(ours[1]) >= n_shards)):
@@ -96,7 +96,7 @@ def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
 
 
 def check_free(folder: pathlib.Path) -> None:
-    """Refuse to make a store where there is anything but what a `create` that was stopped leaves."""
+    """Refuse to make a store in a folder that is not empty. The files of a `create` that was stopped are allowed."""
     names = {path.name for path in folder.iterdir()}
     if not names <= {LOCK, f"{MANIFEST}.new"}:
         words = "open it with ActivationStore(path), or " if MANIFEST in names else ""
@@ -128,7 +128,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 
 
 def checked_manifest(raw: bytes) -> Manifest:
-    """The manifest, if everything else can rely on it."""
+    """Parse the manifest and check everything that other code relies on."""
     try:
         manifest = checks.parsed_json(raw.decode())
     except ValueError as error:
@@ -188,7 +188,7 @@ def open_shard(file: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> n
         raise CheckpointError(f"{file.parent}: {file.name} is missing; {_REMEDY}") from None
     except OSError:
         raise
-    except Exception as error:  # a damaged header is Python that does not parse, in one of many ways
+    except Exception as error:  # the header is Python source, which raises many types of exceptions when it is damaged
         raise CheckpointError(f"{file.parent}: {file.name} is cut short or damaged: {error}; {_REMEDY}") from None
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise CheckpointError(
@@ -263,7 +263,7 @@ _KEYS = {
 
 
 def checked_json(value: object, name: str) -> Any:
-    """`value` as it will be read again; InvalidInputError for what JSON cannot say."""
+    """Return `value` as it will be read from JSON. InvalidInputError if JSON cannot represent it."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

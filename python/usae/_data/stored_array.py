@@ -1,4 +1,4 @@
-"""Activations of one model that lie in the files of a store: like an array, but read when it is indexed."""
+"""Activations of one model in the files of a store. They are indexed like an array, and read at that time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from usae.errors import InvalidInputError
 
 
 class StoredArray:
-    """[images, tokens, width] or [rows, width], in files one after the other; what ``store[name]`` gives.
+    """The array [images, tokens, width] or [rows, width] of one model, split over files; ``store[name]`` returns it.
 
-    Index it by images (rows, where there are no images): a number, a slice or an array of numbers. Only what is asked for is
-    read, as float32 where bfloat16 is stored. ``x[:]`` reads everything.
+    It is indexed by images, or by rows if there are no images: by a number, a slice or an array of numbers. Only the indexed
+    images are read. The result has the type of the store, or float32 if that is bfloat16. ``x[:]`` reads everything.
     """
 
     def __init__(
@@ -31,10 +31,11 @@ class StoredArray:
         verify: Callable[[], None],
         checksums: Callable[[], list[str]],
     ):
-        """What a store tells of a model.
+        """Make the array of a model of the store in the folder `path`.
 
-        `lengths`: images of each file; `of_each`: (tokens, width) or (width,); `path` and `images`: of the store, and the names
-        of its images; `verify`: reads all files and compares checksums; `checksums`: what the manifest says they are.
+        `lengths` has the number of images in each file, and `of_each` the shape of an image, (tokens, width) or (width,).
+        `images` returns the names of the images, and `open_shard` the array of a file. `verify` reads all files and compares
+        their checksums; `checksums` returns those of the manifest.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *of_each)
@@ -56,6 +57,7 @@ class StoredArray:
 
     @property
     def n_shards(self) -> int:
+        """Number of files."""
         return len(self._ends)
 
     @property
@@ -68,7 +70,7 @@ class StoredArray:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of what indexing gives."""
+        """Type of the arrays that indexing returns."""
         return np.dtype(np.float32) if self.bfloat16 else self.raw_dtype
 
     def __len__(self) -> int:
@@ -94,9 +96,9 @@ class StoredArray:
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     def rows(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Some rows, [n, width], as they are stored; rows of [images, tokens, width] are counted through.
+        """Return some rows, [n, width], in the type of the files. Rows of [images, tokens, width] are numbered image by image.
 
-        A slice has a start and a stop, and each file is mapped while it is read, so that memory holds the result alone.
+        A slice needs a start and a stop. A file is mapped only while it is read, so that memory holds only the result.
         """
         if isinstance(rows, slice):
             return self._consecutive(rows.start, rows.stop)
@@ -128,11 +130,11 @@ class StoredArray:
 
 
 def widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
-    """Floats that numpy knows: bfloat16, seen as uint16, is the upper half of a float32."""
+    """Return floats in a type of NumPy. bfloat16, viewed as uint16, is the upper half of a float32."""
     return (array.astype(np.uint32) << 16).view(np.float32) if bfloat16 else array
 
 
 def as_bfloat16(array: np.ndarray) -> np.ndarray:
-    """Finite float32 as bfloat16 seen as uint16, to the nearest, ties to even."""
+    """Round finite float32 to bfloat16, viewed as uint16: to the nearest number, ties to even."""
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
