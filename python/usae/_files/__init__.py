@@ -1,1 +1,1 @@
-"""Files as such: folders that are written whole, and words for what goes wrong with them."""
+"""Helpers for files: atomic writes, locks, and the wording of errors."""

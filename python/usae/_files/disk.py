@@ -1,4 +1,4 @@
-"""Folders that are written so that a computer that stops leaves them whole, and words for what goes wrong with them."""
+"""Writes that survive a computer that stops, locks of folders, and the wording of errors about files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 
 def folder_of(path: object) -> pathlib.Path:
-    """What a user gave as the name of a folder."""
+    """Return the path of a folder that a user gave. InvalidInputError if it cannot be one."""
     return path_of(path, "a folder")
 
 
 def path_of(path: object, what: str) -> pathlib.Path:
+    """Return a path that a user gave. InvalidInputError, which says that it must name `what`, if it cannot be one."""
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     problem = ""
     if not isinstance(name, str):
@@ -38,7 +39,7 @@ def path_of(path: object, what: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
-    """Turn the system's errors into ours, with what to do about them: "cannot write the autoencoder: ..."."""
+    """Turn each OSError into a CheckpointFileError with a remedy, such as "cannot write the autoencoder: ..."."""
     try:
         yield
     except CheckpointFileError:
@@ -54,10 +55,10 @@ def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
 
 
 def locked(file: pathlib.Path, what: str) -> BinaryIO:
-    """The right to write, which ends when this file is closed or the process does."""
+    """Take the lock for writing. It is released when the returned file is closed or the process ends."""
     import fcntl
 
-    stream = open(file, "ab")  # noqa: SIM115  # kept open
+    stream = open(file, "ab")  # noqa: SIM115  # it stays open, because closing it releases the lock
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,6 +73,7 @@ def locked(file: pathlib.Path, what: str) -> BinaryIO:
 
 
 def write_text(file: pathlib.Path, text: str) -> None:
+    """Write a text file and sync it to disk."""
     with open(file, "w", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
         stream.flush()
@@ -79,6 +81,7 @@ def write_text(file: pathlib.Path, text: str) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
+    """Sync a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,6 +90,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def check_keys(found: object, expected: Mapping[str, Any], where: str) -> None:
+    """Raise a CheckpointError unless `found` is a dictionary with exactly the expected keys."""
     if not isinstance(found, dict):
         raise CheckpointError(f"{where} must hold named values, got {shortened(found)}")
     for key in found:

@@ -1,1 +1,1 @@
-"""Saved autoencoders: what lies in their folder."""
+"""Saved autoencoders: the files in their folder."""

@@ -1,4 +1,4 @@
-"""``usae.json``, everything of a saved autoencoder but its tensors: what it may hold, and what older versions wrote."""
+"""``usae.json``, which holds everything of a saved autoencoder but its tensors: its schema, and that of older versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Header = dict[str, Any]
 
 
 def history_to_json(value: Any) -> Any:
-    """What JSON has no number for, as null, "inf" and "-inf". (The R2 of constant activations is -inf.)"""
+    """Write NaN as null and infinities as "inf" and "-inf", which JSON lacks. (The R2 of constant activations is -inf.)"""
     if isinstance(value, dict):
         return {key: history_to_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -36,7 +36,8 @@ def history_to_json(value: Any) -> Any:
 
 
 def history_from_json(value: Any) -> Any:
-    if isinstance(value, dict):  # a model may be called "inf"
+    """Invert `history_to_json`."""
+    if isinstance(value, dict):  # the value of "encoder" is the name of a model, which may be "inf"
         return {
             key: item if key == "encoder" and isinstance(item, str) else history_from_json(item) for key, item in value.items()
         }
@@ -46,14 +47,14 @@ def history_from_json(value: Any) -> Any:
 
 
 def to_json(header: Header) -> str:
-    """Indented for people, with one line for each step of the history."""
+    """Return indented JSON with one line for each step of the history, for people to read."""
     history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
     text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
     return text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) + "\n" if history else text + "\n"
 
 
 def checked_header(raw: bytes) -> Header:
-    """The header, if `restored` can rely on it."""
+    """Parse the header and check everything that `restored` relies on."""
     try:
         header = checks.parsed_json(raw.decode())
     except ValueError as error:
@@ -77,7 +78,7 @@ def checked_header(raw: bytes) -> Header:
         raise disk.unexpected(HEADER, "resolved_recipe.dead_tokens", None)
     for i, entry in enumerate(header["history"]):
         if version < 2 and isinstance(entry, dict):
-            entry.setdefault("prefix", header["n_concepts"])  # there were no others then
+            entry.setdefault("prefix", header["n_concepts"])  # format 1 had no shorter prefixes
         _check_step(entry, f"history[{i}]", len(names))
     return header
 
@@ -95,7 +96,7 @@ def _checked_version(header: Header) -> int:
 
 
 def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
-    """A recipe of an older format with the fields that came later, which were as their defaults say."""
+    """Add the fields that an older format lacks, with values that give what its version did."""
     later = {} if version > 1 else _FIELDS_SINCE_2
     for field in later:
         if field in recipe:
@@ -104,7 +105,7 @@ def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _check_step(entry: object, where: str, n_models: int) -> None:
-    """One entry of the history: the fields of a StepReport, and perhaps what `Fitted.record_validation` adds."""
+    """Check one entry of the history: the fields of a StepReport, and those of `Fitted.add_validation` if there are any."""
     fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
     is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
     is_valid |= {
@@ -133,7 +134,7 @@ def _check_step(entry: object, where: str, n_models: int) -> None:
 
 
 def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
-    """Type and shape by name, in the words of safetensors."""
+    """Return type, as safetensors names it, and shape of each tensor by name."""
     n_concepts = header["n_concepts"]
     batchnorm = header["resolved_recipe"]["encoder"] == "batchnorm"
     batchtopk = header["resolved_recipe"]["selection"] == "batchtopk"
@@ -157,7 +158,7 @@ def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
 
 
 def _is_number(value: object) -> bool:
-    """As `history_to_json` writes them."""
+    """Whether this is a number as `history_to_json` writes it."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return abs(value) <= sys.float_info.max
     return value is None or value in ("inf", "-inf")

@@ -1,14 +1,15 @@
 """Saved autoencoders: a folder with ``model.safetensors`` (tensors) and ``usae.json`` (everything else).
 
-The two belong together by the size and SHA-256 of the tensors in ``usae.json``. That is also what makes replacing a save
-safe. A new folder is written beside its place and renamed. In an existing one, empty or with an older save,
+``usae.json`` holds the size and SHA-256 of the tensor file that belongs to it. A new folder is written under another name and
+renamed. In a folder that exists, empty or with an older save,
 
 1. the tensors are written to ``model.safetensors.new``,
-2. ``usae.json`` is replaced, which is one rename: from here on the new save is the one that counts,
+2. ``usae.json`` is replaced by one rename, from which on the new save is the valid one,
 3. ``model.safetensors.new`` is renamed to ``model.safetensors``.
 
-`load` takes whichever of the two tensor files ``usae.json`` describes, so a computer that stops at any point leaves the
-old save or the new one, whole. Other files in the folder are left alone. Two processes must not write one folder at a time.
+`load` takes whichever of the two tensor files ``usae.json`` describes. So a computer that stops at any point leaves the old
+save or the new one, whole. Other files in the folder are left alone. Two processes must not write to one folder at the same
+time.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError,
 NEW_HEADER = "usae.json.new"
 
 RUN = "usae-run.json"
-"""In a folder of checkpoints, what the run is; here so that `load` of such a folder can say what to do."""
+"""The file that describes the run in a folder of checkpoints. `load` looks for it to say how such a folder is read."""
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------------
 
 
 def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> None:
-    """See `UniversalSAE.save`."""
+    """Save to a folder; see `UniversalSAE.save`."""
     given = disk.folder_of(path)
     if not isinstance(training_state, bool):
         raise InvalidInputError(f"training_state must be True or False, got {training_state!r}")
     with disk.io_errors(given, "write", "the autoencoder"):
-        folder = pathlib.Path(os.path.realpath(given))  # of ".", or of a link, the place that it stands for
+        folder = pathlib.Path(os.path.realpath(given))  # "." and links cannot be renamed, so the folder itself is used
     with disk.io_errors(folder, "write", "the autoencoder"):
         exists = _is_ours(folder)
         header, tensors = snapshot(fitted, training_state)
@@ -58,19 +59,19 @@ def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> 
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """The error that `save` would end with, where a folder holds something else."""
+    """Raise the error that `save` would raise if the folder holds something else."""
     folder = disk.folder_of(path)
     with disk.io_errors(folder, "write", "the autoencoder"):
         _is_ours(pathlib.Path(os.path.realpath(folder)))
 
 
 def _is_ours(folder: pathlib.Path) -> bool:
-    """Whether there is a folder to write into, empty or with a save to be replaced; an error where it holds anything else."""
+    """Whether the folder exists and is empty or holds a save that can be replaced. CheckpointFileError for anything else."""
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
         raise CheckpointFileError(errno.ENOTDIR, "cannot save there: it is not a folder; choose another path", str(folder))
-    if {path.name for path in folder.iterdir()} <= {UNSETTLED, NEW_HEADER}:  # what a first save that was cut short leaves
+    if {path.name for path in folder.iterdir()} <= {UNSETTLED, NEW_HEADER}:  # a first save that was cut short leaves these
         return True
     try:
         header = json.loads((folder / HEADER).read_bytes())
@@ -116,7 +117,7 @@ def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 
 
 def _settle(folder: pathlib.Path) -> None:
-    """Do step 3 of a replacement that was cut short, before its tensors are overwritten."""
+    """Do step 3 of an earlier save that was cut short, before the new save overwrites its tensors."""
     if (folder / UNSETTLED).exists() and (folder / HEADER).exists():
         wanted = json.loads((folder / HEADER).read_bytes()).get("tensors")
         if described(folder / UNSETTLED) == wanted:
@@ -127,7 +128,7 @@ def _settle(folder: pathlib.Path) -> None:
 
 
 def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
-    """See `usae.load`."""
+    """Load a folder; see `usae.load`."""
     folder = disk.folder_of(path)
     thread_count(n_threads, "n_threads")
     with _reading(folder):
@@ -135,7 +136,7 @@ def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
 
 
 def read(folder: pathlib.Path) -> tuple[Header, Tensors]:
-    """What `restore` takes, with the errors of `load`."""
+    """Read the header and tensors for `restore`. Errors are those of `load`."""
     with _reading(folder):
         return _read(folder)
 
@@ -154,7 +155,7 @@ def _reading(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _read(folder: pathlib.Path) -> tuple[Header, Tensors]:
-    """Header and tensors of one save, even if another process replaces it between the looks at its files."""
+    """Read header and tensors of the same save, even if another process replaces the save meanwhile."""
     for _ in range(100):
         before = _identity(folder)
         try:
@@ -170,7 +171,7 @@ def _read(folder: pathlib.Path) -> tuple[Header, Tensors]:
 
 
 def _identity(folder: pathlib.Path) -> list[tuple[int, int, int] | None]:
-    """Of the files as they are now; each replacement changes it."""
+    """Return a value that changes whenever one of the files is replaced."""
     identity: list[tuple[int, int, int] | None] = []
     for name in (HEADER, TENSORS, UNSETTLED):
         try:

@@ -1,4 +1,4 @@
-"""An autoencoder as a header and tensors, and back."""
+"""Conversion of an autoencoder to a header and tensors, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usae.recipes import Recipe
 
 
 def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
-    """Everything that makes `fitted` what it is; the tensors of model "vit" are named "vit.dictionary" and so on."""
+    """Return the whole state as a header and tensors. Tensors of the model "vit" are named "vit.dictionary" and so on."""
     names = fitted.parameter_names() + (fitted.training_state_names() if training_state else ())
     tensors = {f"{model}.{name}": fitted.read(i, name) for i, model in enumerate(fitted.names) for name in names}
     header = {
@@ -35,7 +35,7 @@ def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
 
 
 def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Fitted:
-    """The inverse of `snapshot`, for a header and tensors that come from one or were checked."""
+    """Invert `snapshot`. Header and tensors have to come from it or have to be checked before."""
     params = {name: header[name] for name in ("n_concepts", "k", "seed")}
     params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
     params["n_threads"] = n_threads
@@ -47,7 +47,7 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
 
 
 def restore(fitted: Fitted, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
-    """Bring one of the same sizes and recipe to the saved state."""
+    """Set an autoencoder of the same sizes and recipe to the saved state."""
     for i, model in enumerate(fitted.names):
         for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
             fitted.write(i, name, tensors[f"{model}.{name}"])

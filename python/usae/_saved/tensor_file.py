@@ -18,7 +18,7 @@ from usae.errors import CheckpointError, CheckpointFileError
 
 TENSORS = "model.safetensors"
 UNSETTLED = "model.safetensors.new"
-"""The tensors while a save replaces an older one; `saved_folder` says in which order."""
+"""The tensor file while a save replaces an older one; `saved_folder` describes the order."""
 
 
 def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
     permissions = file.stat().st_mode
     try:
         safetensors.numpy.save_file(tensors, file)
-    except safetensors.SafetensorError as error:  # how its own writer reports a full disk
+    except safetensors.SafetensorError as error:  # the writer of safetensors raises this for a full disk
         raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
     file.chmod(permissions)  # safetensors makes files that only their owner may read
     disk.sync(file)
@@ -34,12 +34,13 @@ def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
 
 
 def described(file: pathlib.Path) -> dict[str, Any]:
+    """Return size in bytes and SHA-256 of a file."""
     with open(file, "rb") as stream:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[str, tuple[str, list[int]]]) -> Tensors:
-    """`wanted`: bytes and SHA-256 of the file; `expected`: type and shape of each tensor, in the words of safetensors."""
+    """Read and check the file of size and SHA-256 `wanted`. `expected` is the type and shape of each tensor."""
     file = _found(folder, wanted)
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
@@ -54,7 +55,7 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}") from None
     for name, values in tensors.items():
-        moment = name.endswith("_second_moment")  # infinite where a gradient was 1e19 or more: such an element trains no more
+        moment = name.endswith("_second_moment")  # infinite if a gradient was 1e19 or more; then its parameter trains no more
         if not np.isfinite(values).all() and (not moment or np.isnan(values).any()):
             raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity")
         if (moment or name.endswith(tuple(INTEGERS))) and (values < 0).any():
@@ -63,7 +64,7 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
 
 
 def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
-    """The file of that size and sum; `saved_folder` says why there are two candidates."""
+    """Return the file of that size and checksum. `saved_folder` explains why there are two candidates."""
     found = [folder / name for name in (TENSORS, UNSETTLED) if (folder / name).exists()]
     for file in found:
         if file.is_file() and file.stat().st_size == wanted["bytes"] and described(file) == wanted:

@@ -1,1 +1,1 @@
-"""Files of other code: checkpoints and caches of the published implementation."""
+"""Readers of files that the published implementation writes: checkpoints and caches of activations."""

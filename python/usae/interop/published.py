@@ -1,7 +1,7 @@
 """Reads checkpoints of the published code (github.com/YorkUCVIL/UniversalSAE, built on `overcomplete`).
 
-A torch file is a pickle, and a pickle can run anything. Here it is read without torch and cannot: the unpickler knows
-dictionaries, numbers and tensors, and refuses every other name in the file unseen.
+A torch file is a pickle, and loading a pickle can execute code. The unpickler here executes none and does not need torch: it
+knows dictionaries, numbers and tensors, and refuses a file that names anything else.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from usae.recipes import published as published_recipe
 
 __all__ = ["load_published"]
 
-# What surrounds the tensors in the file that the published code's `save_checkpoint` writes.
+# Keys of the dictionary that the published code's `save_checkpoint` writes.
 _WRAPPING = {"epoch", "model_state_dict", "optimizer_state_dict", "learning_rate"}
 
-# Put before every name by torch.compile and by DataParallel.
+# Prefixes that torch.compile and DataParallel put before every name.
 _PREFIXES = ("_orig_mod.", "module.")
 
-# The linear layer and BatchNorm as `mlp_bn_1` names them, which the published configuration uses, and as
-# `overcomplete` does where no encoder is asked for.
+# Names of the linear layer and BatchNorm: first those of `mlp_bn_1`, which the published configuration uses, then those of
+# the encoder that `overcomplete` makes by default.
 _BLOCKS = ("encoder.final_block.", "encoder.")
 _ENCODER = {
     "0.weight": "encoder_weight",
@@ -43,7 +43,7 @@ _ENCODER = {
     "1.running_var": "bn_running_var",
 }
 _DICTIONARY = "dictionary._weights"
-_MULTIPLIER = "dictionary.multiplier"  # newer versions of `overcomplete`: the logarithm of a factor on the dictionary
+_MULTIPLIER = "dictionary.multiplier"  # in newer versions of `overcomplete`, the logarithm of a factor of the dictionary
 
 
 def load_published(
@@ -55,36 +55,39 @@ def load_published(
     seed: int = 0,
     n_threads: int | None = None,
 ) -> UniversalSAE:
-    """Make an autoencoder of checkpoints that the published code wrote.
+    """Make an autoencoder from checkpoints that the published code wrote.
 
-    Neither torch nor the published code is needed, and nothing in the files is executed.
+    Neither torch nor the published code is needed, and no code in the files is executed.
 
     Parameters
     ----------
     models : mapping of str to path or mapping, or path
-        For each model the ``.pth`` file of its training, a ``.safetensors`` file of its ``state_dict``, or such a
-        ``state_dict`` itself with arrays or tensors as values; or one file that holds such a mapping. Expected is what the
-        published configuration trains: Linear and BatchNorm, ReLU, TopK, and a dictionary with l2-normalised rows.
+        For each model the ``.pth`` file that its training wrote, a ``.safetensors`` file of its ``state_dict``, or the
+        ``state_dict`` itself with arrays or tensors as values. Or the path of one file that holds such a mapping. The
+        architecture has to be that of the published configuration: Linear and BatchNorm, ReLU, TopK, and a dictionary with rows
+        of norm 1.
     statistics : mapping of str to (mean, std) or None
-        What the activations of each model were standardised with, as (A - mean) / (std + 1e-5): numbers, or arrays
-        [width]. The published code keeps them not in the checkpoints but in the YAML file of the run, as ``model_mean`` and
-        ``model_std``. None: they were not standardised.
+        Mean and standard deviation with which the activations A of each model were standardised, as (A - mean) / (std + 1e-5):
+        numbers, or arrays [width]. The published code writes them to the YAML file of the run, as ``model_mean`` and
+        ``model_std``, and not to the checkpoints. None for a model whose activations were not standardised.
     k : int
-        Active concepts; the checkpoints do not tell. The published models have 32.
+        Number of active concepts, which the checkpoints do not contain. Default: 32, as in the published models.
     recipe : Recipe, optional
-        For training on, with the "batchnorm" encoder. Left out: `usae.recipes.published()`.
-    seed, n_threads
-        As for `UniversalSAE`.
+        Recipe for further training, with the "batchnorm" encoder. Default: None, which takes `usae.recipes.published()`.
+    seed : int
+        Seed of further training, as for `UniversalSAE`. Default: 0.
+    n_threads : int or None
+        Number of threads, as for `UniversalSAE`. Default: None.
 
     Returns
     -------
     UniversalSAE
-        With the optimiser in its initial state.
+        The autoencoder, with the optimiser in its initial state.
 
     Raises
     ------
     CheckpointError
-        For a file that is damaged or of another architecture, or that names anything but tensors.
+        If a file is damaged, has another architecture, or contains anything but dictionaries, numbers and tensors.
     CheckpointFileError
         Also an OSError: a file cannot be read.
     InvalidInputError
@@ -119,7 +122,7 @@ def load_published(
 
 
 def _contents(models: Any) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Name, what messages call it, and content of each model."""
+    """Return the name, the label for messages and the content of each model."""
     if isinstance(models, (str, os.PathLike)):
         content = _read(models)
         if "model_state_dict" in content or not all(isinstance(value, Mapping) for value in content.values()):
@@ -144,7 +147,7 @@ def _contents(models: Any) -> list[tuple[str, str, Mapping[str, Any]]]:
 
 
 def _parameters(content: Mapping[str, Any], label: str) -> dict[str, np.ndarray]:
-    """The tensors of one model by the names of `UniversalSAE.set_parameters`."""
+    """Return the tensors of one model by the names of `UniversalSAE.set_parameters`."""
     if "model_state_dict" in content:
         _refuse_unknown(set(content) - _WRAPPING, label)
         content = content["model_state_dict"]
@@ -212,15 +215,15 @@ def _as_float32(value: Any, label: str) -> np.ndarray:
 
 
 def _widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
-    """A float32 copy; bfloat16, seen as uint16, is the upper half of a float32."""
+    """Return a float32 copy. bfloat16, viewed as uint16, is the upper half of a float32."""
     if bfloat16:
         return (array.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused later
         return np.array(array, np.float32)
 
 
 def _scaling(statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
-    """Mean and scale of each model from the published mean and standard deviation."""
+    """Return mean and scale of each model from the published mean and standard deviation."""
     if not isinstance(statistics, Mapping):
         raise InvalidInputError(
             f"statistics must be a mapping from model names to (mean, std), got {type(statistics).__name__}; the published "
@@ -252,7 +255,7 @@ def _scaling(statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]
 
 
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The dictionary in a torch or safetensors file; its tensors are read when they are asked for."""
+    """Return the dictionary in a torch or safetensors file. Tensors of a torch file are converted when they are used."""
     try:
         with open(path, "rb") as file:
             start = file.read(9)
@@ -289,7 +292,7 @@ def _safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
 
 
 class _TorchFile:
-    """A zip archive as `torch.save` writes it: NAME/data.pkl, and the bytes of each storage in NAME/data/KEY."""
+    """A zip archive that `torch.save` wrote: NAME/data.pkl, and the bytes of each storage in NAME/data/KEY."""
 
     def __init__(self, path: str | os.PathLike[str], file: BinaryIO):
         self.path = os.fspath(path)
@@ -297,7 +300,7 @@ class _TorchFile:
         data = io.BytesIO(file.read())  # so that tensors can be read after the file is closed
         try:
             self._archive = zipfile.ZipFile(data)
-        except Exception as error:  # what a damaged archive makes zipfile raise is not a closed list
+        except Exception as error:  # zipfile raises exceptions of many types for a damaged archive
             self.refuse(f"is not a whole torch file: {error}")
         pickles = [name for name in self._archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
@@ -319,7 +322,7 @@ class _TorchFile:
             if default is not None:
                 return default
             self.refuse(f"lacks {name}")
-        if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a small file could become any size
+        if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses, and a small file could expand to any size
             self.refuse(f"has a compressed entry, {name}, which torch.save does not write")
         try:
             return self._archive.read(info)
@@ -331,7 +334,7 @@ class _TorchFile:
             content = _Unpickler(self, self.entry("data.pkl")).load()
         except CheckpointError:
             raise
-        except Exception as error:  # nor is what a damaged or hostile pickle makes pickle raise
+        except Exception as error:  # pickle raises exceptions of many types for a damaged or hostile pickle
             self.refuse(f"has a damaged pickle: {type(error).__name__}: {error}")
         if not isinstance(content, dict):
             self.refuse(f"must hold a dictionary, got {type(content).__name__}; save model.state_dict()")
@@ -342,14 +345,14 @@ class _TorchFile:
 
 
 class _Dictionary(dict[Any, Any]):
-    """Stands for OrderedDict. Attributes (torch keeps `_metadata` there) are dropped."""
+    """Replaces OrderedDict. Its attributes, such as the `_metadata` of torch, are dropped."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class _Inert:
-    """Stands for NumPy scalars, which only the state of the optimiser may hold. Carries nothing."""
+    """Replaces NumPy scalars, which occur only in the state of the optimiser. It has no value."""
 
     def __init__(self, *arguments: object):
         pass
@@ -360,14 +363,14 @@ class _Inert:
 
 @dataclasses.dataclass(frozen=True)
 class _Unusable:
-    """A tensor of a type that no parameter has."""
+    """A tensor of a type that parameters cannot have."""
 
     dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """Bytes in the archive."""
+    """The bytes of one or more tensors in the archive."""
 
     file: _TorchFile
     key: str
@@ -376,7 +379,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage: element [i, j, ...] lies at offset + i * strides[0] + j * strides[1] + ..."""
+    """A view of a storage: element [i, j, ...] is at offset + i * strides[0] + j * strides[1] + ..."""
 
     storage: _Storage
     offset: int
@@ -390,7 +393,7 @@ class _Tensor:
         data = self.storage.file.entry(f"data/{self.storage.key}")
         elements = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        # More elements than the storage has would be an expanded view, which a small file could make any size.
+        # A view with more elements than its storage is an expanded one, with which a small file could ask for any size.
         if 0 in self.shape or last >= len(elements) or math.prod(self.shape) > len(elements):
             raise CheckpointError(
                 f"{label}: shape {list(self.shape)}, strides {list(self.strides)} and offset {self.offset} do not fit into "
@@ -407,19 +410,19 @@ _NUMPY = {
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # how pickle's protocol 2 writes their bytes
+    ("_codecs", "encode"),  # pickle's protocol 2 writes the bytes of scalars with it
 }
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names below and imports nothing."""
+    """An unpickler that knows a few names and imports nothing."""
 
     def __init__(self, file: _TorchFile, data: bytes):
         super().__init__(io.BytesIO(data))
         self._file = file
 
     def find_class(self, module: str, name: str) -> Any:
-        # Lambdas and fresh classes, so that a pickle that sets attributes on what it is given changes nothing lasting.
+        # Each call returns a new lambda or class, so that a pickle that sets attributes on it changes nothing else.
         if (module, name) == ("collections", "OrderedDict"):
             return type("OrderedDict", (_Dictionary,), {})
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

@@ -1,7 +1,7 @@
-"""Activations as the published code caches them, one ``.npz`` for each image and model, brought into a store.
+"""Import of activations that the published code cached, one ``.npz`` file for each image and model, into a store.
 
-``<folder>/<image>_<model>.npz`` holds "activation" [tokens, width] (class tokens first, where the model has them) and "label";
-``<folder>/<image>_combined.npz`` holds one such array for each model, under its name.
+``<folder>/<image>_<model>.npz`` holds "activation" [tokens, width], with class tokens first if the model has them, and "label".
+``<folder>/<image>_combined.npz`` holds such an array for each model, under the model's name.
 """
 
 from __future__ import annotations
@@ -37,36 +37,42 @@ def import_published(
     shard_images: int = 256,
     progress: bool | None = None,
 ) -> ActivationStore:
-    """Bring activations that the published code has cached into a new store.
+    """Import activations that the published code has cached into a new store.
 
     Parameters
     ----------
     folder : path-like
-        With files ``<image>_<model>.npz`` or ``<image>_combined.npz``, at any depth.
+        Folder with files ``<image>_<model>.npz`` or ``<image>_combined.npz``, at any depth.
     path : path-like
-        Of the new store.
+        Folder of the new store.
     models : mapping of str to str
-        What the store calls each model, and what the files call it: ``{"dinov2": "DinoV2", ...}``.
+        Each model's name in the store, and its name in the files: ``{"dinov2": "DinoV2", ...}``.
     tokens : mapping of str to int, optional
-        Leading tokens of a model that have no place in the image, and are dropped. Left out: one, where all but one token fill
-        a square; none, where all do.
+        Number of leading tokens, such as class tokens, that are dropped because they have no place in the image. Default: None,
+        which drops none if all tokens of a model fill a square, and one if all but one do.
     grid : (int, int), optional
-        Rows and columns to which every model's square of tokens is brought, by antialiased bilinear interpolation. Left out:
-        the smallest of the models' own.
-    dtype, shard_images, progress
-        As for `usae.torch.extract`.
+        Rows and columns to which the token grid of every model is resized, by antialiased bilinear interpolation.
+        Default: None, which takes the smallest of the models' grids.
+    dtype : "float16", "float32" or "bfloat16"
+        Type in which the store keeps activations. Default: "float16".
+    shard_images : int
+        Images in one shard of the store. Default: 256.
+    progress : bool or None
+        Whether to show a progress bar. Default: None, which shows it in a terminal or a notebook.
 
     Returns
     -------
     ActivationStore
-        Its images are named as the files, relative to `folder`, in the order of these names.
+        The store. Its images have the names of the files, relative to `folder`, and are in the order of these names.
 
     Raises
     ------
     InvalidInputError
-        For models that have other images, named, or tokens that are no square.
+        If models have different images, of which the message names one, or if a model's tokens fill no square.
     CheckpointError
-        For a file that is no such ``.npz``, or a damaged one.
+        If a file is damaged or is not such an ``.npz`` file.
+    CheckpointFileError
+        Also an OSError: a file cannot be read, or the store cannot be written.
     """
     root = disk.folder_of(folder)
     if not isinstance(models, Mapping) or not all(isinstance(source, str) and source for source in models.values()):
@@ -90,7 +96,7 @@ def import_published(
 
 
 def _images(root: pathlib.Path, models: Mapping[str, str]) -> list[str]:
-    """Names of the images that every model has; an error that names the first that some model lacks."""
+    """Return the names of the images. InvalidInputError, which names the first missing file, unless every model has them."""
     files = sorted(str(file.relative_to(root))[: -len(".npz")] for file in root.rglob("*.npz"))
     combined = [name.removesuffix(f"_{COMBINED}") for name in files if name.endswith(f"_{COMBINED}")]
     of_models = {
@@ -112,7 +118,7 @@ def _images(root: pathlib.Path, models: Mapping[str, str]) -> list[str]:
 
 
 def _locations(root: pathlib.Path, images: list[str], source: str) -> Iterator[tuple[pathlib.Path, str]]:
-    """The file of each image, and the key of a model in it."""
+    """Yield the file of each image, and the key of the model's array in it."""
     for image in images:
         own = root / f"{image}_{source}.npz"
         yield (own, "activation") if own.exists() else (root / f"{image}_{COMBINED}.npz", source)
@@ -140,7 +146,7 @@ def _stacked(
     sides: Mapping[str, int],
     grid: tuple[int, int],
 ) -> np.ndarray:
-    """Activations of a model [images, tokens, width] on the common grid."""
+    """Return activations of a model, [images, tokens, width], on the common grid."""
     rows = []
     for place in _locations(root, images, models[name]):
         x, file = _read(*place)
@@ -169,7 +175,7 @@ def _dropped(name: str, n: int, given: Any) -> int:
 
 
 def _resized(x: np.ndarray, own: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """Tokens [rows * columns, width] of one grid on another."""
+    """Resize tokens, [rows * columns, width], from one grid to another."""
     if own == grid:
         return x
     places = x.astype(np.float32).reshape(*own, -1)
@@ -178,7 +184,7 @@ def _resized(x: np.ndarray, own: tuple[int, int], grid: tuple[int, int]) -> np.n
 
 
 def weights(n: int, size: int) -> np.ndarray:
-    """Antialiased bilinear interpolation of `n` places to `size`, float32 [size, n]: triangles as wide as the larger step."""
+    """Return the matrix, float32 [size, n], of antialiased bilinear interpolation: triangles as wide as the larger step."""
     scale = n / size
     centres = (np.arange(size) + 0.5) * scale
     triangle = np.maximum(0, 1 - np.abs(np.arange(n) + 0.5 - centres[:, None]) / max(scale, 1))
