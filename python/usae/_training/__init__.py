@@ -1,1 +1,1 @@
-"""The loop over steps, its checkpoints, signals while it runs, and steps that several processes share."""
+"""The training loop, its checkpoints and signals, and steps of data-parallel training."""

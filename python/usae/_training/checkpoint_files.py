@@ -1,7 +1,8 @@
-"""A folder of checkpoints: ``usae-run.json``, what the run is, and ``step-000001000``, a save with training state, for each.
+"""The files in a folder of checkpoints.
 
-A checkpoint appears under its name by one rename and goes by one, so what is called ``step-...`` is whole. What begins with
-``.usae-`` is being written or removed, and the next writer clears it away.
+``usae-run.json`` describes the run. Each checkpoint is a folder such as ``step-000001000``, a save with training state. One
+rename puts it there and one rename takes it away, so a folder with such a name is whole. Folders whose names begin with
+``.usae-`` are being written or removed; the next writer deletes those that were left.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NEW_RUN = "usae-run.json.new"
 LOCK = "writer.lock"
 
 _STEP = re.compile(r"step-(\d{9,})")
-_UNSETTLED = ".usae-"  # as folder.py calls what it is writing
+_UNSETTLED = ".usae-"  # prefix of temporary names, as in saved_folder.py
 
 
 def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -39,7 +40,7 @@ def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """Of the checkpoints that are there, the newest first."""
+    """Return the steps that have a checkpoint, the newest first."""
     try:
         found = [_STEP.fullmatch(path.name) for path in folder.iterdir()]
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def steps(folder: pathlib.Path) -> list[int]:
 
 
 def check_free(folder: pathlib.Path) -> None:
-    """Refuse a folder with anything in it that is not of a run."""
+    """Refuse a folder that is neither empty nor a folder of checkpoints."""
     names = {path.name for path in folder.iterdir()}
     if RUN not in names and not names <= {LOCK, NEW_RUN}:
         raise CheckpointFileError(
@@ -60,6 +61,7 @@ def check_free(folder: pathlib.Path) -> None:
 
 
 def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
+    """Write the file that describes the run."""
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": _usae.version(), "run": run}
     disk.write_text(folder / NEW_RUN, json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     (folder / NEW_RUN).replace(folder / RUN)
@@ -67,6 +69,7 @@ def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
 
 
 def write(folder: pathlib.Path, fitted: Fitted) -> None:
+    """Write a checkpoint of the present step."""
     place = folder_of_step(folder, fitted.core.step_count)
     if place.exists():
         _remove(place)
@@ -74,13 +77,13 @@ def write(folder: pathlib.Path, fitted: Fitted) -> None:
 
 
 def prune(folder: pathlib.Path, keep: int) -> None:
-    """Remove all but the newest."""
+    """Remove all checkpoints but the newest `keep`."""
     for step in steps(folder)[keep:]:
         _remove(folder_of_step(folder, step))
 
 
 def clear(folder: pathlib.Path) -> None:
-    """Remove what a writer that was stopped has left."""
+    """Remove the temporary folders of a writer that was stopped."""
     for path in folder.iterdir():
         if path.name.startswith(_UNSETTLED) and path.is_dir():
             shutil.rmtree(path)
@@ -96,6 +99,7 @@ def _remove(place: pathlib.Path) -> None:
 
 
 def read_run(folder: pathlib.Path) -> dict[str, Any]:
+    """Read the description of the run. Warns if another version of usae wrote it."""
     try:
         header = checks.parsed_json((folder / RUN).read_bytes().decode())
     except FileNotFoundError:
@@ -119,12 +123,14 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def newest(folder: pathlib.Path) -> tuple[Header, Tensors, list[str]] | None:
-    """Header and tensors of the newest whole checkpoint, and what is wrong with newer ones; None where there is none.
+    """Read the newest checkpoint that is not damaged. Returns header, tensors and a message for each newer, damaged one.
+
+    Returns None if there are no checkpoints.
 
     Raises
     ------
     CheckpointError
-        Where there are some and all are damaged.
+        If all checkpoints are damaged.
     """
     damaged: list[str] = []
     for step in steps(folder):
@@ -132,7 +138,7 @@ def newest(folder: pathlib.Path) -> tuple[Header, Tensors, list[str]] | None:
         try:
             return *saved_folder.read(place), damaged
         except (CheckpointFileError, CheckpointError) as error:
-            if not os.path.lexists(place):  # its run went on meanwhile, and there are newer ones
+            if not os.path.lexists(place):  # the run removed it meanwhile, so there are newer ones
                 return newest(folder)
             if isinstance(error, CheckpointFileError):
                 raise
@@ -143,7 +149,7 @@ def newest(folder: pathlib.Path) -> tuple[Header, Tensors, list[str]] | None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Rename checkpoints that are newer than the one that could be read, so that they are not in its way."""
+    """Rename checkpoints that are newer than the one that was read, because they are damaged."""
     for newer in steps(folder):
         if newer > step:
             place = folder_of_step(folder, newer)

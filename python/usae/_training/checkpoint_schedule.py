@@ -1,4 +1,4 @@
-"""When a run is saved while it trains, and what `UniversalSAE.fit` is told about that."""
+"""When a run is saved while it trains, and the check of the arguments `checkpoint` and `resume`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usae.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSchedule:
-    """Where and how often the whole state of training is saved: `usae.Checkpoints`, without reading."""
+    """Where and how often the whole state of training is saved. `usae.Checkpoints` adds reading to it."""
 
     path: str | os.PathLike[str]
     every_steps: int | None = None
@@ -32,7 +32,7 @@ _MINUTES = "a number above 0, or None"
 
 
 def as_schedule(checkpoint: object, resume: object) -> CheckpointSchedule | None:
-    """What `UniversalSAE.fit` was told, checked."""
+    """Check the arguments `checkpoint` and `resume` of `UniversalSAE.fit`, and return the schedule."""
     if not isinstance(resume, bool):
         raise InvalidInputError(f"resume must be True or False, got {disk.shortened(resume)}; the folder is `checkpoint`")
     if checkpoint is None:

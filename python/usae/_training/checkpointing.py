@@ -1,4 +1,4 @@
-"""Saves the state of a run between its steps, and goes on from there."""
+"""Saving the state of a run between its steps, and resuming from there."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ logger = logging.getLogger("usae")
 
 
 class Keeper:
-    """Checkpoints of one run. Use with ``with``, as long as it trains.
+    """Writes the checkpoints of one run while it trains. Use it in a ``with`` block.
 
     Attributes
     ----------
     fitted : Fitted
-        The one that is trained.
+        The autoencoder that is trained.
     """
 
     def __init__(self, fitted: Fitted, schedule: CheckpointSchedule, folder: pathlib.Path):
@@ -53,11 +53,11 @@ class Keeper:
             self._signals.__exit__(kind, error, trace)
 
     def recorded(self) -> None:
-        """Say that the last step is in the history, with all that belongs to it."""
+        """Note that the last step and its validation are in the history, so that the state can be saved."""
         self._whole_at = self.fitted.core.step_count
 
     def between_steps(self) -> None:
-        """Save where one is due, and let a signal end the training."""
+        """Save if a checkpoint is due or a signal is pending, and let a pending signal end the training."""
         if self._signals.pending is not None:
             self._save_or_warn()
             self._signals.deliver()
@@ -65,7 +65,7 @@ class Keeper:
             self._save_or_warn()
 
     def save(self) -> None:
-        """Make a checkpoint of this step, unless there is one."""
+        """Write a checkpoint of this step, unless there is one."""
         self._tried_at = self.fitted.core.step_count
         if self._saved_at != self._tried_at:
             with disk.io_errors(self._folder, "write", "the checkpoint"):
@@ -75,7 +75,7 @@ class Keeper:
         self._saved_when = time.monotonic()
 
     def _save_or_warn(self) -> None:
-        """In the middle of a run a full disk is no reason to lose the run."""
+        """Save, but only warn if the disk is full or fails, so that the run is not lost."""
         try:
             self.save()
         except CheckpointFileError as error:
@@ -89,13 +89,13 @@ class Keeper:
         return minutes is not None and time.monotonic() - self._saved_when >= 60 * minutes
 
     def _is_new(self) -> bool:
-        """Whether there is something to save, and no step is half recorded: one that fails leaves the state before it."""
+        """Whether the last step is completely recorded and saving it has not been tried yet."""
         return 0 < self._whole_at == self.fitted.core.step_count != self._tried_at
 
 
 @contextlib.contextmanager
 def kept(fitted: Fitted, schedule: CheckpointSchedule, resume: bool, run: Run) -> Iterator[Keeper]:
-    """A keeper of `fitted`, brought to where the same run stopped; the only one that writes into the folder."""
+    """Lock the folder, set `fitted` to the newest checkpoint of the same run if there is one, and yield a writer."""
     given = disk.folder_of(schedule.path)
     with disk.io_errors(given, "write", "the checkpoints"):
         given.mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ def _go_on(folder: pathlib.Path, resume: bool, fitted: Fitted, run: Run) -> None
         )
     check_same(checkpoint_files.read_run(folder), run, str(folder))
     found = checkpoint_files.newest(folder)
-    if found is None:  # somebody removed them meanwhile
+    if found is None:  # the checkpoints were removed meanwhile
         return
     header, tensors, damaged = found
     state.restore(fitted, header, tensors)

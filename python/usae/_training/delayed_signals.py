@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait until training is between two steps."""
+"""Delaying Ctrl-C and SIGTERM until training is between two steps."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class DelayedSignals:
-    """Within ``with``, the first SIGINT or SIGTERM is noted, for `deliver`. A second one is obeyed at once.
+    """In a ``with`` block, the first SIGINT or SIGTERM waits for `deliver`. A second one takes effect at once.
 
-    Only in the main thread, which alone may set handlers; in others nothing changes. What is ignored stays ignored, and
-    leaving ``with`` puts back the handlers that were there.
+    Signals are delayed only in the main thread, because only that thread may set handlers. Signals that are ignored stay
+    ignored. Leaving ``with`` restores the handlers.
 
     Attributes
     ----------
     pending : int or None
-        The signal that was noted.
+        The signal that waits.
     impatient : bool
-        Whether there was a second one.
+        Whether a second signal came.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class DelayedSignals:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._restore()
-        leaving = kind is not None and not issubclass(kind, Exception)  # for this signal, or as strong a reason
+        leaving = kind is not None and not issubclass(kind, Exception)  # KeyboardInterrupt, SystemExit and the like
         if self.pending is not None and not leaving:
             signal.raise_signal(self.pending)
 
     def deliver(self) -> None:
-        """Hand the noted signal to whom it was meant for. Returns where that handler does."""
+        """Raise the waiting signal with the handlers that were set before. Returns if its handler returns."""
         if self.pending is None:
             return
         number, self.pending = self.pending, None
@@ -54,10 +54,10 @@ class DelayedSignals:
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
-                if before not in (signal.SIG_IGN, None):  # None: not set by Python, which could not put it back
+                if before not in (signal.SIG_IGN, None):  # None: a handler that Python did not set and could not restore
                     self._before[number] = before
                     signal.signal(number, self._note)
-        except BaseException:  # of a handler that was still in place
+        except BaseException:  # an old handler may raise before it is replaced
             self._restore()
             raise
 
@@ -67,7 +67,7 @@ class DelayedSignals:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        in_child = os.getpid() != self._pid  # of a fork, a data loader's worker for one, which nobody would deliver it to
+        in_child = os.getpid() != self._pid  # in a forked child, such as a data loader's worker, nothing calls `deliver`
         if self.pending is None and not in_child:
             self.pending = number
             return

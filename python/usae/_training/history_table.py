@@ -12,7 +12,7 @@ from usae._files import disk
 
 
 def rows(history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Entries of `UniversalSAE.history_` without nesting: "losses" of model "vit" become "losses.vit" and so on."""
+    """Flatten the entries of `UniversalSAE.history_`: the loss of model "vit" in "losses" becomes "losses.vit" and so on."""
     return [_flat(entry, names) for entry in history]
 
 
@@ -30,7 +30,7 @@ def _flat(entry: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: object) -> None:
-    """See `UniversalSAE.save_history`."""
+    """Write the history as a CSV file; see `UniversalSAE.save_history`."""
     file = disk.path_of(path, "a file")
     table = rows(history, names)
     columns = list(dict.fromkeys(column for row in table for column in row))

@@ -1,4 +1,4 @@
-"""The loop over steps that `UniversalSAE.fit` and `UniversalSAE.fit_stream` share."""
+"""The training loop of `UniversalSAE.fit` and `UniversalSAE.fit_stream`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Callbacks = list[Callable[[StepReport], object]]
 
 VALIDATIONS = 5
 VALIDATION_TOKENS = 2048
-"""During training held-out rows are evaluated at each fifth of the steps, on at most this many of them; at the end on all."""
+"""During training, at most this many held-out rows are evaluated at each fifth of the steps. At the end all are."""
 
 
 def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, first: int) -> Generator[Batch, None, None]:
-    """Endless batches of all rows in a random order, from that of step number `first` on, counted from 0."""
+    """Yield endless batches of all rows in random order, from that of step number `first` on, counted from 0."""
     if are_stored(acts):
         yield from shuffled_batches(acts, seed, batch_size, first * batch_size)
     n_tokens, rows = next(iter(acts.values())).n_tokens, np.empty(batch_size, np.int64)
@@ -42,7 +42,7 @@ def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, firs
 
 
 class NoKeeper:
-    """What `Keeper` is for a run without checkpoints."""
+    """Replaces a `Keeper` in a run without checkpoints."""
 
     def recorded(self) -> None:
         pass
@@ -58,18 +58,18 @@ class NoKeeper:
 def kept(
     fitted: Fitted, schedule: CheckpointSchedule | None, resume: bool, run: Callable[[], Run]
 ) -> Iterator[Keeper | NoKeeper]:
-    """Who keeps the run while it trains. `fitted` is then where the run stopped, if it is one that goes on."""
+    """Yield the writer of the run's checkpoints. If a run is resumed, `fitted` is set to its newest checkpoint."""
     if schedule is None:
         yield NoKeeper()
         return
-    from usae._training import checkpointing  # with safetensors, which takes time to import
+    from usae._training import checkpointing  # it imports safetensors, which takes time
 
     with checkpointing.kept(fitted, schedule, resume, run()) as keeper:
         yield keeper
 
 
 def skip(batches: Iterator[Batch], steps: int, keeper: Keeper | NoKeeper) -> None:
-    """Pass over the batches of steps that are done, which Ctrl-C can end."""
+    """Skip the batches of steps that are done. Ctrl-C can end this too."""
     for _ in range(steps):
         next(batches)
         keeper.between_steps()
@@ -84,12 +84,12 @@ def train(
     bar: Any,
     keeper: Keeper | NoKeeper,
 ) -> None:
-    """Up to `total` steps, those done included, or fewer where a callback ends them, recorded into the history."""
+    """Train and record until `total` steps are done, counting those done before, or until a callback ends the training."""
     for step in range(fitted.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = fitted.step(acts, rows, -1, False)
         if recorded(fitted, report, total, held_out, callbacks, bar, keeper):
-            keeper.save()  # before the evaluation below, which a run that goes on does not have
+            keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
                 record_validation(fitted, report, held_out)
             return
@@ -107,7 +107,7 @@ def recorded(
     bar: Any,
     keeper: Keeper | NoKeeper,
 ) -> bool:
-    """Record a step and tell all who want to know; whether a callback has enough."""
+    """Record a step, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
     fitted.record(report)
     if held_out is not None:
         validate(fitted, report, held_out, total)
@@ -118,7 +118,7 @@ def recorded(
 
 
 def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:
-    """Before a step that no `fit` planned."""
+    """Warn before a `partial_fit` on an autoencoder that was loaded without training state."""
     if fitted.optimizer_is_lost:
         warnings.warn(
             "training goes on from a save without training state: the optimiser starts afresh, so the result differs "
@@ -128,7 +128,7 @@ def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:
 
 
 def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
-    """Record a step that no `fit` planned, with a warning where its plan is over."""
+    """Record a step of `partial_fit`. Warns once if the planned steps are over and the learning rate is 0."""
     if report.learning_rate == 0 and report.step == (fitted.recipe.total_steps or math.inf) + 1:  # once
         warnings.warn(
             f"the planned {fitted.recipe.total_steps} steps are over and the learning rate is 0, so this step "
@@ -140,7 +140,7 @@ def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
 
 
 def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
-    """At each inner fifth of the run on some rows, at its end on all."""
+    """Evaluate held-out activations if it is time: some rows at each fifth of the run, all rows at its end."""
     if report.step == total:
         record_validation(fitted, report, held_out)
     elif report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
@@ -148,13 +148,14 @@ def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activati
 
 
 def record_validation(fitted: Fitted, report: StepReport, acts: Mapping[str, Activations]) -> None:
-    """Evaluate held-out activations into the history, beside the step that was just done."""
+    """Evaluate held-out activations and add the result to the history's entry of the step that was just done."""
     numbers = evaluate(fitted, acts, 0.0)
     n_tokens = next(iter(acts.values())).n_tokens
     fitted.add_validation(report, {"n_tokens": n_tokens, "r2": numbers["r2"].tolist(), "l0": numbers["l0"].tolist()})
 
 
 def check_validation(fitted: Fitted, held_out: Mapping[str, Activations] | None) -> None:
+    """Refuse held-out activations that are not finite."""
     if held_out is None:
         return
     try:
@@ -165,6 +166,7 @@ def check_validation(fitted: Fitted, held_out: Mapping[str, Activations] | None)
 
 
 def checked_callbacks(callbacks: object) -> Callbacks:
+    """Return the callbacks as a list. InvalidInputError if one cannot be called."""
     if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise InvalidInputError(f"callbacks must be a list of callables, got {callbacks!r}")
     callbacks = list(callbacks)

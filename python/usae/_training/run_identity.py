@@ -1,4 +1,4 @@
-"""What decides the bits of a training run, in words, so that only the same run is gone on with."""
+"""A description of everything that determines the result of a training run, so that only the same run is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usae._files import disk
 from usae.errors import InvalidInputError
 
 SAMPLE_ROWS = 1024
-"""Rows of an array that tell it from another of the same shape; all rows would take as long as reading the file."""
+"""Rows of an array that identify it among arrays of the same shape. Reading all rows would take too long."""
 
 Run = dict[str, Any]
 """Names and JSON values, in the order in which they are compared."""
@@ -25,7 +25,7 @@ Run = dict[str, Any]
 def described(
     method: str, fitted: Fitted, data: Mapping[str, Mapping[str, Activations] | None], buffer_tokens: int | None = None
 ) -> Run:
-    """A run of `fit` or `fit_stream`. `data` are the activations that it looks at, by argument; None: not given."""
+    """Describe a run of `fit` or `fit_stream`. `data` has the activations of each argument, or None if it is not given."""
     run: Run = {"method": method, "models": list(fitted.names)}
     for argument, acts in data.items():
         run[argument] = "not given" if acts is None else "given"
@@ -34,13 +34,13 @@ def described(
     run |= {"n_concepts": fitted.n_concepts, "k": fitted.k, "seed": fitted.seed}
     run |= {} if buffer_tokens is None else {"buffer_tokens": buffer_tokens}
     recipe = fitted.recipe.to_dict()
-    run["steps"] = recipe.pop("total_steps")  # before warm-up and others that may follow from it
+    run["steps"] = recipe.pop("total_steps")  # compared before the warm-up and other fields that may depend on it
     run |= {f"recipe.{name}": value for name, value in recipe.items()}
-    return json.loads(json.dumps(run))  # as it will be read again
+    return json.loads(json.dumps(run))  # as it will be read from the file
 
 
 def check_same(begun: Run, now: Run, place: str) -> None:
-    """InvalidInputError with the first difference between the run that lies at `place` and the one that is asked for."""
+    """Raise InvalidInputError with the first difference between the run in the folder `place` and this one."""
     for name, wanted, was in differences(now, begun):
         raise InvalidInputError(
             f"resume: the run in {place!r} was begun with {name} {was}, but this call has {wanted}; give what it was begun "
@@ -49,7 +49,7 @@ def check_same(begun: Run, now: Run, place: str) -> None:
 
 
 def differences(one: Run, other: Run) -> Iterator[tuple[str, str, str]]:
-    """Name, value in one and value in the other, as words, of what is not the same."""
+    """Yield the name and both values, as text, of everything that differs."""
     for name in one | other:
         first, second = one.get(name, "nothing"), other.get(name, "nothing")
         if first != second:

@@ -1,6 +1,6 @@
-"""One training step that several processes share: who says what to whom, and what happens where one of them cannot.
+"""One step of data-parallel training: the protocol between the processes, and what happens if one of them fails.
 
-The core's part is in `usae.h`. Nothing here knows torch: `Peers` is how processes add numbers up.
+`usae.h` describes the core's part. This module does not depend on torch: processes communicate through `Peers`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from usae.errors import InvalidInputError, OtherProcessError
 
 
 class Peers(Protocol):
-    """The processes that train together. All of them call the same methods in the same order."""
+    """Communication between the processes that train together. All of them call the same methods in the same order."""
 
     rank: int
     size: int
 
     def add(self, array: np.ndarray) -> Callable[[], object]:
-        """Begin to add an array up over all processes, in place. What is returned waits for the end; it may be called again."""
+        """Begin to sum an array over all processes, in place. The result waits for the end, and can be called repeatedly."""
 
     def texts(self, text: str) -> list[str]:
-        """The texts of all processes, by rank."""
+        """Return the texts of all processes, by rank."""
 
     def spread(self, array: np.ndarray) -> None:
-        """Give all processes the array of rank 0, in place."""
+        """Copy the array of rank 0 to all processes, in place."""
 
 
 class _Exchange(NamedTuple):
@@ -49,18 +49,18 @@ class _Exchange(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Exchanged:
-    """What crossed between processes in a step, and what it cost this one.
+    """The arrays that the processes summed in a step, and the time that this process needed.
 
     Attributes
     ----------
     names : tuple of str
-        What was exchanged, in order: "gradient of dictionary of dinov2" for one.
+        The arrays in order, for example "gradient of dictionary of dinov2".
     bytes : tuple of int
-        Of each, as one process has it.
+        Size of each array in one process.
     computing, waiting : tuple of float
-        Seconds that this process spent on its part of each, and seconds that it then waited for the sum.
+        Seconds in which this process computed its part of each array, and seconds in which it waited for the sum.
     updating : float
-        Seconds of the update.
+        Seconds of the update of the parameters.
     """
 
     names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Exchanged:
 
 
 class Room:
-    """Arrays that are exchanged, kept from step to step."""
+    """The arrays that are exchanged, which are allocated once and used in every step."""
 
     def __init__(self) -> None:
         self._arrays: list[np.ndarray] = []
@@ -85,7 +85,7 @@ class Room:
         return [array[:count] for array, count in zip(self._arrays, counts, strict=False)]
 
     def clear(self) -> None:
-        """After a failure something may still be under way into the arrays."""
+        """Forget the arrays after a failure, because the network may still write to them."""
         self._arrays = []
 
 
@@ -94,33 +94,33 @@ AGREE, STEP = 0, 1
 
 
 class DifferentCallsError(InvalidInputError):
-    """Processes are not at the same place of the same program."""
+    """The processes did not make the same call."""
 
 
 def agree(peers: Peers, failure: BaseException | None) -> None:
-    """All processes call it: what failed in one is raised in all, as its own error there and with its words elsewhere."""
+    """Raise in all processes if one has failed: its own error there, and OtherProcessError with its message elsewhere."""
     _open(peers, AGREE, READY if failure is None else FAILED, failure)
 
 
 def leave(peers: Peers, failure: BaseException | None) -> None:
-    """Take part in the beginning of the others' next step, or in their leaving, to say that this process does no more.
+    """Tell the other processes, at the beginning of their next step or when they leave too, that this one trains no more.
 
-    Raises the failure; OtherProcessError where another process failed.
+    Raises `failure` if there is one, and OtherProcessError if another process failed.
     """
     _open(peers, STEP, LEAVING if failure is None else FAILED, failure)
 
 
 Part = tuple[Mapping[str, Activations], "np.ndarray | None", int]
-"""Activations, which of their rows (None: all), and the encoder (-1: drawn)."""
+"""Activations, the numbers of their rows (None: all rows), and the model to encode (-1: it is drawn)."""
 
 
 def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> tuple[StepReport, Exchanged] | None:
-    """One step on the rows of all processes; None where one of them has left. `take` gives this process's part of the batch.
+    """Do one step on the rows of all processes. `take` returns this process's part. Returns None if a process has left.
 
     Raises
     ------
     OtherProcessError
-        Where another process could not do its part. Nothing was changed, here or there.
+        If another process could not do its part. Nothing was changed in any process.
     """
     fitted.record_last()
     failure: BaseException | None = None
@@ -128,7 +128,7 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
     try:
         acts, rows, encoder = take()
         opening = fitted.core.shared_begin([x.native for x in acts.values()], rows, encoder)
-    except BaseException as error:  # which the others have to know, whatever it is
+    except BaseException as error:  # the other processes have to know of any error
         failure = error
     try:
         mine = [opening[name] for name in ("tokens", "step", "encoder", "fingerprint")]
@@ -142,12 +142,12 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
         room.clear()
         raise
     finally:
-        fitted.core.shared_abandon()  # which does nothing after the end of a step
+        fitted.core.shared_abandon()  # this does nothing after a complete step
 
 
 def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Room) -> tuple[StepReport, Exchanged]:
     counts = [exchange.n_numbers for exchange in exchanges]
-    counts[-1] += peers.size  # whether each process failed, behind the summary
+    counts[-1] += peers.size  # behind the summary, one flag for each process: whether it failed
     failure: BaseException | None = None
     try:
         arrays = room.arrays(counts)
@@ -167,12 +167,15 @@ def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Ro
 def _add_up(
     core: _usae.Core, exchanges: list[_Exchange], arrays: list[np.ndarray], peers: Peers, failure: BaseException | None
 ) -> tuple[list[float], list[float], BaseException | None]:
-    """Sums into the arrays; seconds of computing and waiting. A process that fails goes on with zeros: others wait for it."""
+    """Sum the arrays over all processes, and return the seconds of computing and waiting, and a failure.
+
+    A process that fails continues with zeros, because the others wait for it.
+    """
     waits: list[Callable[[], object]] = []
     try:
         return _add_up_in_turn(core, exchanges, arrays, peers, failure, waits)
     except BaseException:
-        # A peer is gone. What was begun still has the arrays: threads of the network must not hold them on when this returns.
+        # A process is gone. Sums that have begun still use the arrays, and must not do so after the return.
         for wait in waits:
             with contextlib.suppress(Exception):
                 wait()
@@ -210,7 +213,7 @@ def _add_up_in_turn(
 def _failure_of(call: Callable[[int, np.ndarray], object], number: int, array: np.ndarray) -> BaseException | None:
     try:
         call(number, array)
-    except BaseException as error:  # whatever it is, the others have to hear of it before it is raised
+    except BaseException as error:  # the other processes have to know of any error before it is raised
         return error
     return None
 
@@ -224,9 +227,9 @@ def _timed(wait: Callable[[], object]) -> float:
 def _open(
     peers: Peers, operation: int, state: int, failure: BaseException | None, values: Sequence[int] = (0,) * 5
 ) -> np.ndarray:
-    """A row of numbers of each process: operation, state, `values`. Raises what failed, and where operations differ.
+    """Exchange one row of numbers for each process: operation, state and `values`. Raises if one failed or operations differ.
 
-    Of one shape whatever the operation: gloo ends the program where arrays of different sizes meet.
+    The table has the same shape for every operation, because gloo ends the program if the sizes of arrays differ.
     """
     table = np.zeros((peers.size, 7), np.int64)
     table[peers.rank] = [operation, state, *(value & (2**63 - 1) for value in values)]
@@ -248,7 +251,7 @@ def _call(operation: int, state: int) -> str:
 
 
 def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None) -> None:
-    """Where a process failed: its own error there, and one with its words in the others."""
+    """If a process failed, raise its own error there, and OtherProcessError with its message in the others."""
     if not failed.any():
         return
     words = peers.texts("" if mine is None else _words(mine))
@@ -263,7 +266,7 @@ def _words(error: BaseException) -> str:
 
 
 def _settings(fitted: Fitted) -> int:
-    """A number for everything besides parameters and data that decides a step."""
+    """Return a hash of everything besides parameters and data that a step depends on."""
     known = [fitted.n_concepts, fitted.k, fitted.seed, fitted.widths, fitted.recipe.to_dict()]
     return int.from_bytes(hashlib.sha256(json.dumps(known).encode()).digest()[:8], "little")
 
@@ -273,7 +276,7 @@ _ALIKE = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: 
 
 
 def _check_alike(table: np.ndarray) -> None:
-    """The same error in every process where they do not train the same thing."""
+    """Raise the same error in every process if they do not train the same autoencoder."""
     for column, what in _ALIKE.items():
         others = np.flatnonzero(table[:, column] != table[0, column]).tolist()
         if others:
@@ -305,7 +308,7 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
 
 
 def spread(fitted: Fitted, peers: Peers) -> None:
-    """Everything of rank 0 that training depends on, to all; and the history."""
+    """Copy the parameters, the training state and the history of rank 0 to all processes."""
     step = np.array([fitted.core.step_count], np.int64)
     peers.spread(step)
     for model in range(len(fitted.names)):
