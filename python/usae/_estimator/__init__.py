@@ -1,1 +1,1 @@
-"""The class that everybody meets, `usae.UniversalSAE`, with what it takes and gives."""
+"""The main class, `usae.UniversalSAE`, with the codes it returns and the checkpoints it writes."""

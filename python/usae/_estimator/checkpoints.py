@@ -1,4 +1,4 @@
-"""Checkpoints as users name them: `usae.Checkpoints`."""
+"""`usae.Checkpoints`: where and how often a run is saved, and reading the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ class Checkpoints(CheckpointSchedule):
     Parameters
     ----------
     path : path-like
-        A folder of their own, one for each run, made where its parent exists. Each checkpoint in it, ``step-000001000``, is a
-        save that `usae.load` reads too.
+        Folder for the checkpoints of one run and nothing else. It is made if its parent exists. Each checkpoint in it, such as
+        ``step-000001000``, is a save that `usae.load` can read too.
     every_steps : int, optional
-        A checkpoint after each step whose number this divides.
+        A checkpoint is written after each step whose number is a multiple of this. Default: None, which writes none for that
+        reason.
     every_minutes : float or None
-        And after so many minutes without one. None: none for that reason.
+        A checkpoint is written after this many minutes without one. None: none for that reason. Default: 10.0.
     keep : int
-        So many of the newest stay.
+        Number of the newest checkpoints that are kept. Default: 2.
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument that cannot be used.
 
     Notes
     -----
-    Besides, there is a checkpoint at the end, and one before an exception, Ctrl-C or SIGTERM ends the training. How often they
-    are made does not change what is learned. A checkpoint takes three times the bytes of a save without training state.
+    A checkpoint is also written at the end, and before an exception, Ctrl-C or SIGTERM ends the training. How often checkpoints
+    are written does not change what is learned. A checkpoint is three times as large as a save without training state.
 
     Examples
     --------
@@ -40,17 +46,17 @@ class Checkpoints(CheckpointSchedule):
     """
 
     def load(self, *, n_threads: int | None = None) -> UniversalSAE:
-        """The newest whole checkpoint, also while the run goes on in another process.
+        """Load the newest checkpoint that is not damaged. The run may continue in another process meanwhile.
 
         Parameters
         ----------
         n_threads : int, optional
-            As for `UniversalSAE`.
+            Number of threads, as for `UniversalSAE`. Default: None.
 
         Raises
         ------
         CheckpointError
-            Where there is none, or all are damaged.
+            If there is no checkpoint, or if all are damaged.
         CheckpointFileError
             Also an OSError: the folder cannot be read.
         """

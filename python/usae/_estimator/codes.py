@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Codes:
-    """Codes of tokens, as values and concept indices. Immutable; the arrays are read-only views.
+    """Sparse codes of tokens, as values and concept indices. Immutable; the arrays are read-only views.
 
     Parameters
     ----------
     values : array_like of float, [n_tokens, k]
-        Activations. Those that `UniversalSAE.encode` makes are positive and most active first (ties: lower index first);
-        codes made by hand, to see what a dictionary makes of them, may hold any finite number in any order.
+        How active each concept is. `UniversalSAE.encode` makes positive values, most active first (ties: lower index first).
+        Codes that you make yourself, for example to decode them, may hold any finite number in any order.
     indices : array_like of int, [n_tokens, k]
-        The concepts they belong to; -1 is an unused slot, whose value counts as 0.
+        The concepts of the values. -1 is an unused slot, whose value counts as 0.
     n_concepts : int
         Number of concepts.
 
@@ -33,9 +33,14 @@ class Codes:
     indices : ndarray of int32, [n_tokens, k]
     n_concepts : int
 
+    Raises
+    ------
+    InvalidInputError
+        For shapes that differ, indices out of range, and values that are not finite as float32.
+
     Examples
     --------
-    What changes in the picture of a model when concept 7 is taken away:
+    What changes in the reconstruction of a model when concept 7 is removed:
 
     >>> values = np.where(codes.indices == 7, 0, codes.values)
     >>> sae.decode(codes, "vit") - sae.decode(usae.Codes(values, codes.indices, codes.n_concepts), "vit")
@@ -59,7 +64,7 @@ class Codes:
                 f"indices must be from 0 to n_concepts - 1 = {n_concepts - 1}, or -1 for an unused slot, got "
                 f"{indices.min()} to {indices.max()}"
             )
-        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused as that
+        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused below
             values = np.ascontiguousarray(values, np.float32)
         if not np.isfinite(values).all():
             row, slot = np.argwhere(~np.isfinite(values))[0]
@@ -68,7 +73,7 @@ class Codes:
 
     @classmethod
     def _trusted(cls, values: np.ndarray, indices: np.ndarray, n_concepts: int) -> Codes:
-        """Without the checks, for arrays that the core or another Codes made."""
+        """Make codes without the checks, of arrays that the core or another Codes made."""
         codes = cls.__new__(cls)
         codes._set(values, indices, n_concepts)
         return codes
@@ -80,27 +85,27 @@ class Codes:
 
     @property
     def values(self) -> np.ndarray:
-        """Activations, float32 [n_tokens, k]; read-only."""
+        """How active each concept is, float32 [n_tokens, k]; read-only."""
         return self._values
 
     @property
     def indices(self) -> np.ndarray:
-        """The concepts they belong to, int32 [n_tokens, k], -1 for an unused slot; read-only."""
+        """The concepts of the values, int32 [n_tokens, k], -1 for an unused slot; read-only."""
         return self._indices
 
     @property
     def n_concepts(self) -> int:
-        """Number of concepts that the indices choose from."""
+        """Number of concepts. Indices are smaller than this."""
         return self._n_concepts
 
     @property
     def k(self) -> int:
-        """Slots for each token."""
+        """Number of slots of each token."""
         return self._values.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the dense equivalent: (n_tokens, n_concepts)."""
+        """Shape of the dense equivalent, (n_tokens, n_concepts)."""
         return len(self), self._n_concepts
 
     def __len__(self) -> int:
@@ -108,12 +113,12 @@ class Codes:
         return len(self._values)
 
     def __getitem__(self, rows: Any) -> Codes:
-        """Codes of some tokens: a slice, a boolean mask, an array of row numbers, or one row number."""
+        """Return the codes of some tokens: of a slice, a boolean mask, an array of row numbers, or one row number."""
         if isinstance(rows, tuple):
             raise InvalidInputError("codes are indexed by rows alone: codes[10:20]; for concepts use .to_csr()")
         if isinstance(rows, numbers.Integral) and not isinstance(rows, bool):
             if not -len(self) <= int(rows) < len(self):
-                raise IndexError(f"row {rows} of {len(self)}")  # also what ends iteration
+                raise IndexError(f"row {rows} of {len(self)}")  # iteration ends with this error too
             rows = [rows]
         values, indices = self._values[rows], self._indices[rows]
         if values.ndim != 2:
@@ -121,7 +126,7 @@ class Codes:
         return Codes._trusted(np.ascontiguousarray(values), np.ascontiguousarray(indices), self._n_concepts)
 
     def to_csr(self) -> scipy.sparse.csr_array:
-        """As `scipy.sparse.csr_array` [n_tokens, n_concepts] in canonical form: sorted, without unused slots."""
+        """Return a `scipy.sparse.csr_array`, [n_tokens, n_concepts], in canonical form: sorted, without unused slots."""
         import scipy.sparse
 
         used = self._indices >= 0
@@ -131,7 +136,7 @@ class Codes:
         return matrix
 
     def to_dense(self) -> np.ndarray:
-        """As float32 [n_tokens, n_concepts]. For many tokens this is large: 4 bytes for each token and concept."""
+        """Return a dense array, float32 [n_tokens, n_concepts]. It takes 4 bytes for each token and concept."""
         dense = np.zeros(self.shape, np.float32)
         tokens, slots = np.nonzero(self._indices >= 0)
         np.add.at(dense, (tokens, self._indices[tokens, slots]), self._values[tokens, slots])
@@ -146,7 +151,7 @@ class Codes:
             and np.array_equal(self._indices, other._indices)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as numpy's arrays
+    __hash__ = None  # type: ignore[assignment]  # like NumPy's arrays
 
     def __repr__(self) -> str:
         return f"Codes(n_tokens={len(self)}, k={self.k}, n_concepts={self._n_concepts})"
@@ -158,5 +163,5 @@ class Codes:
 def _as_array(rows: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(rows)
-    except (TypeError, ValueError) as error:  # rows of several lengths, for one
+    except (TypeError, ValueError) as error:  # for example rows of different lengths
         raise InvalidInputError(f"{name} must be an array [n_tokens, k], with k slots for each token: {error}") from error

@@ -43,52 +43,54 @@ if TYPE_CHECKING:
 logger = logging.getLogger("usae")
 
 LARGEST_PREACTIVATIONS = 2**30
-"""Bytes of a dense array that `UniversalSAE.preactivations` is willing to make."""
+"""Bytes of the largest dense array that `UniversalSAE.preactivations` makes."""
 
 
 class UniversalSAE:
     """One sparse code for the activations of several models (Thasarathan et al., ICML 2025).
 
-    Each model has an encoder and a dictionary. A code made by any encoder can be decoded by any dictionary: to what that
-    model should have computed at the same place of the same image.
+    Each model has an encoder and a dictionary. A code from any encoder can be decoded by any dictionary: the result predicts
+    that model's activations at the same place of the same image.
 
-    Follows scikit-learn's conventions: arguments are stored and first checked when they are used, `fit` starts anew and
-    returns the object, learned attributes end in an underscore.
+    The class follows scikit-learn's conventions: arguments are stored and checked when they are first used, `fit` trains from
+    the beginning and returns the object, and learned attributes end in an underscore.
 
     Parameters
     ----------
     n_concepts : int
-        Dimensions of the code.
+        Number of concepts, which is the dimension of the code. Default: 6144.
     k : int
-        Most concepts that can be active in a token; with ``recipe.selection="batchtopk"`` how many are on average.
+        Largest number of concepts that are active in a token. With ``recipe.selection="batchtopk"`` it is the mean number.
+        Default: 32.
     recipe : Recipe, optional
-        How to learn. Left out: `usae.recipes.default()`.
+        How to train. Default: None, which takes `usae.recipes.default()`.
     seed : int
-        Of everything random, from 0 to 2**64 - 1. The same seed and data give the same bits.
+        Seed of everything random, from 0 to 2**64 - 1. The same seed and data give the same bits. Default: 0.
     n_threads : int, optional
-        Left out: that of `usae.set_num_threads`, or all cores. Results do not depend on it.
+        Number of threads. Results do not depend on it. Default: None, which takes the number of `usae.set_num_threads`, or all
+        cores.
 
     Attributes
     ----------
     model_names_ : tuple of str
-        The models, in the order of the mapping that was first given.
+        Names of the models, in the order of the mapping that was first given.
     n_features_in_ : dict of str to int
         Width of each model.
     recipe_ : Recipe
-        The recipe with what depends on the data filled in.
+        The recipe, in which fields that depend on the data are filled in.
     n_steps_ : int
-        Training steps done.
+        Number of training steps done.
     history_ : list of dict
-        `StepReport.to_dict` of each of the first 10,000 steps and every hundredth after them, in a list of its own each time.
-        Where `fit` evaluated held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M].
+        `StepReport.to_dict` of each of the first 10,000 steps and of every hundredth after them. The list is a new one each
+        time. Where `fit` evaluated held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M] for M models.
     stream_report_ : StreamReport or None
-        How the last `fit_stream` spent its time; None after other training. Not saved.
+        How the last `fit_stream` spent its time; None after other training. It is not saved.
 
     Examples
     --------
     >>> sae = usae.UniversalSAE(n_concepts=6144, k=32).fit({"dinov2": a, "siglip": b, "vit": c})
     >>> codes = sae.encode(a[:1000], "dinov2")
-    >>> sae.decode(codes, "vit")  # what the ViT should have computed for these rows
+    >>> sae.decode(codes, "vit")  # predicts the activations of the ViT for these rows
     """
 
     def __init__(
@@ -109,11 +111,11 @@ class UniversalSAE:
     # --- Parameters of the estimator ---------------------------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The arguments of the constructor; `deep` is there for scikit-learn."""
+        """Return the arguments of the constructor. `deep` has no effect; scikit-learn passes it. Default: True."""
         return {name: getattr(self, name) for name in _PARAMS}
 
     def set_params(self, **params: Any) -> UniversalSAE:
-        """Change arguments of the constructor, for the next `fit`. Returns the object."""
+        """Change arguments of the constructor for the next `fit`. Returns the object."""
         for name in params:
             if name not in _PARAMS:
                 raise InvalidInputError(f"unknown parameter {name!r}; the parameters are {', '.join(_PARAMS)}")
@@ -130,7 +132,7 @@ class UniversalSAE:
         widths = ", ".join(f"{name}: {width}" for name, width in self._fitted.widths.items())
         return f"UniversalSAE({', '.join(arguments)}; {widths}; {self.n_steps_} steps)"
 
-    # --- What was learned --------------------------------------------------------------------------------------------
+    # --- Learned attributes ------------------------------------------------------------------------------------------
 
     @property
     def model_names_(self) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ class UniversalSAE:
     def __sklearn_is_fitted__(self) -> bool:
         return self._fitted is not None
 
-    # --- Learning ----------------------------------------------------------------------------------------------------
+    # --- Training ----------------------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -173,31 +175,32 @@ class UniversalSAE:
         resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
-        """Learn from aligned activations, starting anew.
+        """Train on aligned activations from the beginning.
 
         Parameters
         ----------
         acts : mapping of str to array, each [n_tokens, width] or [images, tokens, width]
-            Row t of every model is the same place in the same image. NumPy arrays, memory maps or PyTorch CPU tensors of
-            float16, bfloat16, float32 or float64, with any strides; read where they lie and never modified. Or an
-            `ActivationStore`, which is read block by block, in the background.
+            Activations of each model. Row t of every model is the same place in the same image. They can be NumPy arrays,
+            memory maps or PyTorch CPU tensors of float16, bfloat16, float32 or float64, with any strides; they are read without
+            a copy and never modified. Or they are an `ActivationStore`, which is read block by block in the background.
         epochs : float, optional
-            Passes over the rows, in an order that the seed decides.
+            Number of passes over the rows. The seed decides the order of the rows. Default: None, see `steps`.
         steps : int, optional
-            Batches instead of epochs. Left out both: what the recipe plans; without such a plan one epoch, but at least
-            1,000 steps.
+            Number of batches, instead of epochs. Default: None, which takes ``recipe.total_steps``; if that is None, one epoch
+            or 1,000 steps, whichever is longer.
         validation : mapping of str to array, optional
-            Held-out activations of the same models. Checked at the start, then evaluated into `history_`: at each fifth
-            of the run on 2,048 of their rows, and at the end on all.
+            Held-out activations of the same models. They are checked at the start and evaluated during training, with results
+            in `history_`: 2,048 of their rows at each fifth of the run, and all rows at its end. Default: None.
         callbacks : iterable of callables
-            Each is given the `StepReport` after every step; a true result ends the training.
+            Each is called with the `StepReport` after every step. A true result ends the training. Default: ().
         checkpoint : path-like or Checkpoints, optional
-            A folder in which the state of training is kept: every ten minutes, or as `usae.Checkpoints` says, at the end, and
-            before an exception, Ctrl-C or SIGTERM ends the training.
+            Folder in which the state of training is saved: every ten minutes, or as `usae.Checkpoints` says, and at the end,
+            and before an exception, Ctrl-C or SIGTERM ends the training. Default: None, which saves nothing.
         resume : bool
-            Go on with the run in `checkpoint`, to the bits of one that was never stopped; start anew where there is none.
+            Whether to resume the run in `checkpoint`. The result has the same bits as without the interruption. If there is no
+            run, training starts from the beginning. Default: False.
         progress : bool, optional
-            Show a bar. Left out: where stderr is a terminal, or in a notebook.
+            Whether to show a progress bar. Default: None, which shows it if stderr is a terminal, and in a notebook.
 
         Returns
         -------
@@ -207,22 +210,22 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For arguments and data that cannot be used, and for a run in `checkpoint` that has other data, recipe, sizes or
-            seed, or that nobody asked to resume. The object is as it was before the call.
+            For arguments and data that cannot be used; if `checkpoint` holds a run with other data, recipe, sizes or seed; or
+            if `checkpoint` holds a run and `resume` is False. The object is as it was before the call.
         CheckpointError
-            For a run in `checkpoint` that is damaged.
+            If the run in `checkpoint` is damaged.
         CheckpointFileError
-            Also an OSError: `checkpoint` cannot be read, holds something else, or cannot be written at the end of the run. In
-            the middle that is a warning, and training goes on.
+            Also an OSError: `checkpoint` cannot be read, holds something else, or cannot be written at the end of the run. If
+            it cannot be written earlier, that is a warning, and training continues.
 
         Notes
         -----
-        A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is looked at once before
-        training, so that a NaN in the last row is an error now and not hours from now; of a store, whose activations are
-        finite, every file is compared with its checksum. Rows of a store are shuffled by blocks (docs/stores.md); one of at
-        most 65,536 rows gives the bits of the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss that
-        overflows, the object has what was learned so far. With checkpoints, Ctrl-C and SIGTERM wait for the end of the step; a
-        second one does not. docs/long_runs.md says more.
+        A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is read once before training, so
+        that a NaN in the last row is found at once and not after hours. A store has only finite activations, so for a store
+        every file is compared with its checksum instead. Rows of a store are shuffled by blocks (docs/stores.md). A store of
+        at most 65,536 rows gives the same bits as the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss
+        that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C and SIGTERM wait for the end of the step,
+        but a second one does not. docs/long_runs.md says more.
         """
         schedule = as_schedule(checkpoint, resume)
         given = as_aligned(acts, "acts")
@@ -235,7 +238,7 @@ class UniversalSAE:
 
         fitted = Fitted(self.get_params(), recipe)
         fitted.initialize_from(given)
-        fitted.check_finite(given)  # before hours of training, not after
+        fitted.check_finite(given)  # before training, which may take hours
         loop.check_validation(fitted, held_out)
         logger.info(
             "training %d concepts on %d tokens of %s: %d steps of %d tokens; a concept is dead in a model after %d "
@@ -263,44 +266,52 @@ class UniversalSAE:
         resume: bool = False,
         progress: bool | None = None,
     ) -> UniversalSAE:
-        """Learn from batches as they come, starting anew; nothing but a bounded buffer of rows is kept.
+        """Train from the beginning on batches as they arrive. Only a bounded buffer of rows is kept in memory.
 
-        A background thread takes the next batch while this one trains, so `batches` may compute them, on a GPU for one.
+        A background thread takes the next batch while this one trains, so `batches` may compute them, for example on a GPU.
 
         Parameters
         ----------
         batches : iterable of mappings of str to array
-            Each as for `fit`, of any number of images or rows; `usae.torch.batches` makes such. A list, or another object
-            that can be gone through again, is begun anew when it ends. A generator cannot be: if it ends early, training
-            goes on with what is in the buffer, and what is lacking then is an error.
+            Batches of activations, each as for `fit`, with any number of images or rows; `usae.torch.batches` yields such. A
+            list, or another object that can be iterated over again, starts again when it ends. A generator cannot. If it ends
+            early, training continues with the rows in the buffer, until too few are left, which is an error.
         steps : int, optional
-            Left out: those that the recipe plans.
+            Number of training steps. Default: None, which takes ``recipe.total_steps``; one of the two must be given.
         buffer_tokens : int
-            Rows in which tokens mix: every batch is drawn from all of them, at random. It is filled before the first step;
-            standardisation and initial dictionaries come from these first rows, so they should be varied.
-        validation, callbacks, checkpoint, progress
-            As for `fit`.
+            Number of rows in the buffer. Every batch is drawn at random from the whole buffer. The buffer is filled before the
+            first step. Standardisation and initial dictionaries come from these first rows, so they should be varied.
+            Default: 65_536.
+        validation : mapping of str to array, optional
+            Held-out activations, as for `fit`. Default: None.
+        callbacks : iterable of callables
+            Callbacks, as for `fit`. Default: ().
+        checkpoint : path-like or Checkpoints, optional
+            Folder of checkpoints, as for `fit`. Default: None.
         resume : bool
-            As for `fit`, for batches that can be gone through again and are the same each time: those of the steps that are
-            done are taken once more, without training.
+            Whether to resume the run in `checkpoint`, as for `fit`. `batches` must support iterating over them again, and must
+            be the same each time: the batches of steps that are done are read again, without training. Default: False.
+        progress : bool, optional
+            Whether to show a progress bar, as for `fit`. Default: None.
 
         Returns
         -------
         UniversalSAE
-            This object. `stream_report_` tells its speed, and who waited for whom.
+            This object. `stream_report_` has its speed, and the times in which training and data waited for each other.
 
         Raises
         ------
         InvalidInputError
-            For arguments, or batches before the first step, that cannot be used; the object is as before. For such batches
-            later, and where rows run out; the object has what was learned so far.
+            For arguments that cannot be used, and for batches before the first step that cannot be used; the object is then as
+            it was before the call. Also for later batches that cannot be used, and if rows run out; the object then keeps what
+            it has learned.
         CheckpointError, CheckpointFileError
-            As `fit`.
+            As for `fit`.
 
         Notes
         -----
-        The same batches and seed give the same bits, whatever the timing. Each row of an epoch is trained on once, but for
-        those that are in the buffer at the end.
+        The same batches and seed give the same bits, whatever the timing. Each row of an epoch is trained on once, except
+        those that are still in the buffer at the end.
         """
         schedule = as_schedule(checkpoint, resume)
         checked = loop.checked_callbacks(callbacks)
@@ -344,17 +355,22 @@ class UniversalSAE:
         return self
 
     def initialize(self, widths: Mapping[str, int]) -> UniversalSAE:
-        """Allocate and seed parameters without data, starting anew. Returns the object.
+        """Allocate the parameters and initialise them from the seed, without data. Returns the object.
 
         Parameters
         ----------
         widths : mapping of str to int
             Width of each model's activations.
 
+        Raises
+        ------
+        InvalidInputError
+            For widths, or arguments of the constructor, that cannot be used.
+
         Notes
         -----
-        Nothing is known about the data: standardisation has mean 0 and scale 1 until `set_parameters` changes it, and
-        "data" initialisation becomes "tied".
+        Without data, standardisation has mean 0 and scale 1 until `set_parameters` changes them, and the initialisation "data"
+        becomes "tied".
         """
         if not isinstance(widths, Mapping):
             raise InvalidInputError(f"widths must be a mapping from model names to integers, got {type(widths).__name__}")
@@ -368,25 +384,30 @@ class UniversalSAE:
         return self
 
     def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
-        """Do one training step on all rows of a batch, going on from where the object is.
+        """Do one training step on all rows of a batch, from the present state on.
 
         Parameters
         ----------
         batch : mapping of str to array
-            As for `fit`. The first one, on an object without parameters, also decides models, standardisation and initial
-            dictionaries, so it should be large and varied.
+            Activations, as for `fit`. If the object has no parameters yet, the batch also decides the models, the
+            standardisation and the initial dictionaries, so it should be large and varied.
         encoder : str, optional
-            The model to encode. Left out: drawn.
+            Name of the model to encode. Default: None, which draws it.
 
         Returns
         -------
         StepReport
+            Losses and counts of the step.
+
+        Raises
+        ------
+        InvalidInputError
+            For a batch that cannot be used. Nothing is changed then.
 
         Notes
         -----
-        Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. Where a plan, that of an earlier
-        `fit` for one, has run out and has left a rate of 0, a warning says so: `set_total_steps` makes a new one. A bad
-        batch raises InvalidInputError and changes nothing.
+        Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. If the planned steps are over, for
+        example those of an earlier `fit`, and the learning rate is 0, a warning says so; `set_total_steps` plans more.
         """
         fitted = self._fitted
         if fitted is None:
@@ -404,12 +425,17 @@ class UniversalSAE:
         return report
 
     def set_total_steps(self, total_steps: int | None) -> UniversalSAE:
-        """Change how many steps the run is planned to have, those done included. Returns the object.
+        """Change the planned number of steps of the whole run, on which the learning rate's decay depends. Returns the object.
 
         Parameters
         ----------
         total_steps : int or None
-            What the learning rate's decay is laid out for; None: unknown, so that the rate stays constant after warm-up.
+            Number of steps, those done included. None: unknown, so that the learning rate stays constant after the warm-up.
+
+        Raises
+        ------
+        InvalidInputError
+            For a number smaller than the steps done.
         """
         fitted = self._initialized()
         if total_steps is not None:
@@ -419,22 +445,22 @@ class UniversalSAE:
         return self
 
     def gradients(self, batch: Mapping[str, Any], *, encoder: str) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:
-        """The raw gradients that a step on this batch would use, before clipping. Changes nothing.
+        """Compute the gradients that a step on this batch would use, before clipping. Changes nothing.
 
         Parameters
         ----------
         batch : mapping of str to array
-            As for `partial_fit`.
+            Activations, as for `partial_fit`.
         encoder : str
-            The model to encode.
+            Name of the model to encode.
 
         Returns
         -------
         StepReport
-            Of the step that was not done.
+            The report that the step would have.
         dict of str to dict of str to ndarray
-            By model and tensor ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary"), shapes as in
-            `parameters`; only the tensors that the step would change.
+            Gradients by model and tensor ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary"), with shapes
+            as in `parameters`. Only the tensors that the step would change are in it.
         """
         fitted = self._initialized()
         given = as_aligned(batch, "batch", fitted.widths)
@@ -451,20 +477,25 @@ class UniversalSAE:
     # --- Use ---------------------------------------------------------------------------------------------------------
 
     def encode(self, x: Any, model: str) -> Codes:
-        """Codes of a model's activations.
+        """Encode activations of a model.
 
         Parameters
         ----------
         x : array, [n_tokens, width] or [images, tokens, width]
-            In the model's own units; 3-D input counts as its rows one after the other.
+            Activations in the model's own units. The codes of a 3-D array are those of its rows, image by image.
         model : str
-            Whose activations they are.
+            Name of the model that the activations are of.
 
         Returns
         -------
         Codes
-            Most active first (ties: lower index first), with k slots, or ``recipe.k_max`` with "batchtopk". A token's code
-            does not depend on the other rows.
+            Codes of all tokens, with the most active concept first (ties: lower index first). A token has k slots, or
+            ``recipe.k_max`` with "batchtopk". Its code does not depend on the other rows.
+
+        Raises
+        ------
+        InvalidInputError
+            For an unknown model, a wrong width, and activations that are not finite.
         """
         fitted = self._initialized()
         index, activations = self._one_model(x, model)
@@ -474,7 +505,25 @@ class UniversalSAE:
         return Codes._trusted(values, indices, fitted.n_concepts)
 
     def decode(self, codes: Codes, model: str) -> np.ndarray:
-        """What a model should have computed, float32 [n_tokens, width], in its own units."""
+        """Decode codes to activations of a model.
+
+        Parameters
+        ----------
+        codes : Codes
+            Codes of n_tokens tokens, from any model's encoder or made by yourself.
+        model : str
+            Name of the model whose dictionary decodes.
+
+        Returns
+        -------
+        ndarray of float32, [n_tokens, width]
+            The model's activations that the codes predict, in the model's own units.
+
+        Raises
+        ------
+        InvalidInputError
+            For an unknown model and for codes with another number of concepts.
+        """
         fitted = self._initialized()
         index = fitted.index(model)
         if not isinstance(codes, Codes):
@@ -494,15 +543,25 @@ class UniversalSAE:
         return out
 
     def reconstruct(self, x: Any, source: str, target: str) -> np.ndarray:
-        """What `target` should have computed where `source` computed `x`: ``decode(encode(x, source), target)``."""
+        """Predict the activations of `target` from the activations `x` of `source`: ``decode(encode(x, source), target)``."""
         self._initialized().index(source, "source")
         self._initialized().index(target, "target")
         return self.decode(self.encode(x, source), target)
 
     def preactivations(self, x: Any, model: str) -> np.ndarray:
-        """What ReLU and TopK are given, dense float32 [n_tokens, n_concepts].
+        """Compute dense pre-activations, the input of ReLU and of the selection, float32 [n_tokens, n_concepts].
 
-        For looking at few tokens: an array above 1 GiB is refused.
+        Parameters
+        ----------
+        x : array, [n_tokens, width] or [images, tokens, width]
+            Activations, as for `encode`.
+        model : str
+            Name of the model that the activations are of.
+
+        Raises
+        ------
+        InvalidInputError
+            As for `encode`, and if the result would be larger than 1 GiB.
         """
         fitted = self._initialized()
         index, activations = self._one_model(x, model)
@@ -517,16 +576,27 @@ class UniversalSAE:
         return out
 
     def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0) -> Evaluation:
-        """Encode and decode aligned activations through every pair of models.
+        """Evaluate aligned activations: encode each model, and decode each code to every model.
 
-        One pass; memory does not grow with the number of rows.
+        It reads the rows once, and memory does not grow with their number.
 
         Parameters
         ----------
         acts : mapping of str to array
-            As for `fit`, best rows that were not trained on; every model has to be there.
+            Activations of every model, as for `fit`, preferably of rows that were not trained on.
         threshold : float
-            A concept fires in a token when its code is above it. 0: whenever TopK chose it; published numbers use 0.1.
+            A concept fires in a token if its code is larger than this. With 0 it fires if it was selected. The published
+            numbers use 0.1. Default: 0.0.
+
+        Returns
+        -------
+        Evaluation
+            R2 between all models, and firing counts, energy and correlation of every concept.
+
+        Raises
+        ------
+        InvalidInputError
+            For missing models, wrong widths, and activations that are not finite.
         """
         fitted = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
@@ -535,13 +605,15 @@ class UniversalSAE:
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
     def dictionary(self, model: str, units: Literal["standardized", "model"] = "standardized") -> np.ndarray:
-        """What each concept adds to a model's activations when its code is 1, float32 [n_concepts, width].
+        """Return the vectors that concepts with code 1 add to a model's activations, float32 [n_concepts, width].
 
         Parameters
         ----------
         model : str
+            Name of the model.
         units : "standardized" or "model"
-            Rows of norm 1 in standardised units, or those multiplied by the model's scale.
+            "standardized": rows of norm 1, in standardised units. "model": the same rows multiplied by the model's scale, in
+            the model's own units. Default: "standardized".
         """
         fitted = self._initialized()
         index = fitted.index(model)
@@ -555,15 +627,20 @@ class UniversalSAE:
         return dictionary
 
     def parameters(self, model: str) -> dict[str, np.ndarray]:
-        """Copies of a model's parameters, float32.
+        """Return copies of a model's parameters, float32.
+
+        Parameters
+        ----------
+        model : str
+            Name of the model.
 
         Returns
         -------
         dict of str to ndarray
-            mean, scale [width]; encoder_weight, dictionary [n_concepts, width]; encoder_bias [n_concepts]; with the
-            "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]; with
-            "batchtopk" selection also threshold [1], 0 before the first step. The dictionary is as trained; `dictionary`
-            has its rows at norm 1.
+            mean, scale [width]; encoder_weight, dictionary [n_concepts, width]; encoder_bias [n_concepts]. With the
+            "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]. With "batchtopk"
+            selection also threshold [1], which is 0 before the first step. Dictionary rows have the norms that training left;
+            the method `dictionary` returns rows of norm 1.
         """
         fitted = self._initialized()
         index = fitted.index(model)
@@ -575,8 +652,9 @@ class UniversalSAE:
         Parameters
         ----------
         model : str
+            Name of the model.
         parameters : mapping of str to array
-            By the names that `parameters` uses, in the same shapes.
+            New values, with the names and shapes that the method `parameters` uses.
 
         Raises
         ------
@@ -609,16 +687,16 @@ class UniversalSAE:
     # --- Files -------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = False) -> None:
-        """Write a folder with ``model.safetensors`` and ``usae.json``, for `usae.load`.
+        """Save to a folder, as ``model.safetensors`` and ``usae.json``. `usae.load` reads it.
 
         Parameters
         ----------
         path : path-like
-            The folder. Its parent has to exist. If it holds a save already, that one is replaced, and at each moment of
-            the replacement, even if the computer stops, `usae.load` finds the old one or the new one, whole.
+            The folder. Its parent has to exist. If it holds a save already, that one is replaced. At any moment of the
+            replacement, even if the computer stops, `usae.load` finds the old save or the new one, whole.
         training_state : bool
-            Also write the state of the optimiser, for going on with `partial_fit` to the same bits as without a stop. The
-            file is then three times as large.
+            Whether to save the state of the optimiser too, so that `partial_fit` continues to the same bits as without the
+            interruption. The file is then three times as large. Default: False.
 
         Raises
         ------
@@ -630,14 +708,16 @@ class UniversalSAE:
         saved_folder.save(self._initialized(), path, training_state)
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
-        """Write `history_` as a CSV file, a row for each entry, for pandas or a spreadsheet.
+        """Write `history_` as a CSV file with a row for each entry.
+
+        Columns are named as in `StepReport`. "losses.vit" is the loss of the model "vit". "validation.n_tokens",
+        "validation.l0.vit" and "validation.r2.dinov2->vit" (encoded from dinov2, decoded to vit) are empty except for steps
+        with an evaluation. "nan" is a number that the recipe does not need.
 
         Parameters
         ----------
         path : path-like
-            The file; one that is there is replaced. Columns are named as in `StepReport`, with "losses.vit" for the loss of the
-            model "vit" and, empty but for the steps with an evaluation, "validation.n_tokens", "validation.l0.vit" and
-            "validation.r2.dinov2->vit", which is encoded from DINOv2. "nan" is a number that the recipe does not need.
+            The file. An existing file is replaced.
 
         Raises
         ------
@@ -685,7 +765,7 @@ class UniversalSAE:
         return self._fitted
 
     def _evaluated(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
-        """`evaluate`, of activations that were checked."""
+        """Evaluate activations that were checked before."""
         from usae.analysis.evaluation import Evaluation
 
         fitted, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
@@ -713,7 +793,7 @@ _PARAMS = ("n_concepts", "k", "recipe", "seed", "n_threads")
 
 
 def _index(encoder: object, names: Iterable[str]) -> int:
-    """What the core takes for the model to encode: -1 for one that is drawn."""
+    """Return the number of the model to encode, as the core takes it: -1 means that it is drawn."""
     names = list(names)
     if encoder is None:
         return -1
@@ -727,7 +807,7 @@ def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.
         raise InvalidInputError(f"{label} must have shape {list(shape)}, got {list(array.shape)}")
     if bfloat16:  # the upper half of a float32
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused as that
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused below
         array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         position = np.argwhere(~np.isfinite(array))[0].tolist()
@@ -736,19 +816,24 @@ def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.
 
 
 def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> UniversalSAE:
-    """Read an autoencoder that `UniversalSAE.save` wrote.
+    """Load an autoencoder that `UniversalSAE.save` wrote.
 
     Parameters
     ----------
     path : path-like
         The folder.
     n_threads : int, optional
-        As for `UniversalSAE`; it belongs to the computer and is not saved.
+        Number of threads, as for `UniversalSAE`. It is not saved, because it depends on the computer. Default: None.
+
+    Returns
+    -------
+    UniversalSAE
+        The autoencoder, with its recipe and history, and with the state of the optimiser if that was saved.
 
     Raises
     ------
     CheckpointError
-        For a folder that is damaged, foreign, or from a newer version.
+        If the folder is damaged, was not written by usae, or was written by a newer version.
     CheckpointFileError
         Also an OSError: the folder cannot be read.
     """
