@@ -1,1 +1,1 @@
-"""What was found, and how far to believe it: evaluation, examples, nulls, ceilings, consistency."""
+"""Analysis of a trained autoencoder: evaluation, top examples, null models, ceilings and consistency."""

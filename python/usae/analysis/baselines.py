@@ -1,4 +1,4 @@
-"""Controls that learn or draw something: shuffled pairs, other seeds, no training, and a linear map."""
+"""Controls that train or draw something: shuffled pairs, other seeds, no training, and a linear map."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from usae.recipes import Recipe
 logger = logging.getLogger("usae")
 
 SHUFFLED_ROWS = 2**15
-"""Most rows that are evaluated under shuffled pairing, since they have to be copied: 100 MB where a model is 768 wide."""
+"""Largest number of rows that are evaluated in shuffled pairs. They are copied: 100 MB for a model of width 768."""
 
 RIDGE_PARTS = 10
-"""One of so many parts of the training rows chooses the ridge penalty."""
+"""The training rows are split into this many parts, one of which is used to choose the ridge penalty."""
 
 RIDGE_CHUNK = 4096
 
 PENALTIES = 10.0 ** np.arange(-7, 3)
-"""Ridge penalties that are tried, as multiples of the mean variance of the source's dimensions."""
+"""Ridge penalties to choose from, as multiples of the mean variance of the source's dimensions."""
 
 
 # --- Shuffled pairs -------------------------------------------------------------------------------------------------------
@@ -42,20 +42,20 @@ PENALTIES = 10.0 ** np.arange(-7, 3)
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ShuffledPairing:
-    """What training makes of models that have nothing to say about each other.
+    """The same training on models whose rows are paired at random, so that one model does not predict another.
 
     Attributes
     ----------
     sae : UniversalSAE
-        Trained with the recipe, seed and number of steps of the one under control, but in every batch the rows of different
-        models are of different, random tokens. Each model's own activations are all there.
+        Autoencoder with the recipe, seed and number of steps of the one that is tested. In its training, row t of each model
+        is a different random token. The activations of each model are otherwise the same.
     paired : Evaluation
-        Of the held-out rows as they are. `firing_entropy` and the number of concepts that fire in all models say how much
-        sharing the objective makes by itself; `cofire_proportion` and `r2` off the diagonal, what an index shared for no
-        reason is worth on real pairs: chance.
+        Evaluation of the held-out rows in their real pairs. `firing_entropy` and the number of concepts that fire in all models
+        show how much sharing the objective produces by itself. `cofire_proportion` and `r2` off the diagonal show the values
+        that concepts reach by chance.
     shuffled : Evaluation
-        Of held-out rows paired at random, at most 32,768 of them. That is what this autoencoder was trained for, so its `r2`
-        off the diagonal is the most that can be predicted without knowing the token: the mean, near 0.
+        Evaluation of at most 32,768 held-out rows paired at random, as in this autoencoder's training. `r2` off the diagonal is
+        therefore what can be predicted without knowing the token, that is, by the mean: near 0.
     """
 
     sae: UniversalSAE
@@ -73,10 +73,11 @@ def shuffled_pairing(
     seed: int,
     progress: bool | None,
 ) -> ShuffledPairing:
+    """Train on shuffled pairs and evaluate; see `ShuffledPairing`."""
     logger.info("training on shuffled pairs")
     own = sae._initialized().seed
     children = np.random.SeedSequence([seed, 4]).generate_state(2 * len(train), np.uint64)
-    orders = [own, *map(int, children[1 : len(train)])]  # the first model's rows come as in the real training
+    orders = [own, *map(int, children[1 : len(train)])]  # the first model's rows have the order of the real training
     control = _prepared(sae, train, steps, own)
     _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
     _train(control, train, orders, planned_steps(sae, steps), progress)
@@ -91,7 +92,7 @@ def shuffled_pairing(
 
 
 def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
-    """An autoencoder like `sae` as `fit(train)` has it before its first step."""
+    """Return an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
     result = untrained_like(sae, steps, seed)
     n_tokens = next(iter(train.values())).n_tokens
     recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
@@ -102,7 +103,7 @@ def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | 
 
 
 def _permute_concepts(fitted: Fitted, rng: np.random.Generator) -> None:
-    """Reorder the concepts of each model but the first, so that an index starts from rows of different tokens."""
+    """Permute the concepts of each model but the first, so that a concept starts from different tokens in different models."""
     for model in range(1, len(fitted.names)):
         order = rng.permutation(fitted.n_concepts)
         for tensor in fitted.parameter_names():
@@ -111,7 +112,7 @@ def _permute_concepts(fitted: Fitted, rng: np.random.Generator) -> None:
 
 
 def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int], steps: int, progress: bool | None) -> None:
-    """As `fit` does, but with an order of rows for each model. Equal orders: the same bits."""
+    """Train like `fit`, but with an order of rows for each model. If the orders are equal, the result has the bits of `fit`."""
     fitted = sae._initialized()
     size = fitted.recipe.batch_size
     rows = np.empty(size, np.int64)
@@ -133,12 +134,12 @@ def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int
 def initial(
     sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
 ) -> Evaluation:
-    """`sae` as `fit(train)` has it before its first step."""
+    """Evaluate an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
     return _prepared(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
 
 
 def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
-    """Random encoders and dictionaries that know of the data nothing but the standardisation of `sae`."""
+    """Evaluate random encoders and dictionaries with the standardisation of `sae`."""
     fitted = sae._initialized()
     fresh = UniversalSAE(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=seed, n_threads=sae.n_threads)
     fresh.initialize(fitted.widths)
@@ -150,18 +151,18 @@ def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SeedCeiling:
-    """How consistent the same training is with itself under another seed: what no comparison can be expected to beat.
+    """Consistency of the same training with another seed, which is a ceiling for other comparisons.
 
     Attributes
     ----------
     independent : Consistency
-        Of two autoencoders of each model alone, with different seeds: the ceiling for `Controls.consistency`.
+        Consistency of two autoencoders of each model alone with different seeds. It is the ceiling for `Controls.consistency`.
     universal : Consistency
-        Of the autoencoder under control and another universal one of the next seed.
+        Consistency of the autoencoder that is tested and another universal one, trained with the next seed.
     other : UniversalSAE
-        That other one.
+        That other autoencoder.
     evaluation : Evaluation
-        Of it, for the spread of every number over seeds.
+        Evaluation of that other autoencoder, which shows how much each number varies with the seed.
     """
 
     independent: Consistency
@@ -181,7 +182,7 @@ def seed_ceiling(
     seed: int,
     progress: bool | None,
 ) -> tuple[SeedCeiling, Mapping[str, Any]]:
-    """The ceiling, and the single-model autoencoders of the first seed, which are `independent` if those are given."""
+    """Return the ceiling and the single-model autoencoders of the first seed, which are `independent` if that is given."""
     if independent is None:
         independent = fit_independent(train, like=sae, steps=steps, progress=progress)
     taken = {getattr(source, "seed", None) for source in independent.values()}
@@ -208,23 +209,24 @@ class LinearBaseline:
     Attributes
     ----------
     r2 : ndarray of float64, [M, M]
-        From model i to model j on the evaluated rows, defined as `Evaluation.r2`. The diagonal, a model to itself, is 1 but
-        for the penalty.
+        R2 from model i to model j on the evaluated rows, defined as in `Evaluation.r2`. The diagonal, a model to itself, would
+        be 1 without a penalty.
     penalty : ndarray of float64, [M, M]
-        Chosen on a tenth of the training rows, as a multiple of the mean variance of the source's dimensions.
+        Ridge penalty, as a multiple of the mean variance of the source's dimensions. It is chosen on a tenth of the training
+        rows.
     """
 
     r2: np.ndarray
     penalty: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain Python values, ready for JSON."""
+        """Return plain Python values, ready for JSON."""
         return {"r2": plain(self.r2), "penalty": plain(self.penalty)}
 
 
 @dataclasses.dataclass
 class _Moments:
-    """Count, sums and sums of products of rows, all models side by side, about an origin that keeps numbers small."""
+    """Count, sums and sums of products of rows of all models side by side, relative to an origin that keeps numbers small."""
 
     origin: np.ndarray
     count: int
@@ -246,11 +248,11 @@ class _Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """Relative to the origin."""
+        """Mean of the rows, relative to the origin."""
         return self.sums / self.count
 
     def about(self, center: np.ndarray) -> np.ndarray:
-        """Sums of products of distances from `center`, which is relative to the origin."""
+        """Return sums of products of distances from `center`, which is relative to the origin."""
         cross = np.outer(self.sums, center)
         return self.products - cross - cross.T + self.count * np.outer(center, center)
 
@@ -258,14 +260,17 @@ class _Moments:
 def linear_baseline(
     acts: Mapping[str, Activations], train: Mapping[str, Activations], progress: bool | None, penalties: np.ndarray = PENALTIES
 ) -> LinearBaseline:
-    """Fit on `train`, R2 on `acts`; one pass over each, of which only sums of products are kept: (sum of widths)^2 numbers."""
+    """Fit on `train` and compute R2 on `acts`.
+
+    It reads each once and keeps only sums of products, which are (sum of widths)^2 numbers.
+    """
     widths = [x.width for x in train.values()]
     ends = np.cumsum(widths)
     parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
     n_tokens = next(iter(train.values())).n_tokens
     if n_tokens < 2:
         raise InvalidInputError("train must have at least two rows, one of them to choose the linear baseline's penalty, got 1")
-    multiple = tokens_per_image(train) or 1  # an image on one side or the other
+    multiple = tokens_per_image(train) or 1  # tokens of one image stay in one part
     multiple = multiple if n_tokens // multiple >= 2 else 1
     size = min(RIDGE_CHUNK, max(1, n_tokens // RIDGE_PARTS))
     n_eval = next(iter(acts.values())).n_tokens
@@ -295,9 +300,9 @@ def linear_baseline(
 
 
 class _Ridge:
-    """Regression on one model's dimensions, for any target and penalty by one eigendecomposition.
+    """Ridge regression on one model's dimensions. One eigendecomposition serves every target and penalty.
 
-    All moments are sums of products about the mean of the rows that were fitted.
+    All moments are sums of products of distances from the mean of the rows that were fitted.
     """
 
     def __init__(self, fitted: np.ndarray, source: slice):
@@ -306,18 +311,18 @@ class _Ridge:
         self.values = np.maximum(values, 0)
 
     def weights(self, target: slice, penalty: float) -> np.ndarray:
-        """[width of the source, width of the target]"""
+        """Return the coefficients, [width of the source, width of the target]."""
         unit = self.values.mean() or 1.0
         rotated = self.vectors.T @ self.fitted[self.source, target]
         return self.vectors @ (rotated / (self.values + penalty * unit)[:, None])
 
     def squared_error(self, moments: np.ndarray, target: slice, penalty: float) -> float:
-        """Of predicting the rows that `moments` is of."""
+        """Return the squared error of predicting the rows whose moments are given."""
         weights = self.weights(target, penalty)
         explained = 2 * moments[self.source, target] - moments[self.source, self.source] @ weights
         return float(np.trace(moments[target, target]) - np.sum(weights * explained))
 
 
 def _side_by_side(acts: Mapping[str, Activations], rows: slice) -> np.ndarray:
-    """Rows of all models, float64 [n, sum of widths]."""
+    """Return rows of all models, float64 [n, sum of widths]."""
     return np.concatenate([rows_of(x, rows).astype(float) for x in acts.values()], axis=1)

@@ -1,4 +1,4 @@
-"""Whether another autoencoder has the same concepts: dictionary rows matched one to one by their cosine."""
+"""Consistency: dictionary rows of two autoencoders, matched one to one by their cosine."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ logger = logging.getLogger("usae")
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Matching:
-    """Concepts of one model and their partners in another dictionary of that model.
+    """Concepts of one model, matched with the rows of another dictionary of the same model.
 
     Attributes
     ----------
     indices : ndarray of int64, [n]
-        Row of the other dictionary that each concept is matched with; -1 where the other one has too few rows.
+        Row of the other dictionary with which each concept is matched; -1 if the other dictionary has too few rows.
     cosines : ndarray of float64, [n]
-        Cosine with it; NaN where there is none.
+        Cosine of each concept with its match; NaN without one.
     random : ndarray of float64, [r]
-        What matching gives for two dictionaries of the same shapes with independent normal rows, largest first. Shapes
-        alone decide it: .130 on average for 6144 x 768, .183 for 6144 x 384.
+        Cosines, largest first, that matching gives for two dictionaries of the same shapes with independent normal rows. They
+        depend only on the shapes: .130 on average for 6144 x 768, .183 for 6144 x 384.
     random_in_place : ndarray of float64, [r]
-        The same with rows drawn from a normal distribution that has the mean and the covariance of the actual rows, so that
-        they share the directions that both dictionaries crowd into, but no concept. A stricter baseline.
+        The same for normal rows that have the mean and the covariance of the actual rows. They share the directions in which
+        many rows of both dictionaries lie, but no concept, so this is a stricter baseline.
     threshold : float
+        Cosine threshold of `share_above`.
     """
 
     indices: np.ndarray
@@ -51,7 +52,7 @@ class Matching:
 
     @property
     def mean(self) -> float:
-        """Mean cosine of the matched concepts, which is what the paper calls AUC; NaN if there are none."""
+        """Mean cosine of the matched concepts, which the paper calls AUC; NaN if there are none."""
         return _mean(self.curve)
 
     @property
@@ -60,7 +61,7 @@ class Matching:
         return float(np.mean(np.nan_to_num(self.cosines) > self.threshold)) if len(self.cosines) else np.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Arrays and figures as plain Python values, ready for JSON: no number (no partner) is None."""
+        """Return arrays and figures as plain Python values, ready for JSON. NaN becomes None."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return plain({**values, "mean": self.mean, "share_above": self.share_above})
 
@@ -78,8 +79,9 @@ class Consistency:
     Attributes
     ----------
     models : dict of str to Matching
+        The matching of each model.
     concepts : ndarray of int64, [n]
-        The concepts that the arrays of each `Matching` are about, in their order.
+        The concepts to which the elements of the arrays of each `Matching` belong.
     """
 
     models: dict[str, Matching]
@@ -91,14 +93,14 @@ class Consistency:
         return self.models[model]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain Python values, ready for JSON."""
+        """Return plain Python values, ready for JSON."""
         return {
             "concepts": self.concepts.tolist(),
             "models": {name: matching.to_dict() for name, matching in self.models.items()},
         }
 
     def summary(self) -> str:
-        """A table for people, with what chance gives beside each number."""
+        """Return a table as text, with each number beside its value by chance."""
         first = max(5, *(len(name) for name in self.models))
         threshold = next(iter(self.models.values())).threshold
         lines = [
@@ -123,39 +125,41 @@ class Consistency:
 def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: float = 0.5, seed: int = 0) -> Consistency:
     """Match the concepts of each model with those of another dictionary of the same model.
 
-    Rows are matched one to one so that the sum of their cosines is largest (Hungarian matching).
+    Rows are matched one to one so that the sum of their cosines is largest (Hungarian matching). The paper calls the mean
+    cosine AUC.
 
     Parameters
     ----------
     sae : UniversalSAE, or mapping of str to array
-        The autoencoder whose concepts are asked about, or its dictionaries by model, each [m, width].
+        The autoencoder whose concepts are matched, or its dictionaries by model, each [m, width].
     independent : mapping, or UniversalSAE
-        By model name what that model's concepts are compared with: a UniversalSAE of one model, such as `fit_independent`
-        makes, anything with a method ``dictionary(model)``, or an array [m', width] of dictionary rows. A UniversalSAE
-        instead of a mapping: its own models. Only models that are here are compared.
+        The other dictionary of each model, by the model's name: a UniversalSAE of one model, such as `fit_independent` makes,
+        any object with a method ``dictionary(model)``, or an array [m', width] of dictionary rows. Or a UniversalSAE, of which
+        all models are compared. Models that are not in it are left out.
     concepts : array of int, or of bool [m], optional
-        Report on these alone, in this order; all take part in the matching. The paper's thousand that co-fire most:
-        ``np.argsort(-evaluation.cofire_counts, kind="stable")[:1000]``.
+        Concepts to report on, in this order. All concepts take part in the matching. Default: None, which reports on all. The
+        paper reports on the thousand that co-fire most: ``np.argsort(-evaluation.cofire_counts, kind="stable")[:1000]``.
     threshold : float
-        For `Matching.share_above`, from 0 to 1.
+        Cosine threshold of `Matching.share_above`, from 0 to 1. Default: 0.5.
     seed : int
-        Of the random dictionaries.
+        Seed of the random dictionaries. Default: 0.
 
     Returns
     -------
     Consistency
+        The matching of each model, with two random baselines.
 
     Raises
     ------
     InvalidInputError
-        For a model that `sae` does not have, or rows of another width.
+        For a model that `sae` does not have, and for rows of another width.
 
     Notes
     -----
-    Three matchings for each model, two of them of random dictionaries. Each holds 8 bytes for each pair of rows: 0.3 GB for
-    6,144 concepts, 4.8 GB for 24,576; and takes time that grows with the third power: five seconds for 6,144 x 768 on one
-    core. A matching cannot be interrupted. Dictionary rows count in standardised units, and rows of dead concepts count
-    like any other: leave them out by `concepts`.
+    There are three matchings for each model, two of them of random dictionaries. Each takes 8 bytes for each pair of rows: 0.3
+    GB for 6,144 concepts, 4.8 GB for 24,576. The time grows with the third power of the number of concepts: five seconds for
+    6,144 x 768 on one core. A matching cannot be interrupted. Dictionary rows are compared in standardised units. Rows of dead
+    concepts are matched like any other; `concepts` can leave them out of the report.
     """
     threshold = checks.real(threshold, "threshold", "a number from 0 to 1")
     if threshold > 1:
@@ -196,27 +200,33 @@ def fit_independent(
     steps: int | None = None,
     progress: bool | None = None,
 ) -> dict[str, UniversalSAE]:
-    """Train one autoencoder for each model alone, of the same size, recipe and number of steps: what `consistency` takes.
+    """Train one autoencoder for each model alone, with the same size, recipe and number of steps, for `consistency`.
 
     Parameters
     ----------
     acts : mapping of str to array
-        What `like` was trained on.
+        The activations that `like` was trained on.
     like : UniversalSAE
-        Its number of concepts, k, recipe and threads are used.
+        The autoencoder whose number of concepts, k, recipe and threads are used.
     seed : int, optional
-        Left out: that of `like` plus 1. With the same seed dictionaries would start from the same rows of data, and agree for
-        that reason.
+        Seed of the training. With the seed of `like`, dictionaries would start from the same rows of data and agree for that
+        reason. Default: None, which takes the seed of `like` plus 1.
     steps : int, optional
-        Left out: as many as `like` has done. Each step here encodes the one model, so it is encoded as often as all models
-        of `like` together; its dictionary is stepped as often as in a `like` of ``update="all"``.
+        Number of training steps. Default: None, which takes as many as `like` has done. Each step here encodes the one model,
+        so the model is encoded as often as all models of `like` together. Its dictionary is updated as often as in a `like`
+        with ``update="all"``.
     progress : bool, optional
-        As for `UniversalSAE.fit`.
+        Whether to show progress bars, as for `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
     dict of str to UniversalSAE
-        Each with one model, by its name.
+        Autoencoders of one model each, by the model's name.
+
+    Raises
+    ------
+    InvalidInputError
+        For arguments that cannot be used, as for `UniversalSAE.fit`.
     """
     given = as_aligned(acts, "acts", checked_sae(like, "like").n_features_in_)
     if seed is None:
@@ -230,7 +240,7 @@ def fit_independent(
 
 
 def untrained_like(sae: UniversalSAE, steps: int | None, seed: int) -> UniversalSAE:
-    """One with the same size and recipe, that `fit` can be told to train for `planned_steps`."""
+    """Return an untrained autoencoder of the same size and recipe, which `fit` can train for `planned_steps`."""
     fitted = sae._initialized()
     recipe = fitted.given_recipe or Recipe()
     if recipe.total_steps != planned_steps(sae, steps):
@@ -239,6 +249,7 @@ def untrained_like(sae: UniversalSAE, steps: int | None, seed: int) -> Universal
 
 
 def planned_steps(sae: UniversalSAE, steps: int | None) -> int:
+    """Return `steps`, or the steps that `sae` has done if that is None."""
     if steps is not None:
         return checks.integer(steps, "steps", 1, 2**36)
     if sae.n_steps_ == 0:
@@ -258,7 +269,7 @@ def checked_sae(sae: object, argument: str) -> UniversalSAE:
 
 
 def checked_concepts(concepts: Any, n_concepts: int) -> np.ndarray:
-    """Indices of concepts, int64 [n]; all for None."""
+    """Return the indices of concepts, int64 [n]. None means all concepts."""
     if concepts is None:
         return np.arange(n_concepts)
     try:
@@ -290,7 +301,7 @@ def _by_model(source: Any, argument: str) -> Mapping[str, Any]:
 
 
 def _rows(source: Any, model: str, label: str) -> np.ndarray:
-    """Dictionary rows at norm 1, float64."""
+    """Return dictionary rows of norm 1, float64."""
     if hasattr(source, "dictionary"):
         names: tuple[str, ...] = getattr(source, "model_names_", ())
         source = source.dictionary(names[0] if len(names) == 1 else model)
@@ -304,7 +315,7 @@ def _rows(source: Any, model: str, label: str) -> np.ndarray:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows at norm 1; rows of zeros stay."""
+    """Divide rows by their norms. Rows of zeros stay zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
@@ -317,7 +328,7 @@ def _matching(mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold
 
 
 def matched(mine: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each unit row of `mine` its partner in `other` and the cosine; -1 and NaN where it has none."""
+    """Match unit rows. Returns for each row of `mine` its match in `other` and the cosine, or -1 and NaN without a match."""
     from scipy.optimize import linear_sum_assignment
 
     indices, cosines = np.full(len(mine), -1), np.full(len(mine), np.nan)
@@ -334,7 +345,7 @@ def _random_curve(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _normal_like(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Normal rows that have the mean and covariance of `rows`."""
+    """Draw normal rows with the mean and covariance of `rows`."""
     mean = rows.mean(0)
     values, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T

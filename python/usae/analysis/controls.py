@@ -1,4 +1,4 @@
-"""Nulls and ceilings: what the numbers of an `Evaluation` would be for reasons that are not universality."""
+"""Null models and ceilings: the numbers that an `Evaluation` would have for reasons other than universality."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ from usae.analysis.nulls import CofireNull
 from usae.errors import InvalidInputError
 
 CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "shuffled", "seeds")
-"""Cheapest first."""
+"""Names of the controls, the cheapest first."""
 
 NEED_TRAINING_ROWS = ("linear", "initial", "shuffled", "seeds")
 
 UNIVERSAL = 0.9
-"""Firing entropy from which the table calls a concept evenly shared."""
+"""Smallest firing entropy for which the table calls a concept evenly shared."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Controls:
-    """Result of `usae.controls`. What was not asked for is None.
+    """Result of `usae.controls`. Controls that were not run are None.
 
     Attributes
     ----------
     model_names : tuple of str, [M]
+        Names of the models.
     evaluation : Evaluation
-        Of the autoencoder under control.
+        Evaluation of the autoencoder that is tested.
     tokens, images, concepts : CofireNull
-        Co-firing beside its permutation nulls.
+        Co-firing compared with its permutation nulls.
     random : Evaluation
-        Of an autoencoder with random encoders and dictionaries, which knows only the standardisation.
+        Evaluation of random encoders and dictionaries with the same standardisation.
     initial : Evaluation
-        Of the autoencoder before its first step; with ``initialization="data"`` its dictionaries are aligned already.
+        Evaluation of the autoencoder before its first step. With ``initialization="data"`` its dictionaries are already
+        aligned.
     shuffled : ShuffledPairing
-        Of the same training on rows that are paired at random.
+        The same training on rows that are paired at random.
     linear : LinearBaseline
         Ridge regression from model to model.
     seeds : SeedCeiling
-        Consistency of the same training under other seeds.
+        Consistency of the same training with other seeds.
     consistency : Consistency
-        With independent autoencoders of each model: those given, or those trained for `seeds`.
+        Consistency with independent autoencoders of each model: those that were given, or those trained for `seeds`.
     """
 
     model_names: tuple[str, ...]
@@ -67,12 +69,15 @@ class Controls:
     consistency: Consistency | None = None
 
     def table(self) -> dict[str, dict[str, float | None]]:
-        """The numbers that can be compared, by row and column; None where a row says nothing about a column.
+        """Return the numbers that can be compared, by row and column. A number that a control does not have is None.
 
-        Columns: "r2_same" and "r2_other", means of the diagonal and of the rest of the R2 matrix; "cofire_proportion", mean
-        over models of the mean over their living concepts, with the limits of its null band in "cofire_low" and
-        "cofire_high"; "evenly_shared", share of all concepts whose firing entropy is at least .9; "fire_in_all", share of
-        all concepts that fire in every model, whether or not at once.
+        Columns:
+
+        * "r2_same" and "r2_other" are the means of the diagonal and of the rest of the R2 matrix.
+        * "cofire_proportion" is the mean over models of the mean over the model's concepts that fire. "cofire_low" and
+          "cofire_high" are the limits of its null band.
+        * "evenly_shared" is the share of all concepts whose firing entropy is at least .9.
+        * "fire_in_all" is the share of all concepts that fire in every model, at the same tokens or not.
         """
         rows = {"this autoencoder": _figures(self.evaluation)}
         if self.seeds is not None:
@@ -96,7 +101,7 @@ class Controls:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the autoencoders, as plain Python values, ready for JSON."""
+        """Return everything but the autoencoders as plain Python values, ready for JSON."""
 
         def form(value: Any) -> Any:
             if isinstance(value, ShuffledPairing):
@@ -112,7 +117,7 @@ class Controls:
         return {"model_names": list(self.model_names), "table": table} | result
 
     def summary(self) -> str:
-        """A table for people."""
+        """Return the table and the consistencies as text."""
         table = self.table()
         first = max(map(len, table))
         lines = [f"{'':<{first}}  R2 same  R2 other  {'mean co-fire proportion':<25}  evenly shared  fire in all"]
@@ -160,28 +165,29 @@ def controls(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Controls:
-    """Run the nulls and ceilings without which numbers about universality cannot be believed.
+    """Run null models and ceilings, which show whether the numbers of an evaluation are due to universality.
 
     Parameters
     ----------
     sae : UniversalSAE
-        Of at least two models. It is only read.
+        An autoencoder of at least two models. It is not changed.
     acts : mapping of str to array
         Held-out activations, as for `UniversalSAE.evaluate`.
     train : mapping of str to array, optional
-        What `sae` was trained on; four of the controls need it.
+        The activations that `sae` was trained on. Four of the controls need them. Default: None, without these controls.
     include : iterable of str, optional
-        Which to run. Left out: all that the arguments allow. In order of cost, with N tokens, M models, m concepts, P the
-        time of one pass of `UniversalSAE.evaluate` over `acts` (one is made in any case) and T that of training `sae`:
+        Names of the controls to run. Default: None, which runs all that the other arguments allow. The table has them in the
+        order of cost, for N tokens, M models and m concepts. P is the time of one `UniversalSAE.evaluate` of `acts`, which is
+        run in any case, and T the time of training `sae`.
 
         ==========  =========================================================  ============================================
-        name        what                                                       cost
+        name        what it measures                                           cost
         ==========  =========================================================  ============================================
         "tokens"    co-fires with tokens of each model permuted                `n_draws` M m random numbers
         "images"    the same with whole images permuted; needs images          P + `n_permutations` times 10 ns N k M; 10 N k M
                                                                                bytes, the only one whose memory grows with N
-        "concepts"  co-fires of concept 7 of one model with others of the      P + `n_permutations` times 10 ns N k M
-                    next that fire about as often
+        "concepts"  co-fires of a concept of one model with other concepts of  P + `n_permutations` times 10 ns N k M
+                    the next that fire about as often
         "random"    R2 and co-firing of random encoders and dictionaries       P
         "linear"    R2 of ridge regression; needs `train`                      two passes, (sum of widths)^2 per token
         "initial"   R2 and co-firing before the first step; needs `train`      P
@@ -190,28 +196,32 @@ def controls(
                                                                                each comparison of two dictionaries
         ==========  =========================================================  ============================================
     independent : mapping of str to UniversalSAE, optional
-        Autoencoders of one model each, as `fit_independent` makes: their consistency with `sae` is reported, and "seeds" trains
-        only one more set.
+        Autoencoders of one model each, as `fit_independent` makes them. Their consistency with `sae` is reported, and "seeds"
+        trains only one more set. Default: None.
     threshold : float
-        A concept fires in a token when its code is above it.
+        A concept fires in a token if its code is larger than this. Default: 0.0.
     tokens_per_image : int, optional
-        Consecutive rows that are one image. Left out: where `acts` has arrays [images, tokens, width], theirs.
+        Number of consecutive rows that belong to one image. Default: None, which takes the number from arrays
+        [images, tokens, width] if `acts` has such.
     level : float
-        Of the bands, between 0 and 1.
+        Share of the null distribution that a band holds, between 0 and 1. Default: 0.95.
     n_draws : int
-        Random draws for "tokens". Two models need them only for the band of the mean proportion.
+        Number of random draws for "tokens". With two models they are used only for the band of the mean proportion.
+        Default: 1000.
     n_permutations : int
-        Permutations for "images" and "concepts".
+        Number of permutations for "images" and "concepts". Default: 100.
     steps : int, optional
-        Training steps of the controls that train. Left out: as many as `sae` has done, which is what makes them controls.
+        Number of training steps of the controls that train. Default: None, which takes as many as `sae` has done; only then are
+        they fair controls.
     seed : int
-        Of everything random here. The same seed gives the same numbers.
+        Seed of everything random here. The same seed gives the same numbers. Default: 0.
     progress : bool, optional
-        Show bars, as in `UniversalSAE.fit`.
+        Whether to show progress bars, as in `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
     Controls
+        The result of each control, and a table of the numbers that can be compared.
 
     Raises
     ------
@@ -220,9 +230,9 @@ def controls(
 
     Notes
     -----
-    docs/controls.md tells what each control says and how far to believe it. Training uses batches of the recipe's size in the
-    order of `UniversalSAE.fit`; for an autoencoder that was trained otherwise, by `partial_fit` for one, the controls are
-    those of an equal `fit`.
+    docs/controls.md describes what each control shows and how far to believe it. Controls are trained like
+    `UniversalSAE.fit`, with batches of the recipe's size in its order. For an autoencoder that was trained otherwise, for
+    example by `partial_fit`, they are controls of an equal `fit`.
     """
     sae = checked_sae(sae, "sae")
     names = sae.model_names_

@@ -1,4 +1,4 @@
-"""What a universal sparse autoencoder makes of aligned activations, in numbers."""
+"""`usae.Evaluation`: R2 between models, and firing counts, co-firing, correlation and energy of concepts."""
 
 from __future__ import annotations
 
@@ -14,55 +14,58 @@ if TYPE_CHECKING:
 
 
 class EnergyFit(NamedTuple):
-    """How log10(energy) follows log10(co-fires) in each model; arrays are float64 [M], NaN where there is no spread."""
+    """Linear fit of log10(energy) to log10(co-fires) in each model. Arrays are float64 [M], and NaN without variance."""
 
     correlation: np.ndarray
     """Pearson's r."""
     slope: np.ndarray
-    """Of the least-squares line."""
+    """Slope of the least-squares line."""
     intercept: np.ndarray
-    """Of that line: log10(energy) at one co-fire."""
+    """Intercept of that line, which is log10(energy) at one co-fire."""
     n_concepts: int
-    """Concepts with enough co-fires, which are those that count."""
+    """Number of concepts with enough co-fires, to which the line is fitted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Result of `UniversalSAE.evaluate`. M models, m concepts; [i, j] means encoded from model i, decoded to model j.
+    """Result of `UniversalSAE.evaluate`, for M models and m concepts. [i, j] means encoded from model i, decoded to model j.
 
-    A concept *fires* in a token when its code is above `threshold`; it *co-fires* when it does so in every model.
+    A concept *fires* in a token if its code is larger than `threshold`. It *co-fires* if it fires in every model.
 
     Attributes
     ----------
     model_names : tuple of str, [M]
+        Names of the models.
     n_tokens : int
-        Rows that were evaluated.
+        Number of rows that were evaluated.
     threshold : float
+        Firing threshold.
     r2 : ndarray of float64, [M, M]
         1 - squared error / squared distance from each dimension's mean over these rows, in the models' own units.
-        Predicting the mean scores exactly 0.
+        Predicting the mean gives exactly 0.
     r2_standardized : ndarray of float64, [M, M]
         The same in standardised units.
     r2_scalar_mean : ndarray of float64, [M, M]
-        In standardised units, against one mean over all dimensions, as the published code does. For comparison only: a
-        reconstruction that knows nothing but the mean of each dimension scores above 0.
+        The same in standardised units with one mean over all dimensions, as in the published code. It is for comparison only: a
+        reconstruction by nothing but the mean of each dimension is above 0.
     mse : ndarray of float64, [M, M]
-        Mean squared error of an element in the models' own units.
+        Mean squared error of an element, in the models' own units.
     l0 : ndarray of float64, [M]
-        Mean number of active concepts in a token, whatever the threshold.
+        Mean number of active concepts of a token. It does not depend on the threshold.
     firing_counts : ndarray of int64, [M, m]
-        Tokens in which a concept fires.
+        Number of tokens in which a concept fires.
     pair_cofire_counts : ndarray of int64, [M, M, m]
-        Tokens in which it fires in both of two models; of a model with itself, its firing counts.
+        Number of tokens in which it fires in both of two models. For i = j these are the firing counts.
     cofire_counts : ndarray of int64, [m]
-        Tokens in which it fires in every model.
+        Number of tokens in which it fires in every model.
     union_counts : ndarray of int64, [m]
-        Tokens in which it fires in any model.
+        Number of tokens in which it fires in at least one model.
     mean_activation : ndarray of float64, [M, m]
-        Mean code over all tokens, those without the concept included.
+        Mean of its code over all tokens; tokens in which it is not active count as 0.
     max_activation : ndarray of float32, [M, m]
+        Largest code.
     code_products : ndarray of float64, [M, M, m]
-        Sum over tokens of the product of two models' codes: what `correlation` is made of.
+        Sum over tokens of the product of two models' codes, from which `correlation` is computed.
     """
 
     model_names: tuple[str, ...]
@@ -95,41 +98,42 @@ class Evaluation:
     def firing_entropy(self) -> np.ndarray:
         """How evenly a concept fires over the models, float64 [m].
 
-        1: equally in all; 0: in one alone; 0.631: equally in two of three. NaN for concepts that never fire, and for all
-        of them where there is one model only. With p_i the share of the concept's firing that falls to model i, it is
-        -sum_i p_i log p_i / log M.
+        It is 1 if the concept fires equally often in all models, 0 if it fires in one model only, and 0.631 if it fires equally
+        often in two of three. It is NaN for concepts that never fire, and for all concepts if there is only one model. The
+        formula is -sum_i p_i log p_i / log M, where p_i is model i's share of the concept's firing.
         """
         return entropy_of_counts(self.firing_counts)
 
     @property
     def cofire_proportion(self) -> np.ndarray:
-        """Share of a concept's firing in model i that is co-firing, float64 [M, m]; NaN where it never fires in i."""
+        """Share of a concept's firing in model i that is co-firing, float64 [M, m]. NaN if it never fires in model i."""
         with np.errstate(invalid="ignore"):
             return self.cofire_counts / self.firing_counts
 
     def mean_cofire_proportion(self, top: int = 1000) -> np.ndarray:
-        """Mean co-fire proportion of each model's most energetic concepts, float64 [M]; NaN where none of them fires.
+        """Mean co-fire proportion of each model's concepts with the largest energy, float64 [M]. NaN if none of them fires.
 
         Parameters
         ----------
         top : int
-            How many concepts of each model to take; all if there are fewer.
+            Number of concepts of each model. Default: 1000, or all if there are fewer.
         """
         order = np.argsort(-self.energy, axis=1, kind="stable")[:, : checks.integer(top, "top", 1, 2**24)]
         return np.array([_mean(values) for values in np.take_along_axis(self.cofire_proportion, order, 1)])
 
     @property
     def cofire_iou(self) -> np.ndarray:
-        """Share of the tokens in which any model fires a concept that all do, float64 [m]; NaN for concepts that never fire.
+        """Intersection over union of a concept's firing, float64 [m]. NaN if it never fires.
 
-        Intersection over union. (The published code divides by the sum of the models' firing instead.)
+        It is the number of tokens in which the concept fires in all models, divided by the number in which it fires in at least
+        one. (The published code divides by the sum of the models' firing counts instead.)
         """
         with np.errstate(invalid="ignore"):
             return self.cofire_counts / self.union_counts
 
     @property
     def pair_cofire_iou(self) -> np.ndarray:
-        """The same of each pair of models, float64 [M, M, m]; NaN where neither fires."""
+        """Intersection over union of a concept's firing in two models, float64 [M, M, m]. NaN if it fires in neither."""
         union = self.firing_counts[:, None] + self.firing_counts[None] - self.pair_cofire_counts
         with np.errstate(invalid="ignore"):
             return self.pair_cofire_counts / union
@@ -138,8 +142,8 @@ class Evaluation:
     def correlation(self) -> np.ndarray:
         """Pearson correlation over tokens of a concept's codes in two models, float64 [M, M, m].
 
-        Tokens without the concept count as 0. NaN where a model's code has no variance: for concepts that are never active,
-        and for those whose code is the same in all tokens, as far as sums of float64 can tell.
+        Tokens in which the concept is not active count as 0. It is NaN if a model's code has no variance, that is, if the
+        concept is never active, or if its code is the same in all tokens up to the precision of sums of float64.
         """
         n = self.n_tokens
         mean = self.mean_activation
@@ -147,27 +151,27 @@ class Evaluation:
         covariance = moments - mean[:, None] * mean[None]
         models = np.arange(len(self.model_names))
         second = moments[models, models]
-        # Sums of n terms and their means have relative errors of at most n + 2 roundings of 2**-53; the mean counts twice.
+        # Sums of n terms and their means have relative errors of at most n + 2 roundings of 2**-53. The mean is squared.
         rounding = (3 * n + 8) * 2.0**-53
         variance = np.where(second - mean**2 > rounding * second, second - mean**2, np.nan)
         return np.clip(covariance / np.sqrt(variance[:, None] * variance[None]), -1, 1)
 
     @property
     def energy(self) -> np.ndarray:
-        """Importance of a concept in a model, float64 [M, m].
+        """Energy of a concept in a model, a measure of its importance, float64 [M, m].
 
-        The squared norm of what the concept adds to the mean reconstruction, || mean(code) * dictionary row ||^2, in
+        It is the squared norm of the concept's part of the mean reconstruction, || mean(code) * dictionary row ||^2, in
         standardised units. Dictionary rows have norm 1 there, so it is the square of the mean code.
         """
         return self.mean_activation**2
 
     def energy_fit(self, least_cofires: int = 1) -> EnergyFit:
-        """How energy grows with co-firing: a line through log10(energy) over log10(co-fires), by model.
+        """Fit a line to log10(energy) as a function of log10(co-fires), for each model.
 
         Parameters
         ----------
         least_cofires : int
-            Concepts that co-fire in fewer tokens are left out; those that never do always are, having no logarithm.
+            Smallest number of co-fires of a concept that is used. Default: 1. (Concepts that never co-fire have no logarithm.)
         """
         least = checks.integer(least_cofires, "least_cofires", 1, 2**53)
         chosen = self.cofire_counts >= least
@@ -190,20 +194,20 @@ class Evaluation:
 
     @property
     def energy_cofire_slope(self) -> np.ndarray:
-        """Slope of log10(energy) over log10(co-fires) over the same concepts, float64 [M]."""
+        """Slope of the line fitted to log10(energy) over log10(co-fires) of the concepts that co-fire, float64 [M]."""
         return self.energy_fit().slope
 
     def to_frame(self) -> pandas.DataFrame:
-        """A row for each concept, as a pandas DataFrame.
+        """Return a pandas DataFrame with a row for each concept.
 
-        Columns are numbers of the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``), of the
-        concept in a model (``firing_counts[vit]``, and likewise ``cofire_proportion``, ``energy``, ``mean_activation``,
-        ``max_activation``), and in two models (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
+        Some columns belong to the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``), some to
+        the concept in a model (``firing_counts[vit]``, and likewise ``cofire_proportion``, ``energy``, ``mean_activation``,
+        ``max_activation``), and some to two models (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
 
         Raises
         ------
         ImportError
-            pandas is not installed.
+            If pandas is not installed.
         """
         try:
             import pandas
@@ -220,7 +224,7 @@ class Evaluation:
         return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain Python values, ready for JSON."""
+        """Return the attributes as plain Python values, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
@@ -228,7 +232,7 @@ class Evaluation:
         }
 
     def summary(self) -> str:
-        """A table for people: the cross-reconstruction matrix, and what the concepts do."""
+        """Return a table as text: the cross-reconstruction matrix, and statistics of the concepts."""
         names = [name if len(name) <= 16 else name[:15] + "…" for name in self.model_names]
         first = max(len("r(energy, co-fires)"), *map(len, names))
         widths = [max(8, len(name)) for name in names]
@@ -263,15 +267,15 @@ class Evaluation:
 
 
 def entropy_of_counts(firing_counts: np.ndarray) -> np.ndarray:
-    """`Evaluation.firing_entropy` of counts [M, m]."""
+    """Compute `Evaluation.firing_entropy` from counts, [M, m]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         share = firing_counts / firing_counts.sum(0)
         terms = np.where(share == 0, 0.0, share * np.log(share))
         entropy = -terms.sum(0) / np.log(len(firing_counts))
-    return entropy + 0.0  # no negative zero
+    return entropy + 0.0  # turns -0.0 into 0.0
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of those that are not NaN; NaN where all are."""
+    """Return the mean of the values that are not NaN, or NaN if all are."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")

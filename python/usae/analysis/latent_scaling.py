@@ -1,4 +1,4 @@
-"""Latent scaling: whether a concept that looks private to one model really is."""
+"""Latent scaling: a test of whether a concept that fires in one model only is really private to it."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ if TYPE_CHECKING:
     from usae._estimator.universal_sae import UniversalSAE
 
 PRIVATE_ERROR, PRIVATE_RECONSTRUCTION = 0.2, 0.5
-"""Below these ratios Minder et al. call a concept specific to one of two models."""
+"""Limits of the two ratios. Below both, Minder et al. call a concept specific to one of two models."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LatentScaling:
-    """Result of `usae.latent_scaling`. M models, n concepts; everything in standardised units.
+    """Result of `usae.latent_scaling`, for M models and n concepts. All numbers are in standardised units.
 
     Attributes
     ----------
     model_names : tuple of str, [M]
+        Names of the models.
     n_tokens : int
+        Number of rows that were used.
     concepts : ndarray of int64, [n]
+        The concepts.
     owner : ndarray of int64, [n]
         Number of the model whose code of the concept is used.
     firing : ndarray of int64, [n]
-        Tokens in which it is active there; numbers of a concept that never is are NaN.
+        Number of tokens in which the concept is active in the owner. If it is 0, the numbers below are NaN.
     beta_error : ndarray of float64, [M, n]
-        How much of the owner's code is in what model j's own code leaves unexplained, its own share of this concept put
-        back. 1: the whole concept is there, as strong as in the owner; 0: nothing of it.
+        How much of the owner's concept is in the residual of model j, to which model j's own use of the concept is added back.
+        1: all of it, as strong as in the owner; 0: nothing of it.
     beta_reconstruction : ndarray of float64, [M, n]
-        How much of it is in what model j's own code does reconstruct, by this concept or by others.
+        How much of it is in the reconstruction of model j from its own code, by this concept or by others.
     beta_activation : ndarray of float64, [M, n]
         How much of it is in model j's activations.
     any_direction : ndarray of float64, [M, n]
-        Length of the change in model j's activations, in the best direction instead of the dictionary's, for a code of 1:
-        || sum_t f_t (x_t - mean x) || / sum_t f_t^2. What rows permuted at random would give on average is taken off its
-        square, and it is 0 where nothing is left.
+        Length of the change of model j's activations for a code of 1, in the best direction instead of the dictionary row's:
+        || sum_t f_t (x_t - mean x) || / sum_t f_t^2. The mean of its square for randomly permuted rows is subtracted from the
+        square; the result is 0 if the difference is negative.
     """
 
     model_names: tuple[str, ...]
@@ -62,30 +65,35 @@ class LatentScaling:
 
     @property
     def ratio_error(self) -> np.ndarray:
-        """`beta_error` as a share of the owner's, float64 [M, n]."""
+        """`beta_error` divided by that of the owner, float64 [M, n]."""
         return self._relative(self.beta_error)
 
     @property
     def ratio_reconstruction(self) -> np.ndarray:
-        """`beta_reconstruction` as a share of the owner's, float64 [M, n]."""
+        """`beta_reconstruction` divided by that of the owner, float64 [M, n]."""
         return self._relative(self.beta_reconstruction)
 
     def private(self, error: float = PRIVATE_ERROR, reconstruction: float = PRIVATE_RECONSTRUCTION) -> np.ndarray:
-        """Concepts that no model but the owner has, bool [n]: both ratios are below these limits in every other model.
+        """Concepts that are private to their owner, bool [n]: both ratios are below their limits in every other model.
 
-        The limits left out are those of Minder et al. False for a concept that never fires.
+        It is False for a concept that never fires.
+
+        Parameters
+        ----------
+        error, reconstruction : float
+            Limits of `ratio_error` and `ratio_reconstruction`. Default: 0.2 and 0.5, those of Minder et al.
         """
         others = np.arange(len(self.model_names))[:, None] != self.owner
         low = (self.ratio_error < error) & (self.ratio_reconstruction < reconstruction)
         return (low | ~others).all(0) & (self.firing > 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes as plain Python values, ready for JSON: NaN is None."""
+        """Return the attributes and `private()` as plain Python values, ready for JSON. NaN becomes None."""
         values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return values | {"model_names": list(self.model_names), "private": self.private().tolist()}
 
     def summary(self) -> str:
-        """A table for people: the median concept of each owner, and how many are private."""
+        """Return a table as text: the median ratios of each owner's concepts, and how many of them are private."""
         first = max(5, *(len(name) for name in self.model_names))
         widths = [max(13, len(name)) for name in self.model_names]
         names = "  ".join(name.rjust(width) for name, width in zip(self.model_names, widths, strict=True))
@@ -120,57 +128,66 @@ def latent_scaling(
     center: bool = True,
     progress: bool | None = None,
 ) -> LatentScaling:
-    """Ask whether a concept that looks private to one model is in the others after all.
+    """Test whether a concept that seems private to one model is in the other models too.
 
-    A concept that fires in one model alone may be there in another whose encoder misses it, or be spelled there by other
-    concepts. After Minder et al., *Overcoming Sparsity Artifacts in Crosscoders to Interpret Chat-Tuning* (NeurIPS 2025,
-    arXiv 2504.02922): with f [N] the concept's code from its owner i, and d its dictionary row of model j, the least-squares
-    factor
+    A concept that fires in one model only may also be in another model: that model's encoder may miss it, or other concepts may
+    express it there. The test is that of Minder et al., *Overcoming Sparsity Artifacts in Crosscoders to Interpret Chat-Tuning*
+    (NeurIPS 2025, arXiv 2504.02922). Let f [N] be the concept's code from its owner i, and d its dictionary row of model j. The
+    least-squares factor
 
         beta = argmin sum_t || beta f_t d - y_t ||^2 = sum_t f_t <d, y_t> / (sum_t f_t^2 ||d||^2)
 
-    says how much of the concept is in y. With x the standardised activations of model j, z its own code and z D its
-    reconstruction from that, y is
+    measures how much of the concept is in y. Let x be the standardised activations of model j, z its own code, z_k the code of
+    this concept, and z D the reconstruction from z. Then y is
 
-    * for `beta_error`, x - z D + z_k d: what is unexplained in model j without this concept. Large where the concept fires in
-      j too, or where j has it and its encoder misses it ("complete shrinkage");
-    * for `beta_reconstruction`, z D: large where j says the same by this or other concepts ("latent decoupling");
+    * for `beta_error`, x - z D + z_k d, the residual of model j without this concept. It is large if the concept fires in j
+      too, or if j has it and its encoder misses it ("complete shrinkage");
+    * for `beta_reconstruction`, z D. It is large if j expresses the same by this or other concepts ("latent decoupling");
     * for `beta_activation`, x itself.
 
-    Ratios are taken to the owner's own beta. A concept is really private where both are near 0 in all other models:
-    `LatentScaling.private`.
+    Ratios are relative to the owner's own beta. A concept is private, see `LatentScaling.private`, if the ratios of the first
+    two are near 0 in all other models.
 
     Parameters
     ----------
     sae : UniversalSAE
+        The autoencoder.
     acts : mapping of str to array
-        As for `UniversalSAE.evaluate`.
+        Activations, as for `UniversalSAE.evaluate`.
     concepts : array of int, or of bool [m], optional
-        Left out: all.
+        Concepts to test. Default: None, which tests all.
     owner : str, optional
-        The model whose codes are used. Left out: for each concept the model in which it fires most, the first of equals.
+        Name of the model whose codes are used. Default: None, which takes for each concept the model in which it fires most;
+        ties go to the earlier model.
     center : bool
-        Take off y its mean over the rows. Codes are not negative, so that anything with a mean would seem to hold some of
-        each concept. False: as in the paper, whose activations are centred by a bias.
+        Whether the mean over the rows is subtracted from y. Codes are not negative, so without this anything with a mean would
+        seem to contain some of each concept. False is as in the paper, where a bias centres the activations. Default: True.
     progress : bool, optional
-        Show a bar, as in `UniversalSAE.fit`.
+        Whether to show a progress bar, as in `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
     LatentScaling
+        The betas, their ratios and the concepts that are private.
+
+    Raises
+    ------
+    InvalidInputError
+        For arguments that cannot be used, and for a concept that is given twice.
 
     Notes
     -----
-    The paper has one code for both models, and one direction, since its models are of equal width. Here every model has its
-    own code and dictionary row. A unit row cannot shrink, so its direction is all that model j can say about a concept that it
-    does not have; with ``update="encoder"`` it has not learned even that from other models' codes, and `any_direction`, which
-    uses no row of j, is the safer answer: it is large where any direction of j moves with the concept.
+    The paper has one code and one direction for both models, because its models have equal width. Here every model has its own
+    code and dictionary row. A row of norm 1 cannot shrink, so only the direction of model j's row tells whether the model has
+    the concept. With ``update="encoder"`` model j has not learned that direction from other models' codes. Then
+    `any_direction`, which uses no row of j, is the safer measure: it is large if activations of j change with the concept in
+    any direction.
 
-    A beta above 0 says that model j's activations move with the concept, not that they hold the concept itself: concepts
-    that often fire together show in each other's betas.
+    A beta above 0 means that model j's activations change with the concept, not that they contain the concept itself. Concepts
+    that often fire together show up in each other's betas.
 
-    Two passes over the rows, each of which encodes every model. Memory: 32 bytes for each concept asked about and each
-    dimension of all models, whatever the number of rows.
+    It reads the rows twice and encodes every model each time. Memory is 32 bytes for each tested concept and each dimension of
+    all models, whatever the number of rows.
     """
     sae = checked_sae(sae, "sae")
     names = sae.model_names_
@@ -209,7 +226,7 @@ def latent_scaling(
 
 @dataclasses.dataclass
 class _Sums:
-    """What the regressions on one model need: sums over tokens, with f the owners' codes and z the model's own."""
+    """Sums over tokens for the regressions on one model. f is the owners' codes and z the model's own."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -235,7 +252,7 @@ class _Sums:
     def add(
         self, owners: scipy.sparse.csc_array, own: scipy.sparse.csc_array, x: np.ndarray, reconstruction: np.ndarray
     ) -> None:
-        """Add a part: activations and reconstruction in the model's units, [tokens, width]; codes [tokens, n]."""
+        """Add a chunk: activations and reconstruction in the model's units, [tokens, width], and codes, [tokens, n]."""
         x = (x.astype(float) - self.mean) / self.scale
         reconstruction = (reconstruction.astype(float) - self.mean) / self.scale
         self.code_by_activation += owners.T @ x
@@ -247,7 +264,7 @@ class _Sums:
         self.square += (x * x).sum(0)
 
     def results(self, square: np.ndarray, total: np.ndarray, n_tokens: int, center: bool) -> tuple[np.ndarray, ...]:
-        """beta_error, beta_reconstruction, beta_activation and any_direction; `square` is sum f^2, `total` sum f, [n]."""
+        """Return beta_error, beta_reconstruction, beta_activation, any_direction. `square` is sum f^2, `total` sum f, [n]."""
         by_activation, by_reconstruction, by_code = self.code_by_activation, self.code_by_reconstruction, self.code_by_code
         if center:
             by_activation = by_activation - np.outer(total, self.activation / n_tokens)
@@ -260,14 +277,14 @@ class _Sums:
             error = activation - reconstruction + by_code / square
             centred = self.code_by_activation - np.outer(total, self.activation / n_tokens)
             spread = (self.square - self.activation**2 / n_tokens).sum()
-            by_chance = (square - total**2 / n_tokens) * spread / max(n_tokens - 1, 1)  # of || sum f x ||^2, rows permuted
+            by_chance = (square - total**2 / n_tokens) * spread / max(n_tokens - 1, 1)  # mean of || sum f x ||^2, rows permuted
             change = ((centred**2).sum(1) - by_chance) / square**2
             any_direction = np.sqrt(np.where(change < 0, 0.0, change))
         return error, reconstruction, activation, any_direction
 
 
 def _of_owners(codes: list[scipy.sparse.csc_array], owners: np.ndarray) -> scipy.sparse.csc_array:
-    """Columns of each concept's owner, [tokens, n]."""
+    """Return the codes of each concept from its owner, [tokens, n]."""
     result: Any = None
     for number, matrix in enumerate(codes):
         matrix = matrix.copy()

@@ -1,4 +1,4 @@
-"""Permutation nulls: how often concepts would co-fire by chance."""
+"""Permutation nulls: how often concepts co-fire by chance."""
 
 from __future__ import annotations
 
@@ -21,41 +21,44 @@ if TYPE_CHECKING:
     from usae._estimator.universal_sae import UniversalSAE
 
 NEIGHBOURS = 64
-"""Concepts with neighbouring firing counts that are permuted among each other."""
+"""Number of concepts with similar firing counts that are permuted among each other."""
 
 DRAWN_AT_ONCE = 2**22
-"""Co-fire counts that are drawn and kept at once: 32 MB."""
+"""Number of co-fire counts that are drawn at once and kept in memory: 32 MB."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CofireNull:
-    """Co-firing beside what a permutation leaves of it. M models, m concepts.
+    """Co-firing compared with co-firing after a permutation, for M models and m concepts.
 
-    Numbers of a concept that never fires in some model are NaN: it can co-fire with nothing.
+    Numbers of a concept that never fires in some model are NaN, because it cannot co-fire.
 
     Attributes
     ----------
     permuted : "tokens", "images" or "concepts"
+        What is permuted under the null.
     n_draws : int
-        Permutations that were drawn.
+        Number of permutations that were drawn.
     level : float
-        Of the bands, .95: by chance, a number is above its band at most 2.5 % of the time.
+        Share of the null distribution that a band holds. With .95 a number is above its band by chance at most 2.5 % of the
+        time.
     observed : ndarray of int64, [m]
-        Tokens in which the concept fires in every model.
+        Number of tokens in which the concept fires in every model.
     mean, low, high : ndarray of float64, [m]
-        Mean of that count under the null, and the band that holds the middle `level` of it.
+        Mean of that count under the null, and the band that holds the middle `level` of its distribution.
     z : ndarray of float64, [m]
-        (observed - mean) / standard deviation; infinite where the null's does not vary and the observed count is larger.
+        (observed - mean) / standard deviation. Infinite if the count does not vary under the null and the observed count is
+        larger.
     p_value : ndarray of float64, [m]
-        Probability under the null of so many co-fires or more. Where it is counted from draws it is never below
+        Probability under the null of the observed number of co-fires or more. If it is counted from draws, it is never below
         1 / (1 + n_draws).
     above_by_chance : float
-        Share of concepts above their band under the null, for `share_above`; less than (1 - level) / 2 because counts are
-        whole numbers.
+        Share of concepts above their band under the null, to compare `share_above` with. It is less than (1 - level) / 2
+        because counts are whole numbers.
     proportion : ndarray of float64, [M]
-        Mean over the concepts alive in a model of the share of their firing that is co-firing.
+        Share of a concept's firing that is co-firing, averaged over the concepts that fire in a model.
     proportion_mean, proportion_low, proportion_high : ndarray of float64, [M]
-        Its mean and band under the null.
+        Mean and band of `proportion` under the null.
     """
 
     permuted: str
@@ -80,7 +83,7 @@ class CofireNull:
         return float(np.mean(self.observed[alive] > self.high[alive])) if alive.any() else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain Python values, ready for JSON: NaN is None, and infinite z are strings."""
+        """Return plain Python values, ready for JSON. NaN becomes None, and infinite z become strings."""
         values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return values | {"share_above": plain(self.share_above)}
 
@@ -98,11 +101,12 @@ class CofireNull:
 def tokens_null(
     firing: np.ndarray, cofire: np.ndarray, n_tokens: int, *, level: float, n_draws: int, seed: int, progress: bool | None
 ) -> CofireNull:
-    """Tokens of each model permuted on their own, all firing counts kept.
+    """Null distribution if the tokens of each model are permuted independently, which keeps all firing counts.
 
-    Co-fires of two models are then hypergeometric, and those with a further model hypergeometric given the count so far.
-    With tokens counted in pairs, the mean N * prod F_i / N and the second factorial moment are exact for any number of
-    models; quantiles and probabilities are exact for two, and counted from draws of the chain for more.
+    The number of co-fires of two models is then hypergeometric. With each further model it is hypergeometric given the number
+    so far. Mean and second factorial moment have a closed form for any number of models: with firing counts F_i, the expected
+    number of co-fires is N prod_i (F_i / N), and that of ordered pairs of co-firing tokens is N (N - 1) prod_i [F_i (F_i - 1) /
+    (N (N - 1))]. Quantiles and probabilities are exact for two models, and estimated from draws for more.
     """
     rng = np.random.default_rng([seed, 1])
     n_models, n_concepts = firing.shape
@@ -135,7 +139,7 @@ def tokens_null(
 
 
 def _chain(firing: np.ndarray, n_tokens: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Co-fires under permutation, int64 [n_draws, concepts]."""
+    """Draw numbers of co-fires under permutation, int64 [n_draws, concepts]."""
     count = np.broadcast_to(firing[0], (n_draws, firing.shape[1]))
     for other in firing[1:]:
         count = rng.hypergeometric(count, n_tokens - count, other)
@@ -145,6 +149,7 @@ def _chain(firing: np.ndarray, n_tokens: int, n_draws: int, rng: np.random.Gener
 def _exact(
     firing: np.ndarray, n_tokens: int, cofire: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return band, probability of the observed count or more, and probability of a count above the band, for two models."""
     from scipy.stats import hypergeom
 
     null = hypergeom(n_tokens, firing[0], firing[1])
@@ -153,7 +158,7 @@ def _exact(
 
 
 def _counted(draws: np.ndarray, cofire: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Band, probability of the observed count or more, and of one above the band, from draws [n_draws, concepts]."""
+    """Return the same as `_exact`, estimated from draws, [n_draws, concepts]."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
     p_value = (1 + (draws >= cofire).sum(0)) / (1 + len(draws))
     return low.astype(float), high.astype(float), p_value, (draws > high).mean(0)
@@ -163,7 +168,7 @@ def _null(
     permuted: str, n_draws: int, level: float, firing: np.ndarray, cofire: np.ndarray, mean: np.ndarray, low: np.ndarray,
     high: np.ndarray, deviation: np.ndarray, p_value: np.ndarray, by_chance: float, proportions: np.ndarray,
 ) -> CofireNull:  # fmt: skip
-    """`proportions`: mean co-fire proportions [n_draws, M]."""
+    """Make the result. `proportions` has the mean co-fire proportions of each draw, [n_draws, M]."""
     with np.errstate(invalid="ignore", divide="ignore"):
         z = (cofire - mean) / deviation
     z[cofire == mean] = 0
@@ -175,7 +180,7 @@ def _null(
 
 
 def weights(firing: np.ndarray) -> np.ndarray:
-    """What co-fire counts are multiplied by to give mean co-fire proportions, float64 [M, m]."""
+    """Return factors, float64 [M, m], whose product with co-fire counts is the mean co-fire proportions."""
     alive = firing > 0
     each = np.divide(1.0, firing, out=np.zeros(firing.shape), where=alive)
     return each / np.maximum(alive.sum(1, keepdims=True), 1)
@@ -212,7 +217,7 @@ def images_null(
     seed: int,
     progress: bool | None,
 ) -> CofireNull:
-    """Images of each model permuted on their own; a token meets tokens at its own place in other images."""
+    """Null distribution if images of each model are permuted independently. A token keeps its place in the image."""
     import scipy.sparse
 
     rng = np.random.default_rng([seed, 2])
@@ -251,7 +256,7 @@ def concepts_null(
     seed: int,
     progress: bool | None,
 ) -> CofireNull:
-    """Concepts of each model but the first permuted among those that fire about as often there."""
+    """Null distribution if concepts of each model but the first are permuted among those that fire about as often."""
     rng = np.random.default_rng([seed, 3])
     n_tokens = next(iter(acts.values())).n_tokens
     n_models, n_concepts = firing.shape
@@ -280,7 +285,7 @@ def concepts_null(
 
 
 def fires(codes: Codes, threshold: float) -> scipy.sparse.csr_array:
-    """Where concepts fire, as a sparse matrix of truth values [n_tokens, n_concepts] in canonical form."""
+    """Return where concepts fire, as a sparse matrix of truth values, [n_tokens, n_concepts], in canonical form."""
     import scipy.sparse
 
     chosen = (codes.values > threshold) & (codes.indices >= 0)
@@ -291,7 +296,7 @@ def fires(codes: Codes, threshold: float) -> scipy.sparse.csr_array:
 
 
 def _counts(matrix: scipy.sparse.csr_array) -> np.ndarray:
-    """True elements of each column."""
+    """Count the true elements of each column."""
     return np.bincount(matrix.tocsr().indices, minlength=matrix.shape[1])
 
 
@@ -304,7 +309,7 @@ def _relabelled(matrix: scipy.sparse.csr_array, new: np.ndarray) -> scipy.sparse
 
 
 def _permuted_among_neighbours(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A permutation that moves each concept that fires to the place of one that fires about as often."""
+    """Draw a permutation that moves each concept that fires to the place of one that fires about as often."""
     new = np.arange(len(counts))
     order = np.argsort(counts, kind="stable")
     order = order[counts[order] > 0]

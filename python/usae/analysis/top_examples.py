@@ -1,4 +1,4 @@
-"""The tokens that show best what a concept is: those that fire it most."""
+"""The tokens with the largest codes of each concept, which show best what the concept is."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from usae.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TopExamples:
-    """Result of `top_examples`. M models, m concepts, n examples of each, the strongest first.
+    """Result of `top_examples`, for M models and m concepts, with n examples of each, the strongest first.
 
     Attributes
     ----------
     model_names : tuple of str, [M]
+        Names of the models.
     n_tokens : int
-        Rows that were searched.
+        Number of rows that were searched.
     grid : (int, int) or None
-        Rows and columns of tokens in an image, where that was given.
+        Rows and columns of tokens in an image, if that was given.
     tokens : ndarray of int64, [M, m, n]
-        Row numbers; -1 where a concept is active in fewer than n tokens (or images).
+        Row numbers of the examples. If a concept is active in fewer than n tokens (or images), the rest are -1.
     values : ndarray of float32, [M, m, n]
-        Their codes; 0 there.
+        Codes of the examples; the rest are 0.
     """
 
     model_names: tuple[str, ...]
@@ -41,21 +42,21 @@ class TopExamples:
 
     @property
     def images(self) -> np.ndarray:
-        """Numbers of the images that the tokens belong to, int64 [M, m, n]; -1 where there is no example."""
+        """Numbers of the tokens' images, int64 [M, m, n]; -1 without an example."""
         return self._split()[0]
 
     @property
     def rows(self) -> np.ndarray:
-        """Their rows in the image's grid, from the top, int64 [M, m, n]; -1 where there is no example."""
+        """The tokens' rows in the image's grid, from the top, int64 [M, m, n]; -1 without an example."""
         return self._split()[1]
 
     @property
     def columns(self) -> np.ndarray:
-        """Their columns in the image's grid, from the left, int64 [M, m, n]; -1 where there is no example."""
+        """The tokens' columns in the image's grid, from the left, int64 [M, m, n]; -1 without an example."""
         return self._split()[2]
 
     def known_grid(self) -> tuple[int, int]:
-        """`grid`; InvalidInputError where there is none."""
+        """Return `grid`. InvalidInputError if it was not given."""
         if self.grid is None:
             raise InvalidInputError(
                 "where a token lies in its image is known only with top_examples(..., grid=(rows, columns))"
@@ -85,25 +86,36 @@ def top_examples(
     grid: tuple[int, int] | None = None,
     one_per_image: bool = False,
 ) -> TopExamples:
-    """For each model and concept the tokens with the largest codes; ties go to the earlier token.
+    """Find, for each model and concept, the tokens with the largest codes. Ties go to the earlier token.
 
-    One pass over each model's activations; memory does not grow with the number of rows.
+    It reads each model's activations once, and memory does not grow with the number of rows.
 
     Parameters
     ----------
     sae : UniversalSAE
+        The autoencoder.
     acts : mapping of str to array
-        As for `UniversalSAE.evaluate`.
+        Activations, as for `UniversalSAE.evaluate`.
     n : int
-        Examples of each concept.
+        Number of examples of each concept. Default: 16.
     models : iterable of str, optional
-        The models to look at; all of them if left out. Activations of others are not needed.
+        Names of the models to search. Activations of other models are not needed. Default: None, which searches all.
     grid : (int, int), optional
-        Rows and columns of tokens in an image, whose tokens lie in `acts` row after row and image after image. With it
-        the result tells each token's image and place.
+        Rows and columns of tokens in an image. The tokens of an image have to be in `acts` row after row. With a grid, the
+        result has each token's image and place. Default: None.
     one_per_image : bool
-        Take at most one token, the strongest, of an image, so that n different images are shown. Needs `grid`, or
-        activations [images, tokens, width].
+        Whether at most one token of an image is taken, the strongest, so that examples are from n different images. It needs
+        `grid`, or activations [images, tokens, width]. Default: False.
+
+    Returns
+    -------
+    TopExamples
+        Row numbers and codes of the examples.
+
+    Raises
+    ------
+    InvalidInputError
+        For arguments that cannot be used, and for activations that are no whole images of the grid.
 
     Examples
     --------
@@ -128,7 +140,7 @@ def top_examples(
 
 
 def _search(fitted: Fitted, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
-    """The strongest tokens of a model into `values` and `tokens`, [m, n]; those of a store part by part."""
+    """Write the strongest tokens of a model to `values` and `tokens`, [m, n]. A store is searched part by part."""
     index = fitted.index(name)
     if not x.stored:
         fitted.core.top_examples(index, x.native, of_image, values, tokens)
@@ -165,7 +177,7 @@ def _checked_grid(grid: object) -> tuple[int, int] | None:
 
 
 def _tokens_per_image(given: Mapping[str, Activations], grid: tuple[int, int] | None, needed: bool) -> int:
-    """Tokens of an image by the grid or by the arrays' shapes, which must agree; 1 where neither says so."""
+    """Return the tokens of an image by the grid, or else by the arrays' shapes. 1 if there is no grid and it is not needed."""
     of_shape = {x.array.shape[1] for x in given.values() if x.array.ndim == 3}
     if grid is not None:
         of_grid = grid[0] * grid[1]
