@@ -1,1 +1,1 @@
-"""The image that each network wants to see for a concept."""
+"""Coordinated activation maximization: images that are optimised so that a network fires a concept."""

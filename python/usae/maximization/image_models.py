@@ -1,4 +1,4 @@
-"""What coordinated activation maximization needs of a network: its pixels, and its activations with a way back."""
+"""What activation maximization needs of a network: the size and scale of its images, activations and their gradients."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ class ImageModel(Protocol):
     size: Any
     """Height and width of its images, in pixels."""
     mean: Any
-    """Of each channel of images in 0..1, which it takes as ``(image - mean) / std``."""
+    """Mean of each channel of images in 0..1. The network takes ``(image - mean) / std``."""
     std: Any
+    """Standard deviation of each channel of images in 0..1."""
 
     def vjp(self, images: np.ndarray, /) -> tuple[np.ndarray, Pull]:
-        """Activations [n, tokens, width] of images [n, 3, height, width], and what pulls their gradients back to images."""
+        """Return activations, [n, tokens, width], of images, [n, 3, height, width], and their vector-Jacobian product.
+
+        The latter is a function from the gradient with respect to the activations to that with respect to the images.
+        """
         ...
 
 
@@ -35,14 +39,19 @@ class FunctionModel:
     Parameters
     ----------
     forward : callable
-        From float32 [n, 3, height, width], normalised, to activations [n, tokens, width].
+        Function from normalised images, float32 [n, 3, height, width], to activations, [n, tokens, width].
     vjp : callable
-        ``vjp(images, gradient)``: the gradient of a number with respect to the images, [n, 3, height, width], from that with
-        respect to the activations, [n, tokens, width].
+        Vector-Jacobian product: ``vjp(images, gradient)`` returns the gradient with respect to the images,
+        [n, 3, height, width], for a gradient with respect to the activations, [n, tokens, width].
     size : int or (int, int)
         Height and width of the images, in pixels.
     mean, std : float or three floats
-        Of each channel of images in 0..1.
+        Mean and standard deviation of each channel of images in 0..1. Default: 0.0 and 1.0.
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument that cannot be used.
 
     Examples
     --------
@@ -66,7 +75,7 @@ class FunctionModel:
         self.mean, self.std = three(mean, "mean"), deviations(std, "std")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Activations [n, tokens, width] of images [n, 3, height, width]."""
+        """Return activations, [n, tokens, width], of images, [n, 3, height, width]."""
         found = self._forward(images)
         activations = np.asarray(found)
         if activations.ndim != 3 or len(activations) != len(images) or activations.dtype.kind != "f":
@@ -77,7 +86,7 @@ class FunctionModel:
         return activations
 
     def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Pull]:
-        """The activations, and what pulls their gradients back to the images."""
+        """Return the activations, and the function from their gradient to that of the images."""
         return self(images), lambda gradient: np.asarray(self._vjp(images, gradient))
 
     def __repr__(self) -> str:
@@ -85,7 +94,7 @@ class FunctionModel:
 
 
 def as_image_models(models: object, argument: str = "models") -> dict[str, ImageModel]:
-    """The models by name; PyTorch modules become `usae.torch.Model`. InvalidInputError for what is none."""
+    """Return the models by name. PyTorch modules become `usae.torch.Model`. InvalidInputError for anything unsuitable."""
     if not isinstance(models, Mapping) or not models:
         raise InvalidInputError(f"{argument} must map names of models to networks, got {type(models).__name__}")
     return {name: _as_image_model(model, f"{argument}[{name!r}]") for name, model in models.items()}
@@ -113,7 +122,7 @@ def check_size_known(model: Any, label: str) -> None:
 
 
 def sides(value: Any, name: str) -> tuple[int, int]:
-    """An int, or height and width."""
+    """Return height and width. One number means a square."""
     pair = (value, value) if np.ndim(value) == 0 else tuple(value)
     if len(pair) != 2:
         raise InvalidInputError(f"{name} must be one number of pixels or height and width, got {value!r}")
@@ -122,7 +131,7 @@ def sides(value: Any, name: str) -> tuple[int, int]:
 
 
 def three(value: Any, name: str) -> tuple[float, float, float]:
-    """One number for all channels, or one for each."""
+    """Return a number for each of three channels. One number means the same for all."""
     try:
         red, green, blue = np.broadcast_to(np.asarray(value, float), 3).tolist()
     except (TypeError, ValueError) as error:
@@ -133,7 +142,7 @@ def three(value: Any, name: str) -> tuple[float, float, float]:
 
 
 def deviations(value: Any, name: str) -> tuple[float, float, float]:
-    """The same of standard deviations."""
+    """Like `three`, for standard deviations, which must be above 0."""
     found = three(value, name)
     if min(found) <= 0:
         raise InvalidInputError(f"{name} must be above 0, got {value!r}; it is of pixels between 0 and 1")

@@ -1,4 +1,4 @@
-"""Coordinated activation maximization: for one concept, the image that each model wants to see."""
+"""Coordinated activation maximization: for one concept, an image for each model that makes the model fire the concept."""
 
 from __future__ import annotations
 
@@ -39,41 +39,50 @@ def maximize(
     progress: bool | None = None,
     **options: Any,
 ) -> Maximization:
-    """Optimise one image for each model so that the model fires a concept, and say how far that went.
+    """Optimise one image for each model so that the model fires a concept, and measure how far that succeeds.
 
-    All images start alike and are seen through the same crops, so that what differs between them differs between the models.
+    All images start alike and are optimised on the same crops, so that differences between images are due to the models.
 
     Parameters
     ----------
     sae : UniversalSAE
-        Only read.
+        The autoencoder. It is not changed.
     concept : int
+        Number of the concept.
     models : mapping of str to model
-        Networks by the names they have in `sae`, all of them or some: a `usae.torch.Model`, a PyTorch module whose layer
-        `usae.torch.Model` finds, or a `FunctionModel`. The layer must be the one whose activations `sae` was trained on, at
-        the scale they had.
+        Networks by their names in `sae`, all of them or some: a `usae.torch.Model`, a PyTorch module whose layer
+        `usae.torch.Model` finds, or a `FunctionModel`. The layer must be the one whose activations `sae` was trained on, in the
+        same units.
     steps : int
-    kind, power, token
-        What is maximised; see `usae.objective`.
+        Number of optimisation steps. Default: 256.
+    kind : "alignment", "preactivation", "code" or "logsumexp"
+        Objective; see `usae.objective`. Default: "alignment".
+    power : float
+        Exponent of "alignment"; see `usae.objective`. Default: 2.0.
+    token : int, optional
+        The one token of each view that counts; see `usae.objective`. Default: None, which takes the mean over all tokens.
     warmup : int
-        Steps with "preactivation" before `kind`, for "code", which has no gradient until the concept fires.
+        Number of steps with the objective "preactivation" before `kind`. "code" needs it, because it has no gradient until the
+        concept fires. Default: 0.
     joint : bool
-        One image that fires the concept in all models at once.
+        Whether to optimise one image that fires the concept in all models. Default: False.
     dataset : Evaluation, optional
-        Of `sae` on natural images: peaks are compared with its largest codes.
+        Evaluation of `sae` on natural images, with whose largest codes the peaks are compared. Default: None.
     n_seeds : int
-        Optimise from so many seeds; the images are those of the first, the others give `Maximization.stability`.
+        Number of seeds to optimise from. The images are those of the first seed; the others are used for
+        `Maximization.stability`. Default: 1.
     seed : int
-        Of start, crops and noise.
+        Seed of start, crops and noise. Default: 0.
     progress : bool, optional
-        True or False; None shows a bar where somebody looks.
+        Whether to show a progress bar. Default: None, which shows it in a terminal or a notebook.
     **options
-        Of `Maximizer`: `canvas`, `views`, `parametrization`, `crops`, `learning_rate`, ... All images have one canvas, that of
-        the model with the largest images if left out.
+        Options of `Maximizer`, such as `canvas`, `views`, `parametrization`, `crops` and `learning_rate`. All images have the
+        same canvas, by default that for the model with the largest images.
 
     Returns
     -------
     Maximization
+        The images and their scores.
 
     Raises
     ------
@@ -118,7 +127,7 @@ def maximize(
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """What became of one start: for one model, or of a joint one for all."""
+    """The optimised image of one seed, for one model, or for all models if it is a joint image."""
 
     image: np.ndarray
     attribution: np.ndarray
@@ -132,7 +141,7 @@ class _Image:
 
 @dataclasses.dataclass(frozen=True)
 class _Ascent:
-    """One concept's way uphill."""
+    """Gradient ascent for one concept."""
 
     sae: UniversalSAE
     concept: int
@@ -144,7 +153,7 @@ class _Ascent:
     options: dict[str, Any]
 
     def run(self, models: Mapping[str, ImageModel], seed: int, bar: Any) -> _Image:
-        """One image for these models."""
+        """Optimise one image for these models."""
         maximizer = Maximizer(dict(models), steps=self.steps, seed=seed, **self.options)
         history: dict[str, list[float]] = {name: [] for name in models}
         started = dict.fromkeys(models, False)
@@ -163,7 +172,7 @@ class _Ascent:
         return _Image(maximizer.image, maximizer.attribution, values, started, before, crops, maximizer.views)
 
     def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
-        """The objective, and its gradient with respect to the views."""
+        """Return the objective and its gradient with respect to the views."""
         activations, pull = model.vjp(views)
         if len(activations) != len(views):
             raise InvalidInputError(f"models[{name!r}] must give activations of {len(views)} images, got {len(activations)}")
@@ -172,7 +181,7 @@ class _Ascent:
         return float(values.mean()), pull(gradient) if gradient.any() else np.zeros_like(views)
 
     def _crops(self, maximizer: Maximizer) -> np.ndarray:
-        """Sixteen boxes [n, 4] on a lattice, as large as the crops were halfway."""
+        """Return sixteen boxes, [n, 4], on a lattice. They are as large as the crops were halfway through the steps."""
         height, width = maximizer.shape
         side = max(1, round(sum(maximizer.crops) / 2 * min(height, width)))
         tops, lefts = (np.linspace(0, length - side, 4).round().astype(int) for length in (height, width))
@@ -194,13 +203,13 @@ def _result(
         return look(sae, concept, networks[model], model, image, crops, first[model].views)
 
     def sights(parts: bool) -> list[list[Sight]]:
-        """By image and model; a joint image is looked at once."""
+        """Score each image in each model. A joint image is scored once."""
         images = [first[name] for name in (names[:1] if joint else names)]
         rows = [[sight(image.image, name, image.crops if parts else None) for name in names] for image in images]
         return rows * len(names) if joint else rows
 
     started = np.array([first[name].started[name] for name in names])
-    shown = np.full_like(started, started.any()) if joint else started  # a joint image is there if any model made it
+    shown = np.full_like(started, started.any()) if joint else started  # one model's gradient is enough for a joint image
     images = np.stack([first[name].image for name in names])
     images[~shown] = np.nan
     whole, parts = sights(parts=False), sights(parts=True)

@@ -1,4 +1,4 @@
-"""An image that is optimised while the loop stays in the user's hands."""
+"""`usae.Maximizer`: an image that is optimised step by step in a loop that the user writes."""
 
 from __future__ import annotations
 
@@ -20,53 +20,60 @@ LEARNING_RATES = {"phase": 0.3, "fourier": 0.3, "pixels": 0.05}
 
 
 class Maximizer:
-    """One image, optimised by asking for views and telling the gradient of what is to be maximised.
+    """An image that is optimised step by step. `ask` returns views of it, and `tell` takes the gradient of the objective.
 
-    Views are random crops of the canvas, resized without aliasing to what a model takes, with a little noise. They depend on
-    the seed and the step alone: maximizers of one seed start from the same image and show the same crops, so that what differs
-    between their images differs between the models (coordinated activation maximization, Thasarathan et al., ICML 2025,
-    section 3.3).
+    Views are random crops of the canvas with a little noise, resized without aliasing to the input size of a model. Their boxes
+    and noise depend only on the seed and the step. Maximizers with the same seed start from the same image and use the same
+    crops, so that differences between their images are due to the models (coordinated activation maximization, Thasarathan et
+    al., ICML 2025, section 3.3).
 
     Parameters
     ----------
     models : model, or mapping of str to model
-        Anything with `size`, `mean` and `std`: a `usae.torch.Model`, a `FunctionModel`. With a mapping `ask` gives a mapping
-        and `tell` wants one: an image for all of them at once.
+        An object with `size`, `mean` and `std`, such as a `usae.torch.Model` or a `FunctionModel`. With a mapping, one image is
+        optimised for all its models; `ask` then returns a mapping, and `tell` takes one.
     canvas : int or (int, int), optional
-        Height and width of the image, in pixels. Left out: square, some 2.3 times the largest side of the models' images
-        (512 for 224).
+        Height and width of the image, in pixels. Default: None, which takes a square of some 2.3 times the largest side of the
+        models' images (512 for 224).
     steps : int
-        Planned steps: the learning rate falls to 0 in them as a cosine, and crops shrink.
+        Planned number of steps. Over these steps the learning rate falls to 0 as a cosine, and crops shrink. Default: 256.
     views : int
-        Crops of a step.
+        Number of crops in a step. Default: 16.
     parametrization : "phase", "fourier" or "pixels"
-        "phase": only the phases of the image's spectrum are free, magnitudes are those of natural images (MACO, Fel et al.,
-        arXiv 2306.06805). "fourier": real and imaginary parts, over 1/f. "pixels": the logits of the colours.
+        "phase" optimises only the phases of the image's spectrum; magnitudes are those of natural images (MACO, Fel et al.,
+        arXiv 2306.06805). "fourier" optimises real and imaginary parts of the spectrum, relative to 1/f. "pixels" optimises the
+        logits of the colours. Default: "phase".
     magnitude : array, optional
-        For "phase" and "fourier": that of the spectrum (`numpy.fft.rfft2`) of the decorrelated logits, [3, height, width // 2
-        + 1]. Left out: a closed form that matches ImageNet's mean.
+        For "phase" and "fourier", magnitudes of the spectrum (`numpy.fft.rfft2`) of the decorrelated logits,
+        [3, height, width // 2 + 1]. Default: None, which takes a closed form that matches ImageNet's mean.
     start : array, optional
-        An image to start from, [3, height, width] from 0 to 1. Left out: noise.
+        Image to start from, [3, height, width], with colours from 0 to 1. Default: None, which starts from noise.
     crops : (float, float)
-        Side of the crops as a share of the canvas's shorter side, in the first and in the last step. Small crops make detail
-        that is lost where the whole image is looked at (docs/maximization.md).
+        Side of the crops in the first and in the last step, as a share of the canvas's shorter side. Small crops produce detail
+        that is lost when the whole image is shown to a model (docs/maximization.md). Default: (1.0, 0.5).
     noise : float
-        Standard deviation of the views' noise; colours go from 0 to 1.
+        Standard deviation of the views' noise, for colours from 0 to 1. Default: 0.05.
     total_variation, l2 : float
-        Weights of |differences of neighbouring pixels| and of (pixel - .5)^2, on the scale of the objective's gradient, whose
-        length is 1.
+        Weights of the regularisers |differences of neighbouring pixels| and (pixel - .5)^2, relative to the objective's
+        gradient, whose length is 1. Default: 0.0 and 0.0.
     contrast : float
-        Standard deviation of the logits of the colours, where magnitudes have a closed form.
+        Standard deviation of the logits of the colours, if magnitudes have a closed form. Default: 1.0.
     decorrelate : bool
-        Optimise in a space where natural colours are not correlated, instead of red, green and blue.
+        Whether to optimise in a colour space in which natural colours are not correlated, instead of red, green and blue.
+        Default: True.
     optimizer : "nadam" or "adam"
-        With PyTorch's betas.
+        Optimiser, with PyTorch's betas. Default: "nadam".
     learning_rate : float, optional
-        Left out: .3 (a tenth of half a turn of a phase), .05 for "pixels".
+        Initial learning rate. Default: None, which takes .05 for "pixels" and .3 otherwise, a tenth of half a turn of a phase.
     seed : int
-        Of start, crops and noise.
+        Seed of start, crops and noise. Default: 0.
     n_threads : int, optional
-        As of `UniversalSAE`. Results do not depend on it.
+        Number of threads, as for `UniversalSAE`. Results do not depend on it. Default: None.
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument that cannot be used.
 
     Examples
     --------
@@ -134,7 +141,7 @@ class Maximizer:
         )
 
     def ask(self) -> Any:
-        """Views of this step: float32 [views, 3, height, width] as the model takes them, or a mapping of these."""
+        """Return the views of this step, normalised for the model, float32 [views, 3, height, width], or a mapping of these."""
         found = {}
         for name, look in self._looks.items():
             out = np.empty((self.views, 3, *look.size), np.float32)
@@ -143,18 +150,18 @@ class Maximizer:
         return found[""] if self._single else found
 
     def tell(self, gradient: Any) -> Any:
-        """Go one step uphill.
+        """Do one step of gradient ascent.
 
         Parameters
         ----------
         gradient : array, or mapping of str to array
-            Gradient of what is to be maximised with respect to this step's views, in their shape. Only the direction of the
-            image's gradient counts: with several models each has an equal say.
+            Gradient of the objective with respect to this step's views, in their shape. It is turned into a gradient of the
+            image and scaled to length 1, so that several models have equal weight.
 
         Returns
         -------
         float, or dict of str to float
-            Length of the image's gradient. 0: the objective does not depend on the image yet.
+            Length of the image's gradient before scaling. 0 means that the objective does not depend on the image yet.
 
         Raises
         ------
@@ -180,22 +187,23 @@ class Maximizer:
 
     @property
     def step_count(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return self._core.step_count
 
     @property
     def image(self) -> np.ndarray:
-        """The present image, float32 [3, height, width], colours from 0 to 1."""
+        """The present image, float32 [3, height, width], with colours from 0 to 1."""
         out = np.empty((3, *self.shape), np.float32)
         self._core.image(out)
         return out
 
     @property
     def attribution(self) -> np.ndarray:
-        """How much each pixel had to do with the objective, float32 [height, width].
+        """How much each pixel influenced the objective, float32 [height, width].
 
-        The size of its gradients, each step's scaled to length 1, summed over channels and steps; over the root of how often
-        views saw the pixel, which is how such a sum grows where gradients have nothing to say.
+        It is the absolute gradient of the pixel, summed over channels and steps, where the gradient of each step is scaled to
+        length 1. The sum is divided by the square root of the number of views that contained the pixel, because a sum of random
+        gradients grows like that.
         """
         out = np.empty(self.shape, np.float32)
         self._core.attribution(out)
@@ -204,13 +212,13 @@ class Maximizer:
 
     @property
     def boxes(self) -> np.ndarray:
-        """Where this step's views are, int64 [views, 4]: top, left, height, width, in pixels of the canvas."""
+        """Boxes of this step's views, int64 [views, 4]: top, left, height, width, in pixels of the canvas."""
         out = np.empty((self.views, 4), np.int64)
         self._core.boxes(out)
         return out
 
     def _note_seen(self, boxes: np.ndarray) -> None:
-        """Corners of boxes, whose sums from the upper left are how many boxes have a pixel in them."""
+        """Add boxes to the coverage. Cumulative sums over these corners give the number of boxes that contain a pixel."""
         top, left, height, width = boxes.T
         bottom, right = top + height, left + width
         for rows, columns, sign in ((top, left, 1), (bottom, left, -1), (top, right, -1), (bottom, right, 1)):
@@ -227,20 +235,20 @@ class Maximizer:
         if array is None or array.shape != expected:
             got = "none" if array is None else list(array.shape)
             raise InvalidInputError(f"{label} must have the views' shape {list(expected)}, got {got}")
-        if not np.isfinite(array).all():  # before the first is added, so that none is
+        if not np.isfinite(array).all():  # checked before any model's gradient is added
             raise InvalidInputError(f"{label} must be finite, got NaN or infinity; float16 overflows easily, bfloat16 does not")
         return array
 
 
 def default_canvas(models: Mapping[str, Any]) -> tuple[int, int]:
-    """Some 2.3 times the largest side of the models' images, a multiple of 16: 512 for 224, 144 for 64."""
+    """Return some 2.3 times the largest side of the models' images, as a multiple of 16: 512 for 224, 144 for 64."""
     largest = max(side for name, model in models.items() for side in _Look(model, f"models[{name!r}]").size)
     side = min(8192, 16 * max(1, round(largest / 7)))
     return side, side
 
 
 class _Look:
-    """How a model looks at pictures."""
+    """Size, mean and standard deviation of the images that a model takes."""
 
     def __init__(self, model: Any, label: str):
         for name in ("size", "mean", "std"):
@@ -252,7 +260,7 @@ class _Look:
 
 
 def resized(image: np.ndarray, look: Any, boxes: np.ndarray | None = None) -> np.ndarray:
-    """An image [3, height, width] in 0..1, or boxes [n, 4] of it, as a model takes it: float32 [n, 3, its size]."""
+    """Resize and normalise an image, [3, height, width] in 0..1, or boxes of it, [n, 4], for a model: float32 [n, 3, *size]."""
     look = _Look(look, "model")
     if boxes is None:
         boxes = np.array([[0, 0, *image.shape[1:]]])
@@ -290,9 +298,9 @@ def _float32(value: Any, name: str) -> np.ndarray | None:
     try:
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
-            with np.errstate(over="ignore"):  # infinity is found later
+            with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused later
                 return np.ascontiguousarray(array, np.float32)
         got = str(array.dtype)
-    except (TypeError, ValueError, RuntimeError):  # PyTorch's words for tensors that have a graph or are not in memory
+    except (TypeError, ValueError, RuntimeError):  # PyTorch raises these for tensors with a graph or on a GPU
         got = type(value).__name__
     raise InvalidInputError(f"{name} must be an array of real numbers, got {got}")

@@ -1,4 +1,4 @@
-"""What is maximised: how much activations of one model show one concept."""
+"""Objectives of activation maximization: how strongly activations of a model show a concept."""
 
 from __future__ import annotations
 
@@ -32,38 +32,43 @@ def objective(
     power: float = 2.0,
     token: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much activations of a model show a concept, and the gradient with respect to them.
+    """Compute how strongly activations of a model show a concept, and the gradient with respect to the activations.
 
-    With a the standardised token and w the concept's encoder row (BatchNorm and its bias folded in):
+    Let a be the standardised token and w the concept's encoder row, with BatchNorm folded in.
 
     ===============  ====================================================================================================
-    kind             of a token
+    kind             value of a token
     ===============  ====================================================================================================
-    "alignment"      (a . w) max(0.1, cos(a, w))^power: the concept must be what the token is about, and long tokens, which
-                     fire many concepts, gain little
-    "preactivation"  a . w + bias, which is what ReLU and the selection are given
-    "code"           what they leave: 0, without a slope, where the concept is not selected
-    "logsumexp"      a soft maximum of "preactivation" over the tokens instead of their mean
+    "alignment"      (a . w) max(0.1, cos(a, w))^power. The token must point in the concept's direction; tokens of large
+                     norm, which fire many concepts, gain little.
+    "preactivation"  a . w + bias, the input of ReLU and of the selection
+    "code"           the code, which is 0 and has no gradient if the concept is not selected
+    "logsumexp"      a soft maximum of "preactivation" over the tokens, instead of their mean
     ===============  ====================================================================================================
 
     Parameters
     ----------
     sae : UniversalSAE
-    activations : array
-        [views, tokens, width], in the model's own units.
+        The autoencoder.
+    activations : array, [views, tokens, width]
+        Activations of the model, in the model's own units.
     model : str
+        Name of the model.
     concept : int
+        Number of the concept.
     kind : "alignment", "preactivation", "code" or "logsumexp"
+        Objective, see the table. Default: "alignment".
     power : float
-        Of "alignment".
+        Exponent of "alignment", from 0 to 100. Default: 2.0.
     token : int, optional
-        The one token of each view that counts. Left out: the mean over all.
+        The one token of each view that counts. Default: None, which takes the mean over all tokens.
 
     Returns
     -------
     values : ndarray of float64, [views]
+        Value of each view.
     gradient : ndarray of float32, [views, tokens, width]
-        Of the mean of the values.
+        Gradient of the mean of the values.
 
     Raises
     ------

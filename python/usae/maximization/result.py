@@ -1,4 +1,4 @@
-"""What coordinated activation maximization found, in images and numbers."""
+"""Result of coordinated activation maximization: images and their scores."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
     from usae.analysis.top_examples import TopExamples
 
 SUPER_STIMULUS = 1.5
-"""An image that fires a concept so many times as much as anything in the dataset shows what the network can be driven to, not
-what it sees."""
+"""Strength above which an image is called a super-stimulus: it fires the concept so much more than the dataset does that it
+shows to what activations the network can be driven, and not what the network responds to in natural images."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Firing:
-    """How images fire a concept in models, [M, M] each; [i, j]: the image of model i, looked at by model j.
+    """How strongly images fire a concept in models. Arrays are [M, M]; [i, j] is the image of model i, shown to model j.
 
     Attributes
     ----------
     share : ndarray of float64
-        Of the tokens in which the concept fires.
+        Share of the tokens in which the concept fires.
     peak : ndarray of float64
-        The largest code.
+        Largest code of the concept.
     rank : ndarray of float64
-        Mean place of the concept in the codes that have it, 1 being the strongest of a token; NaN where there is none.
+        Mean rank of the concept among the active concepts of a token, over the tokens in which it is active. 1 is the
+        strongest. NaN if it is active in none.
     of_code : ndarray of float64
         Specificity: the concept's share of the sum of all codes.
     """
@@ -46,44 +47,46 @@ class Firing:
         return self.peak > 0
 
     def of_images(self, there: np.ndarray) -> Firing:
-        """The same with NaN in the rows of images that are not there."""
+        """Return a copy with NaN in the rows of images that do not exist."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return Firing(**{name: np.where(there[:, None], values, np.nan) for name, values in fields.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Maximization:
-    """Result of `usae.maximize`. M models; a joint image stands in the place of every model's.
+    """Result of `usae.maximize` for M models. A joint image is repeated for every model.
 
     Attributes
     ----------
     concept : int
+        Number of the concept.
     model_names : tuple of str, [M]
+        Names of the models.
     joint : bool
-        One image for all models.
+        Whether there is one image for all models.
     images : ndarray of float32, [M, 3, height, width]
-        Colours from 0 to 1; NaN where a concept never started (see `started`), as are that image's scores.
+        The images, with colours from 0 to 1. An image without `started`, and its scores, are NaN.
     attribution : ndarray of float32, [M, height, width]
-        How much each pixel had to do with the objective.
+        How much each pixel influenced the objective.
     history : ndarray of float64, [M, steps]
-        The objective, mean over views.
+        The objective in each step, averaged over views.
     started : ndarray of bool, [M]
-        False where no step had a gradient: the objective says nothing about how to begin.
+        Whether any step had a gradient that is not 0. Without one, there is no image.
     whole : Firing
-        Of the whole images, resized to what each model takes.
+        Scores of the whole images, resized to each model's input.
     parts : Firing
-        Of sixteen crops of the sizes that were optimised, without noise.
+        Scores of sixteen crops of the sizes that were optimised, without noise.
     before : Firing
-        Of the images that the optimisation started from: what the scores are worth nothing below.
+        Scores of the images from which the optimisation started. Scores are meaningful only above these.
     dataset_peak : ndarray of float64, [M]
-        Largest code of the concept in the dataset that was given; NaN without one, 0 where it is dead there.
+        Largest code of the concept in the dataset that was given. NaN without a dataset, 0 if the concept is dead there.
     dataset_r2 : ndarray of float64, [M]
-        R2 of the autoencoder on the dataset, for each model from itself; NaN without one.
+        R2 of the autoencoder on the dataset, from each model to itself. NaN without a dataset.
     r2 : ndarray of float64, [M]
-        How well the autoencoder reconstructs the activations of a model's own image, against the mean that it was trained
-        with. Far below `dataset_r2`: the image is off the data's manifold.
+        R2 of the autoencoder on the activations of a model's own image, relative to the mean of the training data. Far below
+        `dataset_r2`, the image is off the manifold of the data.
     stability : ndarray of float64, [M]
-        The smallest of the peaks of images from different seeds over the largest; NaN with one seed.
+        Smallest peak of the images of all seeds, divided by the largest. NaN with one seed.
     """
 
     concept: int
@@ -103,15 +106,17 @@ class Maximization:
 
     @property
     def transfer(self) -> np.ndarray:
-        """Does the image of model i (row) fire the concept in model j (column)? Peak over the whole image, as a share of model
-        j's peak on its own image; NaN where that is 0. float64 [M, M]."""
+        """How strongly the image of model i (row) fires the concept in model j (column), float64 [M, M].
+
+        It is the peak of the whole image, divided by model j's peak on its own image. NaN if that is 0.
+        """
         own = np.diag(self.whole.peak)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(own > 0, self.whole.peak / own, np.nan)
 
     @property
     def strength(self) -> np.ndarray:
-        """Peak over the whole image against the dataset's, [M, M]; above 1.5 the image is a super-stimulus."""
+        """Peak of the whole image, divided by the dataset's peak, [M, M]. Above 1.5 the image is a super-stimulus."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.dataset_peak > 0, self.whole.peak / self.dataset_peak, np.nan)
 
@@ -121,7 +126,7 @@ class Maximization:
         return np.diag(self.whole.fires)
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers but the images, as plain Python values, ready for JSON."""
+        """Return all numbers, but no images, as plain Python values, ready for JSON."""
         result: dict[str, Any] = {"concept": self.concept, "model_names": list(self.model_names), "joint": self.joint}
         for name in ("started", "fires", "dataset_peak", "dataset_r2", "r2", "stability", "transfer", "strength", "history"):
             result[name] = plain(getattr(self, name))
@@ -131,7 +136,7 @@ class Maximization:
         return result
 
     def report(self) -> str:
-        """A table for people: one line for each image, then the transfer matrix."""
+        """Return a table as text: one line for each image, then the transfer matrix."""
         width = max(5, *map(len, self.model_names))
         lines = [
             f"concept {self.concept}" + (", one image for all models" if self.joint else ""),
@@ -147,7 +152,7 @@ class Maximization:
         return "\n".join(lines)
 
     def _line(self, i: int) -> str:
-        """What the report says of one model's image."""
+        """Return the report's line for one model's image."""
         if np.isnan(self.whole.peak[i, i]):
             return "never started: the objective had no gradient in any step"
         whole, before = self.whole, self.before
@@ -165,7 +170,7 @@ class Maximization:
         )
 
     def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
-        """Draw it: `usae.plot.maximization`."""
+        """Draw the images and their scores; see `usae.plot.maximization`."""
         from usae.plot._maximization import maximization
 
         return maximization([self], top, images, **options)

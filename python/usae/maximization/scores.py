@@ -1,4 +1,4 @@
-"""What models see in an image that was optimised."""
+"""Scores of an optimised image: how strongly a model fires the concept on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from usae.maximization.result import Firing
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """How one model sees a concept in one image, or in boxes of it together. For the first four see `Firing`."""
+    """Scores of a concept in one model on one image, or on boxes of it together. `Firing` describes the first four."""
 
     share: float
     peak: float
     rank: float
     of_code: float
     r2: float
-    """Of the autoencoder's reconstruction of these activations, against the mean that it was trained with."""
+    """R2 of the autoencoder's reconstruction of these activations, relative to the mean of its training data."""
 
 
 def look(
@@ -34,7 +34,7 @@ def look(
     boxes: np.ndarray | None = None,
     batch_size: int = 16,
 ) -> Sight:
-    """Show an image [3, height, width] in 0..1, or boxes [n, 4] of it, to a model, resized to what it takes."""
+    """Score an image, [3, height, width] in 0..1, or boxes of it, [n, 4], after resizing to the model's input."""
     views = resized(image, model, boxes)
     starts = range(0, len(views), batch_size)
     activations = np.concatenate([_activations(model, views[start : start + batch_size]) for start in starts])
@@ -44,7 +44,7 @@ def look(
     mean_code = _mean_code(codes)
     total = mean_code.sum()
     fitted = sae._initialized()
-    mean = fitted.read(fitted.index(name), "mean")  # all parameters would be copies of the whole dictionary
+    mean = fitted.read(fitted.index(name), "mean")  # sae.parameters(name) would copy the whole dictionary too
     about_mean = np.square(tokens - mean, dtype=np.float64).sum()
     error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
     return Sight(
@@ -57,7 +57,7 @@ def look(
 
 
 def _activations(model: ImageModel, views: np.ndarray) -> np.ndarray:
-    """Without a graph where the model can be called."""
+    """Return activations. A model that can be called is called, because `vjp` builds a graph."""
     found = model(views) if callable(model) else model.vjp(views)[0]
     return np.asarray(found, np.float32)
 
@@ -69,11 +69,11 @@ def _mean_code(codes: Codes) -> np.ndarray:
 
 
 def firing(sights: list[list[Sight]]) -> Firing:
-    """Of sights by image and model."""
+    """Collect scores by image and model."""
     fields = ("share", "peak", "rank", "of_code")
     return Firing(**{name: np.array([[getattr(sight, name) for sight in row] for row in sights]) for name in fields})
 
 
 def spread(peaks: list[float]) -> float:
-    """The smallest over the largest; NaN where there are not two, or none fires."""
+    """Return the smallest peak divided by the largest. NaN if there is only one, or if none is above 0."""
     return min(peaks) / max(peaks) if len(peaks) > 1 and max(peaks) > 0 else float("nan")
