@@ -5,7 +5,7 @@
     truth = usae.synthetic.universal()
     sae = usae.UniversalSAE(1024, 8).fit(truth.acts, steps=3000)
     print(usae.synthetic.score(sae, truth).summary())
-    print(usae.synthetic.ceiling(truth, k=8).summary())  # what encoders reach that are told what to find
+    print(usae.synthetic.ceiling(truth, k=8).summary())  # the score of encoders that were trained on the true codes
 """
 
 from __future__ import annotations

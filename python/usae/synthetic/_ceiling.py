@@ -1,4 +1,4 @@
-"""How well concepts could be recovered by encoders that are told what to find."""
+"""A ceiling of recovery: the score of encoders that are trained on the true codes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from usae.synthetic._ground_truth import Tokens, Universal
 from usae.synthetic._recovery import Score, score
 
 CHUNK = 4096
-"""Tokens in a dense array over concepts, but for those of a training step."""
+"""Largest number of rows of a dense array over concepts, except in a training step."""
 
 BATCH = 2048
-LEARNING_RATE = 1e-2  # Adam, of weights for whitened activations and codes of variance 1
-SELECTING_SHARE = 0.5  # the last share of the steps, in which codes that TopK leaves out count as 0
+LEARNING_RATE = 1e-2  # of Adam, for whitened activations and codes of variance 1
+SELECTING_SHARE = 0.5  # share of the steps, at the end, in which TopK is applied
 
 
 class SupervisedEncoders:
-    """Linear + ReLU + TopK encoders that were trained on the true codes, with the true dictionaries.
+    """Encoders (linear, ReLU, TopK) that were trained on the true codes, with the true dictionaries.
 
-    Index c is true concept c. Has what `usae.synthetic.score` asks for; made by `usae.synthetic.supervised`.
+    Index c is the true concept c. `usae.synthetic.supervised` makes them, and `usae.synthetic.score` can score them.
 
     Attributes
     ----------
     k : int
+        Largest number of active concepts of a token.
     encoder_weight : dict of str to ndarray of float32, each [n_true, width]
-        For activations in the model's own units.
+        Encoder weights of each model, for activations in the model's own units.
     encoder_bias : dict of str to ndarray of float32, each [n_true]
-        Minus infinity for concepts that the model does not have.
+        Encoder biases of each model. Minus infinity for concepts that the model does not have.
     code_scale : dict of str to ndarray of float32, each [n_true]
-        What selected codes are multiplied by: the least-squares fit of decoding to all models.
+        Factors by which selected codes are multiplied. They are fitted by least squares to decoding to all models.
     decoder_bias : dict of str to ndarray of float32, each [width]
+        Constants that decoding adds in each model.
     """
 
     def __init__(self, truth: Universal, k: int):
@@ -48,7 +50,7 @@ class SupervisedEncoders:
         self._dictionaries = truth.dictionaries
 
     def encode(self, x: Any, model: str) -> Codes:
-        """Codes of activations [n_tokens, width] in the model's own units; as `UniversalSAE.encode`."""
+        """Encode activations, [n_tokens, width], in the model's own units, as `UniversalSAE.encode` does."""
         check_known(model, list(self.encoder_weight), "model")
         activations = as_activations(x, "x")
         check_width(activations, model, self.encoder_weight[model].shape[1])
@@ -58,12 +60,12 @@ class SupervisedEncoders:
         return Codes(values, indices, len(self.encoder_bias[model]))
 
     def decode(self, codes: Codes, model: str) -> np.ndarray:
-        """Activations [n_tokens, width] in the model's own units."""
+        """Decode codes to activations, [n_tokens, width], in the model's own units."""
         check_known(model, list(self.encoder_weight), "model")
         return np.asarray(codes.to_csr() @ self._dictionaries[model] + self.decoder_bias[model], np.float32)
 
     def dictionary(self, model: str, units: str = "model") -> np.ndarray:
-        """The true dictionary, in the model's own units, which are all there are."""
+        """Return the true dictionary, [n_true, width]. `units` must be the default, "model": there are no other units."""
         check_known(model, list(self.encoder_weight), "model")
         if units != "model":
             raise InvalidInputError(f'units must be "model", got {units!r}: these encoders do not standardise')
@@ -81,26 +83,37 @@ class SupervisedEncoders:
 
 
 def supervised(truth: Universal, k: int, *, steps: int = 1500, seed: int = 0) -> SupervisedEncoders:
-    """Train linear + ReLU + TopK encoders on the true codes of ``truth.acts``.
+    """Train encoders (linear, ReLU, TopK) on the true codes of ``truth.acts``.
 
     Parameters
     ----------
     truth : Universal
+        The ground truth.
     k : int
-        Most concepts in a token.
+        Largest number of active concepts of a token.
     steps : int
-        Of 2,048 tokens for each model. 0: ridge regression alone.
+        Number of training steps for each model, of 2,048 tokens. 0: ridge regression alone. Default: 1500.
     seed : int
-        Of the order of tokens, from 0 to 2**64 - 1.
+        Seed of the order of tokens, from 0 to 2**64 - 1. Default: 0.
+
+    Returns
+    -------
+    SupervisedEncoders
+        The encoders of all models.
+
+    Raises
+    ------
+    InvalidInputError
+        For an argument that cannot be used.
 
     Notes
     -----
-    Each concept's weights start from the least-squares fit of its activations, and then minimise by Adam the squared error
-    of the code after ReLU, and in the second half of the steps after ReLU and TopK. A code's correlation with the truth
-    cannot be raised by scale, so squared error is the objective nearest to the score's.
+    The weights of each concept start from the least-squares fit of its true codes. Adam then minimises the squared error of the
+    code after ReLU, and in the second half of the steps after ReLU and TopK. A factor does not change the correlation of a code
+    with the truth, so the squared error is the objective closest to the score.
 
-    With the true dictionaries, decoding has one more freedom: a factor for each concept and encoder, and a constant for
-    each decoder. Both are fitted by least squares on the same tokens.
+    With the true dictionaries, decoding has free factors for each concept and encoder, and free constants for each decoder.
+    Both are fitted by least squares on the same tokens.
     """
     if not isinstance(truth, Universal):
         raise InvalidInputError(f"truth must be what usae.synthetic.universal returns, got {type(truth).__name__}")
@@ -121,33 +134,39 @@ def supervised(truth: Universal, k: int, *, steps: int = 1500, seed: int = 0) ->
 def ceiling(
     truth: Universal, k: int, held_out: Tokens | None = None, *, steps: int = 1500, seed: int = 0, **thresholds: float
 ) -> Score:
-    """What an autoencoder could score at best: `usae.synthetic.score` of encoders that `usae.synthetic.supervised` trained.
+    """Estimate the best score that an autoencoder can reach: the score of encoders that were trained on the true codes.
 
     Parameters
     ----------
     truth : Universal
+        The ground truth.
     k : int
-        That of the autoencoder which is compared.
-    held_out, **thresholds
-        As for `usae.synthetic.score`; use the same.
-    steps, seed
-        As for `usae.synthetic.supervised`.
+        The same k as that of the autoencoder that is compared.
+    held_out : Tokens, optional
+        Held-out tokens, as for `usae.synthetic.score`. Default: None.
+    steps : int
+        Number of training steps, as for `usae.synthetic.supervised`. Default: 1500.
+    seed : int
+        Seed of the training, as for `usae.synthetic.supervised`. Default: 0.
+    **thresholds : float
+        Thresholds, as for `usae.synthetic.score`.
 
     Returns
     -------
     Score
-        Its halves of the dictionary are 1, since the dictionaries are the true ones. R2 is that of decoding with them.
+        The score. `dictionary_recovered` is always true, because the dictionaries are the true ones. R2 is that of decoding
+        with them.
 
     Notes
     -----
-    A ceiling of recovery for encoders of this kind, but for what their training leaves undone. It is none of R2: directions
-    that are not the true ones can reconstruct better where codes are imperfect.
+    This is a ceiling of recovery for encoders of this kind, as far as their training converges. It is no ceiling of R2: if
+    codes are imperfect, other directions than the true ones can reconstruct better.
     """
     return score(supervised(truth, k, steps=steps, seed=seed), truth, held_out, **thresholds)
 
 
 def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [n, width] and biases [n] of one model's encoders for codes [n_tokens, n]."""
+    """Fit weights, [n, width], and biases, [n], of one model's encoders to codes, [n_tokens, n]."""
     codes = codes.astype(np.float64)
     n_tokens, mean = len(x), x.mean(0, dtype=np.float64)
     covariance = np.zeros((x.shape[1],) * 2)
@@ -160,7 +179,7 @@ def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) ->
     whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-30))  # [width, width]
     average = codes.sum(0) / n_tokens
     deviation = np.sqrt(np.maximum(codes.power(2).sum(0) / n_tokens - average**2, 0))
-    deviation[deviation == 0] = 1  # a concept that never came
+    deviation[deviation == 0] = 1  # a concept that is in no token
     weight = ((joint / n_tokens) @ whiten / deviation[:, None]).astype(np.float32)
     bias = (average / deviation).astype(np.float32)
 
@@ -183,7 +202,7 @@ def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) ->
             size = code * scale
             code[size < np.partition(size, -slots, axis=1)[:, -slots, None]] = 0
         error = code - targets[rows].toarray()
-        error[code == 0] = 0  # no gradient there
+        error[code == 0] = 0  # ReLU and TopK have no gradient there
         gradient = (error.T @ tokens) / np.float32(batch)
         first += np.float32(0.1) * (gradient - first)
         second += np.float32(0.001) * (gradient**2 - second)
@@ -198,9 +217,9 @@ def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) ->
 
 
 def _fit_decoding(encoders: SupervisedEncoders, truth: Universal) -> None:
-    """Factors for each concept and encoder, and a constant for each decoder, by least squares."""
+    """Fit factors for each concept and encoder, and constants for each decoder, by least squares."""
     means = {name: x.mean(0, dtype=np.float64) for name, x in truth.acts.items()}
-    # Models weigh alike: a model's error is measured in its own variance, as R2 measures it.
+    # Models have equal weight: the error of a model is divided by its variance, as in R2.
     weights = {name: 1 / max(x.var(0, dtype=np.float64).sum(), 1e-30) for name, x in truth.acts.items()}
     dictionaries = {name: d.astype(np.float64) for name, d in truth.dictionaries.items()}
     gram = sum(weights[name] * (d @ d.T) for name, d in dictionaries.items())
@@ -217,7 +236,7 @@ def _fit_decoding(encoders: SupervisedEncoders, truth: Universal) -> None:
         factors = np.ones(truth.n_true)
         system = (moments * gram)[np.ix_(fires, fires)]
         factors[fires] = np.linalg.lstsq(system, target[fires], rcond=None)[0]
-        factors = np.maximum(factors, 1e-3)  # a code stays positive
+        factors = np.maximum(factors, 1e-3)  # so that codes stay positive
         encoders.code_scale[source] = factors.astype(np.float32)
         for name, d in dictionaries.items():
             constants[name] += (means[name] - (average * factors) @ d) / len(means)

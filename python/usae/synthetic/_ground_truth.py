@@ -1,4 +1,4 @@
-"""Activations of several models that are made from known concepts."""
+"""Synthetic activations of several models, made from known concepts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 CHUNK = 4096
-"""Tokens that are drawn at a time. A dense array over concepts never has more rows."""
+"""Number of tokens that are drawn at a time. No dense array over concepts has more rows."""
 
-# Purposes of random numbers: those of one are independent of those of another.
+# Purposes of random numbers. Numbers for different purposes are independent.
 _WORLD, _TRAINING, _SAMPLES = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Tokens:
-    """Tokens of a known world: what every model computes for them, and the concepts that are there.
+    """Tokens with known concepts: their activations in every model, and their true codes.
 
     Attributes
     ----------
     acts : dict of str to ndarray of float32, each [n_tokens, width]
-        In the models' own units; row t of each is the same token.
+        Activations in the models' own units. Row t of every model is the same token.
     codes : scipy.sparse.csr_array of float32, [n_tokens, n_true]
-        Activation of each concept, positive where it is there. Private concepts of all models included: what model i can
-        know of them is ``codes * membership[:, i]``.
+        True codes, positive if the concept is in the token. They include the private concepts of all models; model i sees only
+        ``codes * membership[:, i]``.
     """
 
     acts: dict[str, np.ndarray]
@@ -51,29 +51,29 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Universal:
-    """A world of known concepts that several models see, with tokens to train on. Made by `usae.synthetic.universal`.
+    """Ground truth of M models with n_true known concepts, and tokens to train on. `usae.synthetic.universal` makes it.
 
-    A token's activations in model i are ``codes @ dictionaries[i] + offsets[i] + noise``. M models, n_true concepts.
+    A token's activations in model i are ``codes @ dictionaries[i] + offsets[i] + noise``.
 
     Attributes
     ----------
     tokens : Tokens
-        Those to train on; `acts` and `codes` are theirs.
+        The tokens to train on, to which `acts` and `codes` belong.
     dictionaries : dict of str to ndarray of float32, each [n_true, width]
-        What a concept whose code is 1 adds to the model's activations, in the model's own units. Rows have one norm, the
-        model's scale; those of concepts that the model does not have are 0.
+        Vectors that concepts with code 1 add to a model's activations, in the model's own units. Their norm is the model's
+        scale, or 0 for concepts that the model does not have.
     offsets : dict of str to ndarray of float32, each [width]
         Activations of a token without concepts and noise.
     noise : dict of str to float
         Standard deviation of the noise of one element, in the model's own units.
     membership : ndarray of bool, [n_true, M]
-        Which concepts live in which models: first those of all models, then pairwise ones, then private ones.
+        Which models have which concepts. The order is: concepts of all models, of pairs of models, of one model.
     frequencies : ndarray of float64, [n_true]
         Probability that a concept is in a token.
     groups : ndarray of int64, [n_true]
-        Concepts of a group tend to come together, as far as `correlation` says.
+        Group of each concept. Concepts of a group tend to occur together; how much depends on `correlation`.
     correlation, shape, activation_scale, seed
-        As given to `usae.synthetic.universal`.
+        Arguments of `usae.synthetic.universal`.
     """
 
     tokens: Tokens
@@ -90,17 +90,17 @@ class Universal:
 
     @property
     def acts(self) -> dict[str, np.ndarray]:
-        """Activations to train on, {model: float32 [n_tokens, width]}."""
+        """Activations to train on, float32 [n_tokens, width] of each model."""
         return self.tokens.acts
 
     @property
     def codes(self) -> scipy.sparse.csr_array:
-        """The concepts in the tokens to train on, float32 [n_tokens, n_true]."""
+        """True codes of the tokens to train on, float32 [n_tokens, n_true]."""
         return self.tokens.codes
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The models, in the order of the columns of `membership`."""
+        """Names of the models, in the order of the columns of `membership`."""
         return tuple(self.dictionaries)
 
     @property
@@ -109,13 +109,14 @@ class Universal:
         return len(self.membership)
 
     def sample(self, n_tokens: int, seed: int = 0) -> Tokens:
-        """Draw tokens that were not trained on, of the same concepts, dictionaries, offsets and noise.
+        """Draw held-out tokens of the same concepts, dictionaries, offsets and noise.
 
         Parameters
         ----------
         n_tokens : int
+            Number of tokens.
         seed : int
-            From 0 to 2**64 - 1. No seed gives the tokens to train on again, not even that of the world.
+            Seed from 0 to 2**64 - 1. With any seed, the tokens are other ones than those to train on. Default: 0.
         """
         n_tokens = checks.integer(n_tokens, "n_tokens", 1, 2**31 - 1)
         seed = checks.integer(seed, "seed", 0, 2**64 - 1)
@@ -151,59 +152,61 @@ def universal(
     scale_spread: float = 4.0,
     seed: int = 0,
 ) -> Universal:
-    """Activations of several models from known sparse concepts, of which some live in all models and some in one.
+    """Make activations of several models from known sparse concepts. Some concepts are in all models, some in one.
 
-    Each model shows a concept in a direction of its own, a random one. So whatever a universal autoencoder finds that
-    belongs together, it found by what occurs together.
+    The direction of a concept is random and independent in each model. So a universal autoencoder can find out which directions
+    belong together only from the tokens in which they occur together.
 
     Parameters
     ----------
     widths : mapping of str to int, optional
-        Width of each model. Left out: ``{"a": 96, "b": 128, "c": 160}``.
+        Width of each model. Default: None, which takes ``{"a": 96, "b": 128, "c": 160}``.
     n_tokens : int
-        Tokens to train on.
+        Number of tokens to train on. Default: 100_000.
     n_shared : int
-        Concepts that live in all models.
+        Number of concepts that are in all models. Default: 384.
     n_pairwise : int
-        Concepts for each pair of models, if there are three models or more. With two, a pair is all.
+        Number of concepts of each pair of models, if there are three models or more. Default: 0.
     n_private : int
-        Concepts for each model alone.
+        Number of concepts of each model alone. Default: 64.
     noise : float
-        Standard deviation of an element's Gaussian noise, as a share of that of the signal. The signal's is the root of
-        the variance about each dimension's mean, averaged over dimensions.
+        Standard deviation of an element's Gaussian noise, divided by that of the signal. The signal's is the square root of the
+        variance about each dimension's mean, averaged over dimensions. Default: 0.1.
     correlation : float
-        From 0 (concepts come independently) to below 1: that of the hidden normal numbers which decide whether two
-        concepts of a group are there. The concepts' own correlation is smaller, the smaller the rarer they are.
+        Correlation, from 0 to below 1, of the hidden normal numbers that decide whether the concepts of a group are in a token.
+        With 0 concepts are independent. The correlation of the concepts themselves is smaller, and smallest for rare concepts.
+        Default: 0.0.
     group_size : int
-        Concepts in a group; groups are drawn from concepts of all kinds.
+        Number of concepts in a group. Groups are drawn from concepts of all kinds. Default: 8.
     frequency, frequency_tail, frequency_cap : float
-        A shared or pairwise concept is in a token with probability min(frequency_cap, frequency * (1 + P)), P being
-        Pareto (Lomax) with this tail index.
+        A concept of several models is in a token with probability min(frequency_cap, frequency * (1 + P)), where P is drawn for
+        the concept from a Pareto (Lomax) distribution with tail index frequency_tail. Default: 0.004, 1.5 and 0.08.
     private_frequency : float
-        The same of a private concept.
+        Probability that a private concept is in a token. Default: 0.01.
     shape, activation_scale : float
-        Activations of concepts that are there are Gamma(shape, activation_scale).
+        Codes of the concepts in a token have the distribution Gamma(shape, activation_scale). Default: 2.0 and 0.6.
     offset : float
-        Standard deviation of an element of a model's offset, as a share of the signal's.
+        Standard deviation of an element of a model's offset, divided by that of the signal. Default: 1.0.
     scale_spread : float
         Scales of models (the norms of their dictionary rows) go from 1 / sqrt(scale_spread) for the first model to
-        sqrt(scale_spread) for the last, in equal ratios. 1: all alike.
+        sqrt(scale_spread) for the last, in equal ratios. With 1 all scales are equal. Default: 4.0.
     seed : int
-        From 0 to 2**64 - 1. The same arguments give the same world and tokens with the same version of NumPy.
+        Seed from 0 to 2**64 - 1. The same arguments give the same numbers with the same version of NumPy. Default: 0.
 
     Returns
     -------
     Universal
+        Tokens to train on, and the concepts, dictionaries, offsets and noise from which they were made.
 
     Raises
     ------
     InvalidInputError
-        For an argument out of its range, and for a world without concepts.
+        For an argument out of its range, and if there would be no concept.
 
     Notes
     -----
-    Defaults are the setting in which recipes are compared (benchmarks/ground_truth.py). Beside the result, memory is that
-    of a few arrays of 4096 tokens times all concepts.
+    The defaults are the setting in which recipes are compared (benchmarks/ground_truth.py). In addition to the result, it needs
+    the memory of a few arrays of 4096 tokens times all concepts.
 
     Examples
     --------
@@ -255,7 +258,7 @@ def universal(
     directions = {name: rng.standard_normal(width) for name, width in widths.items()}
     groups = rng.permutation(np.arange(n_true) // group_size)
 
-    # The noise is a share of what the signal of these tokens is, so the world is complete only after they are drawn.
+    # Noise and offsets are relative to the signal of these tokens, so they are known only after the codes are drawn.
     acts: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     deviations: dict[str, float] = {}
@@ -288,7 +291,7 @@ def _within(value: object, name: str, expected: str, smallest: float, largest: f
 
 
 def _membership(n_models: int, n_shared: int, n_pairwise: int, n_private: int) -> np.ndarray:
-    """Bool [n_true, M]: shared concepts, those of each pair, those of each model."""
+    """Return which models have which concepts, bool [n_true, M]: shared concepts, those of each pair, those of each model."""
     pairs = [(i, j) for i in range(n_models) for j in range(i + 1, n_models)] if n_models > 2 else []
     owners = [tuple(range(n_models))] * n_shared + [pair for pair in pairs for _ in range(n_pairwise)]
     owners += [(i,) for i in range(n_models) for _ in range(n_private)]
@@ -310,7 +313,7 @@ def _no_codes(n_true: int) -> scipy.sparse.csr_array:
 
 
 def _draw_codes(world: Universal, n_tokens: int, key: tuple[int, ...]) -> scipy.sparse.csr_array:
-    """Codes of new tokens, float32 [n_tokens, n_true]."""
+    """Draw codes of tokens, float32 [n_tokens, n_true]."""
     import scipy.sparse
 
     rng = np.random.default_rng(key)
@@ -335,7 +338,7 @@ def _draw_codes(world: Universal, n_tokens: int, key: tuple[int, ...]) -> scipy.
     indices = np.concatenate(columns)
     starts = np.concatenate(([0], np.cumsum(np.concatenate(counts))))
     values = rng.gamma(world.shape, world.activation_scale, len(indices)).astype(np.float32)
-    values = np.maximum(values, np.finfo(np.float32).tiny)  # a concept that is there is never 0
+    values = np.maximum(values, np.finfo(np.float32).tiny)  # the code of a concept that is in the token must not be 0
     return scipy.sparse.csr_array((values, indices, starts), shape=(n_tokens, n_true))
 
 
@@ -344,7 +347,7 @@ def _signal(codes: scipy.sparse.csr_array, dictionary: np.ndarray) -> np.ndarray
 
 
 def _finish(acts: dict[str, np.ndarray], offsets: dict[str, np.ndarray], noise: dict[str, float], key: tuple[int, ...]) -> None:
-    """Add noise and offset to signals, in place."""
+    """Add noise and offsets to the signals, in place."""
     rng = np.random.default_rng(key)
     for name, x in acts.items():
         for rows in chunks(len(x), size=CHUNK):

@@ -1,4 +1,4 @@
-"""Whether an autoencoder found the concepts that activations were made from."""
+"""Recovery: how many of the true concepts of synthetic activations an autoencoder has found."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 HELD_OUT_TOKENS = 20_000
 CHUNK = 4096
-"""Tokens that are encoded at a time."""
+"""Number of tokens that are encoded at a time."""
 
 
 class Encoding(Protocol):
-    """What `score` needs to know of an autoencoder. `UniversalSAE` is one.
+    """The methods of an autoencoder that `score` needs. `UniversalSAE` has them.
 
-    With a method ``decode(codes, model) -> ndarray [n_tokens, width]`` as well, R2 is measured too.
+    If the object also has a method ``decode(codes, model) -> ndarray [n_tokens, width]``, R2 is measured too.
     """
 
     def encode(self, x: Any, model: str, /) -> Codes: ...
@@ -37,39 +37,43 @@ class Encoding(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Score:
-    """Result of `usae.synthetic.score`. M models, n_true true concepts, m indices of the autoencoder.
+    """Result of `usae.synthetic.score`, for M models, n_true true concepts and m concepts of the autoencoder ("indices").
 
-    All are measured on tokens that were not trained on. "In every model" means in every model in which the concept lives:
-    for a private one, in its own.
+    All numbers are measured on held-out tokens. "In every model" means in every model that has the true concept; for a private
+    concept that is one.
 
     Attributes
     ----------
     model_names : tuple of str, [M]
+        Names of the models.
     n_tokens : int
+        Number of held-out tokens.
     cosine, correlation, f1 : float
         The thresholds.
     membership : ndarray of bool, [n_true, M]
-        Where each concept lives.
+        Which models have each true concept.
     recovered : ndarray of bool, [n_true]
-        One index has, in every model, cosine above `cosine` with the true vector **and** correlation above `correlation`
-        between its codes and the true activations. For a shared concept: universally recovered.
+        Whether one index has, in every model, a dictionary row whose cosine with the true vector is above `cosine` **and**
+        codes whose correlation with the true codes is above `correlation`. A shared concept is then universally recovered.
     dictionary_recovered : ndarray of bool, [n_true]
-        The first half alone: one index has the cosine in every model.
+        Whether one index fulfils the first condition in every model.
     code_recovered : ndarray of bool, [n_true]
-        The second half alone: one index has the correlation in every model.
+        Whether one index fulfils the second condition in every model.
     firing_recovered : ndarray of bool, [n_true]
-        One index fires for the concept with F1 above `f1` in every model, whatever its dictionary and the size of its codes.
+        Whether one index fires for the concept with F1 above `f1` in every model, whatever its dictionary row and the size of
+        its codes.
     found : ndarray of bool, [n_true, M]
-        Some index has both, cosine and correlation, in this model; in another model it may be another index.
+        Whether some index fulfils both conditions in this model. It may be another index in another model.
     n_indices : ndarray of int64, [n_true]
-        Indices that stand for the concept: in one of its models at least, they fire and have the cosine. More than 1: twins.
+        Number of indices that represent the concept: they fulfil the first condition and fire in at least one of its models.
+        If it is more than 1, they are duplicate concepts.
     n_labelled : tuple of int, [2]
-        Indices that stand for shared concepts, and for private ones.
+        Number of indices that represent shared concepts, and of those that represent private ones.
     entropy_auroc : float
-        How well firing entropy tells these two kinds of indices apart: the probability that one of a shared concept has
+        How well firing entropy distinguishes these two kinds of indices: the probability that an index of a shared concept has
         the higher entropy (ties count half). NaN without both kinds, or with one model.
     r2 : ndarray of float64, [M, M]
-        [i, j]: encoded from model i, decoded to model j; as `Evaluation.r2`. NaN where the object has no `decode`.
+        R2 encoded from model i and decoded to model j, as `Evaluation.r2`. NaN if the object has no `decode`.
     """
 
     model_names: tuple[str, ...]
@@ -90,17 +94,17 @@ class Score:
 
     @property
     def shared(self) -> np.ndarray:
-        """Concepts that live in all models, bool [n_true]."""
+        """Which true concepts are in all models, bool [n_true]."""
         return np.logical_and.reduce(self.membership, axis=1)
 
     @property
     def private(self) -> np.ndarray:
-        """Concepts that live in one model of several, bool [n_true]."""
+        """Which true concepts are in one model of several, bool [n_true]."""
         return (self.membership.sum(1) == 1) & ~self.shared
 
     @property
     def partial(self) -> np.ndarray:
-        """Concepts that live in several models but not in all, bool [n_true]: pairwise ones."""
+        """Which true concepts are in several models but not in all, bool [n_true]. They are the pairwise concepts."""
         return ~self.shared & ~self.private
 
     @property
@@ -110,7 +114,7 @@ class Score:
 
     @property
     def twins(self) -> float:
-        """Share of all concepts for which more than one index stands."""
+        """Share of the true concepts that more than one index represents, so that there are duplicate concepts."""
         return _share(self.n_indices > 1)
 
     @property
@@ -124,14 +128,14 @@ class Score:
         return _share(self.r2[~np.eye(len(self.r2), dtype=bool)])
 
     def to_dict(self) -> dict[str, Any]:
-        """The attributes, and the shares that `summary` shows, as plain Python values; NaN is None. Ready for JSON."""
+        """Return the attributes and the shares of `summary` as plain Python values, ready for JSON. NaN becomes None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         names = ("universally_recovered", "twins", "r2_diagonal", "r2_off_diagonal")
         shares = {name: getattr(self, name) for name in names}
         return {name: plain(value) for name, value in {**fields, **shares, "kinds": self._kinds()}.items()}
 
     def summary(self) -> str:
-        """A table for people: what was recovered of each kind of concept."""
+        """Return a table as text: the recovered shares of each kind of concept."""
         columns = ("concepts", "recovered", "dictionary", "code", "firing", "each model", "twins")
         lines = [
             f"Shares of the true concepts, on {self.n_tokens:,} held-out tokens (cosine > {self.cosine:g}, correlation > "
@@ -151,7 +155,7 @@ class Score:
         return "\n".join(lines)
 
     def _kinds(self) -> dict[str, dict[str, Any]]:
-        """What `summary` has in its rows, of the kinds of which there are concepts."""
+        """Return the rows of `summary`, for kinds that have concepts."""
         kinds = {"in all models": self.shared, "in several": self.partial, "in one model": self.private}
         kinds["all"] = np.ones(len(self.membership), bool)
         return {
@@ -184,39 +188,43 @@ def score(
     correlation: float = 0.8,
     f1: float = 0.5,
 ) -> Score:
-    """Compare what an autoencoder learned with the concepts that its activations were made from.
+    """Compare an autoencoder with the true concepts from which its activations were made.
 
-    A dictionary that is right is not yet a code that agrees: encoders of two models can have the same true vector at the
-    same index, and yet fire a twin of it. So a concept counts as universally recovered when **one** index has, in **every**
-    model, the right vector and the right activations.
+    A correct dictionary does not make codes agree: two models can have the right vector at the same index, while one of their
+    encoders uses a duplicate of it. So a concept is universally recovered only if **one** index has the right vector and the
+    right codes in **every** model.
 
     Parameters
     ----------
-    sae : UniversalSAE, or anything with its `encode` and `dictionary`
-        Trained on ``truth.acts``. With `decode`, R2 is measured too.
+    sae : UniversalSAE, or any object with its `encode` and `dictionary`
+        Autoencoder that was trained on ``truth.acts``. If it has `decode`, R2 is measured too.
     truth : Universal
+        The ground truth.
     held_out : Tokens, optional
-        Of ``truth.sample``. Left out: 20,000 tokens, always the same.
+        Held-out tokens from ``truth.sample``. Default: None, which draws 20,000 tokens, always the same.
     cosine : float
-        Least cosine, in the model's own units, between a dictionary row and the true vector.
+        Threshold of the cosine, in the model's own units, between a dictionary row and the true vector. Default: 0.9.
     correlation : float
-        Least Pearson correlation, over all held-out tokens, between an index's codes and the true activations.
+        Threshold of the Pearson correlation, over all held-out tokens, between an index's codes and the true codes.
+        Default: 0.8.
     f1 : float
-        Least harmonic mean of precision and recall of firing (a code above 0) for the concept's being there.
+        Threshold of the harmonic mean of precision and recall, where firing (a code above 0) predicts that the concept is in
+        the token. Default: 0.5.
 
     Returns
     -------
     Score
+        Which concepts are recovered, and R2.
 
     Raises
     ------
     InvalidInputError
-        For an autoencoder whose models or widths are not those of `truth`, and thresholds outside 0 to 1.
+        For an autoencoder whose models or widths are not those of `truth`, and for thresholds outside 0 to 1.
 
     Notes
     -----
-    Tokens are encoded in parts, and correlations are sparse products; memory is a few arrays of true concepts times
-    indices of the autoencoder.
+    Tokens are encoded in chunks, and correlations are computed by sparse products. Memory is a few arrays of true concepts
+    times concepts of the autoencoder.
     """
     if not isinstance(truth, Universal):
         raise InvalidInputError(f"truth must be what usae.synthetic.universal returns, got {type(truth).__name__}")
@@ -252,7 +260,7 @@ def score(
     entropy = entropy_of_counts(np.stack([match.firing_counts for match in matches]))
     everywhere = living.all(1)
     of_shared, of_private = stands_for[everywhere].any(0), stands_for[(living.sum(1) == 1) & ~everywhere].any(0)
-    of_shared, of_private = of_shared & ~of_private, of_private & ~of_shared  # an index that stands for both is neither
+    of_shared, of_private = of_shared & ~of_private, of_private & ~of_shared  # an index of both kinds counts as neither
     return Score(
         model_names=truth.model_names,
         n_tokens=len(held_out),
@@ -272,7 +280,7 @@ def score(
 
 @dataclasses.dataclass(frozen=True)
 class _Match:
-    """Which indices go with which true concepts in one model, bool [n_true, m]; false for concepts that it does not have."""
+    """Which indices match which true concepts in one model, bool [n_true, m]. False for concepts that it does not have."""
 
     vector: np.ndarray
     code: np.ndarray
@@ -298,7 +306,7 @@ def _checked_held_out(held_out: object, truth: Universal) -> Tokens:
 def _compare(
     sae: Encoding, truth: Universal, held_out: Tokens, model: str, thresholds: dict[str, float]
 ) -> tuple[_Match, np.ndarray]:
-    """One model: its indices against the true concepts; and R2 [M] of decoding its codes to every model."""
+    """Match the indices of one model with the true concepts. Also returns R2, [M], of decoding its codes to every model."""
     dictionary = np.asarray(sae.dictionary(model, units="model"))
     true = truth.dictionaries[model]
     if dictionary.ndim != 2 or dictionary.shape[1] != true.shape[1]:
@@ -336,7 +344,7 @@ def _compare(
 
 
 class _Sums:
-    """What correlations and F1 of each true concept with each index are computed from, token by token."""
+    """Sums over tokens from which correlation and F1 of each true concept with each index are computed."""
 
     def __init__(self, n_true: int, n_concepts: int):
         self.n_tokens = 0
@@ -359,7 +367,7 @@ class _Sums:
         self.fires += fires.sum(0)
 
     def correlations(self) -> np.ndarray:
-        """Pearson, [n_true, n_concepts]; 0 where either never varies."""
+        """Return Pearson correlations, [n_true, n_concepts]. 0 if a code does not vary."""
         n = self.n_tokens
         covariance = self.product / n - np.outer(self.true_sum, self.sum) / n**2
         true_deviation = np.sqrt(np.maximum(self.true_squares / n - (self.true_sum / n) ** 2, 0))
@@ -368,18 +376,18 @@ class _Sums:
         return np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
 
     def f1(self) -> np.ndarray:
-        """Of firing for the concept's being there, [n_true, n_concepts]; 0 where neither ever is."""
+        """Return F1 of firing as a prediction of the concept, [n_true, n_concepts]. 0 if neither ever occurs."""
         total = self.there[:, None] + self.fires
         return np.divide(2 * self.both, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _auroc(higher: np.ndarray, lower: np.ndarray) -> float:
-    """Probability that one of `higher` is above one of `lower`, ties counting half; NaN where there are none."""
+    """Return the probability that one of `higher` is above one of `lower`. Ties count half. NaN if one of them is empty."""
     from scipy.stats import rankdata
 
     if not len(higher) or not len(lower) or np.isnan(higher).any() or np.isnan(lower).any():
         return float("nan")
-    # Sums in another order must not make a difference out of a tie.
+    # Entropies that are equal but for rounding must be ties.
     ranks = rankdata(np.concatenate([higher, lower]).round(12))[: len(higher)]
     return float((ranks.sum() - len(higher) * (len(higher) + 1) / 2) / (len(higher) * len(lower)))
 
