@@ -1,7 +1,8 @@
-"""Activations of PyTorch vision networks: one layer of each, over the same images, on one token grid. And training in several
-processes, over torch.distributed.
+"""Activations of PyTorch vision networks, and training in several processes over torch.distributed.
 
-Needs torch, which ``pip install 'usae[torch]'`` brings; timm, transformers and torchvision are known but not needed.
+`extract` takes the activations of one layer of each network, over the same images and on one token grid. The module needs
+torch: ``pip install 'usae[torch]'``. Networks of timm, transformers and torchvision are recognised, but these libraries are not
+needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training in several processes at once, over torch.distributed."""
+"""Training in several processes over torch.distributed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from usae.recipes import Recipe
 
 
 class TorchPeers:
-    """Processes of a group of torch.distributed. Arrays are added up where they lie."""
+    """Communication between the processes of a torch.distributed group. Arrays are summed in place."""
 
     def __init__(self, group: Any = None):
         distributed = torch.distributed
@@ -64,7 +64,7 @@ class TorchPeers:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What raises in one process raises in all: its own error there, and one with its words in the others."""
+        """Raise in all processes if one raises: its own error there, and OtherProcessError with its message elsewhere."""
         failure: BaseException | None = None
         try:
             yield
@@ -74,33 +74,34 @@ class TorchPeers:
 
 
 class DistributedTrainer:
-    """Steps of one autoencoder on batches that several processes have parts of.
+    """Training steps of one autoencoder in several processes, each of which has a part of every batch.
 
-    A step of all is `UniversalSAE.partial_fit` on the rows of all, up to the rounding of sums in another order: gradients, sums
-    for BatchNorm and for the auxiliary loss, losses and counts are added up over the processes, and then each makes the same
-    update. So all of them have the same parameters, to the bit.
+    A step equals `UniversalSAE.partial_fit` on the rows of all processes, up to the rounding of sums in another order.
+    Gradients, sums for BatchNorm and for the auxiliary loss, losses and counts are summed over the processes, and then each
+    process does the same update. So all processes have the same parameters, to the bit.
 
     Parameters
     ----------
     sae : UniversalSAE
-        Alike in all processes: sizes, seed and recipe, and the parameters, where it has some (`synchronize` gives all those of
-        rank 0). On machines of one kind its bits stay alike; between kinds that compute differently, a step that notices is an
-        error.
+        An autoencoder with the same sizes, seed and recipe in all processes. If it has parameters, they must be the same too;
+        `synchronize` copies those of rank 0. On machines of the same kind the bits stay equal. Machines that compute
+        differently are an error as soon as a step finds different parameters.
     group : torch.distributed.ProcessGroup, optional
-        Of gloo. Left out: all processes.
+        A group with the backend gloo. Default: None, which takes all processes.
 
     Attributes
     ----------
     sae : UniversalSAE
+        The autoencoder.
     rank, size : int
-        Which process this is, and how many there are.
+        Number of this process, and number of processes.
     exchanged_ : Exchanged or None
-        What crossed between processes in the last step, in bytes and seconds.
+        Size and time of the arrays that were summed in the last step.
 
     Raises
     ------
     InvalidInputError
-        Where torch.distributed is not initialised, or the group cannot add up arrays of the CPU.
+        If torch.distributed is not initialised, or if the group cannot sum arrays on the CPU.
 
     Examples
     --------
@@ -130,38 +131,39 @@ class DistributedTrainer:
         return self._peers.size
 
     def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
-        """One step on the rows of all processes. All of them call it, each with its own rows, and as often as the others.
+        """Do one step on the rows of all processes. All of them must call it equally often, each with its own rows.
 
-        A process that calls it once more than another waits for it, until the group's timeout; `steps` ends with the first that
-        has no more.
+        A process that calls it once more than another waits for the other, until the group's timeout. `steps` avoids that: it
+        ends when the first process has no more batches.
 
         Parameters
         ----------
         batch : mapping of str to array
-            As for `UniversalSAE.partial_fit`: at least one row. Processes may have different numbers of rows, and each row
-            counts alike. The first one, on objects without parameters, decides models, standardisation and initial dictionaries
-            by the rows of rank 0.
+            Activations, as for `UniversalSAE.partial_fit`, with at least one row. Processes may have different numbers of rows;
+            each row has the same weight. If the objects have no parameters yet, the rows of rank 0 decide the models, the
+            standardisation and the initial dictionaries.
         encoder : str, optional
-            The model to encode, the same in all processes. Left out: drawn, the same in all.
+            Name of the model to encode, the same in all processes. Default: None, which draws it, the same in all processes.
 
         Returns
         -------
         StepReport
-            Of the whole batch: the same in all processes, but for `screening`.
+            Report of the whole batch. It is the same in all processes, except `screening`.
 
         Raises
         ------
         InvalidInputError
-            Where this process's batch cannot be used, or the processes' autoencoders are not alike.
+            If the batch of this process cannot be used, or if the autoencoders of the processes differ.
         OtherProcessError
-            Where another process could not do its part; the text says which, and why. Nothing was changed, here or there, and
-            all may go on.
+            If another process could not do its part; the message says which, and why. Nothing was changed in any process, and
+            all can continue.
         RuntimeError
-            Of torch, where a process has gone or was silent for as long as the group's timeout. Nothing was changed here.
+            Raised by torch if a process has ended or has not answered within the group's timeout. Nothing was changed in this
+            process.
 
         Notes
         -----
-        Ctrl-C and SIGTERM wait for the end of the step; a second one does not.
+        Ctrl-C and SIGTERM wait for the end of the step, but a second one does not.
         """
         report = self._step(batch, encoder)
         if report is None:
@@ -169,22 +171,22 @@ class DistributedTrainer:
         return report
 
     def steps(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[StepReport]:
-        """A step for each batch, until one of the processes has no more. All of them call it, each with its own batches.
+        """Do a step for each batch, until one process has no more. All processes call it, each with its own batches.
 
         Parameters
         ----------
         batches : iterable of mappings of str to array
-            As for `partial_fit`, at least one in each process; they may be more in one than in another.
+            Batches, each as for `partial_fit`. Every process needs at least one. Their numbers may differ between processes.
 
         Yields
         ------
         StepReport
-            After each step. What follows in the loop's body runs before the next; leaving the loop ends it in all processes.
+            Report of each step. The next step is done after the body of the loop. Leaving the loop ends it in all processes.
 
         Raises
         ------
         InvalidInputError, OtherProcessError, RuntimeError
-            As `partial_fit`; what taking a batch raises, in the others as OtherProcessError.
+            As for `partial_fit`. An error that `batches` raises is raised in this process, and OtherProcessError in the others.
         """
         taken = iter(batches)
         while True:
@@ -206,7 +208,7 @@ class DistributedTrainer:
         shared_steps.leave(self._peers, None)
 
     def _step(self, batch: Mapping[str, Any], encoder: str | None) -> StepReport | None:
-        """None where a process has left."""
+        """Do a step. Returns None if a process has left."""
         with DelayedSignals(), self._beginning_anew():
             if not self._begun:
                 self._begin(batch)
@@ -226,12 +228,12 @@ class DistributedTrainer:
             return report
 
     def synchronize(self) -> None:
-        """Give all processes the parameters, the state of training and the history that rank 0 has. All of them call it.
+        """Copy the parameters, the state of training and the history of rank 0 to all processes. All of them must call it.
 
         Raises
         ------
         InvalidInputError
-            Where the processes' autoencoders have other sizes, seeds or recipes, or that of rank 0 has no parameters.
+            If the autoencoders of the processes have different sizes, seeds or recipes, or if that of rank 0 has no parameters.
         """
         with self._beginning_anew():
             self._check_alike()
@@ -243,7 +245,7 @@ class DistributedTrainer:
 
     @contextlib.contextmanager
     def _beginning_anew(self) -> Iterator[None]:
-        """After different calls, which are an error in all processes, the next step of all begins alike."""
+        """If processes made different calls, which is an error in all of them, let their next step begin in the same way."""
         try:
             yield
         except shared_steps.DifferentCallsError:
@@ -254,7 +256,7 @@ class DistributedTrainer:
         return self.sae._initialized()
 
     def _begin(self, batch: Mapping[str, Any]) -> None:
-        """See to it that all processes have the same models, where some have none."""
+        """If some processes have no parameters, make them in rank 0 and copy them to all."""
         have = self._check_alike()
         if all(have):
             return
@@ -272,10 +274,10 @@ class DistributedTrainer:
         self._spread()
 
     def _check_alike(self) -> list[bool]:
-        """Which processes have parameters; an error in all where the arguments of their autoencoders differ."""
+        """Return which processes have parameters. An error in all if the arguments of their autoencoders differ."""
         with self._peers.together():
             params = self.sae.get_params()
-            numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # NumPy's are none to JSON
+            numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
             words = json.dumps([self.sae._fitted is not None, mine])
         given = [json.loads(text) for text in self._peers.texts(words)]

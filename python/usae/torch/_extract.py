@@ -1,4 +1,4 @@
-"""Activations of several models over the same images, row t of each the same place."""
+"""`extract` and `batches`: activations of several models over the same images, where row t of every model is the same place."""
 
 from __future__ import annotations
 
@@ -58,45 +58,49 @@ def extract(
     store: str | os.PathLike[str] | None = None,
     shard_images: int = 256,
 ) -> dict[str, np.ndarray] | ActivationStore:
-    """Run every model over the same images; the result is what `usae.UniversalSAE.fit` takes.
+    """Run every model over the same images and return their activations, for `usae.UniversalSAE.fit`.
 
     Parameters
     ----------
     models : mapping of str to Model
+        The models by name.
     images : array, folder, or a sequence or iterable
-        uint8 [n, H, W, 3]; floats [n, 3, H, W] in 0..1; a folder, whose picture files are taken in the order of their names;
-        or a sequence or iterable of files, PIL images and such arrays, of one picture or of many. Sizes may differ. Each
-        picture is read once, and resized for each model.
+        An array, uint8 [n, H, W, 3] or floats [n, 3, H, W] in 0..1; a folder, whose picture files are taken in the order of
+        their names; or a sequence or iterable of files, PIL images and such arrays, of one picture or of many. Sizes may
+        differ. Each picture is read once, and resized for each model.
     batch_size : int
-        Images at a time; changes memory and speed only.
+        Number of images that are computed at a time. It changes only memory and speed. Default: 32.
     grid : (int, int), optional
-        Rows and columns to which every model's tokens are brought, by antialiased bilinear interpolation. Left out: the
-        smallest of the models' own.
+        Rows and columns to which the token grid of every model is resized, by antialiased bilinear interpolation. Default:
+        None, which takes the smallest of the models' grids.
     crop : bool
-        Take the centre of each picture in the proportions of the models' input. Otherwise whole pictures are squeezed to them.
+        Whether the centre of each picture is cut out in the proportions of the models' input. Otherwise whole pictures are
+        stretched to these proportions. Default: False.
     dtype : "float32", "float16" or "bfloat16", optional
-        What is kept. float16 is half as large and ends at 65504; bfloat16 is for stores only. Left out: float32, in a store
-        float16, or what an existing store has.
+        Type of the result. float16 is half as large as float32 and ends at 65504. bfloat16 is for stores only. Default: None,
+        which takes float32; for a new store float16, and for an existing store its type.
     progress : bool, optional
-        Show a bar. Left out: where stderr is a terminal, or in a notebook.
+        Whether to show a progress bar. Default: None, which shows it if stderr is a terminal, and in a notebook.
     store : path-like, optional
-        Write into an `usae.ActivationStore` there, for what memory does not hold. One that was interrupted is continued after
-        the images that it has: files are then compared by name and not read again, other pictures by their contents.
+        Folder of an `usae.ActivationStore` to write to, for activations that do not fit into memory. An extraction that was
+        interrupted continues after the images in the store. Files are then compared by name and not read again; other pictures
+        are compared by their contents. Default: None, which returns arrays.
     shard_images : int
-        Images of a file of the store; as many are done again after an interruption.
+        Number of images in a file of the store. At most as many are computed again after an interruption. Default: 256.
 
     Returns
     -------
     dict of str to ndarray, or ActivationStore
-        For each model [n, tokens, width], tokens row by row over the common grid; with `store` in files.
+        Activations of each model, [n, tokens, width], with tokens row by row over the common grid.
 
     Raises
     ------
     InvalidInputError
-        For arguments and pictures that cannot be used, models whose tokens cannot be aligned, activations that are not
-        finite, and those that `dtype` cannot hold. For a store of other images, layers or models, with the first difference.
+        For arguments and pictures that cannot be used, for models whose tokens cannot be aligned, for activations that are not
+        finite, and for activations beyond the range of `dtype`. Also for a store with other images, layers or models; the
+        message names the first difference.
     CheckpointError
-        For a store that is damaged or cannot be written.
+        If the store is damaged or cannot be written.
     """
     if store is not None:
         plan = Plan.of(models, batch_size, grid, crop)
@@ -129,14 +133,15 @@ def batches(
     crop: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> Iterator[dict[str, np.ndarray]]:
-    """What `extract` would return, `batch_size` images at a time: for `usae.UniversalSAE.partial_fit`, or files of your own.
+    """Yield what `extract` returns, `batch_size` images at a time, for `usae.UniversalSAE.partial_fit` or files of your own.
 
-    Parameters and errors are those of `extract`. Arguments are checked when it is called, pictures when they are reached.
+    Parameters and errors are those of `extract`, except that the default of `dtype` is "float32". Arguments are checked in the
+    call, and pictures when they are read.
 
     Yields
     ------
     dict of str to ndarray
-        For each model [at most batch_size, tokens, width].
+        Activations of each model, [at most batch_size, tokens, width].
     """
     return _pieces_of(models, images, batch_size, grid, crop, dtype)[0]
 
@@ -144,7 +149,7 @@ def batches(
 def _pieces_of(
     models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object
 ) -> tuple[Iterator[dict[str, np.ndarray]], int | None]:
-    """Batches of aligned activations, and the number of images where that is known before."""
+    """Return batches of aligned activations, and the number of images if it is known in advance."""
     if dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {dtype!r}')
     plan = Plan.of(models, batch_size, grid, crop)

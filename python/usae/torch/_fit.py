@@ -1,4 +1,4 @@
-"""Training while the models run: extraction and `usae.UniversalSAE.fit_stream` put together."""
+"""Training while the models run: extraction combined with `usae.UniversalSAE.fit_stream`."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ def fit(
     resume: bool = False,
     progress: bool | None = None,
 ) -> UniversalSAE:
-    """Train on the activations of models as they are computed; nothing is stored.
+    """Train on the activations of models as they are computed, without storing them.
 
-    The models run in the background, on a GPU for one, while the autoencoder trains on the CPU. Images are gone through again
-    and again until the steps are done, and computed again each time: where they are few, `extract` once.
+    The models run in the background, for example on a GPU, while the autoencoder trains on the CPU. Images are repeated until
+    the steps are done, and their activations are computed again each time. If there are few images, `extract` them once
+    instead.
 
     Parameters
     ----------
     sae : UniversalSAE
-        Learns anew; it is also what is returned.
+        The autoencoder. It is trained from the beginning.
     models, images, batch_size, grid, crop, dtype
-        As for `extract`. Images in a random order train best: tokens mix within `buffer_tokens` only. An iterator, which cannot
-        be gone through again, has to last.
+        As for `extract`, except that the default of `dtype` is "float32". Images should be in random order, because tokens are
+        shuffled only within `buffer_tokens`. An iterator cannot be repeated, so it must have enough images.
     steps, buffer_tokens, validation, callbacks, checkpoint, resume, progress
         As for `UniversalSAE.fit_stream`.
 
     Returns
     -------
     UniversalSAE
-        `sae`; ``sae.stream_report_`` tells whether the models or the training were waited for.
+        The same object, `sae`. ``sae.stream_report_`` shows whether the models or the training is the bottleneck.
 
     Raises
     ------
     InvalidInputError
-        As `extract` and `UniversalSAE.fit_stream`.
+        As for `extract` and `UniversalSAE.fit_stream`.
     """
-    first = batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype)  # which checks arguments
+    first = batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype)  # checks the arguments
     stream: Iterable[dict[str, np.ndarray]] = first
     if not isinstance(images, Iterator):
         stream = _Again(lambda: batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype))
@@ -75,7 +76,7 @@ def fit(
 
 
 class _Again:
-    """What begins anew whenever it is gone through."""
+    """An iterable that starts again whenever it is iterated over."""
 
     def __init__(self, begin: Callable[[], Iterator[dict[str, np.ndarray]]]):
         self._begin = begin

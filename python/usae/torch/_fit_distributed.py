@@ -1,4 +1,4 @@
-"""`UniversalSAE.fit` in several processes at once."""
+"""`UniversalSAE.fit` in several processes."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ def fit_distributed(
     progress: bool | None = None,
     group: Any = None,
 ) -> UniversalSAE:
-    """`UniversalSAE.fit` in several processes, each of which trains on its part of every batch. All of them call it alike.
+    """Train like `UniversalSAE.fit`, in several processes that each have a part of every batch. All must make the same call.
 
-    Its steps are those of `fit` up to the rounding of sums: the same rows in each batch, the same draws. Afterwards all
-    processes have the same autoencoder, to the bit. Call it in programs that torchrun starts, after
+    Its steps are those of `fit` up to the rounding of sums, with the same rows in each batch and the same draws. Afterwards all
+    processes have the same autoencoder, to the bit. Call it in a program that torchrun starts, after
     ``torch.distributed.init_process_group("gloo")``.
 
     Parameters
     ----------
     sae : UniversalSAE
-        Learns anew; it is also what is returned. `n_threads` is of each process: where several are on one computer, give each
-        its share of the cores.
+        The autoencoder. It is trained from the beginning. `n_threads` is the number of threads of each process; divide the
+        cores of a computer between its processes.
     acts : mapping of str to array
-        As for `UniversalSAE.fit`, all rows in every process: memory maps or an `ActivationStore` on a file system that all of
-        them see, or on copies of it.
+        Activations, as for `UniversalSAE.fit`, with all rows in every process. Use memory maps or an `ActivationStore` on a
+        file system that all processes share, or on copies of it.
     epochs, steps, validation, callbacks, progress
-        As for `UniversalSAE.fit`. Callbacks are called in every process, and a true result in one of them ends the training of
-        all. The bar is shown by rank 0.
+        As for `UniversalSAE.fit`. Callbacks are called in every process, and a true result in one process ends the training in
+        all. Rank 0 shows the progress bar.
     checkpoint, resume
-        As for `UniversalSAE.fit`, written and read by rank 0 alone. The number of processes may change between runs; only
-        with the same number are the bits those of a run that was never stopped.
+        As for `UniversalSAE.fit`. Only rank 0 writes and reads checkpoints. The number of processes may change between runs,
+        but only with the same number does the result have the bits of a run without interruption.
     group : torch.distributed.ProcessGroup, optional
-        Of gloo. Left out: all processes.
+        A group with the backend gloo. Default: None, which takes all processes.
 
     Returns
     -------
     UniversalSAE
-        `sae`.
+        The same object, `sae`.
 
     Raises
     ------
     InvalidInputError, CheckpointError, CheckpointFileError
-        As `UniversalSAE.fit`, in the process that met the problem.
+        As for `UniversalSAE.fit`, in the process where the problem occurred.
     OtherProcessError
-        In the others: its text has the rank and the words of that one.
+        In the other processes. The message has the rank and the message of that process.
     RuntimeError
-        Of torch, where a process has gone or was silent for as long as the group's timeout.
+        Raised by torch if a process has ended or has not answered within the group's timeout.
 
     Notes
     -----
-    docs/scaling.md says how fast it is, and where it stops getting faster.
+    docs/scaling.md describes when more processes make training faster.
     """
     peers = TorchPeers(group)
     with peers.together():
@@ -120,7 +120,7 @@ def fit_distributed(
 
 
 class _SignalsOnly(loop.NoKeeper):
-    """Without checkpoints a signal still has to wait for the end of a step, which others share."""
+    """Delays signals in a process that writes no checkpoints: all processes share a step, so a signal waits for its end."""
 
     def __init__(self, signals: DelayedSignals):
         self._signals = signals
@@ -130,7 +130,7 @@ class _SignalsOnly(loop.NoKeeper):
 
 
 def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPeers) -> None:
-    """Look at this process's part of the data; rank 0 makes the parameters, which the others will be given."""
+    """Check this process's part of the data. Rank 0 initialises the parameters, which are copied to the others later."""
     if peers.rank == 0:
         fitted.initialize_from(acts)
     else:
@@ -145,7 +145,7 @@ def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPee
 
 
 def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
-    """The same error in all processes where one of them was given something else than rank 0."""
+    """Raise the same error in all processes if one of them has other data or arguments than rank 0."""
     first, *others = (json.loads(text) for text in peers.texts(json.dumps(run)))
     for rank, other in enumerate(others, 1):
         for name, here, there in run_identity.differences(first, other):
@@ -156,7 +156,7 @@ def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
 
 
 def _part(n: int, peers: TorchPeers) -> slice:
-    """This process's of `n` things, which are dealt out in runs that differ by one at most."""
+    """Return this process's slice of `n` rows. The slices of two processes differ in length by one at most."""
     return slice(n * peers.rank // peers.size, n * (peers.rank + 1) // peers.size)
 
 
@@ -176,7 +176,7 @@ def _train(
     keeper: Any,
     peers: TorchPeers,
 ) -> None:
-    """Steps of all processes, until all are done or one of them has enough. Every process leaves with the others' knowledge."""
+    """Train until all steps are done or a callback of one process ends the training, which that process tells the others."""
     room, report, is_cut_short = shared_steps.Room(), None, False
     while fitted.core.step_count < total:
         done = shared_steps.step(fitted, lambda: _part_of(next(batches), fitted.recipe.batch_size, peers), peers, room)
@@ -195,14 +195,14 @@ def _train(
             break
     with peers.together():
         if is_cut_short:
-            keeper.save()  # before the evaluation below, which a run that goes on does not have
+            keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
         if report is not None and held_out is not None and report.step < total:
             loop.record_validation(fitted, report, held_out)
 
 
 @contextlib.contextmanager
 def _others_hear(peers: TorchPeers) -> Iterator[None]:
-    """What raises here while the others begin the next step raises there too."""
+    """Tell the other processes, when they begin the next step, about an error that is raised here."""
     try:
         yield
     except BaseException as error:

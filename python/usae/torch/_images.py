@@ -1,4 +1,4 @@
-"""Pictures as users have them, arrays, files, folders or PIL images, as float32 tensors in 0..1."""
+"""Conversion of pictures (arrays, files, folders or PIL images) to float32 tensors in 0..1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from usae.errors import InvalidInputError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Files of a folder that are taken for pictures, in any case."""
+"""Suffixes of the files in a folder that are taken as pictures, in upper or lower case."""
 
 EXPECTED = (
     "uint8 [n, H, W, 3], floats [n, 3, H, W] in 0..1, a folder, or a sequence or iterable of such arrays, of files, "
@@ -26,17 +26,17 @@ EXPECTED = (
 
 
 Picture = tuple[str | None, Callable[[], Tensor]]
-"""The name of its file, if it has one, and what gives it as float32 [3, height, width] in 0..1."""
+"""The name of the picture's file, or None, and a function that loads it as float32 [3, height, width] in 0..1."""
 
 
 def pictures(images: object) -> tuple[Iterator[Tensor], int | None]:
-    """The pictures one by one, float32 [3, height, width] in 0..1, and how many they are where that is known before."""
+    """Return the pictures one by one, float32 [3, height, width] in 0..1, and their number if it is known in advance."""
     named, n = named_pictures(images)
     return (load() for _, load in named), n
 
 
 def named_pictures(images: object) -> tuple[Iterator[Picture], int | None]:
-    """The same with their names: of a folder the names in it, of single files the paths as given. Files are read by `load`."""
+    """Return the same as `pictures`, with file names (in a folder) or paths, and functions that load the pictures."""
     if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
         files = _files(pathlib.Path(images))
         return ((file.name, functools.partial(_from_file, file)) for file in files), len(files)
@@ -46,13 +46,13 @@ def named_pictures(images: object) -> tuple[Iterator[Picture], int | None]:
         return _named(images, "images"), 1
     if not isinstance(images, Iterable) or isinstance(images, (bytes, Mapping)):
         raise InvalidInputError(f"images must be {EXPECTED}, got {_kind(images)}")
-    # Of other sequences, data sets that read files for one, a look at all items may take hours.
+    # Other sequences, for example data sets that read files, are not searched: it might take hours.
     known = isinstance(images, (list, tuple)) and not any(map(_is_many, images))
     return _each(images), len(images) if known else None  # type: ignore[arg-type]
 
 
 def fitted(picture: Tensor, size: tuple[int, int], crop: bool) -> Tensor:
-    """A picture [3, H, W] at `size`, bilinear and antialiased; with `crop` only its largest centre of these proportions."""
+    """Resize a picture, [3, H, W], to `size` (bilinear, antialiased). `crop`: cut out its centre in these proportions first."""
     (height, width), (h, w) = picture.shape[1:], size
     if crop:
         tall, wide = min(height, max(1, round(width * h / w))), min(width, max(1, round(height * w / h)))
@@ -69,7 +69,7 @@ def _each(images: Iterable[object]) -> Iterator[Picture]:
 
 
 def _named(image: Any, label: str) -> Iterator[Picture]:
-    """The picture, or the pictures, of an array, a file or a PIL image."""
+    """Yield the picture or pictures of an array, a file or a PIL image."""
     if isinstance(image, (str, os.PathLike)):
         yield os.fspath(image), functools.partial(_from_file, image)
         return
@@ -88,7 +88,7 @@ def _itself(picture: Tensor) -> Tensor:
 
 
 def _from_array(array: Any, label: str) -> Iterator[Tensor]:
-    """Pictures of [n, H, W, 3] or [n, 3, H, W]; where both could be, uint8 is the first and floats are the second."""
+    """Yield pictures of an array [n, H, W, 3] or [n, 3, H, W]. If both are possible, uint8 is the first, floats the second."""
     shape, name = list(array.shape), str(array.dtype).removeprefix("torch.")
     is_bytes = name == "uint8"
     if len(shape) != 4 or 3 not in (shape[1], shape[3]) or 0 in shape or not (is_bytes or "float" in name):
@@ -120,14 +120,14 @@ def _from_file(path: str | os.PathLike[str]) -> Tensor:
         raise ImportError(f"reading picture files needs Pillow ({error}): pip install pillow") from error
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)  # as the camera was held
+            upright = ImageOps.exif_transpose(image)  # undo the camera's rotation
             return next(_from_pil(upright, str(path)))
     except UnidentifiedImageError as error:
         raise InvalidInputError(f"images must be files that Pillow reads, got {str(path)!r}: {error}") from error
 
 
 def _from_pil(image: Any, label: str) -> Iterator[Tensor]:
-    if image.mode[0] in "IF":  # Pillow would cut 16 bits off at 255
+    if image.mode[0] in "IF":  # Pillow would clip 16-bit values at 255
         raise InvalidInputError(
             f"{label} must have 8 bits a channel, got mode {image.mode!r}; give floats in 0..1, [3, H, W], instead"
         )

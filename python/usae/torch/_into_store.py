@@ -1,4 +1,4 @@
-"""Extraction into an `usae.ActivationStore`, from its start or from where it stopped."""
+"""Extraction into an `usae.ActivationStore`, which continues one that was interrupted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from usae.torch._plan import Plan
 def extract(
     plan: Plan, images: Any, dtype: DType | None, progress: bool | None, path: str | os.PathLike[str], shard_images: object
 ) -> ActivationStore:
-    """See `usae.torch.extract`. A shard is made of batches of its own, so that it does not matter where a run begins."""
+    """Extract into a store; see `usae.torch.extract`. No batch spans two shards, so interruptions do not change the result."""
     size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
     named, n = named_pictures(images)
     with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
@@ -43,7 +43,7 @@ def extract(
 
 
 def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) -> dict[str, np.ndarray]:
-    """Activations of at most `size` pictures; empty where there are none."""
+    """Return the activations of at most `size` pictures, or an empty mapping if there are none."""
     result: dict[str, np.ndarray] = {}
     done = 0
     for piece in plan.pieces(rows, "float16" if dtype == "float16" else "float32"):
@@ -56,7 +56,7 @@ def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) 
 
 
 def _loaded(shard: Iterator[Picture], names: list[str]) -> Iterator[Tensor]:
-    """The pictures; their names are added to `names` as they are reached."""
+    """Yield the pictures, and append their names to `names`."""
     for name, load in shard:
         picture = load()
         names.append(_digest(picture) if name is None else name)
@@ -64,7 +64,7 @@ def _loaded(shard: Iterator[Picture], names: list[str]) -> Iterator[Tensor]:
 
 
 def _skipped(named: Iterator[Picture], store: ActivationStore, bar: Any) -> Iterator[Picture]:
-    """What comes after the pictures that the store has, which have to be the same."""
+    """Return the pictures after those in the store. The first pictures have to be those in the store."""
     for number, kept in enumerate(store.images):
         name, load = next(named, (None, None))
         if load is None:
@@ -80,7 +80,7 @@ def _skipped(named: Iterator[Picture], store: ActivationStore, bar: Any) -> Iter
 
 
 def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> ActivationStore:
-    """The store there if there is one, made by the same plan; or a new one."""
+    """Open the store at `path`, which must have been made by the same plan, or make a new one."""
     models = {name: _described(model) for name, model in plan.models.items()}
     metadata = {"crop": plan.crop}
     folder = disk.folder_of(path)
@@ -113,7 +113,7 @@ def _different(store: ActivationStore, what: str, kept: object, given: object) -
 
 
 def _described(model: Model) -> dict[str, Any]:
-    """What decides the activations of a model, its weights included, as JSON has it."""
+    """Describe everything that determines the activations of a model, including its weights, as JSON values."""
     prefix = model._reader.prefix
     return {
         "width": model.width,
@@ -130,7 +130,7 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 def _weights(module: torch.nn.Module) -> str:
-    """SHA-256 of parameters and buffers, with their names and types."""
+    """Return the SHA-256 of parameters and buffers with their names and types."""
     sha256 = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if isinstance(tensor, Tensor):
@@ -140,5 +140,5 @@ def _weights(module: torch.nn.Module) -> str:
 
 
 def _digest(picture: Tensor) -> str:
-    """The name of a picture that has none: what it shows."""
+    """Return a name for a picture without one: a hash of its contents."""
     return "sha256:" + hashlib.sha256(np.ascontiguousarray(picture.numpy()).data).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""From the output of any layer of a vision network to tokens, [n_images, tokens, width]."""
+"""Conversion of the output of any layer of a vision network to tokens, [n_images, tokens, width]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Grid = tuple[int, int]
 
 
 class _Reached(BaseException):
-    """Ends a forward pass at the layer that is wanted. Not an Exception, so that no network's ``except`` swallows it."""
+    """Ends a forward pass after the wanted layer. It is no Exception, so that no ``except`` of a network catches it."""
 
 
 class TokenReader(NamedTuple):
@@ -28,13 +28,13 @@ class TokenReader(NamedTuple):
     Attributes
     ----------
     label : str
-        What messages call the layer.
+        Name of the layer in error messages.
     prefix : int or callable
-        Leading tokens that have no place, or a function from the layer's output to what is to be read instead.
+        Number of leading tokens to drop, or a function from the layer's output to what is read instead.
     grid : (int, int) or None
-        Rows and columns; None: found from the output.
+        Rows and columns. None: they are inferred from the output.
     channels_last : bool or None
-        Whether a map is [n_images, rows, columns, width]; None: found from its shape.
+        Whether a map is [n_images, rows, columns, width]. None: it is inferred from the shape.
     """
 
     label: str
@@ -43,13 +43,14 @@ class TokenReader(NamedTuple):
     channels_last: bool | None = None
 
     def read(self, output: object, n_images: int, size: Grid) -> tuple[Tensor, Grid | None]:
-        """Tokens [n_images, tokens, width], row by row, and their grid, None where it cannot be told.
+        """Return tokens, [n_images, tokens, width], row by row, and their grid, or None if there is none.
 
         Parameters
         ----------
-        output : tensor, or tuple, list or mapping whose first tensor is meant
-            [n_images, tokens, width] or a map of four dimensions.
+        output : tensor, or tuple, list or mapping of which the first tensor is taken
+            Output of the layer, [n_images, tokens, width] or a map of four dimensions.
         n_images : int
+            Number of images.
         size : (int, int)
             Height and width of the images.
         """
@@ -91,13 +92,13 @@ class TokenReader(NamedTuple):
         return tensor.flatten(2).transpose(1, 2), (rows, columns)
 
     def _is_channels_last(self, shape: tuple[int, ...], size: Grid) -> bool:
-        """The two dimensions that are as long as the given grid, or else in the proportions of the image, are places."""
+        """Find rows and columns: the two dimensions that equal the given grid, or that have the proportions of the image."""
         if self.channels_last is not None:
             return self.channels_last
         if self.grid is not None and (shape[2:] == self.grid) != (shape[1:3] == self.grid):
             return shape[1:3] == self.grid
         first, last = _likeness((shape[2], shape[3]), size), _likeness((shape[1], shape[2]), size)
-        # Of a square image the map is square, so one that is exactly so can be trusted beside one that nearly is.
+        # The map of a square image is square, so an exactly square pair of dimensions is preferred to a nearly square one.
         if first == last or (first and last and size[0] != size[1]):
             raise InvalidInputError(
                 f"{self.label} gives a map {list(shape)} for images of {size[0]} x {size[1]}, whose order of dimensions does "
@@ -107,9 +108,9 @@ class TokenReader(NamedTuple):
 
 
 def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> Any:
-    """The output of `layer` when it first runs in ``module(images)``. What comes after it is not computed.
+    """Return the output of `layer` when it first runs in ``module(images)``. Later layers are not computed.
 
-    So nothing that follows can overwrite the output in place either.
+    So no later layer can overwrite the output in place either.
     """
     outputs: list[Any] = []
     thread = threading.get_ident()
@@ -131,13 +132,13 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
 
 @contextlib.contextmanager
 def without_graph() -> Iterator[None]:
-    """Not inference mode: what a network keeps from one call for the next, tables of positions say, could not serve `vjp`."""
+    """Disable gradients without inference mode: tensors that a network caches in inference mode cannot be used in `vjp`."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 def find_layer(module: nn.Module, layer: str) -> nn.Module:
-    """The submodule of that dotted name; "" is the module itself."""
+    """Return the submodule with a dotted name. "" is the module itself."""
     modules = dict(module.named_modules(remove_duplicate=False))
     if isinstance(layer, str) and layer in modules:
         return modules[layer]
@@ -147,12 +148,12 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
 
 
 def children(module: nn.Module) -> str:
-    """Names of the parts of a module, for messages."""
+    """Return the names of a module's children, for messages."""
     return ", ".join(repr(name) for name, _ in module.named_children()) or "(it has no parts)"
 
 
 def check_evaluating(module: nn.Module) -> None:
-    """Refuse a module that would draw random numbers or learn from the images: BatchNorm and dropout in training mode."""
+    """Refuse BatchNorm and dropout in training mode, which would be updated by the images or draw random numbers."""
     for name, part in module.named_modules():
         if part.training and _differs_in_training(part):
             raise InvalidInputError(
@@ -164,7 +165,7 @@ def check_evaluating(module: nn.Module) -> None:
 def _differs_in_training(part: nn.Module) -> bool:
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         return True
-    # Dropout, stochastic depth of torchvision, of timm and transformers, attention of PyTorch and of transformers.
+    # Rates of dropout, stochastic depth (torchvision, timm and transformers) and attention (PyTorch and transformers).
     rates = (getattr(part, name, 0) for name in ("p", "drop_prob", "dropout", "attention_dropout"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
@@ -180,7 +181,7 @@ def _first_tensor(output: object, label: str) -> Tensor:
 
 
 def grid_like(n: int, size: Grid) -> Grid | None:
-    """The grid of `n` tokens with the proportions of the image, if there is one."""
+    """Return the grid of `n` tokens with the proportions of the image, or None if there is none."""
     rows = round(math.sqrt(n * size[0] / size[1]))
     if rows < 1 or n % rows:
         return None
@@ -189,7 +190,7 @@ def grid_like(n: int, size: Grid) -> Grid | None:
 
 
 def _likeness(grid: Grid, size: Grid) -> int:
-    """2 where a grid has the proportions of an image exactly, 1 up to rounding at one stride for both sides, 0 otherwise."""
+    """Return 2 if a grid has exactly the proportions of an image, 1 if it has them up to rounding at one stride, else 0."""
     (rows, columns), (height, width) = grid, size
     if rows > height or columns > width:
         return 0

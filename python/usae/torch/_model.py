@@ -1,4 +1,4 @@
-"""One layer of a vision network as a function from images to tokens."""
+"""`usae.torch.Model`: one layer of a vision network as a function from images to tokens."""
 
 from __future__ import annotations
 
@@ -22,41 +22,43 @@ LARGEST_SIDE = 2**16
 
 
 class Model:
-    """A vision network whose activations are taken at one layer, [n_images, tokens, width] without class tokens.
+    """A vision network whose activations are taken at one layer, as [n_images, tokens, width] without class tokens.
 
-    What is left out is found from the module where it is one of timm, transformers or torchvision (docs/extraction.md has
-    the table). The module is used where it is and never changed, except that `device` moves it.
+    For networks of timm, transformers and torchvision, arguments that are not given are found from the module;
+    docs/extraction.md has a table. The module is not copied and not changed, except that `device` moves it.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Takes normalised images [n, 3, height, width], and is in evaluation mode.
+        Network in evaluation mode that takes normalised images, [n, 3, height, width].
     layer : str, optional
-        Dotted name of the submodule whose output is wanted; "" is the module itself. The first time that it runs counts,
-        and nothing after it is computed. Its output is [n, tokens, width], [n, width, rows, columns] or [n, rows, columns,
-        width], or a tuple or mapping whose first tensor is that.
+        Dotted name of the submodule whose output is taken; "" is the module itself. The output of its first call is taken, and
+        later layers are not computed. It is [n, tokens, width], [n, width, rows, columns] or [n, rows, columns, width], or a
+        tuple or mapping whose first tensor is that. Default: None, which takes the last layer of a known network.
     tokens : int or callable, optional
         How many leading tokens have no place in the image: class and register tokens. Or a function from the layer's
         output to what is to be taken instead, in one of the shapes above.
     grid : (int, int), optional
-        Rows and columns of the tokens. Left out, and not found: that of the map, or one of the image's proportions.
+        Rows and columns of the tokens. Default: None, which takes the patches of a known network; otherwise rows and columns of
+        the map, or a grid with the proportions of the image.
     mean, std : float or three floats, optional
-        Of each channel of images in 0..1. ImageNet's where nothing else is found.
+        Mean and standard deviation of each channel of images in 0..1. Default: None, which takes those of a known network, or
+        ImageNet's.
     size : int or (int, int), optional
-        Height and width of the images the module takes, in pixels.
+        Height and width of the images that the module takes, in pixels. Default: None, which takes the size of a known network.
     device : torch.device or str, optional
-        Where to compute; the module is moved there. Left out: where its parameters are.
+        Device on which to compute. The module is moved there. Default: None, which takes the device of its parameters.
     autocast : torch.dtype, optional
-        Compute in ``torch.bfloat16`` or ``torch.float16`` where that is safe (`torch.autocast`). Left out: in the type of
-        the parameters.
+        ``torch.bfloat16`` or ``torch.float16``, to compute in that type where it is safe (`torch.autocast`). Default: None,
+        which computes in the type of the parameters.
     channels_last : bool, optional
-        Whether a map is [n, rows, columns, width]. Left out, and not found: the two dimensions that are `grid`, or have
-        the proportions of the image, are rows and columns; where that does not decide, it is an error.
+        Whether a map is [n, rows, columns, width]. Default: None. If it is not known from the network, the two dimensions that
+        equal `grid`, or have the proportions of the image, are rows and columns; if that is ambiguous, it is an error.
 
     Raises
     ------
     InvalidInputError
-        For arguments that cannot be used; an unknown layer's message names those that are spelled alike.
+        For arguments that cannot be used. For an unknown layer the message has names that are spelled similarly.
 
     Examples
     --------
@@ -107,26 +109,26 @@ class Model:
         parts += [f"autocast={self.autocast}"] if self.autocast else []
         return f"Model({what} [{self.source}], {', '.join(parts)})"
 
-    # --- What it gives -----------------------------------------------------------------------------------------------
+    # --- Activations -------------------------------------------------------------------------------------------------
 
     @property
     def grid(self) -> Grid | None:
-        """Rows and columns of the tokens, or None where they have no known place. May run the network once."""
+        """Rows and columns of the tokens, or None if they have no grid. It may run the network once."""
         return self._reader.grid or self._probe()[0]
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of an image. May run the network once."""
+        """Number of tokens of an image. It may run the network once."""
         return self._probe()[1]
 
     @property
     def width(self) -> int:
-        """Numbers in a token. May run the network once."""
+        """Dimensions of a token. It may run the network once."""
         return self._probe()[2]
 
     @property
     def known_size(self) -> Grid:
-        """`size`, or an error that asks for it."""
+        """`size`, or an InvalidInputError that asks for it if it is None."""
         if self.size is None:
             raise InvalidInputError(
                 f"size must be given for {type(self.module).__name__}, which does not tell: the height and width of its "
@@ -135,19 +137,25 @@ class Model:
         return self.size
 
     def preprocess(self, images: Any, *, crop: bool = False) -> np.ndarray:
-        """Pictures as the module takes them: resized (bilinear, antialiased), then ``(x - mean) / std``.
+        """Convert pictures to the input of the module: resize (bilinear, antialiased), then ``(x - mean) / std``.
 
         Parameters
         ----------
         images : array, path, PIL image, or a sequence or iterable of these
-            uint8 [n, H, W, 3], floats [n, 3, H, W] in 0..1, files, or a folder of files. Sizes may differ.
+            Pictures: uint8 [n, H, W, 3], floats [n, 3, H, W] in 0..1, files, or a folder of files. Sizes may differ.
         crop : bool
-            Take the largest centre that has the proportions of `size`. Otherwise whole pictures are squeezed to them.
+            Whether the largest centre with the proportions of `size` is cut out. Otherwise whole pictures are stretched to
+            these proportions. Default: False.
 
         Returns
         -------
-        ndarray
-            float32 [n, 3, height, width].
+        ndarray of float32, [n, 3, height, width]
+            Normalised images.
+
+        Raises
+        ------
+        InvalidInputError
+            For pictures that cannot be used, and if the size is not known.
         """
         size = self.known_size
         rows = [fitted(picture, size, crop) for picture in pictures(images)[0]]
@@ -156,22 +164,22 @@ class Model:
         return self.normalized(torch.stack(rows)).numpy()
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images [n, 3, height, width] in 0..1 in the units of the module: ``(images - mean) / std``."""
+        """Normalise images, [n, 3, height, width] in 0..1, for the module: ``(images - mean) / std``."""
         mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in (self.mean, self.std))
         return (images - mean) / std
 
     def __call__(self, images: Any) -> np.ndarray:
-        """Activations of images that are normalised already.
+        """Compute activations of normalised images.
 
         Parameters
         ----------
         images : ndarray or Tensor
-            Floats [n, 3, height, width], as from `preprocess`.
+            Floats, [n, 3, height, width], as `preprocess` returns them.
 
         Returns
         -------
-        ndarray
-            float32 [n, tokens, width], row by row over the grid.
+        ndarray of float32, [n, tokens, width]
+            Activations, with tokens row by row over the grid.
 
         Raises
         ------
@@ -183,39 +191,39 @@ class Model:
             return as_array(self.activations(images)[0])
 
     def activations(self, images: Any) -> tuple[Tensor, Grid | None]:
-        """As calling the model, but a tensor where it was computed, in its own type and with its graph; and the grid."""
+        """Return activations as a tensor on its device, in its own type and with its graph, and the grid."""
         tokens, grid = self._forward(self._checked_images(images))
         self._check_finite(tokens)
         return tokens, grid
 
     def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        """Activations, and a function that pulls gradients of them back to the images (a vector-Jacobian product).
+        """Compute activations, and return with them their vector-Jacobian product with respect to the images.
 
-        Nothing else gets a gradient: ``.grad`` and ``requires_grad`` of parameters stay as they are.
+        Only images get a gradient: ``.grad`` and ``requires_grad`` of parameters stay as they are.
 
         Parameters
         ----------
         images : ndarray
-            Floats [n, 3, height, width], normalised.
+            Normalised images, floats [n, 3, height, width].
 
         Returns
         -------
-        activations : ndarray
-            float32 [n, tokens, width].
+        activations : ndarray of float32, [n, tokens, width]
+            Activations.
         pull : callable
-            From the gradient of a number with respect to `activations`, [n, tokens, width], to that with respect to
-            `images`, float32 [n, 3, height, width]. Can be called many times; what the network keeps for it is freed with
-            it.
+            Function from the gradient of a number with respect to `activations`, [n, tokens, width], to its gradient with
+            respect to `images`, float32 [n, 3, height, width]. It can be called many times. It keeps the network's graph in
+            memory until it is deleted.
 
         Raises
         ------
         InvalidInputError
-            As for calling the model; for an output that does not depend on the images in a way that PyTorch can
-            differentiate; from `pull` for a gradient of another shape, or for one that is not finite, given or found.
+            As for calling the model, and if PyTorch has no gradient from the output to the images. `pull` raises it for a
+            gradient of another shape, and if that gradient or the result is not finite.
         """
         with torch.inference_mode(False), torch.enable_grad():
             leaf = self._checked_images(images).requires_grad_()
-            tokens, _ = self._forward(leaf.clone())  # a clone, because some networks begin with a change in place
+            tokens, _ = self._forward(leaf.clone())  # a clone, because some networks change their input in place
             self._check_finite(tokens)
         if not tokens.requires_grad:
             raise self._without_gradient()
@@ -262,7 +270,7 @@ class Model:
         return TokenReader(self._label, tokens, grid, channels_last)
 
     def _probe(self) -> tuple[Grid | None, int, int]:
-        """Grid, tokens and width, from a black image."""
+        """Return grid, number of tokens and width, which a black image shows."""
         if self._probed is None:
             with _layers.without_graph():
                 tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self.known_size), np.float32)))
@@ -270,7 +278,7 @@ class Model:
         return self._probed
 
     def _checked_images(self, images: object) -> Tensor:
-        """A copy of the images where the module is and in its type."""
+        """Return a copy of the images on the module's device and in its type."""
         if not isinstance(images, (np.ndarray, Tensor)):
             raise InvalidInputError(
                 f"images must be a NumPy array or a tensor [n, 3, height, width], got {type(images).__name__}; "
@@ -329,12 +337,12 @@ def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    """A copy, of any array of floats."""
+    """Return a copy of an array of floats."""
     return torch.from_numpy(array.astype(np.float64 if array.itemsize > 4 else np.float32, order="C"))
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    """A copy: an activation that its owner changes must not change what `pull` computes."""
+    """Return a copy as an array, so that a change of the array does not change what `pull` computes."""
     return np.array(tensor.float().cpu().numpy(), order="C")
 
 

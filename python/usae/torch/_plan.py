@@ -1,4 +1,4 @@
-"""What `usae.torch.extract` does with each batch of pictures, checked before the first."""
+"""Checked arguments of an extraction, and the computation of one batch of pictures."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from usae.torch._layers import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
 
 MOST_PREFIX_TOKENS = 16
-"""As many class and register tokens are looked for when a message proposes how many to drop."""
+"""Largest number of class and register tokens that a message proposes to drop."""
 
 
 class Plan(NamedTuple):
-    """What is to be done with each batch of pictures."""
+    """The checked arguments of an extraction."""
 
     models: dict[str, Model]
     batch_size: int
     grid: Grid | None
-    """To which all tokens are brought; None where no model has one."""
+    """The grid to which all tokens are resized. None if no model has one."""
     crop: bool
 
     @staticmethod
     def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
-        """InvalidInputError for what cannot be used, models that cannot be aligned included."""
+        """Check arguments. InvalidInputError for any that cannot be used, and for models that cannot be aligned."""
         checked = _checked_models(models)
         size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
         if crop:
@@ -42,6 +42,7 @@ class Plan(NamedTuple):
         return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))
 
     def pieces(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the activations of each batch of pictures."""
         while batch := list(itertools.islice(rows, self.batch_size)):
             sizes = {model.known_size for model in self.models.values()}
             inputs = {size: torch.stack([fitted(picture, size, self.crop) for picture in batch]) for size in sizes}
@@ -52,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
-    """Activations [n, tokens, width] of images in 0..1, on `grid`."""
+    """Return activations, [n, tokens, width], of images in 0..1, on `grid`."""
     with without_graph():
         tokens, own = model.activations(model.normalized(images))
         if own is None or own == grid or grid is None:
@@ -77,7 +78,7 @@ def _kept(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
 
 
 def _common_grid(models: dict[str, Model], wanted: Grid | None) -> Grid | None:
-    """The grid to bring all tokens to; None where no model has one and all have as many tokens."""
+    """Return the grid to which all tokens are resized. None if no model has one and all have equally many tokens."""
     grids = {name: model.grid for name, model in models.items()}
     known = [grid for grid in grids.values() if grid is not None]
     if len(known) == len(grids):

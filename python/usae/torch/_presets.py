@@ -1,6 +1,6 @@
-"""What is known about a network from the library it comes from.
+"""Properties of networks of timm, transformers and torchvision.
 
-Recognised by where its class was defined, so that timm, transformers and torchvision are never imported here.
+A network is recognised by the module in which its class is defined, so these libraries are never imported here.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 NORMALIZED_BY_HALF = ("vit", "beit", "data2vec-vision")
-"""`model_type` of transformers whose published checkpoints, like those of SigLIP, take -1..1."""
+"""`model_type` in transformers of networks whose published checkpoints take images in -1..1, as those of SigLIP do."""
 
 
 class Preset(NamedTuple):
-    """What a network says about itself; most are arguments of `usae.torch.Model`.
+    """Properties of a network. Most are arguments of `usae.torch.Model`.
 
     Attributes
     ----------
     source : str
-        The library, for people.
+        Name of the library.
     patch : (int, int) or None
-        Height and width of a token in pixels, for networks whose tokens are the patches of the image at every layer.
+        Height and width of a patch in pixels, for networks whose tokens are patches of the image at every layer.
     """
 
     source: str = "plain module"
@@ -44,7 +44,7 @@ class Preset(NamedTuple):
 
 
 def find_preset(module: nn.Module) -> Preset:
-    """What can be found out about a module, one of a subclass of a known class included."""
+    """Find the properties of a module. A subclass of a known class is recognised too."""
     libraries = {cls.__module__.partition(".")[0] for cls in type(module).__mro__}
     if "timm" in libraries:
         return _timm(module)
@@ -58,7 +58,7 @@ def find_preset(module: nn.Module) -> Preset:
 def _timm(module: Any) -> Preset:
     cfg = getattr(module, "pretrained_cfg", None) or {}
     patches: Any = getattr(module, "patch_embed", None)
-    # Others, Swin for one, have patches at their first layer only.
+    # The tokens of other networks, such as Swin, are patches at the first layer only.
     is_plain = hasattr(module, "num_prefix_tokens") and hasattr(patches, "patch_size")
     size = getattr(patches, "img_size", None) or cfg.get("input_size", (None,))[1:]
     stages = getattr(module, "feature_info", None) or [{}]
@@ -98,7 +98,7 @@ def _transformers(module: Any) -> Preset:
 
 
 def _last_of_encoder(module: Any) -> str | None:
-    """The last of the first list of layers that is as long as the configuration says; its name varies."""
+    """Return the last layer of the encoder, which is the first ModuleList of the configured length. Its name varies."""
     depth = getattr(module.config, "num_hidden_layers", None) or len(getattr(module.config, "depths", ()))
     for name, part in module.named_modules():
         if isinstance(part, nn.ModuleList) and len(part) == depth > 0:
@@ -129,5 +129,5 @@ def _torchvision(module: Any) -> Preset:
 
 
 def _pair(value: Any) -> Pair:
-    """(height, width) of an integer, or of two."""
+    """Return (height, width) from one integer or two."""
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
