@@ -12,7 +12,7 @@ from usae.cli.options import Parser, print_json, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Returns its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C."""
+    """Run the command and return its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -31,11 +31,11 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"usae {usae.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    demo = commands.add_parser("demo", help="train on three small networks looking at photographs, and show what they share")
-    demo.add_argument("--output", default="demo-output", metavar="FOLDER", help="where results go (%(default)s)")
-    demo.add_argument("--small", action="store_true", help="a few seconds' worth, to see that everything works")
-    demo.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
-    demo.add_argument("--threads", type=int, default=None, metavar="N", help="left out: all cores")
+    demo = commands.add_parser("demo", help="train on three small networks and photographs, and show the concepts they share")
+    demo.add_argument("--output", default="demo-output", metavar="FOLDER", help="folder for the results (%(default)s)")
+    demo.add_argument("--small", action="store_true", help="run for a few seconds only, to check that everything works")
+    demo.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
+    demo.add_argument("--threads", type=int, default=None, metavar="N", help="number of threads; default: all cores")
     demo.set_defaults(run=_demo)
 
     extract.add_to(commands)
@@ -44,7 +44,7 @@ def _parser() -> Parser:
     maximize.add_to(commands)
 
     info = commands.add_parser("info", help="show the version and what the installed core uses")
-    info.add_argument("--json", action="store_true", help="print it as JSON, for programs")
+    info.add_argument("--json", action="store_true", help="print JSON, for programs")
     info.set_defaults(run=_info)
     return parser
 

@@ -1,4 +1,4 @@
-"""Activations named on the command line."""
+"""Options that name activations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "folder of a store (usae extract), or NAME=FILE.npy for each model: [n_to
 
 
 def load_activations(entries: Sequence[str], option: str) -> Mapping[str, Any]:
-    """The store, or the files as memory maps by model."""
+    """Open a store, or map the file of each model into memory."""
     files = [entry for entry in entries if "=" in entry and not Path(entry).is_dir()]
     if files and len(files) == len(entries):
         return {name: _mapped(file, f"{option} {name}") for name, file in pairs(entries, option).items()}

@@ -1,4 +1,4 @@
-"""``usae evaluate``: what a saved autoencoder does on activations in files."""
+"""``usae evaluate``: evaluation of a saved autoencoder on activations in files."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from usae.cli.options import Parser, add_threads, print_json, use_threads
 from usae.errors import InvalidInputError
 
 FIGURES = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
-"""Functions of `usae.plot`, and names of files."""
+"""Functions of `usae.plot` that draw figures. The files have the same names."""
 
 DERIVED = ("firing_entropy", "cofire_proportion", "cofire_iou", "pair_cofire_iou", "correlation", "energy")
-"""Properties of `usae.Evaluation` that are written beside its attributes."""
+"""Properties of `usae.Evaluation` that are written in addition to its attributes."""
 
 
 def add_to(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "evaluate",
-        help="measure a saved autoencoder: R2 between models, and what its concepts do",
-        description="Evaluates a saved autoencoder, best on activations that it was not trained on. "
+        help="evaluate a saved autoencoder: R2 between models, and statistics of its concepts",
+        description="Evaluates a saved autoencoder, preferably on activations that it was not trained on. "
         "docs/method.md defines every number.",
     )
     parser.configurable()
-    parser.option("--model", required=True, metavar="FOLDER", help="of a saved autoencoder (usae train)")
+    parser.option("--model", required=True, metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
     parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
     parser.option(
         "--threshold",
         type=float,
         default=0.0,
         metavar="CODE",
-        help="a concept fires where its code is above; published numbers use 0.1",
+        help="a concept fires if its code is larger than this; published numbers use 0.1",
     )
-    parser.option("--output", metavar="FOLDER", help="for evaluation.npz, evaluation.json and figures; left out: none")
+    parser.option(
+        "--output", metavar="FOLDER", help="folder for evaluation.npz, evaluation.json and figures; default: none are written"
+    )
     add_threads(parser)
     parser.set_defaults(run=run)
 
@@ -63,16 +65,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _write(evaluation: usae.Evaluation, folder: Path) -> list[str]:
-    """Arrays, numbers and figures; returns the files."""
+    """Write arrays, numbers and figures, and return the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
     names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
     arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
-    np.savez_compressed(files[0], **arrays)  # NumPy before 2.2 would keep an option allow_pickle as an array
+    np.savez_compressed(files[0], **arrays)  # without allow_pickle=, which NumPy before 2.2 would save as an array
     files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for name in FIGURES:
         if name == "firing_entropy" and len(evaluation.model_names) < 2:
-            continue  # it compares models
+            continue  # firing entropy needs two models
         axes = getattr(usae.plot, name)(evaluation, ax=_axes())
         files.append(folder / f"{name}.png")
         axes.figure.savefig(files[-1], dpi=150)
@@ -80,7 +82,7 @@ def _write(evaluation: usae.Evaluation, folder: Path) -> list[str]:
 
 
 def _axes() -> Any:
-    """Of a figure for files only, whatever the backend."""
+    """Return axes of a figure that can only be saved, so that no backend for windows is needed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -89,7 +91,7 @@ def _axes() -> Any:
 
 
 def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
-    """The numbers of the summary; those of single concepts are in evaluation.npz."""
+    """Return the numbers of the summary. Those of single concepts are in evaluation.npz."""
     return {
         "model_names": evaluation.model_names,
         "n_tokens": evaluation.n_tokens,

@@ -1,4 +1,4 @@
-"""Natural images beside optimised ones, from a store and the pictures that it was made of."""
+"""Natural images to draw beside optimised ones, from a store and the pictures that it was made of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THUMBNAIL = 128
 def exemplars(
     sae: usae.UniversalSAE, acts: Mapping[str, Any], folder: Path, concepts: Sequence[int]
 ) -> tuple[usae.TopExamples, np.ndarray]:
-    """The images that fire these concepts most, for `usae.plot.maximization`: examples, and the few pictures they are of."""
+    """Find the images that fire these concepts most. Returns examples and their pictures, for `usae.plot.maximization`."""
     if not isinstance(acts, usae.ActivationStore) or acts.grid is None or not acts.images:
         raise InvalidInputError("--images needs --acts to be a store with a grid and names of images, as usae extract makes it")
     top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True)
@@ -30,7 +30,7 @@ def exemplars(
 
 
 def _among(top: usae.TopExamples, concepts: Sequence[int], needed: np.ndarray) -> usae.TopExamples:
-    """The examples of these concepts, as tokens of the needed images alone."""
+    """Keep the examples of these concepts, and renumber their images to the needed ones."""
     rows, columns = top.known_grid()
     per_image = rows * columns
     tokens = np.full_like(top.tokens, -1)

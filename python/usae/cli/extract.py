@@ -16,30 +16,39 @@ from usae.errors import InvalidInputError
 def add_to(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "extract",
-        help="run networks over a folder of pictures and keep their activations in a store",
-        description="Activations of several networks over the same pictures, row t of each the same place. An interrupted "
-        "extraction is continued by the same command.",
+        help="run networks over a folder of pictures and write their activations to a store",
+        description="Writes activations of several networks over the same pictures to a store. Row t of every network is the "
+        "same place in the same picture. The same command continues an extraction that was interrupted.",
     )
     parser.configurable()
-    parser.option("--images", required=True, metavar="FOLDER", help="of picture files, taken in the order of their names")
+    parser.option("--images", required=True, metavar="FOLDER", help="folder of picture files, taken in the order of names")
     parser.option("--network", required=True, nargs="+", action="extend", metavar="NAME=SPEC", help=networks.HELP)
     parser.option(
         "--layer", default=[], nargs="+", action="extend", metavar="NAME=LAYER", help="dotted name of the network's layer"
     )
-    parser.option("--output", required=True, metavar="FOLDER", help="the store, new or interrupted")
+    parser.option("--output", required=True, metavar="FOLDER", help="folder of the store, which is new or was interrupted")
     parser.option(
-        "--grid", metavar="ROWSxCOLUMNS", type=_grid, help="tokens of a picture in all networks; left out: the smallest grid"
+        "--grid",
+        metavar="ROWSxCOLUMNS",
+        type=_grid,
+        help="token grid of every network; default: the smallest of the networks' grids",
     )
-    parser.option("--crop", default=False, help="take the centre of each picture instead of squeezing it to the input's shape")
+    parser.option(
+        "--crop", default=False, help="cut out the centre of each picture instead of stretching it to the input's proportions"
+    )
     parser.option(
         "--dtype",
         choices=("float16", "float32", "bfloat16"),
-        help="of the numbers in the store; left out: float16, or what the interrupted store has",
+        help="type of the numbers in the store; default: float16, or that of the interrupted store",
     )
-    parser.option("--batch-size", type=int, default=32, metavar="N", help="pictures that a network sees at a time")
-    parser.option("--device", metavar="DEVICE", help="of PyTorch, such as cuda or cuda:1; left out: cpu")
+    parser.option("--batch-size", type=int, default=32, metavar="N", help="pictures that a network takes at a time")
+    parser.option("--device", metavar="DEVICE", help="device of PyTorch, such as cuda or cuda:1; default: cpu")
     parser.option(
-        "--shard-images", type=int, default=256, metavar="N", help="pictures in a file; as many are done again if interrupted"
+        "--shard-images",
+        type=int,
+        default=256,
+        metavar="N",
+        help="pictures in a file; at most as many are computed again after an interruption",
     )
     parser.set_defaults(run=run)
 
@@ -48,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     if not Path(options.images).is_dir():
         raise InvalidInputError(f"--images must be a folder with picture files, got {options.images!r}, which is no folder")
     models = networks.load_networks(options.network, networks.pairs(options.layer, "--layer"), options.device)
-    from usae.torch import extract  # imports torch, so after what can be checked without
+    from usae.torch import extract  # importing torch takes long, so the checks above come first
 
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     store = extract(
@@ -82,7 +91,7 @@ def _report(store: usae.ActivationStore) -> dict[str, Any]:
 
 
 def _grid(text: str) -> tuple[int, int]:
-    numbers = re.fullmatch(r"([1-9]\d*)[x,]([1-9]\d*)", text)  # a list of a TOML file comes with a comma
+    numbers = re.fullmatch(r"([1-9]\d*)[x,]([1-9]\d*)", text)  # a list in a TOML file becomes "ROWS,COLUMNS"
     if numbers is None:
         raise argparse.ArgumentTypeError(f"must be ROWSxCOLUMNS, such as 16x16, got {text!r}")
     return int(numbers[1]), int(numbers[2])

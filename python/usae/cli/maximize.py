@@ -20,30 +20,45 @@ from usae.cli.options import print_json, use_threads
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "maximize",
-        help="for concepts of a saved autoencoder, the image that each network wants to see",
+        help="optimise images that fire concepts of a saved autoencoder in each network",
         description="Coordinated activation maximization: writes images.npz, report.json and a picture of all concepts.",
     )
     parser.add_argument("model", help="folder of a saved autoencoder (UniversalSAE.save)")
-    parser.add_argument("--concept", type=int, action="append", required=True, metavar="K", help="may be given several times")
+    parser.add_argument(
+        "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"
+    )
     parser.add_argument("--network", action="append", required=True, metavar="NAME=SPEC", help=HELP)
     parser.add_argument("--layer", action="append", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer")
     parser.add_argument(
-        "--acts", nargs="+", metavar="ACTS", help=f"natural activations to compare with, best held-out ones: {ACTS_HELP}"
+        "--acts",
+        nargs="+",
+        metavar="ACTS",
+        help=f"activations of natural images to compare with, preferably held-out ones: {ACTS_HELP}",
     )
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="pictures that a store in --acts was made of; the best are drawn beside"
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures that the store in --acts was made of; those that fire a concept most are drawn beside its image",
     )
-    parser.add_argument("--joint", action="store_true", help="one image for all networks instead of one for each")
-    parser.add_argument("--steps", type=int, default=256, metavar="N", help="of optimisation (%(default)s)")
+    parser.add_argument("--joint", action="store_true", help="optimise one image for all networks instead of one for each")
+    parser.add_argument("--steps", type=int, default=256, metavar="N", help="optimisation steps (%(default)s)")
     parser.add_argument("--views", type=int, default=16, metavar="N", help="crops in a step (%(default)s)")
     parser.add_argument(
-        "--canvas", type=int, metavar="PIXELS", help="side of the image; 2.3 times that of the networks' if left out"
+        "--canvas",
+        type=int,
+        metavar="PIXELS",
+        help="side of the image; default: 2.3 times the largest side of the networks' images",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="images from so many seeds, to see how they vary")
-    parser.add_argument("--seed", type=int, default=0, help="of start, crops and noise (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="left out: all cores")
-    parser.add_argument("--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="(%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print report.json instead of words, for programs")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="seeds to optimise from, to see how images vary (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of start, crops and noise (%(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all cores")
+    parser.add_argument(
+        "--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="folder for the results (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print report.json instead of text, for programs")
     parser.set_defaults(run=run)
 
 
@@ -51,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     use_threads(options)
     sae = usae.load(options.model)
     concepts = list(dict.fromkeys(options.concept))
-    for concept in concepts:  # all, before hours are spent on the first
+    for concept in concepts:  # all are checked before the first is optimised, which takes long
         if not 0 <= concept < sae.n_concepts:
             raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
     models = load_networks(options.network, pairs(options.layer, "--layer"))
@@ -75,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
                 seed=options.seed,
             )
         )
-        write(results, options.output, beside)  # after each: an interrupt loses one
+        write(results, options.output, beside)  # after each concept, so that Ctrl-C loses at most one
         if not options.json:
             print(results[-1].report(), end="\n\n", flush=True)
     if options.json:

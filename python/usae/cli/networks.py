@@ -1,4 +1,4 @@
-"""Networks named on the command line."""
+"""Options that name networks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from usae.torch import Model
 
 HELP = (
-    "a network by the name it has in the autoencoder: NAME=timm:vit_base_patch16_224 or NAME=torchvision:resnet50 "
-    "(pretrained), NAME=package.module:function (which returns a PyTorch module or a usae.torch.Model), or demo (the three of "
-    "the demonstration)"
+    "a network and its name in the autoencoder: NAME=timm:vit_base_patch16_224 or NAME=torchvision:resnet50 (pretrained), "
+    "NAME=package.module:function (which returns a PyTorch module or a usae.torch.Model), or demo (the three networks of the "
+    "demonstration)"
 )
 
 
 def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=VALUE, each name once."""
+    """Split entries NAME=VALUE. Each name may occur once."""
     found: dict[str, str] = {}
     for entry in entries:
         name, equals, value = entry.partition("=")
@@ -30,13 +30,13 @@ def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
 
 
 def load_networks(entries: Sequence[str], layers: Mapping[str, str], device: str | None = None) -> dict[str, Model]:
-    """Models by name, with the layers that were asked for, moved to `device` if one is given."""
+    """Return models by name, with the given layers, moved to `device` if one is given."""
     models = _models(entries, layers)
     if device is not None:
         try:
             for model in models.values():
                 model.module.to(device)
-        except (RuntimeError, AssertionError) as error:  # of PyTorch: no such device, or not built for it
+        except (RuntimeError, AssertionError) as error:  # PyTorch raises these if it does not have the device
             reason = str(error).partition("\n")[0]
             raise InvalidInputError(
                 f"--device must be one that PyTorch has here, such as cpu, got {device!r}: {reason}"

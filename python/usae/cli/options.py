@@ -1,4 +1,4 @@
-"""Options of commands: on the command line or in a TOML file, with errors of one line."""
+"""Options of commands, on the command line or in a TOML file, with errors of one line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from usae._base.json import plain
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends with one line on stderr that says what to do, and the exit code 2.
+    """A parser that reports an error in one line on stderr, with the exit code 2.
 
-    Options that are added by `option` may also stand in a table of a TOML file, by the names of their flags, once
-    `configurable` was called. What is given on the command line wins over the file, and that over the default.
+    After `configurable` was called, options that `option` adds may also be in a table of a TOML file, by the names of their
+    flags. The command line overrides the file, and the file overrides the default.
     """
 
     def __init__(self, **settings: Any):
         super().__init__(**settings, allow_abbrev=False)
-        self._source = ""  # where the arguments come from that are being parsed, if not from the command line
+        self._source = ""  # for messages, the file whose options are being parsed; empty for the command line
         self._fallbacks: dict[str, Any] = {}
         self._required: dict[str, str] = {}
 
@@ -40,16 +40,16 @@ class Parser(argparse.ArgumentParser):
         self.option(
             "--config",
             metavar="FILE",
-            help=f"TOML file whose table [{self.table}] has options by name, such as batch_size for --batch-size; flags win",
+            help=f"TOML file with options in its table [{self.table}], such as batch_size for --batch-size; flags override it",
         )
         self.option("--json", default=False, help="print the result as JSON, for programs")
 
     def option(
         self, flag: str, *, default: Any = None, required: bool = False, help: str, group: Any = None, **settings: Any
     ) -> None:
-        """Add an option with a default that --help shows; one whose default is True or False is a switch.
+        """Add an option with a default that --help shows. If the default is True or False, the option is a switch.
 
-        With the default `argparse.SUPPRESS` an option that is left out is no attribute of the result.
+        With the default `argparse.SUPPRESS`, the result has no such attribute if the option is not given.
         """
         if isinstance(default, bool):
             settings["action"] = argparse.BooleanOptionalAction
@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             self.error(f"unknown argument {extra[0]!r}{checks.closest_or_all(extra[0].partition('=')[0], flags)}")
         values: dict[str, Any] = {**vars(given)}
-        if "config" in values and "config" in self._fallbacks:  # not of the parser above, which has it from this one
+        if "config" in values and "config" in self._fallbacks:  # the main parser has "config" too, but only from this one
             values = {**vars(self._of_file(values["config"])), **values}
         for name, flag in self._required.items():
             if name not in values:
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return argparse.Namespace(**{**self._fallbacks, **values}), []
 
     def _of_file(self, file: str) -> argparse.Namespace:
-        """The options in the command's table of a TOML file."""
+        """Return the options in the command's table of a TOML file."""
         self._source = f"--config {file}, table [{self.table}]: "
         actions = {action.dest: action for action in self._actions if action.dest not in ("help", "config")}
         arguments: list[str] = []
@@ -91,14 +91,14 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def _table_of(self, file: str) -> dict[str, Any]:
-        import tomllib  # here, because few commands read a file
+        import tomllib  # imported here, because few commands read a file
 
         try:
             with open(file, "rb") as stream:
                 tables = tomllib.load(stream)
         except OSError as error:
             self.error(f"cannot be read: {error.strerror or error}")
-        except ValueError as error:  # also of bytes that are not UTF-8
+        except ValueError as error:  # bytes that are not UTF-8 raise this too
             self.error(f"is not TOML: {error}")
         for name in tables:
             if name not in CONFIGURED:
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
         return table
 
     def _as_arguments(self, action: argparse.Action, key: str, value: Any) -> list[str]:
-        """What would be typed for a value of the file, so that both are checked by the same code."""
+        """Return the arguments that a user would type for a value of the file, so that the same code checks both."""
         flag = action.option_strings[0]
         if isinstance(action, argparse.BooleanOptionalAction):
             if not isinstance(value, bool):
@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
             values = [str(value)]
         if action.nargs == "+":
             return [flag, *values]
-        return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is a value
+        return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is not taken for a flag
 
 
 CONFIGURED = ("extract", "train", "evaluate")
@@ -131,7 +131,7 @@ CONFIGURED = ("extract", "train", "evaluate")
 
 
 def add_threads(parser: Parser) -> None:
-    parser.option("--threads", type=int, metavar="N", help="cores to use; results do not depend on it; left out: all")
+    parser.option("--threads", type=int, metavar="N", help="number of threads; results do not depend on it; default: all cores")
 
 
 def use_threads(options: argparse.Namespace) -> None:
@@ -140,5 +140,5 @@ def use_threads(options: argparse.Namespace) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A result for programs: NaN is null."""
+    """Print a result as JSON. NaN becomes null."""
     print(json.dumps(plain(value), indent=1, allow_nan=False))

@@ -1,4 +1,4 @@
-"""Flags made of the fields of `usae.Recipe`, so that a new field is a flag by itself."""
+"""Flags for the fields of `usae.Recipe`. They are made from the fields, so a new field has a flag without further code."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
 def add_recipe(parser: Parser) -> None:
-    """--recipe, and a flag for each field."""
-    parser.option("--recipe", default="default", choices=RECIPES, help="how to learn; docs/recipes.md compares them")
+    """Add --recipe, and a flag for each field."""
+    parser.option("--recipe", default="default", choices=RECIPES, help="how to train; docs/recipes.md compares the recipes")
     group = parser.add_argument_group(
-        "fields of the recipe", "Left out: those of --recipe; in brackets those of the default. none is None."
+        "fields of the recipe",
+        "Each defaults to its value in --recipe; the defaults below are of `default`. Write none for None.",
     )
     kinds, words = get_type_hints(Recipe), _descriptions()
     for field in dataclasses.fields(Recipe):
@@ -32,15 +33,15 @@ def add_recipe(parser: Parser) -> None:
             f"--{field.name.replace('_', '-')}",
             group=group,
             default=argparse.SUPPRESS,
-            help=f"{words.get(field.name, '')} [{_as_text(field.default)}]".lstrip(),
+            help=words.get(field.name, ""),
             **_settings(kinds[field.name]),
         )
 
 
 def recipe_of(options: argparse.Namespace, n_tokens: int) -> Recipe:
-    """The recipe that was named, with the fields that were given.
+    """Return the recipe of --recipe with the fields that were given.
 
-    The published one is planned for its whole length, so that of the run is filled in.
+    The published recipe plans its own number of steps, which is replaced by that of this run.
     """
     changes = {name: getattr(options, name) for name in FIELDS if hasattr(options, name)}
     if options.recipe != "published":
@@ -53,7 +54,7 @@ def recipe_of(options: argparse.Namespace, n_tokens: int) -> Recipe:
 
 
 def _settings(kind: Any) -> dict[str, Any]:
-    """What argparse has to know of a field of some type."""
+    """Return argparse's settings for a field of some type."""
     read: Callable[[str], Any]
     optional = type(None) in get_args(kind)
     if optional:
@@ -64,7 +65,7 @@ def _settings(kind: Any) -> dict[str, Any]:
         choices = get_args(kind)
         if not optional:
             return {"choices": choices}
-        read, metavar, expected = str, f"{{{','.join(choices)},none}}", ", ".join(choices)  # the recipe checks which
+        read, metavar, expected = str, f"{{{','.join(choices)},none}}", ", ".join(choices)  # the recipe checks the choice
     else:
         read, metavar, expected = _READERS[tuple if get_origin(kind) is tuple else kind]
     return {"metavar": metavar, "type": functools.partial(_parsed, read, f"{expected}, or none" if optional else expected)}
@@ -94,13 +95,9 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _as_text(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
 _READERS: dict[type, tuple[Callable[[str], Any], str, str]] = {
     str: (str, "TEXT", "text"),
-    bool: (_truth, "{true,false,none}", "true, false"),  # of fields that may be None too; others are switches
+    bool: (_truth, "{true,false,none}", "true, false"),  # for fields that may also be None; other bools are switches
     int: (int, "N", "an integer"),
     float: (_number, "NUMBER", "a number, such as 3e-4 or 1/32"),
     tuple: (_numbers, "NUMBER,...", "numbers with commas between, such as 1/4,1"),
@@ -108,7 +105,7 @@ _READERS: dict[type, tuple[Callable[[str], Any], str, str]] = {
 
 
 def _descriptions() -> dict[str, str]:
-    """What the docstring of Recipe says of each field."""
+    """Return the description of each field in the docstring of Recipe."""
     words: dict[str, str] = {}
     parameters = inspect.cleandoc(Recipe.__doc__ or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     for names, text in re.findall(r"^(\S.*?) : .*\n((?: +.*\n?)+)", parameters, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""``usae train``: a universal sparse autoencoder from activations in files."""
+"""``usae train``: training of a universal sparse autoencoder on activations in files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ def add_to(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "train",
         help="train a universal sparse autoencoder on a store or on .npy files",
-        description="Trains on activations whose row t is the same place in every model, and saves the autoencoder.",
+        description="Trains on activations whose row t is the same place in the same image in every model, and saves the "
+        "autoencoder.",
     )
     parser.configurable()
     parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
     parser.option(
-        "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, named likewise"
+        "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, given like --acts"
     )
     parser.option(
-        "--output", required=True, metavar="FOLDER", help="where the autoencoder is saved; replaces one that is there"
+        "--output", required=True, metavar="FOLDER", help="folder to save the autoencoder to; a save in it is replaced"
     )
-    parser.option("--n-concepts", type=int, default=6144, metavar="N", help="dimensions of the code")
-    parser.option("--k", type=int, default=32, metavar="N", help="most concepts active in a token")
+    parser.option("--n-concepts", type=int, default=6144, metavar="N", help="number of concepts")
+    parser.option("--k", type=int, default=32, metavar="N", help="largest number of active concepts of a token")
     parser.option(
-        "--steps", type=int, metavar="N", help="batches to train on; left out, and --epochs too: an epoch, but at least 1000"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="batches to train on; default without --epochs: one epoch or 1000 batches, whichever is longer",
     )
     parser.option("--epochs", type=float, metavar="N", help="passes over all rows, instead of --steps")
-    parser.option("--seed", type=int, default=0, metavar="N", help="of everything random")
+    parser.option("--seed", type=int, default=0, metavar="N", help="seed of everything random")
     add_threads(parser)
     add_recipe(parser)
     parser.set_defaults(run=run)
@@ -62,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, options: argparse.Namespace) -> None:
-    """Train; what was learned until Ctrl-C is saved before the command ends."""
+    """Train. After Ctrl-C, save what was learned before the command ends."""
     try:
         sae.fit(acts, epochs=options.epochs, steps=options.steps, validation=validation)
     except KeyboardInterrupt:
@@ -73,7 +77,7 @@ def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, optio
 
 
 def _check_place(folder: str) -> None:
-    """An error now rather than after hours of training."""
+    """Check before training, which may take hours, that the folder can be written."""
     from usae._saved.saved_folder import check_place
 
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,7 @@ def _report(sae: usae.UniversalSAE, folder: str, seconds: float) -> dict[str, An
 
 
 def _loss(sae: usae.UniversalSAE) -> float:
-    """Of the last step in which all concepts had to reconstruct, which a drawn prefix is not compared with."""
+    """Return the loss of the last step in which all concepts took part. The losses of shorter prefixes are not comparable."""
     whole = (entry["loss"] for entry in reversed(sae.history_) if entry["prefix"] == sae.n_concepts)
     return float(next(whole, sae.history_[-1]["loss"]))
 
