@@ -1,10 +1,10 @@
-"""Pictures, one for each figure of the paper (matplotlib, which ``pip install 'usae[plot]'`` brings).
+"""Plots with matplotlib (``pip install 'usae[plot]'``), one for each figure of the paper.
 
-`maximization` draws images that were optimised. All others take an `Evaluation` (`consistency` what `usae.consistency`
-returns), draw into `ax`, or into a new figure of its own, and return the Axes. `null` is what the same number is without what
-is to be shown, for instance the evaluation of an autoencoder that was trained on rows paired at random: it is drawn beside
-the number, grey or dashed. Colours are those of Okabe and Ito, which can be told apart with any kind of colour vision;
-models also differ by line or marker.
+`maximization` draws optimised images. The other functions draw an `Evaluation` or, in `consistency`, the result of
+`usae.consistency`. They draw to the axes `ax`, or to a new figure if it is None, and return the axes. Their argument `null` is
+a null model to compare with, for example the evaluation of an autoencoder that was trained on rows paired at random. It is
+drawn in grey or dashed. The colours are those of Okabe and Ito, which can be distinguished with any kind of colour vision;
+models also differ by line style or marker.
 """
 
 from __future__ import annotations

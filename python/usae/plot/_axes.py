@@ -1,4 +1,4 @@
-"""What all figures share: axes to draw into, and how models differ."""
+"""Axes, colours, lines and markers that all figures use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ NULL_COLOUR = "0.45"
 
 
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
+    """Return `ax`, or the axes of a new figure of this size in inches."""
     if ax is not None:
         return ax
     try:

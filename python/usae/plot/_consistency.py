@@ -1,4 +1,4 @@
-"""The figure of dictionaries that were trained independently."""
+"""The figure of the consistency of independently trained dictionaries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ if TYPE_CHECKING:
 
 
 def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
-    """Cosine of each concept with its partner in an independent dictionary, largest first, one curve for each model.
+    """Draw the cosine of each concept with its match in an independent dictionary, largest first, with a curve for each model.
 
-    The same for dictionaries without any concept in common is drawn in grey: dashed for normal rows, dotted for rows that have
-    the actual rows' mean and covariance.
+    Grey curves are for random dictionaries without common concepts: dashed for normal rows, dotted for normal rows with the
+    mean and covariance of the actual rows.
 
     Parameters
     ----------
     consistency : Consistency
-        Of `usae.consistency`.
+        Result of `usae.consistency`.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw to. Default: None, which makes a figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
     """
     if not isinstance(consistency, Consistency):
         raise InvalidInputError(f"consistency must be what usae.consistency returns, got {type(consistency).__name__}")

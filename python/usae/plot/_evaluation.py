@@ -17,20 +17,27 @@ if TYPE_CHECKING:
 
 
 def cross_reconstruction(evaluation: Evaluation, *, ax: Axes | None = None, null: Any = None) -> Axes:
-    """The matrix of R2: encoded from the row's model, decoded to the column's.
+    """Draw the matrix of R2, encoded from the model of the row and decoded to that of the column.
 
     Parameters
     ----------
     evaluation : Evaluation
+        Result of `UniversalSAE.evaluate`.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw to. Default: None, which makes a figure.
     null : Evaluation or array [M, M], optional
-        Written in brackets under each number.
+        R2 of a null model, written in brackets under each number. Default: None.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
     """
     r2 = _checked(evaluation).r2
     under = _null(null, "r2", r2.shape)
     names = evaluation.model_names
     ax = axes_of(ax, 1.9 + 0.95 * len(names), 1.3 + 0.85 * len(names))
-    # From 0, as good as the mean, to 1, perfect; worse than the mean is as dark as the mean.
+    # Colours go from 0 (predicting the mean) to 1 (perfect). Values below 0 have the colour of 0.
     image = ax.imshow(r2, cmap="viridis", vmin=0, vmax=1)
     for i, j in np.ndindex(r2.shape):
         text = f"{r2[i, j]:.2f}" if under is None else f"{r2[i, j]:.2f}\n[{under[i, j]:.2f}]"
@@ -45,16 +52,23 @@ def cross_reconstruction(evaluation: Evaluation, *, ax: Axes | None = None, null
 
 
 def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any = None, bins: int = 40) -> Axes:
-    """Histogram of the firing entropy of all concepts that fire: 1, equally in all models; 0, in one alone.
+    """Draw a histogram of the firing entropy of all concepts that fire. 1: equally in all models; 0: in one model only.
 
     Parameters
     ----------
     evaluation : Evaluation
-        Of two models or more.
+        Result of `UniversalSAE.evaluate` for two models or more.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw to. Default: None, which makes a figure.
     null : Evaluation or array [m], optional
-        Its histogram is outlined.
+        Firing entropy of a null model, whose histogram is drawn as an outline. Default: None.
     bins : int
+        Number of bins. Default: 40.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
     """
     entropy = _checked(evaluation).firing_entropy
     n_models = len(evaluation.model_names)
@@ -63,7 +77,7 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     outlined = _null(null, "firing_entropy", (None,))
     edges = np.linspace(0, 1, checks.integer(bins, "bins", 1, 10_000) + 1).tolist()
     ax = axes_of(ax, 5.6, 3.6)
-    # Rounding may put "equally in all" a hair above 1.
+    # Rounding may put the entropy of a concept that fires equally in all models slightly above 1.
     alive = np.clip(entropy[~np.isnan(entropy)], 0, 1)
     ax.hist(alive, edges, color=COLOURS[0], alpha=0.85, label=f"{len(alive):,} concepts")
     if outlined is not None:
@@ -80,7 +94,7 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
             words, (place, 1), xycoords=("data", "axes fraction"), xytext=(3 if edge == "left" else -3, -3),
             textcoords="offset points", ha=edge, va="top", color=NULL_COLOUR, fontsize="small",
         )  # fmt: skip
-    ax.margins(y=0.18)  # room for the words
+    ax.margins(y=0.18)  # space for the text
     ax.legend(loc="upper center" if n_models == 2 else "center left", frameon=False)
     return ax
 
@@ -88,19 +102,28 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
 def cofire_proportion(
     evaluation: Evaluation, *, ax: Axes | None = None, null: Any = None, top: int = 1000, window: int | None = None
 ) -> Axes:
-    """Share of each concept's firing in a model that is co-firing, over the model's concepts by falling energy.
+    """Draw the co-fire proportion of each model's concepts, in the order of their energy, largest first.
 
     Parameters
     ----------
     evaluation : Evaluation
+        Result of `UniversalSAE.evaluate`.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw to. Default: None, which makes a figure.
     null : Evaluation, CofireNull or array [M, m], optional
-        Drawn with thin grey lines, in the order of its own energies if it is an Evaluation, otherwise in the numbers'. Of a
-        `CofireNull` (`usae.controls`) the mean, with its band.
+        Co-fire proportion of a null model, drawn with thin grey lines. An Evaluation is drawn in the order of its own energies,
+        and others in the order of `evaluation`. A `CofireNull` (`usae.controls`) is drawn as its mean and its band.
+        Default: None.
     top : int
-        Concepts to draw.
+        Number of concepts to draw. Default: 1000.
     window : int, optional
-        Concepts that a point of a line is the mean of, around its own rank; a thirtieth of those drawn if left out.
+        Number of concepts of neighbouring rank over which a point of a line averages. Default: None, which takes a thirtieth of
+        the concepts that are drawn.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
     """
     proportion = _checked(evaluation).cofire_proportion
     band = _band(null, evaluation)
@@ -128,16 +151,23 @@ def cofire_proportion(
 
 
 def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any = None, least_cofires: int = 1) -> Axes:
-    """Energy of each concept in each model against its co-fires, both logarithmic, with the line through them.
+    """Draw the energy of each concept in each model against its co-fires, both logarithmic, with a fitted line.
 
     Parameters
     ----------
     evaluation : Evaluation
+        Result of `UniversalSAE.evaluate`.
     ax : matplotlib.axes.Axes, optional
+        Axes to draw to. Default: None, which makes a figure.
     null : Evaluation or EnergyFit, optional
-        Its lines are dashed and grey, and its r stands beside the number.
+        A null model, whose fitted lines are grey and dashed. Its r and slope are in brackets. Default: None.
     least_cofires : int
-        Concepts with fewer are left out; see `Evaluation.energy_fit`.
+        Smallest number of co-fires of a concept that is drawn; see `Evaluation.energy_fit`. Default: 1.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
     """
     fit = _checked(evaluation).energy_fit(least_cofires)
     other = null.energy_fit(least_cofires) if isinstance(null, Evaluation) else null
@@ -150,7 +180,7 @@ def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     n_models = len(evaluation.model_names)
     colours = [COLOURS[i % len(COLOURS)] for i in range(n_models)]
     ax = axes_of(ax, 5.8, 4.4)
-    # Concept after concept, so that no model's points lie on top of all others.
+    # Points are in the order of concepts, so that no model's points cover all others.
     ax.scatter(
         np.repeat(cofires, n_models), energy.T.ravel(), s=6, c=colours * len(cofires), alpha=0.3, linewidths=0, rasterized=True
     )
@@ -173,7 +203,7 @@ def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
 
 
 def _band(null: Any, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Low, mean and high co-fire proportion [M, m] of a permutation null; None for anything else."""
+    """Return low, mean and high co-fire proportion, [M, m], of a permutation null, or None for anything else."""
     if not isinstance(null, CofireNull):
         return None
     if null.mean.shape != evaluation.cofire_counts.shape:
@@ -190,7 +220,7 @@ def _checked(evaluation: object) -> Evaluation:
 
 
 def _null(null: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
-    """The number `name` of `null`, or `null` itself as an array; None in `shape` is any length."""
+    """Return the attribute `name` of `null`, or `null` itself, as an array. None in `shape` means any length."""
     if null is None:
         return None
     try:
@@ -204,19 +234,19 @@ def _null(null: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray | N
 
 
 def _line(fit: EnergyFit, model: int, cofires: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of a model's line over the range of the co-fires."""
+    """Return the ends of a model's line over the range of the co-fires."""
     ends = np.array([cofires.min(), cofires.max()], float) if len(cofires) else np.array([1.0, 10.0])
     return ends, 10 ** (fit.intercept[model] + fit.slope[model] * np.log10(ends))
 
 
 def _by_energy(values: np.ndarray, energy: np.ndarray, top: int, window: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ranks, the moving mean of the values by falling energy, and their mean. Concepts that never fire come last, as NaN."""
+    """Return ranks by energy, the moving mean of the values, and their mean. Concepts that never fire (NaN) are dropped."""
     order = np.argsort(-energy, kind="stable")[:top]
     ordered = values[order]
     ordered = ordered[~np.isnan(ordered)]
     if len(ordered) == 0:
         return np.empty(0), np.empty(0), float("nan")
-    # Fewer on either side near the ends, rather than no line there.
+    # Near the ends, the mean is over fewer concepts, so that the line has no gap.
     sums = np.concatenate([[0], np.cumsum(ordered)])
     places = np.arange(len(ordered))
     low, high = np.maximum(0, places - window // 2), np.minimum(len(ordered), places + (window + 1) // 2)

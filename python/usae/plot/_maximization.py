@@ -1,4 +1,4 @@
-"""Images that were optimised, beside natural ones."""
+"""The figure of optimised images and the natural images that fire the same concepts."""
 
 from __future__ import annotations
 
@@ -19,33 +19,40 @@ if TYPE_CHECKING:
     from usae.maximization.result import Maximization
 
 CELL = 1.5
-"""Side of an image, in inches; natural ones are half as wide."""
+"""Side of an optimised image, in inches. Natural images are half as wide."""
 
 PLAIN = 0.6
-"""Pixels below this quantile of the attribution are shown the fainter, the less they had to do with the objective."""
+"""Pixels below this quantile of the attribution fade with their attribution."""
 
 
 def maximization(results: Sequence[Maximization], top: TopExamples | None = None, images: Any = None, *, n: int = 4) -> Figure:
-    """Draw concepts, one a row: for each model its image, fading to grey where it did not matter, and beside it the natural
-    images that fire the concept most.
+    """Draw optimised images, with a row for each concept, and beside them the natural images that fire the concept most.
 
-    Human studies find natural exemplars at least as telling as optimised images (Borowski et al., 2021): show both.
+    Pixels of an optimised image that did not influence the objective fade to grey. Human studies find natural images at least
+    as informative as optimised ones (Borowski et al., 2021), so show both.
 
     Parameters
     ----------
     results : sequence of Maximization
-        Of the same models.
+        Results of `usae.maximize` for the same models.
     top : TopExamples, optional
-        `usae.top_examples` of the models, with `grid`; preferably one a picture (``one_per_image=True``).
+        Result of `usae.top_examples` with `grid`, preferably with ``one_per_image=True``. Default: None, without natural
+        images.
     images : array, optional
-        The pictures that `top` is of, uint8 [n_images, height, width, 3].
+        The pictures of the examples, uint8 [n_images, height, width, 3]. Default: None.
     n : int
-        Natural images of each model and concept.
+        Number of natural images for each model and concept. Default: 4.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Under each image: the share of its tokens in which the concept fires, and the peak as a share of the dataset's.
+        The figure. Under each image is the share of its tokens in which the concept fires, and its peak divided by that of the
+        dataset.
+
+    Raises
+    ------
+    InvalidInputError
+        For results of different models, and for examples and pictures that do not belong together.
     """
     from matplotlib.figure import Figure as NewFigure
 
@@ -91,7 +98,7 @@ def _optimised(ax: Axes, result: Maximization, i: int) -> None:
 
 
 def faded(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
-    """The image [3, height, width] as [height, width, 4], transparent where it did not matter."""
+    """Return an image, [3, height, width], as [height, width, 4], transparent where the attribution is small."""
     from scipy.ndimage import gaussian_filter
 
     smooth = gaussian_filter(np.asarray(attribution, float), max(1.0, min(attribution.shape) / 64))
@@ -103,7 +110,7 @@ def faded(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
 def _natural(
     top: TopExamples, pictures: np.ndarray, name: str, concept: int, n: int
 ) -> list[tuple[np.ndarray, tuple[float, float, float, float]]]:
-    """The pictures, and the token's left, top, width and height in pixels."""
+    """Return the pictures, and left, top, width and height of the examples' tokens in pixels."""
     rows, columns = top.known_grid()
     model = top.model_names.index(name)
     cell = pictures.shape[1] / rows, pictures.shape[2] / columns
@@ -126,7 +133,7 @@ def _example(ax: Axes, picture: np.ndarray, box: tuple[float, float, float, floa
 
 
 def _is_maximization(value: object) -> bool:
-    """By name, since `Maximization.plot` imports this module, and a module that imports back would close a circle."""
+    """Compare names, because importing `Maximization`, whose method `plot` imports this module, would make an import cycle."""
     return type(value).__name__ == "Maximization" and type(value).__module__ == "usae.maximization.result"
 
 
