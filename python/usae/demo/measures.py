@@ -1,4 +1,4 @@
-"""What the three demo networks know about photographs they have not seen."""
+"""Held-out performance of the three networks of the demonstration."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from usae.demo.photographs import Photograph, crops
 def held_out_measures(
     networks: Mapping[str, nn.Module], photographs: list[Photograph], *, n: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """One number for each network, on crops of the held-out regions; 1 is perfect.
+    """Measure the performance of each network, from 0 to 1, on crops of the held-out regions.
 
     Parameters
     ----------
     networks : mapping of str to torch.nn.Module
-        "classifier", "masked" and "contrastive", as from `usae.demo.networks.load_networks`.
+        "classifier", "masked" and "contrastive", as `usae.demo.networks.load_networks` returns them.
     photographs : list of Photograph
-        Those the networks were trained on, in the same order.
+        The photographs on which the networks were trained, in the same order.
     n : int
-        Number of held-out crops, and of the training crops that "contrastive" looks them up in.
+        Number of held-out crops, and of the training crops among which "contrastive" searches. Default: 1000.
     seed : int
-        Of the crops and the masks.
+        Seed of the crops and the masks. Default: 0.
 
     Returns
     -------
     dict of str to float
-        "classifier": share of crops whose photograph is named; chance is 1 / len(photographs).
-        "masked": share of the variance of the hidden patches' colours and edge directions that is filled in; guessing
-        their mean would give 0.
-        "contrastive": share of crops whose nearest training crop, by cosine of the embeddings, is of the same
-        photograph; chance is 1 / len(photographs), but colours alone bring an untrained network to about 0.7.
+        "classifier": accuracy, the share of crops whose photograph is recognised. Chance is 1 / len(photographs).
+        "masked": R2 of the predicted colours and edge directions of hidden patches. Predicting their mean gives 0.
+        "contrastive": share of crops whose nearest training crop, by cosine of the embeddings, is of the same photograph.
+        Chance is 1 / len(photographs), but an untrained network reaches about 0.7 by colours alone.
     """
     unseen, seen = crops(photographs, "held_out", n, seed), crops(photographs, "train", n, seed)
     images, labels = to_tensor(unseen.images), torch.from_numpy(unseen.photograph)

@@ -1,15 +1,15 @@
-"""Three small vision networks that look at the same crops in different ways.
+"""Three small vision networks of different architectures and training tasks.
 
 ==============  ============================  =====  ===========  ==========================================
 name            architecture                  width  token grid   trained to
 ==============  ============================  =====  ===========  ==========================================
-`classifier`    convolutions, BatchNorm          96  16 x 16      name the photograph a crop comes from
-`masked`        vision transformer              128   8 x 8       describe the three quarters that were hidden
-`contrastive`   ConvNeXt-like, 48-pixel input    64  12 x 12      find the crop next to it
+`classifier`    convolutions, BatchNorm          96  16 x 16      recognise the photograph of a crop
+`masked`        vision transformer              128   8 x 8       predict the three quarters that are hidden
+`contrastive`   ConvNeXt-like, 48-pixel input    64  12 x 12      find a neighbouring crop
 ==============  ============================  =====  ===========  ==========================================
 
-``examples/train_demo_networks.py`` trains them on the training regions of `usae.demo.photographs` in a few minutes. The
-weights in ``weights/`` are its output, stored as float16 to halve their size and computed with as float32.
+``examples/train_demo_networks.py`` trains them on the training regions of `usae.demo.photographs` in a few minutes. Its output
+is in ``weights/``, stored as float16 to halve the size. Networks compute in float32.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from usae.demo.photographs import CROP_SIDE
 from usae.torch import Model
 
 GRID = 8
-"""Side of the token grid that all activations are brought to; token t is row t // 8, column t % 8."""
+"""Side of the token grid to which all activations are resized. Token t is in row t // 8, column t % 8."""
 
 N_APPEARANCE = 42
-"""Numbers by which the masked network describes a patch of 8 x 8 pixels; see `_appearance`."""
+"""Number of values that the masked network predicts for a patch of 8 x 8 pixels; see `_appearance`."""
 
 PADDING: Literal["replicate"] = "replicate"
-"""With zeros instead, "border of the crop" becomes the clearest concept wherever a crop is plain."""
+"""With zero padding, the border of the crop would become the clearest concept in featureless crops."""
 
 
 class Network(nn.Module, abc.ABC):
-    """What the three have in common: they describe each place of an image by a token of `width` numbers."""
+    """Base class of the three networks, which have a token of `width` dimensions for each place of an image."""
 
     width: int
 
     @abc.abstractmethod
     def tokens(self, images: Tensor) -> Tensor:
-        """[n, 3, 64, 64] in 0..1 -> [n, width, grid, grid]."""
+        """Return tokens, [n, width, grid, grid], of images, [n, 3, 64, 64] in 0..1."""
 
 
 class Classifier(Network):
-    """Convolutional network that names the photograph a crop comes from.
+    """Convolutional network that recognises the photograph from which a crop comes.
 
-    Its tokens are those before the last stage: 31 of 64 pixels wide each, so that they still say what is where. The last
-    stage's tokens see the whole crop and mostly say which photograph it is.
+    Its tokens are those before the last stage. Their receptive field is 31 of 64 pixels wide, so they describe their place. The
+    receptive field of the last stage is the whole crop, so its tokens mostly describe the photograph.
     """
 
     width = 96
@@ -78,20 +78,20 @@ class Classifier(Network):
         )
 
     def tokens(self, images: Tensor) -> Tensor:
-        """[n, 3, 64, 64] in 0..1 -> [n, 96, 16, 16]."""
+        """Return tokens, [n, 96, 16, 16], of images, [n, 3, 64, 64] in 0..1."""
         return self.trunk(_centred(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """[n, 3, 64, 64] in 0..1 -> logits [n, n_classes]."""
+        """Return logits, [n, n_classes], of images, [n, 3, 64, 64] in 0..1."""
         return self.head(self.tokens(images))
 
 
 class MaskedAutoencoder(Network):
-    """Vision transformer that describes hidden patches from the visible ones.
+    """Vision transformer that predicts properties of hidden patches from the visible ones.
 
-    As in masked autoencoders (He et al., CVPR 2022) the encoder sees a quarter of the patches and a small decoder fills in
-    the rest. What is filled in is each patch's colours and edge directions, as in MaskFeat (Wei et al., CVPR 2022): the
-    pixels of grass cannot be guessed, and a small network asked for them learns little but brightness.
+    As in masked autoencoders (He et al., CVPR 2022), the encoder takes a quarter of the patches, and a small decoder predicts
+    the rest. It predicts colours and edge directions of each patch, as in MaskFeat (Wei et al., CVPR 2022): the pixels of grass
+    cannot be predicted, and a small network that has to predict pixels learns little but brightness.
     """
 
     width = 128
@@ -104,7 +104,7 @@ class MaskedAutoencoder(Network):
         d, d_decoder = self.width, 64
         self.embed = nn.Linear(3 * self.patch**2, d)
         self.place = nn.Parameter(0.02 * torch.randn(self.n_patches, d))
-        self.summary = nn.Parameter(0.02 * torch.randn(1, d))  # the class token: attended to, dropped from the tokens
+        self.summary = nn.Parameter(0.02 * torch.randn(1, d))  # the class token, which is not among the tokens returned
         self.encoder = nn.Sequential(*(_Attention(d, heads=4) for _ in range(2)))
         self.encoder_norm = nn.LayerNorm(d)
         self.narrow = nn.Linear(d, d_decoder)
@@ -115,17 +115,17 @@ class MaskedAutoencoder(Network):
         self.standardise = nn.BatchNorm1d(N_APPEARANCE, affine=False)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """[n, 3, 64, 64] in 0..1 -> [n, 128, 8, 8]; nothing is hidden."""
+        """Return tokens, [n, 128, 8, 8], of images, [n, 3, 64, 64] in 0..1. No patch is hidden."""
         everything = torch.arange(self.n_patches).expand(len(images), -1)
         encoded = self.encoder_norm(self._encode(images, everything))[:, 1:]
         return encoded.transpose(1, 2).reshape(len(images), self.width, 8, 8)
 
     def forward(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Describe what is hidden.
+        """Predict hidden patches.
 
-        `images` is [n, 3, 64, 64] in 0..1, `order` [n, 64] a permutation of the patches: the first 16 are visible.
-        Returns the guess and the truth for the hidden patches in that order, both [n, 48, N_APPEARANCE], in units of
-        the standard deviation over training patches.
+        `images` is [n, 3, 64, 64] in 0..1. `order`, [n, 64], is a permutation of the patches, of which the first 16 are
+        visible. Returns prediction and truth for the hidden patches in that order, both [n, 48, N_APPEARANCE], in units of the
+        standard deviation over training patches.
         """
         visible, hidden = order[:, : self.n_visible], order[:, self.n_visible :]
         encoded = self.narrow(self.encoder_norm(self._encode(images, visible)))[:, 1:] + self.decoder_place[visible]
@@ -140,10 +140,10 @@ class MaskedAutoencoder(Network):
 
 
 class Contrastive(Network):
-    """ConvNeXt-like network that tells a neighbouring crop from crops of other places (InfoNCE, as in SimCLR).
+    """ConvNeXt-like network that distinguishes a neighbouring crop from crops of other places (InfoNCE, as in SimCLR).
 
-    It looks at crops at 48 x 48 pixels, in patches of 4. Its embedding is computed from the mean of its tokens, and
-    its tokens are rectified: a bag of words for what the crop shows.
+    It takes crops of 48 x 48 pixels, in patches of 4. Its embedding is computed from the mean of its tokens, which are not
+    negative, as in a bag of words.
     """
 
     width = 64
@@ -163,13 +163,13 @@ class Contrastive(Network):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64))
 
     def tokens(self, images: Tensor) -> Tensor:
-        """[n, 3, side, side] in 0..1, brought to 48 x 48 if it is not -> [n, 64, 12, 12]."""
+        """Return tokens, [n, 64, 12, 12], of images, [n, 3, side, side] in 0..1, which are resized to 48 x 48."""
         if images.shape[-1] != self.input_side:
             images = F.interpolate(images, size=(self.input_side,) * 2, mode="bilinear", antialias=True)
         return self.trunk(_centred(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """[n, 3, side, side] in 0..1 -> embeddings of length 1, [n, 64]."""
+        """Return embeddings of norm 1, [n, 64], of images, [n, 3, side, side] in 0..1."""
         return F.normalize(self.head(self.tokens(images)), dim=1)
 
 
@@ -179,7 +179,7 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, Net
     Parameters
     ----------
     folder : path-like, optional
-        Where ``<name>.safetensors`` lie; the shipped weights if left out.
+        Folder with the files ``<name>.safetensors``. Default: None, which takes the weights in the package.
 
     Returns
     -------
@@ -199,24 +199,24 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, Net
 
 
 class OnCommonGrid(nn.Module):
-    """A network's tokens brought to the 8 x 8 that all activations of the demonstration have."""
+    """A network whose tokens are resized to the grid of 8 x 8 that all activations of the demonstration have."""
 
     def __init__(self, network: Network):
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """[n, 3, side, side] in 0..1 -> [n, width, 8, 8]."""
+        """Return tokens, [n, width, 8, 8], of images, [n, 3, side, side] in 0..1."""
         return F.interpolate(self.network.tokens(images), size=(GRID, GRID), mode="bilinear", antialias=True)
 
 
 def load_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Model]:
-    """The three networks for `usae.maximize` and `usae.torch.extract`: the same tokens as `activations` has.
+    """Return the three networks for `usae.maximize` and `usae.torch.extract`. Their tokens are those of `activations`.
 
     Parameters
     ----------
     folder : path-like, optional
-        As of `load_networks`.
+        Folder of weights, as for `load_networks`. Default: None.
     """
     return {
         name: Model(OnCommonGrid(network), "", tokens=0, grid=(GRID, GRID), mean=0.0, std=1.0, size=CROP_SIDE)
@@ -231,26 +231,26 @@ def activations(
     batch_size: int = 256,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run every network over the same images, on one common token grid.
+    """Run every network over the same images and resize the tokens to one grid.
 
-    Native grids differ, so each map is resized to 8 x 8 (bilinear, antialiased): token t shows the same 8 x 8 pixels of
-    the image in every network.
+    The grids of the networks differ, so each map is resized to 8 x 8 (bilinear, antialiased). Token t is then the same 8 x 8
+    pixels of the image in every network.
 
     Parameters
     ----------
     networks : mapping of str to Network
-        As from `load_networks`.
-    images : numpy.ndarray
-        uint8 [n, 64, 64, 3].
+        The networks, as `load_networks` returns them.
+    images : ndarray of uint8, [n, 64, 64, 3]
+        The images.
     batch_size : int
-        Images at a time; changes memory and speed only.
+        Number of images that are computed at a time. It changes only memory and speed. Default: 256.
     progress : callable, optional
-        Called as ``progress(images_done, n)`` after each batch.
+        Function that is called as ``progress(images_done, n)`` after each batch. Default: None.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        For each network float32 [n, 64, width]; tokens row by row.
+    dict of str to ndarray of float32, each [n, 64, width]
+        Activations of each network, with tokens row by row.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def activations(
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [n, H, W, 3] -> float32 [n, 3, H, W] in 0..1."""
+    """Convert uint8 [n, H, W, 3] to float32 [n, 3, H, W] in 0..1."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
@@ -295,18 +295,18 @@ def _read_weights(folder: str | os.PathLike[str] | None, name: str) -> dict[str,
 
 
 def _centred(images: Tensor) -> Tensor:
-    return 4 * (images - 0.45)  # roughly mean 0 and deviation 1 over these photographs
+    return 4 * (images - 0.45)  # about mean 0 and standard deviation 1 over these photographs
 
 
 def _rows(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick rows `index` [n, m] of `tokens` [n, t, d] -> [n, m, d]."""
+    """Return the rows `index`, [n, m], of `tokens`, [n, t, d], as [n, m, d]."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 def _appearance(images: Tensor) -> Tensor:
-    """Colours and edge directions of each patch: [n, 3, 64, 64] in 0..1 -> [n, N_APPEARANCE, 64 patches].
+    """Return colours and edge directions of each patch, [n, N_APPEARANCE, 64 patches], of images, [n, 3, 64, 64] in 0..1.
 
-    6 directions in each quarter of the patch, 3 colours in each quarter, 6 directions at half the resolution.
+    There are 6 directions in each quarter of the patch, 3 colours in each quarter, and 6 directions at half the resolution.
     """
     grey = images.mean(1, keepdim=True)
     fine = F.pixel_unshuffle(_edge_directions(grey), 2)
@@ -316,15 +316,15 @@ def _appearance(images: Tensor) -> Tensor:
 
 
 def _edge_directions(grey: Tensor) -> Tensor:
-    """Strength of edges in 6 directions over cells of 4 x 4 pixels: [n, 1, h, w] -> [n, 6, h / 4, w / 4]."""
+    """Return the strength of edges in 6 directions over cells of 4 x 4 pixels, [n, 6, h / 4, w / 4], of [n, 1, h, w]."""
     padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
     across, down = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2], padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
     strength = (across**2 + down**2 + 1e-8).sqrt()
-    # An edge and the same edge from dark to light are one direction: hence twice the angle.
+    # The angle is doubled, so that edges from light to dark and from dark to light have the same direction.
     angle = torch.arange(6, device=grey.device).view(6, 1, 1) * (2 * math.pi / 6)
     alignment = ((across**2 - down**2) * angle.cos() + 2 * across * down * angle.sin()) / strength**2
     energy = F.avg_pool2d(strength * alignment.clamp(min=0) ** 2, 4)
-    return (energy + 1e-3).sqrt()  # the root: or the few strong edges would be all of the variance
+    return (energy + 1e-3).sqrt()  # without the root, a few strong edges would dominate the variance
 
 
 def _convolution(n_in: int, n_out: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -336,7 +336,7 @@ def _convolution(n_in: int, n_out: int, stride: int = 1, groups: int = 1) -> nn.
 
 
 class _Attention(nn.Module):
-    """Pre-norm transformer block, its hidden layer twice as wide as its tokens: [n, t, d] -> [n, t, d]."""
+    """Pre-norm transformer block, [n, t, d] to [n, t, d], with a hidden layer twice as wide as the tokens."""
 
     def __init__(self, d: int, heads: int):
         super().__init__()
@@ -353,7 +353,7 @@ class _Attention(nn.Module):
 
 
 class _Mixer(nn.Module):
-    """ConvNeXt block: 3 x 3 in space, then four times as wide in channels: [n, d, h, w] -> [n, d, h, w]."""
+    """ConvNeXt block, [n, d, h, w] to [n, d, h, w]: a depthwise 3 x 3 convolution, then a hidden layer four times as wide."""
 
     def __init__(self, d: int):
         super().__init__()

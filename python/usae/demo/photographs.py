@@ -1,9 +1,9 @@
 """Photographs that need no download, and crops of them.
 
-The photographs are those inside the wheels of scikit-image and scikit-learn; drawings, test patterns, second views of
-the same scene and a blurred clock are left out. Each is cut once, by a straight line, into a training region and a
-held-out region. The demo's networks and autoencoder are never trained on a held-out pixel, so what is measured on
-held-out crops is measured on unseen pixels (though of scenes whose other part was seen).
+The photographs are in the wheels of scikit-image and scikit-learn. Drawings, test patterns, second views of the same scene and
+a blurred clock are not used. A straight line divides each photograph into a training region and a held-out region. The networks
+and the autoencoder of the demonstration are never trained on a held-out pixel, so held-out crops are unseen pixels (but of
+scenes whose other part was seen).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable  # moved in Python 3.14, so not for running code
 
 CROP_SIDE = 64
-"""Side of every crop as the networks see it, in pixels."""
+"""Side of every crop after resizing, in pixels."""
 
 SOURCE_SIDES = (48, 160)
-"""Smallest and largest side of a crop in its photograph, in pixels; small photographs have a smaller largest side."""
+"""Smallest and largest side of a crop in its photograph, in pixels. The largest side is smaller in small photographs."""
 
 Split = Literal["train", "held_out"]
 
@@ -33,15 +33,15 @@ class Photograph:
     Attributes
     ----------
     name : str
-        Lower case, unique.
-    image : numpy.ndarray
-        uint8 [H, W, 3]; grey photographs have three equal channels.
+        Unique name in lower case.
+    image : ndarray of uint8, [H, W, 3]
+        The photograph. Grey photographs have three equal channels.
     source : str
-        Package and file it was read from, and what was done to it.
+        Package and file from which it was read, and how it was changed.
     held_out_side : {"left", "right", "top", "bottom"}
-        Side at which the held-out region lies.
+        Side of the held-out region.
     held_out_fraction : float
-        Its share of the width or height.
+        The held-out region's share of the width or height.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Photograph:
     held_out_fraction: float
 
     def region(self, split: Split) -> tuple[int, int, int, int]:
-        """Box (top, left, bottom, right) of a split in pixels, half open; the two regions tile the photograph."""
+        """Return the box (top, left, bottom, right) of a split in pixels, half open. The two regions cover the photograph."""
         if split not in ("train", "held_out"):
             raise ValueError(f"split: expected 'train' or 'held_out', got {split!r}")
         height, width = self.image.shape[:2]
@@ -66,16 +66,16 @@ class Photograph:
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-    """Square crops, all brought to the same size.
+    """Square crops, resized to the same size.
 
     Attributes
     ----------
-    images : numpy.ndarray
-        uint8 [n, 64, 64, 3].
-    photograph : numpy.ndarray
-        int64 [n], index into the list the crops were cut from.
-    boxes : numpy.ndarray
-        int64 [n, 4], (top, left, bottom, right) in pixels of that photograph, half open.
+    images : ndarray of uint8, [n, 64, 64, 3]
+        The crops.
+    photograph : ndarray of int64, [n]
+        Number of each crop's photograph in the list from which the crops were cut.
+    boxes : ndarray of int64, [n, 4]
+        Boxes (top, left, bottom, right) in pixels of that photograph, half open.
     """
 
     images: np.ndarray
@@ -84,7 +84,7 @@ class Crops:
 
 
 class _Entry(NamedTuple):
-    """Where a photograph lies and which part of it is held out: where possible one that still shows the subject."""
+    """The file of a photograph and its held-out part, which shows some of the subject where possible."""
 
     name: str
     package: str
@@ -123,7 +123,7 @@ def load() -> list[Photograph]:
     Returns
     -------
     list of Photograph
-        Always the same ones in the same order (by name).
+        The photographs, always in the same order (by name).
 
     Raises
     ------
@@ -136,22 +136,25 @@ def load() -> list[Photograph]:
 def crops(photographs: list[Photograph], split: Split, n: int, seed: int) -> Crops:
     """Cut `n` random square crops from one split.
 
-    Sides are log-uniform between 48 and at most 160 pixels of the photograph, the same range in both splits; places are
-    uniform. Each crop lies wholly inside its region, and is cut out before it is resized, so that the antialiasing
-    filter cannot reach over the border either.
+    Sides are log-uniform between 48 and at most 160 pixels of the photograph, with the same range in both splits. Positions are
+    uniform. Each crop is inside its region and is cut out before it is resized, so that the antialiasing filter does not cross
+    the border either.
 
     Parameters
     ----------
     photographs : list of Photograph
+        The photographs.
     split : {"train", "held_out"}
+        The region to cut from.
     n : int
-        Number of crops; every photograph gives floor(n / len(photographs)) of them or one more.
+        Number of crops. Every photograph gives floor(n / len(photographs)) of them or one more.
     seed : int
-        Same photographs, split, `n` and seed: same crops.
+        Seed of the crops. The same photographs, split, `n` and seed give the same crops.
 
     Returns
     -------
     Crops
+        The crops.
     """
     if not photographs:
         raise ValueError("photographs: expected at least one, got an empty list; pass photographs.load()")
@@ -168,8 +171,7 @@ def crops(photographs: list[Photograph], split: Split, n: int, seed: int) -> Cro
 
 
 def _random_box(photograph: Photograph, split: Split, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    # The largest side fits both regions: a scale that occurs in one split only would be a difference between the splits
-    # that has nothing to do with having been seen.
+    # The largest side fits into both regions. Otherwise the splits would differ by scale, and not only by what was trained on.
     regions = photograph.region("train"), photograph.region("held_out")
     largest = min(SOURCE_SIDES[1], *(min(bottom - top, right - left) for top, left, bottom, right in regions))
     if largest < SOURCE_SIDES[0]:
@@ -194,17 +196,17 @@ def _cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 def _read(entry: _Entry) -> Photograph:
     path, source = _locate(entry), f"{entry.package}/{entry.file}"
-    from PIL import Image  # a dependency of scikit-image, which _locate has just found
+    from PIL import Image  # scikit-image depends on it, and _locate has found scikit-image
 
     with path.open("rb") as file:
         if entry.name == "faces":
-            # Twice the size, or a crop of 48 pixels would never show fewer than four faces.
+            # The size is doubled; otherwise a crop of 48 pixels would never show fewer than four faces.
             image = Image.fromarray(_sheet_of_faces(np.load(file))).resize((500, 500), Image.Resampling.BICUBIC)
             source += ", 100 faces on one sheet, doubled"
         else:
             image = Image.open(file).convert("RGB")
     if entry.name == "retina":
-        # Half the size, or most crops would show a plain orange surface.
+        # The size is halved; otherwise most crops would show a plain orange surface.
         image, source = image.reduce(2), source + ", halved"
     return Photograph(entry.name, np.array(image.convert("RGB")), source, entry.side, entry.fraction)
 
@@ -223,6 +225,6 @@ def _locate(entry: _Entry) -> Traversable:
 
 
 def _sheet_of_faces(patches: np.ndarray) -> np.ndarray:
-    """Lay the 100 faces among `patches`, float [200, 25, 25] in 0..1 with the faces first, out as uint8 [250, 250]."""
+    """Arrange the 100 faces, which are the first of `patches`, float [200, 25, 25] in 0..1, as uint8 [250, 250]."""
     sheet = patches[:100].reshape(10, 10, 25, 25).transpose(0, 2, 1, 3).reshape(250, 250)
     return np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)
