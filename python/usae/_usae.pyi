@@ -1,8 +1,8 @@
-"""The C extension: `usae.h` for Python, nothing more. Everything public is built on it in Python.
+"""The C extension, which makes the functions of `usae.h` available in Python. The public interface is written in Python.
 
-Arrays go in as objects with the buffer protocol. Activations are 2-D or 3-D (images, tokens, width) with float16, float32
-or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. Outputs are written into C-contiguous arrays
-that the caller allocates. Errors of the core arrive as the classes of `usae.errors`, with the core's text unchanged.
+Array arguments are objects with the buffer protocol. Activations are 2-D or 3-D (images, tokens, width) with float16, float32
+or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. Outputs are written to C-contiguous arrays that the
+caller allocates. Errors of the core are raised as the classes of `usae.errors`, with the core's message unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,36 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import typing_extensions
 
-Buffer = np.ndarray | typing_extensions.Buffer  # numpy says that its arrays are buffers only from Python 3.12 on
+Buffer = np.ndarray | typing_extensions.Buffer  # NumPy's stubs declare arrays as buffers only from Python 3.12 on
 
 Activations = Buffer | tuple[Buffer, str]
 
 class Core:
     def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:
-        """`recipe` has one entry for each of `recipe_fields`; a missing or unknown one is a TypeError. Choices are names; where
-        "zero_is_none" is true, None is 0."""
+        """`recipe` has one entry for each of `recipe_fields`. A missing or unknown entry raises TypeError. Choices are names. If
+        "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
     def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, gradients: bool) -> dict[str, Any]:
-        """Keys: the fields of `usae_step_report`, those of screening as one tuple, and "losses": list by target model."""
+        """Returns the fields of `usae_step_report`, with those of screening as one tuple, and "losses", a list by decoded
+        model. `gradients`: only compute gradients."""
     def shared_begin(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, int]:
-        """Keys: "encoder", "step", "tokens", "fingerprint"."""
+        """Returns the fields of `usae_shared_opening`: "encoder", "step", "tokens" and "fingerprint"."""
     def shared_agree(self, tokens: Buffer, rank: int) -> list[tuple[int, int, int, bool, int]]:
-        """`tokens` int64 [n_processes]. Kind, model, tensor, whether its sum is awaited, and count of each exchange."""
+        """`tokens` is int64 [n_processes]. Returns for each exchange its kind, model, tensor, whether the sum has to be taken
+        before the next exchange, and the number of elements."""
     def shared_fill(self, number: int, out: Buffer) -> None: ...
     def shared_take(self, number: int, sum: Buffer) -> None: ...
     def shared_finish(self, sums: Sequence[Buffer | None]) -> dict[str, Any]:
-        """As `step`."""
+        """Returns the same as `step`."""
     def shared_abandon(self) -> None: ...
     def check_finite(self, inputs: Sequence[Activations]) -> None: ...
     def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
     def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...
     def preactivations(self, model: int, x: Activations, out: Buffer) -> None: ...
     def evaluate(self, inputs: Sequence[Activations], threshold: float, outputs: Mapping[str, Buffer]) -> None:
-        """`outputs`: arrays by the names of `usae_evaluation`'s fields; those left out are not computed."""
+        """`outputs` has arrays by the names of `usae_evaluation`'s fields. Fields that are not in it are not computed."""
     def top_examples(self, model: int, x: Activations, tokens_per_image: int, values: Buffer, tokens: Buffer) -> None: ...
     def objective(
         self,
@@ -77,8 +79,8 @@ class Core:
     def step_count(self, value: int) -> None: ...
     @property
     def last_report(self) -> dict[str, Any] | None:
-        """What the newest `step` that trained, or `shared_finish`, returned; None before the first, and after `step_count` was
-        set or models were given. Ctrl-C may come when a step is done and what it returned is not in any variable yet."""
+        """The result of the newest training `step` or `shared_finish`. None before the first one, and after `step_count` was
+        set or the models were initialised. It is kept because Ctrl-C may come before a step's result is in a variable."""
 
 class Maximizer:
     def __init__(
@@ -117,11 +119,11 @@ def crop_resize(
 ) -> None: ...
 def shuffled_rows(seed: int, n_rows: int, position: int, out: Buffer) -> None: ...
 def rfft2(image: Buffer, re: Buffer, im: Buffer, n_threads: int) -> None:
-    """float32 [planes, height, width] to twice [planes, height, width // 2 + 1], as `numpy.fft.rfft2`. `n_threads` 0: the
-    default."""
+    """Transforms `image`, float32 [planes, height, width], to `re` and `im`, each [planes, height, width // 2 + 1], as
+    `numpy.fft.rfft2`. `n_threads` 0 means the default."""
 
 def irfft2(re: Buffer, im: Buffer, image: Buffer, n_threads: int) -> None:
-    """The reverse, as `numpy.fft.irfft2` with `s=(height, width)`."""
+    """Inverts `rfft2`, as `numpy.fft.irfft2` with `s=(height, width)`."""
 
 class RecipeField(TypedDict):
     kind: Literal["choice", "switch", "count", "number", "shares"]

@@ -1,8 +1,8 @@
 #include "module.h"
 
-/* --- What came ----------------------------------------------------------------------------------------------------- */
+/* --- Errors -------------------------------------------------------------------------------------------------------- */
 
-/* The dtype where the object has one ("int64"), else the name of its type ("list"). A new reference, or NULL. */
+/* Returns the dtype of an object ("int64"), or the name of its type ("list") if it has none. A new reference, or NULL. */
 static PyObject *describe(PyObject *object) {
   PyObject *dtype = PyObject_GetAttrString(object, "dtype");
   if (dtype == NULL) {
@@ -14,7 +14,7 @@ static PyObject *describe(PyObject *object) {
   return words;
 }
 
-/* Raises InvalidInputError: what was expected of `name`, what came, and what to do about it. */
+/* Raises InvalidInputError, which says what was expected of `name`, what was given, and what to do. */
 static void refuse(const module_state *state, const char *name, const char *expected, PyObject *object,
                    const char *remedy) {
   PyObject *got = describe(object);
@@ -22,8 +22,8 @@ static void refuse(const module_state *state, const char *name, const char *expe
   Py_XDECREF(got);
 }
 
-/* After a failed PyObject_GetBuffer: the exporter's reason becomes part of an InvalidInputError. Anything but a refusal
- * (MemoryError, say) stays as it is. */
+/* Turns the error of a failed PyObject_GetBuffer into an InvalidInputError with its reason. Other errors, such as MemoryError,
+ * stay as they are. */
 static void refuse_buffer(const module_state *state, const char *name, const char *expected) {
   if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_TypeError) &&
       !PyErr_ExceptionMatches(PyExc_ValueError))
@@ -36,7 +36,8 @@ static void refuse_buffer(const module_state *state, const char *name, const cha
   Py_XDECREF(traceback);
 }
 
-/* The type code of a native single-element format such as "f", "@f", "=f" or, on a little-endian machine, "<f"; else 0. */
+/* Returns the type code of a native format of one element, such as "f", "@f", "=f" or, on a little-endian machine, "<f". 0 for
+ * any other format. */
 static char type_code(const char *format) {
   const int one = 1;
   const char native = *(const char *)&one ? '<' : '>';
@@ -50,7 +51,7 @@ static char type_code(const char *format) {
 static const struct {
   const char *name;
   Py_ssize_t size;
-  char code, other_code; /* of C types of the same width: int64 is 'l' to NumPy and 'q' to others */
+  char code, other_code; /* codes of C types of the same width: int64 is 'l' in NumPy and 'q' elsewhere */
 } elements[] = {
     [ELEMENT_FLOAT32] = {"float32", 4, 'f', 'f'},
     [ELEMENT_FLOAT64] = {"float64", 8, 'd', 'd'},
@@ -76,7 +77,7 @@ bool take_array(const module_state *state, PyObject *object, const char *name, e
   return true;
 }
 
-/* A tuple of sides, "any" for -1. A new reference, or NULL. */
+/* Returns a tuple of the sides, with "any" for -1. A new reference, or NULL. */
 static PyObject *shape_of(int ndim, const int64_t *sides) {
   PyObject *shape = PyTuple_New(ndim);
   for (int axis = 0; shape != NULL && axis < ndim; axis++)
@@ -109,8 +110,8 @@ int64_t array_count(const Py_buffer *array) { return array->len / array->itemsiz
 
 /* --- Activations --------------------------------------------------------------------------------------------------- */
 
-/* Every element of a numeric array can be read at its own alignment only if base and strides are multiples of it; a field
- * of a packed record is not. */
+/* Whether base and strides are multiples of the element size, so that every element is aligned. A field of a packed record is
+ * not. */
 static bool is_aligned(const Py_buffer *buffer) {
   bool aligned = (uintptr_t)buffer->buf % (uintptr_t)buffer->itemsize == 0;
   for (int axis = 0; axis < buffer->ndim; axis++)
@@ -119,7 +120,7 @@ static bool is_aligned(const Py_buffer *buffer) {
 }
 
 static bool fill_matrix(const Py_buffer *buffer, int32_t dtype, usae_matrix *matrix) {
-  static const double nothing = 0; /* where an empty array has no data */
+  static const double nothing = 0; /* replaces the data pointer of an empty array, which may be NULL */
   const Py_ssize_t *shape = buffer->shape, *strides = buffer->strides;
   const int last = buffer->ndim - 1;
   *matrix = (usae_matrix){.data = buffer->buf != NULL ? buffer->buf : &nothing,
@@ -132,7 +133,7 @@ static bool fill_matrix(const Py_buffer *buffer, int32_t dtype, usae_matrix *mat
   if (last == 2) {
     matrix->inner = shape[1];
     matrix->inner_stride = strides[1];
-    if (matrix->inner == 0) { /* no rows either way, and nothing to divide by */
+    if (matrix->inner == 0) { /* there are no rows, and `inner` must not be 0 as a divisor */
       matrix->outer = 0;
       matrix->inner = 1;
     }
@@ -209,7 +210,7 @@ bool activations_take(const module_state *state, PyObject *sequence, PyObject *n
   }
   out->count = (int32_t)count;
   for (Py_ssize_t i = 0; i < count; i++) {
-    char name[128]; /* a longer one is cut off */
+    char name[128]; /* longer names are cut off */
     PyObject *model = names != NULL && i < PyTuple_Size(names) ? PyTuple_GetItem(names, i) : NULL;
     if (model != NULL)
       PyOS_snprintf(name, sizeof name, "acts['%s']", PyUnicode_AsUTF8AndSize(model, NULL));

@@ -1,6 +1,6 @@
 #include "core.h"
 
-/* --- Life ---------------------------------------------------------------------------------------------------------- */
+/* --- Creation and deletion ----------------------------------------------------------------------------------------- */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"n_concepts", "k", "seed", "n_threads", "recipe", NULL};

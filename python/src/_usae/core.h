@@ -1,21 +1,21 @@
-/* core.h - the type Core, whose methods lie in one file for each subject. */
+/* core.h - the type Core, whose methods are in one file for each subject. */
 #ifndef USAE_CORE_H
 #define USAE_CORE_H
 
 #include "module.h"
 
-/* The core's autoencoder. It is made whole in tp_new, so that no half-made one can be met. */
+/* The core's autoencoder. tp_new makes it completely, so that no method sees an incomplete one. */
 typedef struct core_object {
   PyObject_HEAD
   usae_sae *sae;
-  /* Of the newest training step. A signal's handler may run as soon as the step has returned, and its exception then takes the
-   * place of what was returned. NULL where there is none, or where step_count was set since. */
+  /* Report of the newest training step. It is kept because a signal handler may run as soon as the step returns, and its
+   * exception then replaces the result. NULL if there is none, or if step_count was set since. */
   PyObject *last_report;
 } core_object;
 
 static inline core_object *core_of(PyObject *self) { return (core_object *)self; }
 
-/* Puts an object, or NULL, in the place of another. */
+/* Replaces an object by another or by NULL. */
 static inline void remember(PyObject **place, PyObject *object) {
   PyObject *old = *place;
   *place = Py_XNewRef(object);
@@ -42,7 +42,7 @@ PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
-/* What a step is given. Zero it before, clear it after, whatever came between. */
+/* The arguments of a step. Zero it before, and clear it after, even on failure. */
 typedef struct step_batch {
   PyObject *names;
   activations_list inputs;

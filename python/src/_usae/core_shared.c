@@ -1,6 +1,6 @@
 #include "core.h"
 
-/* Steps that several processes share: usae_shared_* of usae.h. */
+/* Steps of data-parallel training: usae_shared_* of usae.h. */
 
 PyObject *core_shared_begin(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"inputs", "rows", "encoder", NULL};
@@ -110,7 +110,7 @@ done:
   return result;
 }
 
-/* Arrays by number of the exchange; an array that is None is NULL. Zero it before, clear it after. */
+/* Arrays by the number of the exchange. None becomes NULL. Zero it before, and clear it after. */
 typedef struct sum_list {
   Py_buffer *buffers;
   const float **sums;

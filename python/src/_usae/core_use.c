@@ -166,7 +166,7 @@ static int64_t extent_count(extent extent, int64_t n_models, int64_t n_concepts)
   int64_t count = n_models;
   switch (extent) {
   case EXTENT_PAIRS:
-    return n_models * n_models; /* of int32 numbers */
+    return n_models * n_models; /* cannot overflow, because n_models is an int32 */
   case EXTENT_MODELS:
     return n_models;
   case EXTENT_MODEL_CONCEPTS:
@@ -179,7 +179,7 @@ static int64_t extent_count(extent extent, int64_t n_models, int64_t n_concepts)
   return -1;
 }
 
-/* The arrays of the mapping into `buffers` and `evaluation`. An array given twice under two names is the caller's affair. */
+/* Takes the arrays of the mapping into `buffers` and `evaluation`. It does not check whether one array has two names. */
 static bool take_outputs(const module_state *state, PyObject *mapping, int64_t n_models, int64_t n_concepts,
                          Py_buffer buffers[OUTPUT_COUNT], usae_evaluation *evaluation) {
   bool ok = false;

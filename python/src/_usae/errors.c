@@ -14,7 +14,7 @@ bool check_status(const module_state *state, usae_status status, const usae_erro
   case USAE_NOT_INITIALIZED:
     class = state->not_initialized;
     break;
-  case USAE_INTERRUPTED: /* only where no signal handler raised: core_call_end keeps that exception */
+  case USAE_INTERRUPTED: /* occurs only if no signal handler raised, because core_call_end keeps such an exception */
     break;
   case USAE_OUT_OF_MEMORY:
     class = state->out_of_memory;

@@ -1,13 +1,13 @@
 #include "module.h"
 
-/* Images and the halves of their spectra: [planes, height, width] and twice [planes, height, width / 2 + 1]. */
+/* Images, [planes, height, width], and real and imaginary parts of the half spectra, [planes, height, width / 2 + 1]. */
 typedef struct transform_arrays {
   Py_buffer image, re, im;
   int64_t planes, height, width;
   int32_t n_threads;
 } transform_arrays;
 
-/* `forward`: the image is read and the spectra are written; else the reverse. Zero `out` before, clear it after. */
+/* Takes the arrays. The spectra are written if `forward`, otherwise the image. Zero `out` before, and clear it after. */
 static bool arrays_take(const module_state *state, PyObject *image, PyObject *re, PyObject *im, PyObject *n_threads,
                         bool forward, transform_arrays *out) {
   if (!take_array(state, image, "image", ELEMENT_FLOAT32, !forward, &out->image) ||

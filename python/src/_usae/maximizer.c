@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-/* An image that is optimised. It is made whole in tp_new. */
+/* An image that is optimised. tp_new makes it completely. */
 typedef struct maximizer_object {
   PyObject_HEAD
   usae_maximizer *maximizer;
@@ -15,7 +15,7 @@ static const module_state *state_of(PyObject *self) { return PyType_GetModuleSta
 
 /* --- Shapes and views ------------------------------------------------------------------------------------------------ */
 
-/* NULL for None. */
+/* Takes an array, or leaves `out` empty for None. */
 static bool take_optional(const module_state *state, PyObject *object, const char *name, const int64_t *sides, Py_buffer *out) {
   return Py_IsNone(object) || take_shaped(state, object, name, ELEMENT_FLOAT32, false, 3, sides, out);
 }
@@ -33,13 +33,13 @@ static bool take_three(const module_state *state, PyObject *sequence, const char
   return ok;
 }
 
-/* The size is that of the images, [views, 3, height, width]. */
+/* Fills a view whose size is that of the images, [views, 3, height, width]. */
 static bool take_view(const module_state *state, const Py_buffer *images, PyObject *mean, PyObject *std, usae_view *out) {
   *out = (usae_view){.size = sizeof *out, .height = images->shape[2], .width = images->shape[3]};
   return take_three(state, mean, "mean", out->mean) && take_three(state, std, "std", out->std);
 }
 
-/* --- Life ------------------------------------------------------------------------------------------------------------ */
+/* --- Creation and deletion ------------------------------------------------------------------------------------------- */
 
 static PyObject *maximizer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"parametrization", "optimizer", "height",   "width",       "steps",     "views",
@@ -166,7 +166,7 @@ static PyObject *maximizer_advance(PyObject *self, PyObject *Py_UNUSED(ignored))
   return core_call_end(&call, state_of(self), status) ? Py_NewRef(Py_None) : NULL;
 }
 
-/* --- What there is ----------------------------------------------------------------------------------------------------- */
+/* --- Properties --------------------------------------------------------------------------------------------------------- */
 
 static PyObject *maximizer_image(PyObject *self, PyObject *py_out) {
   const module_state *state = state_of(self);
@@ -242,7 +242,7 @@ static PyObject *maximizer_step_count(PyObject *self, void *Py_UNUSED(closure)) 
   return PyLong_FromLongLong(usae_maximizer_step_count(maximizer_of(self)->maximizer));
 }
 
-/* --- Pictures for models ------------------------------------------------------------------------------------------------ */
+/* --- Resizing of images for models -------------------------------------------------------------------------------------- */
 
 PyObject *crop_resize(PyObject *module, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"image", "boxes", "out", "mean", "std", "n_threads", NULL};

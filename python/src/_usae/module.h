@@ -1,4 +1,4 @@
-/* module.h - what the files of the extension `usae._usae` share.
+/* module.h - declarations that the files of the extension `usae._usae` share.
  *
  *   arguments.c   Python values to numbers and names
  *   recipe.c      recipes, either way
@@ -6,12 +6,12 @@
  *   call.c        calls of the core without the GIL
  *   errors.c      statuses to exceptions
  *   fourier.c     transforms of images
- *   maximizer.c   the type Maximizer; pictures for models
+ *   maximizer.c   the type Maximizer; resizing of images for models
  *   core.c        the type Core; core_description.c, core_training.c, core_shared.c, core_use.c,
  *                 core_objective.c, core_tensors.c its methods and properties
  *   module.c      the module: its functions, constants and state
  *
- * Functions that return bool have set a Python exception where they return false.
+ * Functions that return bool have set a Python exception if they return false.
  */
 #ifndef USAE_MODULE_H
 #define USAE_MODULE_H
@@ -24,7 +24,7 @@
 
 #include "usae_testing.h"
 
-/* One per interpreter that imports the module. The exceptions are the classes of usae.errors. */
+/* Each interpreter that imports the module has one. The exceptions are the classes of usae.errors. */
 typedef struct module_state {
   PyObject *core_type;
   PyObject *maximizer_type;
@@ -36,12 +36,12 @@ typedef struct module_state {
 
 /* --- arguments.c --------------------------------------------------------------------------------------------------- */
 
-/* An int, or anything with __index__. Outside [low, high] it is an InvalidInputError that calls it `name`. */
+/* Takes an int, or an object with __index__. Outside [low, high] it raises InvalidInputError, which names it `name`. */
 bool take_int(const module_state *state, PyObject *object, const char *name, int64_t low, int64_t high, int64_t *out);
 bool take_int32(const module_state *state, PyObject *object, const char *name, int32_t *out);
 bool take_seed(const module_state *state, PyObject *object, uint64_t *out);
 
-/* `strings` [count] belong to the str objects in `tuple`. Zero it before, clear it after, whatever came between. */
+/* `strings` [count] belong to the str objects in `tuple`. Zero it before names_take, and clear it after, even on failure. */
 typedef struct name_list {
   PyObject *tuple;
   const char **strings;
@@ -61,23 +61,23 @@ PyObject *recipe_preset(PyObject *module, PyObject *number);
 
 typedef enum element { ELEMENT_FLOAT32, ELEMENT_FLOAT64, ELEMENT_INT32, ELEMENT_INT64 } element;
 
-/* A C-contiguous array of this element type. Zero `out` before and PyBuffer_Release it after, whatever came between. */
+/* Takes a C-contiguous array of this element type. Zero `out` before, and PyBuffer_Release it after, even on failure. */
 bool take_array(const module_state *state, PyObject *object, const char *name, element type, bool writable,
                 Py_buffer *out);
 int64_t array_count(const Py_buffer *array);
 
-/* Whether an array has these `ndim` sides, of which -1 may be any; else an InvalidInputError. */
+/* Whether an array has these `ndim` sides; -1 allows any length. InvalidInputError if it does not. */
 bool has_shape(const module_state *state, const Py_buffer *array, const char *name, int ndim, const int64_t *sides);
 
-/* take_array and has_shape. */
+/* Does take_array, then has_shape. */
 bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
                  const int64_t *sides, Py_buffer *out);
 
-/* Activations where they lie: `matrix` points into `buffer`, which is zeroed before and released after. */
+/* Takes activations without a copy: `matrix` points into `buffer`. Zero `buffer` before, and release it after. */
 bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
                       usae_matrix *matrix);
 
-/* The same for all models. `names`, a tuple of str or NULL, is for error messages. Zero it before, clear it after. */
+/* Activations of all models. `names`, a tuple of str or NULL, is for error messages. Zero it before, and clear it after. */
 typedef struct activations_list {
   Py_buffer *buffers;
   usae_matrix *matrices;
@@ -88,12 +88,12 @@ void activations_clear(activations_list *inputs);
 
 /* --- call.c -------------------------------------------------------------------------------------------------------- */
 
-/* A call of the core: between begin and end the thread does not hold the GIL, and `interrupt` lets signal handlers run.
- * It must stay where it is from begin to end. */
+/* A call of the core. Between begin and end the thread does not hold the GIL, and `interrupt` lets signal handlers run.
+ * The struct must not move from begin to end. */
 typedef struct core_call {
   PyThreadState *thread;
-  int64_t asked; /* when signals were last looked at, in nanoseconds */
-  bool stopped;  /* a signal handler raised: its exception is set in `thread` */
+  int64_t asked; /* time of the last check for signals, in nanoseconds */
+  bool stopped;  /* a signal handler has raised; its exception is set in `thread` */
   usae_interrupt interrupt;
   usae_error error;
 } core_call;
@@ -102,7 +102,7 @@ bool core_call_end(core_call *call, const module_state *state, usae_status statu
 
 /* --- errors.c ------------------------------------------------------------------------------------------------------ */
 
-/* True for USAE_OK; otherwise raises the exception that belongs to the status, with the core's words. */
+/* True for USAE_OK. Otherwise raises the exception of the status, with the core's message. */
 bool check_status(const module_state *state, usae_status status, const usae_error *error);
 
 /* --- fourier.c ----------------------------------------------------------------------------------------------------- */

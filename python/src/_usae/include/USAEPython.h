@@ -1,1 +1,1 @@
-/* Empty: SwiftPM wants a folder of public headers, and the only symbol of this target is PyInit__usae. */
+/* Empty, because the only symbol of this target is PyInit__usae. SwiftPM requires a folder of public headers. */
