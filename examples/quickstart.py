@@ -11,7 +11,7 @@ train, held_out = usae.demo.activations()
 sae = usae.UniversalSAE(n_concepts=256, k=12, seed=0)
 sae.fit(train, steps=500, validation=held_out)
 
-# How well each network's activations follow from the code of each other network.
+# How well the activations of each network can be predicted from the code of each other network.
 evaluation = sae.evaluate(held_out)
 print(evaluation.summary())
 

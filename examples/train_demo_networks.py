@@ -1,10 +1,10 @@
-"""Train the demo's three networks on the training regions of the photographs and write their weights.
+"""Trains the demonstration's three networks on the training regions of the photographs and writes their weights.
 
     python examples/train_demo_networks.py [--output FOLDER] [--only NAME] [--threads N]
 
-Takes five to ten minutes on two cores, depending on who else uses them. All steps, batches and seeds are fixed: a second
-run on the same machine with the same torch and thread count gives the same weights to the last bit. Prints what each
-network knows about held-out crops.
+It takes five to ten minutes on two cores. All steps, batches and seeds are fixed, so a second run on the same machine with the
+same version of torch and the same number of threads gives the same weights to the bit. It prints each network's performance on
+held-out crops.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from usae.demo import measures, networks, photographs
 
 log = logging.getLogger("train_demo_networks")
 
-N_CROPS = 16384  # five to eight passes for a network; more crops of these photographs would hardly differ from these
-N_NEIGHBOURS = 200  # of about 820 crops a photograph: views of one crop alone are told by their brightness
+N_CROPS = 16384  # five to eight passes for a network; further crops of these photographs would hardly differ
+N_NEIGHBOURS = 200  # of about 820 crops of a photograph; views of the same crop could be matched by brightness alone
 SEED = 0
 WEIGHTS = pathlib.Path(networks.__file__).parent / "weights"
 
@@ -38,7 +38,7 @@ def train_classifier(crops: photographs.Crops, generator: torch.Generator) -> nn
     labels = torch.from_numpy(crops.photograph)
 
     def loss(batch: Tensor) -> Tensor:
-        # Label smoothing: a crop of plain sky or table cannot be named, and should not be learnt by heart.
+        # Labels are smoothed, because the photograph of a plain crop cannot be recognised and should not be memorised.
         logits = network(view(crops, batch, 64, 0.7, generator))
         return F.cross_entropy(logits, labels[batch], label_smoothing=0.1)
 
@@ -78,8 +78,8 @@ def train(
     batch_size: int,
     learning_rate: float,
 ) -> nn.Module:
-    """Take `steps` steps of AdamW on ``loss(batch)``, where `batch` holds the indices of randomly drawn crops."""
-    network = network.to(memory_format=torch.channels_last)  # twice as fast for convolutions on CPUs
+    """Do `steps` steps of AdamW on ``loss(batch)``, where `batch` holds the indices of randomly drawn crops."""
+    network = network.to(memory_format=torch.channels_last)  # convolutions are twice as fast on CPUs
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
     recent = collections.deque(maxlen=50)
@@ -99,10 +99,10 @@ def train(
 def view(
     crops: photographs.Crops, batch: Tensor, side: int, smallest: float, generator: torch.Generator, light: float = 0.1
 ) -> Tensor:
-    """Zoom into, sometimes mirror and slightly relight the crops `batch` [n]: [n, 3, side, side] in 0..1.
+    """Augment the crops `batch`, [n]: zoom, mirror, and change the light. Returns [n, 3, side, side] in 0..1.
 
-    Windows are `smallest` to 1 of the crop's side. Brightness and contrast change by at most `light`, hue not at all: a
-    network that is taught to ignore hue has no word for sky.
+    Sides of windows are from `smallest` to 1 of the crop's side. Brightness and contrast change by at most `light`. Hue does
+    not change, because a network that ignores hue cannot represent sky.
     """
     images = networks.to_tensor(crops.images[batch.numpy()])
     n = len(images)
@@ -119,7 +119,7 @@ def view(
 
 
 def nearest_crops(crops: photographs.Crops, n_nearest: int) -> Tensor:
-    """For each crop those of the same photograph with the nearest centres, itself among them: int64 [n, n_nearest]."""
+    """Return for each crop those of the same photograph with the nearest centres, including itself, int64 [n, n_nearest]."""
     nearest = np.empty((len(crops.boxes), n_nearest), np.int64)
     for index in range(crops.photograph.max() + 1):
         (members,) = np.nonzero(crops.photograph == index)
@@ -130,14 +130,14 @@ def nearest_crops(crops: photographs.Crops, n_nearest: int) -> Tensor:
 
 
 def info_nce(embeddings: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding the partner; rows i and i + n of `embeddings` [2 n, d] are a crop and its neighbour."""
+    """Return the InfoNCE loss. Rows i and i + n of `embeddings`, [2 n, d], are a crop and its neighbour."""
     n = len(embeddings) // 2
     similarity = (embeddings @ embeddings.T / temperature).fill_diagonal_(-torch.inf)
     return F.cross_entropy(similarity, torch.arange(2 * n).roll(n))
 
 
 def write(network: nn.Module, path: pathlib.Path) -> None:
-    """Write weights as float16 through a temporary file, so that no reader ever meets half a file."""
+    """Write weights as float16 to a temporary file and rename it, so that no reader sees an incomplete file."""
     weights = {
         key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in network.state_dict().items()
     }
@@ -153,12 +153,12 @@ TRAINERS = {"classifier": train_classifier, "masked": train_masked, "contrastive
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=pathlib.Path, default=WEIGHTS, help="folder for the weights (%(default)s)")
-    parser.add_argument("--only", choices=TRAINERS, help="train this one, and leave the others' weights alone")
+    parser.add_argument("--only", choices=TRAINERS, help="train only this network, and keep the weights of the others")
     parser.add_argument("--threads", type=int, default=2, help="threads for torch (%(default)s)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True)  # or gradients of looked-up rows are summed in whatever order threads finish
+    torch.use_deterministic_algorithms(True)  # otherwise gradients of indexed rows are summed in the order of threads
     options.output.mkdir(parents=True, exist_ok=True)
 
     pictures, start = photographs.load(), time.perf_counter()

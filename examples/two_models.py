@@ -7,7 +7,7 @@ import usae
 import usae.torch
 from usae.demo import photographs
 
-# Random weights, so that nothing is downloaded; with pretrained=True concepts are worth looking at.
+# Weights are random, so that nothing is downloaded. Concepts are meaningful only with pretrained=True.
 torch.manual_seed(0)
 vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=128).eval()
 resnet = timm.create_model("resnet18", pretrained=False).eval()

@@ -1,10 +1,10 @@
-"""Hashes of everything that ten recipes compute, to show that a change of the code changes no bit.
+"""Prints hashes of everything that ten recipes compute, to show that a change of the code changes no bit.
 
     python tools/hash_results.py > before.txt        # then change the code
     python tools/hash_results.py | diff before.txt -
     USAE_KERNELS=avx2 python tools/hash_results.py   # all kernels but x86-64's portable ones print the same
 
-A line for each recipe: parameters and optimizer state after training, the codes of held-out tokens, and their evaluation.
+It prints a line for each recipe: parameters and optimiser state after training, codes of held-out tokens, and their evaluation.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ STEPS, N_CONCEPTS, K = 60, 256, 8
 
 
 def recipes() -> dict[str, usae.Recipe]:
-    """Ten that together use each value of each choice, and each kind of step."""
+    """Return ten recipes that together use each value of each choice, and each kind of step."""
     default, published = usae.recipes.default, usae.recipes.published
     short = {"batch_size": 512, "warmup_steps": 10}
     return {
@@ -42,7 +42,7 @@ def recipes() -> dict[str, usae.Recipe]:
 
 
 def activations() -> dict[str, np.ndarray]:
-    """Three models of 40 images, whose widths are no multiples of a vector and whose elements have three types."""
+    """Make activations of three models for 40 images, with widths that are no multiples of a vector and three types."""
     random = np.random.default_rng(0)
     n_tokens, n_shared = 40 * 64, 120
     codes = random.uniform(0.5, 2.0, (n_tokens, n_shared)) * (random.random((n_tokens, n_shared)) < 0.05)

@@ -1,4 +1,4 @@
-"""Run by test_wheel.sh: uses an installed usae, and looks at what that loaded."""
+"""Uses an installed usae, and checks which libraries it loads. test_wheel.sh runs it."""
 
 import re
 import subprocess
