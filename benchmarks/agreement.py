@@ -1,4 +1,4 @@
-"""Whether two sides computed the same, before their times are compared."""
+"""Checks that two sides of a comparison computed the same, before their times are compared."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ class Disagreement(Exception):
 
 
 def codes_agree(file: str, other_file: str) -> dict[str, float]:
-    """Compare codes, npz with values and indices [n, k]; zeros are no codes.
+    """Compare codes in two npz files with values and indices, [n, k]. Values of 0 are no codes.
 
-    Float32 products in different orders differ by about 1e-6 of their size, which may also swap a token's last concept for
-    one that is as large. So values of common concepts must be within 1e-4 of the largest code, and a concept that only one
-    side has must be within that of the token's smallest code.
+    Float32 products in different orders differ by about 1e-6 of their size. A token's last concept may also be replaced by
+    another one of equal value. So values of common concepts must differ by less than 1e-4 of the largest code, and a concept
+    that only one side has must differ by less than that from the token's smallest code.
 
     Returns
     -------
     dict
-        "codes": how many were compared, "largest_difference" relative to the largest code, "swapped": share of codes that
-        one side alone has.
+        "codes": number of codes that were compared. "largest_difference": relative to the largest code. "swapped": share of
+        codes that only one side has.
     """
     sides = [_entries(name) for name in (file, other_file)]
     (values, keys, smallest), (other_values, other_keys, other_smallest) = sides
@@ -43,39 +43,39 @@ def codes_agree(file: str, other_file: str) -> dict[str, float]:
 
 
 def _entries(file: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values, unique keys and the smallest value of the same token, of all codes that are not zero."""
+    """Return value, unique key and the smallest value of the same token, for all codes that are not 0."""
     with np.load(file) as arrays:
         values, indices = arrays["values"], arrays["indices"].astype(np.int64)
     keys = np.arange(len(values))[:, None] * 2**32 + indices
-    smallest = np.broadcast_to(values.min(1, keepdims=True), values.shape)  # 0 where fewer than k are positive
+    smallest = np.broadcast_to(values.min(1, keepdims=True), values.shape)  # 0 if fewer than k are positive
     positive = values > 0
     return values[positive], keys[positive], smallest[positive]
 
 
 def steps_agree(ours: str, theirs: str, loss: float, other_loss: float, rate: float) -> dict[str, float]:
-    """Compare a training step, npz with gradients and with parameters afterwards, by our names.
+    """Compare a training step in two npz files, which have gradients and the parameters after the step, by our names.
 
-    Float32 products in different orders differ by about 1e-6, which turns a near-tie for the last place in about one token of
-    6272 x 6144 pre-activations; the gradients of that token's k + 1 concepts then differ, and nobody else's. So the rows of
-    a gradient are compared one by one, as errors relative to a typical row's norm: the median must be below 2e-4 (1e-6 is
-    usual; the published AuxK is dense, and each sign that turns in its L1 loss touches every row) and at most 5 % of the rows
-    may exceed 1e-3. The losses must agree to 1e-5.
+    Float32 products in different orders differ by about 1e-6. In 6272 x 6144 pre-activations this changes which concept is
+    selected last in about one token, so that the gradients of that token's k + 1 concepts differ, and no others. So the rows of
+    a gradient are compared one by one, with errors relative to a typical row's norm. The median error must be below 2e-4, and
+    at most 5 % of the rows may exceed 1e-3. (The median is usually 1e-6; but the published AuxK is dense, and each sign that
+    changes in its L1 loss changes every row.) The losses must agree to 1e-5.
 
     AdamW's first step is the learning rate times the sign of each gradient, so 99 % of the elements of a parameter must agree
-    to a tenth of the rate, and all to two rates. encoder_bias stands before BatchNorm, its gradient is nothing but rounding,
-    and it is left out.
+    to a tenth of the rate, and all to two rates. encoder_bias is not compared, because BatchNorm follows it and its gradient is
+    only rounding.
 
     Returns
     -------
     dict
-        "loss": relative difference; "median_row", "rows_apart": of the worst gradient; "moved_otherwise": share of elements
-        of the worst parameter.
+        "loss": relative difference. "median_row", "rows_apart": errors of the worst gradient. "moved_otherwise": share of
+        elements of the worst parameter.
     """
     found = {"loss": abs(loss - other_loss) / abs(other_loss), "median_row": 0.0, "rows_apart": 0.0, "moved_otherwise": 0.0}
     if not found["loss"] < 1e-5:
         raise Disagreement(f"losses differ: {loss:.8g} and {other_loss:.8g}")
     with np.load(ours) as mine, np.load(theirs) as other:
-        standardization = {"mean", "scale"}  # which PyTorch's side does not have: the batch is standardised
+        standardization = {"mean", "scale"}  # the PyTorch side does not have these, because its batch is standardised
         missing = (set(mine) - standardization) ^ set(other)
         if missing:
             raise Disagreement(f"only one side has {', '.join(sorted(missing))}")

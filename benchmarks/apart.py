@@ -1,4 +1,4 @@
-"""Run a task in a process of its own, so that its peak memory is its own."""
+"""Runs a task in a separate process, so that its peak memory can be measured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Figures = dict[str, float]
 
 
 def apart(task: Callable[..., Figures], *arguments: Any) -> Figures:
-    """What the task returns, and "peak MB" of its process."""
+    """Return the result of the task, with "peak MB" of its process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, task, arguments))
     process.start()
-    sender.close()  # else a task that fails would be waited for
+    sender.close()  # otherwise this process would wait for ever for a task that fails
     figures: Figures = receiver.recv()
     process.join()
     return figures

@@ -1,4 +1,4 @@
-"""Workers, seen from the command: processes that stay alive, each with its own interpreter and environment."""
+"""The benchmark's side of workers, which are processes that stay alive, each with its own interpreter and environment."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
-# They decide which kernels OpenBLAS uses, and so how fast everything that calls it is.
+# These variables decide which kernels OpenBLAS uses, and so how fast everything is that calls it.
 OPENBLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
-# Seconds between calls: threads of OpenMP and OpenBLAS in the worker that was called before spin for a while after their
-# work, OpenBLAS's for 2**26 cycles.
+# Seconds between calls. Threads of OpenMP and OpenBLAS in the worker that was called before spin after their work, those of
+# OpenBLAS for 2**26 cycles.
 PAUSE = 0.05
 
 
 class WorkerError(Exception):
-    """What went wrong in a worker, in one line; `details` has its traceback or the last it printed."""
+    """An error in a worker, in one line. `details` has its traceback or the last lines it printed."""
 
     def __init__(self, summary: str, details: str = ""):
         super().__init__(summary)
@@ -38,13 +38,13 @@ class Worker:
     Parameters
     ----------
     script : str
-        File in `workers`.
+        Name of a file in `workers`.
     python : path-like
-        Interpreter.
+        The interpreter.
     threads : int
-        For every library that takes its number of threads from the environment.
+        Number of threads of every library that takes it from the environment.
     kernels : str, optional
-        USAE_KERNELS. Left out: not set, so that the best the processor has are used.
+        Value of USAE_KERNELS. Default: None, which leaves it unset, so that the best kernels of the processor are used.
     """
 
     def __init__(self, script: str, python: str | os.PathLike[str], threads: int, kernels: str | None = None):
@@ -73,7 +73,7 @@ class Worker:
             self._printed.append(line)
 
     def call(self, command: str, **arguments: Any) -> Any:
-        """The result of a command. Raises WorkerError for one that failed or a worker that died."""
+        """Return the result of a command. Raises WorkerError if the command failed or the worker has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
         time.sleep(PAUSE)
         try:

@@ -1,4 +1,4 @@
-"""One virtual environment for each rival, made when it is first asked for, and what goes into it."""
+"""One virtual environment for each rival, made when it is first needed, and the packages in it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TORCH = "torch==2.13.*"  # the same for all: the rivals' speed is that of its products
+TORCH = "torch==2.13.*"  # the same version for all, because its matrix products decide the speed of all rivals
 
-# Rival: what is installed beside TORCH and numpy. Names are those of the files workers/rival_<name>.py.
+# The packages of each rival, in addition to TORCH and numpy. The names are those of the files workers/rival_<name>.py.
 REQUIREMENTS = {
     "sae_lens": ["sae-lens==6.54.*"],
     "dictionary_learning": ["dictionary-learning==0.1.0"],
@@ -20,21 +20,21 @@ REQUIREMENTS = {
     "sparsify": ["eai-sparsify==1.3.*"],
 }
 
-# Dependencies that PyPI has for CUDA builds of PyTorch only; beside a CPU build they fail when imported.
+# Dependencies that PyPI has for CUDA builds of PyTorch only. With a CPU build, importing them fails.
 REMOVED = {"dictionary_learning": ["torchvision"], "overcomplete": ["torchvision"]}
 
 
 class NotInstalled(Exception):
-    """Why a rival has no environment, in one line."""
+    """A rival has no environment, for a reason given in one line."""
 
 
 def python_of(rival: str, *, install: bool = True) -> Path:
-    """The interpreter that has this rival; its environment is made first if it is not there or has other requirements.
+    """Return the interpreter of this rival. Its environment is made first if it does not exist or has other requirements.
 
     Raises
     ------
     NotInstalled
-        Where that failed, or with `install` False is needed.
+        If making the environment failed, or if it is needed and `install` is False.
     """
     folder = ROOT / f".venv-bench-{rival}"
     python = folder / "bin" / "python"

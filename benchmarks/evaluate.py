@@ -1,8 +1,8 @@
-"""What `evaluate` costs beside encoding: python benchmarks/evaluate.py [--quick].
+"""Measures the time of `evaluate` and of encoding: python benchmarks/evaluate.py [--quick].
 
-A million tokens of three models of width 768, 384 and 768, in float16 memory maps, 6144 concepts, k = 32: all encoded from
-every model, then `evaluate`, each in a process of its own. Memory is the peak of anonymous memory above what the process had
-before the call: pages of the maps are the inputs and can be dropped. See README.md.
+The data are a million tokens of three models of width 768, 384 and 768, in float16 memory maps, with 6144 concepts and k = 32.
+They are encoded from every model, and then evaluated, each in a separate process. Memory is the peak of anonymous memory above
+that before the call; pages of the memory maps do not count, because the system can drop them. See README.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PART = 16_384
 
 
 def make(folder: Path, n_tokens: int) -> None:
-    """Activations with a common sparse part, and an autoencoder that was trained on some of them."""
+    """Make activations with a common sparse part, and train an autoencoder on some of them."""
     random = np.random.default_rng(0)
     directions = {name: random.standard_normal((512, width), np.float32) for name, width in WIDTHS.items()}
     arrays = {
@@ -52,7 +52,7 @@ def make(folder: Path, n_tokens: int) -> None:
 def measured(folder: Path, what: str) -> Figures:
     sae = usae.load(folder / "model")
     acts = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in WIDTHS}
-    sae.encode(acts["b"][:PART], "b")  # threads and packed weights are there
+    sae.encode(acts["b"][:PART], "b")  # starts the threads and packs the weights
     calls: dict[str, Callable[[], object]] = {"encode": lambda: _encode_all(sae, acts), "evaluate": lambda: sae.evaluate(acts)}
     with _PeakOfAnonymousMemory() as peak:
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def _encode_all(sae: usae.UniversalSAE, acts: dict[str, np.ndarray]) -> None:
 
 
 class _PeakOfAnonymousMemory:
-    """Looks twenty times a second."""
+    """Measures the peak of anonymous memory, twenty times a second."""
 
     def __enter__(self) -> _PeakOfAnonymousMemory:
         self._before = self._peak = _anonymous()
@@ -97,8 +97,8 @@ def _anonymous() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few tokens, to see that it works")
-    parser.add_argument("--folder", type=Path, help="where the activations are made, 4 GB; a temporary folder")
+    parser.add_argument("--quick", action="store_true", help="few tokens, to check that it works")
+    parser.add_argument("--folder", type=Path, help="folder for 4 GB of activations; default: a temporary folder")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
     n_tokens = 70_000 if arguments.quick else 1_000_000

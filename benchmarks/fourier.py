@@ -1,8 +1,8 @@
-"""Our transforms of images beside SciPy's, one thread each: python benchmarks/fourier.py.
+"""Compares our transforms of images with SciPy's, with one thread each: python benchmarks/fourier.py.
 
-Three planes, as an RGB image has; both transforms in float32, checked against NumPy's in float64 first. Ends with status 1
-where a result is off by more than float32 rounding. Medians of one run, the two taking turns. SciPy allocates its results in
-each call, as it always does; ours go to arrays of the caller. See README.md.
+An image has three planes. Both libraries transform in float32. The results are first compared with NumPy's in float64, and the
+program ends with status 1 if one differs by more than float32 rounding. Times are medians of one run, in which the two take
+turns. SciPy allocates its result in each call; ours is written to an array of the caller. See README.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from usae import _usae
 
 PLANES = 3
 SIZES = (224, 512, 518, 1024)
-TOLERANCE = 1e-6  # relative, of norms
+TOLERANCE = 1e-6  # norm of the difference, divided by the norm
 SECONDS = 1.0  # for each pair of timings
 
 
 def medians(*calls: Callable[[], object]) -> list[float]:
-    """Milliseconds of each, measured in turns."""
+    """Return the median time of each call in milliseconds, measured in turns."""
     times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times[0]) < 5:
@@ -50,7 +50,7 @@ def main() -> int:
         _usae.rfft2(image, re, im, 1)
         spectrum = re + 1j * im
         _usae.irfft2(re, im, back, 1)
-        flops = PLANES * 2.5 * n * n * np.log2(n * n)  # the usual count, half of a complex transform's
+        flops = PLANES * 2.5 * n * n * np.log2(n * n)  # the usual count, half of that of a complex transform
         forward = distance(spectrum, np.fft.rfft2(image.astype(np.float64)))
         inverse = distance(back, np.fft.irfft2(spectrum.astype(np.complex128), s=(n, n)))
         timings = {

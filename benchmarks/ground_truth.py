@@ -1,8 +1,8 @@
-"""How many known concepts recipes find, beside what supervised encoders find: python benchmarks/ground_truth.py [--quick].
+"""Measures how many known concepts recipes and supervised encoders find: python benchmarks/ground_truth.py [--quick].
 
-384 concepts that all of three models share and 64 private ones of each, 100,000 tokens, m = 1024, k = 8, 3,000 steps of 2,048
-tokens, for two sets of widths; and a harder world, 1,024 shared and 256 private concepts that come in groups, under noise of
-30 %, m = 2560, k = 16, over steps. See README.md.
+Two data sets have 384 concepts that three models share and 64 private concepts of each model, 100,000 tokens, m = 1024, k = 8
+and 3,000 steps of 2,048 tokens; they differ by the models' widths. A harder one has 1,024 shared and 256 private concepts in
+correlated groups, noise of 30 %, m = 2560, k = 16 and several numbers of steps. See README.md.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ HEADING += ["twins", "AUROC", "R2 diagonal", "R2 off it", "seconds"]
 
 
 def measure(name: str, arguments: argparse.Namespace, report: Report) -> None:
-    """One world: the ceiling, then each recipe at each number of steps."""
+    """Measure the ceiling of one data set, then each recipe with each number of steps."""
     world = WORLDS[name]
     models = dict(zip("abc", world["widths"], strict=True))
     all_steps = (60,) if arguments.quick else world["steps"]
@@ -74,7 +74,7 @@ def measure(name: str, arguments: argparse.Namespace, report: Report) -> None:
             print(f"{name} {label} {steps} steps, seed {seed}: {score!r}", file=sys.stderr, flush=True)
             entry = {"world": name, "name": label, "steps": steps, "seed": seed, "seconds": seconds}
             figures = {key: x for key, x in score.to_dict().items() if not (isinstance(x, list) and len(x) == truth.n_true)}
-            report.data["scores"].append(entry | figures)  # without the lists of single concepts, megabytes of them
+            report.data["scores"].append(entry | figures)  # without the numbers of single concepts, which take megabytes
             return score
 
         best = None
@@ -111,11 +111,11 @@ def targets(report: Report, words: str, mine: usae.synthetic.Score, best: usae.s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few tokens and steps, to see that it works")
-    parser.add_argument("--threads", type=int, default=2, help="of training")
+    parser.add_argument("--quick", action="store_true", help="few tokens and steps, to check that it works")
+    parser.add_argument("--threads", type=int, default=2, help="threads of training")
     parser.add_argument("--worlds", default="wide,narrow,hard")
     parser.add_argument("--recipes", default="default;published", help="names of study/variants.py, separated by semicolons")
-    parser.add_argument("--seeds", type=int, default=1, help="worlds and trainings, from seed 0 on")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds of data sets and trainings, from 0 on")
     parser.add_argument("--ceiling", action=argparse.BooleanOptionalAction, default=True, help="train supervised encoders too")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()

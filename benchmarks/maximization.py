@@ -1,8 +1,8 @@
-"""What each part of coordinated activation maximization is worth: python benchmarks/maximization.py [--quick].
+"""Ablation of coordinated activation maximization: python benchmarks/maximization.py [--quick].
 
-For fifty universal concepts of the demonstration's networks, chosen by rank and not by looks, an image for each network: with
-the default objective and with others, and with MACO as its reference implementations have it. What is in the results is not
-run again. docs/maximization.md says what came of it.
+Images are optimised for fifty universal concepts in each network of the demonstration. The concepts are chosen by rank, without
+looking at images. Rows are the default objective, other objectives, and MACO as its reference implementations have it. Rows
+that are in the results are not run again. docs/maximization.md discusses the results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from report import Report, replace_file  # noqa: E402
 from study import maco  # noqa: E402
 
 STEPS, VIEWS = 96, 8
-LEAST_FIRING = 100  # held-out tokens in each network, for a concept to count as alive there
+LEAST_FIRING = 100  # smallest number of held-out tokens in which a concept fires in each network
 
 OURS: dict[str, dict[str, Any]] = {
     "ours: alignment, cosine squared": {},
@@ -45,7 +45,7 @@ REFERENCE = {"MACO as in references, alignment": "alignment", "MACO as in refere
 
 
 class Subject:
-    """Networks, an autoencoder of them, and the concepts."""
+    """The networks, an autoencoder of them, and the concepts."""
 
     def __init__(self, quick: bool):
         self.models = networks.load_models()
@@ -53,7 +53,7 @@ class Subject:
             networks.activations(networks.load_networks(), photographs.crops(photographs.load(), split, n, seed).images)
             for split, n, seed in (("train", 200 if quick else 3000, 0), ("held_out", 100 if quick else 1000, 1))
         )
-        # Without prefixes: the records of results/ are of this one.
+        # The recipe has no prefixes, because the records in results/ are of such an autoencoder.
         recipe = usae.recipes.default(prefixes=None, learning_rate=3e-3)
         self.sae = usae.UniversalSAE(256, 12, recipe=recipe, seed=0)
         self.sae.fit(train, steps=100 if quick else 2000, progress=False)
@@ -95,7 +95,7 @@ class Subject:
         return images
 
     def scores(self, images: dict[int, list[np.ndarray]]) -> dict[str, float]:
-        """Means over concepts and networks of whole images; `images` by concept, None where nothing started."""
+        """Return means over concepts and networks of the scores of whole images. An image that did not start is None."""
         rows: list[dict[str, float]] = []
         others = dict(zip(images, [*list(images)[1:], *list(images)[:1]], strict=True))
         names = list(self.models)
@@ -127,7 +127,7 @@ class Subject:
 
 
 def corner_contrast(image: np.ndarray) -> float:
-    """Variance in the four corners, an eighth of the side each, against that of the whole; 1: the same."""
+    """Return the variance in the four corners, an eighth of the side each, divided by that of the whole image."""
     side = max(2, image.shape[1] // 8)
     corners = [image[:, :side, :side], image[:, :side, -side:], image[:, -side:, :side], image[:, -side:, -side:]]
     mean = image.mean((1, 2), keepdims=True)
@@ -136,9 +136,9 @@ def corner_contrast(image: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two concepts and few steps, to see that it works")
-    parser.add_argument("--rows", nargs="*", choices=[*OURS, *REFERENCE], help="all of them if left out")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and usae")
+    parser.add_argument("--quick", action="store_true", help="two concepts and few steps, to check that it works")
+    parser.add_argument("--rows", nargs="*", choices=[*OURS, *REFERENCE], help="rows to run; default: all")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch and usae")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

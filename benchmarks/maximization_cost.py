@@ -1,8 +1,8 @@
-"""What optimising an image costs beside the network, ours and PyTorch's: python benchmarks/maximization_cost.py.
+"""Measures the time of an optimisation step of an image without the network: python benchmarks/maximization_cost.py.
 
-One step without a network: the image of its phases, 16 views of 224 x 224 of a canvas of 512 x 512, their gradients back to
-the phases, and a step of NAdam. PyTorch in float32 does the same with irfft2, slices, interpolate and autograd. Both are
-checked to compute the same first, without noise; ends with status 1 where they do not. Medians of one run, the two taking
+A step computes the image from its phases, 16 views of 224 x 224 of a canvas of 512 x 512, gradients of the phases from those of
+the views, and a step of NAdam. PyTorch in float32 does the same with irfft2, slices, interpolate and autograd. Both are first
+compared, without noise, and the program ends with status 1 if they differ. Times are medians of one run, in which the two take
 turns. See README.md.
 """
 
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-# On a busy machine threads that spin would wait for those that they keep out.
+# On a busy machine, threads that spin would keep the threads that they wait for from running.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np  # noqa: E402
@@ -59,10 +59,10 @@ class Ours:
         self.boxes = np.empty((VIEWS, 4), np.int64)
 
     def step(self, gradient: np.ndarray) -> list[float]:
-        """Milliseconds of each part."""
+        """Do a step and return the milliseconds of each part."""
         times = [time.perf_counter()]
         for part in (
-            lambda: self.core.image(self.canvas),  # to be told apart: asking for views would make it
+            lambda: self.core.image(self.canvas),  # timed separately; otherwise the call for views would compute it
             lambda: self.core.views(self.seen, MEAN, STD),
             lambda: self.core.add_gradient(gradient, MEAN, STD, 1.0),
             lambda: self.core.advance(),
@@ -73,7 +73,7 @@ class Ours:
 
 
 class Theirs:
-    """From the phases of an image of ours."""
+    """The same step in PyTorch, which starts from the phases of an image of ours."""
 
     def __init__(self, ours: Ours, noise: float):
         ours.core.image(ours.canvas)
@@ -83,14 +83,14 @@ class Theirs:
         planes = torch.einsum("jhw,ji->ihw", torch.logit(torch.tensor(ours.canvas).double()), self.colours.double().inverse())
         spectrum = torch.fft.rfft2(planes)
         self.magnitude = spectrum.abs().float()
-        self.magnitude[:, 0, 0] = 0  # means are numbers of their own
+        self.magnitude[:, 0, 0] = 0  # means are separate parameters
         self.means = torch.zeros(3, requires_grad=True)
         self.phases = spectrum.angle().float().requires_grad_()
         self.optimizer = torch.optim.NAdam([self.phases, self.means], lr=0.3, eps=1e-12)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, STEPS)
 
     def image(self) -> torch.Tensor:
-        # Opposite phases of opposite frequencies, in the first and the last column.
+        # In the first and the last column, opposite frequencies have opposite phases.
         flipped, half = -self.phases[:, 1 : CANVAS // 2].flip(1), CANVAS // 2
         edges = [
             torch.cat([self.phases[:, : half + 1, [bin]], flipped[:, :, [bin]]], 1).where(
@@ -134,7 +134,7 @@ class Theirs:
 
 
 def difference(crop: float, gradient: np.ndarray) -> float:
-    """How far apart three steps are, the way both have gone being 1; noise off."""
+    """Return the difference after three steps, divided by the distance that both have moved. Without noise."""
     ours = Ours(crop, 0.0, 1)
     theirs = Theirs(ours, 0.0)
     first = ours.canvas.copy()
@@ -153,7 +153,7 @@ def difference(crop: float, gradient: np.ndarray) -> float:
 
 
 def medians(steps: list[Callable[[], list[float]]]) -> list[list[float]]:
-    """Milliseconds of each part and of all, measured in turns."""
+    """Return the median milliseconds of each part and of the sum, measured in turns."""
     times: list[list[list[float]]] = [[] for _ in steps]
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times[0]) < 5:

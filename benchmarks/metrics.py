@@ -1,7 +1,7 @@
-"""Our numbers beside overcomplete's, where both define the same thing: python benchmarks/metrics.py.
+"""Compares our metrics with those of overcomplete that have the same definition: python benchmarks/metrics.py.
 
-Trains a small autoencoder of three models on made-up activations and evaluates it both ways. Ends with status 1 where a number
-is off by more than float32 rounding, which is what overcomplete computes with. See README.md.
+It trains a small autoencoder of three models on synthetic activations and evaluates it with both. It ends with status 1 if a
+number differs by more than the rounding of float32, in which overcomplete computes. See README.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOLERANCE = 2e-5  # relative; sums of float32
 
 
 def overcomplete_metrics() -> ModuleType:
-    """Its file of metrics by itself: the package would import torchvision."""
+    """Import the module of metrics alone, because the package imports torchvision."""
     library = python_of("overcomplete").parent.parent / "lib"
     file = next(library.glob("python*/site-packages/overcomplete/metrics.py"))
     spec = importlib.util.spec_from_file_location("overcomplete_metrics", file)

@@ -1,7 +1,7 @@
-"""Do the thread pools of one process get in each other's way?
+"""Measures whether the thread pools of one process slow each other down.
 
-Times our calls by themselves and right after a product of numpy or PyTorch, and those products by themselves and right after
-our calls, in turn: milliseconds, medians. Run it with OPENBLAS_CORETYPE unset.
+It times our calls alone and right after a product of NumPy or PyTorch, and these products alone and right after our calls, in
+turns. Results are medians in milliseconds. Run it with OPENBLAS_CORETYPE unset.
 """
 
 from __future__ import annotations

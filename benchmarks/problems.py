@@ -1,4 +1,4 @@
-"""Activations and parameters that every side of a comparison is given, as files that workers map into memory."""
+"""Activations and parameters for all sides of a comparison, as files that workers map into memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-N_FACTORS = 2048  # what there is to see
-ACTIVE = 24  # of them in a token
-NOISE = 0.3  # standard deviation, of activations that have 1
+N_FACTORS = 2048  # sparse factors of which activations are made
+ACTIVE = 24  # factors in a token
+NOISE = 0.3  # standard deviation of the noise, for activations with standard deviation 1
 
 
 def activations(folder: Path, widths: dict[str, int], n_tokens: int, seed: int = 0) -> dict[str, str]:
-    """Standardised activations of models that see the same sparse factors: {model: file with float32 [n_tokens, width]}.
+    """Make standardised activations of models from common sparse factors. Returns files, float32 [n_tokens, width], by model.
 
-    Few factors are frequent and many are rare, as concepts are in photographs; all are non-negative.
+    A few factors are frequent and many are rare, like concepts in photographs. All are non-negative.
     """
     random = np.random.default_rng(seed)
     frequency = 1 / np.arange(10, N_FACTORS + 10)
@@ -36,10 +36,10 @@ def activations(folder: Path, widths: dict[str, int], n_tokens: int, seed: int =
 
 
 def single_parameters(folder: Path, width: int, n_concepts: int, seed: int = 1) -> str:
-    """An autoencoder of one model, for rivals of all conventions: a file with
+    """Write parameters of an autoencoder of one model, which all rivals can use, to a file.
 
-    encoder_weight and dictionary [n_concepts, width] (dictionary rows of norm 1), encoder_bias [n_concepts] and
-    mean [width]: codes are the k largest of ReLU(encoder_weight (x - mean) + encoder_bias).
+    It has encoder_weight and dictionary, [n_concepts, width], with dictionary rows of norm 1, encoder_bias, [n_concepts], and
+    mean, [width]. Codes are the k largest of ReLU(encoder_weight (x - mean) + encoder_bias).
     """
     random = np.random.default_rng(seed)
     dictionary = random.standard_normal((n_concepts, width), dtype=np.float32)
@@ -53,7 +53,7 @@ def single_parameters(folder: Path, width: int, n_concepts: int, seed: int = 1) 
 
 
 def published_parameters(folder: Path, widths: dict[str, int], n_concepts: int, seed: int = 2) -> dict[str, str]:
-    """Parameters of the published architecture as PyTorch initialises them, {model: file}, by our names."""
+    """Write parameters of the published architecture as PyTorch initialises them. Returns a file by model, with our names."""
     random = np.random.default_rng(seed)
     files = {}
     for name, width in widths.items():

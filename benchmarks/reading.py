@@ -1,9 +1,9 @@
-"""How fast a store on disk is read, beside what training eats: python benchmarks/reading.py [--quick].
+"""Compares the speed of reading a store with that of training: python benchmarks/reading.py [--quick].
 
-Stores of two sizes in a temporary folder (16 GB free are enough), three models of width 768, 384 and 768 in float16. Each is
-read whole in shuffled batches, with its files dropped from this machine's page cache before, and again from the cache; then
-`fit` trains from it, and from the same rows in memory. Every reading is in a process of its own, so that its peak memory is
-its own. See README.md.
+There are stores of two sizes in a temporary folder, which needs 16 GB, with three models of width 768, 384 and 768 in float16.
+Each store is read in shuffled batches, first after its files were dropped from the page cache, and again from the cache. Then
+`fit` trains from the store, and from the same rows in memory. Each measurement is in a separate process, so that its peak
+memory can be measured. See README.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ N_CONCEPTS, K = 6144, 32
 
 
 def make(folder: Path, n_tokens: int) -> None:
-    """Normal numbers: what they are does not matter for reading, and training on them costs what it always does."""
+    """Make a store of normal numbers. Their values change neither the speed of reading nor that of training."""
     random = np.random.default_rng(0)
     shard = {name: random.standard_normal((SHARD, width), np.float32).astype(np.float16) for name, width in WIDTHS.items()}
     with usae.ActivationStore.create(folder) as store:
@@ -56,7 +56,7 @@ def read(folder: Path, is_cold: bool) -> dict[str, float]:
     start, n_tokens = time.perf_counter(), 0
     for batch in store.batches(BATCH):
         n_tokens += len(batch["a"])
-        if n_tokens + BATCH > store.n_tokens:  # the next would begin a new epoch
+        if n_tokens + BATCH > store.n_tokens:  # the next batch would begin a new epoch
             break
     return {"tokens/s": n_tokens / (time.perf_counter() - start)}
 
@@ -70,7 +70,7 @@ def train(folder: Path, steps: int, in_memory: bool) -> dict[str, float]:
     times: list[float] = []
     sae = usae.UniversalSAE(N_CONCEPTS, K, recipe=usae.recipes.default(batch_size=BATCH))
     if not in_memory:
-        store.verify()  # as `fit` does before its first step; here so that the files can be dropped after it
+        store.verify()  # `fit` does this before its first step; here it comes before the files are dropped from the cache
         drop_from_cache(folder)
     sae.fit(acts, steps=steps, callbacks=[lambda report: times.append(time.perf_counter())], progress=False)
     waits = np.diff(times)
@@ -79,8 +79,8 @@ def train(folder: Path, steps: int, in_memory: bool) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small stores, to see that it works")
-    parser.add_argument("--folder", type=Path, help="where the stores are made; a temporary folder")
+    parser.add_argument("--quick", action="store_true", help="small stores, to check that it works")
+    parser.add_argument("--folder", type=Path, help="folder for the stores; default: a temporary folder")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
     sizes = (4 * SHARD, 8 * SHARD) if arguments.quick else (16 * SHARD, 64 * SHARD)

@@ -1,8 +1,8 @@
-"""Which recipe learns best: python benchmarks/recipes.py [--worlds demo,synthetic] [--quick].
+"""Compares recipes: python benchmarks/recipes.py [--worlds demo,synthetic] [--quick].
 
-Trains every recipe of study/variants.py on every set of activations of study/worlds.py, three seeds each: with equal tokens
-and, where its step costs more or less than the default's, again with equal time. What is in the results is not run again, so
-a stopped study goes on where it was. docs/recipes.md says what came of it.
+It trains every recipe of study/variants.py on every data set of study/worlds.py, with three seeds: with equal numbers of
+tokens, and again with equal time if a step takes more or less time than the default's. What is in the results is not run again,
+so a study that was stopped continues where it was. docs/recipes.md discusses the results.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from study.variants import VARIANTS  # noqa: E402
 from study.worlds import WORLDS, World  # noqa: E402
 
 CONTROLLED = ("default", "matryoshka", "published", "plain")
-"""Recipes that are trained on shuffled pairs too."""
+"""Recipes that are also trained on shuffled pairs."""
 
 SAME_COST = (0.75, 1.33)
-"""A step that costs so much of the default's is not run again with equal time."""
+"""Range of a step's time, divided by that of the default's, in which a recipe is not run again with equal time."""
 
 WIDE_COLUMNS = ("R2 same", "R2 other", "cofire", "cofire, tokens permuted", "entropy >= .9", "dead", "stability")
 KNOWN_COLUMNS = ("universal", "dictionary", "code", "private", "twins", "AUROC")
 
 
 def measure(world: World, name: str, steps: int, seeds: int, threads: int) -> dict[str, Any]:
-    """Figures of each seed, and processor seconds of training: other processes slow the clock, not these."""
+    """Return the figures of each seed, and the processor time of training, which does not depend on other processes."""
     runs, found, seconds = [], [], []
     for seed in range(seeds):
         start = time.process_time()
@@ -52,7 +52,7 @@ def measure(world: World, name: str, steps: int, seeds: int, threads: int) -> di
 
 
 class Study:
-    """Records by world, recipe and budget, in a file that is replaced after each."""
+    """Records by data set, recipe and budget, in a file that is replaced after each record."""
 
     def __init__(self, path: Path, arguments: argparse.Namespace):
         self.path, self.arguments = path, arguments
@@ -106,7 +106,7 @@ def _mean(record: dict[str, Any], column: str) -> float | None:
 
 
 def _cell(record: dict[str, Any], column: str) -> str:
-    """Mean over seeds, with half the range of the seeds behind it."""
+    """Return the mean over seeds, followed by half the range over seeds."""
     mean = _mean(record, column)
     if mean is None:
         return ""
@@ -116,7 +116,7 @@ def _cell(record: dict[str, Any], column: str) -> str:
 
 
 def tell(study: Study, report: Report) -> None:
-    """A table for each world and budget, and one of the nulls."""
+    """Add a table for each data set and budget, and one of the nulls, to the report."""
     for world in WORLDS:
         records = {tuple(key.split("/")[1:]): r for key, r in study.records.items() if key.split("/")[0] == world}
         known = any("universal" in seed for r in records.values() for seed in r.get("seeds", []))
@@ -146,8 +146,8 @@ def main() -> None:
     parser.add_argument("--worlds", default="demo,layers,synthetic,narrow", help=f"some of {','.join(WORLDS)}")
     parser.add_argument("--recipes", help="names of study/variants.py, separated by semicolons; all of them")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of training")
-    parser.add_argument("--quick", action="store_true", help="few tokens and steps, to see that it works")
+    parser.add_argument("--threads", type=int, default=1, help="threads of training")
+    parser.add_argument("--quick", action="store_true", help="few tokens and steps, to check that it works")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
     worlds = arguments.worlds.split(",")

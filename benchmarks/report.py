@@ -1,4 +1,4 @@
-"""Results as JSON and as a Markdown table, with what was run where."""
+"""Results as JSON and as Markdown tables, with the command, the machine and the versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from client import OPENBLAS_VARIABLES, ROOT
 
 
 def machine() -> dict[str, Any]:
-    """The computer, without its name."""
+    """Describe the computer, without its name."""
     facts: dict[str, Any] = {"system": f"{platform.system()} {platform.release()}", "architecture": platform.machine()}
     facts["processor"] = platform.processor() or platform.machine()
     facts["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The commit that was measured, with + where files were changed since."""
+    """Return the commit that is measured, with + if files have been changed since."""
     try:
         git = ["git", "-C", os.fspath(ROOT)]
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -51,7 +51,7 @@ def revision() -> str:
 
 
 class Report:
-    """One table: rows of text for people, `data` for programs."""
+    """One report: tables of text for people, and `data` for programs."""
 
     def __init__(self, table: str, title: str, threads: int, quick: bool):
         self.table, self.title, self.quick = table, title, quick
@@ -74,24 +74,24 @@ class Report:
         }
 
     def rows(self, heading: list[str], rows: list[list[Any]]) -> None:
-        """A table; a number in a row is written with three digits that count."""
+        """Add a table. Numbers are written with three significant digits."""
         lines = ["| " + " | ".join(heading) + " |", "|" + "|".join(["---"] + ["---:"] * (len(heading) - 1)) + "|"]
         lines += ["| " + " | ".join(_word(cell) for cell in row) + " |" for row in rows]
         self.sections.append("\n".join(lines))
 
     def words(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self.sections.append(text)
 
     def target(self, name: str, value: float | None, at_least: float | None = None, at_most: float | None = None) -> None:
-        """A row of the final table of targets. Quick sizes are not judged: they are too small to mean anything."""
+        """Add a row to the final table of targets. Quick sizes are too small to be compared with targets."""
         met = None
         if value is not None and not self.quick:
             met = bool((at_least is None or value >= at_least) and (at_most is None or value <= at_most))
         self.data["targets"].append({"name": name, "value": value, "at_least": at_least, "at_most": at_most, "met": met})
 
     def write(self, folder: Path) -> None:
-        """Into `folder`, and the Markdown to stdout."""
+        """Write the report to `folder`, and print the Markdown."""
         self.data["load_after"] = _load()
         if self.data["targets"]:
             heading = ["target", "asked for", "measured", "met"]
@@ -149,7 +149,7 @@ def _load() -> float | None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """A whole file or the old one, in a folder that is made if it is missing."""
+    """Replace a file atomically. Its folder is made if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)

@@ -1,4 +1,4 @@
-"""Measure one table: python benchmarks/run.py {step,single,encode,limits,scaling,distributed} [--quick]. See README.md."""
+"""Measures one table: python benchmarks/run.py {step,single,encode,limits,scaling,distributed} [--quick]. See README.md."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TABLES = ("step", "single", "encode", "limits", "scaling", "distributed")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; numbers mean nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it works; the numbers mean nothing")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     known = ",".join(environments.REQUIREMENTS)
-    parser.add_argument("--rivals", default=known, help=f"for single and encode; some of {known}, or nothing")
-    parser.add_argument("--no-install", action="store_true", help="leave out rivals whose environment is not there yet")
+    parser.add_argument("--rivals", default=known, help=f"rivals of single and encode, some of {known}, or nothing")
+    parser.add_argument("--no-install", action="store_true", help="skip rivals whose environment does not exist yet")
     arguments = parser.parse_args()
     rivals = [name for name in arguments.rivals.split(",") if name]
     for name in rivals:

@@ -1,4 +1,4 @@
-"""docs/scaling.md's tables on paper, from results/scaling.json and results/distributed.json."""
+"""Computes the tables of docs/scaling.md that are not measured, from results/scaling.json and results/distributed.json."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ CONCEPTS = (8192, 65_536, 1_048_576)
 NODES = (1, 4, 16, 64)
 NETWORKS = {"1 Gbit/s": 1e9 / 8, "10 Gbit/s": 1e10 / 8, "100 Gbit/s": 1e11 / 8}
 BANDWIDTH = {8: 44.9e9, 64: 300e9}
-"""Bytes a second that a node of so many cores copies. 44.9e9 is measured, on the machine of results/scaling.json, and taken
-for 8 cores; 300e9 is that of a server with a dozen channels of memory."""
+"""Bytes per second that a node copies, by its number of cores. 44.9e9 was measured on the machine of results/scaling.json and
+is assumed for 8 cores. 300e9 is that of a server with a dozen memory channels."""
 
 GRADIENT_BYTES = 4 * WIDTH * (1 + MODELS)
-"""Of a concept in a step: encoder row of one model, dictionary rows of all."""
+"""Bytes of a concept's gradients in a step: the encoder row of one model, and the dictionary rows of all."""
 UPDATE_BYTES = 2 * 3 * GRADIENT_BYTES + GRADIENT_BYTES
-"""Parameter and two moments read and written, and the sum read."""
+"""Bytes of a concept's update: parameter and two moments are read and written, and the gradient's sum is read."""
 STATE_BYTES = 3 * 4 * WIDTH * 2 * MODELS + GRADIENT_BYTES
-"""Of a concept in every process: parameters, moments, and the arrays that are exchanged."""
+"""Memory of a concept in every process: parameters, moments, and the arrays that are exchanged."""
 
 
 def measured() -> dict[str, float]:
-    """Constants of one core, and of gloo."""
+    """Return constants of one core, and of gloo, from the measurements."""
     scaling = json.loads((RESULTS / "scaling.json").read_text())
     points = [p for p in scaling["points"] if (p["n_models"], p["k"], p["threads"]) == (MODELS, 32, 2) and p.get("median")]
     m, n, t = (np.array([p[key] for p in points], float) for key in ("n_concepts", "n_tokens", "median"))
-    terms = np.stack([m * n, n, m], 1) / t[:, None]  # of equal relative weight
+    terms = np.stack([m * n, n, m], 1) / t[:, None]  # divided by the time, so that relative errors have equal weight
     per_pair, per_token, per_concept = np.linalg.lstsq(terms, np.ones(len(t)), rcond=None)[0]
     update = 2 * 3 * GRADIENT_BYTES / scaling["limits"]["copy_bytes"]
     runs = json.loads((RESULTS / "distributed.json").read_text())["runs"]
@@ -42,14 +42,14 @@ def measured() -> dict[str, float]:
         "per_token": 2 * per_token,
         "per_concept": 2 * max(0.0, per_concept - update),
         "worst_fit": float(np.abs(terms @ [per_pair, per_token, per_concept] - 1).max()),
-        "gloo": run["bytes"] / run["alone"],  # a ring of two sends every byte once
+        "gloo": run["bytes"] / run["alone"],  # in a ring of two processes, every byte is sent once
         "latency": float(np.median([s["alone"][-1] for rank in run["ranks"] for s in rank["steps"]])),
         "later": float(later),
     }
 
 
 def step(constants: dict[str, float], m: int, tokens: int, nodes: int, cores: int, network: float) -> float:
-    """Seconds of a step of `tokens` in all; docs/scaling.md states this."""
+    """Return the seconds of a step of `tokens` tokens over all nodes. docs/scaling.md has the formula."""
     own = tokens / nodes
     computing = (constants["per_pair"] * m * own + constants["per_token"] * own + constants["per_concept"] * m) / cores
     update = UPDATE_BYTES * m / BANDWIDTH[cores]
@@ -61,7 +61,7 @@ def step(constants: dict[str, float], m: int, tokens: int, nodes: int, cores: in
 
 
 def table(constants: dict[str, float], tokens_of: dict[int, int]) -> str:
-    """How many times as many tokens a second as one node."""
+    """Return a table of the throughput divided by that of one node."""
     lines = ["| concepts | cores | network | " + " | ".join(f"{n} nodes" for n in NODES[1:]) + " |"]
     lines.append("|---:|---:|---:|" + "---:|" * len(NODES[1:]))
     for m in CONCEPTS:
@@ -74,7 +74,7 @@ def table(constants: dict[str, float], tokens_of: dict[int, int]) -> str:
 
 
 def megabytes(m: int, tokens: int) -> str:
-    """What a process sends in a step of many: data-parallel, and with the dictionary dealt out (docs/scaling.md)."""
+    """Return the megabytes that a process sends in a step: data-parallel, and with a sharded dictionary (docs/scaling.md)."""
     sharded = 3 * 4 * tokens * WIDTH * MODELS
     return f"{m:,} concepts, {tokens:,} tokens: {2 * GRADIENT_BYTES * m / 1e6:,.0f} and {sharded / 1e6:,.0f} MB"
 

@@ -15,11 +15,11 @@ QUICK_WIDTHS = {"siglip": 96, "dinov2": 48, "vit": 96}
 
 @dataclasses.dataclass
 class Run:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     quick: bool
     threads: int
-    folder: Path  # for the arrays that workers share
+    folder: Path  # folder of the arrays that workers share
     rivals: list[str]
     install: bool
 
@@ -44,16 +44,16 @@ class Run:
 
 
 def ours(run: Run, kernels: str | None = None, threads: int | None = None) -> Worker:
-    """A worker with usae."""
+    """Start a worker with usae."""
     return Worker("ours.py", sys.executable, threads or run.threads, kernels)
 
 
-# Kernels that screen, and those that have the same registers and do not.
+# Kernels with screening, and those for the same registers without it.
 WITHOUT_SCREENING = {"amx": "avx512", "avx512vnni": "avx512", "avxvnni": "avx2", "dotprod": "portable"}
 
 
 def ours_with_and_without_screening(run: Run) -> dict[str, Worker]:
-    """Workers by the name that tables use; one alone where the processor's best kernels have no low-precision screening."""
+    """Return workers by the name that tables use. Only one if the processor's best kernels have no int8 screening."""
     best = ours(run)
     kernels = best.call("info")["kernels"]
     full = WITHOUT_SCREENING.get(kernels)
@@ -63,10 +63,10 @@ def ours_with_and_without_screening(run: Run) -> dict[str, Worker]:
 
 
 def unscreened(workers: dict[str, Any]) -> str:
-    """The name of the worker without screening."""
+    """Return the name of the worker without screening."""
     return next(name for name in workers if "screening" not in name)
 
 
 def screened(workers: dict[str, Any]) -> str | None:
-    """The name of the worker with screening, if there is one."""
+    """Return the name of the worker with screening, or None."""
     return next((name for name in workers if "screening" in name), None)

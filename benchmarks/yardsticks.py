@@ -1,4 +1,4 @@
-"""The best float32 product and the memory bandwidth of this machine, which stand beside every table."""
+"""The speed of the best float32 product and the memory bandwidth of this machine, with which every table is compared."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from settings import Run
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Operations of a product and bytes of a copy (read and written) in a second, by all threads of the run."""
+    """Operations per second of a product and bytes per second of a copy (read and written), with all threads of the run."""
 
     product_flops: float
     copy_bytes: float
 
     def product_seconds(self, n_tokens: int, width: float, n_concepts: int) -> float:
-        """Of the encoder product [n_tokens, width] x [width, n_concepts]."""
+        """Return the seconds of the encoder's product, [n_tokens, width] x [width, n_concepts]."""
         return 2 * n_tokens * width * n_concepts / self.product_flops
 
 
 def measured(run: Run, report: Report, n_tokens: int, width: int, n_concepts: int) -> Limits:
-    """Measure at this size, and put it into the report."""
+    """Measure at this size, and add the result to the report."""
     with contextlib.ExitStack() as stack:
         libraries = blas_workers(run, stack, n_tokens, width, n_concepts)
         times = {name: median(worker.call("product", count=run.repeats(7))[1:]) for name, worker in libraries.items()}
@@ -39,12 +39,12 @@ def measured(run: Run, report: Report, n_tokens: int, width: int, n_concepts: in
 
 
 def blas_workers(run: Run, stack: contextlib.ExitStack, n_tokens: int, width: int, n_concepts: int) -> dict[str, Worker]:
-    """A worker for each BLAS that is there, ready for the product [n_tokens, width] x [width, n_concepts].
+    """Return a worker for each BLAS that is installed, ready for the product [n_tokens, width] x [width, n_concepts].
 
     Raises
     ------
     Disagreement
-        Where one of them computes something else.
+        If the result of one of them is wrong.
     """
     workers = {}
     for name in ("numpy", "torch", "system OpenBLAS", "scipy-openblas32"):

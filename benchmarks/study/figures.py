@@ -1,4 +1,4 @@
-"""What is reported of a trained autoencoder."""
+"""The figures that are reported of a trained autoencoder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import usae
 from study.worlds import World
 
-ENERGETIC = 1000  # co-firing is averaged over so many of the most energetic concepts, as in the paper
+ENERGETIC = 1000  # number of concepts with the largest energy over which co-firing is averaged, as in the paper
 
 
 def figures(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
-    """Numbers on held-out tokens; those about known concepts where there are some."""
+    """Return numbers on held-out tokens, including those about true concepts if these are known."""
     evaluation = sae.evaluate(world.held_out)
     permuted = usae.controls(sae, world.held_out, include=("tokens",), progress=False).tokens
     assert permuted is not None
@@ -44,14 +44,14 @@ def of_evaluation(evaluation: usae.Evaluation) -> dict[str, float]:
 
 
 def stability(runs: list[usae.UniversalSAE]) -> float:
-    """Mean matched cosine of the first seed's dictionaries with those of the others, over models."""
+    """Return the mean cosine of the first seed's dictionary rows with their matches in those of the other seeds."""
     first, *others = runs
     matched = [usae.consistency(first, {name: other.dictionary(name) for name in first.model_names_}) for other in others]
     return float(np.mean([[found[name].mean for name in first.model_names_] for found in matched]))
 
 
 def nulls(sae: usae.UniversalSAE, world: World) -> dict[str, Any]:
-    """The same recipe trained on shuffled pairs, and the start, on real pairs."""
+    """Evaluate the same recipe trained on shuffled pairs, and before training, on real pairs."""
     controls = usae.controls(sae, world.held_out, train=world.train, include=("initial", "shuffled", "linear"), progress=False)
     assert controls.shuffled is not None and controls.initial is not None and controls.linear is not None
     off = ~np.eye(len(world.train), dtype=bool)

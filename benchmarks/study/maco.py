@@ -1,8 +1,8 @@
 """Feature visualisation by MACO (Fel et al., arXiv 2306.06805) as its reference implementations do it, in PyTorch.
 
-The phase of the whole half spectrum is free, also where two of its numbers belong to one frequency and its opposite; it starts
-normal and is standardised in every step, as the image is; centres of crops are normal. The magnitude is the template of
-`usae.Maximizer`, in place of the one that those implementations download.
+The phases of the whole half spectrum are free, also where two of them belong to a frequency and its opposite. They start from a
+normal distribution and are standardised in every step, like the image. Centres of crops have a normal distribution. The
+magnitude is the template of `usae.Maximizer`, instead of the one that those implementations download.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def template(side: int) -> torch.Tensor:
 def maximize(
     slope: Slope, *, canvas: int, size: int, steps: int, views: int, crops: tuple[float, float], noise: float, seed: int
 ) -> np.ndarray:
-    """An image [3, canvas, canvas] in 0..1. `slope`: gradient of the objective with respect to views [views, 3, size, size]."""
+    """Optimise an image, [3, canvas, canvas] in 0..1. `slope` returns the gradient for views, [views, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     phase = torch.randn(3, canvas, canvas // 2 + 1, generator=generator).requires_grad_()
     magnitude = template(canvas)

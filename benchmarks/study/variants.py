@@ -1,4 +1,4 @@
-"""Recipes that are compared: the three that ship, and others by what they change in the default without merging."""
+"""The recipes that are compared: the three of the package, and variants of the default without merging and prefixes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from study.worlds import Arrays, World
 BATCH = 2048
 
 PLAIN: dict[str, Any] = {"merge_cosine": None, "prefixes": None, "prefix_loss": "mean", "learning_rate": 3e-3}
-"""What the default adds, left out: each variant changes one thing in this."""
+"""The default recipe without merging and prefixes. Each variant changes one thing in it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Fields that differ from the default without merging, or what is done outside the recipe."""
+    """Fields that differ from `PLAIN`, or changes that are made outside the recipe."""
 
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     published: bool = False
     every_encoder: bool = False  # each batch is encoded from every model in turn
-    k_means: bool = False  # dictionaries from centroids of the models' standardised activations side by side
-    k_falls: bool = False  # 4 k for the first tenth of the steps, 2 k for the second
-    size: int = 1  # times the world's number of concepts
+    k_means: bool = False  # dictionaries start from k-means centroids of the models' concatenated activations
+    k_falls: bool = False  # k is 4 times as large in the first tenth of the steps, and twice as large in the second
+    size: int = 1  # factor of the data set's number of concepts
 
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
@@ -44,7 +44,7 @@ class Variant:
         return sae.fit(world.train, steps=steps, progress=False)
 
     def _train_in_stages(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
-        """Each stage goes on from the parameters of the one before, without its moments."""
+        """Train in stages. Each stage starts from the parameters of the one before, without its moments."""
         before = None
         for factor, share in ((4, 0.1), (2, 0.1), (1, 0.8)):
             n_steps = round(share * steps)
@@ -65,14 +65,14 @@ class Variant:
         return before
 
     def _train_by_hand(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
-        """As `fit` does, but from a start of our own or with all encoders."""
+        """Train like `fit`, but from other initial parameters, or with all encoders in each batch."""
         names = list(world.train)
         encoders = names if self.every_encoder else [None]
         total = steps * len(encoders)
         recipe = self.recipe(steps).replace(total_steps=total, warmup_steps=min(100, total // 10))
         sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=recipe, seed=seed, n_threads=threads)
         started = usae.UniversalSAE(world.n_concepts, world.k, recipe=self.recipe(steps), seed=seed)
-        started.fit(world.train, steps=1, progress=False)  # for mean and scale
+        started.fit(world.train, steps=1, progress=False)  # computes mean and scale
         sae.initialize({name: x.shape[1] for name, x in world.train.items()})
         rows = _centroids(world, started, seed) if self.k_means else _data_rows(world, started, seed)
         for name in names:
@@ -97,7 +97,7 @@ VARIANTS: dict[str, Variant] = {
     "default": Variant(DEFAULT),
     "matryoshka": Variant(MATRYOSHKA),
     "published": Variant(published=True),
-    # One thing changed in each from here on.
+    # From here on, each variant changes one thing.
     "plain": Variant(),
     "merging": Variant({"merge_cosine": 0.8}),
     "start: random": Variant({"initialization": "random"}),
@@ -115,11 +115,11 @@ VARIANTS: dict[str, Variant] = {
     "AuxK on all unchosen": Variant({"aux": "unchosen"}),
     "BatchTopK": Variant({"selection": "batchtopk"}),
     "prefixes": Variant({"prefixes": _NESTED}),
-    # And what merging does with others.
+    # These combine merging with other recipes.
     "prefixes, merging": Variant({"prefixes": _NESTED, "merge_cosine": 0.8}),
     "merging, rate 5e-3": Variant({"merge_cosine": 0.8, "learning_rate": 5e-3}),
     "half prefix, merging, rate 5e-3": Variant({"prefixes": (0.5, 1), "merge_cosine": 0.8, "learning_rate": 5e-3}),
-    # How the default fares with more concepts, and which rate it then wants.
+    # These have more concepts, with several learning rates.
     "four times the concepts": Variant(DEFAULT, size=4),
     "four times the concepts, rate 3.5e-3": Variant(DEFAULT | {"learning_rate": 3.5e-3}, size=4),
     "four times the concepts, rate 1.4e-2": Variant(DEFAULT | {"learning_rate": 1.4e-2}, size=4),
@@ -142,13 +142,13 @@ def _standardized(world: World, sae: usae.UniversalSAE, rows: np.ndarray) -> Arr
 
 
 def _data_rows(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
-    """The same random tokens for every model."""
+    """Return dictionary rows from random tokens, which are the same in every model."""
     n_tokens = len(next(iter(world.train.values())))
     return _standardized(world, sae, np.random.default_rng((seed, 1)).choice(n_tokens, world.n_concepts, replace=False))
 
 
 def _centroids(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
-    """Of the models' standardised activations side by side, each model with the same total variance."""
+    """Return k-means centroids of the models' concatenated, standardised activations. Models have equal total variance."""
     n_tokens = len(next(iter(world.train.values())))
     rows = np.random.default_rng((seed, 2)).choice(n_tokens, min(n_tokens, 40_000), replace=False)
     standard = _standardized(world, sae, rows)

@@ -1,4 +1,4 @@
-"""Sets of activations that recipes are compared on."""
+"""The data sets on which recipes are compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Activations to train on and others to judge by, and the size of what is trained."""
+    """Activations to train on and to evaluate, and the size of the autoencoder."""
 
     train: Arrays
     held_out: Arrays
@@ -28,7 +28,7 @@ class World:
 
 
 def demo(quick: bool) -> World:
-    """The demonstration's three networks: other architectures, other objectives, one grid."""
+    """The demonstration's three networks, which have different architectures and objectives, on one grid."""
     train, held_out = (_crops(split, n) for split, n in _crop_counts(quick))
     nets = networks.load_networks()
     arrays = [_rows(networks.activations(nets, images)) for images in (train, held_out)]
@@ -36,26 +36,26 @@ def demo(quick: bool) -> World:
 
 
 def layers(quick: bool) -> World:
-    """Three depths of one network: the patches of the masked autoencoder, its first block and its second."""
+    """Three depths of one network: the patches of the masked autoencoder, its first block, and its second block."""
     network = networks.load_networks()["masked"]
     arrays = [_depths(network, _crops(split, n)) for split, n in _crop_counts(quick)]
     return World(*arrays, n_concepts=512, k=12, steps=40 if quick else 1000)
 
 
 def synthetic(quick: bool) -> World:
-    """384 shared and 64 private concepts of each model; widths that hold them easily."""
+    """384 shared concepts and 64 private ones of each model, with widths that are large enough for them."""
     truth = usae.synthetic.universal({"a": 96, "b": 128, "c": 160}, n_tokens=4_000 if quick else 100_000)
     return _known(truth, 1024, 8, 40 if quick else 1500)
 
 
 def narrow(quick: bool) -> World:
-    """The same in models so narrow that directions crowd."""
+    """The same concepts in models so narrow that their directions are far from orthogonal."""
     truth = usae.synthetic.universal({"a": 64, "b": 96, "c": 128}, n_tokens=4_000 if quick else 100_000)
     return _known(truth, 1024, 8, 40 if quick else 1500)
 
 
 def hard(quick: bool) -> World:
-    """1,024 shared and 256 private concepts of each model, which come in groups, and noise of 30 %."""
+    """1,024 shared concepts and 256 private ones of each model, in correlated groups, with noise of 30 %."""
     truth = usae.synthetic.universal(
         {"a": 192, "b": 256, "c": 320},
         n_tokens=4_000 if quick else 100_000,
@@ -95,7 +95,7 @@ def _rows(activations: Arrays) -> Arrays:
 
 def _depths(network: torch.nn.Module, images: np.ndarray, batch: int = 256) -> Arrays:
     seen: dict[str, list[np.ndarray]] = {"patches": [], "block 1": [], "block 2": []}
-    depths = (network.encoder[0], network.encoder[1], network.encoder_norm)  # each is read where it is entered
+    depths = (network.encoder[0], network.encoder[1], network.encoder_norm)  # activations are the inputs of these
     hooks = [
         depth.register_forward_pre_hook(lambda _, args, name=name: seen[name].append(args[0][:, 1:].flatten(0, 1).numpy()))
         for name, depth in zip(seen, depths, strict=True)

@@ -1,4 +1,4 @@
-"""Steps that one, two and four processes share over torch.distributed on this machine."""
+"""Data-parallel steps of one, two and four processes over torch.distributed on this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _launched(run: Run, recipe: str, batch: int, files: dict[str, str], size: int) -> list[dict[str, Any]]:
-    """What each process measured, by rank."""
+    """Run the processes and return their measurements, by rank."""
     output = run.folder / f"{recipe}-{size}"
     output.mkdir()
     settings = {
@@ -72,7 +72,7 @@ def _launched(run: Run, recipe: str, batch: int, files: dict[str, str], size: in
 
 
 def _check(recipe: str, results: dict[int, list[dict[str, Any]]]) -> None:
-    """All processes have the same bits, and the losses of an ordinary run."""
+    """Check that all processes have the same bits, and the losses of training in one process."""
     ordinary = results[1][0]["ordinary_losses"]
     for size, ranks in results.items():
         if len({rank["digest"] for rank in ranks}) != 1:
@@ -83,7 +83,7 @@ def _check(recipe: str, results: dict[int, list[dict[str, Any]]]) -> None:
 
 
 def _summary(ranks: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians over the steps, of each step the mean over processes."""
+    """Return medians over the steps of means over the processes."""
 
     def median(value: Any) -> float:
         steps = zip(*(rank["steps"] for rank in ranks), strict=True)
@@ -103,7 +103,7 @@ def _summary(ranks: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _by_exchange(results: dict[int, list[dict[str, Any]]]) -> list[list[Any]]:
-    """One encoder's steps, exchange by exchange: medians of rank 0."""
+    """Return medians of rank 0 for each exchange, over the steps that encode one model."""
     steps = {size: ranks[0]["steps"] for size, ranks in results.items()}
     encoder = steps[1][0]["encoder"]
     rows = []

@@ -1,4 +1,4 @@
-"""Encoding, ours against other libraries and plain PyTorch."""
+"""Encoding: usae compared with other libraries and plain PyTorch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _best_rows(worker, n_tokens: int) -> int:
-    """The part of the tokens that a rival encodes fastest."""
+    """Return the number of rows at a time with which a rival encodes fastest."""
     found = {}
     for rows in sorted({512, 2048, n_tokens}):
         seconds = worker.call("encode", batch="check", rows=min(rows, n_tokens), count=2)["seconds"]

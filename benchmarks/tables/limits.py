@@ -1,4 +1,4 @@
-"""What the machine can do, and our step and encode as multiples of it."""
+"""The machine's speed of float32 products and memory, and the time of our step and encoding as multiples of its limits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _ours(run: Run, mine: dict[str, Worker]) -> dict:
-    """What is timed of ours, {label: call}, with autoencoders that have done a few steps."""
+    """Return the calls that are timed, by label, with autoencoders that have done a few steps."""
     names = [str(number) for number in range(N_BATCHES)]
     eight = {f"model{number}": run.widths[ENCODED] for number in range(8)}
     calls = {}
@@ -92,7 +92,7 @@ def _targets(run: Run, report: Report, mine: dict[str, Worker], times: dict[str,
 
 
 def _memory(run: Run, report: Report, kernels: dict[str, str]) -> None:
-    """Peak memory of two steps, beside parameters, moments and the caller's batch, each in a process of its own."""
+    """Measure the peak memory of two steps, in a separate process each, with and without state and the copy of the batch."""
     files = problems.activations(run.folder, run.widths, run.n_tokens)
     state = 3 * 2 * 4 * run.n_concepts * sum(run.widths.values())
     batch = 4 * run.n_tokens * sum(run.widths.values())
@@ -102,10 +102,10 @@ def _memory(run: Run, report: Report, kernels: dict[str, str]) -> None:
             with settings.ours(run, kernels[side]) as worker:
                 worker.call("load_batch", name="batch", files=files)
                 worker.call("start_threads", base=base, threads=run.threads)
-                before = worker.call("resident")  # not the peak, which counts the files that the batch was copied from
+                before = worker.call("resident")  # the peak so far would include the files from which the batch was copied
                 size = {"n_concepts": run.n_concepts, "k": run.k, "threads": run.threads}
                 worker.call("make", name="sae", base=base, arguments=arguments, widths=run.widths, **size)
-                for model in ("siglip", "dinov2"):  # one of each width
+                for model in ("siglip", "dinov2"):  # a model of each width
                     worker.call("step", name="sae", batch="batch", encoder=model)
                 used = worker.call("peak") - before
             megabytes = [number / 1e6 for number in (used, used - state, used - state - batch)]

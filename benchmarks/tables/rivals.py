@@ -1,4 +1,4 @@
-"""Workers of rivals that are there, and agreement of their codes with ours."""
+"""Workers of the rivals that are installed, and the check that their codes agree with ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ MODEL = "model"
 
 
 class Sides:
-    """Ours, one or two workers, and those rivals that could be installed and encode as we do, with the same weights.
+    """Our one or two workers, and the rivals that could be installed and whose codes agree with ours for the same weights.
 
+    Attributes
+    ----------
     absent : dict of str to str
-        Why the others are not here.
+        For each other rival, why it is not here.
     """
 
     def __init__(self, run: Run, report: Report, stack: contextlib.ExitStack, batch: dict[str, str], plain_torch: bool):
@@ -53,7 +55,7 @@ class Sides:
             report.words(f"Not measured: {name}. {reason}")
 
     def make_ours(self, worker: Worker, name: str, **recipe: Any) -> None:
-        """An autoencoder of one model with the weights that all sides are given."""
+        """Make an autoencoder of one model in our worker, with the weights of all sides."""
         worker.call(
             "make", name=name, base="default", n_concepts=self.run.n_concepts, k=self.run.k, threads=self.run.threads,
             changes=recipe, widths={MODEL: self.width},
@@ -64,7 +66,7 @@ class Sides:
         self.rivals[name].call("make", file=self.weights, k=self.run.k, variant=variant)
 
     def _check(self, report: Report) -> None:
-        """A rival that encodes otherwise is not measured."""
+        """Drop rivals whose codes do not agree with ours."""
         files, rows, data = {}, [], {}
         for name, worker in self.ours.items():
             files[name] = os.fspath(self.run.folder / f"codes-{len(files)}.npz")

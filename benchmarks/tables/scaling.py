@@ -1,4 +1,4 @@
-"""How the default step's time and memory grow with models, concepts, k, batch and threads."""
+"""Time and memory of the default step as functions of models, concepts, k, batch size and threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from settings import Run
 
 TITLE = "How a step grows"
 
-BUDGET = 570  # seconds; what does not fit is skipped and said to be
+BUDGET = 570  # seconds; configurations that do not fit are skipped, which the report says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Point:
     threads: int
 
     def state_bytes(self, width: int) -> int:
-        """Parameters and moments."""
+        """Bytes of parameters and moments."""
         return 3 * 2 * 4 * self.n_models * self.n_concepts * width
 
     def estimated_bytes(self, width: int) -> int:
-        """docs/design.md's formula, and the caller's batch."""
+        """Bytes by the formula of docs/design.md, and of the caller's batch."""
         batch = 3 * 4 * self.n_tokens * (self.n_models * width + 2 * self.k)
         return self.state_bytes(width) + batch + 4 * self.n_concepts * width + 2**28
 
     def update_bytes(self, width: int) -> int:
-        """What an update reads and writes: parameter and two moments of one encoder and all dictionaries."""
+        """Bytes that an update reads and writes: parameter and two moments of one encoder and all dictionaries."""
         return 2 * 3 * 4 * (1 + self.n_models) * self.n_concepts * width
 
 
 def points(run: Run) -> list[Point]:
-    """One axis at a time through a centre, then two corners."""
+    """Return configurations that vary one quantity at a time around a centre, and two that vary several."""
     if run.quick:
         centre = Point(2, 512, 8, 512, run.threads)
         axes = {"n_models": [1, 4], "n_concepts": [1024], "k": [32], "n_tokens": [128, 2048], "threads": [1]}
@@ -142,7 +142,7 @@ def _measured(run: Run, point: Point, width: int) -> dict:
     with settings.ours(run, threads=point.threads) as worker:
         worker.call("load_batch", name="batch", files=files)
         worker.call("start_threads", base="default", threads=point.threads)
-        before = worker.call("resident")  # not the peak, which counts the files that the batch was copied from
+        before = worker.call("resident")  # the peak so far would include the files from which the batch was copied
         size = {"n_concepts": point.n_concepts, "k": point.k, "threads": point.threads}
         worker.call("make", name="sae", base="default", **size)
         step = {"name": "sae", "batch": "batch", "encoder": "model0"}

@@ -1,4 +1,4 @@
-"""A training step of one TopK autoencoder, ours against other libraries."""
+"""A training step of a TopK autoencoder of one model: usae compared with other libraries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def measure(run: Run, report: Report) -> None:
         report.data["seconds"] = {}
         for n_tokens in sizes:
             cuts = [{"start": i * n_tokens, "stop": (i + 1) * n_tokens} for i in range(N_BATCHES)]
-            steps = {}  # {label: a function that does one step}
+            steps = {}  # functions that do one step, by label
             for side, worker in sides.ours.items():
                 for name, cut in zip(names, cuts, strict=True):
                     worker.call("load_batch", name=name, files=data, **cut)
@@ -63,7 +63,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _measure(run: Run, sides: Sides, steps: dict, names: list[str], comprises: dict[str, str]) -> dict[str, list[float]]:
-    """Seconds of steps by side and rival, in turn. A rival's variants follow each other, each with a new autoencoder."""
+    """Measure seconds of steps of all sides, in turns. Variants of a rival are measured one after the other, each anew."""
     seconds: dict[str, list[float]] = {side: [] for side in steps}
     for step in steps.values():
         step(2 * N_BATCHES)

@@ -1,4 +1,4 @@
-"""A training step of three models, ours against the published recipe in PyTorch."""
+"""A training step of three models: usae compared with the published recipe in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yardsticks import Limits
 TITLE = "A training step of three models"
 
 N_BATCHES = 3
-# A plan that is far from its end, and without warm-up: the first step, which is compared, must move something.
+# The planned run is long and has no warm-up, because the first step, which is compared, must change parameters.
 PLAN = {"total_steps": 100_000, "warmup_steps": 0}
 
 RIVALS = [(variant, aux) for aux in (True, False) for variant in ("plain", "tuned")]
@@ -42,7 +42,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _check(run: Run, report: Report, mine: dict[str, Worker], torch: Worker) -> None:
-    """One step from the same parameters on the same batch, small and at the size that is timed."""
+    """Compare one step from the same parameters on the same batch, with a small size and with the size that is timed."""
     sizes = [("small", {"siglip": 48, "dinov2": 32, "vit": 64}, 384, 8, 512)]
     sizes += [("as timed", run.widths, run.n_concepts, run.k, run.n_tokens)]
     rows, data = [], []
@@ -95,7 +95,7 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
         rows = {"start": number * run.n_tokens, "stop": (number + 1) * run.n_tokens}
         for worker in (torch, *mine.values()):
             worker.call("load_batch", name=name, files=files, **rows)
-    # What is timed: {label: (worker, its autoencoder, steps in a turn)}.
+    # The steps that are timed: worker, name of its autoencoder and steps in a turn, by label.
     timed = {}
     recipes = {
         "default": ("default", {}, {}),
@@ -129,7 +129,7 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
                 seconds[label][model] += worker.call("step", name=name, batch=batch, encoder=model, count=count)["seconds"]
     report.data["seconds"] = seconds
 
-    # A step of the mix: each model encoded equally often.
+    # The mean over the models, which are encoded equally often.
     mix = {label: sum(median(of) for of in by_model.values()) / len(run.widths) for label, by_model in seconds.items()}
     product = limits.product_seconds(run.n_tokens, sum(run.widths.values()) / len(run.widths), run.n_concepts)
     rows = [

@@ -1,8 +1,8 @@
-"""What tables/distributed.py starts in several processes: one process's part of steps that all of them share.
+"""One process of data-parallel training, which tables/distributed.py starts several times.
 
     distributed.py SETTINGS.json
 
-Settings: "files" {model: activations}, "recipe", "n_concepts", "k", "batch", "steps", "warmup", "output" (a folder).
+Settings are "files" {model: activations}, "recipe", "n_concepts", "k", "batch", "steps", "warmup" and "output" (a folder).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _sum_alone(count: int) -> float:
-    """Seconds of a sum over the processes with nothing beside it; the smaller of two."""
+    """Return the seconds of a sum over the processes without other work, the smaller of two measurements."""
     numbers = torch.zeros(count)
     times = []
     for _ in range(2):
@@ -80,7 +80,7 @@ def _sum_alone(count: int) -> float:
 
 
 def _ordinary(sae: usae.UniversalSAE, batch: dict[str, np.ndarray], settings: dict) -> dict:
-    """The same steps as one process does them without others."""
+    """Do the same steps in one process."""
     losses, times = [], []
     for _ in range(settings["warmup"] + settings["steps"]):
         start = time.perf_counter()

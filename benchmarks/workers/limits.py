@@ -1,6 +1,6 @@
-"""What the machine can do: float32 products in one BLAS, and memory bandwidth.
+"""Measures the speed of float32 products in one BLAS, and memory bandwidth.
 
-One library for each worker: OpenBLAS's threads spin for a while after a product, and would take time from another's.
+Each worker loads one library, because OpenBLAS's threads spin after a product and would slow another library down.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ def _pointer(array):
 
 
 def _openblas(library, prefix):
-    """x @ weight.T by cblas_sgemm of an OpenBLAS with 32-bit integers."""
+    """Return a function that computes x @ weight.T by cblas_sgemm of an OpenBLAS with 32-bit integers."""
     sgemm = getattr(library, f"{prefix}cblas_sgemm")
 
     def product(x, weight, out):
@@ -39,7 +39,7 @@ def _openblas(library, prefix):
 
 
 def load(name):
-    """Get one of LIBRARIES ready; whether it is there."""
+    """Load one of LIBRARIES. Returns whether it is installed."""
     if name == "numpy":
         blas["sgemm"] = lambda x, weight, out: np.matmul(x, weight.T, out=out)
     elif name == "torch":
@@ -88,21 +88,21 @@ def make(n_tokens, width, n_concepts):
 
 
 def check():
-    """Largest difference of some products from float64's, in units of the largest of them."""
+    """Return the largest difference of some products from those in float64, divided by the largest product."""
     blas["sgemm"](arrays["x"], arrays["weight"], arrays["out"])
     expected = arrays["x"][:64].astype(np.float64) @ arrays["weight"].astype(np.float64).T
     return float(np.abs(arrays["out"][:64] - expected).max() / np.abs(expected).max())
 
 
 def product(count=1):
-    """Seconds of x @ weight.T into an array that is there."""
+    """Return the seconds of x @ weight.T into an existing array."""
     return serving.timed(lambda: blas["sgemm"](arrays["x"], arrays["weight"], arrays["out"]), count)
 
 
 def bandwidth(mib, count):
-    """Bytes a second, read and written, of a copy and of a = b + 2 c, by PyTorch's threads, on arrays of this many MiB."""
+    """Return bytes per second, read and written, of a copy and of a = b + 2 c in PyTorch, for arrays of this many MiB."""
     a, b, c = (torch.full((mib * 2**18,), value) for value in (0.0, 1.0, 2.0))
-    a.copy_(b)  # starts the threads
+    a.copy_(b)  # the first call starts the threads
     copies = serving.timed(lambda: a.copy_(b), count)
     triads = serving.timed(lambda: torch.add(b, c, alpha=2.0, out=a), count)
     return {"copy": [2 * a.nbytes / s for s in copies], "triad": [3 * a.nbytes / s for s in triads]}

@@ -1,4 +1,4 @@
-"""usae, behind the pipe. Autoencoders and batches have names."""
+"""The worker that runs usae. Autoencoders and batches have names."""
 
 import platform
 
@@ -12,19 +12,19 @@ saes, batches = {}, {}
 
 def info():
     config = usae.show_config()
-    del config["extension"]  # a path
+    del config["extension"]  # it is a path on this machine
     return config | {"python": platform.python_version(), "numpy": np.__version__}
 
 
 def load_batch(name, files, start=0, stop=None, copy=True):
-    """Rows of activations, {model: file}, under a name."""
+    """Load rows of activations, {model: file}, under a name."""
     batches[name] = {j: np.load(file, mmap_mode="r")[start:stop] for j, file in files.items()}
     if copy:
         batches[name] = {j: np.array(x) for j, x in batches[name].items()}
 
 
 def make(name, base, n_concepts, k, threads, arguments=None, changes=None, widths=None):
-    """An autoencoder. With `widths` it has parameters, and no standardisation; without, its first batch decides."""
+    """Make an autoencoder. With `widths` it is initialised without standardisation, otherwise by its first batch."""
     recipe = getattr(usae.recipes, base)(**(arguments or {})).replace(**(changes or {}))
     saes[name] = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=0, n_threads=threads)
     if widths:
@@ -32,16 +32,16 @@ def make(name, base, n_concepts, k, threads, arguments=None, changes=None, width
 
 
 def set_parameters(name, files):
-    """Of each model, from {model: file}."""
+    """Set the parameters of each model, from {model: file}."""
     for model, file in files.items():
         with np.load(file) as arrays:
             saes[name].set_parameters(model, dict(arrays))
 
 
 def silence(name, batch, one_in):
-    """Make one concept in so many too weak to be chosen: a tenth of a percent of its encoder row and bias, in every model.
+    """Make one concept of `one_in` too weak to be selected: its encoder row and bias are divided by 1,000 in every model.
 
-    The first batch decides the other parameters. How many concepts are dead in the last model's next step.
+    The first batch initialises the other parameters. Returns how many concepts are dead in the last model's next step.
     """
     sae = saes[name]
     sae.partial_fit(batches[batch])
@@ -60,7 +60,7 @@ def drop(name):
 
 
 def step(name, batch, encoder, count=1):
-    """Steps on the batches in turn, one or a list of names; their seconds and losses."""
+    """Do steps on the batches in turn, given as one name or a list. Returns their seconds and losses."""
     names = [batch] if isinstance(batch, str) else batch
     losses, seconds = [], []
     for number in range(count):
@@ -70,7 +70,7 @@ def step(name, batch, encoder, count=1):
 
 
 def step_and_save(name, batch, encoder, file):
-    """One step; the encoded pair's gradients and its parameters afterwards, into a file. The loss."""
+    """Do one step, and save the encoded model's gradients and its parameters after the step. Returns the loss."""
     _, gradients = saes[name].gradients(batches[batch], encoder=encoder)
     loss = saes[name].partial_fit(batches[batch], encoder=encoder).loss
     after = saes[name].parameters(encoder)
@@ -98,7 +98,7 @@ def peak():
 
 
 def start_threads(base, threads):
-    """A tiny step, which starts threads and fills the buffers of BLAS."""
+    """Do a tiny step, which starts the threads and allocates the buffers of BLAS."""
     x = np.random.default_rng(0).standard_normal((256, 32), dtype=np.float32)
     arguments = {"total_steps": 100, "warmup_steps": 10} if base == "published" else {}
     recipe = getattr(usae.recipes, base)(**arguments)

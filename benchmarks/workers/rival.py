@@ -1,6 +1,6 @@
-"""What all rivals have in common: names for batches, timing, and how codes are handed over.
+"""The commands of all rivals' workers: loading batches, timing, and saving codes.
 
-A rival's file defines how to make its autoencoder from given weights, its encode and its training step; see `Rival`.
+The file of a rival defines how its autoencoder is made from given weights, how it encodes, and its training step; see `Rival`.
 """
 
 import importlib.metadata
@@ -14,30 +14,32 @@ import torch
 class Rival:
     """A library's TopK autoencoder.
 
+    Attributes
+    ----------
     package : str
         Its name on PyPI.
     variants : dict of str to str
-        Ways to train that it offers and that may differ in speed; what one step comprises.
+        The variants of training that it offers and that may differ in speed, and what one step of each does.
     """
 
     package: str
     variants: dict
 
     def make(self, weights, k, variant):
-        """From `encoder_weight`, `dictionary` [m, d], `encoder_bias` [m] and `mean` [d], float32 tensors."""
+        """Make the autoencoder from float32 tensors: `encoder_weight`, `dictionary` [m, d], `encoder_bias` [m], `mean` [d]."""
         raise NotImplementedError
 
     def encode(self, x):
-        """Codes of x [n, d], in the form that the library returns."""
+        """Return codes of x, [n, d], in the form that the library returns."""
         raise NotImplementedError
 
     def step(self, x):
-        """One training step; its loss as a float."""
+        """Do one training step and return its loss as a float."""
         raise NotImplementedError
 
 
 def pairs(codes, k):
-    """Values and concepts [n, k] of codes: dense, sparse or already (values, concepts)."""
+    """Return values and concepts, [n, k], of codes, which are dense, sparse or already (values, concepts)."""
     if isinstance(codes, tuple):
         values, indices = codes
     else:
@@ -68,7 +70,7 @@ class Commands:
         self.rival.make(weights, k, variant)
 
     def encode(self, batch, rows, count=1):
-        """All of a batch, `rows` at a time."""
+        """Encode a batch, `rows` rows at a time, and return the seconds."""
         parts = self.batches[batch].split(rows)
 
         def one():
@@ -85,7 +87,7 @@ class Commands:
         np.savez(file, values=values, indices=indices)
 
     def step(self, batch, count=1):
-        """Steps on the batches in turn, one or a list of names; their seconds and losses."""
+        """Do steps on the batches in turn, given as one name or a list. Returns their seconds and losses."""
         names = [batch] if isinstance(batch, str) else batch
         losses, seconds = [], []
         for number in range(count):

@@ -1,4 +1,4 @@
-"""dictionary_learning: AutoEncoderTopK and TopKTrainer. Subtracts b_dec before encoding; decoder columns have norm 1."""
+"""dictionary_learning: AutoEncoderTopK and TopKTrainer. It subtracts b_dec before encoding; decoder columns have norm 1."""
 
 import rival
 import torch
@@ -21,7 +21,7 @@ class DictionaryLearning(rival.Rival):
             own.encoder.bias.copy_(weights["encoder_bias"])
             own.decoder.weight.copy_(weights["dictionary"].T)
             own.b_dec.copy_(weights["mean"])
-        self.steps = 1  # step 0 would put the median of the data into b_dec
+        self.steps = 1  # step 0 would set b_dec to the median of the data
 
     def encode(self, x):
         return self.trainer.ae.encode(x)

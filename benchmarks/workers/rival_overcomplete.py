@@ -1,4 +1,4 @@
-"""overcomplete: TopKSAE and train_sae, with a linear encoder, its default. There is no bias on the input."""
+"""overcomplete: TopKSAE and train_sae, with its default, a linear encoder. It subtracts no bias from the input."""
 
 import sys
 import types
@@ -6,8 +6,8 @@ import types
 import rival
 import torch
 
-# overcomplete imports torchvision.transforms for its image models, which are not used here. PyPI's torchvision does not load
-# beside a CPU build of PyTorch.
+# overcomplete imports torchvision.transforms for its image models, which are not used here. PyPI's torchvision cannot be
+# imported with a CPU build of PyTorch.
 sys.modules["torchvision"] = types.ModuleType("torchvision")
 sys.modules["torchvision"].transforms = types.ModuleType("torchvision.transforms")
 

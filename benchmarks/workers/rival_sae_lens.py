@@ -1,6 +1,6 @@
-"""SAELens: TopKTrainingSAE and SAETrainer for training, TopKSAE for encoding. Subtracts b_dec before encoding.
+"""SAELens: TopKTrainingSAE and SAETrainer for training, TopKSAE for encoding. It subtracts b_dec before encoding.
 
-Training multiplies pre-activations by the norms of decoder rows, by default; that changes nothing here, where they are 1.
+By default, training multiplies pre-activations by the norms of decoder rows. This changes nothing here, because they are 1.
 """
 
 import rival
@@ -39,7 +39,7 @@ class SAELens(rival.Rival):
 
     def step(self, x):
         if self.trainer is None:
-            config = SAETrainerConfig(  # lr_end is not used by a constant rate, but has to be there
+            config = SAETrainerConfig(  # lr_end is required, but not used with a constant rate
                 total_training_samples=100_000 * len(x), train_batch_size_samples=len(x), lr_end=3e-5, device="cpu"
             )
             self.trainer = SAETrainer(cfg=config, sae=self.training, data_provider=iter(()))

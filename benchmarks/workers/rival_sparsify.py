@@ -1,6 +1,6 @@
-"""sparsify: SparseCoder, whose fused encoder and embedding_bag decoder are sparse. Subtracts b_dec before encoding.
+"""sparsify: SparseCoder, whose fused encoder and embedding_bag decoder are sparse. It subtracts b_dec before encoding.
 
-Its Trainer runs a language model to get activations, so what it does with them is repeated here, line by line.
+Its Trainer computes activations with a language model, so its training step is repeated here line by line.
 """
 
 import rival

@@ -1,4 +1,4 @@
-"""Plain PyTorch: matmul, ReLU, topk. Encodes only."""
+"""Plain PyTorch: matmul, ReLU, topk. It encodes only."""
 
 import rival
 import torch

@@ -1,6 +1,6 @@
-"""A worker's side of the pipe: one JSON object a line in, one a line out. Needs nothing beyond Python itself.
+"""A worker's side of the pipe, which reads and writes one JSON object per line. It needs only Python's standard library.
 
-Libraries print what they like: whatever a worker writes to stdout goes to stderr, and the answers to a copy of stdout.
+Libraries may print to stdout, so stdout is redirected to stderr, and answers go to a copy of stdout.
 """
 
 import json
@@ -11,7 +11,7 @@ import traceback
 
 
 def serve(commands):
-    """Answer calls of `commands`, {name: function of keyword arguments to a JSON value}, until the pipe is closed."""
+    """Answer calls until the pipe is closed. `commands` has functions from keyword arguments to JSON values, by name."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -24,7 +24,7 @@ def serve(commands):
 
 
 def timed(function, count):
-    """Seconds of each of `count` calls."""
+    """Return the seconds of each of `count` calls."""
     seconds = []
     for _ in range(count):
         start = time.perf_counter()
@@ -34,12 +34,12 @@ def timed(function, count):
 
 
 def resident_bytes():
-    """Resident memory of this process now; 0 where /proc does not say."""
+    """Return the resident memory of this process, or 0 if /proc does not have it."""
     return _status("VmRSS:")
 
 
 def peak_bytes():
-    """The most that was resident so far; 0 where /proc does not say. (ru_maxrss would include the parent's.)"""
+    """Return the peak of resident memory, or 0 if /proc does not have it. (ru_maxrss would include that of the parent.)"""
     return _status("VmHWM:")
 
 

@@ -1,8 +1,8 @@
-"""The published recipe in PyTorch, twice.
+"""Two implementations of the published recipe in PyTorch.
 
-`plain` is written as its authors' code is (and as python/tests/reference/published.py): the criterion, with its AuxK, is
-called for each decoded model. `tuned` computes the same parameters and loss as a careful user would: the auxiliary code and
-each unit dictionary once a step, no gradients for dictionaries that are not stepped, and PyTorch's fused AdamW.
+`plain` is written like the authors' code (and python/tests/reference/published.py): the criterion, with its AuxK, is called for
+each decoded model. `tuned` computes the same parameters and loss as a careful user would: the auxiliary code and each
+normalised dictionary once in a step, no gradients for dictionaries that are not updated, and PyTorch's fused AdamW.
 """
 
 import platform
@@ -30,7 +30,7 @@ class Pair(nn.Module):
         return self.dictionary / (torch.norm(self.dictionary, p=2, dim=1, keepdim=True) + 1e-8)
 
     def tensors(self):
-        """By our names."""
+        """Return the parameters by our names."""
         return {
             "encoder_weight": self.linear.weight, "encoder_bias": self.linear.bias, "bn_weight": self.norm.weight,
             "bn_bias": self.norm.bias, "bn_running_mean": self.norm.running_mean,
@@ -39,13 +39,13 @@ class Pair(nn.Module):
 
 
 def largest(pre, k):
-    """`pre` where it is one of a row's k largest, else 0."""
+    """Set all but the k largest elements of each row of `pre` to 0."""
     top = torch.topk(pre, k, dim=-1)
     return torch.zeros_like(pre).scatter(-1, top.indices, top.values)
 
 
 class Plain:
-    """All pairs, their optimisers and a training step. The learning rate is constant: a scheduler costs nothing."""
+    """All pairs, their optimisers and a training step. The learning rate is constant, because a scheduler takes no time."""
 
     fused = False
 
@@ -135,7 +135,7 @@ def set_parameters(name, files):
 
 
 def step(name, batch, encoder, count=1):
-    """Steps on the batches in turn, one or a list of names; their seconds and losses."""
+    """Do steps on the batches in turn, given as one name or a list. Returns their seconds and losses."""
     names = [batch] if isinstance(batch, str) else batch
     losses, seconds = [], []
 
@@ -150,7 +150,7 @@ def step(name, batch, encoder, count=1):
 
 
 def step_and_save(name, batch, encoder, file):
-    """One step; the encoded pair's gradients and its parameters afterwards, into a file. The loss."""
+    """Do one step, and save the encoded model's gradients and its parameters after the step. Returns the loss."""
     training = trainings[name]
     loss = training.backward(batches[batch], encoder)
     tensors = training.pairs[encoder].tensors()
