@@ -33,7 +33,7 @@ def models():
     torch.manual_seed(0)
     return {
         "fine": Model(nn.Conv2d(3, 5, 3, stride=2, padding=1), "", size=32),  # 16 x 16
-        "coarse": Model(WithClassToken(), "block", tokens=1, size=24, mean=0.5, std=0.5),  # 6 x 6
+        "coarse": Model(WithClassToken(), "block", n_prefix_tokens=1, size=24, mean=0.5, std=0.5),  # 6 x 6
     }
 
 
@@ -91,7 +91,7 @@ def test_models_of_other_proportions_are_aligned_unless_cropped(images):
 
 def test_a_model_without_a_grid_beside_one_with_is_an_error(models, images):
     lost = Model(models["coarse"].module, "block", size=24)  # its class token is not dropped
-    message = r"the 37 tokens of 'lost' at layer 'block' have none \(1 fewer would be 6 x 6\); give Model\(..., tokens=\)"
+    message = r"37 tokens of 'lost' at layer 'block' have none \(1 fewer would be 6 x 6\); give Model\(..., n_prefix_tokens=\)"
     with pytest.raises(usae.InvalidInputError, match=message):
         extract({"fine": models["fine"], "lost": lost}, images)
     with pytest.raises(usae.InvalidInputError, match="'lost' at layer"):

@@ -77,7 +77,7 @@ def test_a_map_becomes_tokens_row_by_row(images):
 
 def test_class_and_register_tokens_are_dropped_and_the_grid_follows_the_image(images):
     net = transformer()
-    model = Model(net, "block", tokens=2, size=(16, 24))
+    model = Model(net, "block", n_prefix_tokens=2, size=(16, 24))
     caught = []
     with net.block.register_forward_hook(lambda module, args, out: caught.append(out)), torch.no_grad():
         net(torch.from_numpy(images))
@@ -119,7 +119,19 @@ def test_tokens_may_be_a_function(images):
         Model(time_first, "part")(images)
     model = Model(time_first, "part", tokens=lambda x: x.transpose(0, 1))
     np.testing.assert_array_equal(model(images), images.reshape(2, 3, -1).transpose(0, 2, 1))
-    assert "a function" in repr(model)
+    assert "tokens=a function" in repr(model)
+    shorter = Model(time_first, "part", n_prefix_tokens=4, tokens=lambda x: x.transpose(0, 1))
+    np.testing.assert_array_equal(shorter(images), model(images)[:, 4:])
+
+
+def test_the_old_name_of_n_prefix_tokens_still_works_with_a_warning_that_has_the_new_one(images):
+    net = transformer()
+    with pytest.warns(DeprecationWarning, match=r"now called n_prefix_tokens=2") as caught:
+        old = Model(net, "block", tokens=2, size=(16, 24))
+    assert [warning.filename for warning in caught] == [__file__]
+    np.testing.assert_array_equal(old(images), Model(net, "block", n_prefix_tokens=2, size=(16, 24))(images))
+    with pytest.raises(usae.InvalidInputError, match="tokens must be a function where n_prefix_tokens is given, got 1"):
+        Model(net, "block", n_prefix_tokens=2, tokens=1)
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 6), (6, 4, 6), (9, 1, 1), (40, 2, 3), (16, 4, 6)])
@@ -165,10 +177,10 @@ def test_an_odd_map_still_shows_its_order_and_one_that_does_not_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokens": 1, "grid": (4, 6)}, r"4 x 6 tokens after 1 are dropped, got 25; tokens=2 would leave as many"),
-        ({"tokens": 0, "grid": (9, 9)}, r"9 x 9 tokens after 0 are dropped, got 26; give the grid= of this layer"),
-        ({"tokens": 26}, r"tokens=26 must be fewer than the tokens of layer 'block' of Transformer, got 26"),
-        ({"tokens": -1}, r"tokens must be an integer from 0 to \d+ or a function, got -1"),
+        ({"n_prefix_tokens": 1, "grid": (4, 6)}, r"after 1 are dropped, got 25; n_prefix_tokens=2 would leave as many"),
+        ({"n_prefix_tokens": 0, "grid": (9, 9)}, r"9 x 9 tokens after 0 are dropped, got 26; give the grid= of this layer"),
+        ({"n_prefix_tokens": 26}, r"n_prefix_tokens=26 must be fewer than the tokens of layer 'block' of Transformer, got 26"),
+        ({"n_prefix_tokens": -1}, r"n_prefix_tokens must be an integer from 0 to \d+, got -1"),
     ],
 )
 def test_tokens_that_do_not_fit_the_grid_are_an_error(images, options, message):
@@ -177,16 +189,16 @@ def test_tokens_that_do_not_fit_the_grid_are_an_error(images, options, message):
 
 
 def test_tokens_cannot_be_dropped_from_a_map_and_vectors_are_no_tokens(images):
-    with pytest.raises(usae.InvalidInputError, match="tokens must be 0 for layer '3' of Sequential, which gives a map"):
-        Model(convolutional(), "3", tokens=1)(images)
+    with pytest.raises(usae.InvalidInputError, match="n_prefix_tokens must be 0 for layer '3' of Sequential, which gives a"):
+        Model(convolutional(), "3", n_prefix_tokens=1)(images)
     with pytest.raises(usae.InvalidInputError, match=r"got torch.float32 \[2, 5\]; choose a layer before images are pooled"):
-        Model(transformer(), "head", tokens=2)(images)
+        Model(transformer(), "head", n_prefix_tokens=2)(images)
     with pytest.raises(usae.InvalidInputError, match="grid must be that of layer '3' of Sequential, .4, 6., got .6, 4."):
         Model(convolutional(), "3", grid=(6, 4), channels_last=False)(images)
 
 
 def test_tokens_whose_number_fits_no_grid_have_none(images):
-    model = Model(transformer(), "block", tokens=1, size=(16, 24))
+    model = Model(transformer(), "block", n_prefix_tokens=1, size=(16, 24))
     assert model.grid is None and model.n_tokens == 25
 
 
@@ -288,7 +300,7 @@ def test_gradients_are_those_of_pytorch_in_float64(images, make, layer, tokens):
         net(leaf)
     whole = caught[0].flatten(2).transpose(1, 2) if caught[0].ndim == 4 else caught[0][:, tokens:]
 
-    activations, pull = Model(net, layer, tokens=tokens).vjp(images)
+    activations, pull = Model(net, layer, n_prefix_tokens=tokens).vjp(images)
     assert activations.dtype == np.float32 and activations.flags.c_contiguous
     np.testing.assert_allclose(activations, whole.detach().numpy(), **TOLERANCE)
     activations[:] = np.nan  # belongs to the caller
@@ -310,7 +322,7 @@ def test_gradients_leave_parameters_and_images_alone_in_any_grad_mode(images, mo
     images.flags.writeable = False
     copy = images.copy()
     with mode():
-        activations, pull = Model(net, "block", tokens=2).vjp(images)
+        activations, pull = Model(net, "block", n_prefix_tokens=2).vjp(images)
         pulled = pull(np.ones_like(activations))
     assert np.abs(pulled).max() > 0
     for name, p in net.named_parameters():

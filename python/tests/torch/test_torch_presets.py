@@ -35,7 +35,7 @@ def pictures(model, n=1):
 
 
 def found(model):
-    return model.layer, model._reader.prefix, model.grid, model.size, (float(model.mean[0]), float(model.std[0]))
+    return model.layer, model._reader.n_prefix_tokens, model.grid, model.size, (float(model.mean[0]), float(model.std[0]))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_timm(name, options, layer, tokens, grid, size, normalization):
     model = Model(net)
     assert found(model) == (layer, tokens, grid, size, pytest.approx(normalization))
     assert repr(model).startswith(
-        f"Model({type(net).__name__} [timm], layer={layer!r}, tokens={tokens}, grid={grid[0]}x{grid[1]}"
+        f"Model({type(net).__name__} [timm], layer={layer!r}, n_prefix_tokens={tokens}, grid={grid[0]}x{grid[1]}"
     )
     images = pictures(model)
     with torch.no_grad():
@@ -121,18 +121,18 @@ def test_a_transformer_of_torchvision_has_a_class_token():
 
 def test_arguments_override_what_is_found():
     net = of_timm("vit_tiny_patch16_224", img_size=32, depth=2)
-    model = Model(net, "blocks.0", tokens=0, grid=(1, 5), mean=0.4, std=(0.1, 0.2, 0.3), channels_last=True)
+    model = Model(net, "blocks.0", n_prefix_tokens=0, grid=(1, 5), mean=0.4, std=(0.1, 0.2, 0.3), channels_last=True)
     assert (model.grid, model.n_tokens, model.width) == ((1, 5), 5, 192)
-    assert "layer='blocks.0', tokens=0, grid=1x5, size=32x32, mean=0.4, std=(0.1, 0.2, 0.3)" in repr(model)
+    assert "layer='blocks.0', n_prefix_tokens=0, grid=1x5, size=32x32, mean=0.4, std=(0.1, 0.2, 0.3)" in repr(model)
     assert Model(of_timm("resnet18"), size=64).grid == (2, 2)
     assert Model(of_timm("vit_tiny_patch16_224", dynamic_img_size=True, depth=1), size=(40, 50)).grid == (2, 3)
 
 
 def test_a_layer_before_the_class_token_is_not_robbed_of_its_first_patch():
     net = of_timm("vit_tiny_patch16_224", img_size=32, depth=1)
-    with pytest.raises(usae.InvalidInputError, match="2 x 2 tokens after 1 are dropped, got 3; tokens=0 would leave as many"):
+    with pytest.raises(usae.InvalidInputError, match="after 1 are dropped, got 3; n_prefix_tokens=0 would leave as many"):
         Model(net, "patch_embed").n_tokens  # noqa: B018
-    assert Model(net, "patch_embed", tokens=0).n_tokens == 4
+    assert Model(net, "patch_embed", n_prefix_tokens=0).n_tokens == 4
 
 
 def test_a_subclass_of_a_known_class_is_known_and_one_that_holds_it_is_not():

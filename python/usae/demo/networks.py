@@ -219,7 +219,7 @@ def load_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Model
         Folder of weights, as for `load_networks`. Default: None.
     """
     return {
-        name: Model(OnCommonGrid(network), "", tokens=0, grid=(GRID, GRID), mean=0.0, std=1.0, size=CROP_SIDE)
+        name: Model(OnCommonGrid(network), "", n_prefix_tokens=0, grid=(GRID, GRID), mean=0.0, std=1.0, size=CROP_SIDE)
         for name, network in load_networks(folder).items()
     }
 

@@ -114,13 +114,13 @@ def _different(store: ActivationStore, what: str, kept: object, given: object) -
 
 def _described(model: Model) -> dict[str, Any]:
     """Describe everything that determines the activations of a model, including its weights, as JSON values."""
-    prefix = model._reader.prefix
+    reader = model._reader
     return {
         "width": model.width,
         "source": model.source,
         "layer": model.layer,
         "network": type(model.module).__name__,
-        "tokens_dropped": prefix if isinstance(prefix, int) else "by a function",
+        "tokens_dropped": reader.n_prefix_tokens if reader.tokens is None else "by a function",
         "size": list(model.known_size),
         "mean": [float(value) for value in model.mean],
         "std": [float(value) for value in model.std],

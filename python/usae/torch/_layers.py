@@ -29,8 +29,10 @@ class TokenReader(NamedTuple):
     ----------
     label : str
         Name of the layer in error messages.
-    prefix : int or callable
-        Number of leading tokens to drop, or a function from the layer's output to what is read instead.
+    n_prefix_tokens : int
+        Number of leading tokens to drop.
+    tokens : callable or None
+        Function from the layer's output to the tensor that is read instead.
     grid : (int, int) or None
         Rows and columns. None: they are inferred from the output.
     channels_last : bool or None
@@ -38,7 +40,8 @@ class TokenReader(NamedTuple):
     """
 
     label: str
-    prefix: int | Callable[[Tensor], Tensor] = 0
+    n_prefix_tokens: int = 0
+    tokens: Callable[[Tensor], Tensor] | None = None
     grid: Grid | None = None
     channels_last: bool | None = None
 
@@ -54,9 +57,9 @@ class TokenReader(NamedTuple):
         size : (int, int)
             Height and width of the images.
         """
-        tensor, prefix = _first_tensor(output, self.label), self.prefix
-        if callable(prefix):
-            tensor, prefix = _first_tensor(prefix(tensor), f"tokens(output of {self.label})"), 0
+        tensor = _first_tensor(output, self.label)
+        if self.tokens is not None:
+            tensor = _first_tensor(self.tokens(tensor), f"tokens(output of {self.label})")
         if tensor.ndim not in (3, 4) or not tensor.is_floating_point():
             raise InvalidInputError(
                 f"{self.label} must give floats [n_images, tokens, width] or a map of four dimensions, got {tensor.dtype} "
@@ -67,24 +70,29 @@ class TokenReader(NamedTuple):
                 f"{self.label} must give images in its first dimension, got {list(tensor.shape)} for {n_images} images; "
                 f"give tokens= a function that brings them there, for instance tokens=lambda x: x.transpose(0, 1)"
             )
-        return self._from_map(tensor, prefix, size) if tensor.ndim == 4 else self._from_sequence(tensor, prefix, size)
+        return self._from_map(tensor, size) if tensor.ndim == 4 else self._from_sequence(tensor, size)
 
-    def _from_sequence(self, tensor: Tensor, prefix: int, size: Grid) -> tuple[Tensor, Grid | None]:
+    def _from_sequence(self, tensor: Tensor, size: Grid) -> tuple[Tensor, Grid | None]:
+        prefix = self.n_prefix_tokens
         n = tensor.shape[1] - prefix
         if n < 1:
-            raise InvalidInputError(f"tokens={prefix} must be fewer than the tokens of {self.label}, got {tensor.shape[1]}")
+            raise InvalidInputError(
+                f"n_prefix_tokens={prefix} must be fewer than the tokens of {self.label}, got {tensor.shape[1]}"
+            )
         if self.grid is not None and n != math.prod(self.grid):
             rows, columns = self.grid
             more = tensor.shape[1] - rows * columns
-            remedy = f"tokens={more} would leave as many" if more >= 0 else "give the grid= of this layer"
+            remedy = f"n_prefix_tokens={more} would leave as many" if more >= 0 else "give the grid= of this layer"
             raise InvalidInputError(
                 f"{self.label} must give {rows} x {columns} tokens after {prefix} are dropped, got {n}; {remedy}"
             )
         return tensor[:, prefix:], self.grid or grid_like(n, size)
 
-    def _from_map(self, tensor: Tensor, prefix: int, size: Grid) -> tuple[Tensor, Grid]:
-        if prefix:
-            raise InvalidInputError(f"tokens must be 0 for {self.label}, which gives a map {list(tensor.shape)}, got {prefix}")
+    def _from_map(self, tensor: Tensor, size: Grid) -> tuple[Tensor, Grid]:
+        if prefix := self.n_prefix_tokens:
+            raise InvalidInputError(
+                f"n_prefix_tokens must be 0 for {self.label}, which gives a map {list(tensor.shape)}, got {prefix}"
+            )
         tensor = tensor.movedim(3, 1) if self._is_channels_last(tuple(tensor.shape), size) else tensor
         rows, columns = tensor.shape[2:]
         if self.grid not in (None, (rows, columns)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,9 +36,12 @@ class Model:
         Dotted name of the submodule whose output is taken; "" is the module itself. The output of its first call is taken, and
         later layers are not computed. It is [n, tokens, width], [n, width, rows, columns] or [n, rows, columns, width], or a
         tuple or mapping whose first tensor is that. Default: None, which takes the last layer of a known network.
-    tokens : int or callable, optional
-        How many leading tokens have no place in the image: class and register tokens. Or a function from the layer's
-        output to what is to be taken instead, in one of the shapes above.
+    n_prefix_tokens : int, optional
+        Number of leading tokens without a place in the image, class and register tokens, which are dropped. Default: None,
+        which takes the number of a known network, or 0.
+    tokens : callable, optional
+        Function from the layer's output to the tensor that is taken instead, in one of the shapes above. A number is
+        deprecated: it is what `n_prefix_tokens` was called in version 0.1. Default: None.
     grid : (int, int), optional
         Rows and columns of the tokens. Default: None, which takes the patches of a known network; otherwise rows and columns of
         the map, or a grid with the proportions of the image.
@@ -72,7 +76,8 @@ class Model:
         module: nn.Module,
         layer: str | None = None,
         *,
-        tokens: int | Callable[[Tensor], Tensor] | None = None,
+        n_prefix_tokens: int | None = None,
+        tokens: Callable[[Tensor], Tensor] | int | None = None,
         grid: Grid | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
@@ -94,14 +99,17 @@ class Model:
         self.autocast = _autocast_type(autocast)
         self.source = preset.source
         self._layer = _layers.find_layer(module, self.layer)
-        self._reader = self._chosen_reader(tokens, grid, channels_last, preset)
+        if tokens is not None and not callable(tokens):
+            n_prefix_tokens, tokens = _renamed_tokens(tokens, n_prefix_tokens), None
+        self._reader = self._chosen_reader(n_prefix_tokens, tokens, grid, channels_last, preset)
         self._probed: tuple[Grid | None, int, int] | None = None
         if device is not None:
             module.to(device)
 
     def __repr__(self) -> str:
-        what, prefix = type(self.module).__name__, self._reader.prefix
-        parts = [f"layer={self.layer!r}", f"tokens={prefix if isinstance(prefix, int) else 'a function'}"]
+        what = type(self.module).__name__
+        parts = [f"layer={self.layer!r}", f"n_prefix_tokens={self._reader.n_prefix_tokens}"]
+        parts += ["tokens=a function"] if self._reader.tokens else []
         grid = self._reader.grid or (self._probed[0] if self._probed else None)
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
@@ -257,17 +265,24 @@ class Model:
             )
         return layer
 
-    def _chosen_reader(self, tokens: Any, grid: Any, channels_last: bool | None, preset: Preset) -> TokenReader:
-        if tokens is None:
-            tokens = preset.tokens
-        elif not callable(tokens):
-            tokens = checks.integer(tokens, "tokens", 0, 2**31, " or a function")
+    def _chosen_reader(
+        self,
+        n_prefix_tokens: object,
+        tokens: Callable[[Tensor], Tensor] | None,
+        grid: Any,
+        channels_last: bool | None,
+        preset: Preset,
+    ) -> TokenReader:
+        if n_prefix_tokens is not None:
+            n_prefix = checks.integer(n_prefix_tokens, "n_prefix_tokens", 0, 2**31)
+        else:
+            n_prefix = preset.n_prefix_tokens if tokens is None else 0
         if grid is not None:
             grid = as_pair(grid, "grid")
         elif preset.patch is not None and self.size is not None:
             grid = self.size[0] // preset.patch[0], self.size[1] // preset.patch[1]
         channels_last = preset.channels_last if channels_last is None else bool(channels_last)
-        return TokenReader(self._label, tokens, grid, channels_last)
+        return TokenReader(self._label, n_prefix, tokens, grid, channels_last)
 
     def _probe(self) -> tuple[Grid | None, int, int]:
         """Return grid, number of tokens and width, which a black image shows."""
@@ -326,6 +341,19 @@ class Model:
             f"{self._label} must depend on the images by differentiable operations, but PyTorch has no gradient for it: the "
             f"network detaches its tokens or computes under torch.no_grad(); choose an earlier layer or remove that"
         )
+
+
+def _renamed_tokens(tokens: int, n_prefix_tokens: int | None) -> int:
+    """Return a number of tokens to drop that was given by its old name, with a warning that has the new one."""
+    if n_prefix_tokens is not None:
+        raise InvalidInputError(f"tokens must be a function where n_prefix_tokens is given, got {tokens!r}; leave it out")
+    warnings.warn(
+        f"tokens={tokens!r}, the number of tokens to drop, is now called n_prefix_tokens={tokens!r}; the next version takes "
+        f"only a function as tokens",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return tokens
 
 
 def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:

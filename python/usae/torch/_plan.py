@@ -88,7 +88,7 @@ def _common_grid(models: dict[str, Model], wanted: Grid | None) -> Grid | None:
         reasons = "; ".join(_without_grid(name, models[name]) for name in without)
         raise InvalidInputError(
             f"models must all have tokens on a grid, so that row t is the same place in each, but {reasons}; give "
-            f"Model(..., tokens=) the number of class and register tokens, or grid=(rows, columns)"
+            f"Model(..., n_prefix_tokens=) the number of class and register tokens, or grid=(rows, columns)"
         )
     return None
 

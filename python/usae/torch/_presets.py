@@ -35,7 +35,7 @@ class Preset(NamedTuple):
 
     source: str = "plain module"
     layer: str | None = None
-    tokens: int = 0
+    n_prefix_tokens: int = 0
     patch: Pair | None = None
     size: Pair | None = None
     mean: Sequence[float] = IMAGENET[0]
@@ -66,7 +66,7 @@ def _timm(module: Any) -> Preset:
     return Preset(
         source="timm",
         layer=layer if layer in dict(module.named_modules()) else None,
-        tokens=module.num_prefix_tokens if is_plain else 0,
+        n_prefix_tokens=module.num_prefix_tokens if is_plain else 0,
         patch=_pair(patches.patch_size) if is_plain else None,
         size=_pair(size) if size else None,
         mean=cfg.get("mean", IMAGENET[0]),
@@ -89,7 +89,7 @@ def _transformers(module: Any) -> Preset:
     return Preset(
         source="transformers",
         layer=_last_of_encoder(module),
-        tokens=_placeless_tokens(module) if is_plain else 0,
+        n_prefix_tokens=_n_prefix_tokens(module) if is_plain else 0,
         patch=_pair(config.patch_size) if is_plain else None,
         size=_pair(size) if size else None,
         mean=mean,
@@ -106,7 +106,7 @@ def _last_of_encoder(module: Any) -> str | None:
     return None
 
 
-def _placeless_tokens(module: Any) -> int:
+def _n_prefix_tokens(module: Any) -> int:
     names = ("cls_token", "class_embedding", "distillation_token")
     of_class = sum(name.endswith(names) for name, _ in module.named_parameters())
     return of_class + getattr(module.config, "num_register_tokens", 0)
@@ -122,7 +122,7 @@ def _torchvision(module: Any) -> Preset:
     size = _pair(getattr(module, "image_size", 224))
     if hasattr(module, "class_token"):
         last = f"encoder.layers.{list(module.encoder.layers._modules)[-1]}"
-        return Preset("torchvision", last, tokens=1, patch=_pair(module.patch_size), size=size)
+        return Preset("torchvision", last, n_prefix_tokens=1, patch=_pair(module.patch_size), size=size)
     stages = [name for name, _ in module.named_children() if name in ("layer4", "features", "trunk_output")]
     is_swin = any(cls.__name__ == "SwinTransformer" for cls in type(module).__mro__)
     return Preset("torchvision", stages[-1] if stages else None, size=size, channels_last=is_swin or None)
