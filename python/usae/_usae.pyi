@@ -17,8 +17,8 @@ Activations = Buffer | tuple[Buffer, str]
 
 class Core:
     def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:
-        """`recipe` has one entry for each of `recipe_fields`. A missing or unknown entry raises TypeError. Choices are names. If
-        "zero_is_none" is true, None stands for 0."""
+        """`recipe` has one entry for each of `recipe_fields`. A missing or unknown entry raises TypeError. Choices are names.
+        If "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
