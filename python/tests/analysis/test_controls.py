@@ -326,7 +326,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_run(trained, acts, he
 
 def test_controls_end_at_ctrl_c_and_leave_the_autoencoder_as_it_was(trained, acts, held_out, monkeypatch):
     before = trained.evaluate(held_out).to_dict()
-    step = usae._core.fitted.Fitted.step
+    step = usae._core.autoencoder.Autoencoder.step
 
     def interrupted(self, *arguments):
         report = step(self, *arguments)
@@ -334,7 +334,7 @@ def test_controls_end_at_ctrl_c_and_leave_the_autoencoder_as_it_was(trained, act
             raise KeyboardInterrupt
         return report
 
-    monkeypatch.setattr(usae._core.fitted.Fitted, "step", interrupted)
+    monkeypatch.setattr(usae._core.autoencoder.Autoencoder, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         usae.controls(trained, held_out, train=acts, include=["shuffled"])
     assert trained.evaluate(held_out).to_dict() == before and trained.n_steps_ == 60

@@ -44,7 +44,7 @@ def core_gradients(problem, encoder, recipe, k, seed=0):
     for index in range(len(problem.batch)):
         # One token below the threshold is alive, at the threshold it is dead.
         silent = np.where(problem.dead, recipe.dead_tokens, recipe.dead_tokens - 1).astype(np.int64)
-        sae._fitted.write(index, "silent_tokens", silent)
+        sae._autoencoder.write(index, "silent_tokens", silent)
     return sae.gradients(problem.batch, encoder=encoder)
 
 
@@ -181,7 +181,7 @@ def test_gradients_do_not_depend_on_what_earlier_batches_kept(aux, k_max):
     for j, own in problem.parameters.items():
         sae.set_parameters(j, {name: values for name, values in own.items() if not name.startswith("bn_")})
     silent = np.where(problem.dead, recipe.dead_tokens, 0).astype(np.int64)
-    sae._fitted.write(1, "silent_tokens", silent)
+    sae._autoencoder.write(1, "silent_tokens", silent)
     for size in (1, 1e-3, 1e3, 1):  # of the batch before: alike, far larger, far smaller
         report, found = sae.gradients(problem.batch, encoder="b")
         assert report.to_dict() == fresh.to_dict()
@@ -274,13 +274,13 @@ def test_a_gradient_step_leaves_the_autoencoder_alone(encoder):
     sae = usae.UniversalSAE(N_CONCEPTS, 7, recipe=recipe, seed=0).initialize(WIDTHS)
     sae.partial_fit(problem.batch, encoder="a")
     before = {j: sae.parameters(j) for j in WIDTHS}
-    state = [(index, name, sae._fitted.read(index, name)) for index in range(3) for name in ("counters", "silent_tokens")]
+    state = [(index, name, sae._autoencoder.read(index, name)) for index in range(3) for name in ("counters", "silent_tokens")]
     sae.gradients(problem.batch, encoder="a")
     for j in WIDTHS:
         for name, value in sae.parameters(j).items():
             np.testing.assert_array_equal(value, before[j][name], err_msg=f"{j} {name}")
     for index, name, value in state:
-        np.testing.assert_array_equal(sae._fitted.read(index, name), value, err_msg=name)
+        np.testing.assert_array_equal(sae._autoencoder.read(index, name), value, err_msg=name)
     assert sae.n_steps_ == 1
 
 

@@ -169,5 +169,5 @@ def test_tensors_without_gradient_are_not_decayed_and_count_no_step():
         sae.partial_fit(next(batches), encoder="a")
     for j, name in itertools.product("bc", before["b"]):
         np.testing.assert_array_equal(sae.parameters(j)[name], before[j][name], err_msg=f"{j} {name}")
-    counters = {j: sae._fitted.read(index, "counters").tolist() for index, j in enumerate("abc")}
+    counters = {j: sae._autoencoder.read(index, "counters").tolist() for index, j in enumerate("abc")}
     assert counters == {"a": [3, 3, 3 * 64], "b": [0, 0, 0], "c": [0, 0, 0]}

@@ -264,12 +264,12 @@ def test_held_out_rows_for_the_middle_of_training_are_aligned_whatever_their_sha
 
 
 def test_history_stays_short_in_long_runs(trained):
-    fitted = copy.deepcopy(trained)._fitted
-    fitted.history = []
+    autoencoder = copy.deepcopy(trained)._autoencoder
+    autoencoder.history = []
     report = usae.StepReport(**trained.history_[0])
     for step in (1, 9_999, 10_000, 10_001, 10_099, 10_100, 10_150, 1_000_000):
-        fitted.record(usae.StepReport(**(report.to_dict() | {"step": step})))
-    assert [entry["step"] for entry in fitted.history] == [1, 9_999, 10_000, 10_100, 1_000_000]
+        autoencoder.record(usae.StepReport(**(report.to_dict() | {"step": step})))
+    assert [entry["step"] for entry in autoencoder.history] == [1, 9_999, 10_000, 10_100, 1_000_000]
 
 
 def test_the_bar_shows_where_asked_for_and_not_in_a_pipe(acts, capfd):

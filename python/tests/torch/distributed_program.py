@@ -35,10 +35,10 @@ def new(recipe):
 
 def digest(sae):
     """Of the whole state of training."""
-    fitted, sums = sae._fitted, hashlib.sha256()
-    for model in range(len(fitted.names)):
-        for name in (*fitted.parameter_names(), *fitted.training_state_names()):
-            sums.update(fitted.read(model, name).tobytes())
+    autoencoder, sums = sae._autoencoder, hashlib.sha256()
+    for model in range(len(autoencoder.names)):
+        for name in (*autoencoder.parameter_names(), *autoencoder.training_state_names()):
+            sums.update(autoencoder.read(model, name).tobytes())
     return f"{sums.hexdigest()} {sae.n_steps_}"
 
 

@@ -185,7 +185,7 @@ def test_gradients_and_a_number_of_steps_that_was_set_leave_no_report_to_record(
     sae = usae.UniversalSAE(32, 4, recipe=usae.recipes.default(warmup_steps=0))
     sae.partial_fit(acts)
     sae.gradients(acts, encoder="a")
-    core = sae._fitted.core
+    core = sae._autoencoder.core
     assert core.last_report["step"] == 1 and steps_in(sae) == [1]
     core.step_count = 7
     assert core.last_report is None and steps_in(sae) == [1]

@@ -93,7 +93,7 @@ def copies(recipe, n=3, steps=2, **changes):
             sae.partial_fit(planted(200, seed=20 + step))
         if recipe.dead_tokens:  # on these data every concept fires, so that it takes words to have dead ones
             for model in range(3):
-                sae._fitted.write(model, "silent_tokens", np.where(np.arange(48) % 3 == 0, 500, 0))
+                sae._autoencoder.write(model, "silent_tokens", np.where(np.arange(48) % 3 == 0, 500, 0))
     return saes
 
 
@@ -104,13 +104,13 @@ def parts(batch, sizes=SIZES):
 
 def share(saes, batches, encoder=-1, wrap=lambda core, rank: core):
     def task(peers):
-        fitted = saes[peers.rank]._fitted
-        fitted.core = wrap(fitted.core, peers.rank)
+        autoencoder = saes[peers.rank]._autoencoder
+        autoencoder.core = wrap(autoencoder.core, peers.rank)
 
         def take():
-            return as_aligned(batches[peers.rank], "batch", fitted.widths), None, encoder
+            return as_aligned(batches[peers.rank], "batch", autoencoder.widths), None, encoder
 
-        return shared_steps.step(fitted, take, peers, shared_steps.Room()), peers
+        return shared_steps.step(autoencoder, take, peers, shared_steps.Room()), peers
 
     return Gang(len(saes)).run(task)
 
@@ -155,15 +155,17 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
     for sae in saes:
         assert everything(sae)["parameters"] == everything(saes[0])["parameters"], "the same bits in all"
         for number in range(3):
-            assert np.array_equal(sae._fitted.read(number, "silent_tokens"), single._fitted.read(number, "silent_tokens"))
-            assert np.array_equal(sae._fitted.read(number, "counters"), single._fitted.read(number, "counters"))
+            assert np.array_equal(
+                sae._autoencoder.read(number, "silent_tokens"), single._autoencoder.read(number, "silent_tokens")
+            )
+            assert np.array_equal(sae._autoencoder.read(number, "counters"), single._autoencoder.read(number, "counters"))
 
 
 def state(sae):
-    fitted = sae._fitted
-    names = (*fitted.parameter_names(), *fitted.training_state_names())
-    tensors = [fitted.read(m, name).tobytes() for m in range(len(fitted.names)) for name in names]
-    return tensors, fitted.core.step_count
+    autoencoder = sae._autoencoder
+    names = (*autoencoder.parameter_names(), *autoencoder.training_state_names())
+    tensors = [autoencoder.read(m, name).tobytes() for m in range(len(autoencoder.names)) for name in names]
+    return tensors, autoencoder.core.step_count
 
 
 def check_failed(outcomes, culprit, kind, words, saes, before):
@@ -235,15 +237,15 @@ def test_autoencoders_that_differ_are_refused_in_all(difference, what):
     if difference == "steps":
         saes[1].partial_fit(planted(50, seed=3))
     elif difference in ("recipe", "seed"):
-        header, tensors = snapshot(saes[1]._fitted, training_state=True)
+        header, tensors = snapshot(saes[1]._autoencoder, training_state=True)
         header["seed"] += difference == "seed"
         header["resolved_recipe"]["learning_rate"] *= 2 if difference == "recipe" else 1
-        saes[1]._fitted = restored(header, tensors, None)
+        saes[1]._autoencoder = restored(header, tensors, None)
     else:
         tensor = "dictionary" if difference == "parameters" else "dictionary_first_moment"
-        values = saes[1]._fitted.read(1, tensor)
+        values = saes[1]._autoencoder.read(1, tensor)
         values[7, 3] += 0.01
-        saes[1]._fitted.write(1, tensor, values)
+        saes[1]._autoencoder.write(1, tensor, values)
     outcomes = share(saes, parts(planted(200, seed=99)))
     if what is None:  # no step can see it before it has shown in a parameter that the fingerprint is of
         assert all(isinstance(outcome, tuple) for outcome in outcomes)
@@ -261,9 +263,9 @@ def test_processes_that_ask_for_different_encoders_are_refused():
     batches = parts(planted(200, seed=99), [120, 80])
 
     def task(peers):
-        fitted = saes[peers.rank]._fitted
+        autoencoder = saes[peers.rank]._autoencoder
         return shared_steps.step(
-            fitted, lambda: (as_aligned(batches[peers.rank], "batch"), None, peers.rank), peers, shared_steps.Room()
+            autoencoder, lambda: (as_aligned(batches[peers.rank], "batch"), None, peers.rank), peers, shared_steps.Room()
         )
 
     assert all("encoder" in str(outcome) for outcome in gang.run(task))
@@ -278,8 +280,8 @@ def test_who_leaves_tells_the_others(failure):
     def task(peers):
         if peers.rank == 1:
             return shared_steps.leave(peers, failure)
-        fitted = saes[0]._fitted
-        return shared_steps.step(fitted, lambda: (as_aligned(batches[0], "batch"), None, -1), peers, shared_steps.Room())
+        autoencoder = saes[0]._autoencoder
+        return shared_steps.step(autoencoder, lambda: (as_aligned(batches[0], "batch"), None, -1), peers, shared_steps.Room())
 
     stayed, left = Gang(2).run(task)
     if failure is None:
@@ -294,20 +296,20 @@ def test_everything_of_the_first_process_can_be_given_to_all():
     saes = copies(RECIPES["published"], 2, steps=3)
     for sae in saes[1:]:
         sae.initialize({name: x.shape[1] for name, x in planted(2, seed=0).items()})
-    Gang(2).run(lambda peers: shared_steps.spread(saes[peers.rank]._fitted, peers))
+    Gang(2).run(lambda peers: shared_steps.spread(saes[peers.rank]._autoencoder, peers))
     assert state(saes[0]) == state(saes[1]) and repr(saes[0].history_) == repr(saes[1].history_) and saes[1].n_steps_ == 3
 
 
 def test_a_step_under_way_keeps_changes_out_until_it_ends(tmp_path):
     sae = copies(RECIPES["default"], 1)[0]
-    core, batch = sae._fitted.core, planted(60, seed=4)
+    core, batch = sae._autoencoder.core, planted(60, seed=4)
     before = state(sae)
     core.shared_begin([batch[name] for name in sae.model_names_], None, -1)
     for change in (
         lambda: sae.partial_fit(batch),
         lambda: sae.set_total_steps(1000),
         lambda: core.shared_begin([batch[name] for name in sae.model_names_], None, -1),
-        lambda: sae._fitted.write(0, "scale", np.ones(12, np.float32)),
+        lambda: sae._autoencoder.write(0, "scale", np.ones(12, np.float32)),
     ):
         with pytest.raises(usae.InvalidInputError, match="shared step"):
             change()
@@ -321,7 +323,7 @@ def test_a_step_under_way_keeps_changes_out_until_it_ends(tmp_path):
 
 def test_arrays_that_do_not_fit_end_the_step_with_words():
     sae = copies(RECIPES["published"], 1)[0]
-    core, batch = sae._fitted.core, planted(60, seed=4)
+    core, batch = sae._autoencoder.core, planted(60, seed=4)
     before = state(sae)
 
     def begun():
@@ -392,7 +394,7 @@ def test_a_step_that_a_lost_process_ends_leaves_no_sum_pending():
         peers = LosingPeers(gang, 0)
         with pytest.raises(RuntimeError, match="closed by peer"):
             shared_steps.step(
-                sae._fitted, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, shared_steps.Room()
+                sae._autoencoder, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, shared_steps.Room()
             )
         return peers.pending
 

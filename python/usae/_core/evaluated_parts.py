@@ -15,7 +15,7 @@ from usae._data.activations import Activations
 from usae._data.chunks import rows_of
 
 if TYPE_CHECKING:
-    from usae._core.fitted import Fitted
+    from usae._core.autoencoder import Autoencoder
 
 ALMOST_CONSTANT = 1e-6
 """Variance, in standardised units, below which the squared error of a part cannot be computed from its R2."""
@@ -27,15 +27,15 @@ MEANS = ("l0", "mean_activation", "mse")
 class EvaluatedParts:
     """Sums over the parts that were added so far."""
 
-    def __init__(self, fitted: Fitted):
-        self._fitted = fitted
+    def __init__(self, autoencoder: Autoencoder):
+        self._autoencoder = autoencoder
         self._n = 0
         self._sums: dict[str, np.ndarray] = {}
-        self._largest = np.zeros((len(fitted.names), fitted.n_concepts), np.float32)
-        self._standardized_errors = np.zeros((len(fitted.names), len(fitted.names)))
-        self._scales = [fitted.read(i, "scale").astype(float) for i in range(len(fitted.names))]
-        self._means = [fitted.read(i, "mean").astype(float) for i in range(len(fitted.names))]
-        self._moments = [_Moments(width) for width in fitted.widths.values()]
+        self._largest = np.zeros((len(autoencoder.names), autoencoder.n_concepts), np.float32)
+        self._standardized_errors = np.zeros((len(autoencoder.names), len(autoencoder.names)))
+        self._scales = [autoencoder.read(i, "scale").astype(float) for i in range(len(autoencoder.names))]
+        self._means = [autoencoder.read(i, "mean").astype(float) for i in range(len(autoencoder.names))]
+        self._moments = [_Moments(width) for width in autoencoder.widths.values()]
 
     def add(self, acts: Mapping[str, Activations], numbers: Mapping[str, np.ndarray]) -> None:
         n = next(iter(acts.values())).n_tokens
@@ -57,7 +57,7 @@ class EvaluatedParts:
 
     def _decoded_errors(self, acts: Mapping[str, Activations], target: int, z: np.ndarray) -> list[float]:
         """Sum of squared errors of the target model, decoded from each model's code, in standardised units."""
-        core, result = self._fitted.core, []
+        core, result = self._autoencoder.core, []
         for source, x in enumerate(acts.values()):
             values, indices = np.empty((len(z), core.slots), np.float32), np.empty((len(z), core.slots), np.int32)
             core.encode(source, x.native, values, indices)
@@ -69,7 +69,7 @@ class EvaluatedParts:
     def result(self) -> dict[str, np.ndarray]:
         """Return the arrays of an `Evaluation` of all rows, by field."""
         n = self._n
-        widths = np.array(list(self._fitted.widths.values()))
+        widths = np.array(list(self._autoencoder.widths.values()))
         own_units = [float((m.squares * scale**2).sum()) for m, scale in zip(self._moments, self._scales, strict=True)]
         numbers = {name: self._sums[name] / n if name in MEANS else self._sums[name] for name in self._sums}
         with np.errstate(divide="ignore", invalid="ignore"):  # constant activations give -inf, as in the core

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from usae._core.autoencoder import Autoencoder
 from usae._core.evaluated_parts import EvaluatedParts
-from usae._core.fitted import Fitted
 from usae._data.activations import Activations, are_stored
 from usae._data.chunks import CHUNK, chunks
 from usae._data.read_ahead import ReadAhead
@@ -16,15 +16,15 @@ PART = 2 * CHUNK
 """Rows of a store that are evaluated at once. A store with at most this many rows gives the same bits as arrays."""
 
 
-def evaluate(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
+def evaluate(autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
     """Return the arrays of an `Evaluation`, by field. For a store, counts are exact and floats are equal up to rounding."""
     n_tokens = next(iter(acts.values())).n_tokens
     if not are_stored(acts):
-        return _of_arrays(fitted, acts, threshold)
-    together = EvaluatedParts(fitted)
+        return _of_arrays(autoencoder, acts, threshold)
+    together = EvaluatedParts(autoencoder)
     with ReadAhead(_parts(acts, n_tokens)) as parts:
         for part in parts:
-            numbers = _of_arrays(fitted, part, threshold)
+            numbers = _of_arrays(autoencoder, part, threshold)
             if n_tokens <= PART:
                 return numbers
             together.add(part, numbers)
@@ -36,8 +36,8 @@ def _parts(acts: Mapping[str, Activations], n_tokens: int) -> Iterator[dict[str,
         yield {name: x.part(rows) for name, x in acts.items()}
 
 
-def _of_arrays(fitted: Fitted, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
-    n_models, n_concepts = len(fitted.names), fitted.n_concepts
+def _of_arrays(autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
+    n_models, n_concepts = len(autoencoder.names), autoencoder.n_concepts
     pairs, concepts = (n_models, n_models), (n_models, n_concepts)
     numbers: dict[str, np.ndarray] = {
         "r2": np.empty(pairs),
@@ -53,5 +53,5 @@ def _of_arrays(fitted: Fitted, acts: Mapping[str, Activations], threshold: float
         "max_activation": np.empty(concepts, np.float32),
         "code_products": np.empty((*pairs, n_concepts)),
     }
-    fitted.core.evaluate([x.native for x in acts.values()], threshold, numbers)
+    autoencoder.core.evaluate([x.native for x in acts.values()], threshold, numbers)
     return numbers

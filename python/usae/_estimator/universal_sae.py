@@ -16,8 +16,8 @@ import numpy as np
 from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
+from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
-from usae._core.fitted import Fitted
 from usae._core.reports import StepReport, StreamReport
 from usae._core.tensors import TRAINED
 from usae._data.activations import (
@@ -127,9 +127,9 @@ class UniversalSAE:
         arguments = [f"n_concepts={self.n_concepts!r}", f"k={self.k!r}"]
         arguments += [f"recipe={self.recipe.name!r}"] if isinstance(self.recipe, Recipe) else []
         arguments += [f"seed={self.seed!r}"]
-        if self._fitted is None:
+        if self._autoencoder is None:
             return f"UniversalSAE({', '.join(arguments)})"
-        widths = ", ".join(f"{name}: {width}" for name, width in self._fitted.widths.items())
+        widths = ", ".join(f"{name}: {width}" for name, width in self._autoencoder.widths.items())
         return f"UniversalSAE({', '.join(arguments)}; {widths}; {self.n_steps_} steps)"
 
     # --- Learned attributes ------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class UniversalSAE:
         return self._initialized().stream_report
 
     def __sklearn_is_fitted__(self) -> bool:
-        return self._fitted is not None
+        return self._autoencoder is not None
 
     # --- Training ----------------------------------------------------------------------------------------------------
 
@@ -236,22 +236,22 @@ class UniversalSAE:
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
 
-        fitted = Fitted(self.get_params(), recipe)
-        fitted.initialize_from(given)
-        fitted.check_finite(given)  # before training, which may take hours
-        loop.check_validation(fitted, held_out)
+        autoencoder = Autoencoder(self.get_params(), recipe)
+        autoencoder.initialize_from(given)
+        autoencoder.check_finite(given)  # before training, which may take hours
+        loop.check_validation(autoencoder, held_out)
         logger.info(
             "training %d concepts on %d tokens of %s: %d steps of %d tokens; a concept is dead in a model after %d "
-            "tokens without firing", fitted.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
+            "tokens without firing", autoencoder.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
         )  # fmt: skip
 
-        run = functools.partial(run_identity.described, "fit", fitted, {"acts": given, "validation": held_out})
-        with loop.kept(fitted, schedule, resume, run) as keeper:
-            done = fitted.core.step_count
+        run = functools.partial(run_identity.described, "fit", autoencoder, {"acts": given, "validation": held_out})
+        with loop.kept(autoencoder, schedule, resume, run) as keeper:
+            done = autoencoder.core.step_count
             bar = progress_bar(total, progress, initial=done)
-            self._fitted = fitted
-            with bar, contextlib.closing(loop.batches_of(given, fitted.seed, batch_size, done)) as batches:
-                loop.train(fitted, batches, total, held_out, checked, bar, keeper)
+            self._autoencoder = autoencoder
+            with bar, contextlib.closing(loop.batches_of(given, autoencoder.seed, batch_size, done)) as batches:
+                loop.train(autoencoder, batches, total, held_out, checked, bar, keeper)
         return self
 
     def fit_stream(
@@ -328,27 +328,27 @@ class UniversalSAE:
         n_tokens = next(iter(sample.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
-        fitted = Fitted(self.get_params(), recipe)
-        fitted.initialize_from(sample)
-        loop.check_validation(fitted, held_out)
+        autoencoder = Autoencoder(self.get_params(), recipe)
+        autoencoder.initialize_from(sample)
+        loop.check_validation(autoencoder, held_out)
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
 
         run = functools.partial(
-            run_identity.described, "fit_stream", fitted, {"batches": sample, "validation": held_out}, buffer_tokens
+            run_identity.described, "fit_stream", autoencoder, {"batches": sample, "validation": held_out}, buffer_tokens
         )  # fmt: skip
-        with loop.kept(fitted, schedule, resume, run) as keeper:
-            before = fitted.core.step_count
+        with loop.kept(autoencoder, schedule, resume, run) as keeper:
+            before = autoencoder.core.step_count
             bar = progress_bar(total, progress, initial=before)
-            self._fitted = fitted
+            self._autoencoder = autoencoder
             start = time.perf_counter()
-            with bar, ReadAhead(buffer.draw(fitted.seed, batch_size, total)) as drawn:
+            with bar, ReadAhead(buffer.draw(autoencoder.seed, batch_size, total)) as drawn:
                 try:
                     if before < total:
                         loop.skip(drawn, before, keeper)
-                    loop.train(fitted, drawn, total, held_out, checked, bar, keeper)
+                    loop.train(autoencoder, drawn, total, held_out, checked, bar, keeper)
                 finally:
-                    done = fitted.core.step_count - before
-                    fitted.stream_report = StreamReport(
+                    done = autoencoder.core.step_count - before
+                    autoencoder.stream_report = StreamReport(
                         done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
                         drawn.waited_for_items, drawn.waited_for_room,
                     )  # fmt: skip
@@ -378,9 +378,9 @@ class UniversalSAE:
         for name, width in widths.items():
             checks.integer(width, f"widths[{name!r}]", 1, 2**20)
         widths = {name: int(width) for name, width in widths.items()}
-        fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
-        fitted.initialize(widths)
-        self._fitted = fitted
+        autoencoder = Autoencoder(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
+        autoencoder.initialize(widths)
+        self._autoencoder = autoencoder
         return self
 
     def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
@@ -409,19 +409,19 @@ class UniversalSAE:
         Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. If the planned steps are over, for
         example those of an earlier `fit`, and the learning rate is 0, a warning says so; `set_total_steps` plans more.
         """
-        fitted = self._fitted
-        if fitted is None:
+        autoencoder = self._autoencoder
+        if autoencoder is None:
             given = as_aligned(batch, "batch")
             index = _index(encoder, given)
-            fitted = Fitted(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
-            fitted.initialize_from(given)
+            autoencoder = Autoencoder(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
+            autoencoder.initialize_from(given)
         else:
-            given = as_aligned(batch, "batch", fitted.widths)
-            index = _index(encoder, fitted.names)
-        loop.warn_of_lost_optimizer(fitted, stacklevel=3)
-        report = fitted.step(given, None, index, False)
-        loop.record_single(fitted, report, stacklevel=3)
-        self._fitted = fitted
+            given = as_aligned(batch, "batch", autoencoder.widths)
+            index = _index(encoder, autoencoder.names)
+        loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
+        report = autoencoder.step(given, None, index, False)
+        loop.record_single(autoencoder, report, stacklevel=3)
+        self._autoencoder = autoencoder
         return report
 
     def set_total_steps(self, total_steps: int | None) -> UniversalSAE:
@@ -437,11 +437,11 @@ class UniversalSAE:
         InvalidInputError
             For a number smaller than the steps done.
         """
-        fitted = self._initialized()
+        autoencoder = self._initialized()
         if total_steps is not None:
-            total_steps = checks.integer(total_steps, "total_steps", max(1, fitted.core.step_count), 2**53)
-        recipe = dataclasses.replace(fitted.recipe, total_steps=total_steps)  # which looks at it beside the warm-up
-        fitted.core.set_plan(recipe.total_steps or 0, recipe.dead_tokens or 0)
+            total_steps = checks.integer(total_steps, "total_steps", max(1, autoencoder.core.step_count), 2**53)
+        recipe = dataclasses.replace(autoencoder.recipe, total_steps=total_steps)  # which looks at it beside the warm-up
+        autoencoder.core.set_plan(recipe.total_steps or 0, recipe.dead_tokens or 0)
         return self
 
     def gradients(self, batch: Mapping[str, Any], *, encoder: str) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:
@@ -462,16 +462,16 @@ class UniversalSAE:
             Gradients by model and tensor ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary"), with shapes
             as in `parameters`. Only the tensors that the step would change are in it.
         """
-        fitted = self._initialized()
-        given = as_aligned(batch, "batch", fitted.widths)
-        index = fitted.index(encoder, "encoder")
-        report = fitted.step(given, None, index, True)
-        of_encoder = [name for name in fitted.parameter_names() if name in TRAINED]
+        autoencoder = self._initialized()
+        given = as_aligned(batch, "batch", autoencoder.widths)
+        index = autoencoder.index(encoder, "encoder")
+        report = autoencoder.step(given, None, index, True)
+        of_encoder = [name for name in autoencoder.parameter_names() if name in TRAINED]
         result = {}
-        for number, name in enumerate(fitted.names):
-            if number == index or fitted.recipe.update == "all":
+        for number, name in enumerate(autoencoder.names):
+            if number == index or autoencoder.recipe.update == "all":
                 tensors = of_encoder if number == index else ["dictionary"]
-                result[name] = {tensor: fitted.read(number, f"{tensor}_gradient") for tensor in tensors}
+                result[name] = {tensor: autoencoder.read(number, f"{tensor}_gradient") for tensor in tensors}
         return report, result
 
     # --- Use ---------------------------------------------------------------------------------------------------------
@@ -497,12 +497,12 @@ class UniversalSAE:
         InvalidInputError
             For an unknown model, a wrong width, and activations that are not finite.
         """
-        fitted = self._initialized()
+        autoencoder = self._initialized()
         index, activations = self._one_model(x, model)
-        values = np.empty((activations.n_tokens, fitted.core.slots), np.float32)
-        indices = np.empty((activations.n_tokens, fitted.core.slots), np.int32)
-        fitted.core.encode(index, activations.native, values, indices)
-        return Codes._trusted(values, indices, fitted.n_concepts)
+        values = np.empty((activations.n_tokens, autoencoder.core.slots), np.float32)
+        indices = np.empty((activations.n_tokens, autoencoder.core.slots), np.int32)
+        autoencoder.core.encode(index, activations.native, values, indices)
+        return Codes._trusted(values, indices, autoencoder.n_concepts)
 
     def decode(self, codes: Codes, model: str) -> np.ndarray:
         """Decode codes to activations of a model.
@@ -524,22 +524,22 @@ class UniversalSAE:
         InvalidInputError
             For an unknown model and for codes with another number of concepts.
         """
-        fitted = self._initialized()
-        index = fitted.index(model)
+        autoencoder = self._initialized()
+        index = autoencoder.index(model)
         if not isinstance(codes, Codes):
             raise InvalidInputError(
                 f"codes must be usae.Codes, as encode makes them or usae.Codes(values, indices, n_concepts), got "
                 f"{type(codes).__name__}"
             )
-        if codes.n_concepts != fitted.n_concepts:
+        if codes.n_concepts != autoencoder.n_concepts:
             raise InvalidInputError(
-                f"codes must be of {fitted.n_concepts} concepts, as this autoencoder's are, got {codes.n_concepts}"
+                f"codes must be of {autoencoder.n_concepts} concepts, as this autoencoder's are, got {codes.n_concepts}"
             )
-        out = np.empty((len(codes), fitted.widths[model]), np.float32)
+        out = np.empty((len(codes), autoencoder.widths[model]), np.float32)
         if codes.k == 0:
-            out[:] = fitted.read(index, "mean")
+            out[:] = autoencoder.read(index, "mean")
         elif len(codes):
-            fitted.core.decode(index, codes.values, codes.indices, out)
+            autoencoder.core.decode(index, codes.values, codes.indices, out)
         return out
 
     def reconstruct(self, x: Any, source: str, target: str) -> np.ndarray:
@@ -563,16 +563,16 @@ class UniversalSAE:
         InvalidInputError
             As for `encode`, and if the result would be larger than 1 GiB.
         """
-        fitted = self._initialized()
+        autoencoder = self._initialized()
         index, activations = self._one_model(x, model)
-        shape = activations.n_tokens, fitted.n_concepts
+        shape = activations.n_tokens, autoencoder.n_concepts
         if 4 * shape[0] * shape[1] > LARGEST_PREACTIVATIONS:
             raise InvalidInputError(
                 f"pre-activations of {shape[0]:,} tokens would take {4 * shape[0] * shape[1] / 2**30:.1f} GiB; give at most "
                 f"{max(1, LARGEST_PREACTIVATIONS // (4 * shape[1])):,} rows at a time, or use encode"
             )
         out = np.empty(shape, np.float32)
-        fitted.core.preactivations(index, activations.native, out)
+        autoencoder.core.preactivations(index, activations.native, out)
         return out
 
     def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0) -> Evaluation:
@@ -598,9 +598,9 @@ class UniversalSAE:
         InvalidInputError
             For missing models, wrong widths, and activations that are not finite.
         """
-        fitted = self._initialized()
+        autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-        return self._evaluated(as_aligned(acts, "acts", fitted.widths), threshold)
+        return self._evaluated(as_aligned(acts, "acts", autoencoder.widths), threshold)
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -615,15 +615,15 @@ class UniversalSAE:
             "standardized": rows of norm 1, in standardised units. "model": the same rows multiplied by the model's scale, in
             the model's own units. Default: "standardized".
         """
-        fitted = self._initialized()
-        index = fitted.index(model)
+        autoencoder = self._initialized()
+        index = autoencoder.index(model)
         if units not in ("standardized", "model"):
             raise InvalidInputError(f'units must be "standardized" or "model", got {units!r}')
-        dictionary = fitted.read(index, "dictionary")
+        dictionary = autoencoder.read(index, "dictionary")
         norms = np.linalg.norm(dictionary, axis=1, keepdims=True)
-        dictionary /= norms + np.float32(fitted.recipe.dictionary_epsilon)
+        dictionary /= norms + np.float32(autoencoder.recipe.dictionary_epsilon)
         if units == "model":
-            dictionary *= fitted.read(index, "scale")
+            dictionary *= autoencoder.read(index, "scale")
         return dictionary
 
     def parameters(self, model: str) -> dict[str, np.ndarray]:
@@ -642,9 +642,9 @@ class UniversalSAE:
             selection also threshold [1], which is 0 before the first step. Dictionary rows have the norms that training left;
             the method `dictionary` returns rows of norm 1.
         """
-        fitted = self._initialized()
-        index = fitted.index(model)
-        return {name: fitted.read(index, name) for name in fitted.parameter_names()}
+        autoencoder = self._initialized()
+        index = autoencoder.index(model)
+        return {name: autoencoder.read(index, name) for name in autoencoder.parameter_names()}
 
     def set_parameters(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Replace some or all of a model's parameters.
@@ -662,26 +662,26 @@ class UniversalSAE:
             For an unknown name, a wrong shape, a value that is not finite, a scale that is not positive, or a negative
             variance. Nothing is changed then.
         """
-        fitted = self._initialized()
-        index = fitted.index(model)
+        autoencoder = self._initialized()
+        index = autoencoder.index(model)
         if not isinstance(parameters, Mapping):
             raise InvalidInputError(f"parameters must be a mapping from names to arrays, got {type(parameters).__name__}")
         for name in parameters:
-            if name not in fitted.parameter_names():
+            if name not in autoencoder.parameter_names():
                 raise InvalidInputError(
-                    f"parameters: unknown name {name!r}; this recipe has {', '.join(fitted.parameter_names())}"
+                    f"parameters: unknown name {name!r}; this recipe has {', '.join(autoencoder.parameter_names())}"
                 )
         new = {
-            name: _checked_parameter(value, f"parameters[{name!r}]", fitted.shape(index, name))
+            name: _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))
             for name, value in parameters.items()
         }
-        old = {name: fitted.read(index, name) for name in new}
+        old = {name: autoencoder.read(index, name) for name in new}
         try:
             for name, values in new.items():
-                fitted.write(index, name, values)
+                autoencoder.write(index, name, values)
         except BaseException:
             for name, values in old.items():
-                fitted.write(index, name, values)
+                autoencoder.write(index, name, values)
             raise
 
     # --- Files -------------------------------------------------------------------------------------------------------
@@ -726,15 +726,15 @@ class UniversalSAE:
         """
         from usae._training import history_table
 
-        fitted = self._initialized()
-        history_table.save_csv(fitted.history, fitted.names, path)
+        autoencoder = self._initialized()
+        history_table.save_csv(autoencoder.history, autoencoder.names, path)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.get_params()
-        if self._fitted is not None:
+        if self._autoencoder is not None:
             from usae._saved.state import snapshot
 
-            state["_saved"] = snapshot(self._fitted, training_state=True)
+            state["_saved"] = snapshot(self._autoencoder, training_state=True)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -744,32 +744,34 @@ class UniversalSAE:
             from usae._saved.state import restored
 
             header, tensors = saved
-            self._fitted = restored(header, tensors, self.n_threads)
+            self._autoencoder = restored(header, tensors, self.n_threads)
 
     # --- Private -----------------------------------------------------------------------------------------------------
 
-    _fitted: Fitted | None = None
+    _autoencoder: Autoencoder | None = None
 
     @classmethod
-    def _of(cls, fitted: Fitted, n_threads: int | None) -> UniversalSAE:
-        sae = cls(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=fitted.seed, n_threads=n_threads)
-        sae._fitted = fitted
+    def _of(cls, autoencoder: Autoencoder, n_threads: int | None) -> UniversalSAE:
+        sae = cls(
+            autoencoder.n_concepts, autoencoder.k, recipe=autoencoder.given_recipe, seed=autoencoder.seed, n_threads=n_threads
+        )
+        sae._autoencoder = autoencoder
         return sae
 
-    def _initialized(self) -> Fitted:
-        if self._fitted is None:
+    def _initialized(self) -> Autoencoder:
+        if self._autoencoder is None:
             raise NotInitializedError(
                 "this UniversalSAE has no parameters yet; call fit(acts), partial_fit(batch) or initialize(widths) first, "
                 "or use usae.load(path)"
             )
-        return self._fitted
+        return self._autoencoder
 
     def _evaluated(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
         """Evaluate activations that were checked before."""
         from usae.analysis.evaluation import Evaluation
 
-        fitted, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
-        return Evaluation(fitted.names, n_tokens, threshold, **evaluate(fitted, acts, threshold))
+        autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
+        return Evaluation(autoencoder.names, n_tokens, threshold, **evaluate(autoencoder, acts, threshold))
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:
@@ -782,10 +784,10 @@ class UniversalSAE:
         return self.recipe
 
     def _one_model(self, x: object, model: str) -> tuple[int, Activations]:
-        fitted = self._initialized()
-        index = fitted.index(model)
+        autoencoder = self._initialized()
+        index = autoencoder.index(model)
         activations = as_activations(x, "x")
-        check_width(activations, model, fitted.widths[model])
+        check_width(activations, model, autoencoder.widths[model])
         return index, activations
 
 
@@ -839,5 +841,5 @@ def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> Unive
     """
     from usae._saved import saved_folder
 
-    fitted = saved_folder.load(path, n_threads)
-    return UniversalSAE._of(fitted, n_threads)
+    autoencoder = saved_folder.load(path, n_threads)
+    return UniversalSAE._of(autoencoder, n_threads)

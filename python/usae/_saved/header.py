@@ -105,7 +105,7 @@ def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def _check_step(entry: object, where: str, n_models: int) -> None:
-    """Check one entry of the history: the fields of a StepReport, and those of `Fitted.add_validation` if there are any."""
+    """Check one entry of the history: the fields of a StepReport, and perhaps those of `Autoencoder.add_validation`."""
     fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
     is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
     is_valid |= {

@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Iterator
 
 from usae._base.config import thread_count
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
 from usae._files import disk
 from usae._saved.header import FORMAT, HEADER, Header, checked_header, expected_tensors, to_json
@@ -41,7 +41,7 @@ RUN = "usae-run.json"
 # --- Writing -----------------------------------------------------------------------------------------------------------
 
 
-def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> None:
+def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state: bool) -> None:
     """Save to a folder; see `UniversalSAE.save`."""
     given = disk.folder_of(path)
     if not isinstance(training_state, bool):
@@ -50,7 +50,7 @@ def save(fitted: Fitted, path: str | os.PathLike[str], training_state: bool) -> 
         folder = pathlib.Path(os.path.realpath(given))  # "." and links cannot be renamed, so the folder itself is used
     with disk.io_errors(folder, "write", "the autoencoder"):
         exists = _is_ours(folder)
-        header, tensors = snapshot(fitted, training_state)
+        header, tensors = snapshot(autoencoder, training_state)
         if exists:
             _settle(folder)
             _replace(folder, header, tensors)
@@ -127,7 +127,7 @@ def _settle(folder: pathlib.Path) -> None:
 # --- Reading -----------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike[str], n_threads: int | None) -> Fitted:
+def load(path: str | os.PathLike[str], n_threads: int | None) -> Autoencoder:
     """Load a folder; see `usae.load`."""
     folder = disk.folder_of(path)
     thread_count(n_threads, "n_threads")

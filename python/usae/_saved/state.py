@@ -7,50 +7,50 @@ from collections.abc import Mapping
 import numpy as np
 
 from usae import _usae
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
 from usae._saved.header import FORMAT, FORMAT_VERSION, Header, history_from_json, history_to_json
 from usae.recipes import Recipe
 
 
-def snapshot(fitted: Fitted, training_state: bool) -> tuple[Header, Tensors]:
+def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Tensors]:
     """Return the whole state as a header and tensors. Tensors of the model "vit" are named "vit.dictionary" and so on."""
-    names = fitted.parameter_names() + (fitted.training_state_names() if training_state else ())
-    tensors = {f"{model}.{name}": fitted.read(i, name) for i, model in enumerate(fitted.names) for name in names}
+    names = autoencoder.parameter_names() + (autoencoder.training_state_names() if training_state else ())
+    tensors = {f"{model}.{name}": autoencoder.read(i, name) for i, model in enumerate(autoencoder.names) for name in names}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "package_version": _usae.version(),
-        "n_concepts": fitted.n_concepts,
-        "k": fitted.k,
-        "seed": fitted.seed,
-        "n_steps": fitted.core.step_count,
-        "models": [{"name": name, "width": width} for name, width in fitted.widths.items()],
-        "recipe": None if fitted.given_recipe is None else fitted.given_recipe.to_dict(),
-        "resolved_recipe": fitted.recipe.to_dict(),
+        "n_concepts": autoencoder.n_concepts,
+        "k": autoencoder.k,
+        "seed": autoencoder.seed,
+        "n_steps": autoencoder.core.step_count,
+        "models": [{"name": name, "width": width} for name, width in autoencoder.widths.items()],
+        "recipe": None if autoencoder.given_recipe is None else autoencoder.given_recipe.to_dict(),
+        "resolved_recipe": autoencoder.recipe.to_dict(),
         "training_state": training_state,
-        "history": [history_to_json(entry) for entry in fitted.history],
+        "history": [history_to_json(entry) for entry in autoencoder.history],
     }
     return header, tensors
 
 
-def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Fitted:
+def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Autoencoder:
     """Invert `snapshot`. Header and tensors have to come from it or have to be checked before."""
     params = {name: header[name] for name in ("n_concepts", "k", "seed")}
     params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
     params["n_threads"] = n_threads
     widths = {model["name"]: model["width"] for model in header["models"]}
-    fitted = Fitted(params, Recipe.from_dict(header["resolved_recipe"]))
-    fitted.initialize(widths)
-    restore(fitted, header, tensors)
-    return fitted
+    autoencoder = Autoencoder(params, Recipe.from_dict(header["resolved_recipe"]))
+    autoencoder.initialize(widths)
+    restore(autoencoder, header, tensors)
+    return autoencoder
 
 
-def restore(fitted: Fitted, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
+def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
     """Set an autoencoder of the same sizes and recipe to the saved state."""
-    for i, model in enumerate(fitted.names):
-        for name in fitted.parameter_names() + (fitted.training_state_names() if header["training_state"] else ()):
-            fitted.write(i, name, tensors[f"{model}.{name}"])
-    fitted.core.step_count = header["n_steps"]
-    fitted.history = [history_from_json(entry) for entry in header["history"]]
-    fitted.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]
+    for i, model in enumerate(autoencoder.names):
+        for name in autoencoder.parameter_names() + (autoencoder.training_state_names() if header["training_state"] else ()):
+            autoencoder.write(i, name, tensors[f"{model}.{name}"])
+    autoencoder.core.step_count = header["n_steps"]
+    autoencoder.history = [history_from_json(entry) for entry in header["history"]]
+    autoencoder.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from usae import _usae
 from usae._base import checks
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
 from usae._files import disk
 from usae._saved import saved_folder
@@ -68,12 +68,12 @@ def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
     disk.sync(folder)
 
 
-def write(folder: pathlib.Path, fitted: Fitted) -> None:
+def write(folder: pathlib.Path, autoencoder: Autoencoder) -> None:
     """Write a checkpoint of the present step."""
-    place = folder_of_step(folder, fitted.core.step_count)
+    place = folder_of_step(folder, autoencoder.core.step_count)
     if place.exists():
         _remove(place)
-    saved_folder.save(fitted, place, training_state=True)
+    saved_folder.save(autoencoder, place, training_state=True)
 
 
 def prune(folder: pathlib.Path, keep: int) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae import _usae
+from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
-from usae._core.fitted import Fitted
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored
 from usae._data.shuffled_blocks import Batch, shuffled_batches
@@ -56,15 +56,15 @@ class NoKeeper:
 
 @contextlib.contextmanager
 def kept(
-    fitted: Fitted, schedule: CheckpointSchedule | None, resume: bool, run: Callable[[], Run]
+    autoencoder: Autoencoder, schedule: CheckpointSchedule | None, resume: bool, run: Callable[[], Run]
 ) -> Iterator[Keeper | NoKeeper]:
-    """Yield the writer of the run's checkpoints. If a run is resumed, `fitted` is set to its newest checkpoint."""
+    """Yield the writer of the run's checkpoints. If a run is resumed, `autoencoder` is set to its newest checkpoint."""
     if schedule is None:
         yield NoKeeper()
         return
     from usae._training import checkpointing  # it imports safetensors, which takes time
 
-    with checkpointing.kept(fitted, schedule, resume, run()) as keeper:
+    with checkpointing.kept(autoencoder, schedule, resume, run()) as keeper:
         yield keeper
 
 
@@ -76,7 +76,7 @@ def skip(batches: Iterator[Batch], steps: int, keeper: Keeper | NoKeeper) -> Non
 
 
 def train(
-    fitted: Fitted,
+    autoencoder: Autoencoder,
     batches: Iterator[Batch],
     total: int,
     held_out: Mapping[str, Activations] | None,
@@ -85,13 +85,13 @@ def train(
     keeper: Keeper | NoKeeper,
 ) -> None:
     """Train and record until `total` steps are done, counting those done before, or until a callback ends the training."""
-    for step in range(fitted.core.step_count + 1, total + 1):
+    for step in range(autoencoder.core.step_count + 1, total + 1):
         acts, rows = next(batches)
-        report = fitted.step(acts, rows, -1, False)
-        if recorded(fitted, report, total, held_out, callbacks, bar, keeper):
+        report = autoencoder.step(acts, rows, -1, False)
+        if recorded(autoencoder, report, total, held_out, callbacks, bar, keeper):
             keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
-                record_validation(fitted, report, held_out)
+                record_validation(autoencoder, report, held_out)
             return
         if step < total:
             keeper.between_steps()
@@ -99,7 +99,7 @@ def train(
 
 
 def recorded(
-    fitted: Fitted,
+    autoencoder: Autoencoder,
     report: StepReport,
     total: int,
     held_out: Mapping[str, Activations] | None,
@@ -108,18 +108,18 @@ def recorded(
     keeper: Keeper | NoKeeper,
 ) -> bool:
     """Record a step, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
-    fitted.record(report)
+    autoencoder.record(report)
     if held_out is not None:
-        validate(fitted, report, held_out, total)
+        validate(autoencoder, report, held_out, total)
     keeper.recorded()
     bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
     bar.update()
     return any([callback(report) for callback in callbacks])
 
 
-def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:
+def warn_of_lost_optimizer(autoencoder: Autoencoder, stacklevel: int) -> None:
     """Warn before a `partial_fit` on an autoencoder that was loaded without training state."""
-    if fitted.optimizer_is_lost:
+    if autoencoder.optimizer_is_lost:
         warnings.warn(
             "training goes on from a save without training state: the optimiser starts afresh, so the result differs "
             "from that of training without a stop; save(path, training_state=True) keeps it",
@@ -127,39 +127,39 @@ def warn_of_lost_optimizer(fitted: Fitted, stacklevel: int) -> None:
         )
 
 
-def record_single(fitted: Fitted, report: StepReport, stacklevel: int) -> None:
+def record_single(autoencoder: Autoencoder, report: StepReport, stacklevel: int) -> None:
     """Record a step of `partial_fit`. Warns once if the planned steps are over and the learning rate is 0."""
-    if report.learning_rate == 0 and report.step == (fitted.recipe.total_steps or math.inf) + 1:  # once
+    if report.learning_rate == 0 and report.step == (autoencoder.recipe.total_steps or math.inf) + 1:  # once
         warnings.warn(
-            f"the planned {fitted.recipe.total_steps} steps are over and the learning rate is 0, so this step "
+            f"the planned {autoencoder.recipe.total_steps} steps are over and the learning rate is 0, so this step "
             "taught nothing; set_total_steps(None) goes on at a constant rate, set_total_steps(n) makes the plan n steps "
             "long",
             stacklevel=stacklevel,
         )
-    fitted.record(report)
+    autoencoder.record(report)
 
 
-def validate(fitted: Fitted, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
+def validate(autoencoder: Autoencoder, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
     """Evaluate held-out activations if it is time: some rows at each fifth of the run, all rows at its end."""
     if report.step == total:
-        record_validation(fitted, report, held_out)
+        record_validation(autoencoder, report, held_out)
     elif report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
-        record_validation(fitted, report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
+        record_validation(autoencoder, report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
 
 
-def record_validation(fitted: Fitted, report: StepReport, acts: Mapping[str, Activations]) -> None:
+def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mapping[str, Activations]) -> None:
     """Evaluate held-out activations and add the result to the history's entry of the step that was just done."""
-    numbers = evaluate(fitted, acts, 0.0)
+    numbers = evaluate(autoencoder, acts, 0.0)
     n_tokens = next(iter(acts.values())).n_tokens
-    fitted.add_validation(report, {"n_tokens": n_tokens, "r2": numbers["r2"].tolist(), "l0": numbers["l0"].tolist()})
+    autoencoder.add_validation(report, {"n_tokens": n_tokens, "r2": numbers["r2"].tolist(), "l0": numbers["l0"].tolist()})
 
 
-def check_validation(fitted: Fitted, held_out: Mapping[str, Activations] | None) -> None:
+def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activations] | None) -> None:
     """Refuse held-out activations that are not finite."""
     if held_out is None:
         return
     try:
-        fitted.check_finite(held_out)
+        autoencoder.check_finite(held_out)
     except InvalidInputError as error:
         error.add_note("These activations are those of the argument 'validation'.")
         raise

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
 from usae._data.stored_array import StoredArray
 from usae._files import disk
@@ -23,17 +23,20 @@ Run = dict[str, Any]
 
 
 def described(
-    method: str, fitted: Fitted, data: Mapping[str, Mapping[str, Activations] | None], buffer_tokens: int | None = None
+    method: str,
+    autoencoder: Autoencoder,
+    data: Mapping[str, Mapping[str, Activations] | None],
+    buffer_tokens: int | None = None,
 ) -> Run:
     """Describe a run of `fit` or `fit_stream`. `data` has the activations of each argument, or None if it is not given."""
-    run: Run = {"method": method, "models": list(fitted.names)}
+    run: Run = {"method": method, "models": list(autoencoder.names)}
     for argument, acts in data.items():
         run[argument] = "not given" if acts is None else "given"
         for x in (acts or {}).values():
             run |= _described_activations(x, method)
-    run |= {"n_concepts": fitted.n_concepts, "k": fitted.k, "seed": fitted.seed}
+    run |= {"n_concepts": autoencoder.n_concepts, "k": autoencoder.k, "seed": autoencoder.seed}
     run |= {} if buffer_tokens is None else {"buffer_tokens": buffer_tokens}
-    recipe = fitted.recipe.to_dict()
+    recipe = autoencoder.recipe.to_dict()
     run["steps"] = recipe.pop("total_steps")  # compared before the warm-up and other fields that may depend on it
     run |= {f"recipe.{name}": value for name, value in recipe.items()}
     return json.loads(json.dumps(run))  # as it will be read from the file

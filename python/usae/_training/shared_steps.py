@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from usae import _usae
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._core.tensors import PARAMETERS
 from usae._data.activations import Activations
@@ -114,7 +114,7 @@ Part = tuple[Mapping[str, Activations], "np.ndarray | None", int]
 """Activations, the numbers of their rows (None: all rows), and the model to encode (-1: it is drawn)."""
 
 
-def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> tuple[StepReport, Exchanged] | None:
+def step(autoencoder: Autoencoder, take: Callable[[], Part], peers: Peers, room: Room) -> tuple[StepReport, Exchanged] | None:
     """Do one step on the rows of all processes. `take` returns this process's part. Returns None if a process has left.
 
     Raises
@@ -122,30 +122,30 @@ def step(fitted: Fitted, take: Callable[[], Part], peers: Peers, room: Room) -> 
     OtherProcessError
         If another process could not do its part. Nothing was changed in any process.
     """
-    fitted.record_last()
+    autoencoder.record_last()
     failure: BaseException | None = None
     opening = {"tokens": 0, "step": 0, "encoder": 0, "fingerprint": 0}
     try:
         acts, rows, encoder = take()
-        opening = fitted.core.shared_begin([x.native for x in acts.values()], rows, encoder)
+        opening = autoencoder.core.shared_begin([x.native for x in acts.values()], rows, encoder)
     except BaseException as error:  # the other processes have to know of any error
         failure = error
     try:
         mine = [opening[name] for name in ("tokens", "step", "encoder", "fingerprint")]
-        table = _open(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(fitted)])
+        table = _open(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(autoencoder)])
         if (table[:, 1] == LEAVING).any():
             return None
         _check_alike(table)
-        exchanges = fitted.core.shared_agree(np.ascontiguousarray(table[:, 2]), peers.rank)
-        return _exchange(fitted, [_Exchange(*exchange) for exchange in exchanges], peers, room)
+        exchanges = autoencoder.core.shared_agree(np.ascontiguousarray(table[:, 2]), peers.rank)
+        return _exchange(autoencoder, [_Exchange(*exchange) for exchange in exchanges], peers, room)
     except BaseException:
         room.clear()
         raise
     finally:
-        fitted.core.shared_abandon()  # this does nothing after a complete step
+        autoencoder.core.shared_abandon()  # this does nothing after a complete step
 
 
-def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Room) -> tuple[StepReport, Exchanged]:
+def _exchange(autoencoder: Autoencoder, exchanges: list[_Exchange], peers: Peers, room: Room) -> tuple[StepReport, Exchanged]:
     counts = [exchange.n_numbers for exchange in exchanges]
     counts[-1] += peers.size  # behind the summary, one flag for each process: whether it failed
     failure: BaseException | None = None
@@ -153,15 +153,15 @@ def _exchange(fitted: Fitted, exchanges: list[_Exchange], peers: Peers, room: Ro
         arrays = room.arrays(counts)
     except MemoryError as error:
         failure, arrays = error, [np.zeros(count, np.float32) for count in counts]
-    computing, waiting, failure = _add_up(fitted.core, exchanges, arrays, peers, failure)
+    computing, waiting, failure = _add_up(autoencoder.core, exchanges, arrays, peers, failure)
     _raise_failure(peers, arrays[-1][exchanges[-1].n_numbers :] > 0, failure)
     start = time.perf_counter()
     sums = [None if exchange.awaited else array for exchange, array in zip(exchanges, arrays, strict=True)]
-    report = fitted.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]])
+    report = autoencoder.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]])
     updating = time.perf_counter() - start
-    names = tuple(_name(exchange, fitted.names) for exchange in exchanges)
+    names = tuple(_name(exchange, autoencoder.names) for exchange in exchanges)
     sizes = tuple(4 * count for count in counts)
-    return fitted.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
+    return autoencoder.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
 
 
 def _add_up(
@@ -265,9 +265,9 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _settings(fitted: Fitted) -> int:
+def _settings(autoencoder: Autoencoder) -> int:
     """Return a hash of everything besides parameters and data that a step depends on."""
-    known = [fitted.n_concepts, fitted.k, fitted.seed, fitted.widths, fitted.recipe.to_dict()]
+    known = [autoencoder.n_concepts, autoencoder.k, autoencoder.seed, autoencoder.widths, autoencoder.recipe.to_dict()]
     return int.from_bytes(hashlib.sha256(json.dumps(known).encode()).digest()[:8], "little")
 
 
@@ -307,17 +307,17 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
     return f"gradient of {tensor} of {models[exchange.model]}"
 
 
-def spread(fitted: Fitted, peers: Peers) -> None:
+def spread(autoencoder: Autoencoder, peers: Peers) -> None:
     """Copy the parameters, the training state and the history of rank 0 to all processes."""
-    step = np.array([fitted.core.step_count], np.int64)
+    step = np.array([autoencoder.core.step_count], np.int64)
     peers.spread(step)
-    for model in range(len(fitted.names)):
-        for name in (*fitted.parameter_names(), *fitted.training_state_names()):
-            values = fitted.read(model, name)
+    for model in range(len(autoencoder.names)):
+        for name in (*autoencoder.parameter_names(), *autoencoder.training_state_names()):
+            values = autoencoder.read(model, name)
             peers.spread(values)
             if peers.rank > 0:
-                fitted.write(model, name, values)
+                autoencoder.write(model, name, values)
     if peers.rank > 0:
-        fitted.core.step_count = int(step[0])
-    history = peers.texts(json.dumps(fitted.history) if peers.rank == 0 else "")[0]
-    fitted.history = json.loads(history)
+        autoencoder.core.step_count = int(step[0])
+    history = peers.texts(json.dumps(autoencoder.history) if peers.rank == 0 else "")[0]
+    autoencoder.history = json.loads(history)

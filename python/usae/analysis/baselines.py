@@ -13,7 +13,7 @@ from usae import _usae
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import TRAINED
 from usae._data.activations import Activations, as_activations
 from usae._data.chunks import chunks, n_chunks, rows_of, tokens_per_image
@@ -96,25 +96,25 @@ def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | 
     result = untrained_like(sae, steps, seed)
     n_tokens = next(iter(train.values())).n_tokens
     recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
-    fitted = Fitted(result.get_params(), recipe)
-    fitted.initialize_from(train)
-    result._fitted = fitted
+    autoencoder = Autoencoder(result.get_params(), recipe)
+    autoencoder.initialize_from(train)
+    result._autoencoder = autoencoder
     return result
 
 
-def _permute_concepts(fitted: Fitted, rng: np.random.Generator) -> None:
+def _permute_concepts(autoencoder: Autoencoder, rng: np.random.Generator) -> None:
     """Permute the concepts of each model but the first, so that a concept starts from different tokens in different models."""
-    for model in range(1, len(fitted.names)):
-        order = rng.permutation(fitted.n_concepts)
-        for tensor in fitted.parameter_names():
+    for model in range(1, len(autoencoder.names)):
+        order = rng.permutation(autoencoder.n_concepts)
+        for tensor in autoencoder.parameter_names():
             if tensor in TRAINED:
-                fitted.write(model, tensor, fitted.read(model, tensor)[order])
+                autoencoder.write(model, tensor, autoencoder.read(model, tensor)[order])
 
 
 def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int], steps: int, progress: bool | None) -> None:
     """Train like `fit`, but with an order of rows for each model. If the orders are equal, the result has the bits of `fit`."""
-    fitted = sae._initialized()
-    size = fitted.recipe.batch_size
+    autoencoder = sae._initialized()
+    size = autoencoder.recipe.batch_size
     rows = np.empty(size, np.int64)
     with progress_bar(steps, progress, "training on shuffled pairs") as bar:
         for step in range(steps):
@@ -122,8 +122,8 @@ def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int
             for order, (name, x) in zip(orders, train.items(), strict=True):
                 _usae.shuffled_rows(order, x.n_tokens, step * size, rows)
                 batch[name] = as_activations(rows_of(x, rows), f"train[{name!r}]")
-            report = fitted.step(batch, None, -1, False)
-            fitted.record(report)
+            report = autoencoder.step(batch, None, -1, False)
+            autoencoder.record(report)
             bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
             bar.update()
 
@@ -140,10 +140,12 @@ def initial(
 
 def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
     """Evaluate random encoders and dictionaries with the standardisation of `sae`."""
-    fitted = sae._initialized()
-    fresh = UniversalSAE(fitted.n_concepts, fitted.k, recipe=fitted.given_recipe, seed=seed, n_threads=sae.n_threads)
-    fresh.initialize(fitted.widths)
-    for name in fitted.names:
+    autoencoder = sae._initialized()
+    fresh = UniversalSAE(
+        autoencoder.n_concepts, autoencoder.k, recipe=autoencoder.given_recipe, seed=seed, n_threads=sae.n_threads
+    )
+    fresh.initialize(autoencoder.widths)
+    for name in autoencoder.names:
         known = sae.parameters(name)
         fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "scale")})
     return fresh._evaluated(acts, threshold)

@@ -241,11 +241,11 @@ def fit_independent(
 
 def untrained_like(sae: UniversalSAE, steps: int | None, seed: int) -> UniversalSAE:
     """Return an untrained autoencoder of the same size and recipe, which `fit` can train for `planned_steps`."""
-    fitted = sae._initialized()
-    recipe = fitted.given_recipe or Recipe()
+    autoencoder = sae._initialized()
+    recipe = autoencoder.given_recipe or Recipe()
     if recipe.total_steps != planned_steps(sae, steps):
         recipe = recipe.replace(total_steps=None)
-    return UniversalSAE(fitted.n_concepts, fitted.k, recipe=recipe, seed=seed, n_threads=sae.n_threads)
+    return UniversalSAE(autoencoder.n_concepts, autoencoder.k, recipe=recipe, seed=seed, n_threads=sae.n_threads)
 
 
 def planned_steps(sae: UniversalSAE, steps: int | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations, as_aligned, check_known
 from usae._data.chunks import chunks
 from usae._estimator.universal_sae import UniversalSAE
@@ -124,31 +124,31 @@ def top_examples(
     """
     if not isinstance(sae, UniversalSAE):
         raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    fitted = sae._initialized()
+    autoencoder = sae._initialized()
     n = checks.integer(n, "n", 1, 2**32)
-    names = _chosen(models, fitted.names)
+    names = _chosen(models, autoencoder.names)
     if models is not None and isinstance(acts, Mapping):
         acts = {name: acts[name] for name in names if name in acts}
-    given = as_aligned(acts, "acts", {name: fitted.widths[name] for name in names})
+    given = as_aligned(acts, "acts", {name: autoencoder.widths[name] for name in names})
     grid = _checked_grid(grid)
     of_image = _tokens_per_image(given, grid, one_per_image)
-    values = np.empty((len(names), fitted.n_concepts, n), np.float32)
-    tokens = np.empty((len(names), fitted.n_concepts, n), np.int64)
+    values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
+    tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
     for place, (name, activations) in enumerate(given.items()):
-        _search(fitted, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
+        _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
     return TopExamples(names, given[names[0]].n_tokens, grid, tokens, values)
 
 
-def _search(fitted: Fitted, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
+def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
     """Write the strongest tokens of a model to `values` and `tokens`, [m, n]. A store is searched part by part."""
-    index = fitted.index(name)
+    index = autoencoder.index(name)
     if not x.stored:
-        fitted.core.top_examples(index, x.native, of_image, values, tokens)
+        autoencoder.core.top_examples(index, x.native, of_image, values, tokens)
         return
     values[:], tokens[:] = 0, -1
     of_part, in_part = np.empty_like(values), np.empty_like(tokens)
     for rows in chunks(x.n_tokens, of_image):
-        fitted.core.top_examples(index, x.part(rows).native, of_image, of_part, in_part)
+        autoencoder.core.top_examples(index, x.part(rows).native, of_image, of_part, in_part)
         in_part[in_part >= 0] += rows.start
         both, places = np.concatenate([values, of_part], 1), np.concatenate([tokens, in_part], 1)
         best = np.argsort(-both, axis=1, kind="stable")[:, : values.shape[1]]  # ties go to the earlier token

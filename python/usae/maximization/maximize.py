@@ -99,10 +99,10 @@ def maximize(
     """
     if not isinstance(sae, UniversalSAE):
         raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    fitted = sae._initialized()
-    concept = checks.integer(concept, "concept", 0, fitted.n_concepts - 1, ", the autoencoder's concepts")
+    autoencoder = sae._initialized()
+    concept = checks.integer(concept, "concept", 0, autoencoder.n_concepts - 1, ", the autoencoder's concepts")
     for name in models if isinstance(models, Mapping) else ():
-        check_known(name, fitted.names, "models")
+        check_known(name, autoencoder.names, "models")
     networks = as_image_models(models)
     check_kind(kind)
     power = check_power(power)
@@ -111,7 +111,7 @@ def maximize(
     n_seeds = checks.integer(n_seeds, "n_seeds", 1, 2**16)
     warmup = checks.integer(warmup, "warmup", 0, 2**30)
     seed = checks.integer(seed, "seed", 0, 2**64 - n_seeds)
-    _check_dataset(dataset, networks, fitted.n_concepts)
+    _check_dataset(dataset, networks, autoencoder.n_concepts)
     steps = checks.integer(steps, "steps", 1, 2**30)
     _check_options(options)
     options = {"canvas": default_canvas(networks)} | {name: value for name, value in options.items() if value is not None}

@@ -77,18 +77,18 @@ def objective(
     """
     if not isinstance(sae, UniversalSAE):
         raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    fitted = sae._initialized()
-    index = fitted.index(model)
-    concept = checks.integer(concept, "concept", 0, fitted.n_concepts - 1)
+    autoencoder = sae._initialized()
+    index = autoencoder.index(model)
+    concept = checks.integer(concept, "concept", 0, autoencoder.n_concepts - 1)
     check_kind(kind)
     power = check_power(power)
     shape = np.shape(activations)
     if len(shape) != 3 or 0 in shape:
         raise InvalidInputError(f"activations must be [views, tokens, width], got shape {list(shape)}")
-    if shape[2] != fitted.widths[model]:
+    if shape[2] != autoencoder.widths[model]:
         raise InvalidInputError(
-            f"activations of {model!r} must be {fitted.widths[model]} wide, got {shape[2]}; use the layer that the autoencoder "
-            f"was trained on"
+            f"activations of {model!r} must be {autoencoder.widths[model]} wide, got {shape[2]}; use the layer that the "
+            f"autoencoder was trained on"
         )
     if token is not None:
         token = checks.integer(token, "token", 0, shape[1] - 1)
@@ -97,7 +97,7 @@ def objective(
     given = as_activations(activations, f"activations of {model!r}")
     selected = -1 if token is None else token
     try:
-        fitted.core.objective(
+        autoencoder.core.objective(
             index, concept, OBJECTIVES[kind], power, selected, shape[0], given.native, values, gradient
         )  # fmt: skip
     except InvalidInputError as error:

@@ -43,8 +43,8 @@ def look(
     here = (codes.indices == concept) & (codes.values > 0)
     mean_code = _mean_code(codes)
     total = mean_code.sum()
-    fitted = sae._initialized()
-    mean = fitted.read(fitted.index(name), "mean")  # sae.parameters(name) would copy the whole dictionary too
+    autoencoder = sae._initialized()
+    mean = autoencoder.read(autoencoder.index(name), "mean")  # sae.parameters(name) would copy the whole dictionary too
     about_mean = np.square(tokens - mean, dtype=np.float64).sum()
     error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
     return Sight(

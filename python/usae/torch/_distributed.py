@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 
 from usae._core import resolved_recipe
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import as_aligned
 from usae._estimator.universal_sae import UniversalSAE
@@ -213,18 +213,18 @@ class DistributedTrainer:
             if not self._begun:
                 self._begin(batch)
                 self._begun = True
-            fitted = self._fitted()
+            autoencoder = self._autoencoder()
 
             def take() -> shared_steps.Part:
-                loop.warn_of_lost_optimizer(fitted, stacklevel=6)
-                given = as_aligned(batch, "batch", fitted.widths)
-                return given, None, -1 if encoder is None else fitted.index(encoder, "encoder")
+                loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
+                given = as_aligned(batch, "batch", autoencoder.widths)
+                return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 
-            done = shared_steps.step(fitted, take, self._peers, self._room)
+            done = shared_steps.step(autoencoder, take, self._peers, self._room)
             if done is None:
                 return None
             report, self.exchanged_ = done
-            loop.record_single(fitted, report, stacklevel=4)
+            loop.record_single(autoencoder, report, stacklevel=4)
             return report
 
     def synchronize(self) -> None:
@@ -239,7 +239,7 @@ class DistributedTrainer:
             self._check_alike()
             with self._peers.together():
                 if self.rank == 0:
-                    self._fitted()
+                    self._autoencoder()
             self._spread()
         self._begun = True
 
@@ -252,7 +252,7 @@ class DistributedTrainer:
             self._begun = False
             raise
 
-    def _fitted(self) -> Fitted:
+    def _autoencoder(self) -> Autoencoder:
         return self.sae._initialized()
 
     def _begin(self, batch: Mapping[str, Any]) -> None:
@@ -261,16 +261,16 @@ class DistributedTrainer:
         if all(have):
             return
         with self._peers.together():
-            if self.rank == 0 and self.sae._fitted is None:
+            if self.rank == 0 and self.sae._autoencoder is None:
                 if any(have):
                     raise InvalidInputError(
                         "sae: rank 0 must have parameters where another process has some, got none; load or initialise it in "
                         "all processes, or in rank 0 alone"
                     )
                 given = as_aligned(batch, "batch")
-                fitted = Fitted(self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given)))
-                fitted.initialize_from(given)
-                self.sae._fitted = fitted
+                autoencoder = Autoencoder(self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given)))
+                autoencoder.initialize_from(given)
+                self.sae._autoencoder = autoencoder
         self._spread()
 
     def _check_alike(self) -> list[bool]:
@@ -279,7 +279,7 @@ class DistributedTrainer:
             params = self.sae.get_params()
             numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
-            words = json.dumps([self.sae._fitted is not None, mine])
+            words = json.dumps([self.sae._autoencoder is not None, mine])
         given = [json.loads(text) for text in self._peers.texts(words)]
         others = [str(rank) for rank, (_, theirs) in enumerate(given) if theirs != given[0][1]]
         if others:
@@ -290,12 +290,12 @@ class DistributedTrainer:
         return [has for has, _ in given]
 
     def _spread(self) -> None:
-        fitted = self.sae._fitted if self.rank == 0 else None
-        words = "" if fitted is None else json.dumps([fitted.widths, fitted.recipe.to_dict()])
+        autoencoder = self.sae._autoencoder if self.rank == 0 else None
+        words = "" if autoencoder is None else json.dumps([autoencoder.widths, autoencoder.recipe.to_dict()])
         widths, recipe = json.loads(self._peers.texts(words)[0])
         with self._peers.together():
-            if fitted is None:
-                fitted = Fitted(self.sae.get_params(), Recipe.from_dict(recipe))
-                fitted.initialize(widths)
-        shared_steps.spread(fitted, self._peers)
-        self.sae._fitted = fitted
+            if autoencoder is None:
+                autoencoder = Autoencoder(self.sae.get_params(), Recipe.from_dict(recipe))
+                autoencoder.initialize(widths)
+        shared_steps.spread(autoencoder, self._peers)
+        self.sae._autoencoder = autoencoder

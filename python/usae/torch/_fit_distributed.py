@@ -13,7 +13,7 @@ import numpy as np
 
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
-from usae._core.fitted import Fitted
+from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored, as_aligned
 from usae._data.shuffled_blocks import Batch
@@ -94,28 +94,28 @@ def fit_distributed(
             raise InvalidInputError(
                 f"recipe: batch_size must be at least the number of processes, {peers.size}, got {recipe.batch_size}"
             )
-        fitted = Fitted(sae.get_params(), recipe)
-        _initialize(fitted, given, peers)
-        loop.check_validation(fitted, held_out)
+        autoencoder = Autoencoder(sae.get_params(), recipe)
+        _initialize(autoencoder, given, peers)
+        loop.check_validation(autoencoder, held_out)
     total = int(recipe.total_steps or 0)
     with peers.together():
-        run = run_identity.described("fit_distributed", fitted, {"acts": given, "validation": held_out})
+        run = run_identity.described("fit_distributed", autoencoder, {"acts": given, "validation": held_out})
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and schedule is not None:
-                keeper = stack.enter_context(loop.kept(fitted, schedule, resume, lambda: run))
+                keeper = stack.enter_context(loop.kept(autoencoder, schedule, resume, lambda: run))
             else:
                 keeper = _SignalsOnly(stack.enter_context(DelayedSignals()))
-        shared_steps.spread(fitted, peers)
-        done = fitted.core.step_count
+        shared_steps.spread(autoencoder, peers)
+        done = autoencoder.core.step_count
         bar = progress_bar(total, progress if peers.rank == 0 else False, initial=done)
-        sae._fitted = fitted
+        sae._autoencoder = autoencoder
         batches = stack.enter_context(
-            contextlib.closing(loop.batches_of(given, fitted.seed, recipe.batch_size, done))
+            contextlib.closing(loop.batches_of(given, autoencoder.seed, recipe.batch_size, done))
         )  # fmt: skip
         stack.enter_context(bar)
-        _train(fitted, batches, total, held_out, checked, bar, keeper, peers)
+        _train(autoencoder, batches, total, held_out, checked, bar, keeper, peers)
     return sae
 
 
@@ -129,19 +129,19 @@ class _SignalsOnly(loop.NoKeeper):
         self._signals.deliver()
 
 
-def _initialize(fitted: Fitted, acts: Mapping[str, Activations], peers: TorchPeers) -> None:
+def _initialize(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers: TorchPeers) -> None:
     """Check this process's part of the data. Rank 0 initialises the parameters, which are copied to the others later."""
     if peers.rank == 0:
-        fitted.initialize_from(acts)
+        autoencoder.initialize_from(acts)
     else:
-        fitted.initialize({name: x.width for name, x in acts.items()})
+        autoencoder.initialize({name: x.width for name, x in acts.items()})
     if are_stored(acts):
         if peers.rank == 0:
-            fitted.check_finite(acts)
+            autoencoder.check_finite(acts)
         return
     part = {name: dataclasses.replace(x, array=x.array[_part(len(x.array), peers)]) for name, x in acts.items()}
     if all(x.n_tokens > 0 for x in part.values()):
-        fitted.check_finite(part)
+        autoencoder.check_finite(part)
 
 
 def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
@@ -167,7 +167,7 @@ def _part_of(batch: Batch, size: int, peers: TorchPeers) -> shared_steps.Part:
 
 
 def _train(
-    fitted: Fitted,
+    autoencoder: Autoencoder,
     batches: Iterator[Batch],
     total: int,
     held_out: Mapping[str, Activations] | None,
@@ -178,14 +178,16 @@ def _train(
 ) -> None:
     """Train until all steps are done or a callback of one process ends the training, which that process tells the others."""
     room, report, is_cut_short = shared_steps.Room(), None, False
-    while fitted.core.step_count < total:
-        done = shared_steps.step(fitted, lambda: _part_of(next(batches), fitted.recipe.batch_size, peers), peers, room)
+    while autoencoder.core.step_count < total:
+        done = shared_steps.step(
+            autoencoder, lambda: _part_of(next(batches), autoencoder.recipe.batch_size, peers), peers, room
+        )
         if done is None:
             is_cut_short = True
             break
         with _others_hear(peers):
             report, _ = done
-            ends = loop.recorded(fitted, report, total, held_out, callbacks, bar, keeper)
+            ends = loop.recorded(autoencoder, report, total, held_out, callbacks, bar, keeper)
             if ends or report.step == total:
                 keeper.save()
             else:
@@ -197,7 +199,7 @@ def _train(
         if is_cut_short:
             keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
         if report is not None and held_out is not None and report.step < total:
-            loop.record_validation(fitted, report, held_out)
+            loop.record_validation(autoencoder, report, held_out)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from usae.errors import InvalidInputError
 from usae.recipes import PYTHON_FIELDS, Recipe
 
 
-class Fitted:
+class Autoencoder:
     """An initialised autoencoder: its core, its history, and the fields of its recipe that the core does not have.
 
     The core holds sizes, seed, models and the rest of the recipe. Asking it for them never waits. The arguments of
