@@ -245,13 +245,13 @@ class UniversalSAE:
             "tokens without firing", autoencoder.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
         )  # fmt: skip
 
-        run = functools.partial(run_identity.described, "fit", autoencoder, {"acts": given, "validation": held_out})
-        with loop.kept(autoencoder, schedule, resume, run) as keeper:
+        run = functools.partial(run_identity.describe_run, "fit", autoencoder, {"acts": given, "validation": held_out})
+        with loop.checkpoint_writer(autoencoder, schedule, resume, run) as checkpoints:
             done = autoencoder.core.step_count
             bar = progress_bar(total, progress, initial=done)
             self._autoencoder = autoencoder
             with bar, contextlib.closing(loop.batches_of(given, autoencoder.seed, batch_size, done)) as batches:
-                loop.train(autoencoder, batches, total, held_out, checked, bar, keeper)
+                loop.train(autoencoder, batches, total, held_out, checked, bar, checkpoints)
         return self
 
     def fit_stream(
@@ -334,9 +334,9 @@ class UniversalSAE:
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
 
         run = functools.partial(
-            run_identity.described, "fit_stream", autoencoder, {"batches": sample, "validation": held_out}, buffer_tokens
+            run_identity.describe_run, "fit_stream", autoencoder, {"batches": sample, "validation": held_out}, buffer_tokens
         )  # fmt: skip
-        with loop.kept(autoencoder, schedule, resume, run) as keeper:
+        with loop.checkpoint_writer(autoencoder, schedule, resume, run) as checkpoints:
             before = autoencoder.core.step_count
             bar = progress_bar(total, progress, initial=before)
             self._autoencoder = autoencoder
@@ -344,8 +344,8 @@ class UniversalSAE:
             with bar, ReadAhead(buffer.draw(autoencoder.seed, batch_size, total)) as drawn:
                 try:
                     if before < total:
-                        loop.skip(drawn, before, keeper)
-                    loop.train(autoencoder, drawn, total, held_out, checked, bar, keeper)
+                        loop.skip(drawn, before, checkpoints)
+                    loop.train(autoencoder, drawn, total, held_out, checked, bar, checkpoints)
                 finally:
                     done = autoencoder.core.step_count - before
                     autoencoder.stream_report = StreamReport(

@@ -29,7 +29,7 @@ from usae._core.tensors import Tensors
 from usae._files import disk
 from usae._saved.header import FORMAT, HEADER, Header, checked_header, expected_tensors, to_json
 from usae._saved.state import restored, snapshot
-from usae._saved.tensor_file import TENSORS, UNSETTLED, described, read_tensors, write_tensors
+from usae._saved.tensor_file import NEW_TENSORS, TENSORS, fingerprint, read_tensors, write_tensors
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 
 NEW_HEADER = "usae.json.new"
@@ -49,10 +49,10 @@ def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state:
     with disk.io_errors(given, "write", "the autoencoder"):
         folder = pathlib.Path(os.path.realpath(given))  # "." and links cannot be renamed, so the folder itself is used
     with disk.io_errors(folder, "write", "the autoencoder"):
-        exists = _is_ours(folder)
+        exists = _can_replace(folder)
         header, tensors = snapshot(autoencoder, training_state)
         if exists:
-            _settle(folder)
+            _finish_replacement(folder)
             _replace(folder, header, tensors)
         else:
             _create(folder, header, tensors)
@@ -62,16 +62,16 @@ def check_place(path: str | os.PathLike[str]) -> None:
     """Raise the error that `save` would raise if the folder holds something else."""
     folder = disk.folder_of(path)
     with disk.io_errors(folder, "write", "the autoencoder"):
-        _is_ours(pathlib.Path(os.path.realpath(folder)))
+        _can_replace(pathlib.Path(os.path.realpath(folder)))
 
 
-def _is_ours(folder: pathlib.Path) -> bool:
+def _can_replace(folder: pathlib.Path) -> bool:
     """Whether the folder exists and is empty or holds a save that can be replaced. CheckpointFileError for anything else."""
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
         raise CheckpointFileError(errno.ENOTDIR, "cannot save there: it is not a folder; choose another path", str(folder))
-    if {path.name for path in folder.iterdir()} <= {UNSETTLED, NEW_HEADER}:  # a first save that was cut short leaves these
+    if {path.name for path in folder.iterdir()} <= {NEW_TENSORS, NEW_HEADER}:  # a first save that was cut short leaves these
         return True
     try:
         header = json.loads((folder / HEADER).read_bytes())
@@ -102,26 +102,26 @@ def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
     new_header = folder / NEW_HEADER
     try:
-        file = write_tensors(folder / UNSETTLED, tensors)
+        file = write_tensors(folder / NEW_TENSORS, tensors)
         disk.write_text(new_header, to_json(header | {"tensors": file}))
         disk.sync(folder)
     except BaseException:
-        for unused in (folder / UNSETTLED, new_header):
+        for unused in (folder / NEW_TENSORS, new_header):
             with contextlib.suppress(OSError):
                 unused.unlink()
         raise
     new_header.replace(folder / HEADER)
     disk.sync(folder)
-    (folder / UNSETTLED).replace(folder / TENSORS)
+    (folder / NEW_TENSORS).replace(folder / TENSORS)
     disk.sync(folder)
 
 
-def _settle(folder: pathlib.Path) -> None:
+def _finish_replacement(folder: pathlib.Path) -> None:
     """Do step 3 of an earlier save that was cut short, before the new save overwrites its tensors."""
-    if (folder / UNSETTLED).exists() and (folder / HEADER).exists():
+    if (folder / NEW_TENSORS).exists() and (folder / HEADER).exists():
         wanted = json.loads((folder / HEADER).read_bytes()).get("tensors")
-        if described(folder / UNSETTLED) == wanted:
-            (folder / UNSETTLED).replace(folder / TENSORS)
+        if fingerprint(folder / NEW_TENSORS) == wanted:
+            (folder / NEW_TENSORS).replace(folder / TENSORS)
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _read(folder: pathlib.Path) -> tuple[Header, Tensors]:
 def _identity(folder: pathlib.Path) -> list[tuple[int, int, int] | None]:
     """Return a value that changes whenever one of the files is replaced."""
     identity: list[tuple[int, int, int] | None] = []
-    for name in (HEADER, TENSORS, UNSETTLED):
+    for name in (HEADER, TENSORS, NEW_TENSORS):
         try:
             status = (folder / name).stat()
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from usae._files import disk
 from usae.errors import CheckpointError, CheckpointFileError
 
 TENSORS = "model.safetensors"
-UNSETTLED = "model.safetensors.new"
+NEW_TENSORS = "model.safetensors.new"
 """The tensor file while a save replaces an older one; `saved_folder` describes the order."""
 
 
@@ -30,10 +30,10 @@ def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
         raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
     file.chmod(permissions)  # safetensors makes files that only their owner may read
     disk.sync(file)
-    return described(file)
+    return fingerprint(file)
 
 
-def described(file: pathlib.Path) -> dict[str, Any]:
+def fingerprint(file: pathlib.Path) -> dict[str, Any]:
     """Return size in bytes and SHA-256 of a file."""
     with open(file, "rb") as stream:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
@@ -65,9 +65,9 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
 
 def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
     """Return the file of that size and checksum. `saved_folder` explains why there are two candidates."""
-    found = [folder / name for name in (TENSORS, UNSETTLED) if (folder / name).exists()]
+    found = [folder / name for name in (TENSORS, NEW_TENSORS) if (folder / name).exists()]
     for file in found:
-        if file.is_file() and file.stat().st_size == wanted["bytes"] and described(file) == wanted:
+        if file.is_file() and file.stat().st_size == wanted["bytes"] and fingerprint(file) == wanted:
             return file
     if not found:
         raise CheckpointError(f"{TENSORS} is missing")

@@ -32,7 +32,7 @@ NEW_RUN = "usae-run.json.new"
 LOCK = "writer.lock"
 
 _STEP = re.compile(r"step-(\d{9,})")
-_UNSETTLED = ".usae-"  # prefix of temporary names, as in saved_folder.py
+_TEMPORARY = ".usae-"  # prefix of temporary names, as in saved_folder.py
 
 
 def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -85,12 +85,12 @@ def prune(folder: pathlib.Path, keep: int) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove the temporary folders of a writer that was stopped."""
     for path in folder.iterdir():
-        if path.name.startswith(_UNSETTLED) and path.is_dir():
+        if path.name.startswith(_TEMPORARY) and path.is_dir():
             shutil.rmtree(path)
 
 
 def _remove(place: pathlib.Path) -> None:
-    hidden = place.with_name(f"{_UNSETTLED}{place.name}")
+    hidden = place.with_name(f"{_TEMPORARY}{place.name}")
     place.rename(hidden)
     shutil.rmtree(hidden)
 

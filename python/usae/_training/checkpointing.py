@@ -23,7 +23,7 @@ from usae.errors import CheckpointFileError, InvalidInputError
 logger = logging.getLogger("usae")
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes the checkpoints of one run while it trains. Use it in a ``with`` block.
 
     Attributes
@@ -36,25 +36,25 @@ class Keeper:
         self.autoencoder = autoencoder
         self._schedule = schedule
         self._folder = folder
-        self._whole_at = autoencoder.core.step_count
-        self._tried_at = self._saved_at = self._whole_at or None
-        self._saved_when = time.monotonic()
+        self._recorded_step = autoencoder.core.step_count
+        self._attempted_step = self._saved_step = self._recorded_step or None
+        self._saved_time = time.monotonic()
         self._signals = DelayedSignals()
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> CheckpointWriter:
         self._signals.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is not None and self._is_new() and not self._signals.impatient:
+            if kind is not None and self._is_new() and not self._signals.repeated:
                 self._save_or_warn()
         finally:
             self._signals.__exit__(kind, error, trace)
 
     def recorded(self) -> None:
         """Note that the last step and its validation are in the history, so that the state can be saved."""
-        self._whole_at = self.autoencoder.core.step_count
+        self._recorded_step = self.autoencoder.core.step_count
 
     def between_steps(self) -> None:
         """Save if a checkpoint is due or a signal is pending, and let a pending signal end the training."""
@@ -66,35 +66,37 @@ class Keeper:
 
     def save(self) -> None:
         """Write a checkpoint of this step, unless there is one."""
-        self._tried_at = self.autoencoder.core.step_count
-        if self._saved_at != self._tried_at:
+        self._attempted_step = self.autoencoder.core.step_count
+        if self._saved_step != self._attempted_step:
             with disk.io_errors(self._folder, "write", "the checkpoint"):
                 checkpoint_files.write(self._folder, self.autoencoder)
                 checkpoint_files.prune(self._folder, self._schedule.keep)
-            self._saved_at = self._tried_at
-        self._saved_when = time.monotonic()
+            self._saved_step = self._attempted_step
+        self._saved_time = time.monotonic()
 
     def _save_or_warn(self) -> None:
         """Save, but only warn if the disk is full or fails, so that the run is not lost."""
         try:
             self.save()
         except CheckpointFileError as error:
-            self._saved_when = time.monotonic()
+            self._saved_time = time.monotonic()
             warnings.warn(f"step {self.autoencoder.core.step_count} has no checkpoint: {error}", stacklevel=2)
 
     def _is_due(self) -> bool:
         every, minutes = self._schedule.every_steps, self._schedule.every_minutes
         if every is not None and self.autoencoder.core.step_count % every == 0:
             return True
-        return minutes is not None and time.monotonic() - self._saved_when >= 60 * minutes
+        return minutes is not None and time.monotonic() - self._saved_time >= 60 * minutes
 
     def _is_new(self) -> bool:
         """Whether the last step is completely recorded and saving it has not been tried yet."""
-        return 0 < self._whole_at == self.autoencoder.core.step_count != self._tried_at
+        return 0 < self._recorded_step == self.autoencoder.core.step_count != self._attempted_step
 
 
 @contextlib.contextmanager
-def kept(autoencoder: Autoencoder, schedule: CheckpointSchedule, resume: bool, run: Run) -> Iterator[Keeper]:
+def checkpoint_writer(
+    autoencoder: Autoencoder, schedule: CheckpointSchedule, resume: bool, run: Run
+) -> Iterator[CheckpointWriter]:
     """Lock the folder, set `autoencoder` to the newest checkpoint of the same run if there is one, and yield a writer."""
     given = disk.folder_of(schedule.path)
     with disk.io_errors(given, "write", "the checkpoints"):
@@ -107,14 +109,14 @@ def kept(autoencoder: Autoencoder, schedule: CheckpointSchedule, resume: bool, r
             if not checkpoint_files.steps(folder):
                 checkpoint_files.write_run(folder, run)
             else:
-                _go_on(folder, resume, autoencoder, run)
+                _resume(folder, resume, autoencoder, run)
             checkpoint_files.clear(folder)
             checkpoint_files.prune(folder, schedule.keep)
-        with Keeper(autoencoder, schedule, folder) as keeper:
-            yield keeper
+        with CheckpointWriter(autoencoder, schedule, folder) as checkpoints:
+            yield checkpoints
 
 
-def _go_on(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: Run) -> None:
+def _resume(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: Run) -> None:
     if not resume:
         raise InvalidInputError(
             f"checkpoint: {str(folder)!r} holds a run already, {checkpoint_files.steps(folder)[0]} steps of it; pass "

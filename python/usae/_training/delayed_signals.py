@@ -19,13 +19,13 @@ class DelayedSignals:
     ----------
     pending : int or None
         The signal that waits.
-    impatient : bool
+    repeated : bool
         Whether a second signal came.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
-        self.impatient = False
+        self.repeated = False
         self._before: dict[int, Any] = {}
         self._pid = os.getpid()
 
@@ -71,6 +71,6 @@ class DelayedSignals:
         if self.pending is None and not in_child:
             self.pending = number
             return
-        self.impatient, self.pending = True, None
+        self.repeated, self.pending = True, None
         self._restore()
         signal.raise_signal(number)

@@ -21,7 +21,7 @@ from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from usae._training.checkpoint_schedule import CheckpointSchedule
-    from usae._training.checkpointing import Keeper
+    from usae._training.checkpointing import CheckpointWriter
     from usae._training.run_identity import Run
 
 Callbacks = list[Callable[[StepReport], object]]
@@ -41,8 +41,8 @@ def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, firs
         yield dict(acts), rows
 
 
-class NoKeeper:
-    """Replaces a `Keeper` in a run without checkpoints."""
+class NoCheckpoints:
+    """Replaces a `CheckpointWriter` in a run without checkpoints."""
 
     def recorded(self) -> None:
         pass
@@ -55,24 +55,24 @@ class NoKeeper:
 
 
 @contextlib.contextmanager
-def kept(
+def checkpoint_writer(
     autoencoder: Autoencoder, schedule: CheckpointSchedule | None, resume: bool, run: Callable[[], Run]
-) -> Iterator[Keeper | NoKeeper]:
+) -> Iterator[CheckpointWriter | NoCheckpoints]:
     """Yield the writer of the run's checkpoints. If a run is resumed, `autoencoder` is set to its newest checkpoint."""
     if schedule is None:
-        yield NoKeeper()
+        yield NoCheckpoints()
         return
     from usae._training import checkpointing  # it imports safetensors, which takes time
 
-    with checkpointing.kept(autoencoder, schedule, resume, run()) as keeper:
-        yield keeper
+    with checkpointing.checkpoint_writer(autoencoder, schedule, resume, run()) as checkpoints:
+        yield checkpoints
 
 
-def skip(batches: Iterator[Batch], steps: int, keeper: Keeper | NoKeeper) -> None:
+def skip(batches: Iterator[Batch], steps: int, checkpoints: CheckpointWriter | NoCheckpoints) -> None:
     """Skip the batches of steps that are done. Ctrl-C can end this too."""
     for _ in range(steps):
         next(batches)
-        keeper.between_steps()
+        checkpoints.between_steps()
 
 
 def train(
@@ -82,20 +82,20 @@ def train(
     held_out: Mapping[str, Activations] | None,
     callbacks: Callbacks,
     bar: Any,
-    keeper: Keeper | NoKeeper,
+    checkpoints: CheckpointWriter | NoCheckpoints,
 ) -> None:
     """Train and record until `total` steps are done, counting those done before, or until a callback ends the training."""
     for step in range(autoencoder.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = autoencoder.step(acts, rows, -1, False)
-        if recorded(autoencoder, report, total, held_out, callbacks, bar, keeper):
-            keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
+        if recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
+            checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
                 record_validation(autoencoder, report, held_out)
             return
         if step < total:
-            keeper.between_steps()
-    keeper.save()
+            checkpoints.between_steps()
+    checkpoints.save()
 
 
 def recorded(
@@ -105,13 +105,13 @@ def recorded(
     held_out: Mapping[str, Activations] | None,
     callbacks: Callbacks,
     bar: Any,
-    keeper: Keeper | NoKeeper,
+    checkpoints: CheckpointWriter | NoCheckpoints,
 ) -> bool:
     """Record a step, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
     autoencoder.record(report)
     if held_out is not None:
         validate(autoencoder, report, held_out, total)
-    keeper.recorded()
+    checkpoints.recorded()
     bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
     bar.update()
     return any([callback(report) for callback in callbacks])

@@ -22,7 +22,7 @@ Run = dict[str, Any]
 """Names and JSON values, in the order in which they are compared."""
 
 
-def described(
+def describe_run(
     method: str,
     autoencoder: Autoencoder,
     data: Mapping[str, Mapping[str, Activations] | None],
@@ -33,7 +33,7 @@ def described(
     for argument, acts in data.items():
         run[argument] = "not given" if acts is None else "given"
         for x in (acts or {}).values():
-            run |= _described_activations(x, method)
+            run |= _describe_activations(x, method)
     run |= {"n_concepts": autoencoder.n_concepts, "k": autoencoder.k, "seed": autoencoder.seed}
     run |= {} if buffer_tokens is None else {"buffer_tokens": buffer_tokens}
     recipe = autoencoder.recipe.to_dict()
@@ -59,7 +59,7 @@ def differences(one: Run, other: Run) -> Iterator[tuple[str, str, str]]:
             yield name, disk.shortened(first), disk.shortened(second)
 
 
-def _described_activations(x: Activations, method: str) -> Run:
+def _describe_activations(x: Activations, method: str) -> Run:
     run: Run = {f"{x.label}: columns": x.width, f"{x.label}: elements": "bfloat16" if x.bfloat16 else str(x.array.dtype)}
     if isinstance(x.array, StoredArray):
         sums = "\n".join(x.array.checksums())

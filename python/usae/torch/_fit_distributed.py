@@ -99,14 +99,14 @@ def fit_distributed(
         loop.check_validation(autoencoder, held_out)
     total = int(recipe.total_steps or 0)
     with peers.together():
-        run = run_identity.described("fit_distributed", autoencoder, {"acts": given, "validation": held_out})
+        run = run_identity.describe_run("fit_distributed", autoencoder, {"acts": given, "validation": held_out})
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.together():
             if peers.rank == 0 and schedule is not None:
-                keeper = stack.enter_context(loop.kept(autoencoder, schedule, resume, lambda: run))
+                checkpoints = stack.enter_context(loop.checkpoint_writer(autoencoder, schedule, resume, lambda: run))
             else:
-                keeper = _SignalsOnly(stack.enter_context(DelayedSignals()))
+                checkpoints = _SignalsOnly(stack.enter_context(DelayedSignals()))
         shared_steps.spread(autoencoder, peers)
         done = autoencoder.core.step_count
         bar = progress_bar(total, progress if peers.rank == 0 else False, initial=done)
@@ -115,11 +115,11 @@ def fit_distributed(
             contextlib.closing(loop.batches_of(given, autoencoder.seed, recipe.batch_size, done))
         )  # fmt: skip
         stack.enter_context(bar)
-        _train(autoencoder, batches, total, held_out, checked, bar, keeper, peers)
+        _train(autoencoder, batches, total, held_out, checked, bar, checkpoints, peers)
     return sae
 
 
-class _SignalsOnly(loop.NoKeeper):
+class _SignalsOnly(loop.NoCheckpoints):
     """Delays signals in a process that writes no checkpoints: all processes share a step, so a signal waits for its end."""
 
     def __init__(self, signals: DelayedSignals):
@@ -173,7 +173,7 @@ def _train(
     held_out: Mapping[str, Activations] | None,
     callbacks: loop.Callbacks,
     bar: Any,
-    keeper: Any,
+    checkpoints: Any,
     peers: TorchPeers,
 ) -> None:
     """Train until all steps are done or a callback of one process ends the training, which that process tells the others."""
@@ -187,17 +187,17 @@ def _train(
             break
         with _others_hear(peers):
             report, _ = done
-            ends = loop.recorded(autoencoder, report, total, held_out, callbacks, bar, keeper)
+            ends = loop.recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
             if ends or report.step == total:
-                keeper.save()
+                checkpoints.save()
             else:
-                keeper.between_steps()
+                checkpoints.between_steps()
         if ends or report.step == total:
             shared_steps.leave(peers, None)
             break
     with peers.together():
         if is_cut_short:
-            keeper.save()  # before the evaluation below, which a run that is resumed from here must not contain
+            checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
         if report is not None and held_out is not None and report.step < total:
             loop.record_validation(autoencoder, report, held_out)
 
