@@ -60,7 +60,7 @@ def one_step(name, rank, size):
         report, gradients = sae.gradients(batch, encoder=encoder)
         done = trainer.partial_fit(part(batch, rank, sizes), encoder=encoder)
         errors[f"{encoder}: loss"] = abs(done.loss - report.loss) / report.loss
-        sums = trainer._room.arrays([count // 4 for count in trainer.exchanged_.bytes])
+        sums = trainer._buffers.arrays([count // 4 for count in trainer.exchanged_.bytes])
         for what, total in zip(trainer.exchanged_.names, sums, strict=True):
             if what.startswith("gradient"):
                 tensor, model = what.removeprefix("gradient of ").split(" of ")

@@ -22,7 +22,7 @@ RECIPES = {
 CROSSES = {
     "default": set(),
     "dead": {"residual means", "spreads"},
-    "merging": {"tokens of merged twins"},
+    "merging": {"tokens of merged duplicates"},
     "published": {"means", "covariance"},
     "batchtopk": {"upper halves", "lower halves", "ties", "residual means", "spreads"},
 }
@@ -68,7 +68,7 @@ class ThreadPeers:
         self.gang.barrier.wait()
         return [self.gang.slots[self.calls, rank] for rank in range(self.size)]
 
-    def add(self, array):
+    def all_reduce(self, array):
         def wait():
             total = np.sum([part.copy() for part in self.meet(array)], axis=0, dtype=array.dtype)
             self.gang.barrier.wait()
@@ -77,10 +77,10 @@ class ThreadPeers:
 
         return wait
 
-    def texts(self, text):
+    def all_gather(self, text):
         return self.meet(text)
 
-    def spread(self, array):
+    def broadcast(self, array):
         first = self.meet(array.copy())[0]
         array[:] = first
 
@@ -110,7 +110,7 @@ def share(saes, batches, encoder=-1, wrap=lambda core, rank: core):
         def take():
             return as_aligned(batches[peers.rank], "batch", autoencoder.widths), None, encoder
 
-        return shared_steps.step(autoencoder, take, peers, shared_steps.Room()), peers
+        return shared_steps.step(autoencoder, take, peers, shared_steps.ExchangeBuffers()), peers
 
     return Gang(len(saes)).run(task)
 
@@ -265,7 +265,10 @@ def test_processes_that_ask_for_different_encoders_are_refused():
     def task(peers):
         autoencoder = saes[peers.rank]._autoencoder
         return shared_steps.step(
-            autoencoder, lambda: (as_aligned(batches[peers.rank], "batch"), None, peers.rank), peers, shared_steps.Room()
+            autoencoder,
+            lambda: (as_aligned(batches[peers.rank], "batch"), None, peers.rank),
+            peers,
+            shared_steps.ExchangeBuffers(),
         )
 
     assert all("encoder" in str(outcome) for outcome in gang.run(task))
@@ -281,7 +284,9 @@ def test_who_leaves_tells_the_others(failure):
         if peers.rank == 1:
             return shared_steps.leave(peers, failure)
         autoencoder = saes[0]._autoencoder
-        return shared_steps.step(autoencoder, lambda: (as_aligned(batches[0], "batch"), None, -1), peers, shared_steps.Room())
+        return shared_steps.step(
+            autoencoder, lambda: (as_aligned(batches[0], "batch"), None, -1), peers, shared_steps.ExchangeBuffers()
+        )
 
     stayed, left = Gang(2).run(task)
     if failure is None:
@@ -296,7 +301,7 @@ def test_everything_of_the_first_process_can_be_given_to_all():
     saes = copies(RECIPES["published"], 2, steps=3)
     for sae in saes[1:]:
         sae.initialize({name: x.shape[1] for name, x in planted(2, seed=0).items()})
-    Gang(2).run(lambda peers: shared_steps.spread(saes[peers.rank]._autoencoder, peers))
+    Gang(2).run(lambda peers: shared_steps.broadcast_state(saes[peers.rank]._autoencoder, peers))
     assert state(saes[0]) == state(saes[1]) and repr(saes[0].history_) == repr(saes[1].history_) and saes[1].n_steps_ == 3
 
 
@@ -373,7 +378,7 @@ def test_a_step_that_a_lost_process_ends_leaves_no_sum_pending():
     class LosingPeers(ThreadPeers):
         pending = 0
 
-        def add(self, array):
+        def all_reduce(self, array):
             if array.ndim == 2:  # the exchange before a step
                 return lambda: None
             self.pending += 1
@@ -394,7 +399,10 @@ def test_a_step_that_a_lost_process_ends_leaves_no_sum_pending():
         peers = LosingPeers(gang, 0)
         with pytest.raises(RuntimeError, match="closed by peer"):
             shared_steps.step(
-                sae._autoencoder, lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1), peers, shared_steps.Room()
+                sae._autoencoder,
+                lambda: (as_aligned(planted(200, seed=9), "batch"), None, -1),
+                peers,
+                shared_steps.ExchangeBuffers(),
             )
         return peers.pending
 

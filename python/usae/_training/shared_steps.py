@@ -29,13 +29,13 @@ class Peers(Protocol):
     rank: int
     size: int
 
-    def add(self, array: np.ndarray) -> Callable[[], object]:
+    def all_reduce(self, array: np.ndarray) -> Callable[[], object]:
         """Begin to sum an array over all processes, in place. The result waits for the end, and can be called repeatedly."""
 
-    def texts(self, text: str) -> list[str]:
+    def all_gather(self, text: str) -> list[str]:
         """Return the texts of all processes, by rank."""
 
-    def spread(self, array: np.ndarray) -> None:
+    def broadcast(self, array: np.ndarray) -> None:
         """Copy the array of rank 0 to all processes, in place."""
 
 
@@ -70,7 +70,7 @@ class Exchanged:
     updating: float
 
 
-class Room:
+class ExchangeBuffers:
     """The arrays that are exchanged, which are allocated once and used in every step."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class DifferentCallsError(InvalidInputError):
 
 def agree(peers: Peers, failure: BaseException | None) -> None:
     """Raise in all processes if one has failed: its own error there, and OtherProcessError with its message elsewhere."""
-    _open(peers, AGREE, READY if failure is None else FAILED, failure)
+    _handshake(peers, AGREE, READY if failure is None else FAILED, failure)
 
 
 def leave(peers: Peers, failure: BaseException | None) -> None:
@@ -107,14 +107,16 @@ def leave(peers: Peers, failure: BaseException | None) -> None:
 
     Raises `failure` if there is one, and OtherProcessError if another process failed.
     """
-    _open(peers, STEP, LEAVING if failure is None else FAILED, failure)
+    _handshake(peers, STEP, LEAVING if failure is None else FAILED, failure)
 
 
 Part = tuple[Mapping[str, Activations], "np.ndarray | None", int]
 """Activations, the numbers of their rows (None: all rows), and the model to encode (-1: it is drawn)."""
 
 
-def step(autoencoder: Autoencoder, take: Callable[[], Part], peers: Peers, room: Room) -> tuple[StepReport, Exchanged] | None:
+def step(
+    autoencoder: Autoencoder, take: Callable[[], Part], peers: Peers, buffers: ExchangeBuffers
+) -> tuple[StepReport, Exchanged] | None:
     """Do one step on the rows of all processes. `take` returns this process's part. Returns None if a process has left.
 
     Raises
@@ -132,28 +134,30 @@ def step(autoencoder: Autoencoder, take: Callable[[], Part], peers: Peers, room:
         failure = error
     try:
         mine = [opening[name] for name in ("tokens", "step", "encoder", "fingerprint")]
-        table = _open(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(autoencoder)])
+        table = _handshake(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(autoencoder)])
         if (table[:, 1] == LEAVING).any():
             return None
-        _check_alike(table)
+        _check_same_settings(table)
         exchanges = autoencoder.core.shared_agree(np.ascontiguousarray(table[:, 2]), peers.rank)
-        return _exchange(autoencoder, [_Exchange(*exchange) for exchange in exchanges], peers, room)
+        return _exchange(autoencoder, [_Exchange(*exchange) for exchange in exchanges], peers, buffers)
     except BaseException:
-        room.clear()
+        buffers.clear()
         raise
     finally:
         autoencoder.core.shared_abandon()  # this does nothing after a complete step
 
 
-def _exchange(autoencoder: Autoencoder, exchanges: list[_Exchange], peers: Peers, room: Room) -> tuple[StepReport, Exchanged]:
+def _exchange(
+    autoencoder: Autoencoder, exchanges: list[_Exchange], peers: Peers, buffers: ExchangeBuffers
+) -> tuple[StepReport, Exchanged]:
     counts = [exchange.n_numbers for exchange in exchanges]
     counts[-1] += peers.size  # behind the summary, one flag for each process: whether it failed
     failure: BaseException | None = None
     try:
-        arrays = room.arrays(counts)
+        arrays = buffers.arrays(counts)
     except MemoryError as error:
         failure, arrays = error, [np.zeros(count, np.float32) for count in counts]
-    computing, waiting, failure = _add_up(autoencoder.core, exchanges, arrays, peers, failure)
+    computing, waiting, failure = _sum_arrays(autoencoder.core, exchanges, arrays, peers, failure)
     _raise_failure(peers, arrays[-1][exchanges[-1].n_numbers :] > 0, failure)
     start = time.perf_counter()
     sums = [None if exchange.awaited else array for exchange, array in zip(exchanges, arrays, strict=True)]
@@ -164,7 +168,7 @@ def _exchange(autoencoder: Autoencoder, exchanges: list[_Exchange], peers: Peers
     return autoencoder.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
 
 
-def _add_up(
+def _sum_arrays(
     core: _usae.Core, exchanges: list[_Exchange], arrays: list[np.ndarray], peers: Peers, failure: BaseException | None
 ) -> tuple[list[float], list[float], BaseException | None]:
     """Sum the arrays over all processes, and return the seconds of computing and waiting, and a failure.
@@ -173,7 +177,7 @@ def _add_up(
     """
     waits: list[Callable[[], object]] = []
     try:
-        return _add_up_in_turn(core, exchanges, arrays, peers, failure, waits)
+        return _sum_in_order(core, exchanges, arrays, peers, failure, waits)
     except BaseException:
         # A process is gone. Sums that have begun still use the arrays, and must not do so after the return.
         for wait in waits:
@@ -182,7 +186,7 @@ def _add_up(
         raise
 
 
-def _add_up_in_turn(
+def _sum_in_order(
     core: _usae.Core,
     exchanges: list[_Exchange],
     arrays: list[np.ndarray],
@@ -200,7 +204,7 @@ def _add_up_in_turn(
             array[exchange.n_numbers :] = 0
             array[exchange.n_numbers + peers.rank] = failure is not None
         computing[number] = time.perf_counter() - start
-        waits.append(peers.add(array))
+        waits.append(peers.all_reduce(array))
         if exchange.awaited:
             waiting[number] = _timed(waits[number])
             failure = failure or _failure_of(core.shared_take, number, array)
@@ -224,7 +228,7 @@ def _timed(wait: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _open(
+def _handshake(
     peers: Peers, operation: int, state: int, failure: BaseException | None, values: Sequence[int] = (0,) * 5
 ) -> np.ndarray:
     """Exchange one row of numbers for each process: operation, state and `values`. Raises if one failed or operations differ.
@@ -233,7 +237,7 @@ def _open(
     """
     table = np.zeros((peers.size, 7), np.int64)
     table[peers.rank] = [operation, state, *(value & (2**63 - 1) for value in values)]
-    peers.add(table)()
+    peers.all_reduce(table)()
     _raise_failure(peers, table[:, 1] == FAILED, failure)
     if (table[:, 0] != table[0, 0]).any():
         calls = "; ".join(f"rank {rank} {_call(*row[:2])}" for rank, row in enumerate(table.tolist()))
@@ -254,14 +258,14 @@ def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None)
     """If a process failed, raise its own error there, and OtherProcessError with its message in the others."""
     if not failed.any():
         return
-    words = peers.texts("" if mine is None else _words(mine))
+    words = peers.all_gather("" if mine is None else _message(mine))
     if mine is not None:
         raise mine
     which = "; ".join(f"rank {rank}: {words[rank]}" for rank in np.flatnonzero(failed).tolist())
     raise OtherProcessError(f"nothing was done, because a process that takes part could not do its own; {which}")
 
 
-def _words(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -272,12 +276,12 @@ def _settings(autoencoder: Autoencoder) -> int:
 
 
 # In the order in which one explains the next: another seed draws another encoder.
-_ALIKE = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: "parameters"}
+_COMPARED = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: "parameters"}
 
 
-def _check_alike(table: np.ndarray) -> None:
+def _check_same_settings(table: np.ndarray) -> None:
     """Raise the same error in every process if they do not train the same autoencoder."""
-    for column, what in _ALIKE.items():
+    for column, what in _COMPARED.items():
         others = np.flatnonzero(table[:, column] != table[0, column]).tolist()
         if others:
             remedy = "make the autoencoders alike, or call synchronize() of every process's DistributedTrainer"
@@ -295,7 +299,7 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
         _usae.EXCHANGE_COVARIANCE: "covariance",
         _usae.EXCHANGE_RESIDUAL_MEANS: "residual means",
         _usae.EXCHANGE_SPREADS: "spreads",
-        _usae.EXCHANGE_RESTARTS: "tokens of merged twins",
+        _usae.EXCHANGE_RESTARTS: "tokens of merged duplicates",
         _usae.EXCHANGE_SUMMARY: "summary",
         _usae.EXCHANGE_UPPER_HALVES: "upper halves",
         _usae.EXCHANGE_LOWER_HALVES: "lower halves",
@@ -307,17 +311,17 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
     return f"gradient of {tensor} of {models[exchange.model]}"
 
 
-def spread(autoencoder: Autoencoder, peers: Peers) -> None:
+def broadcast_state(autoencoder: Autoencoder, peers: Peers) -> None:
     """Copy the parameters, the training state and the history of rank 0 to all processes."""
     step = np.array([autoencoder.core.step_count], np.int64)
-    peers.spread(step)
+    peers.broadcast(step)
     for model in range(len(autoencoder.names)):
         for name in (*autoencoder.parameter_names(), *autoencoder.training_state_names()):
             values = autoencoder.read(model, name)
-            peers.spread(values)
+            peers.broadcast(values)
             if peers.rank > 0:
                 autoencoder.write(model, name, values)
     if peers.rank > 0:
         autoencoder.core.step_count = int(step[0])
-    history = peers.texts(json.dumps(autoencoder.history) if peers.rank == 0 else "")[0]
+    history = peers.all_gather(json.dumps(autoencoder.history) if peers.rank == 0 else "")[0]
     autoencoder.history = json.loads(history)

@@ -50,20 +50,20 @@ class TorchPeers:
         self.rank: int = rank
         self.size: int = distributed.get_world_size(group)
 
-    def add(self, array: np.ndarray) -> Callable[[], object]:
+    def all_reduce(self, array: np.ndarray) -> Callable[[], object]:
         work = torch.distributed.all_reduce(torch.from_numpy(array), group=self._group, async_op=True)
         return work.wait
 
-    def texts(self, text: str) -> list[str]:
-        texts: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(texts, text, group=self._group)
-        return texts
+    def all_gather(self, text: str) -> list[str]:
+        result: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(result, text, group=self._group)
+        return result
 
-    def spread(self, array: np.ndarray) -> None:
+    def broadcast(self, array: np.ndarray) -> None:
         torch.distributed.broadcast(torch.from_numpy(array), src=self._first, group=self._group)
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def sharing_errors(self) -> Iterator[None]:
         """Raise in all processes if one raises: its own error there, and OtherProcessError with its message elsewhere."""
         failure: BaseException | None = None
         try:
@@ -119,7 +119,7 @@ class DistributedTrainer:
         self.sae = sae
         self.exchanged_: Exchanged | None = None
         self._peers = TorchPeers(group)
-        self._room = shared_steps.Room()
+        self._buffers = shared_steps.ExchangeBuffers()
         self._begun = False
 
     @property
@@ -209,7 +209,7 @@ class DistributedTrainer:
 
     def _step(self, batch: Mapping[str, Any], encoder: str | None) -> StepReport | None:
         """Do a step. Returns None if a process has left."""
-        with DelayedSignals(), self._beginning_anew():
+        with DelayedSignals(), self._restarting_after_different_calls():
             if not self._begun:
                 self._begin(batch)
                 self._begun = True
@@ -220,7 +220,7 @@ class DistributedTrainer:
                 given = as_aligned(batch, "batch", autoencoder.widths)
                 return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 
-            done = shared_steps.step(autoencoder, take, self._peers, self._room)
+            done = shared_steps.step(autoencoder, take, self._peers, self._buffers)
             if done is None:
                 return None
             report, self.exchanged_ = done
@@ -235,16 +235,16 @@ class DistributedTrainer:
         InvalidInputError
             If the autoencoders of the processes have different sizes, seeds or recipes, or if that of rank 0 has no parameters.
         """
-        with self._beginning_anew():
-            self._check_alike()
-            with self._peers.together():
+        with self._restarting_after_different_calls():
+            self._check_same_settings()
+            with self._peers.sharing_errors():
                 if self.rank == 0:
                     self._autoencoder()
-            self._spread()
+            self._broadcast()
         self._begun = True
 
     @contextlib.contextmanager
-    def _beginning_anew(self) -> Iterator[None]:
+    def _restarting_after_different_calls(self) -> Iterator[None]:
         """If processes made different calls, which is an error in all of them, let their next step begin in the same way."""
         try:
             yield
@@ -257,10 +257,10 @@ class DistributedTrainer:
 
     def _begin(self, batch: Mapping[str, Any]) -> None:
         """If some processes have no parameters, make them in rank 0 and copy them to all."""
-        have = self._check_alike()
+        have = self._check_same_settings()
         if all(have):
             return
-        with self._peers.together():
+        with self._peers.sharing_errors():
             if self.rank == 0 and self.sae._autoencoder is None:
                 if any(have):
                     raise InvalidInputError(
@@ -271,16 +271,16 @@ class DistributedTrainer:
                 autoencoder = Autoencoder(self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given)))
                 autoencoder.initialize_from(given)
                 self.sae._autoencoder = autoencoder
-        self._spread()
+        self._broadcast()
 
-    def _check_alike(self) -> list[bool]:
+    def _check_same_settings(self) -> list[bool]:
         """Return which processes have parameters. An error in all if the arguments of their autoencoders differ."""
-        with self._peers.together():
+        with self._peers.sharing_errors():
             params = self.sae.get_params()
             numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
             words = json.dumps([self.sae._autoencoder is not None, mine])
-        given = [json.loads(text) for text in self._peers.texts(words)]
+        given = [json.loads(text) for text in self._peers.all_gather(words)]
         others = [str(rank) for rank, (_, theirs) in enumerate(given) if theirs != given[0][1]]
         if others:
             raise InvalidInputError(
@@ -289,13 +289,13 @@ class DistributedTrainer:
             )
         return [has for has, _ in given]
 
-    def _spread(self) -> None:
+    def _broadcast(self) -> None:
         autoencoder = self.sae._autoencoder if self.rank == 0 else None
         words = "" if autoencoder is None else json.dumps([autoencoder.widths, autoencoder.recipe.to_dict()])
-        widths, recipe = json.loads(self._peers.texts(words)[0])
-        with self._peers.together():
+        widths, recipe = json.loads(self._peers.all_gather(words)[0])
+        with self._peers.sharing_errors():
             if autoencoder is None:
                 autoencoder = Autoencoder(self.sae.get_params(), Recipe.from_dict(recipe))
                 autoencoder.initialize(widths)
-        shared_steps.spread(autoencoder, self._peers)
+        shared_steps.broadcast_state(autoencoder, self._peers)
         self.sae._autoencoder = autoencoder

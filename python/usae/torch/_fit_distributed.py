@@ -80,7 +80,7 @@ def fit_distributed(
     docs/scaling.md describes when more processes make training faster.
     """
     peers = TorchPeers(group)
-    with peers.together():
+    with peers.sharing_errors():
         if not isinstance(sae, UniversalSAE):
             raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
         schedule = as_schedule(checkpoint, resume)
@@ -98,16 +98,16 @@ def fit_distributed(
         _initialize(autoencoder, given, peers)
         loop.check_validation(autoencoder, held_out)
     total = int(recipe.total_steps or 0)
-    with peers.together():
+    with peers.sharing_errors():
         run = run_identity.describe_run("fit_distributed", autoencoder, {"acts": given, "validation": held_out})
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
-        with peers.together():
+        with peers.sharing_errors():
             if peers.rank == 0 and schedule is not None:
                 checkpoints = stack.enter_context(loop.checkpoint_writer(autoencoder, schedule, resume, lambda: run))
             else:
                 checkpoints = _SignalsOnly(stack.enter_context(DelayedSignals()))
-        shared_steps.spread(autoencoder, peers)
+        shared_steps.broadcast_state(autoencoder, peers)
         done = autoencoder.core.step_count
         bar = progress_bar(total, progress if peers.rank == 0 else False, initial=done)
         sae._autoencoder = autoencoder
@@ -146,7 +146,7 @@ def _initialize(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers
 
 def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
     """Raise the same error in all processes if one of them has other data or arguments than rank 0."""
-    first, *others = (json.loads(text) for text in peers.texts(json.dumps(run)))
+    first, *others = (json.loads(text) for text in peers.all_gather(json.dumps(run)))
     for rank, other in enumerate(others, 1):
         for name, here, there in run_identity.differences(first, other):
             raise InvalidInputError(
@@ -177,15 +177,15 @@ def _train(
     peers: TorchPeers,
 ) -> None:
     """Train until all steps are done or a callback of one process ends the training, which that process tells the others."""
-    room, report, is_cut_short = shared_steps.Room(), None, False
+    buffers, report, is_cut_short = shared_steps.ExchangeBuffers(), None, False
     while autoencoder.core.step_count < total:
         done = shared_steps.step(
-            autoencoder, lambda: _part_of(next(batches), autoencoder.recipe.batch_size, peers), peers, room
+            autoencoder, lambda: _part_of(next(batches), autoencoder.recipe.batch_size, peers), peers, buffers
         )
         if done is None:
             is_cut_short = True
             break
-        with _others_hear(peers):
+        with _telling_errors(peers):
             report, _ = done
             ends = loop.recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
             if ends or report.step == total:
@@ -195,7 +195,7 @@ def _train(
         if ends or report.step == total:
             shared_steps.leave(peers, None)
             break
-    with peers.together():
+    with peers.sharing_errors():
         if is_cut_short:
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
         if report is not None and held_out is not None and report.step < total:
@@ -203,7 +203,7 @@ def _train(
 
 
 @contextlib.contextmanager
-def _others_hear(peers: TorchPeers) -> Iterator[None]:
+def _telling_errors(peers: TorchPeers) -> Iterator[None]:
     """Tell the other processes, when they begin the next step, about an error that is raised here."""
     try:
         yield
