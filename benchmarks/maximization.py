@@ -20,7 +20,7 @@ import torch
 
 import usae
 from usae.demo import networks, photographs
-from usae.maximization.scores import look
+from usae.maximization.scores import score_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -105,21 +105,21 @@ class Subject:
                 if image is None:
                     rows.append({"started": 0.0, "fires": 0.0})
                     continue
-                sights = [look(self.sae, concept, self.models[name], name, image) for name in names]
-                foreign = [look(self.sae, others[concept], self.models[name], name, image) for name in names]
+                scores = [score_image(self.sae, concept, self.models[name], name, image) for name in names]
+                foreign = [score_image(self.sae, others[concept], self.models[name], name, image) for name in names]
                 elsewhere = [j for j in range(len(names)) if j != i]
                 rows.append(
                     {
                         "started": 1.0,
-                        "fires": float(sights[i].peak > 0),
-                        "share of tokens": sights[i].share,
-                        "of dataset's peak": sights[i].peak / peaks[i],
-                        "super-stimulus": float(sights[i].peak > 1.5 * peaks[i]),
-                        "of code": sights[i].of_code,
-                        "R2": sights[i].r2,
-                        "fires in others": float(np.mean([sights[j].peak > 0 for j in elsewhere])),
-                        "of their peak": float(np.mean([sights[j].peak / peaks[j] for j in elsewhere])),
-                        "another concept, of its peak": float(np.mean([sight.peak for sight in foreign] / other_peaks)),
+                        "fires": float(scores[i].peak > 0),
+                        "share of tokens": scores[i].share,
+                        "of dataset's peak": scores[i].peak / peaks[i],
+                        "super-stimulus": float(scores[i].peak > 1.5 * peaks[i]),
+                        "of code": scores[i].of_code,
+                        "R2": scores[i].r2,
+                        "fires in others": float(np.mean([scores[j].peak > 0 for j in elsewhere])),
+                        "of their peak": float(np.mean([scores[j].peak / peaks[j] for j in elsewhere])),
+                        "another concept, of its peak": float(np.mean([score.peak for score in foreign] / other_peaks)),
                         "corners": corner_contrast(image),
                     }
                 )

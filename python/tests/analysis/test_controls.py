@@ -224,7 +224,7 @@ def test_images_lie_on_one_side_of_the_split_and_constant_dimensions_do_no_harm(
 
 
 def test_training_with_one_order_for_all_models_is_fit(acts, trained):
-    sae = baselines._prepared(trained, as_aligned(acts, "train", WIDTHS), None, 3)
+    sae = baselines._before_training(trained, as_aligned(acts, "train", WIDTHS), None, 3)
     baselines._train(sae, as_aligned(acts, "train", WIDTHS), [3, 3, 3], 60, False)
     for name in WIDTHS:
         for tensor, values in trained.parameters(name).items():

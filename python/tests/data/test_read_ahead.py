@@ -68,7 +68,7 @@ def test_waiting_is_counted(monkeypatch):
     monkeypatch.setattr(read_ahead.time, "perf_counter", lambda: next(ticks))  # so that any wait takes one or more
     with ReadAhead(iter(range(3))) as items:
         assert list(items) == [0, 1, 2]
-    assert items.waited_for_items >= 4 and items.waited_for_room >= 4
+    assert items.waited_for_items >= 4 and items.waited_for_reader >= 4
 
 
 INTERRUPTED = """

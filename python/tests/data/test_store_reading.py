@@ -37,7 +37,7 @@ def store(acts, tmp_path):
 def small_blocks(monkeypatch):
     monkeypatch.setattr(shuffled_blocks, "BLOCK_ROWS", 16)
     monkeypatch.setattr(shuffled_blocks, "GROUP_BLOCKS", 4)
-    monkeypatch.setattr(shuffled_blocks, "RUN_ROWS", 4)
+    monkeypatch.setattr(shuffled_blocks, "SAMPLE_BLOCK_ROWS", 4)
 
 
 def rows_in_order(n_rows, seed, position, count, batch_size=1):

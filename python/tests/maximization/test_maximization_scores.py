@@ -7,7 +7,7 @@ import pytest
 from conftest import planted
 
 import usae
-from usae.maximization.scores import spread
+from usae.maximization.scores import peak_ratio
 
 SIDE = 16
 WIDTHS = {"small": 12, "large": 17}
@@ -86,8 +86,8 @@ def test_attribution_of_gradients_without_content_is_alike_everywhere():
 
 
 def test_stability_is_the_smallest_peak_over_the_largest():
-    assert spread([2.0, 4.0, 3.0]) == 0.5
-    assert np.isnan(spread([2.0])) and np.isnan(spread([0.0, 0.0]))
+    assert peak_ratio([2.0, 4.0, 3.0]) == 0.5
+    assert np.isnan(peak_ratio([2.0])) and np.isnan(peak_ratio([0.0, 0.0]))
 
 
 def test_networks_are_scored_without_a_graph_and_in_batches_of_the_views(sae, models):

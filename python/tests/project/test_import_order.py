@@ -95,12 +95,12 @@ def levels(edges):
     return found
 
 
-def room(module):
+def package(module):
     return module.split(".")[1]
 
 
 def test_every_package_has_its_place_in_the_order():
-    assert {room(name) for name in modules()} | {"_usae"} == set(ORDER)
+    assert {package(name) for name in modules()} | {"_usae"} == set(ORDER)
 
 
 def test_no_package_imports_from_one_below_it():
@@ -108,9 +108,9 @@ def test_no_package_imports_from_one_below_it():
     for name, path in names.items():
         for target, when in imports(path, names):
             if target == "usae":  # the public list, for those who only use it
-                assert room(name) in ("demo", "cli"), f"{name} imports usae, which imports everything"
+                assert package(name) in ("demo", "cli"), f"{name} imports usae, which imports everything"
                 continue
-            here, there = room(name), room(target)
+            here, there = package(name), package(target)
             if ORDER.index(there) > ORDER.index(here):
                 assert when != "loaded" and (here, there) in WHEN_CALLED, f"{name} imports {target}, which comes after it"
                 upward.add((here, there))

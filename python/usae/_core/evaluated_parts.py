@@ -96,9 +96,9 @@ class _Moments:
         self.squares = ((rows - self.mean) ** 2).sum(0)
 
     def merge(self, other: _Moments) -> None:
-        n, apart = self.n + other.n, other.mean - self.mean
-        self.squares = self.squares + other.squares + apart**2 * (self.n * other.n / n)
-        self.mean = self.mean + apart * (other.n / n)
+        n, delta = self.n + other.n, other.mean - self.mean
+        self.squares = self.squares + other.squares + delta**2 * (self.n * other.n / n)
+        self.mean = self.mean + delta * (other.n / n)
         self.n = n
 
     def about_one_mean(self) -> float:

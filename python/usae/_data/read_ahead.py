@@ -31,7 +31,7 @@ class ReadAhead(Generic[T]):
         self._thread = threading.Thread(target=self._producer.run, name="usae read-ahead", daemon=True)
 
     @property
-    def waited_for_room(self) -> float:
+    def waited_for_reader(self) -> float:
         return self._producer.waited
 
     def __enter__(self) -> ReadAhead[T]:
@@ -52,7 +52,7 @@ class ReadAhead(Generic[T]):
     def __next__(self) -> T:
         if self._end is None:
             start = time.perf_counter()
-            self._producer.room.put(None)
+            self._producer.capacity.put(None)
             item, self._end = self._producer.ready.get()
             self.waited_for_items += time.perf_counter() - start
             if self._end is None:
@@ -68,7 +68,7 @@ class _Producer(Generic[T]):
     """
 
     def __init__(self, items: Iterator[T], depth: int):
-        self.room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.capacity: queue.SimpleQueue[None] = queue.SimpleQueue()
         """One element for each item that may be produced, and one that wakes the thread to end it."""
         self.ready: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
         """Items, each with None. The last element holds the exception that ended them."""
@@ -76,25 +76,25 @@ class _Producer(Generic[T]):
         self._items = items
         self._stopped = False
         for _ in range(depth):
-            self.room.put(None)
+            self.capacity.put(None)
 
     def stop(self) -> None:
         """Stop producing items. It may be called more than once."""
         self._stopped = True
-        self.room.put(None)
+        self.capacity.put(None)
 
     def run(self) -> None:
         end: BaseException = StopIteration()
         try:
-            while self._has_room():
+            while self._wait_for_capacity():
                 self.ready.put((next(self._items), None))
         except BaseException as error:
             end = error
         self.ready.put((None, end))
 
-    def _has_room(self) -> bool:
+    def _wait_for_capacity(self) -> bool:
         """Wait until one more item may be produced. False if the thread is to end."""
         start = time.perf_counter()
-        self.room.get()
+        self.capacity.get()
         self.waited += time.perf_counter() - start
         return not self._stopped

@@ -22,7 +22,7 @@ BLOCK_ROWS = 1024
 GROUP_BLOCKS = 64
 """Blocks whose rows are shuffled together. Two such groups are in memory: this one, and the next, which is being read."""
 
-RUN_ROWS = 64
+SAMPLE_BLOCK_ROWS = 64
 """Consecutive rows in a sample of a store. They are few, so that the sample comes from a thousand places of the store."""
 
 Batch = tuple[dict[str, Activations], np.ndarray | None]
@@ -115,7 +115,7 @@ def sample(acts: Mapping[str, Activations], seed: int) -> dict[str, Activations]
     n_rows, wanted = next(iter(acts.values())).n_tokens, BLOCK_ROWS * GROUP_BLOCKS
     if n_rows <= wanted:
         return {name: x.part(slice(0, n_rows)) for name, x in acts.items()}
-    runs = np.empty(wanted // RUN_ROWS, np.int64)
-    _usae.shuffled_rows(seed, n_rows // RUN_ROWS, 0, runs)
-    slices = [slice(int(run) * RUN_ROWS, int(run + 1) * RUN_ROWS) for run in np.sort(runs)]
+    blocks = np.empty(wanted // SAMPLE_BLOCK_ROWS, np.int64)
+    _usae.shuffled_rows(seed, n_rows // SAMPLE_BLOCK_ROWS, 0, blocks)
+    slices = [slice(int(block) * SAMPLE_BLOCK_ROWS, int(block + 1) * SAMPLE_BLOCK_ROWS) for block in np.sort(blocks)]
     return {name: x.parts(slices) for name, x in acts.items()}

@@ -142,17 +142,17 @@ class ActivationStore(Mapping[str, StoredArray]):
         model = names.index(name)
         manifest = self._manifest
         kept, tokens = manifest["dtype"], manifest["tokens"]
-        of_each = (self.widths[name],) if tokens is None else (tokens, self.widths[name])
+        item_shape = (self.widths[name],) if tokens is None else (tokens, self.widths[name])
         return StoredArray(
             self._lengths(),
-            of_each,
+            item_shape,
             DTYPES[kept],
             kept == "bfloat16",
             manifest["finished"],
             self._folder,
             lambda: _images_of(manifest),
-            functools.partial(_opened, self._folder, manifest, model, of_each),
-            functools.partial(_verified, self._folder, manifest, model),
+            functools.partial(_open_shard, self._folder, manifest, model, item_shape),
+            functools.partial(_verify_model, self._folder, manifest, model),
             lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
         )
 
@@ -314,7 +314,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         n, manifest["tokens"] = _common_shape(given, manifest)
         names = self._names(image_names, n, manifest["tokens"])
         arrays = [
-            _encoded(x, manifest["dtype"], model["layer"])
+            _converted(x, manifest["dtype"], model["layer"])
             for x, model in zip(given.values(), manifest["models"], strict=True)
         ]  # fmt: skip
         with disk.io_errors(self._folder, "write", "the store"):
@@ -388,14 +388,14 @@ def _images_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(name for shard in manifest["shards"] for name in shard["images"] or ())
 
 
-def _opened(folder: pathlib.Path, manifest: Manifest, model: int, of_each: tuple[int, ...], shard: int) -> np.ndarray:
+def _open_shard(folder: pathlib.Path, manifest: Manifest, model: int, item_shape: tuple[int, ...], shard: int) -> np.ndarray:
     """Open a file of the store as a memory map."""
     file = folder / store_files.shard_name(shard, model)
     with disk.io_errors(folder, "read", "the store"):
-        return store_files.open_shard(file, (manifest["shards"][shard]["n"], *of_each), DTYPES[manifest["dtype"]])
+        return store_files.open_shard(file, (manifest["shards"][shard]["n"], *item_shape), DTYPES[manifest["dtype"]])
 
 
-def _verified(folder: pathlib.Path, manifest: Manifest, model: int) -> None:
+def _verify_model(folder: pathlib.Path, manifest: Manifest, model: int) -> None:
     with disk.io_errors(folder, "read", "the store"):
         store_files.verify(folder, manifest, model)
 
@@ -431,7 +431,7 @@ def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple
     return shape[0], tokens
 
 
-def _encoded(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
+def _converted(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
     """Convert activations to the store's type. InvalidInputError if they are not finite in it."""
     array = np.asarray(x.array)
     floats = widened(array, x.bfloat16)

@@ -21,7 +21,7 @@ class StoredArray:
     def __init__(
         self,
         lengths: Sequence[int],
-        of_each: tuple[int, ...],
+        item_shape: tuple[int, ...],
         dtype: np.dtype,
         bfloat16: bool,
         finished: bool,
@@ -33,12 +33,12 @@ class StoredArray:
     ):
         """Make the array of a model of the store in the folder `path`.
 
-        `lengths` has the number of images in each file, and `of_each` the shape of an image, (tokens, width) or (width,).
+        `lengths` has the number of images in each file, and `item_shape` the shape of an image, (tokens, width) or (width,).
         `images` returns the names of the images, and `open_shard` the array of a file. `verify` reads all files and compares
         their checksums; `checksums` returns those of the manifest.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
-        self.shape = (int(self._ends[-1]) if len(lengths) else 0, *of_each)
+        self.shape = (int(self._ends[-1]) if len(lengths) else 0, *item_shape)
         self.raw_dtype = dtype
         self.bfloat16 = bfloat16
         self._finished = finished

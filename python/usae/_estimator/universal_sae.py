@@ -350,7 +350,7 @@ class UniversalSAE:
                     done = autoencoder.core.step_count - before
                     autoencoder.stream_report = StreamReport(
                         done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
-                        drawn.waited_for_items, drawn.waited_for_room,
+                        drawn.waited_for_items, drawn.waited_for_reader,
                     )  # fmt: skip
         return self
 

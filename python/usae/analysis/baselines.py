@@ -78,20 +78,20 @@ def shuffled_pairing(
     own = sae._initialized().seed
     children = np.random.SeedSequence([seed, 4]).generate_state(2 * len(train), np.uint64)
     orders = [own, *map(int, children[1 : len(train)])]  # the first model's rows have the order of the real training
-    control = _prepared(sae, train, steps, own)
+    control = _before_training(sae, train, steps, own)
     _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
     _train(control, train, orders, planned_steps(sae, steps), progress)
     paired = control._evaluated(acts, threshold)
     n_tokens = next(iter(acts.values())).n_tokens
-    apart = {}
+    unpaired = {}
     for name, order in zip(acts, children[len(train) :], strict=True):
         rows = np.empty(min(n_tokens, SHUFFLED_ROWS), np.int64)
         _usae.shuffled_rows(int(order), n_tokens, 0, rows)
-        apart[name] = as_activations(rows_of(acts[name], rows), f"acts[{name!r}]")
-    return ShuffledPairing(control, paired, control._evaluated(apart, threshold))
+        unpaired[name] = as_activations(rows_of(acts[name], rows), f"acts[{name!r}]")
+    return ShuffledPairing(control, paired, control._evaluated(unpaired, threshold))
 
 
-def _prepared(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
+def _before_training(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
     """Return an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
     result = untrained_like(sae, steps, seed)
     n_tokens = next(iter(train.values())).n_tokens
@@ -135,7 +135,7 @@ def initial(
     sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
 ) -> Evaluation:
     """Evaluate an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
-    return _prepared(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
+    return _before_training(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
 
 
 def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
@@ -236,7 +236,7 @@ class _Moments:
     products: np.ndarray
 
     @classmethod
-    def none(cls, origin: np.ndarray) -> _Moments:
+    def zero(cls, origin: np.ndarray) -> _Moments:
         return cls(origin, 0, np.zeros(len(origin)), np.zeros((len(origin), len(origin))))
 
     def add(self, rows: np.ndarray) -> None:
@@ -279,7 +279,7 @@ def linear_baseline(
     total = n_chunks(n_tokens, multiple, size) + n_chunks(n_eval, size=RIDGE_CHUNK)
     with progress_bar(total, progress, "linear baseline", "part") as bar:
         first = _side_by_side(train, next(chunks(n_tokens, multiple, size)))
-        learning, choosing, held_out = (_Moments.none(first.mean(0)) for _ in range(3))
+        learning, choosing, held_out = (_Moments.zero(first.mean(0)) for _ in range(3))
         for number, rows in enumerate(chunks(n_tokens, multiple, size)):
             (choosing if number % RIDGE_PARTS == 1 else learning).add(_side_by_side(train, rows))
             bar.update()

@@ -204,7 +204,7 @@ def latent_scaling(
         sae._initialized().check_finite(given)
         owners = np.full(len(chosen), names.index(owner))
 
-    sums = {name: _Sums.none(sae, name, chosen) for name in names}
+    sums = {name: _Sums.zero(sae, name, chosen) for name in names}
     square, total, firing = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen), np.int64)
     n_tokens = next(iter(given.values())).n_tokens
     with progress_bar(n_chunks(n_tokens), progress, "latent scaling", "part") as bar:
@@ -240,7 +240,7 @@ class _Sums:
     square: np.ndarray  # sum x^2, [width]
 
     @classmethod
-    def none(cls, sae: UniversalSAE, model: str, concepts: np.ndarray) -> _Sums:
+    def zero(cls, sae: UniversalSAE, model: str, concepts: np.ndarray) -> _Sums:
         known = sae.parameters(model)
         dictionary = sae.dictionary(model)[concepts].astype(float)
         n, width = dictionary.shape

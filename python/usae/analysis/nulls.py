@@ -124,7 +124,7 @@ def tokens_null(
     parts = [living[start : start + size] for start in range(0, len(living), size)]
     with progress_bar(len(parts), progress, "tokens permuted", "part") as bar:
         for part in parts:
-            draws = _chain(firing[:, part], n_tokens, n_draws, rng)
+            draws = _sample_cofires(firing[:, part], n_tokens, n_draws, rng)
             proportions += draws @ each[:, part].T
             if n_models == 2:
                 low[part], high[part], p_value[part], chance = _exact(firing[:, part], n_tokens, cofire[part], level)
@@ -138,7 +138,7 @@ def tokens_null(
     )  # fmt: skip
 
 
-def _chain(firing: np.ndarray, n_tokens: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+def _sample_cofires(firing: np.ndarray, n_tokens: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw numbers of co-fires under permutation, int64 [n_draws, concepts]."""
     count = np.broadcast_to(firing[0], (n_draws, firing.shape[1]))
     for other in firing[1:]:

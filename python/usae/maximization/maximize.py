@@ -19,7 +19,7 @@ from usae.maximization.image_models import ImageModel, as_image_models
 from usae.maximization.maximizer import Maximizer, default_canvas
 from usae.maximization.objective import Objective, check_kind, check_power, objective
 from usae.maximization.result import Maximization
-from usae.maximization.scores import Sight, firing, look, spread
+from usae.maximization.scores import ConceptScores, as_firing, peak_ratio, score_image
 
 
 def maximize(
@@ -161,7 +161,7 @@ class _Ascent:
         for step in range(self.steps):
             gradients = {}
             for name, views in maximizer.ask().items():
-                value, gradients[name] = self._slope(models[name], name, views, step)
+                value, gradients[name] = self._gradient(models[name], name, views, step)
                 history[name].append(value)
             for name, length in maximizer.tell(gradients).items():
                 started[name] |= length > 0
@@ -171,7 +171,7 @@ class _Ascent:
         values = {name: np.array(of_model) for name, of_model in history.items()}
         return _Image(maximizer.image, maximizer.attribution, values, started, before, crops, maximizer.views)
 
-    def _slope(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+    def _gradient(self, model: ImageModel, name: str, views: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """Return the objective and its gradient with respect to the views."""
         activations, pull = model.vjp(views)
         if len(activations) != len(views):
@@ -199,23 +199,23 @@ def _result(
     names = tuple(networks)
     first = runs[0]
 
-    def sight(image: np.ndarray, model: str, crops: np.ndarray | None = None) -> Sight:
-        return look(sae, concept, networks[model], model, image, crops, first[model].views)
+    def score(image: np.ndarray, model: str, crops: np.ndarray | None = None) -> ConceptScores:
+        return score_image(sae, concept, networks[model], model, image, crops, first[model].views)
 
-    def sights(parts: bool) -> list[list[Sight]]:
+    def scores(parts: bool) -> list[list[ConceptScores]]:
         """Score each image in each model. A joint image is scored once."""
         images = [first[name] for name in (names[:1] if joint else names)]
-        rows = [[sight(image.image, name, image.crops if parts else None) for name in names] for image in images]
+        rows = [[score(image.image, name, image.crops if parts else None) for name in names] for image in images]
         return rows * len(names) if joint else rows
 
     started = np.array([first[name].started[name] for name in names])
     shown = np.full_like(started, started.any()) if joint else started  # one model's gradient is enough for a joint image
     images = np.stack([first[name].image for name in names])
     images[~shown] = np.nan
-    whole, parts = sights(parts=False), sights(parts=True)
-    before = [sight(first[name].before, name) for name in names]
+    whole, parts = scores(parts=False), scores(parts=True)
+    before = [score(first[name].before, name) for name in names]
     peaks = [[whole[i][i].peak for i in range(len(names))]]
-    peaks += [[sight(run[name].image, name).peak for name in names] for run in runs[1:]]
+    peaks += [[score(run[name].image, name).peak for name in names] for run in runs[1:]]
     return Maximization(
         concept=concept,
         model_names=names,
@@ -224,13 +224,13 @@ def _result(
         attribution=np.stack([first[name].attribution for name in names]),
         history=np.stack([first[name].history[name] for name in names]),
         started=started,
-        whole=firing(whole).of_images(shown),
-        parts=firing(parts).of_images(shown),
-        before=firing([before] * len(names)),
+        whole=as_firing(whole).of_images(shown),
+        parts=as_firing(parts).of_images(shown),
+        before=as_firing([before] * len(names)),
         dataset_peak=_of_dataset(dataset, names, lambda data, i: data.max_activation[i, concept]),
         dataset_r2=_of_dataset(dataset, names, lambda data, i: data.r2[i, i]),
         r2=np.where(shown, [whole[i][i].r2 for i in range(len(names))], np.nan),
-        stability=np.where(shown, [spread([seed[i] for seed in peaks]) for i in range(len(names))], np.nan),
+        stability=np.where(shown, [peak_ratio([seed[i] for seed in peaks]) for i in range(len(names))], np.nan),
     )
 
 

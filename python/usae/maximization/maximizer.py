@@ -110,7 +110,7 @@ class Maximizer:
         named = {"": models} if self._single else dict(models)
         if not named:
             raise InvalidInputError("models must hold at least one, got none")
-        self._looks = {name: _Look(model, f"models[{name!r}]" if name else "models") for name, model in named.items()}
+        self._formats = {name: _ImageFormat(model, f"models[{name!r}]" if name else "models") for name, model in named.items()}
         self.shape = default_canvas(named) if canvas is None else sides(canvas, "canvas")
         self.steps = checks.integer(steps, "steps", 1, 2**30)
         self.views = checks.integer(views, "views", 1, 1024)
@@ -118,7 +118,7 @@ class Maximizer:
         _one_of(optimizer, OPTIMIZERS, "optimizer")
         self.crops = first, last = _crops(crops)
         height, width = self.shape
-        self._seen = np.zeros((height + 1, width + 1), np.float32)
+        self._coverage = np.zeros((height + 1, width + 1), np.float32)
         self._core = _usae.Maximizer(
             parametrization=PARAMETRIZATIONS[parametrization],
             optimizer=OPTIMIZERS[optimizer],
@@ -143,9 +143,9 @@ class Maximizer:
     def ask(self) -> Any:
         """Return the views of this step, normalised for the model, float32 [views, 3, height, width], or a mapping of these."""
         found = {}
-        for name, look in self._looks.items():
-            out = np.empty((self.views, 3, *look.size), np.float32)
-            self._core.views(out, look.mean, look.std)
+        for name, image_format in self._formats.items():
+            out = np.empty((self.views, 3, *image_format.size), np.float32)
+            self._core.views(out, image_format.mean, image_format.std)
             found[name] = out
         return found[""] if self._single else found
 
@@ -170,19 +170,19 @@ class Maximizer:
         """
         if self._single:
             gradient = {"": gradient}
-        elif not isinstance(gradient, Mapping) or set(gradient) != set(self._looks):
+        elif not isinstance(gradient, Mapping) or set(gradient) != set(self._formats):
             got = list(gradient) if isinstance(gradient, Mapping) else type(gradient).__name__
-            raise InvalidInputError(f"gradient must map the models {list(self._looks)} to arrays, got {got}")
+            raise InvalidInputError(f"gradient must map the models {list(self._formats)} to arrays, got {got}")
         if self.step_count >= self.steps:
             raise InvalidInputError(f"steps: all {self.steps} planned steps are done; make a maximizer of more")
-        arrays = {name: self._checked(name, gradient[name]) for name in self._looks}
+        arrays = {name: self._checked(name, gradient[name]) for name in self._formats}
         lengths = {
-            name: self._core.add_gradient(array, self._looks[name].mean, self._looks[name].std, 1.0)
+            name: self._core.add_gradient(array, self._formats[name].mean, self._formats[name].std, 1.0)
             for name, array in arrays.items()
         }
         boxes = self.boxes
         self._core.advance()
-        self._note_seen(boxes)
+        self._add_coverage(boxes)
         return lengths[""] if self._single else lengths
 
     @property
@@ -207,8 +207,8 @@ class Maximizer:
         """
         out = np.empty(self.shape, np.float32)
         self._core.attribution(out)
-        seen = self._seen.cumsum(0).cumsum(1)[:-1, :-1]
-        return out / np.sqrt(np.maximum(seen, 1))
+        coverage = self._coverage.cumsum(0).cumsum(1)[:-1, :-1]
+        return out / np.sqrt(np.maximum(coverage, 1))
 
     @property
     def boxes(self) -> np.ndarray:
@@ -217,12 +217,12 @@ class Maximizer:
         self._core.boxes(out)
         return out
 
-    def _note_seen(self, boxes: np.ndarray) -> None:
+    def _add_coverage(self, boxes: np.ndarray) -> None:
         """Add boxes to the coverage. Cumulative sums over these corners give the number of boxes that contain a pixel."""
         top, left, height, width = boxes.T
         bottom, right = top + height, left + width
         for rows, columns, sign in ((top, left, 1), (bottom, left, -1), (top, right, -1), (bottom, right, 1)):
-            np.add.at(self._seen, (rows, columns), sign)
+            np.add.at(self._coverage, (rows, columns), sign)
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -231,7 +231,7 @@ class Maximizer:
     def _checked(self, name: str, gradient: Any) -> np.ndarray:
         label = f"gradient[{name!r}]" if name else "gradient"
         array = _float32(gradient, label)
-        expected = (self.views, 3, *self._looks[name].size)
+        expected = (self.views, 3, *self._formats[name].size)
         if array is None or array.shape != expected:
             got = "none" if array is None else list(array.shape)
             raise InvalidInputError(f"{label} must have the views' shape {list(expected)}, got {got}")
@@ -242,12 +242,12 @@ class Maximizer:
 
 def default_canvas(models: Mapping[str, Any]) -> tuple[int, int]:
     """Return some 2.3 times the largest side of the models' images, as a multiple of 16: 512 for 224, 144 for 64."""
-    largest = max(side for name, model in models.items() for side in _Look(model, f"models[{name!r}]").size)
+    largest = max(side for name, model in models.items() for side in _ImageFormat(model, f"models[{name!r}]").size)
     side = min(8192, 16 * max(1, round(largest / 7)))
     return side, side
 
 
-class _Look:
+class _ImageFormat:
     """Size, mean and standard deviation of the images that a model takes."""
 
     def __init__(self, model: Any, label: str):
@@ -259,13 +259,15 @@ class _Look:
         self.mean, self.std = three(model.mean, f"mean of {label}"), deviations(model.std, f"std of {label}")
 
 
-def resized(image: np.ndarray, look: Any, boxes: np.ndarray | None = None) -> np.ndarray:
+def resized(image: np.ndarray, model: Any, boxes: np.ndarray | None = None) -> np.ndarray:
     """Resize and normalise an image, [3, height, width] in 0..1, or boxes of it, [n, 4], for a model: float32 [n, 3, *size]."""
-    look = _Look(look, "model")
+    image_format = _ImageFormat(model, "model")
     if boxes is None:
         boxes = np.array([[0, 0, *image.shape[1:]]])
-    out = np.empty((len(boxes), 3, *look.size), np.float32)
-    _usae.crop_resize(np.ascontiguousarray(image, np.float32), boxes.astype(np.int64), out, look.mean, look.std, 0)
+    out = np.empty((len(boxes), 3, *image_format.size), np.float32)
+    _usae.crop_resize(
+        np.ascontiguousarray(image, np.float32), boxes.astype(np.int64), out, image_format.mean, image_format.std, 0
+    )
     return out
 
 

@@ -14,7 +14,7 @@ from usae.maximization.result import Firing
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
+class ConceptScores:
     """Scores of a concept in one model on one image, or on boxes of it together. `Firing` describes the first four."""
 
     share: float
@@ -25,7 +25,7 @@ class Sight:
     """R2 of the autoencoder's reconstruction of these activations, relative to the mean of its training data."""
 
 
-def look(
+def score_image(
     sae: UniversalSAE,
     concept: int,
     model: ImageModel,
@@ -33,7 +33,7 @@ def look(
     image: np.ndarray,
     boxes: np.ndarray | None = None,
     batch_size: int = 16,
-) -> Sight:
+) -> ConceptScores:
     """Score an image, [3, height, width] in 0..1, or boxes of it, [n, 4], after resizing to the model's input."""
     views = resized(image, model, boxes)
     starts = range(0, len(views), batch_size)
@@ -47,7 +47,7 @@ def look(
     mean = autoencoder.read(autoencoder.index(name), "mean")  # sae.parameters(name) would copy the whole dictionary too
     about_mean = np.square(tokens - mean, dtype=np.float64).sum()
     error = np.square(tokens - sae.decode(codes, name), dtype=np.float64).sum()
-    return Sight(
+    return ConceptScores(
         share=float(here.any(1).mean()),
         peak=float(codes.values[here].max(initial=0)),
         rank=float(np.nonzero(here)[1].mean() + 1) if here.any() else float("nan"),
@@ -68,12 +68,12 @@ def _mean_code(codes: Codes) -> np.ndarray:
     return sums / len(codes)
 
 
-def firing(sights: list[list[Sight]]) -> Firing:
+def as_firing(scores: list[list[ConceptScores]]) -> Firing:
     """Collect scores by image and model."""
     fields = ("share", "peak", "rank", "of_code")
-    return Firing(**{name: np.array([[getattr(sight, name) for sight in row] for row in sights]) for name in fields})
+    return Firing(**{name: np.array([[getattr(score, name) for score in row] for row in scores]) for name in fields})
 
 
-def spread(peaks: list[float]) -> float:
+def peak_ratio(peaks: list[float]) -> float:
     """Return the smallest peak divided by the largest. NaN if there is only one, or if none is above 0."""
     return min(peaks) / max(peaks) if len(peaks) > 1 and max(peaks) > 0 else float("nan")

@@ -105,17 +105,17 @@ def extract(
     if store is not None:
         plan = Plan.of(models, batch_size, grid, crop)
         return _into_store.extract(plan, images, dtype, progress, store, shard_images)
-    pieces, n = _pieces_of(models, images, batch_size, grid, crop, "float32" if dtype is None else dtype)
+    batches_of_images, n = _aligned_batches(models, images, batch_size, grid, crop, "float32" if dtype is None else dtype)
     parts: list[dict[str, np.ndarray]] = []
     result: dict[str, np.ndarray] = {}
     done = 0
     with progress_bar(n, progress, desc="extracting", unit="image") as bar:
-        for piece in pieces:
-            size = len(next(iter(piece.values())))
+        for batch in batches_of_images:
+            size = len(next(iter(batch.values())))
             if n is None:
-                parts.append(piece)
+                parts.append(batch)
             else:
-                for name, x in piece.items():
+                for name, x in batch.items():
                     result.setdefault(name, np.empty((n, *x.shape[1:]), x.dtype))[done : done + size] = x
             done += size
             bar.update(size)
@@ -143,10 +143,10 @@ def batches(
     dict of str to ndarray
         Activations of each model, [at most batch_size, tokens, width].
     """
-    return _pieces_of(models, images, batch_size, grid, crop, dtype)[0]
+    return _aligned_batches(models, images, batch_size, grid, crop, dtype)[0]
 
 
-def _pieces_of(
+def _aligned_batches(
     models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object
 ) -> tuple[Iterator[dict[str, np.ndarray]], int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
@@ -154,4 +154,4 @@ def _pieces_of(
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {dtype!r}')
     plan = Plan.of(models, batch_size, grid, crop)
     rows, n = pictures(images)
-    return plan.pieces(rows, str(dtype)), n
+    return plan.batches(rows, str(dtype)), n

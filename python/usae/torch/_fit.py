@@ -62,7 +62,7 @@ def fit(
     first = batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype)  # checks the arguments
     stream: Iterable[dict[str, np.ndarray]] = first
     if not isinstance(images, Iterator):
-        stream = _Again(lambda: batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype))
+        stream = _Repeatable(lambda: batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype))
     return sae.fit_stream(
         stream,
         steps=steps,
@@ -75,7 +75,7 @@ def fit(
     )
 
 
-class _Again:
+class _Repeatable:
     """An iterable that starts again whenever it is iterated over."""
 
     def __init__(self, begin: Callable[[], Iterator[dict[str, np.ndarray]]]):

@@ -51,7 +51,7 @@ def named_pictures(images: object) -> tuple[Iterator[Picture], int | None]:
     return _each(images), len(images) if known else None  # type: ignore[arg-type]
 
 
-def fitted(picture: Tensor, size: tuple[int, int], crop: bool) -> Tensor:
+def resized(picture: Tensor, size: tuple[int, int], crop: bool) -> Tensor:
     """Resize a picture, [3, H, W], to `size` (bilinear, antialiased). `crop`: cut out its centre in these proportions first."""
     (height, width), (h, w) = picture.shape[1:], size
     if crop:

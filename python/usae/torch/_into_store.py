@@ -46,9 +46,9 @@ def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) 
     """Return the activations of at most `size` pictures, or an empty mapping if there are none."""
     result: dict[str, np.ndarray] = {}
     done = 0
-    for piece in plan.pieces(rows, "float16" if dtype == "float16" else "float32"):
-        n = len(next(iter(piece.values())))
-        for name, x in piece.items():
+    for batch in plan.batches(rows, "float16" if dtype == "float16" else "float32"):
+        n = len(next(iter(batch.values())))
+        for name, x in batch.items():
             result.setdefault(name, np.empty((size, *x.shape[1:]), x.dtype))[done : done + n] = x
         done += n
         bar.update(n)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch import _layers
-from usae.torch._images import fitted, pictures
+from usae.torch._images import pictures, resized
 from usae.torch._layers import Grid, TokenReader
 from usae.torch._presets import Preset, find_preset
 
@@ -166,7 +166,7 @@ class Model:
             For pictures that cannot be used, and if the size is not known.
         """
         size = self.known_size
-        rows = [fitted(picture, size, crop) for picture in pictures(images)[0]]
+        rows = [resized(picture, size, crop) for picture in pictures(images)[0]]
         if not rows:
             raise InvalidInputError("images must hold at least one picture, got none")
         return self.normalized(torch.stack(rows)).numpy()

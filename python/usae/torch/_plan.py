@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from usae._base import checks
 from usae._data.activations import check_names
 from usae.errors import InvalidInputError
-from usae.torch._images import fitted
+from usae.torch._images import resized
 from usae.torch._layers import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
 
@@ -41,13 +41,13 @@ class Plan(NamedTuple):
             _check_proportions(checked)
         return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))
 
-    def pieces(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures."""
         while batch := list(itertools.islice(rows, self.batch_size)):
             sizes = {model.known_size for model in self.models.values()}
-            inputs = {size: torch.stack([fitted(picture, size, self.crop) for picture in batch]) for size in sizes}
+            inputs = {size: torch.stack([resized(picture, size, self.crop) for picture in batch]) for size in sizes}
             yield {
-                name: _kept(_aligned(model, inputs[model.known_size], self.grid), dtype, name, model)
+                name: _converted(_aligned(model, inputs[model.known_size], self.grid), dtype, name, model)
                 for name, model in self.models.items()
             }
 
@@ -63,7 +63,7 @@ def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
         return as_array(places.flatten(2).transpose(1, 2))
 
 
-def _kept(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
+def _converted(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
     if dtype == "float32":
         return x
     with np.errstate(over="ignore"):
