@@ -268,7 +268,9 @@ class DistributedTrainer:
                         "all processes, or in rank 0 alone"
                     )
                 given = as_aligned(batch, "batch")
-                autoencoder = Autoencoder(self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given)))
+                autoencoder = Autoencoder(
+                    self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given))
+                )
                 autoencoder.initialize_from(given)
                 self.sae._autoencoder = autoencoder
         self._broadcast()
