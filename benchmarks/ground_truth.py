@@ -43,7 +43,7 @@ def row(label: str, score: usae.synthetic.Score, seconds: float) -> list:
         float(score.firing_recovered[score.shared].mean()),
         float(score.recovered[score.private].mean()),
         float(score.recovered.mean()),
-        score.twins,
+        score.duplicates,
         score.entropy_auroc,
         score.r2_diagonal,
         score.r2_off_diagonal,
@@ -52,7 +52,7 @@ def row(label: str, score: usae.synthetic.Score, seconds: float) -> list:
 
 
 HEADING = ["", "universally recovered", "dictionary alone", "code alone", "firing (F1)", "private recovered", "all recovered"]
-HEADING += ["twins", "AUROC", "R2 diagonal", "R2 off it", "seconds"]
+HEADING += ["duplicates", "AUROC", "R2 diagonal", "R2 off it", "seconds"]
 
 
 def measure(name: str, arguments: argparse.Namespace, report: Report) -> None:

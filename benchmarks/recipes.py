@@ -34,7 +34,7 @@ SAME_COST = (0.75, 1.33)
 """Range of a step's time, divided by that of the default's, in which a recipe is not run again with equal time."""
 
 WIDE_COLUMNS = ("R2 same", "R2 other", "cofire", "cofire, tokens permuted", "entropy >= .9", "dead", "stability")
-KNOWN_COLUMNS = ("universal", "dictionary", "code", "private", "twins", "AUROC")
+KNOWN_COLUMNS = ("universal", "dictionary", "code", "private", "duplicates", "AUROC")
 
 
 def measure(world: World, name: str, steps: int, seeds: int, threads: int) -> dict[str, Any]:

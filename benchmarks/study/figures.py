@@ -25,7 +25,7 @@ def figures(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
             "dictionary": float(score.dictionary_recovered[score.shared].mean()),
             "code": float(score.code_recovered[score.shared].mean()),
             "private": float(score.recovered[score.private].mean()),
-            "twins": score.twins,
+            "duplicates": score.duplicates,
             "AUROC": score.entropy_auroc,
         }
     return result

@@ -1,4 +1,4 @@
-"""Merging of twins, seen from outside: what `TwinMergingTests.swift` holds step by step."""
+"""Merging of duplicate concepts as users see it. The Swift tests of `Training/Update` check each part."""
 
 import numpy as np
 from conftest import RECIPE
@@ -6,7 +6,7 @@ from conftest import RECIPE
 import usae
 
 
-def with_twins(acts, **changes):
+def with_duplicates(acts, **changes):
     """An autoencoder in which concepts 3 and 11 are one, of which the first model uses 11 and the others 3."""
     recipe = RECIPE.replace(warmup_steps=0, total_steps=1000, **changes)
     sae = usae.UniversalSAE(32, 4, recipe=recipe, seed=0)
@@ -29,7 +29,7 @@ def firing(sae, acts):
 
 
 def test_one_index_stands_for_the_concept_in_every_model_afterwards(acts):
-    sae = with_twins(acts, merge_cosine=0.9, merge_every=5)
+    sae = with_duplicates(acts, merge_cosine=0.9, merge_every=5)
     before = firing(sae, acts)
     assert before[0, 3] == 0 < before[0, 11] and (before[1:, 11] == 0).all() and (before[1:, 3] > 0).all()
     sae.partial_fit(acts)  # the fifth step
@@ -38,7 +38,7 @@ def test_one_index_stands_for_the_concept_in_every_model_afterwards(acts):
     assert abs(sae.dictionary("vit")[3] @ sae.dictionary("vit")[11]) < 0.9
 
 
-def test_without_the_field_twins_stay(acts):
-    sae = with_twins(acts)
+def test_duplicates_stay_without_merge_cosine(acts):
+    sae = with_duplicates(acts)
     sae.partial_fit(acts)
     assert sae.dictionary("vit")[3] @ sae.dictionary("vit")[11] > 0.9

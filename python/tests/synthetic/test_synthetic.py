@@ -147,7 +147,7 @@ def test_no_dense_array_over_all_tokens_and_concepts_is_made():
 def test_who_knows_the_codes_scores_one_everywhere():
     truth = small(noise=0)
     score = synthetic.score(DecodingOracle(truth), truth)
-    assert score.universally_recovered == 1 and score.twins == 0 and score.entropy_auroc == 1
+    assert score.universally_recovered == 1 and score.duplicates == 0 and score.entropy_auroc == 1
     for half in (score.recovered, score.dictionary_recovered, score.code_recovered, score.firing_recovered):
         assert half.all()
     assert np.array_equal(score.found, truth.membership)
@@ -181,14 +181,16 @@ class Splitting(Oracle):
         return np.tile(self.truth.dictionaries[model], (2, 1))
 
 
-def test_twins_have_the_right_dictionary_and_no_common_code():
+def test_duplicate_concepts_have_the_right_dictionary_and_no_common_code():
     truth = small(noise=0)
     score = synthetic.score(Splitting(truth), truth)
     assert score.dictionary_recovered.all()
     assert not score.code_recovered[score.shared].any() and score.universally_recovered == 0
     assert np.array_equal(score.found, truth.membership)
     assert np.array_equal(score.n_indices, 1 + (truth.membership[:, 2] & truth.membership[:, :2].any(1)))
-    assert score.twins == np.mean(score.n_indices == 2) == (10 + 4) / 25
+    assert score.duplicates == np.mean(score.n_indices == 2) == (10 + 4) / 25
+    with pytest.warns(DeprecationWarning, match="duplicates"):
+        assert score.twins == score.duplicates
     # Half of the shared concepts' indices fire in two models, the others in one, as all indices of private ones do.
     assert score.entropy_auroc == 0.5 * 1 + 0.5 * 0.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -113,9 +114,15 @@ class Score:
         return _share(self.recovered[self.shared])
 
     @property
-    def twins(self) -> float:
-        """Share of the true concepts that more than one index represents, so that there are duplicate concepts."""
+    def duplicates(self) -> float:
+        """Share of the true concepts that more than one index represents."""
         return _share(self.n_indices > 1)
+
+    @property
+    def twins(self) -> float:
+        """The old name of `duplicates`. It will be removed in the next release."""
+        warnings.warn("Score.twins is called Score.duplicates now", DeprecationWarning, stacklevel=2)
+        return self.duplicates
 
     @property
     def r2_diagonal(self) -> float:
@@ -130,13 +137,13 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes and the shares of `summary` as plain Python values, ready for JSON. NaN becomes None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        names = ("universally_recovered", "twins", "r2_diagonal", "r2_off_diagonal")
+        names = ("universally_recovered", "duplicates", "r2_diagonal", "r2_off_diagonal")
         shares = {name: getattr(self, name) for name in names}
         return {name: plain(value) for name, value in {**fields, **shares, "kinds": self._kinds()}.items()}
 
     def summary(self) -> str:
         """Return a table as text: the recovered shares of each kind of concept."""
-        columns = ("concepts", "recovered", "dictionary", "code", "firing", "each model", "twins")
+        columns = ("concepts", "recovered", "dictionary", "code", "firing", "each model", "duplicates")
         lines = [
             f"Shares of the true concepts, on {self.n_tokens:,} held-out tokens (cosine > {self.cosine:g}, correlation > "
             f"{self.correlation:g}, F1 > {self.f1:g})",
@@ -166,7 +173,7 @@ class Score:
                 "code": _share(self.code_recovered[chosen]),
                 "firing": _share(self.firing_recovered[chosen]),
                 "each model": _share(self.found[chosen][self.membership[chosen]]),
-                "twins": _share(self.n_indices[chosen] > 1),
+                "duplicates": _share(self.n_indices[chosen] > 1),
             }
             for kind, chosen in kinds.items()
             if chosen.any()
@@ -174,7 +181,7 @@ class Score:
 
     def __repr__(self) -> str:
         return (
-            f"Score(universally_recovered={self.universally_recovered:.3f}, twins={self.twins:.3f}, "
+            f"Score(universally_recovered={self.universally_recovered:.3f}, duplicates={self.duplicates:.3f}, "
             f"entropy_auroc={self.entropy_auroc:.3f}, n_tokens={self.n_tokens})"
         )
 
