@@ -170,7 +170,17 @@ class Maximization:
         )
 
     def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
-        """Draw the images and their scores; see `usae.plot.maximization`."""
+        """Draw the images and their scores with `usae.plot.maximization`.
+
+        Parameters
+        ----------
+        top : TopExamples, optional
+            Examples of natural images, as for `usae.plot.maximization`. Default: None.
+        images : array, optional
+            The pictures of the examples. Default: None.
+        **options
+            Further options of `usae.plot.maximization`.
+        """
         from usae.plot._maximization import maximization
 
         return maximization([self], top, images, **options)

@@ -65,7 +65,7 @@ class SupervisedEncoders:
         return np.asarray(codes.to_csr() @ self._dictionaries[model] + self.decoder_bias[model], np.float32)
 
     def dictionary(self, model: str, units: str = "model") -> np.ndarray:
-        """Return the true dictionary, [n_true, width]. `units` must be the default, "model": there are no other units."""
+        """Return the true dictionary, [n_true, width]. `units` can only be "model", the model's own units. Default: "model"."""
         check_known(model, list(self.encoder_weight), "model")
         if units != "model":
             raise InvalidInputError(f'units must be "model", got {units!r}: these encoders do not standardise')

@@ -135,13 +135,22 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield what `extract` returns, `batch_size` images at a time, for `usae.UniversalSAE.partial_fit` or files of your own.
 
-    Parameters and errors are those of `extract`, except that the default of `dtype` is "float32". Arguments are checked in the
-    call, and pictures when they are read.
+    Arguments are checked in the call, and pictures when they are read.
+
+    Parameters
+    ----------
+    models, images, batch_size, grid, crop, dtype
+        As for `extract`, except that the default of `dtype` is "float32".
 
     Yields
     ------
     dict of str to ndarray
         Activations of each model, [at most batch_size, tokens, width].
+
+    Raises
+    ------
+    InvalidInputError
+        As for `extract`.
     """
     return _aligned_batches(models, images, batch_size, grid, crop, dtype)[0]
 
