@@ -19,7 +19,8 @@ import torch
 
 import usae
 from reference import problems, published
-from usae.interop.published import _read, load_published
+from usae._files.torch_file import read
+from usae.interop.published import load_published
 
 N_CONCEPTS, K = 60, 8
 WIDTHS = {"siglip": 24, "dinov2": 13}
@@ -411,17 +412,17 @@ def forged(tmp_path, shape, strides, offset=0, elements=6, storage="FloatStorage
 def test_a_view_outside_its_storage_is_refused(tmp_path, shape, strides, offset):
     path = forged(tmp_path, shape, strides, offset)
     with pytest.raises(usae.CheckpointError):
-        _read(path)["encoder.final_block.0.weight"].to_float32("weight")
+        read(path)["encoder.final_block.0.weight"].to_float32("weight")
 
 
 def test_a_view_inside_its_storage_is_read(tmp_path):
-    weight = _read(forged(tmp_path, (2, 2), (1, 3), 1))["encoder.final_block.0.weight"]
+    weight = read(forged(tmp_path, (2, 2), (1, 3), 1))["encoder.final_block.0.weight"]
     np.testing.assert_array_equal(weight.to_float32("weight"), [[1, 4], [2, 5]])
 
 
 def test_a_type_that_is_no_float_is_refused(tmp_path):
     with pytest.raises(usae.CheckpointError, match="LongStorage"):
-        _read(forged(tmp_path, (1, 2), (3, 1), storage="LongStorage"))["encoder.final_block.0.weight"].to_float32("weight")
+        read(forged(tmp_path, (1, 2), (3, 1), storage="LongStorage"))["encoder.final_block.0.weight"].to_float32("weight")
 
 
 def test_compressed_archives_are_refused(saes, tmp_path):
