@@ -23,7 +23,7 @@ import usae
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from apart import Figures, apart  # noqa: E402
+from own_process import Figures, in_own_process  # noqa: E402
 from report import Report  # noqa: E402
 
 WIDTHS = {"a": 768, "b": 384, "c": 768}
@@ -108,7 +108,7 @@ def main() -> None:
     report.data["versions"] = {name: {"version": module.__version__} for name, module in (("usae", usae), ("numpy", np))}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         make(Path(folder), n_tokens)
-        found = {what: apart(measured, Path(folder), what) for what in ("encode", "evaluate")}
+        found = {what: in_own_process(measured, Path(folder), what) for what in ("encode", "evaluate")}
     report.data["figures"] = found
     report.words(f"{n_tokens:,} tokens of three models (768, 384, 768) in float16 memory maps, {N_CONCEPTS} concepts, k = {K}.")
     report.rows(

@@ -24,7 +24,7 @@ import usae
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from apart import apart  # noqa: E402
+from own_process import in_own_process  # noqa: E402
 from report import Report  # noqa: E402
 
 WIDTHS = {"a": 768, "b": 384, "c": 768}
@@ -96,10 +96,10 @@ def main() -> None:
             make(path, n_tokens)
             size = sum(file.stat().st_size for file in path.iterdir()) / 1e9
             found = {
-                "read, not in the page cache": apart(read, path, True),
-                "read, from the page cache": apart(read, path, False),
-                "train from the store, not in the page cache": apart(train, path, steps, False),
-                "train from 65,536 rows in memory": apart(train, path, steps, True),
+                "read, not in the page cache": in_own_process(read, path, True),
+                "read, from the page cache": in_own_process(read, path, False),
+                "train from the store, not in the page cache": in_own_process(train, path, steps, False),
+                "train from 65,536 rows in memory": in_own_process(train, path, steps, True),
             }
         for what, figures in found.items():
             rows.append([f"{n_tokens:,} tokens, {size:.1f} GB: {what}", figures["tokens/s"], figures["peak MB"]])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from usae import _moved, _usae
+from usae import _old_pickles, _usae
 
 if TYPE_CHECKING:
     from usae import demo, errors, plot, recipes, synthetic
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __version__ = _usae.version()
 
-_moved.install()
+_old_pickles.install()
 
 _MODULE_OF = {
     "ActivationStore": "_data.store",

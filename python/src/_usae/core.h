@@ -63,7 +63,7 @@ PyObject *core_shared_take(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_shared_finish(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_shared_abandon(PyObject *self, PyObject *ignored);
 
-/* core_use.c */
+/* core_inference.c */
 PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_decode(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs);

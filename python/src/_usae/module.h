@@ -3,11 +3,11 @@
  *   arguments.c   Python values to numbers and names
  *   recipe.c      recipes, either way
  *   buffers.c     arrays to pointers
- *   call.c        calls of the core without the GIL
+ *   interruptible_call.c  calls of the core without the GIL, which Ctrl-C ends
  *   errors.c      statuses to exceptions
  *   fourier.c     transforms of images
  *   maximizer.c   the type Maximizer; resizing of images for models
- *   core.c        the type Core; core_description.c, core_training.c, core_shared.c, core_use.c,
+ *   core.c        the type Core; core_description.c, core_training.c, core_shared.c, core_inference.c,
  *                 core_objective.c, core_tensors.c its methods and properties
  *   module.c      the module: its functions, constants and state
  *
@@ -86,7 +86,7 @@ typedef struct activations_list {
 bool activations_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out);
 void activations_clear(activations_list *inputs);
 
-/* --- call.c -------------------------------------------------------------------------------------------------------- */
+/* --- interruptible_call.c ------------------------------------------------------------------------------------------ */
 
 /* A call of the core. Between begin and end the thread does not hold the GIL, and `interrupt` lets signal handlers run.
  * The struct must not move from begin to end. */

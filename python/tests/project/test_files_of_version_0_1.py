@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import usae
-from usae import _moved
+from usae import _old_pickles
 
 WRITTEN = pickle.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "version_0_1_0.pkl").read_bytes())
 ACTS = WRITTEN["activations"]
@@ -63,6 +63,6 @@ def test_checkpoints_and_stores_are_read(folder):
 def test_every_old_name_stands_for_a_module_that_is_there():
     import importlib
 
-    for old, new in _moved.NEW_NAMES.items():
+    for old, new in _old_pickles.NEW_NAMES.items():
         assert importlib.import_module(old) is importlib.import_module(new)
         assert importlib.import_module(new).__name__ == new and importlib.import_module(new).__spec__.name == new

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "usae"
 
 ORDER = (
     "_usae",
-    "_moved",
+    "_old_pickles",
     "errors",
     "_base",
     "recipes",

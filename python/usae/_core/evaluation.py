@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from usae._core.autoencoder import Autoencoder
-from usae._core.evaluated_parts import EvaluatedParts
+from usae._core.merged_evaluations import MergedEvaluations
 from usae._data.activations import Activations, are_stored
 from usae._data.chunks import CHUNK, chunks
 from usae._data.read_ahead import ReadAhead
@@ -21,7 +21,7 @@ def evaluate(autoencoder: Autoencoder, acts: Mapping[str, Activations], threshol
     n_tokens = next(iter(acts.values())).n_tokens
     if not are_stored(acts):
         return _of_arrays(autoencoder, acts, threshold)
-    together = EvaluatedParts(autoencoder)
+    together = MergedEvaluations(autoencoder)
     with ReadAhead(_parts(acts, n_tokens)) as parts:
         for part in parts:
             numbers = _of_arrays(autoencoder, part, threshold)

@@ -12,10 +12,10 @@ from usae._base.progress import progress_bar
 from usae._data.store import ActivationStore, DType
 from usae.errors import InvalidInputError
 from usae.torch import _into_store
+from usae.torch._extraction_plan import Plan
 from usae.torch._images import pictures
 from usae.torch._layers import Grid
 from usae.torch._model import Model
-from usae.torch._plan import Plan
 
 
 @overload

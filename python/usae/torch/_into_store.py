@@ -18,9 +18,9 @@ from usae._data import store_files
 from usae._data.store import ActivationStore, DType
 from usae._files import disk
 from usae.errors import InvalidInputError
+from usae.torch._extraction_plan import Plan
 from usae.torch._images import Picture, named_pictures
 from usae.torch._model import LARGEST_SIDE, Model
-from usae.torch._plan import Plan
 
 
 def extract(

@@ -24,7 +24,7 @@ SUMS = ("firing_counts", "pair_cofire_counts", "cofire_counts", "union_counts", 
 MEANS = ("l0", "mean_activation", "mse")
 
 
-class EvaluatedParts:
+class MergedEvaluations:
     """Sums over the parts that were added so far."""
 
     def __init__(self, autoencoder: Autoencoder):

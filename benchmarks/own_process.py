@@ -10,7 +10,7 @@ from typing import Any
 Figures = dict[str, float]
 
 
-def apart(task: Callable[..., Figures], *arguments: Any) -> Figures:
+def in_own_process(task: Callable[..., Figures], *arguments: Any) -> Figures:
     """Return the result of the task, with "peak MB" of its process."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
