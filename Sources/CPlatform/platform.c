@@ -11,7 +11,7 @@
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 
-/* Tiles are eight kilobytes of state for each thread, so Linux wants to be asked, once for the process. */
+/* Tiles are eight kilobytes of state for each thread, so a process must ask Linux once before it uses them. */
 int32_t usae_allow_tiles(void) {
   const long ask_for_state = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA */
   return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;

@@ -1,7 +1,7 @@
 public import CUSAE
 import USAE
 
-// What an autoencoder is. The library keeps all of it beside the lock, so that nothing here waits for a step.
+// Properties of an autoencoder. The library keeps them outside the lock, so nothing here waits for a step.
 
 /// The object behind a handle; nil for NULL.
 private func find(_ handle: OpaquePointer?) -> UniversalSAE? { try? UniversalSAE.at(handle) }

@@ -1,7 +1,7 @@
 import CUSAE
 import USAE
 
-// Each function of usae.h: check what a C caller can get wrong, call the library, turn a thrown error into a status.
+// Each function of usae.h checks what a C caller can get wrong, calls the library, and turns a thrown error into a status.
 
 extension USAEError {
   var status: usae_status {
@@ -31,7 +31,7 @@ func status(_ error: UnsafeMutablePointer<usae_error>?, _ body: () throws(USAEEr
   }
 }
 
-/// Copies as many whole characters as fit, and a terminator if there is any room.
+/// Copies as many whole characters as fit, and a terminator. Does nothing where the capacity is 0.
 func write(_ text: String, to bytes: UnsafeMutableRawBufferPointer) {
   guard !bytes.isEmpty else { return }
   var used = 0
@@ -46,7 +46,7 @@ func write(_ text: String, to bytes: UnsafeMutableRawBufferPointer) {
   bytes[used] = 0
 }
 
-/// Memory that is never freed, for what C callers are given once and for all.
+/// A copy in memory that is never freed, for constants that C callers may keep.
 func staticCopy<Element>(_ elements: [Element]) -> UnsafePointer<Element> {
   let copy = UnsafeMutablePointer<Element>.allocate(capacity: elements.count)
   copy.initialize(from: elements, count: elements.count)
@@ -82,18 +82,18 @@ extension Activations {
       innerStride: Int(matrix.inner_stride), columnStride: Int(matrix.column_stride))
   }
 
-  /// Views of `count` matrices with the names of the models.
-  static func views(
+  /// The activations of `count` matrices, with the names of the models.
+  static func list(
     _ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]
   ) throws(USAEError) -> [Activations] {
     guard count >= 0, count == 0 || matrices != nil else {
       throw .invalidArgument(name: "inputs", expected: "an array of matrices", got: "NULL or a negative count")
     }
-    var views: [Activations] = []
+    var activations: [Activations] = []
     for i in 0..<Int(count) {
-      views.append(try Activations(matrices![i], name: i < names.count ? names[i] : "number \(i)"))
+      activations.append(try Activations(matrices![i], name: i < names.count ? names[i] : "number \(i)"))
     }
-    return views
+    return activations
   }
 }
 
@@ -110,7 +110,7 @@ extension Activations.Element {
   }
 }
 
-/// The caller's question whether to stop, as the library asks it.
+/// The caller's interrupt, as a closure that the library polls.
 func poll(_ interrupt: UnsafePointer<usae_interrupt>?) -> (@Sendable () -> Bool)? {
   guard let interrupt, let poll = interrupt.pointee.poll else { return nil }
   nonisolated(unsafe) let context = interrupt.pointee.context

@@ -1,7 +1,7 @@
 public import CUSAE
 import USAE
 
-// `usae_image_options` and `ImageMaximizer.Options`. What is alike in both stands in one list, which is read either way.
+// `usae_image_options` and `ImageMaximizer.Options`. Fields that correspond are listed once, for both directions.
 
 private typealias C = usae_image_options
 private typealias Options = ImageMaximizer.Options

@@ -52,8 +52,8 @@ public func usae_initialize_from(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let views = try Activations.views(inputs, n_models, names: try strings(names, n_models))
-    try sae.initialize(from: views, work: sae.makeWork(poll: poll(interrupt)))
+    let activations = try Activations.list(inputs, n_models, names: try strings(names, n_models))
+    try sae.initialize(from: activations, work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 

@@ -17,7 +17,7 @@ extension PixelScale {
   }
 }
 
-/// What a model looks at. No field has a default.
+/// The input of a model, checked. No field has a default.
 private func checked(_ view: UnsafePointer<usae_view>?) throws(USAEError) -> usae_view {
   let view = try usae_view.input(view, "view", from: 72)
   try requireZero(view.reserved, "view")
@@ -155,7 +155,8 @@ public func usae_objective(
     }
     try sae.objective(
       ConceptObjective(concept: Int(concept_index), kind: kind, token: token < 0 ? nil : Int(token)),
-      of: try view(x, of: sae, model: model), model: Int(model), views: Int(n_views), values: try required(values, "values"),
-      gradient: try required(gradient, "gradient"), work: sae.makeWork(poll: poll(interrupt)))
+      of: try activations(x, of: sae, model: model), model: Int(model), views: Int(n_views),
+      values: try required(values, "values"), gradient: try required(gradient, "gradient"),
+      work: sae.makeWork(poll: poll(interrupt)))
   }
 }

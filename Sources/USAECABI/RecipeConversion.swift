@@ -116,7 +116,7 @@ public func usae_recipe_field_at(
   }
 }
 
-/// Made once, with text that is never freed.
+/// All fields as C structs, made once; their text is never freed.
 nonisolated(unsafe) private let described: [usae_recipe_field] = Member.all.map { member in
   var result = usae_recipe_field()
   result.offset = Int32(member.offset)

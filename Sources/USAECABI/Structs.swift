@@ -17,7 +17,7 @@ extension usae_image_options: GrowingStruct {}
 extension usae_view: GrowingStruct {}
 
 extension GrowingStruct {
-  /// What a caller's struct says. Fields that it is too short for are as in `defaults`.
+  /// Reads a caller's struct. Fields past its end are those of `defaults`.
   ///
   /// - Parameter smallest: the bytes up to the last field that has no default.
   static func input(
@@ -39,12 +39,12 @@ extension GrowingStruct {
   }
 }
 
-/// A caller's struct that is to be written, whose size was checked before the work was done.
+/// A caller's output struct, whose size is checked before the work is done.
 struct Output<Struct: GrowingStruct> {
   private let memory: UnsafeMutableRawPointer?
   private let size: Int
 
-  /// nil: the caller wants none.
+  /// nil where the caller wants no output.
   init(_ pointer: UnsafeMutablePointer<Struct>?, _ name: String) throws(USAEError) {
     memory = pointer.map { UnsafeMutableRawPointer($0) }
     size = if let memory { try filledSize(memory, name, from: fewestBytes) } else { 0 }
@@ -61,7 +61,7 @@ struct Output<Struct: GrowingStruct> {
 /// `size` and one more field: all structs are whole numbers of eight bytes, so that no field is cut.
 private let fewestBytes = 8
 
-/// No struct grows that large. A size that was never filled in mostly is larger, and must not be believed.
+/// No struct grows that large. A size that was never filled in is mostly larger, and is refused.
 private let mostBytes = 4096
 
 private func filledSize(_ memory: UnsafeRawPointer, _ name: String, from smallest: Int) throws(USAEError) -> Int {

@@ -15,16 +15,16 @@ public func usae_step(
       throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
     }
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let views = try Activations.views(inputs, n_models, names: sae.modelNames)
+    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
     let done = try sae.step(
-      views, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
+      activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
     out.write(usae_step_report(done))
     if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
   }
 }
 
-/// The rows of a batch, and a look at the number of its encoder.
+/// The rows of a batch. Checks the number of its encoder, too.
 func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throws(USAEError) -> RowSelection {
   guard encoder >= -1 else {
     throw .invalidArgument(name: "encoder", expected: "a model's index, or -1 to draw one", got: "\(encoder)")
@@ -62,7 +62,7 @@ public func usae_check_finite(
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.checkFinite(
-      try Activations.views(inputs, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
+      try Activations.list(inputs, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 

@@ -1,8 +1,8 @@
 public import CUSAE
 import USAE
 
-/// The view of `x`, named after the model where there is one of that number.
-func view(_ x: UnsafePointer<usae_matrix>?, of sae: UniversalSAE, model: Int32) throws(USAEError) -> Activations {
+/// The activations of `x`, named after the model where there is one of that number.
+func activations(_ x: UnsafePointer<usae_matrix>?, of sae: UniversalSAE, model: Int32) throws(USAEError) -> Activations {
   let names = sae.modelNames
   let name = names.indices.contains(Int(model)) ? names[Int(model)] : "number \(model)"
   return try Activations(try required(x, "x").pointee, name: name)
@@ -17,7 +17,7 @@ public func usae_encode(
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.encode(
-      try view(x, of: sae, model: model), model: Int(model), values: try required(values, "values"),
+      try activations(x, of: sae, model: model), model: Int(model), values: try required(values, "values"),
       indices: try required(indices, "indices"), work: sae.makeWork(poll: poll(interrupt)))
   }
 }
@@ -48,7 +48,7 @@ public func usae_preactivations(
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.preactivations(
-      try view(x, of: sae, model: model), model: Int(model), out: try required(out, "out"),
+      try activations(x, of: sae, model: model), model: Int(model), out: try required(out, "out"),
       work: sae.makeWork(poll: poll(interrupt)))
   }
 }
@@ -63,8 +63,8 @@ public func usae_evaluate(
     let sae = try UniversalSAE.at(sae)
     let out = try usae_evaluation.input(out, "out")
     try requireZero(out.reserved, "out")
-    let views = try Activations.views(inputs, n_models, names: sae.modelNames)
-    let result = try sae.evaluate(views, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
+    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let result = try sae.evaluate(activations, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
     store(result.r2, out.r2)
     store(result.r2Standardized, out.r2_standardized)
     store(result.r2ScalarMean, out.r2_scalar_mean)
@@ -89,13 +89,13 @@ public func usae_top_examples(
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.topExamples(
-      try view(x, of: sae, model: model), model: Int(model), n: Int(n), tokensPerImage: Int(tokens_per_image),
+      try activations(x, of: sae, model: model), model: Int(model), n: Int(n), tokensPerImage: Int(tokens_per_image),
       values: try required(values, "values"), tokens: try required(tokens, "tokens"),
       work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 
-/// Row after row into the caller's array, if the caller wants it.
+/// Copies rows to the caller's array; NULL skips them.
 private func store<Element>(_ rows: [[Element]], _ out: UnsafeMutablePointer<Element>?) {
   guard var place = out else { return }
   for row in rows {

@@ -93,7 +93,7 @@ private struct Random {
   }
 }
 
-// Nothing is given back: the program ends soon.
+// Memory is not freed, since the program ends soon.
 private func zeros(_ count: Int) -> Floats {
   let place = Floats.allocate(capacity: count)
   for i in 0..<count { place[i] = 0 }
@@ -112,10 +112,10 @@ private enum Trace {
     let tokens = 3 * table.tokensPerBlock, concepts = 4 * table.panelWidth
     for depth in [16, 112, 400] {
       let x = random.floats(tokens * depth), weights = random.floats(concepts * depth)
-      let scales = random.positives(concepts), bias = random.floats(concepts), floors = random.positives(tokens)
-      // A concept of nothing but zeros, as those behind the last one are, is at this floor and not above it.
+      let scales = random.positives(concepts), bias = random.floats(concepts), thresholds = random.positives(tokens)
+      // A concept of nothing but zeros, as those behind the last one are, is at this threshold and not above it.
       for p in 0..<depth { weights[5 * depth + p] = 0 }
-      (bias[5], floors[1]) = (0, 0)
+      (bias[5], thresholds[1]) = (0, 0)
       let packed = zeros(tokens * depth), panels = zeros(concepts * depth), out = zeros(tokens * concepts)
       for first in stride(from: 0, to: tokens, by: table.tokensPerBlock) {
         table.packTokens(x + first * depth, depth, table.tokensPerBlock, depth, packed + first * depth)
@@ -134,7 +134,7 @@ private enum Trace {
       let capacity = tokens * concepts + 16
       let found = FoundPairs(pairs: integers(capacity), conceptBits: 10, numbers: zeros(capacity), capacity: capacity)
       var search = ProductArguments(
-        depth: depth, columns: concepts, count: tokens - 1, tokens: packed, panels: panels, bias: bias, floors: floors,
+        depth: depth, columns: concepts, count: tokens - 1, tokens: packed, panels: panels, bias: bias, thresholds: thresholds,
         pairs: found)
       table.pairsAbove(&search)
       write("pairsAbove", search.pairs)
@@ -303,23 +303,23 @@ private enum Trace {
       let block = packed + t / table.tokensPerBlock * table.tokensPerBlock * groups
       table.packToken(bytes + t * groups, groups, t % table.tokensPerBlock, block)
     }
-    let parts = random.parts(concepts * groups), panels = integers(concepts * groups), starts = integers(concepts)
+    let parts = random.parts(concepts * groups), panels = integers(concepts * groups), corrections = integers(concepts)
     for c in 0..<concepts {
       for group in 0..<groups { panels[c / width * width * groups + group * width + c % width] = parts[c * groups + group] }
-      starts[c] = -offset * sumOfBytes(parts + c * groups, groups)
+      corrections[c] = -offset * sumOfBytes(parts + c * groups, groups)
     }
     let capacity = tokens * concepts + 16
     let found = FoundPairs(pairs: integers(capacity), conceptBits: 10, numbers: zeros(capacity), capacity: capacity)
-    let tokenScales = random.positives(tokens), floors = random.positives(tokens)
+    let tokenScales = random.positives(tokens), thresholds = random.positives(tokens)
     for t in 0..<tokens { tokenScales[t] *= 1e-5 }
     let scales = random.positives(concepts), bias = random.floats(concepts), norms = random.positives(concepts)
     let errors = random.positives(concepts), slacks = random.positives(concepts)
-    for numbers in [scales, bias, norms, errors, slacks] { numbers[5] = 0 }  // at this floor, and not above it
-    floors[1] = 0
+    for numbers in [scales, bias, norms, errors, slacks] { numbers[5] = 0 }  // at this threshold, and not above it
+    thresholds[1] = 0
     var search = ScreenArguments(
-      groups: groups, columns: concepts, panels: panels, starts: starts, scales: scales, bias: bias, norms: norms,
+      groups: groups, columns: concepts, panels: panels, corrections: corrections, scales: scales, bias: bias, norms: norms,
       errors: errors, slacks: slacks, count: tokens - 1, tokens: packed, tokenScales: tokenScales,
-      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), floors: floors, pairs: found,
+      factorsOfNorm: random.positives(tokens), factorsOfError: random.positives(tokens), thresholds: thresholds, pairs: found,
       scratch: integers(table.tokensPerBlock * width))
     table.screen(&search)
     write("screen", search.pairs)

@@ -20,7 +20,7 @@ void test_image_options(void) {
   static float start[3 * 20 * 24], magnitude[3 * 20 * 13];
   check(usae_maximizer_create(NULL, NULL, NULL, &made, &error) == USAE_INVALID_ARGUMENT, "NULL options are refused");
   check(usae_maximizer_create(&o, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT, "and no place for the maximizer");
-  check(usae_image_defaults(NULL, &error) == USAE_INVALID_ARGUMENT, "NULL has no room for the defaults");
+  check(usae_image_defaults(NULL, &error) == USAE_INVALID_ARGUMENT, "NULL is refused");
   check(usae_image_defaults(&o, &error) == USAE_OK, "which are those that the header tells");
   check(o.parametrization == USAE_IMAGE_PHASE && o.optimizer == USAE_ASCENT_NADAM && o.decorrelate == 1, "choices");
   check(o.height == 512 && o.width == 512 && o.steps == 256 && o.views == 16 && o.seed == 0 && o.n_threads == 0, "counts");
@@ -117,20 +117,20 @@ void test_image_steps(void) {
 
   check(usae_maximizer_views(NULL, &view, views, NULL, &error) == USAE_INVALID_ARGUMENT, "a NULL maximizer has no views");
   check(usae_maximizer_views(maximizer, NULL, views, NULL, &error) == USAE_INVALID_ARGUMENT, "NULL is no view");
-  check(usae_maximizer_views(maximizer, &view, NULL, NULL, &error) == USAE_INVALID_ARGUMENT, "and no room for one");
+  check(usae_maximizer_views(maximizer, &view, NULL, NULL, &error) == USAE_INVALID_ARGUMENT, "and no output is refused");
   check(usae_maximizer_add_gradient(NULL, &view, 1, gradient, &norm, NULL, &error) == USAE_INVALID_ARGUMENT, "nor gradients");
   check(usae_maximizer_add_gradient(maximizer, NULL, 1, gradient, &norm, NULL, NULL) == USAE_INVALID_ARGUMENT, "of no view");
   check(usae_maximizer_add_gradient(maximizer, &view, 1, NULL, &norm, NULL, NULL) == USAE_INVALID_ARGUMENT, "NULL is none");
   check(usae_maximizer_add_gradient(maximizer, &view, NAN, gradient, &norm, NULL, NULL) == USAE_INVALID_ARGUMENT, "or weight");
   check(usae_maximizer_advance(NULL, NULL, NULL) == USAE_INVALID_ARGUMENT, "NULL makes no step");
   check(usae_maximizer_image(NULL, image, NULL) == USAE_INVALID_ARGUMENT, "has no image");
-  check(usae_maximizer_image(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "and is no room for one");
+  check(usae_maximizer_image(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused");
   check(usae_maximizer_attribution(NULL, attribution, NULL) == USAE_INVALID_ARGUMENT, "no attribution");
-  check(usae_maximizer_attribution(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "nor room for it");
+  check(usae_maximizer_attribution(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused for it");
   check(usae_maximizer_boxes(NULL, boxes, NULL) == USAE_INVALID_ARGUMENT, "no boxes");
-  check(usae_maximizer_boxes(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "nor room for them");
+  check(usae_maximizer_boxes(maximizer, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused for them");
   check(usae_maximizer_gradients(NULL, colours, planes, NULL) == USAE_INVALID_ARGUMENT, "no gradients");
-  check(usae_maximizer_gradients(maximizer, colours, NULL, NULL) == USAE_INVALID_ARGUMENT, "nor room for them");
+  check(usae_maximizer_gradients(maximizer, colours, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused for them");
   const int64_t bad[] = {0, -1, 8193, INT64_MAX, INT64_MIN};
   for (int i = 0; i < 5; i++) {
     view = view_of(bad[i], SIDE);
@@ -183,5 +183,5 @@ void test_crops(void) {
   check(usae_crop_resize(HEIGHT, WIDTH, NULL, 1, boxes, &view, out, 1, NULL) == USAE_INVALID_ARGUMENT, "no image");
   check(usae_crop_resize(HEIGHT, WIDTH, image, 1, NULL, &view, out, 1, NULL) == USAE_INVALID_ARGUMENT, "no boxes");
   check(usae_crop_resize(HEIGHT, WIDTH, image, 1, boxes, NULL, out, 1, NULL) == USAE_INVALID_ARGUMENT, "no view");
-  check(usae_crop_resize(HEIGHT, WIDTH, image, 1, boxes, &view, NULL, 1, NULL) == USAE_INVALID_ARGUMENT, "and no room");
+  check(usae_crop_resize(HEIGHT, WIDTH, image, 1, boxes, &view, NULL, 1, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused");
 }

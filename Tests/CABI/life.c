@@ -18,7 +18,7 @@ void test_before_initialisation(usae_sae *sae) {
   usae_matrix x = matrix(left, TOKENS, LEFT);
   float values[K * TOKENS];
   int32_t indices[K * TOKENS];
-  check(usae_slots(sae) == K, "a code has room for k concepts");
+  check(usae_slots(sae) == K, "a code has k slots");
   check(usae_model_count(sae) == 0, "a new autoencoder has no models");
   check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_NOT_INITIALIZED, "encode before parameters");
   check(usae_initialize(sae, 0, names, NULL, &error) == USAE_INVALID_ARGUMENT, "no models are refused");
@@ -45,7 +45,7 @@ void test_description(usae_sae *sae) {
   r.dead_tokens = 50;
   check(usae_current_recipe(sae, &now, &error) == USAE_OK && memcmp(&now, &r, sizeof r) == 0, "the recipe, with its plan");
   check(usae_current_recipe(NULL, &now, NULL) == USAE_INVALID_ARGUMENT, "which NULL has not");
-  check(usae_current_recipe(sae, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is no room for");
+  check(usae_current_recipe(sae, NULL, NULL) == USAE_INVALID_ARGUMENT, "and NULL is refused");
   check(usae_concepts(NULL) == 0 && usae_k(NULL) == 0 && usae_slots(NULL) == 0 && usae_seed(NULL) == 0, "NULL is of no size");
   check(usae_model_count(NULL) == 0 && usae_model_width(NULL, 0) == 0, "has no models");
   check(usae_model_name(NULL, 0, name, 8) == 0, "no names");

@@ -41,6 +41,6 @@ void test_objective(usae_sae *sae) {
   check(STATUS(0, concept, 1, 0, -1, VIEWS, NULL) == USAE_INVALID_ARGUMENT, "and no activations");
 #undef STATUS
   check(usae_objective(NULL, 0, 0, 1, 0, -1, VIEWS, &x, values, gradient, NULL, NULL) == USAE_INVALID_ARGUMENT, "NULL");
-  check(usae_objective(sae, 0, 0, 1, 0, -1, VIEWS, &x, NULL, gradient, NULL, NULL) == USAE_INVALID_ARGUMENT, "no room");
+  check(usae_objective(sae, 0, 0, 1, 0, -1, VIEWS, &x, NULL, gradient, NULL, NULL) == USAE_INVALID_ARGUMENT, "NULL is refused");
   check(usae_objective(sae, 0, 0, 1, 0, -1, VIEWS, &x, values, NULL, NULL, NULL) == USAE_INVALID_ARGUMENT, "or the gradient");
 }

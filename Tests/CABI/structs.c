@@ -116,7 +116,7 @@ void test_sizes_of_output(usae_sae *sae) {
   usae_recipe_field *name = resized(&report, 0, offsetof(usae_recipe_field, choices), 0x55);
   check(usae_recipe_field_at(0, name, NULL) == USAE_OK && strcmp(name->name, "initialization") == 0, "and of a field");
 
-  /* The struct of an evaluation is input: pointers that it has no room for are NULL. */
+  /* The struct of an evaluation is input: pointers past its end are NULL. */
   double r2[4];
   usae_evaluation arrays = {.r2 = r2};
   usae_evaluation *first = resized(&arrays, sizeof arrays, offsetof(usae_evaluation, r2_standardized), 0);

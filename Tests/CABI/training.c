@@ -72,7 +72,7 @@ void test_selection_by_batch(void) {
   check(strstr(error.message, "k_max") != NULL, "by name");
   r.k_max = 0;
   check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "a selection by batch");
-  check(usae_slots(sae) == 4 * K && usae_slots(NULL) == 0, "has room for 4 k concepts of a token");
+  check(usae_slots(sae) == 4 * K && usae_slots(NULL) == 0, "has 4 k slots for a token");
 
   usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
   usae_step_report report = {.size = sizeof report};

@@ -17,7 +17,7 @@ void test_use(usae_sae *sae) {
   check(agree, "codes are pre-activations, unused slots are 0");
   check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_OK, "decode to the other model");
   check(usae_decode(sae, 1, TOKENS, K, values, indices, LEFT, out, NULL, &error) == USAE_SHAPE_MISMATCH,
-        "room for another width is refused");
+        "another width is refused");
   indices[0] = CONCEPTS;
   check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_INVALID_ARGUMENT,
         "an index past the concepts is refused");

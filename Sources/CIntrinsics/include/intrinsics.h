@@ -4,15 +4,15 @@
 #define USAE_INTRINSICS_H
 #include <stdint.h>
 
-/* A vector of more than a register is passed in other ways where registers are wider; these functions are all inlined. */
+/* The warning is about how vectors wider than a register are passed to functions; these functions are all inlined. */
 #pragma clang diagnostic ignored "-Wpsabi"
 #define USAE_INLINE static inline __attribute__((always_inline))
 
 /* Asks for the cache line at `address`, which need not be readable. */
 USAE_INLINE void usae_prefetch(const void *address) { __builtin_prefetch(address); }
 
-/* As many floats as one register holds. Swift adds vectors lane by lane and leaves it to the optimiser to see that; in long
- * straight code, such as a butterfly, it sees parts of them. These are one instruction each. */
+/* As many floats as one register holds. Swift adds vectors lane by lane and leaves it to the optimiser to join the lanes, which
+ * in long straight code, such as a butterfly, it does only in part. These functions are one instruction each. */
 #if defined(__AVX512F__)
 typedef float usae_floats __attribute__((vector_size(64)));
 #elif defined(__AVX2__)
@@ -23,7 +23,7 @@ typedef float usae_floats __attribute__((vector_size(16)));
 USAE_INLINE usae_floats usae_add(usae_floats a, usae_floats b) { return a + b; }
 USAE_INLINE usae_floats usae_subtract(usae_floats a, usae_floats b) { return a - b; }
 USAE_INLINE usae_floats usae_multiply(usae_floats a, usae_floats b) { return a * b; }
-/* sum + a * b, rounded once where the processor can. */
+/* sum + a * b, rounded once where the processor has a fused multiply-add. */
 USAE_INLINE usae_floats usae_multiply_add(usae_floats sum, usae_floats a, usae_floats b) {
 #if defined(__FMA__) || defined(__aarch64__)
   return __builtin_elementwise_fma(a, b, sum);
@@ -36,10 +36,10 @@ USAE_INLINE usae_floats usae_multiply_add(usae_floats sum, usae_floats a, usae_f
 typedef int32_t usae_int32x16 __attribute__((vector_size(64)));
 typedef float usae_float32x16 __attribute__((vector_size(64)));
 
-/* Swift converts lane by lane. */
+/* Swift's own conversion goes lane by lane. */
 USAE_INLINE usae_float32x16 usae_to_floats(usae_int32x16 a) { return __builtin_convertvector(a, usae_float32x16); }
 
-/* Of all lanes, wrapping. */
+/* Sum of all lanes, wrapping. */
 USAE_INLINE int32_t usae_sum(usae_int32x16 a) { return __builtin_reduce_add(a); }
 
 /* An empty statement that pins a vector to a register: without it the compiler turns rounds of shuffles into loads or moves of
@@ -67,17 +67,16 @@ USAE_INLINE usae_float32x4 usae_zip_high(usae_float32x4 a, usae_float32x4 b) {
 
 /* In every set's file:
  *
- * usae_not_zero(a), usae_positive(a): which lanes are that, a bit each.
+ * usae_not_zero(a), usae_positive(a): which lanes are not 0, or positive, a bit each.
  *
- * usae_to_bytes(a, bytes): the nearest whole numbers, from -127 to 127; they are written as bytes, too. Of what is not a number,
- * anything.
+ * usae_to_bytes(a, bytes): the nearest whole numbers, from -127 to 127, which are also written as bytes; for NaN, any.
  *
- * usae_write_above(limit, uppers, column, columns, values, kept): writes the numbers of the lanes whose `uppers` are above the
- * limit, `column` being the first's, and what these lanes of `values` hold; returns how many there are. Up to sixteen places are
- * overwritten whatever it finds.
+ * usae_write_above(threshold, uppers, column, columns, values, kept): writes the numbers of the lanes whose `uppers` are above
+ * the threshold, counted from `column`, and the `values` of these lanes; returns how many there are. It may overwrite all
+ * sixteen places.
  *
- * usae_dot4(sum, a, b), in those of sets that multiply bytes: sum + the four products of a byte of `a` with a byte of `b`, in each
- * lane; never saturates. Those of `b` are signed, those of `a` unsigned (NEON: signed). */
+ * usae_dot4(sum, a, b), where the set multiplies bytes: in each lane, sum + the four products of a byte of `a` with a byte of
+ * `b`. It never saturates. Those of `b` are signed, those of `a` unsigned (NEON: signed). */
 #if defined(__AVX512F__)
 #include "../sets/avx512.h"
 #elif defined(__AVX2__)
@@ -92,7 +91,7 @@ USAE_INLINE usae_float32x4 usae_zip_high(usae_float32x4 a, usae_float32x4 b) {
 #endif
 
 #if !defined(USAE_HAS_DOT4)
-/* Only for tests: without an instruction for it, screening would take longer than the product. */
+/* Used by tests alone: without an instruction for it, screening takes longer than the product. */
 USAE_INLINE usae_int32x16 usae_dot4(usae_int32x16 sum, usae_int32x16 a, usae_int32x16 b) {
   typedef uint32_t unsigned32x16 __attribute__((vector_size(64)));
   for (int byte = 0; byte < 4; byte++) {

@@ -5,8 +5,8 @@
 #include <immintrin.h>
 
 /* A product with tiles, which are registers of sixteen rows of 64 bytes: 0 to 3 are sums, [32, 32] in quarters, 4 and 5 hold
- * sixteen tokens each, 6 and 7 sixteen concepts each. The processor knows their shapes from `begin` to `end`; between these a
- * thread's other work is slower to interrupt. */
+ * sixteen tokens each, 6 and 7 sixteen concepts each. The processor knows their shapes from `begin` to `end`; between these,
+ * the system takes longer to switch to another thread. */
 USAE_INLINE void usae_tiles_begin(void) {
   struct {
     uint8_t palette, start_row, reserved[14];

@@ -60,11 +60,11 @@ USAE_INLINE __m256i usae_numbers_of(uint32_t eight_bits) {
 
 /* Eight lanes at a time, since AVX2 has no instruction that moves lanes to the front. Writes whole vectors. */
 USAE_INLINE int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
+    usae_float32x16 threshold, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
   int32_t count = 0;
   for (int second = 0; second < 2; second++) {
     const uint32_t above =
-        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(usae_half(uppers, second), usae_half(limit, second), _CMP_GT_OQ));
+        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(usae_half(uppers, second), usae_half(threshold, second), _CMP_GT_OQ));
     const __m256i lanes = usae_numbers_of(above);
     _mm256_storeu_si256((__m256i *)(columns + count), _mm256_add_epi32(lanes, _mm256_set1_epi32(column + 8 * second)));
     _mm256_storeu_ps(kept + count, _mm256_permutevar8x32_ps(usae_half(values, second), lanes));

@@ -18,19 +18,19 @@ USAE_INLINE uint32_t usae_positive(usae_float32x16 a) {
   return _mm512_cmp_ps_mask((__m512)a, _mm512_setzero_ps(), _CMP_GT_OQ);
 }
 
-/* Writes whole vectors whatever it finds: a branch would be mispredicted too often. */
+/* Always writes whole vectors: a branch would be mispredicted too often. */
 USAE_INLINE int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
-  const __mmask16 above = _mm512_cmp_ps_mask((__m512)uppers, (__m512)limit, _CMP_GT_OQ);
+    usae_float32x16 threshold, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)uppers, (__m512)threshold, _CMP_GT_OQ);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(above, _mm512_add_epi32(lanes, _mm512_set1_epi32(column))));
   _mm512_storeu_ps(kept, _mm512_maskz_compress_ps(above, (__m512)values));
   return __builtin_popcount(above);
 }
-/* Writes a selection key, bits << 32 | ~column, for each lane that is above the limit; returns how many there are. */
+/* Writes a selection key, bits << 32 | ~column, for each lane above the threshold; returns how many there are. */
 USAE_INLINE int32_t usae_write_keys(
-    usae_float32x16 limit, usae_float32x16 values, int32_t column, uint64_t *keys) {
-  const __mmask16 above = _mm512_cmp_ps_mask((__m512)values, (__m512)limit, _CMP_GT_OQ);
+    usae_float32x16 threshold, usae_float32x16 values, int32_t column, uint64_t *keys) {
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)values, (__m512)threshold, _CMP_GT_OQ);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i low = _mm512_sub_epi32(_mm512_set1_epi32(~column), lanes), high = (__m512i)values;
   for (int half = 0; half < 2; half++) {
@@ -45,7 +45,7 @@ USAE_INLINE int32_t usae_write_keys(
   return __builtin_popcount(above);
 }
 
-/* a0 b0 a1 b1 ... of the low or of the high halves. Not pinned, rounds of these are four times as slow. */
+/* a0 b0 a1 b1 ... of the low or of the high halves. Without USAE_PIN, rounds of these take four times as long. */
 USAE_INLINE usae_float32x16 usae_interleave_low(usae_float32x16 a, usae_float32x16 b) {
   usae_float32x16 c = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   USAE_PIN(c);
@@ -56,7 +56,6 @@ USAE_INLINE usae_float32x16 usae_interleave_high(usae_float32x16 a, usae_float32
   USAE_PIN(c);
   return c;
 }
-
 
 #if defined(__AVX512VNNI__)
 #define USAE_HAS_DOT4

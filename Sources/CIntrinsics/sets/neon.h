@@ -68,11 +68,11 @@ static const uint8_t usae_to_front[16][16] = {
 #undef USAE_LANE
 
 USAE_INLINE int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
+    usae_float32x16 threshold, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
   uint32x4_t above[4];
-  for (int i = 0; i < 4; i++) above[i] = vcgtq_f32(usae_quarter(uppers, i), usae_quarter(limit, i));
+  for (int i = 0; i < 4; i++) above[i] = vcgtq_f32(usae_quarter(uppers, i), usae_quarter(threshold, i));
   const uint32x4_t any = vorrq_u32(vorrq_u32(above[0], above[1]), vorrq_u32(above[2], above[3]));
-  if (vmaxvq_u32(any) == 0) return 0; /* most often: of thousands of concepts a token has dozens above its floor */
+  if (vmaxvq_u32(any) == 0) return 0; /* most often: of thousands of concepts, dozens are above */
   int32_t count = 0;
   for (int i = 0; i < 4; i++) {
     const uint32_t bits = vaddvq_u32(vandq_u32(above[i], (uint32x4_t){1, 2, 4, 8}));

@@ -26,13 +26,13 @@ USAE_INLINE usae_float32x16 usae_to_bytes(usae_float32x16 a, int8_t *bytes) {
 }
 
 USAE_INLINE int32_t usae_write_above(
-    usae_float32x16 limit, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
+    usae_float32x16 threshold, usae_float32x16 uppers, int32_t column, int32_t *columns, usae_float32x16 values, float *kept) {
   int32_t count = 0;
   for (int lane = 0; lane < 16; lane++) {
-    /* Write always, keep if above: a branch here would be mispredicted too often. */
+    /* A lane is always written, and kept if above: a branch would be mispredicted too often. */
     columns[count] = column + lane;
     kept[count] = values[lane];
-    count += uppers[lane] > limit[lane];
+    count += uppers[lane] > threshold[lane];
   }
   return count;
 }

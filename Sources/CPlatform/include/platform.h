@@ -1,10 +1,10 @@
-/* What Swift cannot ask the machine itself. */
+/* Questions to the machine that Swift has no call for. */
 #ifndef USAE_PLATFORM_H
 #define USAE_PLATFORM_H
 #include <stdint.h>
 
-/* What this processor and operating system can run, a bit each. They are no ladder: there are processors with AVX-VNNI and
- * without AVX-512, and the reverse. */
+/* What this processor and operating system can run, a bit each. The features are not nested: some processors have AVX-VNNI
+ * without AVX-512, others the reverse. */
 enum {
   USAE_CPU_AVX2 = 1,        /* x86-64-v3 */
   USAE_CPU_AVX_VNNI = 2,    /* and products of bytes in its registers */
@@ -15,7 +15,7 @@ enum {
 };
 int32_t usae_cpu_features(void);
 
-/* Asks the operating system to let this process use tiles; whether it does. */
+/* Asks the operating system to let this process use tiles; 1 if it does. */
 int32_t usae_allow_tiles(void);
 
 /* Cores that this process may run on. */

@@ -1,23 +1,31 @@
-/* usae.h - universal sparse autoencoders: the C interface of the Swift core.  A universal sparse autoencoder (Thasarathan et
- * al., ICML 2025) learns one sparse code from the activations of several models. Each model has an encoder and a dictionary. A
- * code that any encoder made can be decoded by any dictionary.  This header is the whole library. usae_testing.h beside it has
- * what only tests and benchmarks of the library call.  Conventions, valid for every function:   - Status. A function that can
- * fail returns one. Anything but USAE_OK fills `error`, which may be NULL. The handle and the    caller's output arrays are
- * then as they were before the call, unless the function's comment says otherwise.  - Ownership. The caller owns every array
- * and every struct that it passes, and the library keeps no address of them after    the call. Handles (usae_sae,
- * usae_maximizer) are made by the library and freed by its two _destroy functions.  - NULL is USAE_INVALID_ARGUMENT for a
- * pointer whose comment does not say what NULL does.  - Arrays are row-major and dense unless they are a usae_matrix. [a, b] in
- * a comment is a shape.  - Threads. Any function may be called in any thread. Calls that take a `const` handle run at the same
- * time; a call that takes    one without `const` waits for the others on this handle and keeps them out while it works.  -
- * Nothing here prints, exits, or calls back except `usae_interrupt`.  - Structs that begin with `size` may grow at their end in
- * later versions. Fill `size` with sizeof. A program that was    compiled with an older header passes a shorter struct: a field
- * that it lacks has its default where the struct is input,    and is not written where it is output. A program that was
- * compiled with a newer header passes a longer struct: the bytes    that this library does not know must be 0 where the struct
- * is input, and are not written where it is output. In a field    that is added, 0 means what the library did before. A size
- * below the least that the struct's comment names (8 where it    names none), above 4096, or that is no multiple of 8 is
- * USAE_INVALID_ARGUMENT.  - A field `reserved` must be 0 where the struct is input, and is set to 0 where it is output.  -
- * "Token" is a row of activations; row t of every model is the same place in the same image. "Concept" is one of the
- * n_concepts dimensions of the code. */
+/* usae.h - universal sparse autoencoders: the C interface of the Swift core.
+ *
+ * A universal sparse autoencoder (Thasarathan et al., ICML 2025) learns one sparse code from the activations of several models.
+ * Each model has an encoder and a dictionary. A code that any encoder made can be decoded by any dictionary.
+ *
+ * This header is the whole library. usae_testing.h beside it has what only tests and benchmarks of the library call.
+ *
+ * Conventions, valid for every function:
+ *
+ *  - Status. A function that can fail returns one. Anything but USAE_OK fills `error`, which may be NULL. The handle and the
+ *    caller's output arrays are then as they were before the call, unless the function's comment says otherwise.
+ *  - Ownership. The caller owns every array and every struct that it passes, and the library keeps no address of them after the
+ *    call. Handles (usae_sae, usae_maximizer) are made by the library and freed by its two _destroy functions.
+ *  - NULL is USAE_INVALID_ARGUMENT for a pointer whose comment does not say what NULL does.
+ *  - Arrays are row-major and dense unless they are a usae_matrix. [a, b] in a comment is a shape.
+ *  - Threads. Any function may be called in any thread. Calls that take a `const` handle run at the same time; a call that
+ *    takes one without `const` waits for the others on this handle and keeps them out while it works.
+ *  - Nothing here prints, exits, or calls back except `usae_interrupt`.
+ *  - Structs that begin with `size` may grow at their end in later versions. Fill `size` with sizeof. A program that was
+ *    compiled with an older header passes a shorter struct: a field that it lacks has its default where the struct is input,
+ *    and is not written where it is output. A program that was compiled with a newer header passes a longer struct: the bytes
+ *    that this library does not know must be 0 where the struct is input, and are not written where it is output. In a field
+ *    that is added, 0 means what the library did before. A size below the least that the struct's comment names (8 where it
+ *    names none), above 4096, or that is no multiple of 8 is USAE_INVALID_ARGUMENT.
+ *  - A field `reserved` must be 0 where the struct is input, and is set to 0 where it is output.
+ *  - "Token" is a row of activations; row t of every model is the same place in the same image. "Concept" is one of the
+ *    n_concepts dimensions of the code.
+ */
 #ifndef USAE_H
 #define USAE_H
 
@@ -48,7 +56,7 @@ typedef struct usae_error {
   char message[1024];
 } usae_error;
 
-/* Lets a long call be stopped. `poll` is called with `context` on the thread that made the call, every few tens of milliseconds
+/* A way to stop a long call. `poll` is called with `context` on the thread that made the call, every few tens of milliseconds
  * at most; a result other than 0 makes the call return USAE_INTERRUPTED. Where a function takes one, NULL and a NULL `poll`
  * mean that the call cannot be stopped. */
 typedef struct usae_interrupt {
@@ -60,7 +68,7 @@ typedef struct usae_interrupt {
 
 enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 };
 
-/* Activations of one model where they lie, [outer * inner, columns]. Row r is at
+/* A view of one model's activations, [outer * inner, columns]. Row r is at
  *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
  * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. `data` may be
  * NULL only where there are no elements. */
@@ -74,7 +82,7 @@ typedef struct usae_matrix {
 
 /* --- Recipe -------------------------------------------------------------------------------------------------------- */
 
-/* Choices. The name of one, where a recipe is written with words, is its last word in lower case: "batchnorm". */
+/* Choices. Where a recipe is written with words, the name of a choice is its last word in lower case: "batchnorm". */
 enum { USAE_INIT_RANDOM = 0, USAE_INIT_TIED = 1, USAE_INIT_DATA = 2 };
 enum { USAE_STATISTIC_SCALAR = 0, USAE_STATISTIC_DIMENSION = 1 };
 enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
@@ -99,10 +107,10 @@ typedef struct usae_recipe {
                                  of random directions and norm 1, the encoder equal to the dictionary. DATA: as TIED, but with
                                  the same rows of data in every model's dictionary, and the encoder scaled so that
                                  reconstructions have the right norm. Default: DATA. */
-  int32_t center;             /* USAE_STATISTIC_*: subtract one mean, or one for each dimension. Default: DIMENSION. */
-  int32_t scale;              /* USAE_STATISTIC_*: divide by one deviation, or by one for each dimension. Default: SCALAR. */
+  int32_t center;             /* USAE_STATISTIC_*: one mean is subtracted, or one for each dimension. Default: DIMENSION. */
+  int32_t scale;              /* USAE_STATISTIC_*: one divisor, a standard deviation, or one for each dimension. Default: SCALAR. */
   double scale_epsilon;       /* Added to the standard deviations. Default: 1e-5. */
-  int64_t statistics_tokens;  /* Rows that mean and deviation are taken from. 0: all. Default: 200000. */
+  int64_t statistics_tokens;  /* Rows that mean and deviation are computed from. 0: all. Default: 200000. */
 
   /* Code */
   int32_t encoder;            /* USAE_ENCODER_LINEAR: W x + b. BATCHNORM: BatchNorm(W x + b). ReLU and then the selection
@@ -129,21 +137,21 @@ typedef struct usae_recipe {
                                  an auxiliary loss. Default: DRAWN. */
 
   /* Auxiliary loss: a second code has to reconstruct the residual */
-  int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN: its code is the aux_k largest of the positive
-                                 pre-activations that were not selected. DEAD: the aux_k largest of those of dead concepts.
-                                 Default: DEAD. */
-  int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: divide it by the loss of predicting the residual's batch mean, which
-                                 is held constant. Default: RESIDUAL. */
+  int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN, the published AuxK: its code is the aux_k largest
+                                 of the positive pre-activations that were not selected. DEAD: the aux_k largest of those of
+                                 dead concepts. Default: DEAD. */
+  int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: the auxiliary loss is divided by the loss of predicting the residual's
+                                 batch mean, which is held constant. Default: RESIDUAL. */
   int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */
   int64_t aux_k;              /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD. Default: 0. */
   double aux_coefficient;     /* Weight of the auxiliary loss. Default: 0.03125. */
   int64_t dead_tokens;        /* A concept is dead in a model that has encoded this many tokens since the concept last fired.
                                  0: concepts are never dead. Default: 1000000. */
 
-  /* Concepts that are found twice */
-  double merge_cosine;        /* Of two concepts whose dictionary rows have a larger cosine in every model, one takes the place
-                                 of both and the other starts anew from a token. 0: never. Default: 0.8. */
-  int64_t merge_every;        /* Steps from one search for such pairs to the next; there is none during the warm-up and in the
+  /* Duplicate concepts */
+  double merge_cosine;        /* Two concepts whose dictionary rows have a larger cosine in every model are duplicates: one
+                                 takes the place of both, the other restarts from a token. 0: never. Default: 0.8. */
+  int64_t merge_every;        /* Steps from one search for duplicates to the next; there is none during the warm-up and in the
                                  last 1/20 of total_steps. Default: 50. */
 
   /* Update: AdamW */
@@ -255,7 +263,7 @@ typedef struct usae_step_report {
   double auxiliary_loss;       /* without its weight */
   double l0;                   /* mean number of active concepts of a token */
   double learning_rate;        /* of the encoded model in this step */
-  double gradient_norm;        /* of the encoded model before clipping; NaN where the step does not need it */
+  double gradient_norm;        /* of the encoded model's gradient before clipping; NaN where the step does not need it */
   int64_t dead;                /* concepts that were dead in the encoded model before this step */
   int64_t prefix;              /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
   /* How the code was found; the code is the same either way. All 0 where the whole product was computed. */
@@ -277,26 +285,27 @@ usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
 
-/* Writes to `rows` [count] the positions from `position` on of an endless sequence. It visits each of n_rows rows once in every
- * pass, in an order that depends on `seed` and the pass alone. */
+/* Writes to `rows` [count] a part of an endless sequence of row numbers, from `position` on. The sequence visits each of n_rows
+ * rows once in every pass, in an order that depends on `seed` and the pass alone. */
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
-/* Looks at every element of `inputs` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error
- * names its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
+/* Checks every element of `inputs` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error names
+ * its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
 usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs,
                               const usae_interrupt *interrupt, usae_error *error);
 
 /* --- Steps that several processes share ----------------------------------------------------------------------------- */
 
 /* Data-parallel training. Every process has the same autoencoder and some tokens of each batch; what they do together is the
- * step of one process on all tokens, up to rounding. The library does not know how processes talk. In every process the caller
+ * step of one process on all tokens, up to rounding. The library does not know how processes communicate. In every process the
+ * caller
  *
  *   1. calls usae_shared_begin with this process's tokens,
  *   2. tells all processes how many tokens each has, and calls usae_shared_agree,
  *   3. for each exchange in order, lets usae_shared_fill write this process's part, and adds up the parts of all processes. If
  *      the exchange is awaited, usae_shared_take must be given the sum before the next part is filled. The others, gradients
- *      above all, may be on their way meanwhile,
+ *      above all, may be exchanged meanwhile,
  *   4. calls usae_shared_finish, which updates from the sums.
  *
  * All processes must use the same bits of the sums; their parameters then stay equal to the bit. Nothing changes before finish.
@@ -323,14 +332,14 @@ usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t 
                               usae_error *error);
 
 enum {
-  USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoder's tokens [width] */
+  USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoded model's tokens [width] */
   USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
   USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [sum of widths] */
   USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
-  USAE_EXCHANGE_RESTARTS = 4,       /* merged concepts: the tokens from which those start that start anew */
+  USAE_EXCHANGE_RESTARTS = 4,       /* duplicate concepts: the tokens from which freed concepts restart */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
-  USAE_EXCHANGE_SUMMARY = 6,        /* losses, counts, gradients of the encoder's vectors, what fired; the last */
-  USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: how many activations have each upper half of bits [65536] */
+  USAE_EXCHANGE_SUMMARY = 6,        /* the last: losses, counts, gradients of the encoder's vectors, concepts that fired */
+  USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: how many entries have each upper half of bits [65536] */
   USAE_EXCHANGE_LOWER_HALVES = 8,   /* and each lower half, of those with the upper half of the smallest that is kept [65536] */
   USAE_EXCHANGE_TIES = 9            /* and how many equal the smallest, in each process [n_processes] */
 };
@@ -380,8 +389,8 @@ usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t s
                         const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
                         usae_error *error);
 
-/* Writes what ReLU and the selection would be given, `out` [n, n_concepts]. After an interrupt, or a row that is not finite, it
- * is partly written. */
+/* Writes pre-activations, which ReLU and the selection would be given: `out` [n, n_concepts]. After an interrupt, or a row that
+ * is not finite, it is partly written. */
 usae_status usae_preactivations(const usae_sae *sae, int32_t model, const usae_matrix *x, float *out,
                                 const usae_interrupt *interrupt, usae_error *error);
 
@@ -392,7 +401,7 @@ typedef struct usae_evaluation {
   uint32_t reserved;
   double *r2;                /* [M, M] in the models' units, against each dimension's mean over these rows */
   double *r2_standardized;   /* [M, M] in standardised units, against each dimension's mean */
-  double *r2_scalar_mean;    /* [M, M] in standardised units, against one mean over everything, as published code does */
+  double *r2_scalar_mean;    /* [M, M] in standardised units, against one mean over everything, as the published code does */
   double *mse;               /* [M, M] mean squared error per element, models' units */
   double *l0;                /* [M] mean number of active concepts */
   int64_t *firing_counts;    /* [M, m] tokens whose code is above the threshold */
@@ -433,7 +442,7 @@ enum {
   USAE_BN_RUNNING_VAR = 7,
   USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
   USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: a code's values are above it outside training; a moving average of the
-                          smallest activation that a batch kept, 0 before the first step */
+                          smallest entry that a batch kept, 0 before the first step */
   /* Plus the number of a parameter: its first and second moment of AdamW, and its gradient. */
   USAE_FIRST_MOMENT = 100,
   USAE_SECOND_MOMENT = 200,
@@ -446,7 +455,7 @@ enum {
 usae_status usae_tensor_shape(const usae_sae *sae, int32_t model, int32_t tensor, int64_t *rows, int64_t *columns,
                               usae_error *error);
 
-/* Copies a tensor out, or in. `count` is the number of elements at `data` and must be the tensor's. Writing refuses values that
+/* Copy a tensor out, or in. `count` is the number of elements at `data` and must be the tensor's. Writing refuses values that
  * are not finite (a second moment may be infinite, as a gradient of some 1e19 leaves it), a scale that is not positive, and
  * negative counters or variances. */
 usae_status usae_tensor_read(const usae_sae *sae, int32_t model, int32_t tensor, void *data, int64_t count,
@@ -483,7 +492,7 @@ typedef struct usae_image_options {
   double last_crop;        /* and in the last. Default: 0.5. */
   double noise;            /* standard deviation of the noise on colours from 0 to 1. Default: 0.05. */
 
-  /* The way uphill */
+  /* Ascent */
   int32_t optimizer;       /* USAE_ASCENT_*, with PyTorch's betas. Default: NADAM. */
   int32_t reserved;
   int64_t steps;           /* planned; the learning rate falls to 0 in them as a cosine. Default: 256. */
@@ -506,8 +515,8 @@ usae_status usae_maximizer_create(const usae_image_options *options, const float
 /* Frees the handle. NULL does nothing. No call may be running on it. */
 void usae_maximizer_destroy(usae_maximizer *maximizer);
 
-/* What a model looks at: images of height x width pixels, whose colours c from 0 to 1 have become (c - mean) / std. No field
- * has a default, so `size` is at least 72. */
+/* The input of a model: images of height x width pixels, whose colours c from 0 to 1 have become (c - mean) / std. No field has
+ * a default, so `size` is at least 72. */
 typedef struct usae_view {
   uint32_t size;
   uint32_t reserved;
@@ -532,7 +541,7 @@ usae_status usae_maximizer_advance(usae_maximizer *maximizer, const usae_interru
 
 int64_t usae_maximizer_step_count(const usae_maximizer *maximizer); /* steps done; -1 for NULL */
 
-/* Writes the image, `out` [3, height, width], and how much each pixel had to do with the objective so far, `out` [height,
+/* Write the image, `out` [3, height, width], and how much each pixel has contributed to the objective so far, `out` [height,
  * width]. */
 usae_status usae_maximizer_image(usae_maximizer *maximizer, float *out, usae_error *error);
 usae_status usae_maximizer_attribution(const usae_maximizer *maximizer, float *out, usae_error *error);
@@ -547,8 +556,8 @@ usae_status usae_crop_resize(int64_t height, int64_t width, const float *image, 
 
 enum {
   USAE_OBJECTIVE_ALIGNMENT = 0,     /* (a . w) max(0.1, cos(a, w))^power for standardised token a and row w of the encoder */
-  USAE_OBJECTIVE_PREACTIVATION = 1, /* what ReLU and the selection are given */
-  USAE_OBJECTIVE_CODE = 2,          /* what they leave */
+  USAE_OBJECTIVE_PREACTIVATION = 1, /* the pre-activation, before ReLU and the selection */
+  USAE_OBJECTIVE_CODE = 2,          /* the code, after them */
   USAE_OBJECTIVE_LOG_SUM_EXP = 3    /* soft maximum of pre-activations: log of the mean over tokens of their exponentials */
 };
 
@@ -561,7 +570,7 @@ usae_status usae_objective(const usae_sae *sae, int32_t model, int64_t concept_i
 
 /* --- The process --------------------------------------------------------------------------------------------------- */
 
-/* Sets, and tells, how many threads a call uses whose n_threads is 0. 0 goes back to the number of cores that this process may
+/* Set, and tell, how many threads a call uses whose n_threads is 0. 0 goes back to the number of cores that this process may
  * use. Results do not depend on it. */
 usae_status usae_set_threads(int32_t n_threads, usae_error *error);
 int32_t usae_threads(void);

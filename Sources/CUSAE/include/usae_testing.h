@@ -1,5 +1,5 @@
-/* usae_testing.h - what tests and benchmarks of the library call besides usae.h, whose conventions hold here too. A later
- * version may change or drop any of it. */
+/* usae_testing.h - what tests and benchmarks of the library call in addition to usae.h, whose conventions hold here too. A
+ * later version may change or drop any of it. */
 #ifndef USAE_TESTING_H
 #define USAE_TESTING_H
 
@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* Writes the gradients that were added in this step, with respect to the colours and to the numbers that colours are made of,
- * both [3, height, width]. */
+/* Writes the gradients that were added in this step, with respect to the colours and to the planes that colours are computed
+ * from, both [3, height, width]. */
 usae_status usae_maximizer_gradients(usae_maximizer *maximizer, float *colours, float *planes, usae_error *error);
 
 /* Writes the two-dimensional Fourier transforms of real images, `image` [planes, height, width]. `re` and `im` [planes, height,

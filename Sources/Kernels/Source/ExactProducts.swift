@@ -1,12 +1,12 @@
 import CIntrinsics
 import KernelTypes
 
-// Single pre-activations as exact dot products, with the very bits that `product` gives them. The chain of multiply-adds of one
-// cannot be split, so sixteen run side by side, on a transposed block of their weights.
+// Single pre-activations as exact dot products, with the bits that `product` gives them. The multiply-adds of one depend on
+// each other, so sixteen dot products run side by side, on a transposed block of their weights.
 
 /// out[q] = bias[c] + sum over the depth of x[p] * (scales[c] * rows[c][p]), c = indices[q].
 ///
-/// The list goes on for `following` places: rows to have at hand soon.
+/// `following` more indices come after these in the list; their rows are prefetched.
 func exactProducts(
   _ x: ConstantFloats, _ rows: ConstantFloats, _ stride: Int, _ scales: ConstantFloats, _ bias: ConstantFloats,
   _ indices: UnsafePointer<Int32>, _ count: Int, _ following: Int, _ out: Floats
@@ -58,7 +58,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
     let p8 = row(8), p9 = row(9), p10 = row(10), p11 = row(11), p12 = row(12), p13 = row(13), p14 = row(14), p15 = row(15)
     var c = 0
     while c < stride {
-      // Rows lie anywhere, so only the list can say what comes next: 16 streams of the last cache's latency otherwise.
+      // Rows lie anywhere, so only the list tells what to prefetch: otherwise 16 streams would wait for the last cache.
       for lane in 16..<32 { usae_prefetch(rows + (Int(indices[min(lane, listed &- 1)]) &* stride &+ c)) }
       let b = Block(
         r0: load(p0, c), r1: load(p1, c), r2: load(p2, c), r3: load(p3, c), r4: load(p4, c), r5: load(p5, c),
@@ -89,7 +89,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
       return EightProducts(
         rows, stride, scales, bias, index(0), index(1), index(2), index(3), index(4), index(5), index(6), index(7))
     }
-    // Two registers of products, since one would wait for every multiply-add.
+    // Two registers of sums, since one alone would wait for every multiply-add.
     var left = eight(0), right = eight(8)
     var c = 0
     while c < stride {
@@ -144,7 +144,7 @@ private func multiplyAddLanes(_ sum: Lanes, _ a: Float, _ b: Lanes) -> Lanes {
       @inline(__always) func index(_ lane: Int) -> Int { Int(indices[min(first &+ lane, count &- 1)]) }
       return FourProducts(rows, stride, scales, bias, index(0), index(1), index(2), index(3))
     }
-    // Four registers of products, since one would wait for every multiply-add.
+    // Four registers of sums, since one alone would wait for every multiply-add.
     var a = four(0), b = four(4), d = four(8), e = four(12)
     var c = 0
     while c < stride {

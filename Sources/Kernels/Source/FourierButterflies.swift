@@ -89,7 +89,7 @@ func butterfly8(_ x: ComplexSource, _ step: Int, _ at: Int, _ y: ComplexTarget, 
   let odd = Four(x[at &+ step], x[at &+ 3 &* step], x[at &+ 5 &* step], x[at &+ 7 &* step])
   y.put(even.y0 + odd.y0, 0, to)
   y.put(even.y0 - odd.y0, 4, to, w)
-  let odd1 = ComplexLanes.subtractI(odd.y1, odd.y1)  // times exp(-pi i / 4), but for the length
+  let odd1 = ComplexLanes.subtractI(odd.y1, odd.y1)  // times exp(-pi i / 4), and sqrt(2)
   y.put(even.y1.adding(rootHalf, odd1), 1, to, w)
   y.put(even.y1.adding(-rootHalf, odd1), 5, to, w)
   y.put(.subtractI(even.y2, odd.y2), 2, to, w)

@@ -68,7 +68,7 @@ struct ComplexLanes {
   }
 }
 
-/// Elements where they lie.
+/// Elements in memory.
 struct ComplexSource {
   var re, im: ConstantFloats
 

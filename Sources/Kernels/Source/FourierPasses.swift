@@ -8,7 +8,7 @@ func fourierPass(
   let pass = pass.assumingMemoryBound(to: FourierPass.self).pointee
   let x = ComplexSource(re: xRe, im: xIm)
   let y = ComplexTarget(re: yRe, im: yIm, step: pass.run &* yStride)
-  switch pass.radix {  // the number is written out, so that each call becomes loops of one butterfly
+  switch pass.radix {  // with a literal radix, each call is compiled to loops of one butterfly
   case 1: runGroups(1, pass, x, xStride, y, yStride, scratch)
   case 2: runGroups(2, pass, x, xStride, y, yStride, scratch)
   case 3: runGroups(3, pass, x, xStride, y, yStride, scratch)

@@ -21,7 +21,7 @@ func butterflyOfPrime(
   y.put(sum, 0, to)
   var r = 1
   while r <= half {
-    let next = r < half ? r &+ 1 : r  // an odd one out is done twice
+    let next = r < half ? r &+ 1 : r  // the last of an odd number is computed twice
     let results = PairsOfPrime(pass, x0, r, next, scratch)
     y.put(.subtractI(results.u1, results.v1), r, to, w)
     y.put(.addI(results.u1, results.v1), pass.radix &- r, to, w)
@@ -51,7 +51,7 @@ struct PairsOfPrime {
     let half = pass.radix / 2
     var root1 = 0, root2 = 0, done = 0
     var pair = ComplexSource(re: scratch, im: scratch + lanesAtOnce)
-    while done < half {  // sums of sums: one sum of a long transform would round in every one of its steps
+    while done < half {  // sums of sums, since one long sum would round in each of its steps
       let end = done &+ 64 < half ? done &+ 64 : half
       var a1 = ComplexLanes.zero, a2 = ComplexLanes.zero, b1 = ComplexLanes.zero, b2 = ComplexLanes.zero
       while done < end {

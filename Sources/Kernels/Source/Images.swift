@@ -4,7 +4,7 @@ import KernelTypes
 
 private typealias Words = SIMD16<Int32>
 
-/// Adding it leaves a number rounded to a whole one in the last bits.
+/// Adding it rounds a number to a whole one, which is then in the last bits.
 private let rounder: Float = 12_582_912  // 1.5 * 2^23
 
 /// e^x for -87 <= x <= 87, to 2 units of the last place.
@@ -73,8 +73,8 @@ func coloursAdjoint(
   }
 }
 
-/// re + i im = magnitude * e^(i phase), for phases that have not turned more than a thousand times. Of others it is some number
-/// that is not larger than two magnitudes.
+/// re + i im = magnitude * e^(i phase), for phases of up to a thousand turns. For others the result is not accurate, but not
+/// larger than two magnitudes.
 func spectrum(_ phase: ConstantFloats, _ magnitude: ConstantFloats, _ columns: Int, _ re: Floats, _ im: Floats) {
   let magic = Vector(repeating: rounder)
   var c = 0

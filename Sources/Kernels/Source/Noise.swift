@@ -53,7 +53,8 @@ private func product(_ a: Words, _ b: UInt32) -> (high: Words, low: Words) {
   let even = (pairs & mask) &* factor
   let odd = (pairs &>> Wide(repeating: 32)) &* factor
   let high = (even &>> Wide(repeating: 32)) | (odd & ~mask)
-  // Not from even and odd: the compiler would make a product of 64 bits of that, which is slower than this one of 32.
+  // The low halves do not come from even and odd, which the compiler would turn into a 64-bit product that is slower than this
+  // 32-bit one.
   return (unsafeBitCast(high, to: Words.self), a &* Words(repeating: b))
 }
 

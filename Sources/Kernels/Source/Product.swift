@@ -2,9 +2,8 @@ import CIntrinsics
 import KernelTypes
 
 // A block of tokens times a panel of concepts, with all sums in registers while the depth is walked once. Every sum is an exact
-// dot product: one chain of multiply-adds over the depth, in order, started from the bias. So its bits do not depend on the
-// block it is in.
-// `take` gets a row of the block for sixteen concepts of the panel from `column` on.
+// dot product (`ProductKernels.Block`), whose bits do not depend on the block that it is in. `take` is called with a row of the
+// block for sixteen concepts of the panel from `column` on.
 
 #if USAE_AVX512
   // 14 x 32: 28 of the 32 vector registers hold sums, two hold the panel, and the broadcast token is a memory operand.
@@ -107,8 +106,8 @@ func product(
   }
 }
 
-/// Finds pairs of a token and a concept whose pre-activation is above the token's floor: one panel, which stays in the cache,
-/// with all tokens. Pre-activations go no further than the registers, but those that are found.
+/// Finds pairs of a token and a concept whose pre-activation is above the token's search threshold. One panel after the other,
+/// which stays in the cache, is multiplied with all tokens; only pre-activations that are found leave the registers.
 func productPairsAbove(_ arguments: UnsafeMutableRawPointer) {
   let search = arguments.assumingMemoryBound(to: ProductArguments.self)
   let depth = search.pointee.depth, count = search.pointee.count
@@ -122,7 +121,7 @@ func productPairsAbove(_ arguments: UnsafeMutableRawPointer) {
       ) { row, panelColumn, values in
         guard token &+ row < count else { return }
         found = search.pointee.pairs.add(
-          token &+ row, column &+ panelColumn, values, values, above: search.pointee.floors[token &+ row], after: found)
+          token &+ row, column &+ panelColumn, values, values, above: search.pointee.thresholds[token &+ row], after: found)
       }
       token &+= tokensPerBlock
     }
@@ -133,15 +132,15 @@ func productPairsAbove(_ arguments: UnsafeMutableRawPointer) {
 }
 
 extension FoundPairs {
-  /// Adds pairs of a token with sixteen concepts where `uppers` are above a floor, after `found` others; returns how many there
-  /// are then.
+  /// Adds the pairs of a token with those of sixteen concepts whose `uppers` are above a threshold, after `found` other pairs;
+  /// returns how many there are then.
   ///
-  /// Pairs follow one another, so they are written where the last ones were: in lists by token they would touch a page for each
-  /// token, again and again.
+  /// All tokens share one list, so pairs are written next to the last ones. With a list for each token, they would touch a page
+  /// for each token again and again.
   @inline(__always)
-  func add(_ token: Int, _ column: Int, _ uppers: Vector, _ values: Vector, above floor: Float, after found: Int) -> Int {
+  func add(_ token: Int, _ column: Int, _ uppers: Vector, _ values: Vector, above threshold: Float, after found: Int) -> Int {
     let pair = Int32(truncatingIfNeeded: column) &+ (Int32(truncatingIfNeeded: token) &<< conceptBits)
-    return found &+ Int(usae_write_above(Vector(repeating: floor), uppers, pair, pairs + found, values, numbers + found))
+    return found &+ Int(usae_write_above(Vector(repeating: threshold), uppers, pair, pairs + found, values, numbers + found))
   }
 }
 

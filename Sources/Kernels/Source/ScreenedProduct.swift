@@ -3,8 +3,8 @@ import KernelTypes
 
 // Estimates of pre-activations from bytes. A token is about s (u - offset), a concept's weights t q with signed bytes q, so
 // their product is about s t (sum u q - offset sum q). x86-64 multiplies unsigned bytes by signed ones, so there the offset is
-// 128 and u unsigned; on arm64 it is 0. The sums are of integers: exact in any order, and the same on every processor.
-// `Encoder/Screening/ErrorBounds.swift` bounds the error of the rest.
+// 128 and u unsigned; on arm64 it is 0. The sums are of integers, so they are exact in any order and the same on every
+// processor. `Encoder/Screening/ErrorBounds.swift` bounds the error of the rest.
 
 #if USAE_DOTPROD
   let screenTokenOffset: Int32 = 0
@@ -34,8 +34,8 @@ import KernelTypes
   let screenPanelWidth = 16
 #endif
 
-/// Finds pairs of a token and a concept whose upper bound is above the token's floor: one panel, which stays in the cache, with
-/// all tokens. Estimates go no further than the registers, but those of what is found.
+/// Finds pairs of a token and a concept whose upper bound is above the token's search threshold. One panel after the other,
+/// which stays in the cache, is multiplied with all tokens; only the estimates of pairs that are found leave the registers.
 func screen(_ arguments: UnsafeMutableRawPointer) {
   let search = arguments.assumingMemoryBound(to: ScreenArguments.self)
   let arguments = UnsafePointer(search)
@@ -60,8 +60,8 @@ func screen(_ arguments: UnsafeMutableRawPointer) {
   search.pointee.pairs.nextColumn = column
 }
 
-/// Sixteen concepts, from integer sums to estimates and upper bounds, and the pairs of tokens with these that may be above a
-/// floor.
+/// Sixteen concepts: turns integer sums into estimates and upper bounds, and adds the pairs whose upper bounds are above search
+/// thresholds.
 private struct Search {
   private let scales, bias, norms, errors, slacks: Vector
   private let column: Int
@@ -78,7 +78,7 @@ private struct Search {
     slacks = load(arguments.pointee.slacks, column)
   }
 
-  /// The number of pairs after those of one token.
+  /// Adds the pairs of one token; returns how many pairs there are then.
   @inline(__always)
   func callAsFunction(_ token: Int, _ sums: Integers, _ count: Int) -> Int {
     let arguments = arguments.pointee
@@ -87,7 +87,7 @@ private struct Search {
     let bounds = multiplyAdd(
       multiplyAdd(slacks, Vector(repeating: arguments.factorsOfNorm[token]), norms),
       Vector(repeating: arguments.factorsOfError[token]), errors)
-    return arguments.pairs.add(token, column, estimates + bounds, estimates, above: arguments.floors[token], after: count)
+    return arguments.pairs.add(token, column, estimates + bounds, estimates, above: arguments.thresholds[token], after: count)
   }
 }
 
@@ -119,11 +119,12 @@ func packScreenedToken(
     }
     usae_tiles_store(sums)
     let left = Search(arguments, column), right = Search(arguments, column &+ 16)
-    let leftStart = load(arguments.pointee.starts, column), rightStart = load(arguments.pointee.starts, column &+ 16)
+    let corrections = arguments.pointee.corrections
+    let leftCorrections = load(corrections, column), rightCorrections = load(corrections, column &+ 16)
     var found = found
     for row in 0..<screenTokensPerBlock {
-      found = left(first &+ row, load(sums, row &* screenPanelWidth) &+ leftStart, found)
-      found = right(first &+ row, load(sums, row &* screenPanelWidth &+ 16) &+ rightStart, found)
+      found = left(first &+ row, load(sums, row &* screenPanelWidth) &+ leftCorrections, found)
+      found = right(first &+ row, load(sums, row &* screenPanelWidth &+ 16) &+ rightCorrections, found)
     }
     return found
   }
@@ -134,7 +135,7 @@ func packScreenedToken(
     let groups = arguments.pointee.groups
     let tokens = arguments.pointee.tokens + first &* groups
     let panel = arguments.pointee.panels + column &* groups
-    let left = load(arguments.pointee.starts, column), right = load(arguments.pointee.starts, column &+ 16)
+    let left = load(arguments.pointee.corrections, column), right = load(arguments.pointee.corrections, column &+ 16)
     var l0 = left, l1 = left, l2 = left, l3 = left, l4 = left, l5 = left, l6 = left
     var l7 = left, l8 = left, l9 = left, l10 = left, l11 = left, l12 = left, l13 = left
     var r0 = right, r1 = right, r2 = right, r3 = right, r4 = right, r5 = right, r6 = right
@@ -192,8 +193,8 @@ func packScreenedToken(
     let groups = arguments.pointee.groups
     let tokens = arguments.pointee.tokens + first &* groups
     let panel = arguments.pointee.panels + column &* groups
-    let start = load(arguments.pointee.starts, column)
-    var s0 = start, s1 = start, s2 = start, s3 = start, s4 = start, s5 = start
+    let correction = load(arguments.pointee.corrections, column)
+    var s0 = correction, s1 = correction, s2 = correction, s3 = correction, s4 = correction, s5 = correction
     var a = tokens
     var b = panel
     for _ in 0..<groups {
@@ -228,7 +229,7 @@ func packScreenedToken(
     let search = Search(arguments, column)
     var found = found
     for row in 0..<screenTokensPerBlock {
-      var sum = load(arguments.pointee.starts, column)
+      var sum = load(arguments.pointee.corrections, column)
       for group in 0..<groups {
         sum = usae_dot4(
           sum, Integers(repeating: tokens[group &* screenTokensPerBlock &+ row]), load(panel, group &* screenPanelWidth))

@@ -1,16 +1,16 @@
 import CIntrinsics
 import KernelTypes
 
-// What stands around the product with bytes (`ScreenedProduct.swift`): from floats to a high and a low int8 part each, and
-// better estimates and bounds for the concepts that it finds.
+// What comes before and after the product with bytes (`ScreenedProduct.swift`): the split of floats into high and low int8
+// parts, and refined estimates and bounds for the concepts that it finds.
 
-/// Below it, what is lost where squares underflow is not small beside the rounding that bounds allow for.
+/// For smaller elements, squares lose more by underflow than the rounding that bounds allow for.
 private let smallestSize: Float = 1e-10
 
 /// Both int8 parts of a row times a factor: a x = scale (high + low / 254) + rest, the scale being the largest |a x| over 127.
 ///
-/// `measures` gets the scale and the norms of a x, of a x - scale high, and of the rest; `sums` those of the parts. A row with
-/// nothing above `smallestSize` has only zeros for parts.
+/// `measures` gets the scale and the norms of a x, of a x - scale high, and of the rest; `sums` those of the parts. The parts
+/// of a row with no element above `smallestSize` are 0.
 func quantize(
   _ row: ConstantFloats, _ columns: Int, _ factor: Float, _ high: UnsafeMutablePointer<Int8>,
   _ low: UnsafeMutablePointer<Int8>, _ measures: Floats, _ sums: UnsafeMutablePointer<Int32>
@@ -66,10 +66,10 @@ func quantize(
   sums[1] = wholeNumber(sumLanes(lowSum))
 }
 
-/// 1.5 * 2^23: adding it rounds to a whole number and leaves that in the low bits.
+/// 1.5 * 2^23: adding it rounds to a whole number, which is then in the low bits.
 private let roundingToWhole: Float = 12_582_912
 
-/// A whole number between -2^22 and 2^22; of what is not a number, anything.
+/// The int of a whole number between -2^22 and 2^22; for NaN, any int.
 @inline(__always)
 private func wholeNumber(_ x: Float) -> Int32 {
   Int32(bitPattern: (x + roundingToWhole).bitPattern) &- 0x4b40_0000
@@ -87,7 +87,7 @@ func screenRefine(
   for q in 0..<count {
     let concept = conceptParts + Int(concepts[q]) &* size
     let token = tokenParts + Int(tokens[q]) &* size
-    // Concepts lie in a cache that takes as long to answer as three pairs take. (To ask for tokens too took longer.)
+    // Prefetches concepts three pairs ahead, which is the latency of their cache. (Prefetching tokens too took longer.)
     let ahead = q &+ 3 < count ? q &+ 3 : q
     let nextConcept = conceptParts + Int(concepts[ahead]) &* size
     var first = Integers.zero, second = Integers.zero
@@ -103,7 +103,7 @@ func screenRefine(
   }
 }
 
-/// out[i] = what the pre-activation of concept concepts[i] may be at most, its estimate being estimates[i].
+/// out[i] = an upper bound of the pre-activation of concept concepts[i], from its estimate estimates[i].
 func screenUpperBounds(
   _ concepts: UnsafePointer<Int32>, _ estimates: ConstantFloats, _ count: Int, _ norms: ConstantFloats,
   _ errors: ConstantFloats, _ slacks: ConstantFloats, _ factorOfNorm: Float, _ factorOfError: Float, _ out: Floats

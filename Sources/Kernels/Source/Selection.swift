@@ -5,16 +5,16 @@ import KernelTypes
 // grow with its value, so `bits << 32 | ~column` compares in one instruction and ties can never be broken differently.
 
 func scan(_ row: ConstantFloats, _ columns: Int, _ threshold: Float, _ keys: UnsafeMutablePointer<UInt64>) -> Int {
-  let limit = Vector(repeating: threshold)
+  let thresholds = Vector(repeating: threshold)
   var count = 0
   var column = 0
   while column < columns {
     #if USAE_AVX512
-      count &+= Int(usae_write_keys(limit, load(row, column), Int32(truncatingIfNeeded: column), keys + count))
+      count &+= Int(usae_write_keys(thresholds, load(row, column), Int32(truncatingIfNeeded: column), keys + count))
     #else
-      if any(load(row, column) .> limit) {
+      if any(load(row, column) .> thresholds) {
         for c in column..<column &+ 16 {
-          // Write always, keep if above: a branch here would be mispredicted half of the time.
+          // A key is always written, and kept if above: a branch would be mispredicted half of the time.
           keys[count] = UInt64(row[c].bitPattern) << 32 | UInt64(~UInt32(truncatingIfNeeded: c))
           count &+= row[c] > threshold ? 1 : 0
         }
@@ -58,25 +58,25 @@ private func padKeys(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int) -> Int 
 
 /// Drops keys that are not among the `wanted` largest; returns how many are left.
 ///
-/// Counting takes no branch for a key. Moving keys to the sides of a pivot does, and half of those are mispredicted.
+/// Counting takes no branch for a key. Partitioning by a pivot does, and half of those branches are mispredicted.
 private func narrow(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int {
   let vectors = padKeys(keys, count)
   var largest: Int64 = 0
   for i in 0..<count where Int64(bitPattern: keys[i]) > largest { largest = Int64(bitPattern: keys[i]) }
-  let limit = limitReached(by: wanted, largest: largest) { keysReaching($0, keys, vectors) }
+  let threshold = thresholdReached(by: wanted, largest: largest) { keysReaching($0, keys, vectors) }
   var left = 0
   for i in 0..<count {
     let key = keys[i]
     keys[left] = key
-    left &+= Int64(bitPattern: key) >= limit ? 1 : 0
+    left &+= Int64(bitPattern: key) >= threshold ? 1 : 0
   }
   return left
 }
 
-/// A limit that exactly so many numbers reach, found by halving an interval; where ties leave none, the largest that more do,
-/// and where there are fewer positive numbers, 0.
+/// Finds by bisection a threshold that exactly `wanted` numbers reach. Where ties leave none, it is the largest that more
+/// numbers reach; where fewer numbers are positive, it is 0.
 @inline(__always)
-private func limitReached(by wanted: Int, largest: Int64, _ reaching: (_ limit: Int64) -> Int) -> Int64 {
+private func thresholdReached(by wanted: Int, largest: Int64, _ reaching: (_ threshold: Int64) -> Int) -> Int64 {
   var low: Int64 = 0
   var high = largest &+ 1
   while high &- low > 1 {
@@ -88,16 +88,16 @@ private func limitReached(by wanted: Int, largest: Int64, _ reaching: (_ limit: 
   return low
 }
 
-private func keysReaching(_ limit: Int64, _ keys: UnsafePointer<UInt64>, _ vectors: Int) -> Int {
-  let limits = Keys(repeating: limit)
+private func keysReaching(_ threshold: Int64, _ keys: UnsafePointer<UInt64>, _ vectors: Int) -> Int {
+  let thresholds = Keys(repeating: threshold)
   var sums = Keys.zero
-  for i in 0..<vectors { sums = sums &- unsafeBitCast(loadKeys(keys, i) .>= limits, to: Keys.self) }  // a true lane is -1
+  for i in 0..<vectors { sums = sums &- unsafeBitCast(loadKeys(keys, i) .>= thresholds, to: Keys.self) }  // a true lane is -1
   var sum: Int64 = 0
   for lane in 0..<8 { sum = sum &+ sums[lane] }
   return Int(sum)
 }
 
-/// The `kept` largest keys in order: a key's place is the number of larger ones. No branch depends on a key.
+/// Sorts the `kept` largest keys to the front: a key's place is the number of larger ones. No branch depends on a key.
 private func sortByRanks(_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ kept: Int) {
   let vectors = padKeys(keys, count)
   let sorted = keys + (count &+ 8)
@@ -123,27 +123,27 @@ func smallestOfLargest(_ values: Floats, _ count: Int, _ wanted: Int) -> Float {
     largest = largest.replacing(with: own, where: own .> largest)
   }
   // Bits of positive floats order as the floats do.
-  let bits = limitReached(by: wanted, largest: Int64(largestLane(largest).bitPattern)) {
+  let bits = thresholdReached(by: wanted, largest: Int64(largestLane(largest).bitPattern)) {
     valuesReaching(Float(bitPattern: UInt32(truncatingIfNeeded: $0)), values, vectors)
   }
   return bits > 0 ? smallestReaching(Float(bitPattern: UInt32(truncatingIfNeeded: bits)), values, vectors) : 0
 }
 
-private func smallestReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Float {
+private func smallestReaching(_ threshold: Float, _ values: ConstantFloats, _ vectors: Int) -> Float {
   var smallest = Vector(repeating: .infinity)
   for i in 0..<vectors {
     let own = load(values, 16 &* i)
-    smallest = smallest.replacing(with: own, where: (own .>= limit) .& (own .< smallest))
+    smallest = smallest.replacing(with: own, where: (own .>= threshold) .& (own .< smallest))
   }
   var result = smallest[0]
   for lane in 1..<16 where smallest[lane] < result { result = smallest[lane] }
   return result
 }
 
-private func valuesReaching(_ limit: Float, _ values: ConstantFloats, _ vectors: Int) -> Int {
-  let limits = Vector(repeating: limit)
+private func valuesReaching(_ threshold: Float, _ values: ConstantFloats, _ vectors: Int) -> Int {
+  let thresholds = Vector(repeating: threshold)
   var sums = Integers.zero
-  for i in 0..<vectors { sums = sums &- unsafeBitCast(load(values, 16 &* i) .>= limits, to: Integers.self) }
+  for i in 0..<vectors { sums = sums &- unsafeBitCast(load(values, 16 &* i) .>= thresholds, to: Integers.self) }
   return Int(usae_sum(sums))
 }
 

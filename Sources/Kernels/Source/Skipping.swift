@@ -1,10 +1,10 @@
 import CIntrinsics
 import KernelTypes
 
-// Products with a matrix of which many elements are 0: the published AuxK, whose code is what ReLU leaves of all concepts. Per
-// row, the elements that are not 0 are found first, and each adds its multiple of a row of the panel to sums in registers.
-// Thirty-two rows of a panel are 24 KB and stay in the first-level cache while all rows of the matrix pass by.
-// Elements are added in order, as in `Product.swift`; leaving out zeros does not change the sums.
+// Products with a matrix of which many elements are 0: the codes of the published AuxK, which ReLU alone makes sparse. In each
+// row the elements that are not 0 are found first, and each adds its multiple of a row of the panel to sums in registers.
+// Thirty-two rows of a panel are 24 KB and stay in the first-level cache while all rows of the matrix pass by. Elements are
+// added in order, as in `Product.swift`; skipping zeros does not change the sums.
 
 #if USAE_AVX512
   /// Columns whose sums fit into registers.
@@ -52,7 +52,7 @@ import KernelTypes
   }
 #endif
 
-/// out[r] += sum over i < 32 of values[r][i] * panel[i], passing over zeros, for `columns` columns, at most `skippingWidth`.
+/// out[r] += sum over i < 32 of values[r][i] * panel[i], skipping zeros, for `columns` columns, at most `skippingWidth`.
 func addSkippingZeros(
   _ values: ConstantFloats, _ valueStride: Int, _ rows: Int, _ panel: ConstantFloats, _ columns: Int, _ out: Floats,
   _ outStride: Int

@@ -119,7 +119,7 @@ import KernelTypes
     }
   }
 
-  /// A block of 16 x 16 in squares; where its rows and those of the result are is told by two functions.
+  /// Transposes a block of 16 x 16 in squares of four. `row` and `out` tell where its rows and those of the result are.
   @inline(__always)
   private func transposeSquares(_ row: (Int) -> ConstantFloats, _ out: (Int) -> Floats) {
     for j in 0..<4 {

@@ -28,7 +28,7 @@ func store(_ vector: Vector, _ pointer: Floats, _ offset: Int) {
   UnsafeMutableRawPointer(pointer + offset).storeBytes(of: vector, as: Vector.self)
 }
 
-/// sum + a * b, rounded once where the processor can.
+/// sum + a * b, rounded once where the processor has a fused multiply-add.
 @inline(__always)
 func multiplyAdd(_ sum: Vector, _ a: Vector, _ b: Vector) -> Vector {
   #if USAE_FMA || arch(arm64)

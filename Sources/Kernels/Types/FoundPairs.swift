@@ -4,8 +4,8 @@ public struct FoundPairs {
   public var pairs: UnsafeMutablePointer<Int32>
   public var conceptBits: Int32
   public var numbers: Floats
-  /// Most pairs that fit: at least those of all tokens and a panel, and 16 more, since whole vectors are written, beyond what
-  /// was found.
+  /// The most pairs that fit. Beyond what was found, that is at least those of all tokens and a panel, and 16 more, since whole
+  /// vectors are written.
   public var capacity: Int
   /// How many there are, and the concept from which the search goes on.
   public var found = 0

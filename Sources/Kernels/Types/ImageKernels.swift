@@ -17,9 +17,9 @@ public struct AscentConstants {
   }
 }
 
-/// How a row of a view becomes what a model looks at: (row + deviation * noise) * scale + shift.
+/// From a row of a view to a row of a model's input: (row + deviation * noise) * scale + shift.
 public struct NoisyRowConstants {
-  /// Of the noise's generator; the first word of the counter is the column's.
+  /// Key and counter of the noise's generator; the first word of the counter is the column's.
   public var key: (UInt32, UInt32)
   public var counter: (UInt32, UInt32, UInt32)
   public var deviation, scale, shift: Float
@@ -35,7 +35,7 @@ public struct NoisyRowConstants {
   }
 }
 
-/// What images that are optimised need: their parameters' way to colours, views of them, and both ways back.
+/// Optimisation of images: from parameters to colours, from an image to views, and the backward passes of both.
 public struct ImageKernels: @unchecked Sendable {
   /// out = sum over t < taps of weights[t] * rows[t].
   public typealias BandOfRows =

@@ -3,10 +3,9 @@ public typealias ConstantFloats = UnsafePointer<Float>
 
 /// The hot loops for one instruction set, by subject.
 ///
-/// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle. (Signs are
-/// looked at one by one, for any number of columns: padding has none.) Distances between rows are in elements and are called
-/// strides.
-/// `Reference.swift` in the tests says in plain loops what each kernel computes.
+/// Row lengths called `columns` are multiples of 16: rows are padded with zeros, so no kernel has a tail to handle. (Kernels of
+/// signs take any number of columns, since padding has no sign.) Distances between rows are in elements and are called strides.
+/// `Reference.swift` in the tests computes in plain loops what each kernel computes.
 public struct KernelTable: @unchecked Sendable {
   public var name: StaticString
   public var product: ProductKernels

@@ -1,14 +1,15 @@
 /// Pre-activations in float32, by blocks of tokens and panels of concepts.
 public struct ProductKernels: @unchecked Sendable {
-  /// Pre-activations of `rows` tokens, up to `tokensPerBlock`, for `panelWidth` concepts. Each is an exact dot product: one
-  /// chain of multiply-adds over the depth in order, started from the bias.
+  /// Pre-activations of `rows` tokens, up to `tokensPerBlock`, for `panelWidth` concepts. Each is an **exact dot product**: it
+  /// starts from the bias and adds one product after the other over the depth, in order, each by a multiply-add that is fused
+  /// where the processor has one. So its bits depend on nothing else.
   public typealias Block =
     @convention(c) (
       _ depth: Int, _ tokens: ConstantFloats, _ panel: ConstantFloats, _ bias: ConstantFloats, _ rows: Int, _ out: Floats,
       _ outStride: Int
     ) -> Void
-  /// Pairs of a token and a concept with a pre-activation above the token's floor, until the list is full. `arguments` points
-  /// to `ProductArguments`, which tell how far the search came.
+  /// Pairs of a token and a concept with a pre-activation above the token's search threshold, until the list is full.
+  /// `arguments` points to `ProductArguments`, whose `pairs` tell how far the search came.
   public typealias PairsAbove = @convention(c) (_ arguments: UnsafeMutableRawPointer) -> Void
   /// Rearranges tokens for `Block`: out [depth, tokensPerBlock].
   public typealias PackTokens =
@@ -40,16 +41,16 @@ public struct ProductKernels: @unchecked Sendable {
 }
 
 /// What `ProductKernels.PairsAbove` reads and writes: pre-activations of packed tokens [count / tokensPerBlock, depth,
-/// tokensPerBlock] for packed panels [columns / panelWidth, depth, panelWidth]; the last block of tokens is whole, with any
-/// numbers past `count`.
+/// tokensPerBlock] for packed panels [columns / panelWidth, depth, panelWidth]; the last block of tokens is whole, and its
+/// places past `count` may hold anything.
 public struct ProductArguments {
   public var depth, columns, count: Int
-  public var tokens, panels, bias, floors: ConstantFloats
+  public var tokens, panels, bias, thresholds: ConstantFloats
   public var pairs: FoundPairs
 
   public init(
     depth: Int, columns: Int, count: Int, tokens: ConstantFloats, panels: ConstantFloats, bias: ConstantFloats,
-    floors: ConstantFloats, pairs: FoundPairs
+    thresholds: ConstantFloats, pairs: FoundPairs
   ) {
     self.depth = depth
     self.columns = columns
@@ -57,7 +58,7 @@ public struct ProductArguments {
     self.tokens = tokens
     self.panels = panels
     self.bias = bias
-    self.floors = floors
+    self.thresholds = thresholds
     self.pairs = pairs
   }
 }

@@ -1,9 +1,10 @@
-/// Keys that are sorted by counting larger ones; more are by a heap, since counting grows with their square.
+/// Up to this many keys are sorted by counting larger ones. More are sorted by a heap, since counting takes time that is
+/// quadratic in their number.
 public let mostRankedKeys = 192
-/// Places behind its keys that `SelectionKernels.KeepLargest` may write to: for the sorted keys, and for what fills up vectors.
+/// Places behind its keys that `SelectionKernels.KeepLargest` may write to: the sorted keys, and padding to whole vectors.
 public let selectionScratch = mostRankedKeys + 32
 
-/// The largest elements of a row. The kernels' `Selection.swift` says what a sort key is.
+/// The largest elements of a row. The kernels' `Selection.swift` says what a selection key is.
 public struct SelectionKernels: @unchecked Sendable {
   /// Writes the keys of the elements above a threshold >= 0 and returns how many there are.
   public typealias Scan =
@@ -12,11 +13,11 @@ public struct SelectionKernels: @unchecked Sendable {
     ) -> Int
   /// Moves the `wanted` largest of `count` keys to the front.
   public typealias Partition = @convention(c) (_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Void
-  /// Moves the `wanted` largest of `count` keys to the front, largest first, and returns how many there are. The keys have room
-  /// for `selectionScratch` more behind them.
+  /// Moves the `wanted` largest of `count` keys to the front, largest first, and returns how many there are. The keys' buffer
+  /// has capacity for `selectionScratch` more.
   public typealias KeepLargest = @convention(c) (_ keys: UnsafeMutablePointer<UInt64>, _ count: Int, _ wanted: Int) -> Int
-  /// The smallest of the `wanted` largest values, or 0 where fewer are positive; what is not a number counts as not positive. A
-  /// vector's length behind the values is overwritten.
+  /// The smallest of the `wanted` largest values, or 0 where fewer are positive; NaN counts as not positive. A vector behind
+  /// the values is overwritten.
   public typealias SmallestOfLargest = @convention(c) (_ values: Floats, _ count: Int, _ wanted: Int) -> Float
 
   public var scan: Scan

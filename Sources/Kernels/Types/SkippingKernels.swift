@@ -1,16 +1,15 @@
 /// Products with a matrix of which many elements are 0.
 public struct SkippingKernels: @unchecked Sendable {
-  /// Elements of a row that are looked at in one call.
+  /// Elements of a row that one call takes.
   public static let depth = 32
 
-  /// out[r] += sum over i < 32 of values[r][i] * panel[i], passing over zeros; `panel` is [32, columns], at most `width`
-  /// columns.
+  /// out[r] += sum over i < 32 of values[r][i] * panel[i], skipping zeros; `panel` is [32, columns], at most `width` columns.
   public typealias Add =
     @convention(c) (
       _ values: ConstantFloats, _ valueStride: Int, _ rows: Int, _ panel: ConstantFloats, _ columns: Int, _ out: Floats,
       _ outStride: Int
     ) -> Void
-  /// Adjacent columns of a matrix by themselves, each row times its scale if there is one: out [rows, columns].
+  /// Copies adjacent columns of a matrix, each row times its scale if there is one: out [rows, columns].
   public typealias PackColumns =
     @convention(c) (
       _ firstColumn: ConstantFloats, _ stride: Int, _ rows: Int, _ scales: ConstantFloats?, _ columns: Int, _ out: Floats

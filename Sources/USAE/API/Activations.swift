@@ -1,53 +1,6 @@
-/// A dense matrix of 32-bit floats, row after row: what Swift callers pass in and get back.
-public struct Matrix: Sendable, Equatable {
-  public let rows, columns: Int
-  public private(set) var values: [Float]
-
-  /// - Parameter values: row after row, `rows * columns` of them.
-  public init(rows: Int, columns: Int, values: [Float]) throws(USAEError) {
-    guard rows >= 0, columns >= 0, rows.multipliedReportingOverflow(by: columns) == (values.count, false) else {
-      throw .shapeMismatch(name: "values", expected: "\(rows) x \(columns) numbers", got: "\(values.count)")
-    }
-    self.rows = rows
-    self.columns = columns
-    self.values = values
-  }
-
-  init(rows: Int, columns: Int) {
-    self.rows = rows
-    self.columns = columns
-    values = [Float](repeating: 0, count: rows * columns)
-  }
-
-  public subscript(row: Int, column: Int) -> Float {
-    get { values[row * columns + column] }
-    set { values[row * columns + column] = newValue }
-  }
-
-  /// Runs `body` with a view of these values, valid inside it.
-  func withActivations<Result>(name: String, _ body: (Activations) throws(USAEError) -> Result) throws(USAEError)
-    -> Result
-  {
-    try values.withUnsafeBufferPointer { buffer throws(USAEError) in
-      // An empty array has no address, and an empty view needs none.
-      let base = UnsafeRawPointer(buffer.baseAddress) ?? UnsafeRawPointer(bitPattern: 64)!
-      return try body(
-        try Activations(
-          name: name, base: base, element: .float32, outer: rows, inner: 1, columns: columns, outerStride: columns * 4,
-          innerStride: 0, columnStride: 4))
-    }
-  }
-
-  mutating func withMutableValues(_ body: (UnsafeMutablePointer<Float>) throws(USAEError) -> Void) throws(USAEError) {
-    try values.withUnsafeMutableBufferPointer { buffer throws(USAEError) in
-      if let base = buffer.baseAddress { try body(base) }
-    }
-  }
-}
-
-/// Activations of one model where they lie in the caller's memory, [outer * inner, columns].
+/// A view of one model's activations in the caller's memory, [outer * inner, columns].
 ///
-/// Two row strides, so that [images, tokens, d] with a token sliced off is read without a copy.
+/// With two row strides, [images, tokens, d] without its prefix token is read without a copy.
 package struct Activations {
   package enum Element: Sendable {
     case float32, float16, float64, bfloat16
@@ -142,34 +95,6 @@ extension Float {
     case 0: self = sign * fraction * 0x1p-24
     case 31: self = fraction == 0 ? sign * .infinity : .nan
     default: self = sign * (1024 + fraction) * Float(sign: .plus, exponent: exponent - 25, significand: 1)
-    }
-  }
-}
-
-/// Which rows of the activations make a batch.
-package enum RowSelection {
-  case all
-  case some(UnsafeBufferPointer<Int64>)
-
-  func count(of total: Int) -> Int {
-    switch self {
-    case .all: return total
-    case .some(let rows): return rows.count
-    }
-  }
-
-  @inline(__always)
-  func row(_ position: Int) -> Int {
-    switch self {
-    case .all: return position
-    case .some(let rows): return Int(rows[position])
-    }
-  }
-
-  func validate(total: Int) throws(USAEError) {
-    guard case .some(let rows) = self else { return }
-    for row in rows where row < 0 || row >= Int64(total) {
-      throw .invalidArgument(name: "rows", expected: "numbers in 0..<\(total)", got: "\(row)")
     }
   }
 }

@@ -1,4 +1,4 @@
-/// What the process uses.
+/// What all autoencoders of the process share.
 public enum Configuration {
   public static let version = "0.1.0"
 
@@ -11,7 +11,7 @@ public enum Configuration {
   /// Threads of autoencoders that do not ask for a number of their own.
   public static var threads: Int { ThreadPool.threads }
 
-  /// 0 goes back to the number of cores that this process may use.
+  /// Sets `threads`. 0 restores the number of cores that this process may use.
   public static func setThreads(_ threads: Int) throws(USAEError) {
     try UniversalSAE.require("n_threads", threads, in: 0...1024)
     ThreadPool.defaultThreads.store(threads, ordering: .relaxed)

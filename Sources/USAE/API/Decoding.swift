@@ -3,7 +3,8 @@ import Synchronization
 extension UniversalSAE {
   /// Decodes codes [rows, slots] to model `index`, in its own units: `out` [rows, width]. Slots with index -1 are skipped.
   ///
-  /// - Parameter width: columns of `out`; another than the model's is an error, however the models have changed meanwhile.
+  /// - Parameter width: columns of `out`. It must be the model's width, which is checked under the lock, since models can
+  ///   change meanwhile.
   package func decode(
     model index: Int, rows: Int, slots: Int, values: UnsafePointer<Float>, indices: UnsafePointer<Int32>,
     width: Int, out: UnsafeMutablePointer<Float>, work: Work
@@ -31,7 +32,7 @@ extension UniversalSAE {
     }
   }
 
-  /// Callers may have made these codes themselves.
+  /// Checks indices and values, since callers may have made these codes themselves.
   private func checkCodes(
     rows: Int, slots: Int, _ values: UnsafePointer<Float>, _ indices: UnsafePointer<Int32>, work: Work
   ) throws(USAEError) {
@@ -74,7 +75,7 @@ extension UniversalSAE {
   }
 }
 
-/// Used slots of a token, packed: coefficients on unit rows, and their concepts.
+/// The used slots of a token without gaps: coefficients of dictionary rows, and their concepts.
 private struct CompactScratch {
   let coefficients: [FloatBuffer]
   private(set) var indices: [AlignedBuffer<Int32>] = []

@@ -1,25 +1,4 @@
-/// Sparse codes of a number of tokens, [rows, k]: values, largest first, and their concepts; unused slots hold 0 and -1. Of
-/// an autoencoder with BatchTopK, k is its `slots`.
-public struct Codes: Sendable, Equatable {
-  public let rows, k, concepts: Int
-  public internal(set) var values: [Float]
-  public internal(set) var indices: [Int32]
-
-  init(rows: Int, k: Int, concepts: Int) {
-    self.rows = rows
-    self.k = k
-    self.concepts = concepts
-    values = [Float](repeating: 0, count: rows * k)
-    indices = [Int32](repeating: -1, count: rows * k)
-  }
-
-  /// Active concepts of one token and their values.
-  public func active(_ row: Int) -> [(concept: Int, value: Float)] {
-    (row * k..<(row + 1) * k).filter { indices[$0] >= 0 }.map { (Int(indices[$0]), values[$0]) }
-  }
-}
-
-/// Encodes rows of one model in chunks: memory does not grow with their number.
+/// Encodes rows of one model in chunks, so that memory does not grow with their number.
 struct Encoding {
   let model: ModelParameters
   let activations: Activations
@@ -86,7 +65,7 @@ extension UniversalSAE {
     }
   }
 
-  /// What ReLU and TopK would be given, `out` [x.rows, concepts].
+  /// Pre-activations, which ReLU and the selection would be given: `out` [x.rows, concepts].
   package func preactivations(_ x: Activations, model index: Int, out: UnsafeMutablePointer<Float>, work: Work)
     throws(USAEError)
   {

@@ -1,10 +1,11 @@
-/// How well each model's code reconstructs each model, and how often each concept fires. [i][j]: encoded i, decoded j.
+/// How well each model's code reconstructs each model, and how often each concept fires. [i][j] is encoded from model i and
+/// decoded to model j.
 public struct Evaluation: Sendable, Equatable {
   public let tokens: Int
-  /// In the models' own units, against each dimension's mean over these tokens: "predict the mean" scores 0.
+  /// R squared in the models' own units, against each dimension's mean over these tokens: predicting the mean scores 0.
   public internal(set) var r2: [[Double]]
   public internal(set) var r2Standardized: [[Double]]
-  /// Against one mean over all elements, as the published code has it.
+  /// R squared in standardised units, against one mean over all elements, as the published code computes it.
   public internal(set) var r2ScalarMean: [[Double]]
   /// Mean squared error per element, in the models' own units.
   public internal(set) var meanSquaredError: [[Double]]
@@ -34,7 +35,7 @@ extension UniversalSAE {
       try checkAll(activations, operation: "evaluate")
       var encoders: [PackedEncoder] = []
       for model in state.models { encoders.append(try state.inference.encoder(of: model, work: work)) }
-      let pass = try EvaluationPass(
+      let pass = try StreamingEvaluation(
         models: state.models, encoders: encoders, k: slots, threshold: Float(threshold), rows: activations[0].rows, work: work)
       try pass.run(activations)
       return pass.result()

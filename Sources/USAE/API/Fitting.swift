@@ -13,16 +13,16 @@ extension UniversalSAE {
     try Self.require("steps", steps, in: 1...1 << 40)
     try Self.require("batch_size", batchSize, in: 1...1 << 24)
     let work = makeWork()
-    return try withActivations(activations) { views throws(USAEError) in
-      try initialize(from: views, work: work)
+    return try withActivations(activations) { all throws(USAEError) in
+      try initialize(from: all, work: work)
       try setPlan(totalSteps: steps, deadTokens: recipe.deadTokens)
-      let order = RowOrder(seed: seed, rows: views[0].rows)
-      let batch = min(batchSize, views[0].rows)
+      let order = RowOrder(seed: seed, rows: all[0].rows)
+      let batch = min(batchSize, all[0].rows)
       var reports: [StepReport] = []
       var rows = [Int64](repeating: 0, count: batch)
       for step in 0..<steps {
         for i in 0..<batch { rows[i] = Int64(order.row(at: step * batch + i)) }
-        let report = try self.step(views, rows: rows, work: work)
+        let report = try self.step(all, rows: rows, work: work)
         reports.append(report)
         if !onStep(report) { break }
       }
@@ -36,33 +36,33 @@ extension UniversalSAE {
   @discardableResult
   public func partialFit(_ batch: KeyValuePairs<String, Matrix>, encoder: String? = nil) throws(USAEError) -> StepReport {
     let work = makeWork()
-    return try withActivations(batch) { views throws(USAEError) in
-      if modelNames.isEmpty { try initialize(from: views, work: work) }
+    return try withActivations(batch) { batch throws(USAEError) in
+      if modelNames.isEmpty { try initialize(from: batch, work: work) }
       var index: Int?
       if let encoder { index = try self.index(of: encoder) }
-      return try step(try ordered(views), rows: .all, encoder: index, work: work)
+      return try step(try ordered(batch), rows: .all, encoder: index, work: work)
     }
   }
 
-  /// The views in the order of the models.
-  func ordered(_ views: [Activations]) throws(USAEError) -> [Activations] {
+  /// The batch in the order of the models.
+  func ordered(_ batch: [Activations]) throws(USAEError) -> [Activations] {
     let names = modelNames
-    if let stranger = views.first(where: { !names.contains($0.name) }) {
+    if let stranger = batch.first(where: { !names.contains($0.name) }) {
       throw .unknownModel(name: "'\(stranger.name)'", known: names)
     }
     var ordered: [Activations] = []
     for name in names {
-      guard let view = views.first(where: { $0.name == name }) else {
+      guard let activations = batch.first(where: { $0.name == name }) else {
         throw .invalidArgument(name: "activations", expected: "all of \(names)", got: "none of '\(name)'")
       }
-      ordered.append(view)
+      ordered.append(activations)
     }
     return ordered
   }
 
-  private func step(_ views: [Activations], rows: [Int64], work: Work) throws(USAEError) -> StepReport {
+  private func step(_ batch: [Activations], rows: [Int64], work: Work) throws(USAEError) -> StepReport {
     try rows.withUnsafeBufferPointer { buffer throws(USAEError) in
-      try step(views, rows: .some(buffer), encoder: nil, work: work)
+      try step(batch, rows: .some(buffer), encoder: nil, work: work)
     }
   }
 
@@ -76,19 +76,19 @@ extension UniversalSAE {
     for i in out.indices { out[i] = Int64(order.row(at: position + i)) }
   }
 
-  /// Runs `body` with views of all matrices at once.
+  /// Runs `body` with the activations of all matrices.
   func withActivations<Result>(
     _ matrices: KeyValuePairs<String, Matrix>, _ body: ([Activations]) throws(USAEError) -> Result
   ) throws(USAEError) -> Result {
-    try Self.withViews(Array(matrices), [], body)
+    try Self.withAll(Array(matrices), [], body)
   }
 
-  private static func withViews<Result>(
-    _ rest: [(key: String, value: Matrix)], _ views: [Activations], _ body: ([Activations]) throws(USAEError) -> Result
+  private static func withAll<Result>(
+    _ rest: [(key: String, value: Matrix)], _ batch: [Activations], _ body: ([Activations]) throws(USAEError) -> Result
   ) throws(USAEError) -> Result {
-    guard let next = rest.first else { return try body(views) }
-    return try next.value.withActivations(name: next.key) { view throws(USAEError) in
-      try withViews(Array(rest.dropFirst()), views + [view], body)
+    guard let next = rest.first else { return try body(batch) }
+    return try next.value.withActivations(name: next.key) { activations throws(USAEError) in
+      try withAll(Array(rest.dropFirst()), batch + [activations], body)
     }
   }
 }

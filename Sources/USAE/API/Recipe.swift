@@ -9,7 +9,12 @@ public struct Recipe: Sendable, Equatable {
   public enum Selection: Int32, RecipeChoice { case topK, batchTopK }
   public enum Loss: Int32, RecipeChoice { case l1, mse }
   public enum PrefixLoss: Int32, RecipeChoice { case mean, drawn }
-  public enum Auxiliary: Int32, RecipeChoice { case none, unchosen, dead }
+  public enum Auxiliary: Int32, RecipeChoice {
+    case none, published, dead
+
+    /// Recipes call the published AuxK "unchosen", after the concepts that it selects among.
+    var name: String { self == .published ? "unchosen" : "\(self)" }
+  }
   public enum AuxiliaryScale: Int32, RecipeChoice { case none, residual }
   public enum Update: Int32, RecipeChoice { case all, encoder }
   public enum Schedule: Int32, RecipeChoice { case constant, cosine, linear }
@@ -35,25 +40,26 @@ public struct Recipe: Sendable, Equatable {
 
   // Main loss
   public var loss = Loss.mse
-  /// Matryoshka: shares of the concepts, ascending to 1, of which each reconstructs by itself; at most 16. Empty: all alone.
+  /// Matryoshka: at most 16 shares of the concepts, ascending to 1. For each share, the first share * n_concepts concepts
+  /// reconstruct by themselves. Empty: only the whole code reconstructs.
   public var prefixes: [Double] = [0.25, 0.5, 0.75, 1]
-  /// The mean over the prefixes, or one of them in each step (`DrawnPrefix`).
+  /// The loss is the mean over the prefixes, or that of one prefix drawn for each step (`DrawnPrefix`).
   public var prefixLoss = PrefixLoss.drawn
 
   // Auxiliary loss
   public var auxiliary = Auxiliary.dead
   public var auxiliaryScale = AuxiliaryScale.residual
   public var auxiliaryDetach = true
-  /// 0: half of all concepts for `unchosen`, 2 k for `dead`.
+  /// 0: half of all concepts for `published`, 2 k for `dead`.
   public var auxiliaryK = 0
   public var auxiliaryCoefficient = 1.0 / 32
   /// Tokens encoded without firing that make a concept dead; 0: never.
   public var deadTokens = 1_000_000
 
-  // Concepts that are found twice
+  // Duplicate concepts
   /// Concepts whose dictionary rows have a larger cosine in every model are merged; 0: never.
   public var mergeCosine = 0.8
-  /// Steps from one merge to the next.
+  /// Steps from one search for duplicates to the next.
   public var mergeEvery = 50
 
   // Update
@@ -91,7 +97,7 @@ public struct Recipe: Sendable, Equatable {
     recipe.renormalize = false
     recipe.prefixes = []
     recipe.mergeCosine = 0
-    recipe.auxiliary = .unchosen
+    recipe.auxiliary = .published
     recipe.auxiliaryScale = .none
     recipe.auxiliaryDetach = false
     recipe.auxiliaryCoefficient = 0.1
@@ -109,7 +115,7 @@ public struct Recipe: Sendable, Equatable {
     return recipe
   }
 
-  /// Slots of a token's code.
+  /// Slots of a code: the most active concepts of one token.
   func slots(concepts: Int, k: Int) throws(USAEError) -> Int {
     guard selection == .batchTopK else { return k }
     guard kMax == 0 || kMax >= k else {

@@ -69,7 +69,7 @@ extension Recipe {
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {
     let content = Content.choice(
-      Case.allCases.map { "\($0)".lowercased() }, get: { $0[keyPath: path].rawValue },
+      Case.allCases.map(\.name), get: { $0[keyPath: path].rawValue },
       set: { if let chosen = Case(rawValue: $1) { $0[keyPath: path] = chosen } })
     return Field(name: name, content: content, zeroIsNone: false)
   }
@@ -112,5 +112,12 @@ extension Recipe {
   }
 }
 
-/// A case is numbered by its place, and named by its name in lower case: in usae.h, and where recipes are written with words.
-protocol RecipeChoice: RawRepresentable<Int32>, CaseIterable, Sendable {}
+/// A case is numbered by its place, in usae.h too. Where recipes are written with words, `name` stands for it.
+protocol RecipeChoice: RawRepresentable<Int32>, CaseIterable, Sendable {
+  var name: String { get }
+}
+
+extension RecipeChoice {
+  /// The case in lower case.
+  var name: String { "\(self)".lowercased() }
+}

@@ -4,9 +4,9 @@ extension UniversalSAE {
     package let encoder: Int
     /// Steps done before it.
     package let step: Int
-    /// Of this process.
+    /// Tokens of this process.
     package let tokens: Int
-    /// Of what is trained: alike in processes whose parameters are.
+    /// A hash of the parameters: equal in processes whose parameters are equal.
     package let fingerprint: UInt64
   }
 
@@ -34,7 +34,8 @@ extension UniversalSAE {
       try Self.require("rank", rank, in: 0...tokens.count - 1)
       for count in tokens { try Self.require("tokens", count, in: 1...1 << 24) }
       guard tokens[rank] == step.workspace.rows else {
-        throw .invalidArgument(name: "tokens[\(rank)]", expected: "this process's \(step.workspace.rows)", got: "\(tokens[rank])")
+        throw .invalidArgument(
+          name: "tokens[\(rank)]", expected: "this process's \(step.workspace.rows)", got: "\(tokens[rank])")
       }
       try step.agree(tokens, rank: rank)
       return step.exchanges
@@ -45,7 +46,8 @@ extension UniversalSAE {
     try lock.reading { () throws(USAEError) in
       let exchanges = state.shared?.exchanges ?? []
       guard exchanges.indices.contains(number) else {
-        throw .invalidArgument(name: "exchange", expected: "one of the \(exchanges.count) of a step under way", got: "\(number)")
+        throw .invalidArgument(
+          name: "exchange", expected: "one of the \(exchanges.count) of a step under way", got: "\(number)")
       }
       return exchanges[number]
     }
@@ -59,7 +61,7 @@ extension UniversalSAE {
     try withShared { step throws(USAEError) in try step.take(number, sum) }
   }
 
-  /// Updates from the sums, by number of the exchange; those that were taken may be nil.
+  /// Updates the parameters from the sums, one for each exchange. A sum that `takeShared` was given may be nil.
   package func finishShared(_ sums: [UnsafeBufferPointer<Float>?]) throws(USAEError) -> StepReport {
     let work = makeWork()
     return try withShared { step throws(USAEError) in
@@ -71,7 +73,7 @@ extension UniversalSAE {
     }
   }
 
-  /// Drops the step that was begun, if there is one: nothing was changed.
+  /// Drops the step that was begun, if there is one. It has changed nothing.
   package func abandonShared() throws(USAEError) {
     try lock.writing { () throws(USAEError) in state.shared = nil }
   }
@@ -96,7 +98,8 @@ extension UniversalSAE {
     }
   }
 
-  /// Over every dictionary row's norm, every bias, running statistics and counters, whose bits differ as soon as parameters do.
+  /// A hash over every dictionary row's norm, every bias, running statistics and counters, whose bits differ as soon as
+  /// parameters do.
   private func fingerprint() -> UInt64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
     func mix(_ word: UInt64) { hash = (hash ^ word) &* 0x100_0000_01b3 }

@@ -31,7 +31,9 @@ package struct TensorID: Equatable {
       (self.kind, part) = (kind, .value)
       return
     }
-    guard number >= 0, let kind = Kind(rawValue: number % 100), let part = Part(rawValue: number / 100 * 100) else { return nil }
+    guard number >= 0, let kind = Kind(rawValue: number % 100), let part = Part(rawValue: number / 100 * 100) else {
+      return nil
+    }
     (self.kind, self.part) = (kind, part)
   }
 
@@ -90,7 +92,7 @@ extension UniversalSAE {
         name: "tensor", expected: "one that model '\(model.name)' has with this recipe", got: "\(id.kind) (\(id.part))",
         remedy: id.part == .gradient ? "gradients exist after a step that keeps them, for the tensors it trains" : "")
     }
-    // With one concept a weight has one row, but is a matrix all the same.
+    // A weight is a matrix even where one concept gives it one row.
     let isMatrix = id.kind == .encoderWeight || id.kind == .dictionary
     return isMatrix ? (matrix.rows, matrix.columns) : (matrix.columns, 0)
   }
@@ -163,7 +165,7 @@ extension UniversalSAE {
       switch id.kind {
       case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
       case .runningVariance, .threshold: valid = value >= 0 && value.isFinite
-      // A gradient of some 1e19 has left infinity there, and PyTorch's AdamW would too: such an element trains no more.
+      // A gradient of some 1e19 leaves infinity there, as in PyTorch's AdamW; the element then no longer trains.
       case _ where id.part == .secondMoment: valid = value >= 0
       default: valid = value.isFinite
       }
@@ -189,7 +191,7 @@ extension UniversalSAE {
     }
   }
 
-  /// Random draws depend on the seed and this number alone.
+  /// Sets the number of steps done, on which, with the seed, all random draws depend.
   package func setStepCount(_ step: Int) throws(USAEError) {
     try Self.require("step", step, in: 0...1 << 53)
     try changing { () throws(USAEError) in

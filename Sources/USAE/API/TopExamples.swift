@@ -3,7 +3,7 @@ public struct TopExamples: Sendable, Equatable {
   public let concepts, n: Int
   /// Row numbers; -1 where fewer than n tokens have the concept.
   public internal(set) var tokens: [Int64]
-  /// Their codes; 0 there.
+  /// The codes of these tokens; 0 where there is no token.
   public internal(set) var values: [Float]
 }
 
@@ -12,7 +12,8 @@ extension UniversalSAE {
   ///
   /// One pass; memory does not grow with the rows. `values` and `tokens`, [concepts, n], are written at the end of it only.
   ///
-  /// - Parameter tokensPerImage: rows of an image, one after the other, of which at most one is taken; 1 takes any.
+  /// - Parameter tokensPerImage: consecutive rows that make an image, of which a concept takes at most one; with 1 it takes any
+  ///   rows.
   package func topExamples(
     _ x: Activations, model index: Int, n: Int, tokensPerImage: Int, values: UnsafeMutablePointer<Float>,
     tokens: UnsafeMutablePointer<Int64>, work: Work

@@ -1,4 +1,4 @@
-/// What a caller can get wrong. Broken promises of our own trap instead.
+/// What a caller can get wrong, or the machine refuse. A broken invariant of the library traps instead.
 ///
 /// Each case becomes a status of `usae.h`; `description` is the text that a Python user reads.
 public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
@@ -23,8 +23,8 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
       return "activations of '\(model)': expected finite numbers, got NaN or infinity (as float32) in row \(row), column "
         + "\(column); remove or repair that row in every model"
     case .lossNotFinite(let step):
-      return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: lower the learning "
-        + "rate, or look for outliers in the activations"
+      return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: "
+        + "lower the learning rate, or look for outliers in the activations"
     case .notInitialized(let operation):
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
         + "load first"
@@ -34,7 +34,7 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
     case .interrupted:
       return "interrupted"
     case .outOfMemory(let bytes):
-      return "memory: expected room for \(bytes) more bytes, got none; lower n_concepts, the batch size or the number of "
+      return "memory: expected \(bytes) more bytes, got none; lower n_concepts, the batch size or the number of "
         + "models"
     }
   }

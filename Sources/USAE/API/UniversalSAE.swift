@@ -4,15 +4,15 @@
 /// for it. Every call checks its arguments before it changes anything.
 public final class UniversalSAE: Sendable {
   public let concepts: Int
-  /// Active concepts of a token: the most, or with BatchTopK the mean over a batch.
+  /// Active concepts of a token: at most k, or with BatchTopK k on average over a batch.
   public let k: Int
-  /// The most that a token can have: k, or with BatchTopK `Recipe.kMax`.
+  /// The most active concepts that one token can have: k, or with BatchTopK `Recipe.kMax`.
   public let slots: Int
   public let seed: UInt64
   let threadsWanted: Int
   let lock = ReadWriteLock()
   let state: State
-  /// What can be asked for at any time, without waiting for a step to end.
+  /// What callers can read at any time, without waiting for a step to end.
   private let summary: Guarded<Summary>
 
   private struct Summary {
@@ -42,7 +42,7 @@ public final class UniversalSAE: Sendable {
 
   /// - Parameters:
   ///   - concepts: size of the code, 1...2^24.
-  ///   - k: active concepts of a token, 1...concepts: the most, or with BatchTopK the mean over a batch.
+  ///   - k: active concepts of a token, 1...concepts: at most k, or with BatchTopK k on average over a batch.
   ///   - seed: all random draws depend on it and on the step alone.
   ///   - threads: 0 takes the process's default; results do not depend on it.
   public init(concepts: Int, k: Int, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
@@ -64,7 +64,7 @@ public final class UniversalSAE: Sendable {
   public var widths: [Int] { summary.withLock { $0.widths } }
   public var stepCount: Int { summary.withLock { $0.step } }
 
-  /// Runs a change alone, and not while a step that other processes share is under way.
+  /// Runs a change with the lock for writing. Throws while a step that other processes share is under way.
   func changing<Result>(poll: (() -> Bool)? = nil, _ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
     try lock.writing(poll: poll) { () throws(USAEError) in
       guard state.shared == nil else {
@@ -98,7 +98,7 @@ public final class UniversalSAE: Sendable {
     }
   }
 
-  /// NaN is in no range.
+  /// NaN is in no range, so it is refused.
   static func require(_ name: String, _ value: Double, in range: ClosedRange<Double>) throws(USAEError) {
     guard range.contains(value) else {
       throw .invalidArgument(name: name, expected: "a number from \(range.lowerBound) to \(range.upperBound)", got: "\(value)")
@@ -180,7 +180,7 @@ public final class UniversalSAE: Sendable {
     return index
   }
 
-  /// Row t of all models is the same token, so all have as many rows, and at least one.
+  /// Checks that all models have the same number of rows, since row t is the same token in all of them, and at least one.
   static func checkAligned(_ activations: [Activations]) throws(USAEError) {
     guard let first = activations.first else {
       throw .invalidArgument(name: "activations", expected: "at least one model", got: "none")
@@ -231,7 +231,7 @@ public final class UniversalSAE: Sendable {
     }
   }
 
-  /// Looks at every element; throws `notFinite` for the first bad row of a model.
+  /// Checks every element; throws `notFinite` for the first bad row of a model.
   package func checkFinite(_ activations: [Activations], work: Work) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       try checkAll(activations, operation: "a look at the data")
@@ -246,10 +246,10 @@ public final class UniversalSAE: Sendable {
     }
   }
 
-  /// Rows that are looked at between two questions whether to stop.
+  /// Rows that are checked between two polls for an interrupt.
   private static let checkedRows = 8192
 
-  /// One optimisation step; `keepGradients` leaves parameters alone and lets the gradients be read instead.
+  /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead.
   package func step(
     _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: Work
   ) throws(USAEError) -> StepReport {

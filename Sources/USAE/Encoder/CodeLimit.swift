@@ -1,6 +1,6 @@
 /// What bounds a token's code outside training, where it must not depend on other tokens.
 struct CodeLimit {
-  /// Most entries.
+  /// The most entries of a code.
   let most: Int
   /// Entries are larger than this.
   let threshold: Float
@@ -9,7 +9,8 @@ struct CodeLimit {
 }
 
 extension ModelParameters {
-  /// The k largest; with BatchTopK and once a step has set the threshold, all above it that fit into the slots.
+  /// A code has the k largest entries. With BatchTopK, once a step has set the threshold, it has all entries above it that fit
+  /// into the slots.
   func codeLimit(k: Int, slots: Int) -> CodeLimit {
     guard let threshold, threshold.base[0] > 0 else { return CodeLimit(most: k, threshold: 0) }
     return CodeLimit(most: slots, threshold: threshold.base[0])

@@ -1,7 +1,8 @@
-/// Some concepts of an encoder, the dead ones, with their rows packed: tokens select among them what their codes leave out.
+/// The dead concepts of an encoder, with their rows packed. Each token selects its auxiliary code among those that are not in
+/// its main code.
 ///
-/// A token selects so many of them that bounds would rule out little: the product of all of them takes less time than screening
-/// would, and gives the same bits.
+/// A token selects so many of them that bounds would rule out little: the product with all of them takes less time than
+/// screening, and gives the same bits.
 struct ConceptSubset {
   /// In ascending order.
   private let concepts: [Int32]

@@ -1,6 +1,6 @@
 /// All pre-activations of a tile's tokens, which only the published AuxK and `preactivations` ask for.
 struct DenseTile {
-  /// Where its tokens are in their matrix.
+  /// The rows of its tokens in their matrix.
   let rows: Range<Int>
   /// The thread that computed it.
   let worker: Int
@@ -14,7 +14,7 @@ struct DenseTile {
   final class Scratch: @unchecked Sendable {
     fileprivate let packed, values: FloatBuffer
 
-    /// - Parameter depth: the widest token's.
+    /// - Parameter depth: the width of the widest token.
     init(columns: Int, depth: Int) throws(USAEError) {
       let capacity = TileSize.denseCapacity(columns: columns)
       packed = try FloatBuffer(capacity * depth)

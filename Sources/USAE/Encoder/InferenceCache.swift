@@ -1,4 +1,4 @@
-/// Encoders packed for use, made when first asked for and dropped when parameters change.
+/// Packed encoders, which are made when first needed and dropped when parameters change.
 final class InferenceCache: Sendable {
   private let encoders = Guarded<[String: PackedEncoder]>([:])
   private let k, slots: Int

@@ -1,9 +1,8 @@
-/// One model's encoder as it is used: whatever stands between the product and ReLU (bias, BatchNorm) is folded in, so a
-/// pre-activation is the exact dot product of a standardised token and a scaled row of weights: the bias plus one product
-/// after the other, in order, each by a fused multiply-add.
+/// One model's encoder, packed for use. Bias and BatchNorm are folded into the weights, so a pre-activation is the exact dot
+/// product (`ProductKernels.Block`) of a standardised token and a scaled row of weights.
 ///
 /// Codes are selected by screening (`ScreenedTile`) where the processor multiplies bytes fast, else by the product
-/// (`ProductTile`). Both give the same bits. Who wants all pre-activations gets them from the product (`DenseTile`).
+/// (`ProductTile`). Both give the same bits. All pre-activations of a token come from the product (`DenseTile`).
 final class PackedEncoder: @unchecked Sendable {
   let concepts: Int
   /// Concepts, rounded up to whole panels. Pre-activations of the columns past the last concept are 0.
@@ -30,8 +29,8 @@ final class PackedEncoder: @unchecked Sendable {
   ///   - affine: scale and bias of a concept, pre-activation = scale * (weight . token) + bias.
   ///   - limit: bounds codes in addition to what each call asks for.
   ///   - screening: nil screens where that saves time.
-  ///   - previous: an encoder of the same shape that is no longer used: its memory is taken, and what it learned about
-  ///     screening.
+  ///   - previous: an encoder of the same shape that is no longer used. Its memory is reused, and what it learned about
+  ///     screening is kept.
   init(
     _ weight: PaddedMatrix, affine: (_ concept: Int) -> (scale: Float, bias: Float), limit: CodeLimit = .none,
     screening: Bool? = nil, reusing previous: PackedEncoder? = nil, work: Work

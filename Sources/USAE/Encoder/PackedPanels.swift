@@ -9,7 +9,7 @@ final class PackedPanels: @unchecked Sendable {
 
   /// Packs the rows of `weight`, each times its scale.
   ///
-  /// - Parameter previous: panels of the same shape that are no longer used, whose memory is taken.
+  /// - Parameter previous: panels of the same shape that are no longer used; their memory is reused.
   init(
     _ weight: PaddedMatrix, columns: Int, scales: FloatBuffer, bias: FloatBuffer, reusing previous: PackedPanels? = nil,
     work: Work

@@ -64,7 +64,7 @@ struct ProductTile: PairFinder {
   func find(count: Int, _ pairs: inout FoundPairs) {
     var arguments = ProductArguments(
       depth: panels.depth, columns: panels.columns, count: count, tokens: scratch.packed.base, panels: panels.base,
-      bias: panels.bias.base, floors: scratch.thresholds.base, pairs: pairs)
+      bias: panels.bias.base, thresholds: scratch.thresholds.base, pairs: pairs)
     kernels.product.pairsAbove(&arguments)
     pairs = arguments.pairs
   }

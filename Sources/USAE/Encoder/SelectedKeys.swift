@@ -17,7 +17,7 @@ struct SelectedKeys {
     UnsafeBufferPointer(start: keys + bounds[token], count: bounds[token &+ 1] &- bounds[token])
   }
 
-  /// Whether no concept with a positive pre-activation was left out of a token's code.
+  /// Whether a token's code has every concept with a positive pre-activation.
   @inline(__always) func hasAllPositive(_ token: Int) -> Bool { threshold == 0 && self[token].count < k }
 }
 
@@ -54,7 +54,7 @@ final class KeyLists: @unchecked Sendable {
     used = end
   }
 
-  /// Ends the list of a token, of which the k largest keys stay.
+  /// Ends the list of a token and keeps its k largest keys.
   func endToken(k: Int) {
     let first = bounds.base[tokens]
     used = first + kernels.selection.keepLargest(keys.base + first, used - first, k)

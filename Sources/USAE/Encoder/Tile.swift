@@ -14,10 +14,10 @@ struct TokenRows {
 
 /// A tile whose codes are selected.
 struct EncodedTile {
-  /// Where its tokens are in their matrix.
+  /// The rows of its tokens in their matrix.
   let rows: Range<Int>
   let tokens: TokenRows
-  /// Of each token, counted from 0.
+  /// The keys of each token, counted from 0.
   let keys: SelectedKeys
   /// The thread that selected them.
   let worker: Int

@@ -1,6 +1,6 @@
 import KernelTypes
 
-/// What computes a number for each concept and token of a tile, a pre-activation or an estimate of it, and finds the concepts
+/// Computes a number for each concept and token of a tile (the pre-activation or an estimate of it), and finds the concepts
 /// whose number, or whose upper bound, is above the token's search threshold.
 protocol PairFinder {
   /// The token's Euclidean norm.
@@ -11,8 +11,8 @@ protocol PairFinder {
   func find(count: Int, _ pairs: inout FoundPairs)
 }
 
-/// Finds the k largest numbers of each token of a tile where the numbers are made, in registers: a tile of them would not fit
-/// into the second-level cache, so only those above a threshold are written.
+/// Finds the k largest numbers of each token of a tile while they are in registers: all numbers of a tile would not fit into
+/// the second-level cache, so only those above a threshold are written.
 ///
 /// All files of the encoder use these words:
 ///
@@ -24,27 +24,28 @@ protocol PairFinder {
 /// * a token's **exact threshold**, in screening alone, is the k-th largest of a few exact pre-activations: that of all
 ///   concepts is not below it.
 ///
-/// A search threshold should be just below the top-k threshold, which is not known before the search. Where it comes out
-/// above, the token is searched again, with others of its kind, from a lower one. So no threshold but the first affects what
-/// is selected.
+/// A search threshold should be just below the top-k threshold, which is not known before the search. If it was not below, the
+/// token is searched again with a lower one, together with all other such tokens. So of these thresholds the selection
+/// threshold alone affects what is selected.
 final class TokenSearch: @unchecked Sendable {
   /// By token.
   let searchThresholds, topKThresholds: FloatBuffer
   private let columns: Int
-  // What a search finds. Nearly always some hundred concepts a token; capacity for more is allocated when they come.
+  // The pairs that one search finds: nearly always some hundred concepts a token. Capacity for more is allocated when it is
+  // needed.
   private let pairs: GrowingBuffer<Int32>
   private let pairNumbers: GrowingBuffer<Float>
   private let conceptBits: Int32
-  // The same by token, each token's adjacent.
+  // The same pairs, sorted by token.
   private let firsts, ends: AlignedBuffer<Int>
   private let concepts: GrowingBuffer<Int32>
   private let numbers: GrowingBuffer<Float>
   private var used = 0
-  // Of one search by place, and of one token.
+  // Where each place's pairs end in one search; and the numbers of one token.
   private let placeEnds: AlignedBuffer<Int>
   private let scratch: FloatBuffer
   private var predictedThreshold: Float = 0
-  /// From a known or predicted top-k threshold to a search threshold: few searches are repeated, and lists stay short.
+  /// A search threshold is this share of a known or predicted top-k threshold: few searches are repeated, and lists stay short.
   private static let margin: Float = 0.97
 
   init(columns: Int, capacity: Int) throws(USAEError) {
@@ -71,18 +72,18 @@ final class TokenSearch: @unchecked Sendable {
     let count: Int
   }
 
-  /// What was found for a token of the tile, nothing if it was not searched; valid until the next search.
+  /// What was found for a token of the tile (nothing if it was not searched), valid until the next search.
   func found(_ token: Int) -> Found {
     let first = firsts.base[token]
     return Found(concepts: concepts.base + first, numbers: numbers.base + first, count: ends.base[token] - first)
   }
 
-  /// Starts with a tile: searches some of its tokens such that the k largest numbers of each above a threshold are found.
+  /// Begins a tile: searches some of its tokens so that each token's k largest numbers above `threshold` are found.
   func findLargest(_ k: Int, above threshold: Float, of tokens: [Int], _ finder: some PairFinder) {
     used = 0
     firsts.zero()
     ends.zero()
-    // Without a prediction nearly half of all concepts are found.
+    // Without a prediction a search finds nearly half of all concepts, so only the first tokens are searched that way.
     let first = predictedThreshold > 0 ? 0 : min(tokens.count, 16)
     find(tokens.prefix(first), k, above: threshold, finder)
     find(tokens.dropFirst(first), k, above: threshold, finder)
@@ -100,7 +101,7 @@ final class TokenSearch: @unchecked Sendable {
     predict(from: tokens, finder)
   }
 
-  /// Whether a token's list has its k largest numbers; if not, its search threshold is lower now.
+  /// Whether a token's list has its k largest numbers. If not, lowers its search threshold.
   private func settles(_ token: Int, _ k: Int, above threshold: Float, _ isFirst: Bool) -> Bool {
     let searched = searchThresholds.base[token]
     let found = found(token)
@@ -108,8 +109,8 @@ final class TokenSearch: @unchecked Sendable {
     let topK = kernels.selection.smallestOfLargest(scratch.base, found.count, k)
     topKThresholds.base[token] = topK
     if topK > searched || searched == threshold { return true }
-    // The k-th largest number of all concepts is not below that of the list. Lowered by the margin only once, since 0.97 x can
-    // round to x for subnormals.
+    // The k-th largest number of all concepts is not below that of the list. The margin lowers the threshold only once, since
+    // 0.97 x can round to x for subnormals.
     let lower = topK > threshold ? Self.margin * topK : 0.5 * searched
     searchThresholds.base[token] = isFirst ? max(threshold, lower) : threshold
     return false
@@ -118,18 +119,18 @@ final class TokenSearch: @unchecked Sendable {
   /// Predicts from the 1/16 quantile of the tokens' top-k thresholds, each relative to the token's norm.
   private func predict(from tokens: ArraySlice<Int>, _ finder: some PairFinder) {
     if tokens.isEmpty { return }
-    // Not a number where a token is 0.
+    // A quotient is NaN where the token is 0.
     let shares = tokens.map { topKThresholds.base[$0] / finder.norm(of: $0) }.filter { $0 > 0 && $0.isFinite }.sorted()
     // Where many tokens have fewer than k positive numbers, searches have to start at the selection threshold.
     predictedThreshold = 4 * shares.count < 3 * tokens.count ? 0 : Self.margin * shares[shares.count / 16]
   }
 
-  /// Searches some tokens again, each such that all concepts are found whose number is at least the token's exact threshold
-  /// and above the selection threshold. The lists of other tokens stay.
+  /// Searches some tokens again so that all concepts are found whose number is at least the token's exact threshold and above
+  /// the selection threshold. The lists of other tokens stay.
   func find(
     _ tokens: [Int], from exactThresholds: FloatBuffer, above threshold: Float, _ finder: some PairFinder
   ) {
-    // Never below 0: columns past the last concept hold 0, and are no concepts.
+    // Thresholds are never below 0, so that columns past the last concept, which hold 0, are not found.
     for token in tokens {
       let exact = exactThresholds.base[token]
       searchThresholds.base[token] = exact > threshold ? exact.nextDown : threshold

@@ -3,7 +3,7 @@
 /// Memory depends on the size of a chunk, not on the number of rows.
 final class CodeStream: @unchecked Sendable {
   let model: ModelParameters
-  let inputs: PaddedMatrix
+  let tokens: PaddedMatrix
   let codes: CodeBuffer
   private let encoder: PackedEncoder
   private let tileScratch: [TileScratch]
@@ -16,20 +16,20 @@ final class CodeStream: @unchecked Sendable {
     self.encoder = encoder
     self.k = k
     self.work = work
-    inputs = try PaddedMatrix(rows: chunkRows, columns: model.width)
+    tokens = try PaddedMatrix(rows: chunkRows, columns: model.width)
     codes = try CodeBuffer(rows: chunkRows, slots: k)
     tileScratch = encoder.makeScratch(work.threads)
     rowScratch = try makeScratch(work.threads, model.width)
   }
 
-  /// Puts the rows `range` of the activations, and their codes, into the first rows of `inputs` and `codes`.
+  /// Puts the rows `range` of the activations, and their codes, into the first rows of `tokens` and `codes`.
   func encode(_ activations: Activations, _ range: Range<Int>) throws(USAEError) {
-    try Ingestion(model: model, activations: activations).copy(range, of: .all, to: inputs, scratch: rowScratch, work: work)
-    try encoder.encode(inputs, count: range.count, k: k, scratch: tileScratch, to: codes, work: work)
+    try Ingestion(model: model, activations: activations).copy(range, of: .all, to: tokens, scratch: rowScratch, work: work)
+    try encoder.encode(tokens, count: range.count, k: k, scratch: tileScratch, to: codes, work: work)
   }
 
-  /// Rows of a chunk, a multiple of `unit`: about 2048, such that all threads have as many tiles of the encoder to do, and
-  /// enough of them where there are many threads, but no more than 8192 and than there are rows.
+  /// Rows of a chunk, a multiple of `unit`: from about 2048 up, so many that all threads encode the same number of tiles, but
+  /// at most 8192, and no more than there are rows.
   static func chunkRows(columns: Int, rows: Int, unit: Int, work: Work) -> Int {
     let round = TileSize.capacity(columns: columns) * work.threads
     let wanted = min(8192, (2048 + round - 1) / round * round) / unit * unit

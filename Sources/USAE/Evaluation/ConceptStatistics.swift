@@ -12,7 +12,7 @@ final class ConceptStatistics: @unchecked Sendable {
   private let shards: [Shard]
   /// Active slots by model.
   private(set) var active: [Int64]
-  // Concept after concept, so that what a token's concept changes lies together: [concept][model], [concept][pair].
+  // By concept, so that all numbers that one concept of a token changes are adjacent: [concept][model], [concept][pair].
   private let sums: AlignedBuffer<Double>
   private let maxima: FloatBuffer
   private let products: AlignedBuffer<Double>
@@ -25,7 +25,7 @@ final class ConceptStatistics: @unchecked Sendable {
     self.threshold = threshold
     self.work = work
     pairs = models * (models + 1) / 2
-    // Whole cache lines of counts for each worker.
+    // At least eight concepts, so that workers write to different cache lines of counts.
     let size = max(8, (concepts + work.threads - 1) / work.threads)
     var shards: [Shard] = []
     for first in stride(from: 0, to: concepts, by: size) {
@@ -42,10 +42,10 @@ final class ConceptStatistics: @unchecked Sendable {
     allFired = try AlignedBuffer<Int64>(concepts)
   }
 
-  /// A worker's range of concepts, and its notes on the token at hand.
+  /// A worker's range of concepts, and its scratch memory for one token.
   private final class Shard: @unchecked Sendable {
     let range: Range<Int>
-    /// Where among the token's concepts one of the range stands, or -1.
+    /// For each concept of the range, its place among the token's concepts, or -1.
     let places: AlignedBuffer<Int32>
     /// The token's concepts, [place], and their values in each model, [place][model], 0 where a model has no such concept.
     let touched: AlignedBuffer<Int32>

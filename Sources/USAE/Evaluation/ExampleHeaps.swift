@@ -5,18 +5,19 @@
 final class ExampleHeaps: @unchecked Sendable {
   private let n, tokensPerImage, concepts: Int
   private let work: Work
-  /// Concepts of one worker: whole cache lines of counts.
+  /// Concepts of one worker, at least eight, so that workers write to different cache lines of counts.
   private let share: Int
-  // Of each concept a heap [n] with its worst example, the smallest value or of equal ones the latest token, in front.
+  // For each concept a heap [n] with its worst example in front: the smallest value, or of equal values the latest token.
   private let values: FloatBuffer
   private let tokens: AlignedBuffer<Int64>
   private let counts: AlignedBuffer<Int64>
-  /// The best of the latest image in which a concept is active; it goes into the heap when the next such image comes.
+  /// For each concept the best example of the latest image in which it is active. It enters the heap when the next such image
+  /// comes.
   private let pendingValues: FloatBuffer
   private let pendingTokens: AlignedBuffer<Int64>
   private var seen = 0
 
-  /// - Parameter tokensPerImage: rows of an image, one after the other; 1 where every token counts for itself.
+  /// - Parameter tokensPerImage: consecutive rows that make an image; 1 where every token counts by itself.
   init(concepts: Int, n: Int, tokensPerImage: Int, work: Work) throws(USAEError) {
     self.n = n
     self.tokensPerImage = tokensPerImage
@@ -60,7 +61,7 @@ final class ExampleHeaps: @unchecked Sendable {
     pendingTokens.base[concept] = Int64(token)
   }
 
-  /// Puts what is pending into the heap, if it belongs there.
+  /// Puts the pending example into the heap if it is among the n best.
   private func flush(_ concept: Int) {
     guard pendingTokens.base[concept] >= 0 else { return }
     let (value, token) = (pendingValues.base[concept], pendingTokens.base[concept])
@@ -71,7 +72,7 @@ final class ExampleHeaps: @unchecked Sendable {
     if count < n {
       counts.base[concept] += 1
       rise(from: count, value, token, values, tokens)
-    } else if value > values[0] {  // an equal one is earlier in the heap than this one
+    } else if value > values[0] {  // of equal values the earlier token, in the heap, stays
       sink(from: 0, value, token, values, tokens, count: n)
     }
   }
@@ -111,7 +112,7 @@ final class ExampleHeaps: @unchecked Sendable {
     (values[place], tokens[place]) = (value, token)
   }
 
-  /// Writes [concepts, n], the largest first; 0 and -1 where there are fewer. Leaves no heaps behind.
+  /// Writes [concepts, n], the largest first; 0 and -1 where there are fewer. The heaps are used up.
   func drain(values out: UnsafeMutablePointer<Float>, tokens outTokens: UnsafeMutablePointer<Int64>) {
     nonisolated(unsafe) let (out, outTokens) = (out, outTokens)
     work.runToEnd((concepts + share - 1) / share) { block, _ in

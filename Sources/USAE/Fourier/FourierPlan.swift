@@ -11,7 +11,7 @@ struct ComplexView<Pointer> {
   var re, im: Pointer
   var stride: Int
 
-  /// The transform of exchanged parts, parts exchanged, is the inverse transform.
+  /// The inverse transform is the transform with real and imaginary parts exchanged before and after it.
   var exchanged: ComplexView { ComplexView(re: im, im: re, stride: stride) }
 }
 
@@ -52,8 +52,9 @@ final class FourierPlan: @unchecked Sendable {
     self.passes = passes
   }
 
-  /// As few passes as possible, since each goes through the cache once, and eights rather than sixteens, which fill more than
-  /// the registers; prime factors without a butterfly last, where there are no twiddles. A length of 1 has one pass, a copy.
+  /// The radices of as few passes as possible, since each pass goes through the cache once. Radix 8 is preferred to 16, which
+  /// needs more registers than there are; prime factors without a butterfly come last, where there are no twiddles. A length of
+  /// 1 has one pass, a copy.
   static func radices(of length: Int) -> [Int] {
     var rest = length
     var radices: [Int] = []
@@ -92,7 +93,7 @@ final class FourierPlan: @unchecked Sendable {
 
   /// Transforms sixteen sequences from `x` to `y`, or into one of the scratch's lanes; returns where they are.
   ///
-  /// `x` may be the scratch's first lanes, nothing else in it. Not normalised in either direction.
+  /// `x` may be the scratch's first lanes, but no other memory of it. Not normalised in either direction.
   @discardableResult
   func transform(
     _ x: ComplexView<ConstantFloats>, to y: ComplexView<Floats>? = nil, inverse: Bool, scratch: FourierScratch,
@@ -109,7 +110,7 @@ final class FourierPlan: @unchecked Sendable {
       let from = inverse ? source.exchanged : source
       let to = inverse ? target.exchanged : target
       withUnsafePointer(to: pass) {
-        kernels.pass($0, from.re, from.im, from.stride, to.re, to.im, to.stride, scratch.spare)
+        kernels.pass($0, from.re, from.im, from.stride, to.re, to.im, to.stride, scratch.kernelScratch)
       }
     }
     return target

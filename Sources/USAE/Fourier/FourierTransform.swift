@@ -4,10 +4,10 @@ import KernelTypes
 /// Discrete Fourier transforms of real images of one size, and their inverse: numpy's `rfft2` and `irfft2` in float32.
 ///
 /// A side of n takes time n log n, or n p with a prime factor p above 7. Results have the same bits for any number of threads,
-/// and for a plane alone or among others. Any number of threads may call at once. Keeps the memory of its last call.
+/// and for a plane alone or among others. Any number of threads may call at once. The memory of the last call is kept.
 ///
-/// Sixteen sequences are transformed side by side, whatever their length: the lanes of a vector are rows or columns, never
-/// neighbours in one.
+/// Sixteen sequences are transformed side by side, whatever their length: the lanes of a vector belong to different rows or
+/// columns.
 package final class FourierTransform: Sendable {
   static let sides = 1...8192
   static let planeCounts = 1...1 << 20
@@ -19,12 +19,12 @@ package final class FourierTransform: Sendable {
   private let rows, columns: FourierPlan
   private let kernels: FourierKernels
   /// Memory that no call is using, kept because images of one size come again and again: the address of a retained workspace,
-  /// or 0. An exchange instead of a lock, for which nobody waits: a thread that has a lock when the process is forked is not
-  /// there to give it back.
+  /// or 0. It is exchanged atomically, without a lock: a thread that holds a lock when the process is forked does not exist in
+  /// the child to release it.
   private let idle = Atomic<UInt>(0)
 
-  /// Planes are transformed together as long as their spectra have no more floats than this, or one at a time: enough for the
-  /// threads, and spectra that are still in the last cache when their columns are read.
+  /// Planes are transformed together while their spectra have no more floats than this, but at least one at a time: that is
+  /// enough work for the threads, and the spectra are still in the last cache when their columns are read.
   private static let floatsAtOnce = 1 << 20
 
   package convenience init(height: Int, width: Int) throws(USAEError) {
@@ -63,8 +63,8 @@ package final class FourierTransform: Sendable {
 
   /// Half spectra [planes, height, width / 2 + 1] to real images [planes, height, width], divided by height * width.
   ///
-  /// What is left of imaginary parts in the first column, and in the last of an even width, after the transform of columns is
-  /// ignored. After an interrupt the images are partly written.
+  /// After the transform of columns, imaginary parts in the first column, and in the last of an even width, are ignored. After
+  /// an interrupt the images are partly written.
   package func inverse(
     re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>, work: Work
   ) throws(USAEError) {
@@ -82,7 +82,7 @@ package final class FourierTransform: Sendable {
 
   // MARK: Planes and memory
 
-  /// Calls `body(first plane, room for the spectra of the group, memory)` for groups of planes.
+  /// Calls `body(first plane, spectra of the group, workspace)` for groups of planes.
   private func inGroups(
     of planes: Int, threads: Int, _ body: (Int, SpectrumBlocks, FourierWorkspace) throws(USAEError) -> Void
   ) throws(USAEError) {
@@ -118,7 +118,7 @@ package final class FourierTransform: Sendable {
 
   // MARK: Rows
 
-  /// Rows of a plane come in pairs; the last of an odd number has nobody.
+  /// Rows of a plane are transformed in pairs. The last row of an odd number is paired with zeros.
   private var pairs: Int { (height + 1) / 2 }
 
   private func rowBatches(_ planes: Int) -> Int { (planes * pairs + FourierPlan.lanes - 1) / FourierPlan.lanes }
@@ -151,7 +151,7 @@ package final class FourierTransform: Sendable {
     for block in 0..<spectra.wholeBlocks {
       kernels.splitPairs(
         lanes, width, block * FourierPlan.lanes, FourierPlan.lanes, scratch.targets.base, block * spectra.blockSize,
-        scratch.spare)
+        scratch.kernelScratch)
     }
     if spectra.restBins > 0 { splitRest(batch, lanes, spectra, scratch) }
   }
@@ -160,7 +160,7 @@ package final class FourierTransform: Sendable {
   private func splitRest(_ batch: Int, _ lanes: ConstantFloats, _ spectra: SpectrumBlocks, _ scratch: FourierScratch) {
     for index in 0..<32 { scratch.targets.base[index] = scratch.blockRows + index * FourierPlan.laneStride }
     kernels.splitPairs(
-      lanes, width, spectra.wholeBlocks * FourierPlan.lanes, spectra.restBins, scratch.targets.base, 0, scratch.spare)
+      lanes, width, spectra.wholeBlocks * FourierPlan.lanes, spectra.restBins, scratch.targets.base, 0, scratch.kernelScratch)
     forEachRow(ofBatch: batch, planes: spectra.planes) { index, plane, row in
       if row == height { return }
       for bin in 0..<spectra.restBins {
@@ -181,7 +181,7 @@ package final class FourierTransform: Sendable {
     for block in 0..<spectra.wholeBlocks {
       kernels.joinPairs(
         scratch.sources.base, block * spectra.blockSize, width, block * FourierPlan.lanes, FourierPlan.lanes,
-        scratch.first, scratch.spare)
+        scratch.first, scratch.kernelScratch)
     }
     if spectra.restBins > 0 { joinRest(batch, spectra, scratch) }
     let lanes = rows.transform(
@@ -203,7 +203,7 @@ package final class FourierTransform: Sendable {
     }
     kernels.joinPairs(
       scratch.sources.base, 0, width, spectra.wholeBlocks * FourierPlan.lanes, spectra.restBins, scratch.first,
-      scratch.spare)
+      scratch.kernelScratch)
   }
 
   // MARK: Columns
@@ -241,7 +241,7 @@ package final class FourierTransform: Sendable {
     _ block: Int, _ all: ComplexView<ConstantFloats>, _ spectra: SpectrumBlocks, _ scratch: FourierScratch
   ) {
     let target = ComplexView(lanes: spectra.block(block))
-    // A row that is not there must be 0: its partner shares a transform with it.
+    // The missing partner of a last row must be 0, since both share a transform.
     (spectra.block(block) + height * FourierPlan.laneStride).update(repeating: 0, count: FourierPlan.laneStride)
     let rest = block - spectra.planes * spectra.wholeBlocks
     if rest < 0 {

@@ -5,8 +5,8 @@ final class FourierScratch: @unchecked Sendable {
   /// Lanes for the longer of both sides.
   let first, second: Floats
   /// For kernels, and for 32 rows of one block of bins.
-  let spare, blockRows: Floats
-  /// Where rows that are not there are written to.
+  let kernelScratch, blockRows: Floats
+  /// Where missing rows of an incomplete batch are written to.
   let unusedRow: Floats
   let sources: AlignedBuffer<ConstantFloats>
   let targets: AlignedBuffer<Floats>
@@ -14,14 +14,14 @@ final class FourierScratch: @unchecked Sendable {
 
   init(height: Int, width: Int) throws(USAEError) {
     let lanes = max(height, width) * FourierPlan.laneStride
-    let spare = max(lanes, 64 * FourierPlan.lanes), rows = 32 * FourierPlan.laneStride
-    storage = try FloatBuffer(2 * lanes + spare + rows + width, zeroed: false)
+    let kernelFloats = max(lanes, 64 * FourierPlan.lanes), rows = 32 * FourierPlan.laneStride
+    storage = try FloatBuffer(2 * lanes + kernelFloats + rows + width, zeroed: false)
     sources = try AlignedBuffer(32)
     targets = try AlignedBuffer(32)
     first = storage.base
     second = first + lanes
-    self.spare = second + lanes
-    blockRows = self.spare + spare
+    kernelScratch = second + lanes
+    blockRows = kernelScratch + kernelFloats
     unusedRow = blockRows + rows
   }
 }
@@ -31,7 +31,7 @@ final class FourierWorkspace: @unchecked Sendable {
   let planes: Int
   let spectra: FloatBuffer
   let scratch: [FourierScratch]
-  /// Stands for rows that are not there.
+  /// Where missing rows of an incomplete batch are read from.
   let zeroRow: FloatBuffer
 
   init(planes: Int, height: Int, width: Int, threads: Int) throws(USAEError) {

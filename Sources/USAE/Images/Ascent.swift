@@ -16,11 +16,11 @@ final class Ascent: @unchecked Sendable {
   private var step = 0
 
   private static let beta1 = 0.9, beta2 = 0.999
-  /// Gradients of images are tiny, and PyTorch's 1e-8 would be a filter that keeps small ones from counting.
+  /// Gradients of images are tiny, so PyTorch's 1e-8 would suppress the small ones.
   private static let epsilon = 1e-12
   private static let momentumDecay = 0.004
 
-  /// - Parameter count: of parameters, a multiple of 16.
+  /// - Parameter count: the number of parameters, a multiple of 16.
   init(_ method: ImageMaximizer.Options.Optimizer, rate: Double, steps: Int, count: Int) throws(USAEError) {
     self.method = method
     self.rate = rate

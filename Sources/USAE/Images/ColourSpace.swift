@@ -6,10 +6,10 @@ import KernelTypes
   import Darwin
 #endif
 
-/// How what is optimised becomes red, green and blue between 0 and 1.
+/// The map from optimised planes to red, green and blue between 0 and 1.
 ///
-/// Natural colours are correlated: most variance is brightness. In a space where they are not, one step has as much effect
-/// on each channel. The matrix is that of Lucid (Olah et al., 2017), from the colours of ImageNet.
+/// Natural colours are correlated: most variance is brightness. In a space without correlation, a step has the same effect on
+/// each channel. The matrix is that of Lucid (Olah et al., 2017), from the colours of ImageNet.
 struct ColourSpace: Sendable {
   /// rgb[j] = logistic(sum over i of x[i] * matrix[3 i + j]).
   let matrix: [Float]
@@ -19,7 +19,7 @@ struct ColourSpace: Sendable {
   ])
   static let rgb = ColourSpace(matrix: [1, 0, 0, 0, 1, 0, 0, 0, 1])
 
-  /// `planes` [3, height, width] to the canvas.
+  /// Writes the colours of `planes` [3, height, width] to the canvas.
   func colours(_ planes: ConstantFloats, to canvas: Canvas, work: Work) throws(USAEError) {
     let (height, width) = (canvas.height, canvas.width)
     try work.runBlocks(height, of: 16) { _, rows, _ in
@@ -32,7 +32,8 @@ struct ColourSpace: Sendable {
     }
   }
 
-  /// The gradient of the canvas to that of the planes, [3, height, width]. `scratch`: three padded rows for each thread.
+  /// Computes the gradient with respect to the planes, [3, height, width], from that of the canvas. `scratch`: three padded
+  /// rows for each thread.
   func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: Work) throws(USAEError) {
     let (height, width) = (image.height, image.width)
     let row = paddedWidth(width)
@@ -50,7 +51,7 @@ struct ColourSpace: Sendable {
     }
   }
 
-  /// What `colours` makes of it, undone, from colours that are kept away from 0 and 1: `planes` and `image` [3, count].
+  /// The inverse of `colours`, for colours that are clamped away from 0 and 1: `planes` and `image` [3, count].
   func planes(of image: ConstantFloats, count: Int, to planes: Floats) {
     let inverse = Self.inverse(of: matrix.map(Double.init))
     for pixel in 0..<count {

@@ -6,7 +6,7 @@ import KernelTypes
   import Darwin
 #endif
 
-/// What is to be maximised: how much activations of one model show one concept.
+/// What is maximised: how much activations of one model show one concept.
 package struct ConceptObjective: Sendable {
   package let concept: Int
   package let kind: UniversalSAE.ObjectiveKind
@@ -19,7 +19,7 @@ package struct ConceptObjective: Sendable {
     self.token = token
   }
 
-  /// Below it alignment has a slope along w alone, so that a token that does not show the concept yet can begin to.
+  /// Below this cosine, alignment has a slope along w alone, so that a token that does not show the concept yet can begin to.
   static let leastCosine = 0.1
 }
 

@@ -1,10 +1,10 @@
 import KernelTypes
 
-/// An image that is optimised, step by step, by a caller who knows the gradient.
+/// An image that is optimised step by step; the caller supplies the gradient.
 ///
 /// A step asks for views of the image for one model or for several (`views`), takes the gradient of what is to be maximised
-/// with respect to them (`addGradient`), and goes uphill (`advance`). Everything random depends on the seed and the step
-/// alone, so that maximizers of one seed start alike and see alike.
+/// with respect to them (`addGradient`), and goes uphill (`advance`). Everything random depends on the seed and the step alone,
+/// so maximizers with the same seed start from the same image and draw the same crops and noise.
 public final class ImageMaximizer: Sendable {
   public struct Options: Sendable {
     public enum Parametrization: Sendable { case phase, spectrum, pixels }
@@ -23,7 +23,7 @@ public final class ImageMaximizer: Sendable {
     /// Standard deviation of the views' noise, of colours between 0 and 1.
     public var noise = 0.05
     public var totalVariation = 0.0, square = 0.0
-    /// Standard deviation of what the logistic function turns to colours, where a closed form gives the magnitudes.
+    /// Standard deviation of the colours' logits, where a closed form gives the magnitudes.
     public var contrast = 1.0
     public var decorrelatesColours = true
     public var seed: UInt64 = 0
@@ -51,9 +51,9 @@ public final class ImageMaximizer: Sendable {
   }
 
   /// Views of this step for a model that looks at `height` x `width` pixels, `out` [views, 3, height, width].
-  package func views(height: Int, width: Int, scale: PixelScale, out: UnsafeMutablePointer<Float>, poll: (@Sendable () -> Bool)?)
-    throws(USAEError)
-  {
+  package func views(
+    height: Int, width: Int, scale: PixelScale, out: UnsafeMutablePointer<Float>, poll: (@Sendable () -> Bool)?
+  ) throws(USAEError) {
     try Self.check(height, width)
     let work = Work(wanted: options.threads, poll: poll)
     try lock.writing(poll: poll) { () throws(USAEError) in
@@ -65,8 +65,9 @@ public final class ImageMaximizer: Sendable {
     }
   }
 
-  /// Takes the gradient of the objective with respect to such views, [views, 3, height, width]. Of the image's gradient that
-  /// comes of it only the direction counts, times `weight`: models whose objectives have other scales have an equal say.
+  /// Takes the gradient of the objective with respect to such views, [views, 3, height, width]. Only the direction of the
+  /// resulting gradient of the image counts, times `weight`, so that models count the same whatever the scales of their
+  /// objectives.
   ///
   /// - Returns: the length of the image's gradient, before that. Where it is 0, nothing was added.
   package func addGradient(
@@ -103,16 +104,16 @@ public final class ImageMaximizer: Sendable {
     }
   }
 
-  /// How much each pixel [height, width] had to do with the objective: the size of its gradients (each step's scaled to length
-  /// 1), summed over channels and steps.
+  /// How much each pixel [height, width] has contributed to the objective: the size of its gradients (each step's scaled to
+  /// length 1), summed over channels and steps.
   package func attribution(_ out: UnsafeMutablePointer<Float>) throws(USAEError) {
     try lock.reading(poll: nil) { () throws(USAEError) in
       out.update(from: state.attribution.base, count: options.height * options.width)
     }
   }
 
-  /// The gradient of the image's colours [3, height, width] that was added in this step, and how it reaches the free numbers:
-  /// for tests.
+  /// For tests: the gradient with respect to the image's colours [3, height, width] that was added in this step, and that with
+  /// respect to the planes.
   package func gradients(colours: UnsafeMutablePointer<Float>, planes: UnsafeMutablePointer<Float>) throws(USAEError) {
     let work = Work(wanted: options.threads)
     try lock.writing(poll: nil) { () throws(USAEError) in

@@ -1,12 +1,12 @@
 import KernelTypes
 
-/// What an image is optimised through: free numbers, the planes [3, height, width] that they stand for, and the way back.
+/// A parametrization of an image: free numbers, the planes [3, height, width] that they stand for, and the backward pass.
 protocol ImageParametrization: Sendable {
   /// Free numbers, padded with numbers that are never used.
   var values: FloatBuffer { get }
   /// The planes of the values, before colours.
   func render(to planes: FloatBuffer, work: Work) throws(USAEError)
-  /// The gradient of the planes, to that of the values.
+  /// Computes the gradient with respect to the values from that of the planes.
   func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) throws(USAEError)
 }
 
@@ -24,8 +24,8 @@ struct PixelParametrization: ImageParametrization {
   func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) { gradient.copy(from: planes) }
 }
 
-/// The planes' spectra, over a magnitude that says how large each frequency's numbers are in an image: steps are as large for
-/// coarse structure as for fine (Olah et al., 2017).
+/// The planes' spectra, divided by the magnitude that each frequency has in images, so that steps are as large for coarse
+/// structure as for fine (Olah et al., 2017).
 final class SpectrumParametrization: ImageParametrization {
   let values: FloatBuffer
   private let layout: SpectrumLayout
@@ -80,7 +80,7 @@ final class PhaseParametrization: ImageParametrization {
   private let spectrum: SplitSpectrum
   private let gradientSpectrum: SplitSpectrum
 
-  /// A mean moves all pixels, so it moves more slowly than phases do.
+  /// A mean moves all pixels, so its steps are smaller than those of phases.
   private static let meanShare: Float = 0.1
 
   private init(layout: SpectrumLayout, magnitude: FloatBuffer) throws(USAEError) {
@@ -131,7 +131,7 @@ final class PhaseParametrization: ImageParametrization {
   /// Reads the spectrum that `render` left.
   func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) throws(USAEError) {
     try layout.forward(planes, to: gradientSpectrum, work: work)
-    // Twice: a bin stands for its mirror image too, be that left out or tied to it.
+    // Twice, since a bin stands for its mirror image too, whether that is outside the half spectrum or tied to the bin.
     let weight = 2 / Float(layout.height * layout.width)
     try work.runBlocks(layout.padded, of: 1 << 14) { _, range, _ in
       let i = range.lowerBound

@@ -1,7 +1,7 @@
 // Maximization for Swift callers: arrays instead of pointers.
 
 extension ImageMaximizer {
-  /// How a model looks at pictures: height x width pixels, colours c between 0 and 1 as (c - mean) / deviation.
+  /// The input of a model: height x width pixels, whose colours c between 0 and 1 have become (c - mean) / deviation.
   public struct View: Sendable {
     public var height, width: Int
     public var mean, deviation: [Float]
@@ -37,8 +37,8 @@ extension ImageMaximizer {
     return out
   }
 
-  /// Takes the gradient of the objective with respect to such views, and counts its direction with `weight`; the length of the
-  /// image's gradient.
+  /// Takes the gradient of the objective with respect to such views, and adds the direction of the image's gradient times
+  /// `weight`. Returns the length of the image's gradient.
   @discardableResult
   public func addGradient(_ gradient: [Float], for view: View, weight: Double = 1) throws(USAEError) -> Double {
     try Self.check(view.height, view.width)
@@ -58,7 +58,7 @@ extension ImageMaximizer {
     return out
   }
 
-  /// How much each pixel [height, width] had to do with the objective.
+  /// How much each pixel [height, width] has contributed to the objective.
   public func attribution() throws(USAEError) -> [Float] {
     var out = [Float](repeating: 0, count: options.height * options.width)
     try attribution(&out)
@@ -73,14 +73,14 @@ extension ImageMaximizer {
 }
 
 extension UniversalSAE {
-  /// What is to be maximised.
+  /// What is maximised.
   public enum ObjectiveKind: Sendable {
     /// (a . w) max(0.1, cos(a, w))^power: large where the concept is what the token is about. Long tokens that fire all
     /// concepts gain nothing.
     case alignment(power: Double)
-    /// What ReLU and TopK are given.
+    /// The pre-activation, before ReLU and the selection.
     case preactivation
-    /// What they leave: 0, with no slope, where the concept is not among the k largest.
+    /// The code: 0, with no slope, where the concept is not among the k largest.
     case code
     /// The soft maximum of the pre-activations over a view's tokens.
     case logSumExp

@@ -12,7 +12,7 @@ extension ImageMaximizer {
   final class State: @unchecked Sendable {
     var step = 0
     let attribution: FloatBuffer
-    /// Of the image's colours, summed over models in this step.
+    /// The gradient with respect to the image's colours, summed over models in this step.
     let gradient: Canvas
     let planeGradient: FloatBuffer
     private let parametrization: any ImageParametrization
@@ -24,7 +24,7 @@ extension ImageMaximizer {
     private let incoming: Canvas
     private let valueGradient: FloatBuffer
     private var imageIsCurrent = false
-    /// Resizing from this step's crops, by the size of the views.
+    /// Resamplers from this step's crops, by the size of the views.
     private var resamplers: [Size: Resampler] = [:]
     private var received: [Size: PaddedMatrix] = [:]
 
@@ -92,7 +92,7 @@ extension ImageMaximizer {
       return try SpectrumParametrization(layout: layout, magnitude: sizes, start: first, work: work)
     }
 
-    /// Faint white noise, the same whatever it is a start for.
+    /// Faint white noise, the same for every parametrization.
     private static func noise(count: Int, contrast: Double, _ random: CounterRandom) throws(USAEError) -> FloatBuffer {
       let planes = try FloatBuffer(paddedWidth(count) + 16)
       random.fillNormals(UnsafeMutableBufferPointer(start: planes.base, count: count), from: 0)
@@ -140,15 +140,15 @@ extension ImageMaximizer {
       return norm / unit
     }
 
-    /// To padded rows of colours, looking at every number.
+    /// Copies a gradient to padded rows in units of colours, and checks every number.
     ///
-    /// - Returns: what they are multiplied by beside their scale: 1, or a power of two where they are so large or so small that
-    ///   sums of them would leave the range of float32.
+    /// - Returns: what the numbers are multiplied by besides their scale: 1, or a power of two where they are so large or so
+    ///   small that sums of them would leave the range of float32.
     private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: Work)
       throws(USAEError) -> Double
     {
       let factors = scale.deviation.map { 1 / $0 }
-      let bits = Atomic<Int32>(0)  // of the largest; those of numbers from 0 up are in order, infinity and NaN above all
+      let bits = Atomic<Int32>(0)  // of the largest magnitude: bits order as magnitudes do, with infinity and NaN above all
       try work.runBlocks(copy.rows, of: 64) { _, range, _ in
         var largest: Int32 = 0
         for row in range {
@@ -182,7 +182,7 @@ extension ImageMaximizer {
       return unit
     }
 
-    /// From the colours' gradient to that of the free numbers.
+    /// Computes the gradient with respect to the free numbers from that of the colours.
     func computeGradient(work: Work) throws(USAEError) {
       let scratch = try makeScratch(work.threads, 3 * paddedWidth(image.width))
       try colourSpace.adjoint(of: gradient, at: image, to: planeGradient.base, scratch: scratch, work: work)
@@ -192,7 +192,7 @@ extension ImageMaximizer {
     func advance(_ options: Options, work: Work) throws(USAEError) {
       if let poll = work.poll, poll() { throw .interrupted }
       _ = try renderedImage(work: work)
-      let work = Work(threads: work.threads)  // from here on nobody may interrupt: a step is done whole or not at all
+      let work = Work(threads: work.threads)  // without interrupts from here on: a step is done as a whole or not at all
       try noteAttribution(work: work)
       Regularization(totalVariation: options.totalVariation, square: options.square)
         .subtractSlopes(at: image, from: gradient)

@@ -4,13 +4,13 @@
   import Darwin
 #endif
 
-/// What keeps pixels from going astray, subtracted from a gradient of length 1.
+/// Penalties on the pixels, whose slopes are subtracted from a gradient of length 1.
 ///
 /// Weights are on that scale: with a weight of 1 a term whose slope is 1 at every pixel is as long as the objective's gradient.
 struct Regularization: Sendable {
-  /// Of |differences of neighbours|, smoothed below .001.
+  /// Weight of |differences of neighbours|, smoothed below .001.
   let totalVariation: Double
-  /// Of (x - .5)^2.
+  /// Weight of (x - .5)^2.
   let square: Double
 
   private static let smoothing: Float = 1e-3

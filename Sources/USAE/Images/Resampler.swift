@@ -12,7 +12,7 @@ package struct Box: Equatable, Sendable {
   }
 }
 
-/// Brings boxes of one size to images of another, and gradients back: Y = R X C^T and X += R^T Y C, R and C being banded.
+/// Resizes boxes of one size to images of another, and gradients back: Y = R X C^T and X += R^T Y C, R and C being banded.
 ///
 /// Sixteen rows of a result are made at a time: first along the columns, whole rows being added, then along the rows, with
 /// sixteen of them side by side in the lanes.
@@ -32,7 +32,7 @@ final class Resampler: Sendable {
     columnsBack = isSquare ? rowsBack : columns.transposed
   }
 
-  /// What one thread works in.
+  /// One thread's memory.
   final class Scratch: @unchecked Sendable {
     let stride: Int
     let summed, source, result, out: FloatBuffer

@@ -14,7 +14,7 @@ final class SplitSpectrum: Sendable {
   }
 }
 
-/// Where things are in the half spectra of three planes, and the transforms there and back.
+/// The layout of half spectra of three planes, and their transforms.
 struct SpectrumLayout: Sendable {
   let height, width: Int
   private let transform: FourierTransform
@@ -42,7 +42,7 @@ struct SpectrumLayout: Sendable {
 
   func phase(_ spectrum: SplitSpectrum, _ i: Int) -> Float { atan2(spectrum.im.base[i], spectrum.re.base[i]) }
 
-  /// Whether a column of the half spectrum holds frequencies and their opposites both.
+  /// Whether a column of the half spectrum holds both frequencies and their opposites.
   func isSelfConjugate(_ bin: Int) -> Bool { bin == 0 || 2 * bin == width }
 
   /// Each pair of opposite frequencies that are both in the half spectrum.

@@ -2,8 +2,8 @@ import KernelTypes
 
 /// Random views of a canvas: crops, resized, with noise.
 ///
-/// All is drawn by seed, step and view alone, so every model sees the same crops, and models of the same input size the same
-/// noise: what differs between their images then is the models.
+/// Crops and noise depend on seed, step and view alone, so every model sees the same crops, and models of the same input size
+/// see the same noise: only the models differ.
 struct ViewSampler: Sendable {
   let seed: UInt64
   let views: Int
@@ -34,7 +34,7 @@ struct ViewSampler: Sendable {
   }
 }
 
-/// What a model makes of colours between 0 and 1 before it looks: (x - mean) / standard deviation, by channel.
+/// A model's normalisation of colours x between 0 and 1: (x - mean) / standard deviation, by channel.
 package struct PixelScale: Sendable {
   package let mean, deviation: [Float]
 
@@ -69,7 +69,7 @@ struct ViewNoise: Sendable {
 }
 
 extension Canvas {
-  /// Boxes of the canvas as images [boxes, 3, height, width] on a model's scale, with noise if there is some to be drawn.
+  /// Writes boxes of the canvas as images [boxes, 3, height, width] on a model's scale, with noise.
   func views(
     _ boxes: [Box], with resampler: Resampler, scale: PixelScale, noise: ViewNoise, to out: Floats, work: Work
   ) throws(USAEError) {
@@ -94,7 +94,8 @@ extension Canvas {
     }
   }
 
-  /// Adds to the canvas what a gradient of such images, `gradient` [boxes.count * 3 * height, padded width], says about it.
+  /// Adds the gradient with respect to the canvas that follows from one with respect to such images, `gradient` [boxes.count *
+  /// 3 * height, padded width].
   ///
   /// A piece of work owns rows of the canvas and takes the views in order, so sums do not depend on threads.
   func addAdjoint(of gradient: PaddedMatrix, _ boxes: [Box], with resampler: Resampler, work: Work) throws(USAEError) {

@@ -1,10 +1,10 @@
-/// How parameters start.
+/// Initial values of the parameters.
 struct Initialization {
   let recipe: Recipe
   let seed: UInt64
   let work: Work
 
-  /// Rows whose reconstruction fixes the encoder's first scale.
+  /// Rows of the sample whose reconstruction determines the initial scale of the encoders.
   private static let scaleRows = 2048
 
   /// Random parameters, without data.
@@ -65,36 +65,38 @@ struct Initialization {
     }
   }
 
-  private func copyRows(_ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters) throws(USAEError) {
+  private func copyRows(
+    _ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters
+  ) throws(USAEError) {
     let copy = try PaddedMatrix(rows: count, columns: model.width)
     try Ingestion(model: model, activations: values).copy(
       0..<count, of: rows, to: copy, scratch: try makeScratch(work.threads, model.width), work: work)
     try forBlocks(count) { concept in
       let row = copy.row(concept)
-      guard kernels.rows.dot(row, row, copy.stride) > 0 else { return }  // a token at the mean shows no direction
+      guard kernels.rows.dot(row, row, copy.stride) > 0 else { return }  // a token equal to the mean has no direction
       Self.normalize(row, copy.stride)
       model.dictionary.value.row(concept).update(from: row, count: copy.stride)
     }
   }
 
   /// W_i times the factor that minimises sum_j |x_j - factor * reconstruction_ij|^2 / width_j over a sample.
-  private func scaleEncoders(_ activations: [Activations], _ rows: RowSelection, _ count: Int, _ models: [ModelParameters], k: Int)
-    throws(USAEError)
-  {
+  private func scaleEncoders(
+    _ activations: [Activations], _ rows: RowSelection, _ count: Int, _ models: [ModelParameters], k: Int
+  ) throws(USAEError) {
     let scratch = try makeScratch(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
-    var inputs: [PaddedMatrix] = []
+    var sample: [PaddedMatrix] = []
     for (model, values) in zip(models, activations) {
       let tokens = try PaddedMatrix(rows: count, columns: model.width)
       try Ingestion(model: model, activations: values).copy(0..<count, of: rows, to: tokens, scratch: scratch, work: work)
-      inputs.append(tokens)
+      sample.append(tokens)
     }
     let codes = try CodeBuffer(rows: count, slots: k)
     for (i, model) in models.enumerated() {
       let encoder = try PackedEncoder(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
       let tileScratch = encoder.makeScratch(work.threads)
-      try encoder.encode(inputs[i], count: count, k: k, scratch: tileScratch, to: codes, work: work)
+      try encoder.encode(sample[i], count: count, k: k, scratch: tileScratch, to: codes, work: work)
       let sums = try AlignedBuffer<Double>(2 * count)
-      for (target, tokens) in zip(models, inputs) {
+      for (target, tokens) in zip(models, sample) {
         let outs = try makeScratch(work.threads, tokens.stride)
         let dictionary = target.unitRows
         try work.runBlocks(count, of: 64) { _, range, worker in

@@ -1,8 +1,9 @@
-/// A trained tensor with the moments of AdamW, and its gradient where a call asks to see it.
+/// A trained tensor with the moments of AdamW, and its gradient where it is needed as a whole.
 final class Trainable: @unchecked Sendable {
   let value: PaddedMatrix
   let firstMoment, secondMoment: PaddedMatrix
-  /// Allocated where gradients must be complete before the first update: clipping, dense AuxK, `gradients`.
+  /// Allocated where gradients must be complete before the first update: with clipping, the published AuxK, or a step that
+  /// keeps gradients.
   private(set) var gradient: PaddedMatrix?
 
   init(rows: Int, columns: Int) throws(USAEError) {
@@ -43,15 +44,15 @@ final class ModelParameters: @unchecked Sendable {
   let name: String
   let width: Int
   let concepts: Int
-  /// Activations are (a - mean) * inverseScale, [1, width].
+  /// Standardised tokens are (activations - mean) * inverseScale; all three are [1, width].
   let mean, scale, inverseScale: PaddedMatrix
   let encoderWeight: Trainable  // [n_concepts, width]
   let encoderBias: Trainable  // [1, n_concepts]
   let batchNorm: BatchNormParameters?
-  /// With BatchTopK, [1, 1]: what activations have to exceed where nothing is learned; 0 before the first step.
+  /// With BatchTopK, [1, 1]: outside training, the entries of a code are larger than this; 0 before the first step.
   let threshold: PaddedMatrix?
   let dictionary: Trainable  // [n_concepts, width]
-  /// 1 / (norm of the dictionary row + epsilon): what makes rows unit vectors where they are used.
+  /// 1 / (norm of the dictionary row + epsilon), [n_concepts]: rows are multiplied by it where they are used.
   let inverseNorms: FloatBuffer
   /// Tokens encoded since a concept last fired.
   let silentTokens: AlignedBuffer<Int64>

@@ -1,7 +1,7 @@
 import KernelTypes
 
-// What an update of concepts reads and writes, as pointers into the model: a concept is so little work that threads which count
-// references to one object wait for each other. Good as long as the model and the step's workspace are kept.
+// What an update of a concept reads and writes, as raw pointers: a concept is so little work that with objects, threads would
+// wait for each other's reference counts. The pointers are valid while the model and the step's workspace exist.
 
 /// A trained tensor with its moments, and its gradient where it has a buffer.
 struct TrainedRows {
@@ -34,7 +34,7 @@ struct TrainedRows {
   }
 }
 
-/// What BatchNorm's part of an encoder's gradient is made from, and where its own gradients go.
+/// Inputs of the backward pass through BatchNorm, and the gradients of its own parameters.
 struct BatchNormRows {
   let mean, weightCovariance, outputVariance, scale: UnsafePointer<Float>
   let scaleGradient, shiftGradient: UnsafeMutablePointer<Float>

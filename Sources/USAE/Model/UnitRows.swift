@@ -1,5 +1,5 @@
-/// A dictionary, and what makes its rows unit vectors where they are used, as pointers into a model: a token or a concept is so
-/// little work that threads which count references to one object wait for each other.
+/// A dictionary and the inverse norms of its rows, as raw pointers: a token or a concept is so little work that with objects,
+/// threads would wait for each other's reference counts.
 struct UnitRows {
   let rows: UnsafePointer<Float>
   let stride: Int
@@ -8,7 +8,7 @@ struct UnitRows {
   /// out = codes of one token times the unit rows of the dictionary, in standardised units.
   ///
   /// - Parameters:
-  ///   - slots: those to take; nil takes all.
+  ///   - slots: the slots to decode; nil decodes all.
   ///   - scratch: a float for each slot.
   @inline(__always)
   func decode(
@@ -25,7 +25,7 @@ struct UnitRows {
 }
 
 extension ModelParameters {
-  /// Good as long as the model is kept.
+  /// Valid while the model exists.
   var unitRows: UnitRows {
     let rows = dictionary.value
     return UnitRows(rows: rows.base, stride: rows.stride, inverseNorms: inverseNorms.base)

@@ -6,7 +6,8 @@
   import Darwin
 #endif
 
-/// Memory for `count` trivial elements, aligned to a cache line and zero at first, unless the owner writes it before it reads.
+/// Memory for `count` trivial elements, aligned to a cache line. It is zero at first, unless `zeroed` is false because the
+/// owner writes it before it reads.
 ///
 /// The only place where the library allocates raw memory; a failure is an error, because sizes come from callers.
 final class AlignedBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
@@ -35,8 +36,15 @@ final class AlignedBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
 
 typealias FloatBuffer = AlignedBuffer<Float>
 
-/// Memory for trivial elements that grows in the middle of a call that cannot fail: where there is no memory, the process ends, as
-/// with an array. For lists that have as much as they need from the start but for rare data.
+/// Makes one buffer for each thread.
+func makeScratch(_ threads: Int, _ count: Int) throws(USAEError) -> [FloatBuffer] {
+  var scratch: [FloatBuffer] = []
+  for _ in 0..<threads { scratch.append(try FloatBuffer(count)) }
+  return scratch
+}
+
+/// Memory for trivial elements that can grow during a call that cannot fail: without memory the process ends, as with an array.
+/// It is for lists whose first capacity suffices except for rare data.
 final class GrowingBuffer<Element: BitwiseCopyable>: @unchecked Sendable {
   private(set) var count: Int
   private(set) var base: UnsafeMutablePointer<Element>
@@ -85,7 +93,9 @@ extension PaddedMatrix {
   }
 
   /// Sum of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
-  func columnSums(_ count: Int, blocks size: Int, work: Work, _ take: (_ column: Int, _ sum: Double) -> Void) throws(USAEError) {
+  func columnSums(
+    _ count: Int, blocks size: Int, work: Work, _ take: (_ column: Int, _ sum: Double) -> Void
+  ) throws(USAEError) {
     let blocks = (count + size - 1) / size
     let partial = try FloatBuffer(blocks * stride)
     try work.runBlocks(count, of: size) { block, range, _ in

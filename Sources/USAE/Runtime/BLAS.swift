@@ -3,8 +3,8 @@ import COpenBLAS
 /// The only caller of OpenBLAS.
 ///
 /// Every product is made by one thread on a fixed grid of tiles, from our own workers: OpenBLAS's results depend on how it
-/// splits a product, and its spinning threads would fight ours for the cores. Its thread count is global to the process and
-/// may be shared with the user's numpy, so it is 1 inside `exclusively` and what it was after it.
+/// splits a product, and its spinning threads would compete with ours for the cores. Its thread count is global to the process
+/// and may be shared with the user's numpy, so it is 1 inside `exclusively` and restored after it.
 enum BLAS {
   private static let state = Guarded(State())
 
@@ -14,7 +14,7 @@ enum BLAS {
     var forks = ForkCount.current
 
     mutating func enter() {
-      if forks != ForkCount.current {  // users of the parent do not exist here, but the count they have set does
+      if forks != ForkCount.current {  // the parent's users do not exist here, but the count that they set does
         forks = ForkCount.current
         if users > 0 { openblas_set_num_threads(threadsBefore) }
         users = 0

@@ -6,7 +6,7 @@
 
 /// Philox4x32-10 (Salmon et al., 2011): random numbers as a pure function of seed, stream and position.
 ///
-/// No state to save or to share between threads: a draw can be repeated, skipped or made by any thread.
+/// There is no state to save, or to share between threads: any thread can make, repeat or skip a draw.
 struct CounterRandom: Sendable {
   /// What a number is drawn for. Values are part of the reproducibility promise and are never reused.
   enum Stream: UInt32 {
@@ -17,7 +17,7 @@ struct CounterRandom: Sendable {
     case rowOrder = 5
     case statisticsRows = 6
     case dictionaryRows = 7
-    case twinTokens = 8
+    case restartTokens = 8
     case imageStart = 9
     case viewBoxes = 10
     case viewNoise = 11

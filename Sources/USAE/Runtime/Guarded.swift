@@ -4,10 +4,10 @@
   import Darwin
 #endif
 
-/// A value that one thread at a time has.
+/// A value behind a lock, which one thread at a time can use.
 ///
-/// Not Swift's Mutex: where threads contend the kernel hands that over, which ThreadSanitizer cannot see, so that it reports
-/// races that are none.
+/// The lock is not Swift's Mutex: where threads contend, the kernel hands that over, which ThreadSanitizer cannot see, so it
+/// reports false races.
 final class Guarded<Value>: @unchecked Sendable {
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private var value: Value

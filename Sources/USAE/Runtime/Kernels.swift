@@ -26,7 +26,7 @@ let kernels: KernelTable = {
 }()
 
 extension KernelTable {
-  /// Concepts of a panel, of either product.
+  /// Concepts of a panel, of whichever product has the larger ones.
   var largestPanel: Int { max(product.panelWidth, screening.panelWidth) }
 }
 
@@ -38,8 +38,8 @@ private typealias InstructionSet = (name: StaticString, feature: Int, kernels: @
   private let instructionSets: [InstructionSet] = [
     ("amx", USAE_CPU_AMX, KernelsAMX.kernelTable),
     ("avx512vnni", USAE_CPU_AVX512_VNNI, KernelsAVX512VNNI.kernelTable),
-    // Above AVX-512 without VNNI, which no known processor has beside it: on one with all of them, a step of the default
-    // recipe took .83 of the time.
+    // AVX-VNNI comes before AVX-512 without VNNI. No known processor has just these two, but on one with all sets a step of the
+    // default recipe took .83 of the time.
     ("avxvnni", USAE_CPU_AVX_VNNI, KernelsAVXVNNI.kernelTable),
     ("avx512", USAE_CPU_AVX512, KernelsAVX512.kernelTable),
     ("avx2", USAE_CPU_AVX2, KernelsAVX2.kernelTable),
@@ -55,8 +55,8 @@ private let anyProcessor: InstructionSet = ("portable", 0, KernelsPortable.kerne
 
 /// All kernel tables that this processor can run, best first. Tests walk them.
 ///
-/// - Parameter tiles: also those for which the operating system has to be asked. That cannot be taken back, and signal stacks
-///   of the process must be larger then.
+/// - Parameter tiles: also those with tiles (AMX), for which the operating system has to be asked. That cannot be undone, and
+///   the process then needs larger signal stacks.
 func availableKernels(tiles: Bool = true) -> [KernelTable] {
   let features = Int(usae_cpu_features())
   return (instructionSets + [anyProcessor])

@@ -6,9 +6,9 @@
 
 /// Many readers or one writer, in the order in which they came.
 ///
-/// First come, first served, because both other orders starve somebody: threads that encode in a loop would keep training
-/// out, or training in a loop would keep them out. Whoever waits asks now and then whether to give up, so that Ctrl-C works
-/// while another thread trains.
+/// The order is first come, first served, because any preference starves somebody: threads that encode in a loop would keep
+/// training out, or training in a loop would keep them out. A waiting caller polls for an interrupt, so that Ctrl-C works while
+/// another thread trains.
 final class ReadWriteLock: @unchecked Sendable {
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
@@ -22,7 +22,7 @@ final class ReadWriteLock: @unchecked Sendable {
   /// The process was forked while another thread was writing: what is guarded is half written in the child.
   private var isTorn = false
 
-  /// How often a waiting caller is asked whether to give up, in nanoseconds.
+  /// Nanoseconds between two polls of a waiting caller.
   private static let pollInterval = 50_000_000
 
   init() { initializeLocks() }
@@ -56,7 +56,7 @@ final class ReadWriteLock: @unchecked Sendable {
     while serving != ticket || isWriting || (writing && readers > 0) {
       waitForChange()
       guard let poll else { continue }
-      pthread_mutex_unlock(mutex)  // the question may take another lock
+      pthread_mutex_unlock(mutex)  // the poll may take another lock
       let stop = poll()
       pthread_mutex_lock(mutex)
       if stop {
@@ -77,7 +77,7 @@ final class ReadWriteLock: @unchecked Sendable {
     pthread_mutex_unlock(mutex)
   }
 
-  /// Passes over those who gave up, and wakes the rest.
+  /// Skips the tickets of callers that gave up, and wakes the others.
   private func serveNext() {
     while abandoned.remove(serving) != nil { serving += 1 }
     pthread_cond_broadcast(changed)

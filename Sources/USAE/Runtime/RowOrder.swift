@@ -1,8 +1,8 @@
 /// Visits every row once per pass, in an order that depends on the seed and the pass alone, without storing it.
 ///
-/// A Feistel network permutes 0..<2^b for the smallest even b that holds the rows; positions that land outside are sent
-/// through again until they land inside ("cycle walking", fewer than four times on average). So the row at any position is
-/// computed alone: nothing to shuffle, to keep or to save, and a resumed run starts anywhere.
+/// A Feistel network permutes 0..<2^b for the smallest even b that holds the rows; positions that land outside are sent through
+/// again until they land inside ("cycle walking", fewer than four times on average). So the row at any position is computed by
+/// itself: nothing is shuffled, stored or saved, and a run can resume at any position.
 struct RowOrder: Sendable {
   let rows: Int
   private let halfBits: UInt64

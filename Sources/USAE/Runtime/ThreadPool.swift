@@ -9,10 +9,10 @@ import Synchronization
 
 /// The process's workers: the caller and up to `participants - 1` threads that live as long as the process.
 ///
-/// Workers spin for a few microseconds between jobs and then sleep, so a step's many short phases cost about a microsecond
-/// each and an idle process costs nothing. The caller waits for workers that have begun a piece and for no others: on a
-/// busy machine a worker that the system has not woken yet delays nobody. A second caller, or a nested call, does its work
-/// alone. After fork() the child starts workers of its own.
+/// Workers spin for a few microseconds between jobs and then sleep, so a step's many short phases cost about a microsecond each
+/// and an idle process costs nothing. The caller waits only for workers that have begun a piece: on a busy machine, a worker
+/// that the system has not woken yet delays nobody. A second caller, or a nested call, does its work alone. After fork() the
+/// child starts workers of its own.
 final class ThreadPool: @unchecked Sendable {
   static let shared = ThreadPool()
 
@@ -75,10 +75,10 @@ final class ThreadPool: @unchecked Sendable {
     pthread_mutex_unlock(mutex)
   }
 
-  /// Lets nobody in any more, and waits for those inside.
+  /// Closes the job to other workers, and waits for those inside.
   ///
-  /// A worker enters before it looks whether the job is open, and the caller closes before it looks who is inside. In one
-  /// order of all four, either the worker sees the job closed or the caller sees the worker.
+  /// A worker enters before it checks that the job is open, and the caller closes the job before it checks who is inside. All
+  /// four operations are sequentially consistent, so either the worker sees the job closed or the caller sees the worker.
   private func closeJob() {
     open.store(0, ordering: .sequentiallyConsistent)
     var spins = 0
@@ -135,7 +135,7 @@ final class ThreadPool: @unchecked Sendable {
           return nil
         }, ticket.toOpaque())
       pthread_attr_destroy(&attributes)
-      guard status == 0 else {  // no more threads to be had: those that run do the work
+      guard status == 0 else {  // the system gives no more threads: those that run do the work
         ticket.release()
         return
       }

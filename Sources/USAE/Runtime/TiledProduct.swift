@@ -1,15 +1,15 @@
 import KernelTypes
 
-/// Products of whole matrices, A B, by the kernel that encodes: an element is one chain of multiply-adds over the depth, so its
+/// Products of whole matrices, A B, by the kernel that encodes: every element is an exact dot product over the depth, so its
 /// bits depend on nothing else.
 ///
-/// For products that are a good part of a step, which would be as slow as OpenBLAS where that does not know the processor: Debian
-/// 12's computes with SSE on Intel's Emerald Rapids, and a published step without AuxK took twice as long.
+/// These products are a good part of a step, and OpenBLAS is slow where it does not know the processor: Debian 12's computes
+/// with SSE on Intel's Emerald Rapids, and a published step without AuxK took twice as long with it.
 final class TiledProduct: @unchecked Sendable {
-  /// Of A for one call of `rows`.
+  /// The most rows of A in one call of `rows`.
   static var blockRows: Int { kernels.product.tokensPerBlock }
   private let columns, mostDepth: Int
-  /// Of the B that was taken.
+  /// The depth of the B that was taken.
   private var depth = 0
   private let panels, zeros: FloatBuffer
   // For each thread.
@@ -60,7 +60,7 @@ final class TiledProduct: @unchecked Sendable {
   /// Calls `use(row, column, values, count)` with every panel's part of up to `blockRows` rows of A B, from the panel of column
   /// `first` on.
   ///
-  /// - Parameter pack: writes these rows of A as `ProductKernels.PackTokens` does, [depth, blockRows]; there is room for a
+  /// - Parameter pack: writes these rows of A as `ProductKernels.PackTokens` does, [depth, blockRows]; `out` has capacity for a
   ///   vector more.
   @inline(__always)
   func rows(

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// How one call is carried out: by how many threads, and who may stop it.
+/// How one call runs: on how many threads, and what may interrupt it.
 package final class Work: Sendable {
   let threads: Int
   let poll: (@Sendable () -> Bool)?
@@ -12,12 +12,12 @@ package final class Work: Sendable {
     self.poll = poll
   }
 
-  /// 0 threads are the process's default.
+  /// 0 threads stand for the process's default.
   convenience init(wanted threads: Int, poll: (@Sendable () -> Bool)? = nil) {
     self.init(threads: threads > 0 ? threads : ThreadPool.threads, poll: poll)
   }
 
-  /// The same of a number that comes from a caller, without an interrupt.
+  /// The same with a number from a caller, which is checked, and without an interrupt.
   package convenience init(threadsWanted: Int) throws(USAEError) {
     try UniversalSAE.require("n_threads", threadsWanted, in: 0...1024)
     self.init(wanted: threadsWanted)
@@ -37,7 +37,7 @@ package final class Work: Sendable {
     if stopped.load(ordering: .relaxed) { throw .interrupted }
   }
 
-  /// The same without asking: for the part of a step that must not be left half done.
+  /// The same without interrupts, for the part of a step that must not be left half done.
   func runToEnd(_ pieces: Int, _ body: (Int, Int) -> Void) {
     ThreadPool.shared.run(pieces, threads: threads, body)
   }

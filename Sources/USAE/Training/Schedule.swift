@@ -5,7 +5,7 @@
 #endif
 
 extension Recipe {
-  /// Learning rate of the step that `step` others went before.
+  /// Learning rate of the step after `step` others.
   func learningRate(at step: Int) -> Double {
     if step < warmupSteps {
       return warmupLearningRate + (learningRate - warmupLearningRate) * Double(step) / Double(warmupSteps)

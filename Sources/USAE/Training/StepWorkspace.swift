@@ -4,20 +4,20 @@ final class StepWorkspace: @unchecked Sendable {
   /// Tokens that the step's means are over: `rows`, or with a shared step those of all processes.
   var totalRows: Int
   /// Standardised tokens of each model, [rows, width].
-  let inputs: [PaddedMatrix]
+  let tokens: [PaddedMatrix]
   /// Residuals x - z D of each model, then dLoss/d(z D).
   let residuals: [PaddedMatrix]
   let codes: CodeBuffer
   /// dLoss/dz, laid out as the codes.
   let codeGradients: FloatBuffer
   private(set) var groups: ConceptGroups
-  /// Where the recipe selects by batch.
+  /// Used with BatchTopK.
   let batchSelection: BatchSelection?
-  /// Where the recipe asks for the mean over its prefixes.
+  /// Used where the loss is the mean over prefixes.
   let nested: NestedPrefixes?
-  /// Where it draws one.
+  /// Used where each step draws a prefix.
   let drawn: DrawnPrefix?
-  /// Of each token all entries that the encoder found, where a drawn prefix keeps some of them out of the reconstruction.
+  /// With a drawn prefix, the number of all entries of each token's code, of which those outside the prefix do not reconstruct.
   private let found: AlignedBuffer<Int32>?
   /// Sums of the main loss by block of tokens and model.
   let lossSums: AlignedBuffer<Double>
@@ -25,13 +25,13 @@ final class StepWorkspace: @unchecked Sendable {
   let scratch: [FloatBuffer]
   private let concepts: Int
   private let threads: Int
-  // By depth, since models of one width can share them.
+  // By width, since models of the same width share them.
   private var encoders: [Int: PackedEncoder] = [:]
   private var tileScratch: [Int: [TileScratch]] = [:]
   private var statistics: [Int: BatchStatistics] = [:]
   private var dead: DeadAuxiliary.Buffers?
   private var published: PublishedAuxiliary.Buffers?
-  /// A gradient row and as much again for each thread.
+  /// For each thread a gradient row, and scratch memory of the same size.
   let updateScratch: [FloatBuffer]
 
   init(rows: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
@@ -39,13 +39,13 @@ final class StepWorkspace: @unchecked Sendable {
     totalRows = rows
     self.concepts = concepts
     self.threads = threads
-    var inputs: [PaddedMatrix] = []
+    var tokens: [PaddedMatrix] = []
     var residuals: [PaddedMatrix] = []
     for width in widths {
-      inputs.append(try PaddedMatrix(rows: rows, columns: width))
+      tokens.append(try PaddedMatrix(rows: rows, columns: width))
       residuals.append(try PaddedMatrix(rows: rows, columns: width))
     }
-    self.inputs = inputs
+    self.tokens = tokens
     self.residuals = residuals
     let slots = try recipe.slots(concepts: concepts, k: k)
     codes = try CodeBuffer(rows: rows, slots: slots)
@@ -67,24 +67,24 @@ final class StepWorkspace: @unchecked Sendable {
     updateScratch = try makeScratch(threads, 2 * widest)
   }
 
-  /// Of a batch that several processes share, one process may keep more than k entries a token.
+  /// Allocates for a shared step, where one process may keep more than k entries a token.
   func allowUnevenCodes() throws(USAEError) {
     guard groups.tokens.count < codes.values.count else { return }
     groups = try ConceptGroups(rows: rows, slots: codes.slots, concepts: concepts)
   }
 
-  /// Keeps concepts from `end` on out of the reconstruction.
+  /// Excludes concepts from `end` on from the reconstruction.
   func keepConcepts(before end: Int) {
     guard let found else { return }
     codes.keep(before: end, found: found.base)
   }
 
-  /// Entries of a token's code, those kept out included.
+  /// Number of all entries of a token's code, those outside the prefix included.
   @inline(__always) func foundCount(_ token: Int) -> Int { found.map { Int($0.base[token]) } ?? codes.count(token) }
 
   func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
 
-  /// Packs a model's encoder, in the memory of the last one of its width.
+  /// Packs a model's encoder in the memory of the last one of the same width.
   func pack(_ model: ModelParameters, _ statistics: BatchStatistics?, work: Work) throws(USAEError) -> PackedEncoder {
     let packed = try PackedEncoder(
       model.encoderWeight.value, affine: { model.affine($0, batch: statistics) }, reusing: encoders[model.width], work: work)

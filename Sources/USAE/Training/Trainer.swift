@@ -27,16 +27,16 @@ final class Trainer: @unchecked Sendable {
     let step = TrainingStep(
       trainer: self, workspace: workspace, recipe: recipe, encoder: encoder ?? drawEncoder(step: number), step: number,
       buffered: keepGradients || recipe.clipNorm > 0)
-    let merging = TwinMerging(models: models, recipe: recipe, seed: seed)
-    let twins = !keepGradients && merging.isDue(after: number + 1) ? try merging.find(work: work) : []
+    let merging = DuplicateMerging(models: models, recipe: recipe, seed: seed)
+    let duplicates = !keepGradients && merging.isDue(after: number + 1) ? try merging.find(work: work) : []
     let forward = try step.forward(work: work)
     guard step.isFinite(forward) else { throw .lossNotFinite(step: number + 1) }
     let report = step.finish(forward, update: !keepGradients, work: work)
-    merging.merge(twins, inputs: workspace.inputs, rows: workspace.rows, step: number + 1)
+    merging.merge(duplicates, tokens: workspace.tokens, rows: workspace.rows, step: number + 1)
     return report
   }
 
-  /// The batch, standardised, in a workspace of its size.
+  /// Copies the batch, standardised, into a workspace of its size.
   func ingest(_ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: Work) throws(USAEError)
     -> StepWorkspace
   {
@@ -45,7 +45,7 @@ final class Trainer: @unchecked Sendable {
     workspace.totalRows = rows
     for j in models.indices {
       try Ingestion(model: models[j], activations: activations[j]).copy(
-        0..<rows, of: selection, to: workspace.inputs[j], scratch: workspace.scratch, work: work)
+        0..<rows, of: selection, to: workspace.tokens[j], scratch: workspace.scratch, work: work)
     }
     return workspace
   }

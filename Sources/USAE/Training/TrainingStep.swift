@@ -6,9 +6,9 @@ struct TrainingStep {
   let encoder: Int
   /// Steps done before this one.
   let number: Int
-  /// Concepts that reconstruct: all, or the first of them.
+  /// Concepts that reconstruct: all, or a prefix of them.
   let prefix: Int
-  /// Gradients are written out before the first update.
+  /// Whether all gradients are written to buffers before the first update.
   let buffered: Bool
 
   /// - Parameter step: steps done before this one.
@@ -27,17 +27,17 @@ struct TrainingStep {
   var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : [encoder] }
   var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
 
-  /// What the forward phases leave for the update.
+  /// What the forward phases compute for the update.
   struct Forward {
-    // Of `encode`.
+    // From `encode`.
     let encoder: PackedEncoder
     let statistics: BatchStatistics?
     let auxiliary: StepAuxiliary
     let deadConcepts: Int
     let screening: ScreeningCounts
-    /// The smallest activation that the batch kept, where it selects by batch.
+    /// With BatchTopK, the smallest entry that the batch kept.
     let smallest: Float?
-    // Of `decode` and `addAuxiliary`.
+    // From `decode` and `addAuxiliary`.
     var losses: [Double] = []
     var auxiliaryLoss = 0.0
   }
@@ -57,7 +57,7 @@ struct TrainingStep {
     guard model.batchNorm != nil else { return nil }
     try requireTokens()
     let statistics = try workspace.statistics(width: model.width)
-    try statistics.compute(workspace.inputs[encoder], count: workspace.rows, model: model, work: work)
+    try statistics.compute(workspace.tokens[encoder], count: workspace.rows, model: model, work: work)
     return statistics
   }
 
@@ -68,8 +68,8 @@ struct TrainingStep {
     }
   }
 
-  /// Near the end of what float32 holds the loss can be a number where a slope or a variance of the batch is none, and one such
-  /// number would spoil the parameters.
+  /// Near the largest float32, the loss can be finite where a slope or a variance of the batch is not, and one such number
+  /// would spoil the parameters.
   func isFinite(_ forward: Forward) -> Bool {
     (forward.losses + [forward.auxiliaryLoss, loss(forward)]).allSatisfy(\.isFinite)
       && workspace.codes.isFinite(workspace.codeGradients, rows: workspace.rows)
@@ -80,9 +80,9 @@ struct TrainingStep {
 // MARK: Encode
 
 extension TrainingStep {
-  /// Codes, auxiliary codes of dead concepts included.
+  /// Selects the codes, and the auxiliary codes of dead concepts.
   ///
-  /// - Parameter whole: the batch is this process's alone, so that a selection by batch can be made here.
+  /// - Parameter whole: whether the batch is this process's alone, so that BatchTopK can select here.
   func encode(_ statistics: BatchStatistics?, whole: Bool = true, work: Work) throws(USAEError) -> Forward {
     let packed = try workspace.pack(model, statistics, work: work)
     let dead = deadConcepts()
@@ -106,7 +106,7 @@ extension TrainingStep {
   ) throws(USAEError) {
     let codes = workspace.codes
     try packed.forEachTile(
-      of: workspace.inputs[encoder], 0..<workspace.rows, k: codes.slots, above: threshold,
+      of: workspace.tokens[encoder], 0..<workspace.rows, k: codes.slots, above: threshold,
       scratch: workspace.tileScratch(for: packed), work: work
     ) { tile in
       for row in tile.rows { codes.store(tile[row], row: row) }
@@ -114,7 +114,7 @@ extension TrainingStep {
     }
   }
 
-  /// Returns the smallest activation that is kept, or nil where there is none.
+  /// Selects by BatchTopK. Returns the smallest entry that is kept, or nil where there is none.
   private func selectByBatch(
     _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection, work: Work
   ) throws(USAEError) -> Float? {
@@ -140,7 +140,7 @@ extension TrainingStep {
 // MARK: Decode, auxiliary loss
 
 extension TrainingStep {
-  /// Residuals and main losses; also slopes and code gradients where no auxiliary loss waits for the residuals.
+  /// Computes residuals and main losses; also slopes and code gradients, unless an auxiliary loss needs the residuals first.
   func decode(_ forward: inout Forward, work: Work) throws(USAEError) {
     workspace.keepConcepts(before: prefix)
     try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
@@ -149,7 +149,7 @@ extension TrainingStep {
     forward.losses = reconstruction.losses()
   }
 
-  /// Dense parts are added up in the buffers, so those start at zero; vectors always have one.
+  /// Dense parts are added up in the buffers, which therefore start at zero. Vectors always have a buffer.
   private func allocateGradients(isDense: Bool) throws(USAEError) {
     let large = [model.encoderWeight] + steppedDictionaries.map { models[$0].dictionary }
     for tensor in model.encoderTrainables.dropFirst() { try tensor.allocateGradient() }
@@ -159,7 +159,7 @@ extension TrainingStep {
     }
   }
 
-  /// The auxiliary loss, and the slopes and code gradients that waited for it.
+  /// Computes the auxiliary loss, and then the slopes and code gradients.
   func addAuxiliary(_ loss: AuxiliaryLoss, _ forward: inout Forward, work: Work) throws(USAEError) {
     switch forward.auxiliary {
     case .none: break

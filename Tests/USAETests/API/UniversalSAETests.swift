@@ -2,7 +2,7 @@ import Testing
 
 @testable import USAE
 
-/// The promises of the public class, as a Swift caller sees them. Gradients are held to PyTorch in python/tests.
+/// The promises of the public class, as a Swift caller sees them. python/tests compares gradients with PyTorch's.
 @Suite struct UniversalSAETests {
   static func recipe(_ name: String) -> Recipe {
     var recipe = name == "published" ? Recipe.published(totalSteps: 50, warmupSteps: 5) : Recipe()
@@ -88,7 +88,7 @@ import Testing
   }
 
   @Test func predictingTheMeanScoresZeroAndCopyingScoresOne() throws {
-    // Constant codes cannot be made here, so: no active concept reconstructs the stored mean.
+    // Without an active concept, the reconstruction is the stored mean.
     let sae = try UniversalSAE(concepts: 8, k: 2)
     let data = try Self.data(400)
     var recipe = sae.recipe

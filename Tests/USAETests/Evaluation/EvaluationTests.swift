@@ -2,7 +2,7 @@ import Testing
 
 @testable import USAE
 
-/// What the passes over codes count and keep, held to loops over dense codes.
+/// Statistics and examples of codes, compared with loops over dense codes.
 @Suite struct EvaluationTests {
   /// Codes with many equal values, and their dense equivalents, [model][token][concept].
   static func codes(models: Int, tokens: Int, concepts: Int, slots: Int, seed: UInt64) throws

@@ -122,7 +122,7 @@ import KernelTypes
 
   @Test(arguments: names)
   func bitsDoNotDependOnThreadsOrPlanes(kernels name: String) throws {
-    for (height, width) in [(64, 48), (35, 63), (130, 74), (512, 512)] {  // five of the last are not done at once
+    for (height, width) in [(64, 48), (35, 63), (130, 74), (512, 512)] {  // five planes of 512 x 512 are several groups
       var random = TestRandom(7)
       let transform = try Self.transform(name, height, width)
       let image = random.row(5 * height * width)

@@ -9,7 +9,7 @@ import KernelTypes
   import Darwin
 #endif
 
-/// Images that are optimised: what they stand for, views of them, and the ways back.
+/// Optimisation of images: parametrizations, views, and the backward passes of both.
 @Suite struct MaximizationTests {
   /// A float32 sum of a few products, relative to the norms of its factors.
   static let tolerance = 2e-6
@@ -121,7 +121,7 @@ import KernelTypes
     back.copy(to: &y)
     let allowed = Self.tolerance * (Self.norm(views) * Self.norm(g) + Self.norm(x) * Self.norm(y))
     #expect(abs(Reference.dot(views, g) - Reference.dot(x, y)) <= allowed)
-    // And entry by entry.
+    // Compares entry by entry, too.
     let rows = Self.triangle(size[0], size[2]), columns = Self.triangle(size[1], size[3])
     for (view, box) in boxes.enumerated() {
       for o in [0, size[2] / 2, size[2] - 1] {

@@ -39,7 +39,7 @@ import KernelTypes
     }
   }
 
-  /// Also where the list holds one panel at a time.
+  /// Also where the list has capacity for one panel at a time.
   @Test(arguments: availableKernels().map { "\($0.name)" }, [1, 16, 70])
   func pairsAboveAFloorHaveTheNumbersOfTheProduct(kernels name: String, depth: Int) throws {
     let product = try #require(availableKernels().first { "\($0.name)" == name }).product
@@ -48,7 +48,7 @@ import KernelTypes
     let panels = try buffer(random.row(columns * depth)), bias = try buffer(random.row(columns))
     for count in [1, block, 2 * block + 1] {
       let tokens = try buffer(random.row((count + block - 1) / block * block * depth))
-      let floors = try buffer((0..<count).map { [Float(0), 1, -.infinity, .infinity][$0 % 4] })
+      let thresholds = try buffer((0..<count).map { [Float(0), 1, -.infinity, .infinity][$0 % 4] })
       var expected: [Int: Float] = [:]
       var out = [Float](repeating: 0, count: block * width)
       for first in stride(from: 0, to: count, by: block) {
@@ -56,7 +56,7 @@ import KernelTypes
           product.block(
             depth, tokens.base + first * depth, panels.base + column * depth, bias.base + column, block, &out, width)
           for t in first..<min(count, first + block) {
-            for c in 0..<width where out[(t - first) * width + c] > floors.base[t] {
+            for c in 0..<width where out[(t - first) * width + c] > thresholds.base[t] {
               expected[t << 10 | (column + c)] = out[(t - first) * width + c]
             }
           }
@@ -66,7 +66,8 @@ import KernelTypes
         let pairs = try AlignedBuffer<Int32>(count * (columns + width) + 16), numbers = try FloatBuffer(pairs.count)
         var arguments = ProductArguments(
           depth: depth, columns: columns, count: count, tokens: tokens.base, panels: panels.base, bias: bias.base,
-          floors: floors.base, pairs: FoundPairs(pairs: pairs.base, conceptBits: 10, numbers: numbers.base, capacity: capacity))
+          thresholds: thresholds.base,
+          pairs: FoundPairs(pairs: pairs.base, conceptBits: 10, numbers: numbers.base, capacity: capacity))
         while arguments.pairs.nextColumn < columns {
           let before = arguments.pairs.nextColumn
           product.pairsAbove(&arguments)

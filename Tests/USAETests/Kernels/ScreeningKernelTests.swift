@@ -26,7 +26,7 @@ import KernelTypes
   /// A search by definition, among tokens and concepts of bytes.
   struct Search {
     let tokens, concepts: [[Int]]
-    let starts: [Int32]
+    let corrections: [Int32]
     let tokenScales, scales, bias, norms, errors, slacks, ofNorm, ofError: [Float]
 
     init(_ random: inout TestRandom, tokens count: Int, concepts columns: Int, depth: Int, tokenOffset offset: Int) {
@@ -35,7 +35,7 @@ import KernelTypes
       tokens = (0..<count).map { $0 == 0 ? [Int](repeating: 127 + offset, count: depth) : bytes(&some, depth, offset: offset) }
       concepts = (0..<columns).map { $0 == 0 ? [Int](repeating: -127, count: depth) : bytes(&some, depth) }
       random = some
-      starts = (0..<columns).map { Int32($0 * 1000 - 5000) }
+      corrections = (0..<columns).map { Int32($0 * 1000 - 5000) }
       tokenScales = random.row(count).map { 1e-3 * $0 }
       (scales, bias) = (random.row(columns), random.row(columns))
       (norms, errors) = (random.row(columns).map(abs), random.row(columns).map(abs))
@@ -44,7 +44,7 @@ import KernelTypes
     }
 
     func estimate(_ t: Int, _ c: Int) -> (value: Double, error: Double) {
-      let sum = zip(tokens[t], concepts[c]).reduce(Int(starts[c])) { $0 + $1.0 * $1.1 }
+      let sum = zip(tokens[t], concepts[c]).reduce(Int(corrections[c])) { $0 + $1.0 * $1.1 }
       let product = Double(sum) * Double(tokenScales[t]) * Double(scales[c])
       // The sum, the product of scales, their product and the result are rounded.
       return (product + Double(bias[c]), 4 * 0x1p-24 * (abs(product) + abs(Double(bias[c]))))
@@ -55,7 +55,7 @@ import KernelTypes
     }
 
     /// What the kernel finds: [token: [(concept, estimate)]].
-    func run(_ table: ScreeningKernels, floors: [Float]) throws -> [[(concept: Int, estimate: Float)]] {
+    func run(_ table: ScreeningKernels, thresholds: [Float]) throws -> [[(concept: Int, estimate: Float)]] {
       let block = table.tokensPerBlock, width = table.panelWidth, groups = tokens[0].count / 4
       let packed = try AlignedBuffer<Int32>((tokens.count + block - 1) / block * block * groups)
       packed.fill(0x5a5a_5a5a)
@@ -69,16 +69,17 @@ import KernelTypes
       let pairs = try AlignedBuffer<Int32>(capacity), estimates = try FloatBuffer(capacity)
       let scratch = try AlignedBuffer<Int32>(block * width)
       let bits: Int32 = 9
-      let integers = try [panels, starts].map { try buffer($0) }
-      let floats = try [scales, bias, norms, errors, slacks, tokenScales, ofNorm, ofError, floors].map { try buffer($0) }
+      let integers = try [panels, corrections].map { try buffer($0) }
+      let floats = try [scales, bias, norms, errors, slacks, tokenScales, ofNorm, ofError, thresholds].map { try buffer($0) }
       let most = tokens.count * width + 16
       let count = withExtendedLifetime((integers, floats, packed, scratch)) {
         let f = floats.map { UnsafePointer($0.base) }
         let result = FoundPairs(pairs: pairs.base, conceptBits: bits, numbers: estimates.base, capacity: most)
         var arguments = ScreenArguments(
-          groups: groups, columns: concepts.count, panels: integers[0].base, starts: integers[1].base, scales: f[0], bias: f[1],
+          groups: groups, columns: concepts.count, panels: integers[0].base, corrections: integers[1].base,
+          scales: f[0], bias: f[1],
           norms: f[2], errors: f[3], slacks: f[4], count: tokens.count, tokens: packed.base, tokenScales: f[5],
-          factorsOfNorm: f[6], factorsOfError: f[7], floors: f[8], pairs: result, scratch: scratch.base)
+          factorsOfNorm: f[6], factorsOfError: f[7], thresholds: f[8], pairs: result, scratch: scratch.base)
         while arguments.pairs.nextColumn < concepts.count {  // a panel at a time
           let before = arguments.pairs.nextColumn
           table.screen(&arguments)
@@ -103,21 +104,21 @@ import KernelTypes
     for count in [1, table.tokensPerBlock, table.tokensPerBlock + 3] {
       let search = Search(
         &random, tokens: count, concepts: 3 * table.panelWidth, depth: depth, tokenOffset: Int(table.tokenOffset))
-      for floor in [-Float.infinity, 0, 1, .infinity] {
-        let floors = (0..<count).map { $0 % 5 == 4 ? 2 : floor }
-        let found = try search.run(table, floors: floors)
+      for threshold in [-Float.infinity, 0, 1, .infinity] {
+        let thresholds = (0..<count).map { $0 % 5 == 4 ? 2 : threshold }
+        let found = try search.run(table, thresholds: thresholds)
         for t in 0..<count {
           #expect(found[t].map(\.concept) == found[t].map(\.concept).sorted())
           let known = Dictionary(uniqueKeysWithValues: found[t].map { ($0.concept, $0.estimate) })
           for c in 0..<search.concepts.count {
             let estimate = search.estimate(t, c)
             let upper = estimate.value + search.bound(t, c)
-            // So near to the floor an upper bound may be rounded to the other side.
+            // An upper bound this near to the threshold may be rounded to its other side.
             let near = estimate.error + 1e-5 * (1 + abs(upper))
             if let value = known[c] {
-              #expect(abs(Double(value) - estimate.value) <= estimate.error && upper > Double(floors[t]) - near)
+              #expect(abs(Double(value) - estimate.value) <= estimate.error && upper > Double(thresholds[t]) - near)
             } else {
-              #expect(upper <= Double(floors[t]) + near)
+              #expect(upper <= Double(thresholds[t]) + near)
             }
           }
         }
@@ -190,7 +191,7 @@ import KernelTypes
     }
   }
 
-  /// Also that of the next better kernels, where those have a fused multiply-add.
+  /// Also the bits of the next better kernels, where those have a fused multiply-add.
   @Test(arguments: names, [16, 32, 112])
   func exactProductsHaveTheBitsOfTheProduct(kernels name: String, depth: Int) throws {
     let whole = try #require(availableKernels().first { "\($0.name)" == name })

@@ -3,7 +3,7 @@ import KernelTypes
 
 @testable import USAE
 
-/// Products that pass over zeros, against plain loops, for every kernel set of this processor.
+/// Products that skip zeros, against plain loops, for every kernel set of this processor.
 @Suite struct SkippingKernelTests {
   static let names = SignKernelTests.names
 
@@ -56,7 +56,7 @@ import KernelTypes
   @Test(arguments: names)
   func rectifyingFillsUpTheLastPieceAndReadsNoFurther(kernels name: String) throws {
     var random = TestRandom(2)
-    var row = random.row(80)  // a piece and a half, and what is no part of the row
+    var row = random.row(80)  // 48 columns, a piece and a half, and numbers past the row
     for c in 48..<80 { row[c] = 1 }
     var out = [Float](repeating: -7, count: 2 * 32 + 1)
     let count = try Self.skipping(name).rectify(row, 48, &out, 32)

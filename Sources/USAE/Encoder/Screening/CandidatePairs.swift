@@ -1,18 +1,18 @@
-/// Pairs of a tile's tokens and their candidates, beside the candidates on the shortlist, whose pre-activations are computed
+/// Pairs of a tile's tokens and their candidates, without the candidates on the shortlists, whose pre-activations are computed
 /// anyway.
 ///
 /// Pairs come token by token and are refined concept by concept: a concept's int8 parts are then read once for all tokens of
-/// the tile, whose own parts stay in the second-level cache. The other way round every pair would fetch its concept from
-/// further away.
+/// the tile, whose own parts stay in the second-level cache. Refined token by token, every pair would fetch its concept from a
+/// slower cache.
 final class CandidatePairs: @unchecked Sendable {
-  /// Most pairs: those of any one token, and more.
+  /// The most pairs that fit: all concepts of any one token, and more.
   let capacity: Int
   private(set) var count = 0
   let concepts: AlignedBuffer<Int32>
   private let tokens: AlignedBuffer<Int32>
   /// Estimates of the pre-activations, and upper bounds on them.
   private let estimates, upperBounds: FloatBuffer
-  // By concept: the pairs' numbers, their concepts and tokens, and the sums of products of bytes.
+  // Sorted by concept: the numbers of the pairs, their concepts and tokens, and the sums of products of bytes.
   private let conceptEnds: AlignedBuffer<Int32>
   private let sortedPairs, sortedConcepts, sortedTokens, sums: AlignedBuffer<Int32>
 

@@ -1,8 +1,8 @@
 import KernelTypes
 
 /// Finds the candidates of each token of a tile: the concepts that estimates from int8 cannot rule out, because their upper
-/// bound is above the token's search threshold. So the pre-activations of all other concepts are not above it, and neither are
-/// their estimates.
+/// bound is above the token's search threshold. The pre-activations of all other concepts, and their estimates, are not above
+/// it.
 struct CandidateSearch: PairFinder {
   private let weights: ScreenedWeights
   private let tokenCount: Int
@@ -52,13 +52,13 @@ struct CandidateSearch: PairFinder {
   /// What was found for each token, with estimates as numbers.
   var lists: TokenSearch { scratch.lists }
 
-  /// Searches such that each token's k largest estimates above a threshold are found. Tokens without usable bounds are not
+  /// Searches so that each token's k largest estimates above a threshold are found. Tokens without usable bounds are not
   /// searched.
   func findLargest(_ k: Int, above threshold: Float) {
     lists.findLargest(k, above: threshold, of: (0..<tokenCount).filter { bounds[$0].isUsable }, self)
   }
 
-  /// Searches some tokens again, each such that all concepts are found that can reach its exact threshold.
+  /// Searches some tokens again so that all concepts are found that can reach the token's exact threshold.
   func find(_ tokens: [Int], from exactThresholds: FloatBuffer, above threshold: Float) {
     lists.find(tokens, from: exactThresholds, above: threshold, self)
   }

@@ -1,4 +1,5 @@
-/// How far the int8 parts of a token or a concept are from its numbers; two of these bound the error of an estimate.
+/// How far the int8 parts of a row, a token or a concept, are from its numbers. Those of a token and of a concept together
+/// bound the error of an estimate.
 ///
 /// With x = x1 + e = x1 + x2 + f, w likewise, and |.| the Euclidean norm:
 ///
@@ -21,7 +22,7 @@ struct ErrorBounds {
     fullError = row.fullError * (1 + share) + 2 * share * norm
   }
 
-  /// Whether bounds with this are numbers and cannot overflow.
+  /// Whether bounds made from this are finite.
   var isUsable: Bool { norm < ScreenedWeights.largestNorm && highError.isFinite && fullError.isFinite }
 
   /// Factors of a concept's norm and of its high part's error in the error of an estimate.
@@ -46,7 +47,7 @@ final class ConceptBounds: @unchecked Sendable {
     norms.base[position] = bounds.norm
     highErrors.base[position] = bounds.highError
     fullErrors.base[position] = bounds.fullError
-    // The constant is for results so small that they lose bits.
+    // The constant covers results so small that they lose bits (subnormals).
     slacks.base[position] = 3 * roundingShare * abs(bias) + 0x1p-100
   }
 

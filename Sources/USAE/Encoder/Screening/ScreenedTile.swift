@@ -142,14 +142,14 @@ struct ScreenedTile {
     }
   }
 
-  /// Tokens whose exact threshold came out below their search threshold, because estimates were off by just that much: some of
-  /// their k largest may not be candidates.
+  /// Tokens whose exact threshold is not above their search threshold, because estimates were too high: some of their k largest
+  /// may not be candidates.
   private func incompleteTokens(_ part: Range<Int>) -> [Int] {
     let (exact, searched) = (scratch.exactThresholds.base, search.lists.searchThresholds.base)
     return part.filter { search.bounds[$0].isUsable && exact[$0] <= searched[$0] && searched[$0] > threshold }
   }
 
-  /// Lists what was found for a token except its shortlist; returns how many there are.
+  /// Lists the concepts that were found for a token, without its shortlist; returns how many there are.
   private func listFound(_ token: Int, but shortlist: UnsafeBufferPointer<Int32>, _ counts: inout ScreeningCounts) -> Int {
     let known = Set(shortlist)
     let found = search.lists.found(token)

@@ -20,7 +20,7 @@ final class ScreenedWeights: @unchecked Sendable {
   private let panels: AlignedBuffer<Int32>
   /// High and low parts, [columns, 2, groups].
   private let parts: AlignedBuffer<Int32>
-  // What takes back the kernels' token offset, which adds the offset times the sum of a concept's bytes.
+  // Corrections for the kernels' token offset, which adds the offset times the sum of a concept's bytes to a sum of products.
   private let highCorrections, refinedCorrections: AlignedBuffer<Int32>
   private let partScales: FloatBuffer
 
@@ -31,7 +31,7 @@ final class ScreenedWeights: @unchecked Sendable {
 
   /// Takes the rows of `weight`, each times its scale.
   ///
-  /// - Parameter previous: weights of the same shape that are no longer used, whose memory is taken.
+  /// - Parameter previous: weights of the same shape that are no longer used; their memory is reused.
   init(
     _ weight: PaddedMatrix, columns: Int, scales: FloatBuffer, bias: FloatBuffer, reusing previous: ScreenedWeights? = nil,
     work: Work
@@ -56,7 +56,7 @@ final class ScreenedWeights: @unchecked Sendable {
     isUsable = try pack(work: work)
   }
 
-  /// A vector register holds 16 groups.
+  /// Groups of four along the depth, rounded up to vectors of 16.
   static func groups(depth: Int) -> Int { (depth + 63) / 64 * 16 }
 
   /// Whether all bounds are finite.
@@ -81,7 +81,7 @@ final class ScreenedWeights: @unchecked Sendable {
     let row = Int8Row(
       weight.row(concept), columns: weight.stride, factor: scales.base[concept], groups: groups,
       to: parts.base + concept * 2 * groups)
-    // Wrapping: the parts of what is not a number can be anything.
+    // These wrap, since the parts of NaN can be anything.
     let offset = kernels.screening.tokenOffset
     highCorrections.base[concept] = -offset &* row.highSum
     refinedCorrections.base[concept] = -offset &* (row.highSum &+ row.lowSum)
@@ -100,10 +100,10 @@ extension ScreenedWeights {
   /// Finds pairs of a token and a concept whose upper bound is above the token's search threshold.
   func screen(_ tokens: PackedInt8Tokens, count: Int, _ pairs: inout FoundPairs) {
     var arguments = ScreenArguments(
-      groups: groups, columns: columns, panels: panels.base, starts: highCorrections.base, scales: partScales.base,
+      groups: groups, columns: columns, panels: panels.base, corrections: highCorrections.base, scales: partScales.base,
       bias: bias.base, norms: bounds.norms.base, errors: bounds.highErrors.base, slacks: bounds.slacks.base, count: count,
       tokens: tokens.blocks.base, tokenScales: tokens.scales.base, factorsOfNorm: tokens.factorsOfNorm.base,
-      factorsOfError: tokens.factorsOfError.base, floors: tokens.thresholds.base, pairs: pairs, scratch: tokens.sums.base)
+      factorsOfError: tokens.factorsOfError.base, thresholds: tokens.thresholds.base, pairs: pairs, scratch: tokens.sums.base)
     kernels.screening.screen(&arguments)
     pairs = arguments.pairs
   }
@@ -147,7 +147,7 @@ extension ScreenedWeights {
 
 /// The high and low int8 parts of a row, and what they miss.
 struct Int8Row {
-  /// Of the high part; the low part's is a 254th of it.
+  /// The scale of the high part; that of the low part is a 254th of it.
   let scale: Float
   /// Norms of the row, of what the high part misses, and of what both parts miss.
   let norm, highError, fullError: Float

@@ -21,15 +21,15 @@ public struct ScreeningCounts: Sendable, Equatable {
 struct ScreeningPolicy {
   private let isPossible: Bool
   private let concepts: Int
-  /// Of the present encoder.
+  /// Counts of the present encoder.
   private(set) var counts = ScreeningCounts()
-  /// Of enough tokens to judge by.
+  /// Counts since the last decision, which takes 256 tokens.
   private var recent = ScreeningCounts()
   /// How many more encoders are used without screening, because too many concepts were candidates.
   private var pause = 0
 
-  /// Share of the concepts that may be candidates. Cautious, not measured: refining a concept costs some twice its part of the
-  /// product, three quarters of which int8 estimates have saved.
+  /// Screening pauses when a larger share of the concepts are candidates. The value is cautious, not measured: refining a
+  /// concept costs about twice its part of the product, and int8 estimates have saved three quarters of the product.
   private static let worthwhileShare = 0.2
   private static let pauseLength = 64
 
@@ -41,7 +41,7 @@ struct ScreeningPolicy {
 
   var screens: Bool { isPossible && pause == 0 }
 
-  /// Begins with new weights.
+  /// Begins an encoder with new weights.
   mutating func startEncoder() {
     pause = max(0, pause - 1)
     counts = ScreeningCounts()

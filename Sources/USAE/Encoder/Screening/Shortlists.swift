@@ -1,5 +1,5 @@
-/// The shortlists of some tokens of a tile, one after the other: of each token the concepts with its k largest estimates, whose
-/// pre-activations are computed first.
+/// The shortlists of some tokens of a tile, one after the other. A token's shortlist holds the concepts with its k largest
+/// estimates, whose pre-activations are computed first.
 final class Shortlists: @unchecked Sendable {
   /// Concepts on all lists.
   private(set) var count = 0
@@ -54,14 +54,16 @@ final class Shortlists: @unchecked Sendable {
 
   /// Computes the pre-activations of all lists, the first of which is the list of token `first`, and calls `use` with the k-th
   /// largest of each token's.
-  func compute(_ weights: ScreenedWeights, _ rows: TokenRows, from first: Int, k: Int, _ use: (_ token: Int, _ kth: Float) -> Void) {
+  func compute(
+    _ weights: ScreenedWeights, _ rows: TokenRows, from first: Int, k: Int, _ use: (_ token: Int, _ kth: Float) -> Void
+  ) {
     values.reserve(count + 16)
     for number in 0..<tokens {
       let (start, end) = (ends.base[number], ends.base[number + 1])
       let out = values.base + start
       weights.exactPreactivations(
         rows.row(first + number), concepts.base + start, count: end - start, following: count - end, out: out)
-      // Writes a vector past the list, where the next one comes then.
+      // Overwrites a vector past the list, before the next list is written there.
       use(first + number, kernels.selection.smallestOfLargest(out, end - start, k))
     }
   }

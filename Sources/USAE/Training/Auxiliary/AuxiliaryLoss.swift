@@ -1,9 +1,10 @@
 /// What both auxiliary losses share: how well the auxiliary code q reconstructs the residual r of the main one.
 ///
-/// Model j's part is mean L(r_j - q D_j), over the same mean for r_j minus its batch mean where the recipe says so.
+/// Model j's part is mean L(r_j - q D_j). Where the recipe says so, it is divided by the same mean for r_j minus its batch
+/// mean.
 struct AuxiliaryLoss {
   let reconstruction: Reconstruction
-  /// Divisors by target model; 0 drops the model's part, as for one so small that dividing by it overflows.
+  /// Divisors by target model. 0 drops the model's part, where the divisor is so small that the quotient could overflow.
   let scales: [Double]
 
   private var workspace: StepWorkspace { reconstruction.workspace }
@@ -42,7 +43,7 @@ struct AuxiliaryLoss {
       * Float(reconstruction.recipe.auxiliaryCoefficient / scales[target])
   }
 
-  /// From q D_j of a token to its slope dLoss/d(q D_j) in place; returns the loss L(r_j - q D_j), a sum over the width.
+  /// Replaces q D_j of a token by its slope dLoss/d(q D_j); returns the loss L(r_j - q D_j), a sum over the width.
   @inline(__always)
   func differentiate(_ decoded: UnsafeMutablePointer<Float>, token: Int, _ target: Reconstruction.Target) -> Double {
     kernels.rows.subtractFrom(target.residual(token), target.stride, decoded)
@@ -51,7 +52,7 @@ struct AuxiliaryLoss {
     return loss
   }
 
-  /// From sums over blocks and models to the loss before its coefficient.
+  /// Adds up sums over blocks and models to the loss without its coefficient.
   func total(_ sums: AlignedBuffer<Double>, blocks: Int) -> Double {
     var total = 0.0
     for j in models.indices where scales[j] > 0 {

@@ -1,11 +1,11 @@
-/// AuxK on dead concepts (Gao et al., 2024): concepts that have not fired for a while try to explain what is left over.
+/// AuxK on dead concepts (Gao et al., 2024): concepts that have not fired for a while reconstruct the residual.
 ///
-/// A token's auxiliary code is a few entries like its main code, so everything stays sparse.
+/// A token's auxiliary code has few entries, as its main code has, so everything stays sparse.
 struct DeadAuxiliary {
   let reconstruction: Reconstruction
   let buffers: Buffers
 
-  /// What a step with dead concepts needs beside the workspace.
+  /// Memory of a step with dead concepts, in addition to the workspace.
   final class Buffers: @unchecked Sendable {
     let codes: CodeBuffer
     let codeGradients: FloatBuffer
@@ -27,8 +27,8 @@ struct DeadAuxiliary {
       scratch = try (0..<threads).map { _ throws(USAEError) in try ConceptSubset.Scratch(columns: columns, depth: widest) }
     }
 
-    /// Takes the dead concepts among those that a selection by batch took from a token's main code: they come first, being
-    /// larger than all that never were in it.
+    /// With BatchTopK: puts the dead concepts that were trimmed from a token's main code in front of its auxiliary code, since
+    /// they are larger than all that never were in the main code.
     func takeTrimmed(
       from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: Work
     ) throws(USAEError) {
@@ -64,16 +64,16 @@ struct DeadAuxiliary {
       concepts = try ConceptSubset(dead, of: encoder, scratch: buffers.scratch, work: work)
     }
 
-    /// The auxiliary codes of a tile's tokens, whose main codes are selected.
+    /// Selects the auxiliary codes of a tile's tokens, whose main codes are selected already.
     ///
-    /// A dead concept that fires in a token after all belongs to its main code and is passed over.
+    /// A dead concept that a token fires is in its main code, and so not in the auxiliary one.
     func select(_ tile: EncodedTile) {
       let next = concepts.selectNext(tile, slots: buffers.codes.slots)
       for (token, row) in tile.rows.enumerated() { buffers.codes.store(next[token], row: row) }
     }
   }
 
-  /// Loss before its coefficient; leaves slopes and code gradients of both codes.
+  /// Returns the loss without its coefficient; leaves slopes and code gradients of both codes in the buffers.
   func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
     let workspace = reconstruction.workspace
     let models = reconstruction.models

@@ -3,16 +3,16 @@ enum StepAuxiliary {
   case none
   /// AuxK on the concepts that are dead before the step.
   case dead(DeadAuxiliary.Buffers)
-  /// AuxK as published.
+  /// The published AuxK, on all concepts.
   case published(PublishedAuxiliary.Buffers)
 
-  /// Whether there is one, which waits for the residuals of the main code.
+  /// Whether there is one. It needs the residuals of the main code.
   var exists: Bool {
     if case .none = self { false } else { true }
   }
 
-  /// Whether gradients are dense: then the tensors' gradient buffers hold a part before the gradients of the codes' entries
-  /// come.
+  /// Whether gradients are dense: then the tensors' gradient buffers already hold a part when the gradients of the codes'
+  /// entries are added.
   var isDense: Bool { denseSums != nil }
 
   var dead: DeadAuxiliary.Buffers? {
@@ -24,7 +24,7 @@ enum StepAuxiliary {
     if case .published(let buffers) = self { buffers.sums } else { nil }
   }
 
-  /// Whether all code gradients are numbers.
+  /// Whether all code gradients are finite.
   func isFinite(rows: Int) -> Bool {
     switch self {
     case .none: true
@@ -35,14 +35,15 @@ enum StepAuxiliary {
 }
 
 extension TrainingStep {
-  /// The auxiliary loss explains what the whole code leaves over, so a step whose reconstruction takes a prefix has none.
+  /// The auxiliary code reconstructs the residual of the whole code, so a step that reconstructs from a shorter prefix has
+  /// none.
   private var auxiliary: Recipe.Auxiliary { prefix == trainer.concepts ? recipe.auxiliary : .none }
 
-  /// Whether the step has an auxiliary loss.
+  /// Whether the step has an auxiliary loss at all.
   var hasAuxiliary: Bool {
     switch auxiliary {
     case .none: false
-    case .unchosen: true
+    case .published: true
     case .dead: !deadConcepts().isEmpty
     }
   }
@@ -51,7 +52,7 @@ extension TrainingStep {
     switch auxiliary {
     case .dead where !dead.isEmpty:
       return .dead(try workspace.deadBuffers(slots: auxiliarySlots, columns: packed.columns))
-    case .unchosen: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
+    case .published: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
     case .none, .dead: return .none
     }
   }
@@ -65,7 +66,7 @@ extension Recipe {
   func auxiliarySlots(concepts: Int, k: Int) -> Int {
     switch auxiliary {
     case .none: return 0
-    case .unchosen: return auxiliaryK > 0 ? min(auxiliaryK, concepts) : concepts / 2
+    case .published: return auxiliaryK > 0 ? min(auxiliaryK, concepts) : concepts / 2
     case .dead: return min(auxiliaryK > 0 ? auxiliaryK : 2 * k, concepts)
     }
   }

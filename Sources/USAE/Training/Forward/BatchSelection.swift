@@ -1,19 +1,20 @@
-/// BatchTopK: of all entries of a batch's codes the n_tokens * k largest, so that a token has as many as it needs, up to its
+/// BatchTopK keeps the n_tokens * k largest entries of a batch's codes, so that a token has as many as it needs, up to its
 /// slots. Ties go to the earlier token, then to the lower concept.
 ///
 /// Entries are positive, and bits of positive floats order as the floats do, so two histograms, one of upper halves of the
 /// bits and one of lower, find the smallest entry to keep: time grows with the entries alone, whatever their distribution.
 ///
-/// Each token's largest entries, as many as it has slots, are several times as many as are kept. So entries are selected above
-/// a threshold a little below the smallest that the model's last batch kept; if fewer than wanted are above it, once more
-/// above 0. What is kept does not depend on the threshold.
+/// To fill all slots would select several times as many entries as are kept. So entries are selected above a threshold a little
+/// below the smallest that the model's last batch kept; if fewer than wanted are above it, they are selected again above 0.
+/// What is kept does not depend on the threshold.
 final class BatchSelection {
-  /// Used slots of each token before the last batch's codes were shortened.
+  /// Used slots of each token before the last batch's codes were trimmed.
   private let offered: AlignedBuffer<Int32>
   private let histogram: AlignedBuffer<Int>
   /// The smallest entry that the last batch kept, by encoded model.
   private var lastKept: [Int: Float] = [:]
-  /// Low enough that most batches have enough entries above it, high enough to save most of the work.
+  /// The threshold as a share of the smallest entry that was kept: low enough that most batches have enough entries above it,
+  /// high enough to save most of the work.
   private static let thresholdShare: Float = 0.85
 
   init(rows: Int) throws(USAEError) {
@@ -21,10 +22,10 @@ final class BatchSelection {
     histogram = try AlignedBuffer<Int>(Self.bins)
   }
 
-  /// The threshold of selection for a model's next batch; 0 if nothing is known.
+  /// The selection threshold for a model's next batch; 0 if nothing is known.
   func threshold(model: Int) -> Float { Self.thresholdShare * (lastKept[model] ?? 0) }
 
-  /// Entries of all codes.
+  /// Number of entries of all codes.
   func total(_ codes: CodeBuffer, rows: Int) -> Int { (0..<rows).reduce(0) { $0 + codes.count($1) } }
 
   /// Shortens the codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there are
@@ -63,7 +64,7 @@ final class BatchSelection {
     }
   }
 
-  /// What other processes found to be the smallest entry that was kept as well.
+  /// Stores the smallest entry that was kept in a batch of several processes.
   func remember(_ smallest: Float?, model: Int) { lastKept[model] = smallest }
 
   /// Slots of a token, with their entries still in them, that `trim` took from its code.
@@ -116,8 +117,8 @@ final class BatchSelection {
 
   static let bins = 1 << 16
 
-  /// Entries by the upper half of their bits, or by the lower half of those with the upper half `upper`, as floats that other
-  /// processes' can be added to.
+  /// Writes the histogram of the entries' upper halves of bits or, for those with the upper half `upper`, of their lower
+  /// halves. Counts are floats, so that processes can add them up.
   func writeHistogram(_ codes: CodeBuffer, rows: Int, upper: UInt32?, to out: UnsafeMutablePointer<Float>) {
     fill(codes, rows) { bits in
       guard let upper else { return bits >> 16 }
@@ -131,7 +132,7 @@ extension ModelParameters {
   /// Weight of a batch in the running threshold, as BatchNorm's in its running statistics.
   private static let thresholdMomentum: Float = 0.1
 
-  /// Moves the running threshold towards the smallest activation that a batch kept; the first batch sets it.
+  /// Moves the running threshold towards the smallest entry that a batch kept; the first batch sets it.
   func followThreshold(_ smallest: Float) {
     guard let threshold else { return }
     let old = threshold.base[0]

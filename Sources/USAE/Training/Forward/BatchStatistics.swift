@@ -22,7 +22,7 @@ final class BatchStatistics: @unchecked Sendable {
     weightProduct = try TiledProduct(columns: width, depth: width, threads: threads)
   }
 
-  /// Squares of activations from some 1e19 on are beyond what float32 holds.
+  /// False where squares of activations overflow float32, as they do from some 1e19 on.
   var isFinite: Bool {
     (0..<outputVariance.count).allSatisfy { outputMean.base[$0].isFinite && outputVariance.base[$0].isFinite }
   }
@@ -38,13 +38,13 @@ final class BatchStatistics: @unchecked Sendable {
     try computeOutputs(model, work: work)
   }
 
-  /// Rows of a float32 sum.
+  /// Tokens of a float32 sum.
   static let sumRows = 256
   /// Tokens of a float32 sum of products.
   private static let productTokens = 1024
 
-  /// The part that `count` tokens have in the covariance about `mean` of a batch of `total`: C, from the diagonal on, since it is
-  /// symmetric, in sums over a thousand tokens, added up in order.
+  /// Computes the part that these `count` tokens have in the covariance C about `mean` of a batch of `total` tokens. C is
+  /// symmetric, so only elements from the diagonal on are computed, as sums over a thousand tokens that are added up in order.
   func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: Work) throws(USAEError) {
     covariance.storage.zero()
     for first in Swift.stride(from: 0, to: count, by: Self.productTokens) {
@@ -78,7 +78,8 @@ final class BatchStatistics: @unchecked Sendable {
     try work.runBlocks(covariance.rows, of: block) { _, range, worker in
       let column = self.centred.base + range.lowerBound
       self.tokenProduct.rows(range.count, from: range.lowerBound, worker: worker) { out in
-        // Whole vectors: what is written past a block is the next one's place, and what is read past the last column counts nowhere.
+        // Copies whole vectors: what is written past a block is overwritten by the next one, and what is read past the last
+        // column is not used.
         var (source, target) = (UnsafeRawPointer(column), UnsafeMutableRawPointer(out))
         for _ in 0..<count {
           target.storeBytes(of: source.loadUnaligned(as: SIMD16<Float>.self), as: SIMD16<Float>.self)
@@ -92,7 +93,7 @@ final class BatchStatistics: @unchecked Sendable {
     }
   }
 
-  /// Everything that follows from mean and covariance.
+  /// Computes everything that follows from mean and covariance.
   func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
     let weight = model.encoderWeight.value
     let stride = weight.stride
@@ -106,7 +107,7 @@ final class BatchStatistics: @unchecked Sendable {
       for c in range {
         let row = weight.row(c)
         self.outputMean.base[c] = kernels.rows.dot(row, self.mean.base, stride) + model.encoderBias.value.base[c]
-        // Rounding may leave a tiny negative number where the true variance is 0, and overflow what is no number.
+        // Rounding can leave a tiny negative number where the true variance is 0, and overflow can leave NaN.
         let variance = kernels.rows.dot(row, self.weightCovariance.row(c), stride)
         self.outputVariance.base[c] = variance.isFinite ? max(0, variance) : .infinity
       }
@@ -115,8 +116,8 @@ final class BatchStatistics: @unchecked Sendable {
 }
 
 extension ModelParameters {
-  /// What stands between W x and ReLU, as a factor and a constant: BatchNorm by batch statistics if there are some, else by
-  /// the running ones.
+  /// What is applied to W x before ReLU, as a factor and a constant: the bias and BatchNorm, with the batch's statistics if
+  /// given, else with the running ones.
   func affine(_ concept: Int, batch: BatchStatistics? = nil) -> (scale: Float, bias: Float) {
     let bias = encoderBias.value.base[concept]
     guard let batchNorm else { return (1, bias) }

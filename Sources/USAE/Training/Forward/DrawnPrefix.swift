@@ -1,8 +1,8 @@
 /// Nested dropout (Rippel et al., 2014): every step one prefix of the concepts, drawn anew, reconstructs by itself.
 ///
-/// In expectation it asks for what the mean over all prefixes asks for (`NestedPrefixes`), at no more than the cost of the code as it
-/// is. Half of the steps take all concepts, so that the whole code, what it leaves over, and dead concepts, which have to
-/// explain that, are learned at a fair pace; the other half share the shorter prefixes evenly.
+/// In expectation it trains what the mean over all prefixes trains (`NestedPrefixes`), at no more than the cost of a step
+/// without prefixes. Half of the steps take all concepts, so that the whole code, and the dead concepts that reconstruct its
+/// residual, are learned fast enough; the other half share the shorter prefixes evenly.
 struct DrawnPrefix {
   /// Ends of the prefixes as numbers of concepts, ascending; the last is all.
   let ends: [Int]
@@ -16,7 +16,7 @@ struct DrawnPrefix {
 }
 
 extension CodeBuffer {
-  /// Counts only a token's entries of the first `end` concepts from now on, in their order; the others stay behind them.
+  /// Moves each token's entries of the first `end` concepts to the front, in their order, and counts only these from now on.
   ///
   /// - Parameter found: gets the numbers of all entries.
   func keep(before end: Int, found: UnsafeMutablePointer<Int32>) {

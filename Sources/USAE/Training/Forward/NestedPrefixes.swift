@@ -1,4 +1,4 @@
-/// Matryoshka: the first concepts of the code have to reconstruct by themselves, and so have the first few of those.
+/// Matryoshka: each of several prefixes of the concepts has to reconstruct by itself.
 ///
 /// The main loss is the mean of the losses of all prefixes. Concepts between two prefixes are a group: a token's slots are
 /// ordered by group, so that one pass over them leaves the residual of every prefix. A slot's gradient, and the slope that its
@@ -6,12 +6,12 @@
 final class NestedPrefixes: @unchecked Sendable {
   /// Concepts before these numbers, ascending; the last is all.
   let ends: [Int]
-  /// Of every prefix but the last and each model, [rows, width]: the residual, then the sum of slopes from this prefix on. The
-  /// last prefix has the workspace's residuals.
+  /// For every prefix but the last, and each model, [rows, width]: the residual, then the sum of slopes from this prefix on.
+  /// Those of the last prefix are the workspace's residuals.
   private let shorter: [[PaddedMatrix]]
   /// Where a token's slots of each group end, [rows, prefixes].
   private let slotEnds: AlignedBuffer<Int32>
-  /// A token's slots for each thread.
+  /// Scratch memory for one token's slots, for each thread.
   private let scratch: [AlignedBuffer<UInt64>]
 
   init(ends: [Int], rows: Int, slots: Int, widths: [Int], threads: Int) throws(USAEError) {
@@ -48,7 +48,7 @@ final class NestedPrefixes: @unchecked Sendable {
     group == count &- 1 ? last : shorter[group][target].base
   }
 
-  /// Orders each token's slots by group, within a group as they were.
+  /// Sorts each token's slots by group, stably.
   func arrange(_ codes: CodeBuffer, rows: Int, work: Work) throws(USAEError) {
     try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, worker in
       for token in range { self.arrange(codes, token, keys: self.scratch[worker].base) }
@@ -74,7 +74,7 @@ final class NestedPrefixes: @unchecked Sendable {
 extension Recipe {
   /// Ends of the prefixes as numbers of concepts, or none where the whole code alone reconstructs.
   ///
-  /// Of few concepts some shares come to the same number, which counts once, or to none.
+  /// With few concepts some shares round to the same number, which counts once, or to 0, which does not count.
   func prefixEnds(concepts: Int) -> [Int] {
     let ends = Set(prefixes.map { Int(($0 * Double(concepts)).rounded()) }).subtracting([0]).sorted()
     return ends.count > 1 ? ends : []

@@ -1,6 +1,6 @@
 import KernelTypes
 
-/// Decoding a batch to every model, and the way back from the residual to the codes.
+/// Decodes a batch to every model (forward), and computes slopes and code gradients from the residuals (backward).
 ///
 /// Per token and model: residual r = x - z D, its loss, the slope dLoss/d(z D), and the code gradients, which are dot
 /// products with the dictionary rows that decoding has just read.
@@ -9,7 +9,7 @@ struct Reconstruction {
   let workspace: StepWorkspace
   let recipe: Recipe
 
-  /// Tokens in one piece of work, and in one partial sum of the loss.
+  /// Tokens of one piece of work, and of one partial sum of the loss.
   static let blockRows = 64
 
   var which: Int32 { recipe.loss == .l1 ? absoluteLoss : squaredLoss }
@@ -17,7 +17,8 @@ struct Reconstruction {
   /// dLoss/d(z D) for one unit of the main loss's slope.
   func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalRows) * Float(models[target].width)) }
 
-  /// Fills the residuals, and the losses by block; where no auxiliary loss waits for the residuals, also the way back.
+  /// Computes the residuals, and the losses by block. With `finish` it also runs the backward pass; without, an auxiliary loss
+  /// comes first and runs it.
   ///
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
   func forward(finish: Bool, work: Work) throws(USAEError) {
@@ -39,34 +40,34 @@ struct Reconstruction {
   struct Target {
     let index: Int
     let dictionary: UnitRows
-    let inputs: UnsafePointer<Float>
-    /// Of the whole code.
+    let tokens: UnsafePointer<Float>
+    /// Residuals of the whole code.
     let residuals: UnsafeMutablePointer<Float>
     /// dLoss/d(z D) for one unit of the main loss's slope.
     let slopeFactor: Float
 
-    /// Of inputs, residuals and the dictionary.
+    /// The stride of tokens, residuals and the dictionary.
     var stride: Int { dictionary.stride }
 
-    @inline(__always) func input(_ token: Int) -> UnsafePointer<Float> { inputs + token &* stride }
+    @inline(__always) func tokenRow(_ token: Int) -> UnsafePointer<Float> { tokens + token &* stride }
     @inline(__always) func residual(_ token: Int) -> UnsafeMutablePointer<Float> { residuals + token &* stride }
   }
 
   func makeTarget(_ index: Int) -> Target {
     Target(
-      index: index, dictionary: models[index].unitRows, inputs: workspace.inputs[index].base,
+      index: index, dictionary: models[index].unitRows, tokens: workspace.tokens[index].base,
       residuals: workspace.residuals[index].base, slopeFactor: slopeFactor(index))
   }
 
-  /// Leaves a token's residuals in a target model, and returns its loss there as a sum over the width.
+  /// Computes a token's residual in a target model, and returns its loss there as a sum over the width.
   @inline(__always)
   private func decode(token: Int, _ target: Target, scratch: UnsafeMutablePointer<Float>) -> Double {
     guard let nested = workspace.nested else {
       let residual = target.residual(token)
       target.dictionary.decode(workspace.codes, token: token, scratch: scratch, to: residual)
-      return subtract(from: target.input(token), residual, stride: target.stride)
+      return subtract(from: target.tokenRow(token), residual, stride: target.stride)
     }
-    var rest = target.input(token)
+    var rest = target.tokenRow(token)
     var sum = 0.0
     for group in 0..<nested.count {
       let residual = nested.rows(group, target: target.index, last: target.residuals) + token &* target.stride
@@ -78,7 +79,7 @@ struct Reconstruction {
     return sum / Double(nested.count)
   }
 
-  /// What is left of `rest`, in place of what was decoded; returns its loss.
+  /// Replaces `decoded` by `rest` - `decoded`, and returns the loss of that.
   @inline(__always)
   private func subtract(from rest: UnsafePointer<Float>, _ decoded: UnsafeMutablePointer<Float>, stride: Int) -> Double {
     kernels.rows.subtractFrom(rest, stride, decoded)
@@ -90,7 +91,8 @@ struct Reconstruction {
   ///
   /// With prefixes, each prefix's residual becomes the sum of the slopes of all prefixes that hold its group.
   ///
-  /// - Parameter auxiliarySlope: what a residual that is not a constant for the auxiliary loss adds to the slope.
+  /// - Parameter auxiliarySlope: what the auxiliary loss adds to the slope, where its target, the residual, is not held
+  ///   constant.
   @inline(__always)
   func backward(token: Int, _ target: Target, auxiliarySlope: UnsafePointer<Float>?, scratch: UnsafeMutablePointer<Float>) {
     let stride = target.stride
@@ -130,7 +132,7 @@ struct Reconstruction {
     for q in 0..<count { gradients[q] += scratch[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 
-  /// Mean main loss by target model, with prefixes the mean over them.
+  /// Mean main loss by target model; with prefixes, the mean over them.
   func losses() -> [Double] {
     let blocks = (workspace.rows + Self.blockRows - 1) / Self.blockRows
     return models.indices.map { j in

@@ -1,4 +1,4 @@
-/// One thing that processes add up in a shared step: `count` floats.
+/// One array that the processes of a shared step add up: `count` floats.
 package struct SharedExchange: Sendable, Equatable {
   package enum Kind: Int32, Sendable {
     /// BatchNorm: sums of the encoded model's standardised tokens [width]; then the upper triangle of their covariance by rows.
@@ -7,9 +7,9 @@ package struct SharedExchange: Sendable, Equatable {
     /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models].
     case residualMeans = 2
     case spreads = 3
-    /// Merging twins: tokens that concepts start anew from, [pairs, sum of widths], of which each process has some.
+    /// Merging duplicates: the tokens from which concepts restart, [pairs, sum of widths]. Each token comes from one process.
     case restarts = 4
-    /// Of a weight or dictionary, [n_concepts, width].
+    /// Gradient of a weight or dictionary, [n_concepts, width].
     case gradient = 5
     case summary = 6
     /// BatchTopK: entries by the upper half of their bits, then by the lower half [65536]; entries that equal the smallest
@@ -20,7 +20,7 @@ package struct SharedExchange: Sendable, Equatable {
   }
 
   package let kind: Kind
-  /// -1: of no one model.
+  /// -1 where it is not of one model.
   package let model: Int
   package let tensor: TensorID.Kind?
   package let count: Int
@@ -32,7 +32,7 @@ package struct SharedExchange: Sendable, Equatable {
     self.count = count
   }
 
-  /// The next part depends on this one's sum.
+  /// Whether the next part depends on this one's sum.
   package var isAwaited: Bool {
     switch kind {
     case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: return true
@@ -51,7 +51,7 @@ package struct SharedExchange: Sendable, Equatable {
 
 extension SharedStep {
   func fillMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
-    let tokens = workspace.inputs[local.encoder]
+    let tokens = workspace.tokens[local.encoder]
     try tokens.columnSums(workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
     }
@@ -62,11 +62,11 @@ extension SharedStep {
     for c in 0..<local.model.width { statistics.mean.base[c] = Float(Double(sum[c]) / Double(workspace.totalRows)) }
   }
 
-  /// About the mean of the whole batch, so that nothing large is taken from something large.
+  /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
   func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
     let statistics = try workspace.statistics(width: local.model.width)
     try statistics.computeCovariance(
-      workspace.inputs[local.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
+      workspace.tokens[local.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
     var out = out
     let covariance = statistics.covariance
     for r in 0..<covariance.columns {
@@ -119,16 +119,17 @@ extension SharedStep {
   }
 }
 
-// MARK: Merging twins
+// MARK: Merging duplicates
 
 extension SharedStep {
-  /// Zeros but for the tokens that this process has; `first` tokens of the batch are those of processes before it.
+  /// Writes the tokens that this process has, and zeros for the others. The first `first` tokens of the batch are those of
+  /// processes before it.
   func fillRestarts(_ data: UnsafeMutableBufferPointer<Float>, first: Int) {
     data.update(repeating: 0)
     var place = 0
-    for number in twins.indices {
+    for number in duplicates.indices {
       let token = merging.token(ofPair: number, of: workspace.totalRows, step: local.number + 1) - first
-      for tokens in workspace.inputs {
+      for tokens in workspace.tokens {
         if (0..<workspace.rows).contains(token) {
           for c in 0..<tokens.columns { data[place + c] = tokens.row(token)[c] }
         }
@@ -140,9 +141,9 @@ extension SharedStep {
   /// By model, [pairs, width].
   func restartTokens(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) -> [PaddedMatrix] {
     var tokens: [PaddedMatrix] = []
-    for model in models { tokens.append(try PaddedMatrix(rows: twins.count, columns: model.width)) }
+    for model in models { tokens.append(try PaddedMatrix(rows: duplicates.count, columns: model.width)) }
     var place = 0
-    for number in twins.indices {
+    for number in duplicates.indices {
       for matrix in tokens {
         for c in 0..<matrix.columns { matrix.row(number)[c] = sum[place + c] }
         place += matrix.columns

@@ -1,4 +1,4 @@
-/// Sums over all processes that the update of a shared step is made from; matrices without padding.
+/// The sums over all processes that a shared step updates from; matrices have no padding.
 struct SharedTotals {
   private(set) var encoder = UnsafeBufferPointer<Float>(start: nil, count: 0)
   private(set) var summary = UnsafeBufferPointer<Float>(start: nil, count: 0)
@@ -18,7 +18,7 @@ struct SharedTotals {
     }
   }
 
-  /// A row with padding, in `row`.
+  /// Copies row `number` of a matrix to `row`, with padding.
   @inline(__always)
   static func load(
     _ matrix: UnsafeBufferPointer<Float>, _ number: Int, like tensor: Trainable, to row: UnsafeMutablePointer<Float>
@@ -30,8 +30,8 @@ struct SharedTotals {
   }
 }
 
-/// The gradients of a shared step go out and come back as the caller's dense matrices, row by row through a thread's scratch: so
-/// nothing depends on how these are aligned, and no padding crosses.
+/// The gradients of a shared step are exchanged as the caller's dense matrices, which are copied row by row through a thread's
+/// scratch memory: so nothing depends on their alignment, and no padding is exchanged.
 extension ConceptUpdate {
   /// This process's part of dLoss/dW, [n_concepts, width]; those of the encoder's vectors go to their buffers.
   func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: Work) {
@@ -53,7 +53,8 @@ extension ConceptUpdate {
     }
   }
 
-  /// Memory for a row of a gradient, its dense part's where there is one, and scratch memory of as much.
+  /// Memory for a row of a gradient, which is the row of the gradient buffer where that holds a dense part, and scratch memory
+  /// of the same size.
   private func gradientMemory(_ rows: TrainedRows, _ concept: Int, _ worker: Int)
     -> (row: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>)
   {

@@ -1,7 +1,7 @@
-/// BatchTopK over the batch of all processes: two histograms and the ties between processes say which entries each one keeps,
-/// the same as one process would.
+/// BatchTopK over the batch of all processes: two histograms, and the number of ties in each process, determine which entries
+/// each process keeps. They are those that one process would keep.
 ///
-/// Counts cross as floats, which are exact up to 2^24 entries in a bin; a bin is 1/128 of a value wide.
+/// Counts are exchanged as floats, which are exact up to 2^24 entries in a bin; a bin is 1/128 of a value wide.
 struct SharedSelection {
   /// How many entries all processes keep.
   private var wanted = 0

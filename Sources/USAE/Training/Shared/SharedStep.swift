@@ -1,25 +1,25 @@
 /// A training step on a batch that is spread over several processes, each with the same autoencoder and some of the tokens.
 ///
-/// Nothing here knows how processes talk. The step is a fixed list of exchanges: `fill` writes this process's part of one, the
-/// caller adds up the parts of all processes, and the sum comes back: through `take` where a later part depends on it, in
-/// `finish` otherwise. So those that nothing waits for can be under way while the next is computed, and whoever tests this needs
-/// no network. Every process ends with the same bits, because what it changes is a function of sums alone.
+/// Nothing here knows how processes communicate. The step is a fixed list of exchanges: `fill` writes this process's part of
+/// one, the caller adds up the parts of all processes, and the sum comes back: through `take` where a later part depends on it,
+/// in `finish` otherwise. So sums on which no later part depends can be exchanged while the next part is computed, and tests
+/// need no network. Every process ends with the same bits, because what it changes is a function of sums alone.
 ///
-/// Means over the batch are linear in sums over tokens, and so is the way back through BatchNorm once mean and covariance are
-/// those of the whole batch: the sum of the processes' gradients is the gradient.
+/// Means over the batch are linear in sums over tokens, and so is the backward pass through BatchNorm once mean and covariance
+/// are those of the whole batch: the sum of the processes' gradients is the gradient.
 ///
-/// Parameters are read only until `finish`, so a step that is abandoned before has changed nothing.
+/// Parameters do not change before `finish`, so a step that is abandoned has changed nothing.
 final class SharedStep {
   /// This process's part.
   let local: TrainingStep
-  let merging: TwinMerging
-  let twins: [TwinMerging.Pair]
+  let merging: DuplicateMerging
+  let duplicates: [DuplicateMerging.Pair]
   /// In the order in which they are filled; empty before the processes have told each other their tokens.
   private(set) var exchanges: [SharedExchange] = []
   /// By target model, where the auxiliary loss is scaled.
   var residualMeans: [PaddedMatrix] = []
   var spreads: [Double] = []
-  /// What the phases that an exchange has asked for so far have left.
+  /// Results of the phases so far. A phase runs when an exchange first needs it.
   private var encoded, decoded: TrainingStep.Forward?
   private var gradients: (forward: TrainingStep.Forward, concepts: ConceptUpdate)?
   private var selection = SharedSelection()
@@ -38,11 +38,11 @@ final class SharedStep {
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
-    merging = TwinMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
-    twins = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
+    merging = DuplicateMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
+    duplicates = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
   }
 
-  /// Takes what the processes have told each other: the tokens of each.
+  /// Takes the number of tokens of each process.
   func agree(_ tokens: [Int], rank: Int) throws(USAEError) {
     guard exchanges.isEmpty else {
       throw .invalidArgument(name: "step", expected: "one whose tokens are not agreed on yet", got: "one where they are")
@@ -70,7 +70,7 @@ final class SharedStep {
       list.append(.init(.residualMeans, count: models.reduce(0) { $0 + $1.width }))
       list.append(.init(.spreads, count: models.count))
     }
-    if !twins.isEmpty { list.append(.init(.restarts, count: twins.count * models.reduce(0) { $0 + $1.width })) }
+    if !duplicates.isEmpty { list.append(.init(.restarts, count: duplicates.count * models.reduce(0) { $0 + $1.width })) }
     list.append(.init(.gradient, model: local.encoder, tensor: .encoderWeight, count: local.trainer.concepts * width))
     for j in local.steppedDictionaries {
       list.append(.init(.gradient, model: j, tensor: .dictionary, count: local.trainer.concepts * models[j].width))
@@ -193,10 +193,10 @@ final class SharedStep {
     concepts.apply(totals, rate: rate, factors: squares.map(local.clipFactor), work: work)
     summary.countFirings(of: local.model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
     if let smallest = selection.smallest { local.model.followThreshold(smallest) }
-    if let restarts { merging.merge(twins, tokens: restarts) { $0 } }
+    if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
     return StepReport(
-      encoder: local.encoder, step: local.number + 1, loss: summary.loss, losses: summary.losses, auxiliaryLoss: summary.auxiliary,
-      l0: summary.active / Double(workspace.totalRows), learningRate: rate,
+      encoder: local.encoder, step: local.number + 1, loss: summary.loss, losses: summary.losses,
+      auxiliaryLoss: summary.auxiliary, l0: summary.active / Double(workspace.totalRows), learningRate: rate,
       gradientNorm: isNormWanted ? squares[local.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
       prefix: local.prefix, screening: forward.screening)
   }

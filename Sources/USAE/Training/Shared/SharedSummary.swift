@@ -1,8 +1,7 @@
-/// What a shared step exchanges besides sums that a later part depends on and gradients of matrices: losses and counts, the
-/// gradients of the encoder's vectors, and which concepts fired.
+/// The last exchange of a shared step: losses and counts, the gradients of the encoder's vectors, and which concepts fired.
 ///
-/// As floats: [losses by model, auxiliary loss, active entries, processes whose numbers are not finite, gradients of each vector
-/// [n_concepts], processes where a concept fired [n_concepts]].
+/// As floats: [losses by model, auxiliary loss, active entries, processes whose numbers are not finite, gradients of each
+/// vector [n_concepts], processes in which a concept fired [n_concepts]].
 struct SharedSummary {
   private let step: SharedStep
 
@@ -38,7 +37,7 @@ struct SharedSummary {
     }
   }
 
-  /// What the sum over all processes says. The vectors' gradients become those of the whole batch.
+  /// Reads the sum over all processes. The vectors' gradients become those of the whole batch.
   func read(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) -> Sums {
     let count = step.models.count
     let losses = sum[..<count].map(Double.init)

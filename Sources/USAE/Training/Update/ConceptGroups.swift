@@ -19,7 +19,7 @@ final class ConceptGroups: @unchecked Sendable {
     gradients = try FloatBuffer(rows * slots)
   }
 
-  /// Those of one concept, as pointers.
+  /// The entries of one concept, as pointers.
   struct Entries {
     let count: Int
     let tokens: UnsafePointer<Int32>

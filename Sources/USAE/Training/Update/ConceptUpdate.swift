@@ -1,7 +1,7 @@
 import KernelTypes
 
-/// Gradients and updates, concept by concept: the rows of the dictionaries and of the encoder that belong to a concept are
-/// gathered over the tokens that used it and, where nothing else has to be known first, updated while they are in cache.
+/// Gradients and updates, concept by concept. The gradient of a concept's row, in a dictionary or the encoder, is a sum over
+/// the tokens that used the concept. Where nothing else has to be known first, the row is updated while it is in cache.
 struct ConceptUpdate {
   let models: [ModelParameters]
   let recipe: Recipe
@@ -60,7 +60,7 @@ struct ConceptUpdate {
 
   /// Squared norms by model, the encoder's vectors included, whose gradients are in their buffers once `encoderRow` returns.
   ///
-  /// A row is read before the next is asked for.
+  /// A row is read before the closure is called for the next.
   func squares(
     work: Work, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
     encoderRow: (_ concept: Int, _ worker: Int) -> UnsafePointer<Float>
@@ -97,9 +97,9 @@ struct ConceptUpdate {
     finish(constants)
   }
 
-  /// Gradient and update of each tensor in one pass over the concepts: nothing but the row at hand is needed.
+  /// Computes and applies the gradient of each tensor in one pass over the concepts, with memory for one row.
   ///
-  /// One tensor after the other, so that the rows that a gradient gathers stay in the last cache.
+  /// Tensors follow each other, so that the rows that a gradient sums stay in the last cache.
   func computeAndApply(rate: Double, work: Work) {
     let constants = makeConstants(rate: rate, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
@@ -149,7 +149,7 @@ struct ConceptUpdate {
     for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
 
-  /// dLoss/d(z D) as far as the concept is part of z D.
+  /// dLoss/d(z D), summed over the prefixes that hold the concept.
   private func slopes(of concept: Int, target: Int) -> UnsafePointer<Float> {
     let last = workspace.residuals[target].base
     guard let nested = workspace.nested else { return UnsafePointer(last) }
@@ -158,7 +158,7 @@ struct ConceptUpdate {
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
   func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>) {
-    let (tokens, stride) = (UnsafePointer(workspace.inputs[encoder].base), workspace.inputs[encoder].stride)
+    let (tokens, stride) = (UnsafePointer(workspace.tokens[encoder].base), workspace.tokens[encoder].stride)
     let entries = workspace.groups.entries(concept)
     gather(tokens, stride, entries, entries.gradients, out: out, scratch: scratch)
     var sum = denseSums?.base[concept] ?? 0
@@ -188,7 +188,7 @@ struct ConceptUpdate {
     for c in 0..<stride { out[c] *= factor }
     batchNorm.scaleGradient[concept] = scaleGradient
     batchNorm.shiftGradient[concept] = sum
-    biasGradient[concept] = 0  // BatchNorm takes any constant away again
+    biasGradient[concept] = 0  // BatchNorm subtracts any constant again
   }
 
   /// out = sum of coefficients times rows of the tokens, added to the dense part that `out` holds where there is one.
@@ -246,7 +246,7 @@ struct ConceptUpdate {
     models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)
   }
 
-  /// The vectors of the encoder, running statistics and step counts.
+  /// Updates the vectors of the encoder, running statistics and step counts.
   func finish(_ constants: Constants) {
     if let batchNorm = model.batchNorm, let statistics {
       batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.totalRows)

@@ -116,12 +116,12 @@ import KernelTypes
     _ = try Self.expectSame(random.rows(500, 96), random.rows(200, 96).map { $0.map { $0 > 2.5 ? 1000 : $0 } }, k: 12)
   }
 
-  @Test func ofTiesAndTwins() throws {
+  @Test func ofTiesAndDuplicates() throws {
     var random = TestRandom(3)
     let some = random.rows(20, 64)
-    let twins = (0..<400).map { some[$0 % 20] }
-    _ = try Self.expectSame(twins, random.rows(100, 64), k: 30)
-    // Twins that differ in one last bit.
+    let duplicates = (0..<400).map { some[$0 % 20] }
+    _ = try Self.expectSame(duplicates, random.rows(100, 64), k: 30)
+    // Duplicates that differ in one last bit.
     let near = (0..<400).map { i in some[i % 20].enumerated().map { $0.offset == i % 64 ? $0.element.nextUp : $0.element } }
     _ = try Self.expectSame(near, random.rows(100, 64), k: 30)
     let whole = random.rows(300, 64).map { $0.map { ($0 * 2).rounded() } }
@@ -191,7 +191,7 @@ import KernelTypes
     for bias: Float in [1e-44, 1e-45, 3e-44] { _ = try Self.expectSame(concepts, tokens, k: 9, bias: { _ in bias }) }
   }
 
-  /// Few tokens have k positive pre-activations, the others thousands.
+  /// Few tokens have k positive pre-activations; the others have thousands.
   @Test func whereSomeTokensHaveLittle() throws {
     var random = TestRandom(10)
     let concepts = random.rows(700, 48).map { row in [2 + abs(row[0])] + row.dropFirst() }
@@ -248,7 +248,7 @@ import KernelTypes
         &number, [0], count: 1, parts: parts.base, tokenScales: scales, sums: &sum, consume: { addition = $1 })
       let refined = known.refined(bounds, c)
       #expect(abs(exact - estimates[c] - addition) <= refined)
-      // And they are worth something.
+      // The bounds are small, too.
       let whole = bounds.norm * known.norms.base[c]
       if split.scale > 0, known.highErrors.base[c] < 0.1 * known.norms.base[c] {
         #expect(bound <= 0.05 * whole + known.slacks.base[c] && refined <= 0.001 * whole + known.slacks.base[c])
@@ -256,7 +256,7 @@ import KernelTypes
     }
   }
 
-  /// Of one token for 64 concepts: from a search threshold below everything, a search finds all.
+  /// The estimates of one token for 64 concepts, all of which a search from a threshold of -infinity finds.
   private static func allEstimates(_ weights: ScreenedWeights, _ parts: UnsafePointer<Int32>, scale: Float) throws -> [Float] {
     let packed = try PackedInt8Tokens(capacity: 1, groups: weights.groups)
     packed.place(parts, scale: scale, factors: (0, 0), threshold: -.infinity, at: 0)

@@ -1,6 +1,6 @@
 import KernelTypes
 
-/// A matrix as products that pass over zeros read it: panels of adjacent columns, [rows][columns of the panel] each.
+/// A matrix as products that skip zeros read it: panels of adjacent columns, [rows][columns of the panel] each.
 final class ColumnPanels: @unchecked Sendable {
   let columns: Int
   private let rows: Int
@@ -21,7 +21,7 @@ final class ColumnPanels: @unchecked Sendable {
     return first..<min(columns, first + kernels.skipping.width)
   }
 
-  /// Takes the first `count` rows of a matrix, each times its scale if there is one.
+  /// Packs the first `count` rows of a matrix, each times its scale if there is one.
   func pack(_ base: UnsafePointer<Float>, stride: Int, count: Int, scales: UnsafePointer<Float>? = nil, work: Work)
     throws(USAEError)
   {

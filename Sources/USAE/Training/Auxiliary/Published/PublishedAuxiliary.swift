@@ -1,12 +1,12 @@
 import Synchronization
 import KernelTypes
 
-/// AuxK as published: the largest positive pre-activations that the main code left out, of **all** concepts and as many as
-/// half of them, reconstruct the residual.
+/// The published AuxK: the largest positive pre-activations that are not in the main code reconstruct the residual. They are of
+/// **all** concepts, and as many as half of them.
 ///
-/// About half of such a code's entries are not 0, so it is decoded by products that pass over zeros (`ColumnPanels`), in tiles
-/// of a thousand tokens: no array grows with tokens times concepts. `PublishedAuxiliaryGradients` is the way back. Each sum is
-/// one thread's, and tiles follow each other in order, so sums never depend on threads.
+/// About half of such a code's entries are not 0, so it is decoded by products that skip zeros (`ColumnPanels`), in tiles of a
+/// thousand tokens, so that no array grows with tokens times concepts. `PublishedAuxiliaryGradients` is the backward pass. Each
+/// sum is made by one thread, and tiles follow each other in order, so sums never depend on threads.
 struct PublishedAuxiliary {
   private let step: TrainingStep
   private let packed: PackedEncoder
@@ -22,15 +22,16 @@ struct PublishedAuxiliary {
     slots = step.auxiliarySlots
   }
 
-  /// Tokens of a tile: whole words of signs, and whole pieces of 32.
+  /// Tokens of a tile: a multiple of the signs of a word, and of 32.
   static let tileRows = 16 * signsPerWord
-  /// Tokens of one sum of the loss.
+  /// Tokens of one partial sum of the loss.
   private static let tokenBlock = signsPerWord
 
   private var models: [ModelParameters] { step.models }
   private var workspace: StepWorkspace { step.workspace }
 
-  /// Loss before its coefficient; leaves dense gradients in the gradient buffers, and the main code's slopes and gradients.
+  /// Returns the loss without its coefficient; leaves dense gradients in the gradient buffers, and the main code's slopes and
+  /// gradients in the workspace.
   func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
     try packDictionaries(work: work)
     buffers.sums.zero()
@@ -50,7 +51,7 @@ struct PublishedAuxiliary {
     return loss.total(sums, blocks: blocks)
   }
 
-  /// Unit rows of the dictionaries as the products read them.
+  /// Packs the unit rows of the dictionaries as the products read them.
   private func packDictionaries(work: Work) throws(USAEError) {
     for (model, panels) in zip(models, buffers.dictionaries) {
       let rows = model.dictionary.value
@@ -58,30 +59,31 @@ struct PublishedAuxiliary {
     }
   }
 
-  /// The auxiliary codes of a tile.
+  /// Selects the auxiliary codes of a tile.
   private func selectCodes(_ rows: Range<Int>, work: Work) throws(USAEError) {
-    try packed.forEachDenseTile(of: workspace.inputs[step.encoder], rows, scratch: buffers.dense, work: work) { tile in
+    try packed.forEachDenseTile(of: workspace.tokens[step.encoder], rows, scratch: buffers.dense, work: work) { tile in
       let keys = self.buffers.scratch[tile.worker].keys.base
       for row in tile.rows { self.selectCode(tile[row], row: row, of: rows, keys) }
     }
   }
 
-  /// All positive pre-activations of a token but those of its main code; where there are too many, the largest.
+  /// Selects all positive pre-activations of a token that are not in its main code, or the largest where there are more than
+  /// slots.
   private func selectCode(
     _ preactivations: UnsafePointer<Float>, row: Int, of tile: Range<Int>, _ keys: UnsafeMutablePointer<UInt64>
   ) {
     let (codes, main) = (buffers.codes, workspace.codes)
     let token = row - tile.lowerBound
     let positive = kernels.skipping.rectify(preactivations, packed.columns, codes.row(token, concept: 0), codes.pieceStride)
-    let chosen = main.count(row)
-    for q in 0..<chosen { codes[token, main.indices(row)[q]] = 0 }
-    guard positive > chosen + slots else { return }
+    let selected = main.count(row)
+    for q in 0..<selected { codes[token, main.indices(row)[q]] = 0 }
+    guard positive > selected + slots else { return }
     let count = kernels.selection.scan(preactivations, packed.columns, 0, keys)
-    kernels.selection.partition(keys, count, chosen + slots)
-    for key in chosen + slots..<count { codes[token, column(ofKey: keys[key])] = 0 }
+    kernels.selection.partition(keys, count, selected + slots)
+    for key in selected + slots..<count { codes[token, column(ofKey: keys[key])] = 0 }
   }
 
-  /// q D_j of a tile for every model.
+  /// Computes q D_j of a tile for every model.
   private func decode(count: Int, work: Work) throws(USAEError) {
     let codes = buffers.codes
     let chunk = Self.tileRows / 4
@@ -103,7 +105,8 @@ struct PublishedAuxiliary {
     }
   }
 
-  /// From q D_j to dLoss/d(q D_j) in place, the loss, and the main code's slopes and gradients, for the tokens of a tile.
+  /// For the tokens of a tile: replaces q D_j by dLoss/d(q D_j), and computes the loss and the main code's slopes and
+  /// gradients.
   ///
   /// Returns whether every slope is one number times +1 or -1, and then leaves the signs in the buffers.
   private func differentiate(

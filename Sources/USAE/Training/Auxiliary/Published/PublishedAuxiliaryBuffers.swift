@@ -11,7 +11,7 @@ extension PublishedAuxiliary {
     private var tokens: [Int: ColumnPanels] = [:]
     /// q D_j, then r_j - q D_j, then dLoss/d(q D_j), for one tile.
     let slopes: [PaddedMatrix]
-    /// The same as products read them.
+    /// The slopes as products read them.
     let slopePanels: [ColumnPanels]
     /// Signs of the slopes by model, 60 dimensions to a word [ceil(width / 60), tileRows] and 60 tokens to a word
     /// [tileRows / 60, stride].
@@ -56,7 +56,7 @@ extension PublishedAuxiliary {
       return made
     }
 
-    /// Notes the signs of a block of tokens' slopes; true if one has none.
+    /// Stores the signs of a block of tokens' slopes; true if one of the slopes is 0.
     func noteSigns(_ tokens: Range<Int>, model: Int, width: Int) -> Bool {
       let slopes = slopes[model]
       let words = signsByDimension[model].base + tokens.lowerBound / signsPerWord * slopes.stride
@@ -74,7 +74,7 @@ extension PublishedAuxiliary {
 
 /// Auxiliary codes of a tile, in pieces of 32 concepts that hold all tokens of the tile: [pieces][rows][32].
 final class TileCodes: @unchecked Sendable {
-  /// Distance of a token's pieces.
+  /// Floats from one piece of a token to the next.
   let pieceStride: Int
   private let storage: FloatBuffer
 

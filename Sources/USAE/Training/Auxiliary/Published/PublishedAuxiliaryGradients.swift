@@ -3,9 +3,10 @@ import KernelTypes
 /// The dense gradients of the published AuxK for one tile: of the auxiliary codes, and what they and the codes add to the
 /// trained tensors.
 ///
-/// With the absolute loss every slope is one number times a sign, and products with signs are looked up (`SignSums.swift`), at
-/// about a quarter of the cost of multiplying. A slope of exactly 0, as good as never met, sends its tile to the products.
-/// Codes, and so their gradients, are half empty: products with them pass over zeros.
+/// With the absolute loss every slope is one number times a sign, so products with slopes are looked up in tables of sums
+/// (`SignSums.swift`), at about a quarter of the cost of multiplying. A tile with a slope of exactly 0, which hardly ever
+/// happens, takes the products. About half of the codes' entries, and so of their gradients, are 0, which products with them
+/// skip.
 struct PublishedAuxiliaryGradients {
   private let buffers: PublishedAuxiliary.Buffers
   private let models: [ModelParameters]
@@ -19,7 +20,7 @@ struct PublishedAuxiliaryGradients {
     self.buffers = buffers
     models = step.models
     encoder = step.encoder
-    tokens = step.workspace.inputs[step.encoder]
+    tokens = step.workspace.tokens[step.encoder]
     steppedDictionaries = step.steppedDictionaries
     self.slopeSizes = slopeSizes
   }
@@ -64,7 +65,7 @@ struct PublishedAuxiliaryGradients {
     }
   }
 
-  /// Adds a tile's part, concept block by block.
+  /// Adds a tile's part of the gradients, one block of concepts after the other.
   func add(_ rows: Range<Int>, bySigns: Bool, work: Work) throws(USAEError) {
     let panels = try buffers.tokens(width: tokens.columns)
     try panels.pack(tokens.row(rows.lowerBound), stride: tokens.stride, count: rows.count, work: work)
@@ -147,7 +148,7 @@ struct PublishedAuxiliaryGradients {
     }
   }
 
-  /// gradient of `concepts` += what `byConcept` holds of them times a tile's rows.
+  /// gradient of `concepts` += their rows of `byConcept` times a tile's rows.
   private func addProduct(
     _ scratch: Scratch, _ concepts: Range<Int>, _ tokens: Int, _ rows: ColumnPanels, to tensor: Trainable, _ block: Range<Int>
   ) {
@@ -163,7 +164,8 @@ struct PublishedAuxiliaryGradients {
 
   // MARK: Both
 
-  /// Keeps the gradients of active codes of sixteen concepts, by concept, and adds up their sums over the tokens.
+  /// The backward pass of ReLU for sixteen concepts: keeps the gradients of active codes, by concept, and adds up their sums
+  /// over the tokens.
   private func passThroughReLU(
     _ first: Int, _ tokens: Int, _ gradients: UnsafeMutablePointer<Float>, _ stride: Int, of block: Range<Int>,
     _ scratch: Scratch

@@ -4,16 +4,16 @@ public struct StepReport: Sendable, Equatable {
   public let encoder: Int
   /// Steps done, this one included.
   public let step: Int
-  /// The auxiliary part included.
+  /// Main losses and weighted auxiliary loss.
   public let loss: Double
   /// The main loss by target model; with prefixes the mean over them, or that of the drawn one.
   public let losses: [Double]
-  /// Before its coefficient.
+  /// The auxiliary loss without its coefficient.
   public let auxiliaryLoss: Double
   /// Mean number of active concepts.
   public let l0: Double
   public let learningRate: Double
-  /// Of the encoded model before clipping; NaN where no norm was needed.
+  /// Gradient norm of the encoded model before clipping; NaN where the step does not need it.
   public let gradientNorm: Double
   /// Concepts dead in the encoded model before this step.
   public let deadConcepts: Int

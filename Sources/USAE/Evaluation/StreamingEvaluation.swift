@@ -1,5 +1,5 @@
-/// One pass of an evaluation over the rows, chunk by chunk.
-final class EvaluationPass {
+/// An evaluation in one pass over the rows, chunk by chunk.
+final class StreamingEvaluation {
   private let streams: [CodeStream]
   private let chunkRows: Int
   private let work: Work
@@ -8,7 +8,7 @@ final class EvaluationPass {
   private let concepts: ConceptStatistics
   private var tokens = 0
 
-  /// - Parameter rows: how many there will be.
+  /// - Parameter rows: how many rows there will be in all.
   init(
     models: [ModelParameters], encoders: [PackedEncoder], k: Int, threshold: Float, rows: Int, work: Work
   ) throws(USAEError) {
@@ -36,7 +36,7 @@ final class EvaluationPass {
   private func add(_ activations: [Activations], _ range: Range<Int>) throws(USAEError) {
     for (i, stream) in streams.enumerated() {
       try stream.encode(activations[i], range)
-      try moments[i].add(stream.inputs, count: range.count, work: work)
+      try moments[i].add(stream.tokens, count: range.count, work: work)
     }
     try residuals.add(count: range.count)
     try concepts.add(streams.map(\.codes), count: range.count)

@@ -2,10 +2,11 @@ import Testing
 
 @testable import USAE
 
-@Suite struct TwinMergingTests {
+@Suite struct DuplicateMergingTests {
   static let work = Work(threads: 2)
 
-  /// Two models of eight concepts with rows along the axes; concepts 2 and 5 are twins, of which model a uses 5 and model b 2.
+  /// Two models of eight concepts with rows along the axes; concepts 2 and 5 are duplicates, of which model
+  /// a uses 5 and model b uses 2.
   static func models() throws -> [ModelParameters] {
     var models: [ModelParameters] = []
     for (name, width, used) in [("a", 9, 5), ("b", 12, 2)] {
@@ -23,13 +24,13 @@ import Testing
     return models
   }
 
-  static func merging(_ models: [ModelParameters], cosine: Double = 0.8) -> TwinMerging {
+  static func merging(_ models: [ModelParameters], cosine: Double = 0.8) -> DuplicateMerging {
     var recipe = Recipe()
     recipe.mergeCosine = cosine
-    return TwinMerging(models: models, recipe: recipe, seed: 3)
+    return DuplicateMerging(models: models, recipe: recipe, seed: 3)
   }
 
-  @Test func onlyWhatIsAlikeInEveryModelIsATwin() throws {
+  @Test func onlyWhatIsAlikeInEveryModelIsADuplicate() throws {
     let models = try Self.models()
     // Alike in one model only.
     models[0].dictionary.value.row(7).update(from: models[0].dictionary.value.row(6), count: 16)
@@ -57,7 +58,7 @@ import Testing
       return matrix
     }
     let merging = Self.merging(models)
-    merging.merge(try merging.find(work: Self.work), inputs: tokens, rows: 4, step: 50)
+    merging.merge(try merging.find(work: Self.work), tokens: tokens, rows: 4, step: 50)
     // One vote each: the lower index stays.
     #expect(models[0].encoderWeight.value.row(2)[2] == 6, "model a's encoder of 5")
     #expect(models[0].encoderWeight.firstMoment.row(2)[0] == 5)
@@ -73,11 +74,11 @@ import Testing
     }
   }
 
-  @Test func aTokenWithoutDirectionLeavesTwinsAlone() throws {
+  @Test func aTokenWithoutDirectionLeavesDuplicatesAlone() throws {
     let models = try Self.models()
     let tokens = try models.map { try PaddedMatrix(rows: 2, columns: $0.width) }
     let merging = Self.merging(models)
-    merging.merge(try merging.find(work: Self.work), inputs: tokens, rows: 2, step: 50)
+    merging.merge(try merging.find(work: Self.work), tokens: tokens, rows: 2, step: 50)
     #expect(models[0].encoderWeight.value.row(2)[2] == 3 && models[0].dictionary.value.row(5)[2] == 2)
   }
 
@@ -87,7 +88,7 @@ import Testing
     recipe.totalSteps = 1000
     recipe.mergeCosine = 0.8
     func due(_ recipe: Recipe) -> [Int] {
-      (1...1000).filter { TwinMerging(models: [], recipe: recipe, seed: 0).isDue(after: $0) }
+      (1...1000).filter { DuplicateMerging(models: [], recipe: recipe, seed: 0).isDue(after: $0) }
     }
     #expect(due(recipe) == Array(stride(from: 150, through: 950, by: 50)))
     recipe.totalSteps = 0

@@ -1,22 +1,23 @@
-/// Merges twins: two indices whose dictionary rows point the same way in every model.
+/// Merges duplicate concepts: two indices whose dictionary rows point the same way in every model.
 ///
-/// Every encoder trains every dictionary, so rows agree across models early; but nothing makes two encoders agree on which of
-/// two such rows to use. One fires the first, another the second, both reconstruct well, and the concept has no index of its
-/// own. So now and then twins are found, the encoder rows that are in use move to one index, and the other starts anew from a
-/// token.
-struct TwinMerging {
+/// Every encoder trains every dictionary, so dictionary rows agree across models early. But nothing makes two encoders agree on
+/// which of two such rows to use: one fires the first, another the second, both reconstruct well, and the concept has no index
+/// of its own. So every `mergeEvery` steps duplicates are searched for; the encoder rows that are in use move to one index, and
+/// the other index restarts from a token.
+struct DuplicateMerging {
   let models: [ModelParameters]
   let recipe: Recipe
   let seed: UInt64
 
-  /// Share of the run in which twins are merged: what starts anew needs time to learn, but new twins form until late.
+  /// Share of the run in which duplicates are merged: a restarted concept needs time to learn, but new duplicates form until
+  /// late.
   private static let share = 0.95
-  /// More than products, which only propose pairs, can be off by.
+  /// A bound on the error of the products, which only propose pairs.
   private static let margin: Float = 1e-3
 
   struct Pair: Sendable {
     let first, second: Int
-    /// The smallest over the models.
+    /// The smallest cosine over the models.
     let cosine: Float
   }
 
@@ -28,7 +29,7 @@ struct TwinMerging {
 
   // MARK: Finding
 
-  /// Pairs of twins, no concept in two of them, those with the largest cosines first. Changes nothing.
+  /// Finds pairs of duplicates, those with the largest cosines first; no concept is in two pairs. Changes nothing.
   func find(work: Work) throws(USAEError) -> [Pair] {
     guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
     let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
@@ -57,13 +58,13 @@ struct TwinMerging {
   private func pairs(
     of first: Int, with others: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>
   ) -> [Pair] {
-    let limit = Float(recipe.mergeCosine)
-    let least = (limit - Self.margin) / inverseNorms[first]
+    let threshold = Float(recipe.mergeCosine)
+    let least = (threshold - Self.margin) / inverseNorms[first]
     var found: [Pair] = []
     for second in others
     where second > first && products[second - others.lowerBound] * inverseNorms[second] > least {
       let cosine = smallestCosine(first, second)
-      if cosine > limit { found.append(Pair(first: first, second: second, cosine: cosine)) }
+      if cosine > threshold { found.append(Pair(first: first, second: second, cosine: cosine)) }
     }
     return found
   }
@@ -80,18 +81,18 @@ struct TwinMerging {
 
   // MARK: Merging
 
-  /// Merges the pairs; the freed concepts start from tokens of the batch, `inputs` by model.
-  func merge(_ pairs: [Pair], inputs: [PaddedMatrix], rows: Int, step: Int) {
-    merge(pairs, tokens: inputs) { token(ofPair: $0, of: rows, step: step) }
+  /// Merges the pairs. The freed concepts restart from tokens of the batch, `tokens` by model.
+  func merge(_ pairs: [Pair], tokens: [PaddedMatrix], rows: Int, step: Int) {
+    merge(pairs, tokens: tokens) { token(ofPair: $0, of: rows, step: step) }
   }
 
-  /// Which of a batch's tokens the concept that a pair frees starts from.
+  /// The token of a batch from which the concept that a pair frees restarts.
   func token(ofPair number: Int, of rows: Int, step: Int) -> Int {
-    CounterRandom(seed: seed, stream: .twinTokens)
+    CounterRandom(seed: seed, stream: .restartTokens)
       .index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
   }
 
-  /// - Parameter row: of `tokens`, by number of the pair.
+  /// - Parameter row: the row of `tokens` for a pair, by its number.
   func merge(_ pairs: [Pair], tokens: [PaddedMatrix], row: (_ pair: Int) -> Int) {
     for (number, pair) in pairs.enumerated() {
       let token = row(number)
@@ -125,12 +126,13 @@ extension ModelParameters {
     silentTokens.base[target] = silentTokens.base[source]
   }
 
-  /// Encoder and dictionary rows of a concept point to a token; in size and all else they are those of another concept, the
-  /// encoder at half its size so that it does not fire at once for much else.
+  /// Restarts a concept: its encoder and dictionary rows point to a token. Their norms, and all else, are those of concept
+  /// `other`, but the encoder's norm is halved so that the concept does not fire for much else at once.
   fileprivate func restart(_ concept: Int, at token: UnsafePointer<Float>, like other: Int, epsilon: Double) {
     copyEncoder(of: other, to: concept)
     let tokenNorm = norm(token, dictionary.value.stride)
-    encoderWeight.set(concept, token, factor: 0.5 * norm(encoderWeight.value.row(other), encoderWeight.value.stride) / tokenNorm)
+    let encoderNorm = norm(encoderWeight.value.row(other), encoderWeight.value.stride)
+    encoderWeight.set(concept, token, factor: 0.5 * encoderNorm / tokenNorm)
     dictionary.set(concept, token, factor: norm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
     updateInverseNorm(of: concept, epsilon: epsilon)
     for vector in encoderTrainables.dropFirst() { vector.forgetMoments(concept) }
@@ -150,7 +152,7 @@ extension Trainable {
 
   private var length: Int { isVector ? 1 : value.stride }
 
-  /// A concept's values and moments become another's.
+  /// Copies a concept's values and moments to another concept.
   fileprivate func copy(_ source: Int, to target: Int) {
     for matrix in [value, firstMoment, secondMoment] {
       place(target, in: matrix).update(from: place(source, in: matrix), count: length)
@@ -161,7 +163,7 @@ extension Trainable {
     for matrix in [firstMoment, secondMoment] { place(concept, in: matrix).update(repeating: 0, count: length) }
   }
 
-  /// A row becomes a multiple of `values`, without moments.
+  /// Sets a row to a multiple of `values`, and its moments to 0.
   fileprivate func set(_ concept: Int, _ values: UnsafePointer<Float>, factor: Float) {
     let row = value.row(concept)
     for c in 0..<value.stride { row[c] = factor * values[c] }

@@ -45,10 +45,3 @@ extension Atomic where Value == Int {
     }
   }
 }
-
-/// One buffer for each thread.
-func makeScratch(_ threads: Int, _ count: Int) throws(USAEError) -> [FloatBuffer] {
-  var scratch: [FloatBuffer] = []
-  for _ in 0..<threads { scratch.append(try FloatBuffer(count)) }
-  return scratch
-}
