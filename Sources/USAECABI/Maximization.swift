@@ -118,7 +118,7 @@ public func usae_crop_resize(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let view = try checked(view)
-    let work = try Work(threadsWanted: Int(n_threads))
+    let work = try InterruptibleWork(threadsWanted: Int(n_threads))
     guard (1...1 << 20).contains(n_boxes) else {
       throw .invalidArgument(name: "n_boxes", expected: "a number from 1 to 2^20", got: "\(n_boxes)")
     }

@@ -20,7 +20,7 @@ public func usae_rfft2(
   _ im: UnsafeMutablePointer<Float>?, _ n_threads: Int32, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
-    let work = try Work(threadsWanted: Int(n_threads))
+    let work = try InterruptibleWork(threadsWanted: Int(n_threads))
     try FourierTransform(height: Int(height), width: Int(width)).forward(
       try required(image, "image"), planes: Int(planes), re: try required(re, "re"), im: try required(im, "im"), work: work)
   }
@@ -32,7 +32,7 @@ public func usae_irfft2(
   _ image: UnsafeMutablePointer<Float>?, _ n_threads: Int32, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
-    let work = try Work(threadsWanted: Int(n_threads))
+    let work = try InterruptibleWork(threadsWanted: Int(n_threads))
     try FourierTransform(height: Int(height), width: Int(width)).inverse(
       re: try required(re, "re"), im: try required(im, "im"), planes: Int(planes), image: try required(image, "image"),
       work: work)

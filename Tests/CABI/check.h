@@ -23,7 +23,7 @@ usae_matrix matrix(const float *data, int64_t rows, int64_t columns);
 usae_recipe recipe(void);
 int32_t stop_at_once(void *context); /* an interrupt's poll; counts in the int at `context` */
 
-/* life.c */
+/* lifecycle.c */
 void test_errors_of_creation(void);
 void test_before_initialisation(usae_sae *sae);
 void test_description(usae_sae *sae);
@@ -44,7 +44,7 @@ void test_selection_by_batch(void);
 void test_shared_steps(void);
 /* tensors.c */
 void test_tensors(usae_sae *sae);
-/* use.c */
+/* inference.c */
 void test_use(usae_sae *sae);
 void test_top_examples(usae_sae *sae);
 /* images.c */

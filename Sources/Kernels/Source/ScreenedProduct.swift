@@ -4,7 +4,7 @@ import KernelTypes
 // Estimates of pre-activations from bytes. A token is about s (u - offset), a concept's weights t q with signed bytes q, so
 // their product is about s t (sum u q - offset sum q). x86-64 multiplies unsigned bytes by signed ones, so there the offset is
 // 128 and u unsigned; on arm64 it is 0. The sums are of integers, so they are exact in any order and the same on every
-// processor. `Encoder/Screening/ErrorBounds.swift` bounds the error of the rest.
+// processor. `Encoder/Int8Screening/ErrorBounds.swift` bounds the error of the rest.
 
 #if USAE_DOTPROD
   let screenTokenOffset: Int32 = 0

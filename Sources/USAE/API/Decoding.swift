@@ -7,7 +7,7 @@ extension UniversalSAE {
   ///   change meanwhile.
   package func decode(
     model index: Int, rows: Int, slots: Int, values: UnsafePointer<Float>, indices: UnsafePointer<Int32>,
-    width: Int, out: UnsafeMutablePointer<Float>, work: Work
+    width: Int, out: UnsafeMutablePointer<Float>, work: InterruptibleWork
   ) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let model = try model(index, for: "decode")
@@ -34,7 +34,7 @@ extension UniversalSAE {
 
   /// Checks indices and values, since callers may have made these codes themselves.
   private func checkCodes(
-    rows: Int, slots: Int, _ values: UnsafePointer<Float>, _ indices: UnsafePointer<Int32>, work: Work
+    rows: Int, slots: Int, _ values: UnsafePointer<Float>, _ indices: UnsafePointer<Int32>, work: InterruptibleWork
   ) throws(USAEError) {
     let concepts = Int32(self.concepts)
     let bad = Atomic<Int>(-1)

@@ -3,7 +3,7 @@ struct Encoding {
   let model: ModelParameters
   let activations: Activations
   let encoder: PackedEncoder
-  let work: Work
+  let work: InterruptibleWork
 
   static let chunkRows = 4096
 
@@ -49,7 +49,7 @@ extension UniversalSAE {
   /// Encodes every row of `x` with model `index` into `values` and `indices`, [x.rows, slots].
   package func encode(
     _ x: Activations, model index: Int, values: UnsafeMutablePointer<Float>, indices: UnsafeMutablePointer<Int32>,
-    work: Work
+    work: InterruptibleWork
   ) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "encode", work)
@@ -66,7 +66,7 @@ extension UniversalSAE {
   }
 
   /// Pre-activations, which ReLU and the selection would be given: `out` [x.rows, concepts].
-  package func preactivations(_ x: Activations, model index: Int, out: UnsafeMutablePointer<Float>, work: Work)
+  package func preactivations(_ x: Activations, model index: Int, out: UnsafeMutablePointer<Float>, work: InterruptibleWork)
     throws(USAEError)
   {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
@@ -79,7 +79,7 @@ extension UniversalSAE {
     }
   }
 
-  private func encoding(_ x: Activations, _ index: Int, _ operation: String, _ work: Work) throws(USAEError) -> Encoding {
+  private func encoding(_ x: Activations, _ index: Int, _ operation: String, _ work: InterruptibleWork) throws(USAEError) -> Encoding {
     let model = try model(index, for: operation)
     try Self.checkWidth(x, of: model)
     return Encoding(model: model, activations: x, encoder: try state.inference.encoder(of: model, work: work), work: work)

@@ -60,7 +60,7 @@ extension UniversalSAE {
     return ordered
   }
 
-  private func step(_ batch: [Activations], rows: [Int64], work: Work) throws(USAEError) -> StepReport {
+  private func step(_ batch: [Activations], rows: [Int64], work: InterruptibleWork) throws(USAEError) -> StepReport {
     try rows.withUnsafeBufferPointer { buffer throws(USAEError) in
       try step(batch, rows: .some(buffer), encoder: nil, work: work)
     }

@@ -14,7 +14,7 @@ extension UniversalSAE {
   /// the step is finished or abandoned.
   ///
   /// - Parameter encoder: the model to encode; nil draws it, in every process the same.
-  package func beginShared(_ activations: [Activations], rows selection: RowSelection, encoder: Int?, work: Work)
+  package func beginShared(_ activations: [Activations], rows selection: RowSelection, encoder: Int?, work: InterruptibleWork)
     throws(USAEError) -> SharedOpening
   {
     try changing(poll: work.poll) { () throws(USAEError) in
@@ -53,7 +53,7 @@ extension UniversalSAE {
     }
   }
 
-  package func fillShared(_ number: Int, _ data: UnsafeMutableBufferPointer<Float>, work: Work) throws(USAEError) {
+  package func fillShared(_ number: Int, _ data: UnsafeMutableBufferPointer<Float>, work: InterruptibleWork) throws(USAEError) {
     try withShared(poll: work.poll) { step throws(USAEError) in try step.fill(number, data, work: work) }
   }
 

@@ -16,7 +16,7 @@ extension UniversalSAE {
   ///   rows.
   package func topExamples(
     _ x: Activations, model index: Int, n: Int, tokensPerImage: Int, values: UnsafeMutablePointer<Float>,
-    tokens: UnsafeMutablePointer<Int64>, work: Work
+    tokens: UnsafeMutablePointer<Int64>, work: InterruptibleWork
   ) throws(USAEError) {
     try Self.require("n", n, in: 1...1 << 32)
     try Self.require("tokens_per_image", tokensPerImage, in: 1...1 << 40)

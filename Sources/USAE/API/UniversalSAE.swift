@@ -13,7 +13,7 @@ public final class UniversalSAE: Sendable {
   let lock = ReadWriteLock()
   let state: State
   /// What callers can read at any time, without waiting for a step to end.
-  private let summary: Guarded<Summary>
+  private let summary: LockProtected<Summary>
 
   private struct Summary {
     var recipe: Recipe
@@ -56,7 +56,7 @@ public final class UniversalSAE: Sendable {
     self.seed = seed
     threadsWanted = threads
     state = State(recipe: recipe, k: k, slots: slots)
-    summary = Guarded(Summary(recipe: recipe))
+    summary = LockProtected(Summary(recipe: recipe))
   }
 
   public var recipe: Recipe { summary.withLock { $0.recipe } }
@@ -86,8 +86,8 @@ public final class UniversalSAE: Sendable {
     }
   }
 
-  package func makeWork(poll: (@Sendable () -> Bool)? = nil) -> Work {
-    Work(wanted: threadsWanted, poll: poll)
+  package func makeWork(poll: (@Sendable () -> Bool)? = nil) -> InterruptibleWork {
+    InterruptibleWork(wanted: threadsWanted, poll: poll)
   }
 
   static func require(_ name: String, _ value: Int, in range: ClosedRange<Int>, remedy: String = "") throws(USAEError) {
@@ -118,7 +118,7 @@ public final class UniversalSAE: Sendable {
   }
 
   /// The same, with standardisation and, where the recipe says so, dictionaries from data.
-  package func initialize(from activations: [Activations], work: Work) throws(USAEError) {
+  package func initialize(from activations: [Activations], work: InterruptibleWork) throws(USAEError) {
     try changing(poll: work.poll) { () throws(USAEError) in
       try Self.checkAligned(activations)
       let models = try makeModels(activations.map { ($0.name, $0.columns) })
@@ -232,7 +232,7 @@ public final class UniversalSAE: Sendable {
   }
 
   /// Checks every element; throws `notFinite` for the first bad row of a model.
-  package func checkFinite(_ activations: [Activations], work: Work) throws(USAEError) {
+  package func checkFinite(_ activations: [Activations], work: InterruptibleWork) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       try checkAll(activations, operation: "a look at the data")
       for (model, values) in zip(state.models, activations) {
@@ -251,7 +251,7 @@ public final class UniversalSAE: Sendable {
 
   /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead.
   package func step(
-    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: Work
+    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
     try changing(poll: work.poll) { () throws(USAEError) in
       let trainer = try checkBatch(activations, selection, encoder: encoder)

@@ -34,7 +34,7 @@ struct ConceptSubset {
   /// - Parameters:
   ///   - concepts: in ascending order.
   ///   - scratch: for each thread, of this subset alone.
-  init(_ concepts: [Int32], of encoder: PackedEncoder, scratch: [Scratch], work: Work) throws(USAEError) {
+  init(_ concepts: [Int32], of encoder: PackedEncoder, scratch: [Scratch], work: InterruptibleWork) throws(USAEError) {
     self.concepts = concepts
     self.scratch = scratch
     let width = kernels.product.panelWidth

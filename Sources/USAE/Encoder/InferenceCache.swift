@@ -1,6 +1,6 @@
 /// Packed encoders, which are made when first needed and dropped when parameters change.
 final class InferenceCache: Sendable {
-  private let encoders = Guarded<[String: PackedEncoder]>([:])
+  private let encoders = LockProtected<[String: PackedEncoder]>([:])
   private let k, slots: Int
 
   init(k: Int, slots: Int) {
@@ -8,7 +8,7 @@ final class InferenceCache: Sendable {
     self.slots = slots
   }
 
-  func encoder(of model: ModelParameters, work: Work) throws(USAEError) -> PackedEncoder {
+  func encoder(of model: ModelParameters, work: InterruptibleWork) throws(USAEError) -> PackedEncoder {
     if let found = encoders.withLock({ $0[model.name] }) { return found }
     // Outside the lock: two threads may both pack, and either result will do.
     let made = try PackedEncoder(

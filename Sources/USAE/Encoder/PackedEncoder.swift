@@ -14,7 +14,7 @@ final class PackedEncoder: @unchecked Sendable {
   /// Nil where codes are selected by the product.
   private let screened: ScreenedWeights?
   /// What calls that share the encoder may change.
-  private let shared: Guarded<Shared>
+  private let shared: LockProtected<Shared>
 
   private struct Shared {
     var policy: ScreeningPolicy
@@ -33,7 +33,7 @@ final class PackedEncoder: @unchecked Sendable {
   ///     screening is kept.
   init(
     _ weight: PaddedMatrix, affine: (_ concept: Int) -> (scale: Float, bias: Float), limit: CodeLimit = .none,
-    screening: Bool? = nil, reusing previous: PackedEncoder? = nil, work: Work
+    screening: Bool? = nil, reusing previous: PackedEncoder? = nil, work: InterruptibleWork
   ) throws(USAEError) {
     concepts = weight.rows
     depth = weight.columns
@@ -56,14 +56,14 @@ final class PackedEncoder: @unchecked Sendable {
       policy.screens
       ? try ScreenedWeights(
         weight, columns: columns, scales: scales, bias: bias, reusing: previous?.screened, work: work) : nil
-    shared = Guarded(Shared(policy: policy, oldPanels: old?.panels ?? old?.oldPanels))
+    shared = LockProtected(Shared(policy: policy, oldPanels: old?.panels ?? old?.oldPanels))
   }
 
   /// What screening did with this encoder.
   var screeningCounts: ScreeningCounts { shared.withLock { $0.policy.counts } }
 
   /// The encoder as the product reads it.
-  func panels(work: Work) throws(USAEError) -> PackedPanels {
+  func panels(work: InterruptibleWork) throws(USAEError) -> PackedPanels {
     let (current, old) = shared.withLock { ($0.panels, $0.oldPanels.take()) }
     if let current { return current }
     // Packed outside the lock, so that a process that is forked meanwhile finds it free. Where two threads pack, either result
@@ -78,7 +78,7 @@ final class PackedEncoder: @unchecked Sendable {
     (0..<threads).map { _ in TileScratch(columns: columns, depth: depth) }
   }
 
-  private func selectors(_ scratch: [TileScratch], work: Work) throws(USAEError) -> [TileSelector] {
+  private func selectors(_ scratch: [TileScratch], work: InterruptibleWork) throws(USAEError) -> [TopKSelector] {
     if let screened, screened.isUsable, shared.withLock({ $0.policy.screens }) {
       return try scratch.map { one throws(USAEError) in .screening(screened, try one.forScreening()) }
     }
@@ -91,13 +91,13 @@ final class PackedEncoder: @unchecked Sendable {
   ///
   /// - Parameter scratch: for each thread.
   func forEachTile(
-    of tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0, scratch: [TileScratch], work: Work,
+    of tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0, scratch: [TileScratch], work: InterruptibleWork,
     _ consume: (EncodedTile) -> Void
   ) throws(USAEError) {
     let selectors = try selectors(scratch, work: work)
     let (k, threshold) = (min(k, limit.most), max(threshold, limit.threshold))
     let size = TileSize.tokens(rows.count, threads: scratch.count, capacity: TileSize.capacity(columns: columns))
-    let counts = Guarded(ScreeningCounts())
+    let counts = LockProtected(ScreeningCounts())
     try work.runBlocks(rows.count, of: size) { _, range, worker in
       let own = rows.lowerBound + range.lowerBound..<rows.lowerBound + range.upperBound
       let rows = TokenRows(tokens, own)
@@ -111,7 +111,7 @@ final class PackedEncoder: @unchecked Sendable {
 
   /// Codes of the first `count` rows of `tokens`, of at most `k` entries.
   func encode(
-    _ tokens: PaddedMatrix, count: Int, k: Int, scratch: [TileScratch], to codes: CodeBuffer, work: Work
+    _ tokens: PaddedMatrix, count: Int, k: Int, scratch: [TileScratch], to codes: CodeBuffer, work: InterruptibleWork
   ) throws(USAEError) {
     try forEachTile(of: tokens, 0..<count, k: k, scratch: scratch, work: work) { tile in
       for row in tile.rows { codes.store(tile[row], row: row) }

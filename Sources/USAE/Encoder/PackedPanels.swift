@@ -12,7 +12,7 @@ final class PackedPanels: @unchecked Sendable {
   /// - Parameter previous: panels of the same shape that are no longer used; their memory is reused.
   init(
     _ weight: PaddedMatrix, columns: Int, scales: FloatBuffer, bias: FloatBuffer, reusing previous: PackedPanels? = nil,
-    work: Work
+    work: InterruptibleWork
   ) throws(USAEError) {
     self.columns = columns
     depth = weight.columns

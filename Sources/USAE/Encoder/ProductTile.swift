@@ -35,7 +35,7 @@ struct ProductTile: PairFinder {
     }
   }
 
-  /// See `TileSelector.select`.
+  /// See `TopKSelector.select`.
   func select(k: Int, above threshold: Float) -> SelectedKeys {
     let (search, keys) = (scratch.search, scratch.keys)
     search.findLargest(k, above: threshold, of: Array(0..<tokens.count), self)

@@ -9,9 +9,9 @@ final class CodeStream: @unchecked Sendable {
   private let tileScratch: [TileScratch]
   private let rowScratch: [FloatBuffer]
   private let k: Int
-  private let work: Work
+  private let work: InterruptibleWork
 
-  init(_ model: ModelParameters, encoder: PackedEncoder, k: Int, chunkRows: Int, work: Work) throws(USAEError) {
+  init(_ model: ModelParameters, encoder: PackedEncoder, k: Int, chunkRows: Int, work: InterruptibleWork) throws(USAEError) {
     self.model = model
     self.encoder = encoder
     self.k = k
@@ -30,7 +30,7 @@ final class CodeStream: @unchecked Sendable {
 
   /// Rows of a chunk, a multiple of `unit`: from about 2048 up, so many that all threads encode the same number of tiles, but
   /// at most 8192, and no more than there are rows.
-  static func chunkRows(columns: Int, rows: Int, unit: Int, work: Work) -> Int {
+  static func chunkRows(columns: Int, rows: Int, unit: Int, work: InterruptibleWork) -> Int {
     let round = TileSize.capacity(columns: columns) * work.threads
     let wanted = min(8192, (2048 + round - 1) / round * round) / unit * unit
     return min(max(unit, wanted), (rows + unit - 1) / unit * unit)

@@ -15,7 +15,7 @@ final class ColumnMoments: @unchecked Sendable {
   }
 
   /// Adds the first `count` rows; the shift is the first row of all.
-  func add(_ rows: PaddedMatrix, count added: Int, work: Work) throws(USAEError) {
+  func add(_ rows: PaddedMatrix, count added: Int, work: InterruptibleWork) throws(USAEError) {
     if count == 0 { for c in 0..<columns { shift.base[c] = Double(rows.row(0)[c]) } }
     // Pieces are as wide as possible, since short pieces of rows are slow to read.
     let share = max(64, (columns + work.threads - 1) / work.threads)

@@ -8,7 +8,7 @@ final class ConceptStatistics: @unchecked Sendable {
   /// Unordered pairs of models, the equal ones included.
   private let pairs: Int
   private let threshold: Float
-  private let work: Work
+  private let work: InterruptibleWork
   private let shards: [Shard]
   /// Active slots by model.
   private(set) var active: [Int64]
@@ -19,7 +19,7 @@ final class ConceptStatistics: @unchecked Sendable {
   private let cofired: AlignedBuffer<Int64>
   private let anyFired, allFired: AlignedBuffer<Int64>
 
-  init(models: Int, concepts: Int, slots: Int, threshold: Float, work: Work) throws(USAEError) {
+  init(models: Int, concepts: Int, slots: Int, threshold: Float, work: InterruptibleWork) throws(USAEError) {
     self.models = models
     self.concepts = concepts
     self.threshold = threshold

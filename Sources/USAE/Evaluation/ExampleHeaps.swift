@@ -4,7 +4,7 @@
 /// Memory is 12 bytes for each concept and example.
 final class ExampleHeaps: @unchecked Sendable {
   private let n, tokensPerImage, concepts: Int
-  private let work: Work
+  private let work: InterruptibleWork
   /// Concepts of one worker, at least eight, so that workers write to different cache lines of counts.
   private let share: Int
   // For each concept a heap [n] with its worst example in front: the smallest value, or of equal values the latest token.
@@ -18,7 +18,7 @@ final class ExampleHeaps: @unchecked Sendable {
   private var seen = 0
 
   /// - Parameter tokensPerImage: consecutive rows that make an image; 1 where every token counts by itself.
-  init(concepts: Int, n: Int, tokensPerImage: Int, work: Work) throws(USAEError) {
+  init(concepts: Int, n: Int, tokensPerImage: Int, work: InterruptibleWork) throws(USAEError) {
     self.n = n
     self.tokensPerImage = tokensPerImage
     self.concepts = concepts

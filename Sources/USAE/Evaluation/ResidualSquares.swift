@@ -9,14 +9,14 @@ final class ResidualSquares: @unchecked Sendable {
   private static let blockColumns = 128
 
   private let streams: [CodeStream]
-  private let work: Work
+  private let work: InterruptibleWork
   private let scratch, reconstructions: [FloatBuffer]
   /// Sums of a chunk for one decoded model, [block][encoded][dimension].
   private let partial: FloatBuffer
   /// Sums by decoded model, [encoded][dimension], with rows padded as the model's.
   private let sums: [AlignedBuffer<Double>]
 
-  init(_ streams: [CodeStream], chunkRows: Int, work: Work) throws(USAEError) {
+  init(_ streams: [CodeStream], chunkRows: Int, work: InterruptibleWork) throws(USAEError) {
     self.streams = streams
     self.work = work
     let widest = streams.map(\.tokens.stride).max() ?? 0

@@ -2,7 +2,7 @@
 final class StreamingEvaluation {
   private let streams: [CodeStream]
   private let chunkRows: Int
-  private let work: Work
+  private let work: InterruptibleWork
   private let moments: [ColumnMoments]
   private let residuals: ResidualSquares
   private let concepts: ConceptStatistics
@@ -10,7 +10,7 @@ final class StreamingEvaluation {
 
   /// - Parameter rows: how many rows there will be in all.
   init(
-    models: [ModelParameters], encoders: [PackedEncoder], k: Int, threshold: Float, rows: Int, work: Work
+    models: [ModelParameters], encoders: [PackedEncoder], k: Int, threshold: Float, rows: Int, work: InterruptibleWork
   ) throws(USAEError) {
     self.work = work
     chunkRows = CodeStream.chunkRows(columns: encoders[0].columns, rows: rows, unit: ResidualSquares.blockRows, work: work)

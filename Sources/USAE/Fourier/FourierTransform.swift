@@ -46,7 +46,7 @@ package final class FourierTransform: Sendable {
   /// After an interrupt the spectra are partly written.
   package func forward(
     _ image: UnsafePointer<Float>, planes: Int = 1, re: UnsafeMutablePointer<Float>, im: UnsafeMutablePointer<Float>,
-    work: Work
+    work: InterruptibleWork
   ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
       spectra.clearRests()
@@ -66,7 +66,7 @@ package final class FourierTransform: Sendable {
   /// After the transform of columns, imaginary parts in the first column, and in the last of an even width, are ignored. After
   /// an interrupt the images are partly written.
   package func inverse(
-    re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>, work: Work
+    re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>, work: InterruptibleWork
   ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
       let re = re + first * height * bins, im = im + first * height * bins

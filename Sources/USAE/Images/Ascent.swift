@@ -29,7 +29,7 @@ final class Ascent: @unchecked Sendable {
     second = try FloatBuffer(count)
   }
 
-  func ascend(_ parameters: FloatBuffer, along gradient: FloatBuffer, work: Work) {
+  func ascend(_ parameters: FloatBuffer, along gradient: FloatBuffer, work: InterruptibleWork) {
     step += 1
     var constants = nextConstants()
     withUnsafePointer(to: &constants) { pointer in

@@ -33,7 +33,7 @@ final class Canvas: @unchecked Sendable {
   }
 
   /// Root of the sum of squares: of each row, then of rows in order, so that it does not depend on threads.
-  func norm(work: Work) throws(USAEError) -> Double {
+  func norm(work: InterruptibleWork) throws(USAEError) -> Double {
     let rows = try AlignedBuffer<Double>(Self.channels * height)
     try work.runBlocks(rows.count, of: 64) { _, range, _ in
       for i in range { rows.base[i] = self.sumOfSquares(of: self.row(i / self.height, i % self.height)) }

@@ -20,7 +20,7 @@ struct ColourSpace: Sendable {
   static let rgb = ColourSpace(matrix: [1, 0, 0, 0, 1, 0, 0, 0, 1])
 
   /// Writes the colours of `planes` [3, height, width] to the canvas.
-  func colours(_ planes: ConstantFloats, to canvas: Canvas, work: Work) throws(USAEError) {
+  func colours(_ planes: ConstantFloats, to canvas: Canvas, work: InterruptibleWork) throws(USAEError) {
     let (height, width) = (canvas.height, canvas.width)
     try work.runBlocks(height, of: 16) { _, rows, _ in
       matrix.withUnsafeBufferPointer { matrix in
@@ -34,7 +34,7 @@ struct ColourSpace: Sendable {
 
   /// Computes the gradient with respect to the planes, [3, height, width], from that of the canvas. `scratch`: three padded
   /// rows for each thread.
-  func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: Work) throws(USAEError) {
+  func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: InterruptibleWork) throws(USAEError) {
     let (height, width) = (image.height, image.width)
     let row = paddedWidth(width)
     try work.runBlocks(height, of: 16) { _, rows, worker in

@@ -32,7 +32,7 @@ extension UniversalSAE {
   ///   - gradient: [views * tokens, width].
   package func objective(
     _ objective: ConceptObjective, of x: Activations, model index: Int, views: Int, values: UnsafeMutablePointer<Double>,
-    gradient: UnsafeMutablePointer<Float>, work: Work
+    gradient: UnsafeMutablePointer<Float>, work: InterruptibleWork
   ) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let model = try model(index, for: "an objective")
@@ -60,7 +60,7 @@ extension UniversalSAE {
   }
 
   /// Whether each token's code has the concept.
-  private func tokensWith(_ concept: Int, _ model: ModelParameters, _ tokens: PaddedMatrix, work: Work) throws(USAEError)
+  private func tokensWith(_ concept: Int, _ model: ModelParameters, _ tokens: PaddedMatrix, work: InterruptibleWork) throws(USAEError)
     -> [Bool]
   {
     let encoder = try state.inference.encoder(of: model, work: work)
@@ -90,7 +90,7 @@ private struct ObjectiveSlopes: @unchecked Sendable {
   }
 
   init(
-    _ objective: ConceptObjective, _ model: ModelParameters, _ x: PaddedMatrix, views: Int, chosen: [Bool], work: Work
+    _ objective: ConceptObjective, _ model: ModelParameters, _ x: PaddedMatrix, views: Int, chosen: [Bool], work: InterruptibleWork
   ) throws(USAEError) {
     self.objective = objective
     self.model = model

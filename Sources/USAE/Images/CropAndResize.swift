@@ -3,7 +3,7 @@ import KernelTypes
 /// Boxes of an image [3, height, width], resized and on a model's scale, `out` [boxes, 3, size]. All boxes have one size.
 package func cropAndResize(
   _ image: UnsafePointer<Float>, height: Int, width: Int, boxes: [Box], to size: (height: Int, width: Int),
-  scale: PixelScale, out: UnsafeMutablePointer<Float>, work: Work
+  scale: PixelScale, out: UnsafeMutablePointer<Float>, work: InterruptibleWork
 ) throws(USAEError) {
   try UniversalSAE.require("height", height, in: FourierTransform.sides)
   try UniversalSAE.require("width", width, in: FourierTransform.sides)

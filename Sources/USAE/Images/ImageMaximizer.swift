@@ -43,7 +43,7 @@ public final class ImageMaximizer: Sendable {
   package init(_ options: Options, magnitude: UnsafePointer<Float>?, start: UnsafePointer<Float>?) throws(USAEError) {
     try options.validate()
     self.options = options
-    state = try State(options, magnitude: magnitude, start: start, work: Work(wanted: options.threads))
+    state = try State(options, magnitude: magnitude, start: start, work: InterruptibleWork(wanted: options.threads))
   }
 
   public var stepCount: Int {
@@ -55,7 +55,7 @@ public final class ImageMaximizer: Sendable {
     height: Int, width: Int, scale: PixelScale, out: UnsafeMutablePointer<Float>, poll: (@Sendable () -> Bool)?
   ) throws(USAEError) {
     try Self.check(height, width)
-    let work = Work(wanted: options.threads, poll: poll)
+    let work = InterruptibleWork(wanted: options.threads, poll: poll)
     try lock.writing(poll: poll) { () throws(USAEError) in
       let image = try state.renderedImage(work: work)
       let boxes = state.boxes
@@ -78,7 +78,7 @@ public final class ImageMaximizer: Sendable {
     guard (-1e6...1e6).contains(weight) else {
       throw .invalidArgument(name: "weight", expected: "a number from -1e6 to 1e6", got: "\(weight)")
     }
-    let work = Work(wanted: options.threads, poll: poll)
+    let work = InterruptibleWork(wanted: options.threads, poll: poll)
     return try lock.writing(poll: poll) { () throws(USAEError) in
       try state.add(gradient, height, width, scale, weight, work: work)
     }
@@ -86,7 +86,7 @@ public final class ImageMaximizer: Sendable {
 
   /// One step uphill along the gradients that were added; they are used up.
   package func advance(poll: (@Sendable () -> Bool)?) throws(USAEError) {
-    let work = Work(wanted: options.threads, poll: poll)
+    let work = InterruptibleWork(wanted: options.threads, poll: poll)
     try lock.writing(poll: poll) { () throws(USAEError) in
       guard state.step < options.steps else {
         throw .invalidArgument(
@@ -100,7 +100,7 @@ public final class ImageMaximizer: Sendable {
   /// The image [3, height, width], colours between 0 and 1.
   package func image(_ out: UnsafeMutablePointer<Float>) throws(USAEError) {
     try lock.writing(poll: nil) { () throws(USAEError) in
-      try state.renderedImage(work: Work(wanted: options.threads)).copy(to: out)
+      try state.renderedImage(work: InterruptibleWork(wanted: options.threads)).copy(to: out)
     }
   }
 
@@ -115,7 +115,7 @@ public final class ImageMaximizer: Sendable {
   /// For tests: the gradient with respect to the image's colours [3, height, width] that was added in this step, and that with
   /// respect to the planes.
   package func gradients(colours: UnsafeMutablePointer<Float>, planes: UnsafeMutablePointer<Float>) throws(USAEError) {
-    let work = Work(wanted: options.threads)
+    let work = InterruptibleWork(wanted: options.threads)
     try lock.writing(poll: nil) { () throws(USAEError) in
       _ = try state.renderedImage(work: work)
       state.gradient.copy(to: colours)

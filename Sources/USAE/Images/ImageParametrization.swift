@@ -5,9 +5,9 @@ protocol ImageParametrization: Sendable {
   /// Free numbers, padded with numbers that are never used.
   var values: FloatBuffer { get }
   /// The planes of the values, before colours.
-  func render(to planes: FloatBuffer, work: Work) throws(USAEError)
+  func render(to planes: FloatBuffer, work: InterruptibleWork) throws(USAEError)
   /// Computes the gradient with respect to the values from that of the planes.
-  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) throws(USAEError)
+  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: InterruptibleWork) throws(USAEError)
 }
 
 /// The planes themselves.
@@ -19,9 +19,9 @@ struct PixelParametrization: ImageParametrization {
     values.copy(from: start)
   }
 
-  func render(to planes: FloatBuffer, work: Work) { planes.copy(from: values) }
+  func render(to planes: FloatBuffer, work: InterruptibleWork) { planes.copy(from: values) }
 
-  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) { gradient.copy(from: planes) }
+  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: InterruptibleWork) { gradient.copy(from: planes) }
 }
 
 /// The planes' spectra, divided by the magnitude that each frequency has in images, so that steps are as large for coarse
@@ -33,7 +33,7 @@ final class SpectrumParametrization: ImageParametrization {
   private let spectrum: SplitSpectrum
 
   /// - Parameter start: planes to start from.
-  init(layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: Work) throws(USAEError) {
+  init(layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     self.layout = layout
     self.magnitude = magnitude
     spectrum = try SplitSpectrum(layout)
@@ -45,7 +45,7 @@ final class SpectrumParametrization: ImageParametrization {
     }
   }
 
-  func render(to planes: FloatBuffer, work: Work) throws(USAEError) {
+  func render(to planes: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     for i in 0..<layout.count {
       spectrum.re.base[i] = values.base[i] * magnitude.base[i]
       spectrum.im.base[i] = values.base[layout.padded + i] * magnitude.base[i]
@@ -53,7 +53,7 @@ final class SpectrumParametrization: ImageParametrization {
     try layout.inverse(spectrum, to: planes, work: work)
   }
 
-  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) throws(USAEError) {
+  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     try layout.forward(planes, to: spectrum, work: work)
     let share = 1 / Float(layout.height * layout.width)
     for row in 0..<3 * layout.height {
@@ -99,7 +99,7 @@ final class PhaseParametrization: ImageParametrization {
   }
 
   /// The phases of an image, and its means.
-  convenience init(layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: Work) throws(USAEError) {
+  convenience init(layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     try self.init(layout: layout, magnitude: magnitude)
     try layout.forward(start, to: spectrum, work: work)
     for i in 0..<layout.count { values.base[i] = layout.phase(spectrum, i) }
@@ -109,7 +109,7 @@ final class PhaseParametrization: ImageParametrization {
     }
   }
 
-  func render(to planes: FloatBuffer, work: Work) throws(USAEError) {
+  func render(to planes: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     let size = 1 << 14
     try work.runBlocks(layout.padded, of: size) { _, range, _ in
       let i = range.lowerBound
@@ -129,7 +129,7 @@ final class PhaseParametrization: ImageParametrization {
   }
 
   /// Reads the spectrum that `render` left.
-  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: Work) throws(USAEError) {
+  func pullBack(_ planes: FloatBuffer, to gradient: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     try layout.forward(planes, to: gradientSpectrum, work: work)
     // Twice, since a bin stands for its mirror image too, whether that is outside the half spectrum or tied to the bin.
     let weight = 2 / Float(layout.height * layout.width)

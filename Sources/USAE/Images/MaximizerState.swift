@@ -30,7 +30,7 @@ extension ImageMaximizer {
 
     private struct Size: Hashable { let height, width: Int }
 
-    init(_ options: Options, magnitude: ConstantFloats?, start: ConstantFloats?, work: Work) throws(USAEError) {
+    init(_ options: Options, magnitude: ConstantFloats?, start: ConstantFloats?, work: InterruptibleWork) throws(USAEError) {
       let pixels = options.height * options.width
       colourSpace = options.decorrelatesColours ? .decorrelated : .rgb
       planes = try FloatBuffer(paddedWidth(3 * pixels) + 16)
@@ -60,7 +60,7 @@ extension ImageMaximizer {
       }
     }
 
-    private static func parametrization(_ options: Options, _ magnitude: ConstantFloats?, _ start: FloatBuffer?, work: Work)
+    private static func parametrization(_ options: Options, _ magnitude: ConstantFloats?, _ start: FloatBuffer?, work: InterruptibleWork)
       throws(USAEError) -> any ImageParametrization
     {
       let random = CounterRandom(seed: options.seed, stream: .imageStart)
@@ -104,7 +104,7 @@ extension ImageMaximizer {
 
     var boxes: [Box] { sampler.boxes(step: step, of: (image.height, image.width)) }
 
-    func renderedImage(work: Work) throws(USAEError) -> Canvas {
+    func renderedImage(work: InterruptibleWork) throws(USAEError) -> Canvas {
       if !imageIsCurrent {
         try parametrization.render(to: planes, work: work)
         try colourSpace.colours(planes.base, to: image, work: work)
@@ -123,7 +123,7 @@ extension ImageMaximizer {
     }
 
     func add(
-      _ values: ConstantFloats, _ height: Int, _ width: Int, _ scale: PixelScale, _ weight: Double, work: Work
+      _ values: ConstantFloats, _ height: Int, _ width: Int, _ scale: PixelScale, _ weight: Double, work: InterruptibleWork
     ) throws(USAEError) -> Double {
       let size = Size(height: height, width: width)
       let boxes = self.boxes
@@ -144,7 +144,7 @@ extension ImageMaximizer {
     ///
     /// - Returns: what the numbers are multiplied by besides their scale: 1, or a power of two where they are so large or so
     ///   small that sums of them would leave the range of float32.
-    private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: Work)
+    private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: InterruptibleWork)
       throws(USAEError) -> Double
     {
       let factors = scale.deviation.map { 1 / $0 }
@@ -183,16 +183,16 @@ extension ImageMaximizer {
     }
 
     /// Computes the gradient with respect to the free numbers from that of the colours.
-    func computeGradient(work: Work) throws(USAEError) {
+    func computeGradient(work: InterruptibleWork) throws(USAEError) {
       let scratch = try makeScratch(work.threads, 3 * paddedWidth(image.width))
       try colourSpace.adjoint(of: gradient, at: image, to: planeGradient.base, scratch: scratch, work: work)
       try parametrization.pullBack(planeGradient, to: valueGradient, work: work)
     }
 
-    func advance(_ options: Options, work: Work) throws(USAEError) {
+    func advance(_ options: Options, work: InterruptibleWork) throws(USAEError) {
       if let poll = work.poll, poll() { throw .interrupted }
       _ = try renderedImage(work: work)
-      let work = Work(threads: work.threads)  // without interrupts from here on: a step is done as a whole or not at all
+      let work = InterruptibleWork(threads: work.threads)  // without interrupts from here on: a step is done as a whole or not at all
       try noteAttribution(work: work)
       Regularization(totalVariation: options.totalVariation, square: options.square)
         .subtractSlopes(at: image, from: gradient)
@@ -203,7 +203,7 @@ extension ImageMaximizer {
       step += 1
     }
 
-    private func noteAttribution(work: Work) throws(USAEError) {
+    private func noteAttribution(work: InterruptibleWork) throws(USAEError) {
       try work.runBlocks(image.height, of: 16) { _, rows, _ in
         for y in rows {
           let sums = self.attribution.base + y * self.image.width

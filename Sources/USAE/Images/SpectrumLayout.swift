@@ -32,11 +32,11 @@ struct SpectrumLayout: Sendable {
   /// Three planes in whole vectors.
   var padded: Int { paddedWidth(count) }
 
-  func forward(_ planes: FloatBuffer, to spectrum: SplitSpectrum, work: Work) throws(USAEError) {
+  func forward(_ planes: FloatBuffer, to spectrum: SplitSpectrum, work: InterruptibleWork) throws(USAEError) {
     try transform.forward(planes.base, planes: 3, re: spectrum.re.base, im: spectrum.im.base, work: work)
   }
 
-  func inverse(_ spectrum: SplitSpectrum, to planes: FloatBuffer, work: Work) throws(USAEError) {
+  func inverse(_ spectrum: SplitSpectrum, to planes: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
     try transform.inverse(re: spectrum.re.base, im: spectrum.im.base, planes: 3, image: planes.base, work: work)
   }
 

@@ -2,7 +2,7 @@
 struct Initialization {
   let recipe: Recipe
   let seed: UInt64
-  let work: Work
+  let work: InterruptibleWork
 
   /// Rows of the sample whose reconstruction determines the initial scale of the encoders.
   private static let scaleRows = 2048

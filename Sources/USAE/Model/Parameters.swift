@@ -89,7 +89,7 @@ final class ModelParameters: @unchecked Sendable {
     }
   }
 
-  func updateInverseNorms(epsilon: Double, work: Work) {
+  func updateInverseNorms(epsilon: Double, work: InterruptibleWork) {
     work.runToEnd((concepts + 255) / 256) { block, _ in
       for c in block * 256..<min(self.concepts, block * 256 + 256) {
         self.updateInverseNorm(of: c, epsilon: epsilon)

@@ -6,7 +6,7 @@ struct Standardization {
   private static let blockRows = 256
 
   /// Sets `mean` and `scale` of `model`.
-  func fit(_ model: ModelParameters, to activations: Activations, work: Work) throws(USAEError) {
+  func fit(_ model: ModelParameters, to activations: Activations, work: InterruptibleWork) throws(USAEError) {
     let rows = sampledRows(of: activations.rows)
     let width = model.width
     let means = try columnMeans(activations, rows, model, shift: [Double](repeating: 0, count: width), square: false, work)
@@ -30,7 +30,7 @@ struct Standardization {
 
   /// Mean over rows of (a - shift), or of its square, for each column.
   private func columnMeans(
-    _ activations: Activations, _ rows: [Int], _ model: ModelParameters, shift: [Double], square: Bool, _ work: Work
+    _ activations: Activations, _ rows: [Int], _ model: ModelParameters, shift: [Double], square: Bool, _ work: InterruptibleWork
   ) throws(USAEError) -> [Double] {
     let width = model.width
     let blocks = (rows.count + Self.blockRows - 1) / Self.blockRows

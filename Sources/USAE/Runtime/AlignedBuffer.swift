@@ -88,13 +88,13 @@ final class PaddedMatrix: @unchecked Sendable {
 
 extension PaddedMatrix {
   /// Mean of each column over the first `count` rows.
-  func columnMeans(_ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+  func columnMeans(_ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     try columnSums(count, blocks: size, work: work) { mean[$0] = Float($1 / Double(count)) }
   }
 
   /// Sum of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
   func columnSums(
-    _ count: Int, blocks size: Int, work: Work, _ take: (_ column: Int, _ sum: Double) -> Void
+    _ count: Int, blocks size: Int, work: InterruptibleWork, _ take: (_ column: Int, _ sum: Double) -> Void
   ) throws(USAEError) {
     let blocks = (count + size - 1) / size
     let partial = try FloatBuffer(blocks * stride)

@@ -6,7 +6,7 @@ import COpenBLAS
 /// splits a product, and its spinning threads would compete with ours for the cores. Its thread count is global to the process
 /// and may be shared with the user's numpy, so it is 1 inside `exclusively` and restored after it.
 enum BLAS {
-  private static let state = Guarded(State())
+  private static let state = LockProtected(State())
 
   private struct State {
     var users = 0

@@ -29,7 +29,7 @@ final class TiledProduct: @unchecked Sendable {
   }
 
   /// Takes B [depth, columns].
-  func take(_ b: UnsafePointer<Float>, stride: Int, depth: Int, work: Work) {
+  func take(_ b: UnsafePointer<Float>, stride: Int, depth: Int, work: InterruptibleWork) {
     precondition(depth <= mostDepth)
     self.depth = depth
     let width = kernels.product.panelWidth
@@ -45,7 +45,7 @@ final class TiledProduct: @unchecked Sendable {
   }
 
   /// Takes B, the rows of a matrix being its columns.
-  func take(rowsOf matrix: PaddedMatrix, work: Work) {
+  func take(rowsOf matrix: PaddedMatrix, work: InterruptibleWork) {
     precondition(matrix.columns <= mostDepth && matrix.rows == columns)
     depth = matrix.columns
     let width = kernels.product.panelWidth

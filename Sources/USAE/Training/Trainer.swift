@@ -21,7 +21,7 @@ final class Trainer: @unchecked Sendable {
   ///   - keepGradients: leave the parameters alone and the raw gradients in the tensors' buffers.
   func step(
     _ activations: [Activations], _ selection: RowSelection, step number: Int, encoder: Int?, recipe: Recipe,
-    keepGradients: Bool, work: Work
+    keepGradients: Bool, work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
     let workspace = try ingest(activations, selection, recipe: recipe, work: work)
     let step = TrainingStep(
@@ -37,7 +37,7 @@ final class Trainer: @unchecked Sendable {
   }
 
   /// Copies the batch, standardised, into a workspace of its size.
-  func ingest(_ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: Work) throws(USAEError)
+  func ingest(_ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: InterruptibleWork) throws(USAEError)
     -> StepWorkspace
   {
     let rows = selection.count(of: activations[0].rows)

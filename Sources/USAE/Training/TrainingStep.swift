@@ -42,7 +42,7 @@ struct TrainingStep {
     var auxiliaryLoss = 0.0
   }
 
-  func forward(work: Work) throws(USAEError) -> Forward {
+  func forward(work: InterruptibleWork) throws(USAEError) -> Forward {
     var forward = try encode(batchStatistics(work: work), work: work)
     try decode(&forward, work: work)
     if forward.auxiliary.exists { try addAuxiliary(AuxiliaryLoss(reconstruction, work: work), &forward, work: work) }
@@ -53,7 +53,7 @@ struct TrainingStep {
     forward.losses.reduce(0, +) + recipe.auxiliaryCoefficient * forward.auxiliaryLoss
   }
 
-  private func batchStatistics(work: Work) throws(USAEError) -> BatchStatistics? {
+  private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> BatchStatistics? {
     guard model.batchNorm != nil else { return nil }
     try requireTokens()
     let statistics = try workspace.statistics(width: model.width)
@@ -83,7 +83,7 @@ extension TrainingStep {
   /// Selects the codes, and the auxiliary codes of dead concepts.
   ///
   /// - Parameter whole: whether the batch is this process's alone, so that BatchTopK can select here.
-  func encode(_ statistics: BatchStatistics?, whole: Bool = true, work: Work) throws(USAEError) -> Forward {
+  func encode(_ statistics: BatchStatistics?, whole: Bool = true, work: InterruptibleWork) throws(USAEError) -> Forward {
     let packed = try workspace.pack(model, statistics, work: work)
     let dead = deadConcepts()
     let auxiliary = try makeAuxiliary(packed, dead: dead)
@@ -102,7 +102,7 @@ extension TrainingStep {
   }
 
   private func select(
-    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0, work: Work
+    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0, work: InterruptibleWork
   ) throws(USAEError) {
     let codes = workspace.codes
     try packed.forEachTile(
@@ -116,7 +116,7 @@ extension TrainingStep {
 
   /// Selects by BatchTopK. Returns the smallest entry that is kept, or nil where there is none.
   private func selectByBatch(
-    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection, work: Work
+    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection, work: InterruptibleWork
   ) throws(USAEError) -> Float? {
     let wanted = workspace.rows * trainer.k
     let threshold = selection.threshold(model: encoder)
@@ -141,7 +141,7 @@ extension TrainingStep {
 
 extension TrainingStep {
   /// Computes residuals and main losses; also slopes and code gradients, unless an auxiliary loss needs the residuals first.
-  func decode(_ forward: inout Forward, work: Work) throws(USAEError) {
+  func decode(_ forward: inout Forward, work: InterruptibleWork) throws(USAEError) {
     workspace.keepConcepts(before: prefix)
     try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
     try allocateGradients(isDense: forward.auxiliary.isDense)
@@ -160,7 +160,7 @@ extension TrainingStep {
   }
 
   /// Computes the auxiliary loss, and then the slopes and code gradients.
-  func addAuxiliary(_ loss: AuxiliaryLoss, _ forward: inout Forward, work: Work) throws(USAEError) {
+  func addAuxiliary(_ loss: AuxiliaryLoss, _ forward: inout Forward, work: InterruptibleWork) throws(USAEError) {
     switch forward.auxiliary {
     case .none: break
     case .dead(let buffers):
@@ -175,7 +175,7 @@ extension TrainingStep {
 
 extension TrainingStep {
   /// Gradients and update; nothing here can fail or be interrupted.
-  func finish(_ forward: Forward, update: Bool, work: Work) -> StepReport {
+  func finish(_ forward: Forward, update: Bool, work: InterruptibleWork) -> StepReport {
     let concepts = ConceptUpdate(self, forward)
     let rate = learningRate()
     var norm = Double.nan

@@ -9,8 +9,8 @@ import Testing
     _ encoder: PackedEncoder, _ tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0,
     scratch: [TileScratch]
   ) throws -> [[UInt64]] {
-    let keys = Guarded([Int: [UInt64]]())
-    let work = Work(threads: scratch.count)
+    let keys = LockProtected([Int: [UInt64]]())
+    let work = InterruptibleWork(threads: scratch.count)
     try encoder.forEachTile(of: tokens, rows, k: k, above: threshold, scratch: scratch, work: work) { tile in
       for row in tile.rows {
         let own = Array(tile[row])
@@ -25,7 +25,7 @@ import Testing
     var random = TestRandom(21)
     let tokens = try ScreeningTests.matrix(random.rows(500, 48))
     let weights = try [ScreeningTests.matrix(random.rows(300, 48)), ScreeningTests.matrix(random.rows(300, 48))]
-    let work = Work(threads: 1)
+    let work = InterruptibleWork(threads: 1)
     var encoders: [PackedEncoder] = []
     for weight in weights {
       for screening in [false, true] {
@@ -51,7 +51,7 @@ import Testing
     let tokens = try ScreeningTests.matrix(random.rows(600, 40))
     let encoder = try PackedEncoder(
       try ScreeningTests.matrix(random.rows(400, 40)), affine: { (1, 0.01 * Float($0 % 7)) }, screening: screening,
-      work: Work(threads: 2))
+      work: InterruptibleWork(threads: 2))
     let whole = try Self.keys(encoder, tokens, 0..<600, k: 12, scratch: encoder.makeScratch(1))
     #expect(whole.allSatisfy { $0.count == 12 })
     #expect(try Self.keys(encoder, tokens, 0..<600, k: 12, scratch: encoder.makeScratch(3)) == whole)
@@ -65,7 +65,7 @@ import Testing
   func anEncoderInTheMemoryOfAnotherSelectsAsAnyOther(screening: Bool) throws {
     var random = TestRandom(23)
     let tokens = try ScreeningTests.matrix(random.rows(100, 33))
-    let work = Work(threads: 2)
+    let work = InterruptibleWork(threads: 2)
     var previous: PackedEncoder?
     var scratch: [TileScratch]?
     for round in 0..<4 {
@@ -87,7 +87,7 @@ import Testing
   @Test func anEncodersLimitHoldsWhateverIsAskedFor() throws {
     var random = TestRandom(24)
     let weight = try ScreeningTests.matrix(random.rows(300, 24)), tokens = try ScreeningTests.matrix(random.rows(50, 24))
-    let work = Work(threads: 1)
+    let work = InterruptibleWork(threads: 1)
     let free = try PackedEncoder(weight, affine: { _ in (1, 0) }, work: work)
     let limited = try PackedEncoder(
       weight, affine: { _ in (1, 0) }, limit: CodeLimit(most: 6, threshold: 8), work: work)

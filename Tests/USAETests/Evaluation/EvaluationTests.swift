@@ -36,7 +36,7 @@ import Testing
     let (codes, dense) = try Self.codes(
       models: models, tokens: tokens, concepts: concepts, slots: 4, seed: UInt64(models + threads))
     let statistics = try ConceptStatistics(
-      models: models, concepts: concepts, slots: 4, threshold: threshold, work: Work(threads: threads))
+      models: models, concepts: concepts, slots: 4, threshold: threshold, work: InterruptibleWork(threads: threads))
     try statistics.add(codes, count: tokens)
     try statistics.add(codes, count: 50)  // the first fifty once more
     let rows = Array(0..<tokens) + Array(0..<50)
@@ -65,7 +65,7 @@ import Testing
   func heapsKeepTheLargestOfEachConceptAndTheEarlierOfEquals(n: Int, tokensPerImage: Int, threads: Int) throws {
     let (tokens, concepts) = (200, 19)
     let (codes, dense) = try Self.codes(models: 1, tokens: tokens, concepts: concepts, slots: 4, seed: UInt64(n))
-    let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: Work(threads: threads))
+    let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: InterruptibleWork(threads: threads))
     try heaps.add(codes[0], count: tokens)
     var values = [Float](repeating: -7, count: concepts * n)
     var rows = [Int64](repeating: -7, count: concepts * n)
@@ -98,7 +98,7 @@ import Testing
   @Test func chunksHaveWorkForAllThreadsAndNoMoreRowsThanThereAre() throws {
     for threads in [1, 2, 3, 16, 64, 1000] {
       for rows in [1, 63, 64, 65, 3000, 1_000_000] {
-        let chunk = CodeStream.chunkRows(columns: 112, rows: rows, unit: 64, work: Work(threads: threads))
+        let chunk = CodeStream.chunkRows(columns: 112, rows: rows, unit: 64, work: InterruptibleWork(threads: threads))
         #expect(chunk.isMultiple(of: 64) && chunk > 0 && chunk <= 8192 && chunk < rows + 64)
       }
     }

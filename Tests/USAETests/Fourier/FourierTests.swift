@@ -24,7 +24,7 @@ import KernelTypes
   private static func forward(_ transform: FourierTransform, _ image: [Float], planes: Int, threads: Int = 1) throws -> Planes {
     let count = planes * transform.height * transform.bins
     var out = Planes(re: [Float](repeating: -7, count: count + 1), im: [Float](repeating: -7, count: count + 1))
-    try transform.forward(image, planes: planes, re: &out.re, im: &out.im, work: Work(threads: threads))
+    try transform.forward(image, planes: planes, re: &out.re, im: &out.im, work: InterruptibleWork(threads: threads))
     #expect(out.re.removeLast() == -7 && out.im.removeLast() == -7)
     return out
   }
@@ -34,7 +34,7 @@ import KernelTypes
   ) throws -> [Float] {
     var image = [Float](repeating: -7, count: planes * transform.height * transform.width + 1)
     try transform.inverse(
-      re: spectra.re, im: spectra.im, planes: planes, image: &image, work: Work(threads: threads))
+      re: spectra.re, im: spectra.im, planes: planes, image: &image, work: InterruptibleWork(threads: threads))
     #expect(image.removeLast() == -7)
     return image
   }
@@ -182,7 +182,7 @@ import KernelTypes
     for planes in [0, -1, Int.max] {
       var out: [Float] = [0, 0, 0, 0]
       #expect(throws: USAEError.self) {
-        try transform.inverse(re: [0, 0, 0, 0], im: [0, 0, 0, 0], planes: planes, image: &out, work: Work(threads: 1))
+        try transform.inverse(re: [0, 0, 0, 0], im: [0, 0, 0, 0], planes: planes, image: &out, work: InterruptibleWork(threads: 1))
       }
     }
   }

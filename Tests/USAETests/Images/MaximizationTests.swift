@@ -13,7 +13,7 @@ import KernelTypes
 @Suite struct MaximizationTests {
   /// A float32 sum of a few products, relative to the norms of its factors.
   static let tolerance = 2e-6
-  private static let work = Work(threads: 1)
+  private static let work = InterruptibleWork(threads: 1)
   private static let plain = try! PixelScale(mean: [0, 0, 0], deviation: [1, 1, 1])
 
   private static func options(

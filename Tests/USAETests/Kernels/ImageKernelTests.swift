@@ -302,7 +302,7 @@ import KernelTypes
     for t in 1...steps {
       let g = random.row(count).map { $0 * 1e-6 }  // as small as gradients of images are: epsilon must not count
       gradient.base.update(from: g, count: count)
-      ascent.ascend(values, along: gradient, work: Work(threads: 1))
+      ascent.ascend(values, along: gradient, work: InterruptibleWork(threads: 1))
       let rate = 0.3 * 0.5 * (1 + cos(Double.pi * Double(t - 1) / Double(steps)))
       func momentum(_ t: Int) -> Double { 0.9 * (1 - 0.5 * pow(0.96, Double(t) * 4e-3)) }
       product *= momentum(t)

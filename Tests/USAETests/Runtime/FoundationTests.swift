@@ -91,7 +91,7 @@ import Testing
 
   @Test func aPollThatSaysStopEndsTheCall() throws {
     let asked = Atomic<Int>(0)
-    let work = Work(threads: 2) { asked.add(1, ordering: .relaxed).newValue > 3 }
+    let work = InterruptibleWork(threads: 2) { asked.add(1, ordering: .relaxed).newValue > 3 }
     #expect(throws: USAEError.interrupted) { try work.run(1_000_000) { _, _ in } }
     #expect(asked.load(ordering: .relaxed) == 4)
   }

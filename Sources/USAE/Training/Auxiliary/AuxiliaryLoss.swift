@@ -10,7 +10,7 @@ struct AuxiliaryLoss {
   private var workspace: StepWorkspace { reconstruction.workspace }
   private var models: [ModelParameters] { reconstruction.models }
 
-  init(_ reconstruction: Reconstruction, work: Work) throws(USAEError) {
+  init(_ reconstruction: Reconstruction, work: InterruptibleWork) throws(USAEError) {
     self.reconstruction = reconstruction
     guard reconstruction.recipe.auxiliaryScale == .residual else {
       scales = reconstruction.models.map { _ in 1 }
@@ -65,7 +65,7 @@ struct AuxiliaryLoss {
 
   /// Sum over the rows of L(r - mean).
   static func deviations(
-    from mean: UnsafePointer<Float>, _ reconstruction: Reconstruction, target: Int, _ work: Work
+    from mean: UnsafePointer<Float>, _ reconstruction: Reconstruction, target: Int, _ work: InterruptibleWork
   ) throws(USAEError) -> Double {
     let rows = reconstruction.workspace.rows
     let residuals = reconstruction.workspace.residuals[target]

@@ -30,7 +30,7 @@ struct DeadAuxiliary {
     /// With BatchTopK: puts the dead concepts that were trimmed from a token's main code in front of its auxiliary code, since
     /// they are larger than all that never were in the main code.
     func takeTrimmed(
-      from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: Work
+      from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: InterruptibleWork
     ) throws(USAEError) {
       try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, _ in
         for token in range { self.takeTrimmed(from: main, selection.trimmed(main, token), token, isDead: isDead) }
@@ -59,7 +59,7 @@ struct DeadAuxiliary {
     let buffers: Buffers
     private let concepts: ConceptSubset
 
-    init(_ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, work: Work) throws(USAEError) {
+    init(_ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, work: InterruptibleWork) throws(USAEError) {
       self.buffers = buffers
       concepts = try ConceptSubset(dead, of: encoder, scratch: buffers.scratch, work: work)
     }
@@ -74,7 +74,7 @@ struct DeadAuxiliary {
   }
 
   /// Returns the loss without its coefficient; leaves slopes and code gradients of both codes in the buffers.
-  func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
+  func run(_ loss: AuxiliaryLoss, work: InterruptibleWork) throws(USAEError) -> Double {
     let workspace = reconstruction.workspace
     let models = reconstruction.models
     let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows

@@ -49,7 +49,7 @@ final class NestedPrefixes: @unchecked Sendable {
   }
 
   /// Sorts each token's slots by group, stably.
-  func arrange(_ codes: CodeBuffer, rows: Int, work: Work) throws(USAEError) {
+  func arrange(_ codes: CodeBuffer, rows: Int, work: InterruptibleWork) throws(USAEError) {
     try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, worker in
       for token in range { self.arrange(codes, token, keys: self.scratch[worker].base) }
     }

@@ -50,7 +50,7 @@ package struct SharedExchange: Sendable, Equatable {
 // MARK: BatchNorm
 
 extension SharedStep {
-  func fillMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+  func fillMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     let tokens = workspace.tokens[local.encoder]
     try tokens.columnSums(workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
@@ -63,7 +63,7 @@ extension SharedStep {
   }
 
   /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
-  func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+  func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     let statistics = try workspace.statistics(width: local.model.width)
     try statistics.computeCovariance(
       workspace.tokens[local.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
@@ -91,7 +91,7 @@ extension SharedStep {
 // MARK: The scale of the auxiliary loss
 
 extension SharedStep {
-  func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+  func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     var first = out
     for residuals in workspace.residuals {
       try residuals.columnSums(workspace.rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
@@ -112,7 +112,7 @@ extension SharedStep {
     }
   }
 
-  func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: Work) throws(USAEError) {
+  func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     for (j, mean) in residualMeans.enumerated() {
       out[j] = Float(try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, target: j, work))
     }

@@ -34,7 +34,7 @@ struct SharedTotals {
 /// scratch memory: so nothing depends on their alignment, and no padding is exchanged.
 extension ConceptUpdate {
   /// This process's part of dLoss/dW, [n_concepts, width]; those of the encoder's vectors go to their buffers.
-  func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: Work) {
+  func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: InterruptibleWork) {
     let width = model.width
     forEachConcept(work) { concept, worker in
       let (row, scratch) = self.gradientMemory(self.encoderRows, concept, worker)
@@ -44,7 +44,7 @@ extension ConceptUpdate {
   }
 
   /// This process's part of dLoss/dD of a model, [n_concepts, width].
-  func writeDictionaryGradient(target: Int, to out: UnsafeMutablePointer<Float>, work: Work) {
+  func writeDictionaryGradient(target: Int, to out: UnsafeMutablePointer<Float>, work: InterruptibleWork) {
     let width = models[target].width
     forEachConcept(work) { concept, worker in
       let (row, scratch) = self.gradientMemory(self.dictionaryRows[target], concept, worker)
@@ -63,7 +63,7 @@ extension ConceptUpdate {
   }
 
   /// Squared norms of the whole gradients by model, the encoder's vectors included.
-  func squares(of totals: SharedTotals, work: Work) -> [Double] {
+  func squares(of totals: SharedTotals, work: InterruptibleWork) -> [Double] {
     squares(work: work) { concept, j, worker in
       let row = self.workspace.updateScratch[worker].base
       SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
@@ -76,7 +76,7 @@ extension ConceptUpdate {
   }
 
   /// Updates every stepped tensor, each model's gradients times its factor.
-  func apply(_ totals: SharedTotals, rate: Double, factors: [Float], work: Work) {
+  func apply(_ totals: SharedTotals, rate: Double, factors: [Float], work: InterruptibleWork) {
     let constants = makeConstants(rate: rate, factors: factors)
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base

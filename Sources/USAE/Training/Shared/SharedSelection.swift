@@ -50,7 +50,7 @@ extension SharedSelection {
   }
 
   /// Shortens this process's codes.
-  func cut(_ step: SharedStep, _ forward: TrainingStep.Forward, work: Work) throws(USAEError) {
+  func cut(_ step: SharedStep, _ forward: TrainingStep.Forward, work: InterruptibleWork) throws(USAEError) {
     guard let selection = step.workspace.batchSelection else { return }
     let (codes, rows) = (step.workspace.codes, step.workspace.rows)
     selection.remember(smallest, model: step.local.encoder)

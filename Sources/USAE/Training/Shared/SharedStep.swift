@@ -34,7 +34,7 @@ final class SharedStep {
   var models: [ModelParameters] { local.models }
   var recipe: Recipe { local.recipe }
 
-  init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: Work) throws(USAEError) {
+  init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: InterruptibleWork) throws(USAEError) {
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
@@ -84,7 +84,7 @@ final class SharedStep {
   // MARK: Parts and sums
 
   /// Writes this process's part of exchange `number`, the next one.
-  func fill(_ number: Int, _ data: UnsafeMutableBufferPointer<Float>, work: Work) throws(USAEError) {
+  func fill(_ number: Int, _ data: UnsafeMutableBufferPointer<Float>, work: InterruptibleWork) throws(USAEError) {
     guard exchanges.indices.contains(number), number == next, awaited == nil else {
       throw .invalidArgument(
         name: "exchange", expected: awaited.map { "the sum of number \($0) first" } ?? "number \(next) of \(exchanges.count)",
@@ -97,7 +97,7 @@ final class SharedStep {
     if exchange.isAwaited { awaited = number }
   }
 
-  private func fill(_ exchange: SharedExchange, _ data: UnsafeMutableBufferPointer<Float>, work: Work) throws(USAEError) {
+  private func fill(_ exchange: SharedExchange, _ data: UnsafeMutableBufferPointer<Float>, work: InterruptibleWork) throws(USAEError) {
     guard let out = data.baseAddress else { return }
     switch exchange.kind {
     case .means: try fillMeans(out, work: work)
@@ -140,7 +140,7 @@ final class SharedStep {
     }
   }
 
-  private func encode(work: Work) throws(USAEError) -> TrainingStep.Forward {
+  private func encode(work: InterruptibleWork) throws(USAEError) -> TrainingStep.Forward {
     if let encoded { return encoded }
     var statistics: BatchStatistics?
     if local.model.batchNorm != nil {
@@ -153,7 +153,7 @@ final class SharedStep {
     return forward
   }
 
-  private func decode(work: Work) throws(USAEError) -> TrainingStep.Forward {
+  private func decode(work: InterruptibleWork) throws(USAEError) -> TrainingStep.Forward {
     if let decoded { return decoded }
     var forward = try encode(work: work)
     try selection.cut(self, forward, work: work)
@@ -162,7 +162,7 @@ final class SharedStep {
     return forward
   }
 
-  private func computeGradients(work: Work) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
+  private func computeGradients(work: InterruptibleWork) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
     if let gradients { return gradients }
     var forward = try decode(work: work)
     let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
@@ -175,7 +175,7 @@ final class SharedStep {
   // MARK: The end
 
   /// Updates from the sums, `sums` by number of the exchange. Throws before it changes anything.
-  func finish(_ sums: [UnsafeBufferPointer<Float>?], work: Work) throws(USAEError) -> StepReport {
+  func finish(_ sums: [UnsafeBufferPointer<Float>?], work: InterruptibleWork) throws(USAEError) -> StepReport {
     guard let (forward, concepts) = gradients, next == exchanges.count, awaited == nil else {
       throw .invalidArgument(name: "step", expected: "all \(exchanges.count) exchanges", got: "\(next) of them")
     }

@@ -46,7 +46,7 @@ struct ConceptUpdate {
   var isDense: Bool { denseSums != nil }
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
-  func computeGradients(work: Work) -> [Double] {
+  func computeGradients(work: InterruptibleWork) -> [Double] {
     squares(work: work) { concept, j, worker in
       let row = self.dictionaryRows[j].gradientRow(concept)
       self.dictionaryGradient(concept, target: j, out: row, scratch: self.workspace.updateScratch[worker].base)
@@ -62,7 +62,7 @@ struct ConceptUpdate {
   ///
   /// A row is read before the closure is called for the next.
   func squares(
-    work: Work, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
+    work: InterruptibleWork, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
     encoderRow: (_ concept: Int, _ worker: Int) -> UnsafePointer<Float>
   ) -> [Double] {
     let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
@@ -86,7 +86,7 @@ struct ConceptUpdate {
   }
 
   /// Updates every stepped tensor from the gradient buffers, each model's gradients times its factor.
-  func apply(rate: Double, factors: [Float], work: Work) {
+  func apply(rate: Double, factors: [Float], work: InterruptibleWork) {
     let constants = makeConstants(rate: rate, factors: factors)
     forEachConcept(work) { concept, _ in
       for j in self.steppedDictionaries {
@@ -100,7 +100,7 @@ struct ConceptUpdate {
   /// Computes and applies the gradient of each tensor in one pass over the concepts, with memory for one row.
   ///
   /// Tensors follow each other, so that the rows that a gradient sums stay in the last cache.
-  func computeAndApply(rate: Double, work: Work) {
+  func computeAndApply(rate: Double, work: InterruptibleWork) {
     let constants = makeConstants(rate: rate, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
     forEachConcept(work) { concept, worker in
@@ -118,7 +118,7 @@ struct ConceptUpdate {
     finish(constants)
   }
 
-  func forEachConcept(_ work: Work, _ body: (_ concept: Int, _ worker: Int) -> Void) {
+  func forEachConcept(_ work: InterruptibleWork, _ body: (_ concept: Int, _ worker: Int) -> Void) {
     let concepts = model.concepts
     work.runToEnd((concepts + Self.blockConcepts - 1) / Self.blockConcepts) { block, worker in
       for concept in block * Self.blockConcepts..<min(concepts, (block + 1) * Self.blockConcepts) { body(concept, worker) }

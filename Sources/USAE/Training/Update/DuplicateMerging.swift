@@ -30,12 +30,12 @@ struct DuplicateMerging {
   // MARK: Finding
 
   /// Finds pairs of duplicates, those with the largest cosines first; no concept is in two pairs. Changes nothing.
-  func find(work: Work) throws(USAEError) -> [Pair] {
+  func find(work: InterruptibleWork) throws(USAEError) -> [Pair] {
     guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
     let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
     let products = try TiledProduct(columns: concepts, depth: rows.columns, threads: work.threads)
     products.take(rowsOf: rows, work: work)
-    let found = Guarded<[Pair]>([])
+    let found = LockProtected<[Pair]>([])
     try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
       products.rows(range.count, from: range.lowerBound, worker: worker) {
         kernels.product.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)

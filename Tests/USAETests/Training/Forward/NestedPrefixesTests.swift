@@ -18,7 +18,7 @@ import Testing
       keys.withUnsafeBufferPointer { codes.store($0, row: token) }
     }
     let nested = try NestedPrefixes(ends: [1, 4, 10], rows: 3, slots: 5, widths: [2], threads: 2)
-    try nested.arrange(codes, rows: 3, work: Work(threads: 2))
+    try nested.arrange(codes, rows: 3, work: InterruptibleWork(threads: 2))
     func slots(_ token: Int) -> [[Int32]] {
       (0..<3).map { group in nested.slots(token, group: group).map { codes.indices(token)[$0] } }
     }

@@ -3,7 +3,7 @@ import Testing
 @testable import USAE
 
 @Suite struct DuplicateMergingTests {
-  static let work = Work(threads: 2)
+  static let work = InterruptibleWork(threads: 2)
 
   /// Two models of eight concepts with rows along the axes; concepts 2 and 5 are duplicates, of which model
   /// a uses 5 and model b uses 2.

@@ -18,14 +18,14 @@ import KernelTypes
     let subset: [Int32]
 
     func encoder(screening: Bool?) throws -> PackedEncoder {
-      try PackedEncoder(weight, affine: { (scale($0), bias($0)) }, screening: screening, work: Work(threads: 2))
+      try PackedEncoder(weight, affine: { (scale($0), bias($0)) }, screening: screening, work: InterruptibleWork(threads: 2))
     }
 
     /// Keys of each token's k largest above a threshold, and of the next 7 among the subset.
     func select(k: Int, above threshold: Float, screening: Bool) throws
       -> (keys: [[UInt64]], next: [[UInt64]], counts: ScreeningCounts)
     {
-      let work = Work(threads: 2)
+      let work = InterruptibleWork(threads: 2)
       let encoder = try encoder(screening: screening)
       let scratch = try (0..<2).map { _ in try ConceptSubset.Scratch(columns: encoder.columns, depth: encoder.depth) }
       let subset = try ConceptSubset(subset, of: encoder, scratch: scratch, work: work)
@@ -49,7 +49,7 @@ import KernelTypes
       let encoder = try encoder(screening: nil)
       let scratch = [try DenseTile.Scratch(columns: encoder.columns, depth: encoder.depth)]
       var keys: [[UInt64]] = []
-      try encoder.forEachDenseTile(of: tokens, 0..<tokens.rows, scratch: scratch, work: Work(threads: 1)) { tile in
+      try encoder.forEachDenseTile(of: tokens, 0..<tokens.rows, scratch: scratch, work: InterruptibleWork(threads: 1)) { tile in
         for row in tile.rows {
           let values = tile[row]
           let positive = (0..<weight.rows).filter { values[$0] > 0 }.map { selectionKey(values[$0], Int32($0)) }
@@ -218,7 +218,7 @@ import KernelTypes
       factors.fill(1)
       biases.base.update(from: bias, count: 64)
       let weights = try ScreenedWeights(
-        try Self.matrix(concepts), columns: 64, scales: factors, bias: biases, work: Work(threads: 1))
+        try Self.matrix(concepts), columns: 64, scales: factors, bias: biases, work: InterruptibleWork(threads: 1))
       let parts = try AlignedBuffer<Int32>(2 * weights.groups)
       for (t, numbers) in random.rows(50, depth).enumerated() {
         let token = numbers.map { $0 * (t % 2 == 0 ? 1 : size) }

@@ -34,7 +34,7 @@ final class ScreenedWeights: @unchecked Sendable {
   /// - Parameter previous: weights of the same shape that are no longer used; their memory is reused.
   init(
     _ weight: PaddedMatrix, columns: Int, scales: FloatBuffer, bias: FloatBuffer, reusing previous: ScreenedWeights? = nil,
-    work: Work
+    work: InterruptibleWork
   ) throws(USAEError) {
     self.weight = weight
     self.columns = columns
@@ -60,7 +60,7 @@ final class ScreenedWeights: @unchecked Sendable {
   static func groups(depth: Int) -> Int { (depth + 63) / 64 * 16 }
 
   /// Whether all bounds are finite.
-  private func pack(work: Work) throws(USAEError) -> Bool {
+  private func pack(work: InterruptibleWork) throws(USAEError) -> Bool {
     let width = kernels.screening.panelWidth
     let isUsable = try AlignedBuffer<Bool>(columns / width)
     work.runToEnd(columns / width) { number, _ in

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// How one call runs: on how many threads, and what may interrupt it.
-package final class Work: Sendable {
+package final class InterruptibleWork: Sendable {
   let threads: Int
   let poll: (@Sendable () -> Bool)?
   private let stopped = Atomic<Bool>(false)

@@ -1,5 +1,5 @@
 /// How one thread selects the codes of a tile: the weights and the scratch memory of a mode. Codes are the same in both modes.
-enum TileSelector {
+enum TopKSelector {
   /// Every pre-activation is computed.
   case product(PackedPanels, ProductTile.Scratch)
   /// Bounds from int8 products rule out most concepts.

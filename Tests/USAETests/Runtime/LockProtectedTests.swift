@@ -2,10 +2,10 @@ import Testing
 
 @testable import USAE
 
-@Suite struct GuardedTests {
+@Suite struct LockProtectedTests {
   /// ThreadSanitizer has to see that the lock hands the value over, whoever waits for it.
   @Test func threadsThatContendChangeTheValueOneAfterTheOther() async {
-    let count = Guarded((changes: 0, history: [Int]()))
+    let count = LockProtected((changes: 0, history: [Int]()))
     await withTaskGroup(of: Void.self) { group in
       for number in 0..<8 {
         group.addTask {
@@ -17,7 +17,7 @@ import Testing
   }
 
   @Test func whatTheBodyThrowsComesOutAndTheLockIsFree() {
-    let value = Guarded(1)
+    let value = LockProtected(1)
     #expect(throws: USAEError.interrupted) {
       try value.withLock { value throws(USAEError) in
         value = 2

@@ -8,7 +8,7 @@
 ///
 /// The lock is not Swift's Mutex: where threads contend, the kernel hands that over, which ThreadSanitizer cannot see, so it
 /// reports false races.
-final class Guarded<Value>: @unchecked Sendable {
+final class LockProtected<Value>: @unchecked Sendable {
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   private var value: Value
 

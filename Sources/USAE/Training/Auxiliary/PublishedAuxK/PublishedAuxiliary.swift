@@ -32,7 +32,7 @@ struct PublishedAuxiliary {
 
   /// Returns the loss without its coefficient; leaves dense gradients in the gradient buffers, and the main code's slopes and
   /// gradients in the workspace.
-  func run(_ loss: AuxiliaryLoss, work: Work) throws(USAEError) -> Double {
+  func run(_ loss: AuxiliaryLoss, work: InterruptibleWork) throws(USAEError) -> Double {
     try packDictionaries(work: work)
     buffers.sums.zero()
     let blocks = (workspace.rows + Self.tokenBlock - 1) / Self.tokenBlock
@@ -52,7 +52,7 @@ struct PublishedAuxiliary {
   }
 
   /// Packs the unit rows of the dictionaries as the products read them.
-  private func packDictionaries(work: Work) throws(USAEError) {
+  private func packDictionaries(work: InterruptibleWork) throws(USAEError) {
     for (model, panels) in zip(models, buffers.dictionaries) {
       let rows = model.dictionary.value
       try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.inverseNorms.base, work: work)
@@ -60,7 +60,7 @@ struct PublishedAuxiliary {
   }
 
   /// Selects the auxiliary codes of a tile.
-  private func selectCodes(_ rows: Range<Int>, work: Work) throws(USAEError) {
+  private func selectCodes(_ rows: Range<Int>, work: InterruptibleWork) throws(USAEError) {
     try packed.forEachDenseTile(of: workspace.tokens[step.encoder], rows, scratch: buffers.dense, work: work) { tile in
       let keys = self.buffers.scratch[tile.worker].keys.base
       for row in tile.rows { self.selectCode(tile[row], row: row, of: rows, keys) }
@@ -84,7 +84,7 @@ struct PublishedAuxiliary {
   }
 
   /// Computes q D_j of a tile for every model.
-  private func decode(count: Int, work: Work) throws(USAEError) {
+  private func decode(count: Int, work: InterruptibleWork) throws(USAEError) {
     let codes = buffers.codes
     let chunk = Self.tileRows / 4
     let chunks = (count + chunk - 1) / chunk
@@ -110,7 +110,7 @@ struct PublishedAuxiliary {
   ///
   /// Returns whether every slope is one number times +1 or -1, and then leaves the signs in the buffers.
   private func differentiate(
-    _ rows: Range<Int>, loss: AuxiliaryLoss, sums: AlignedBuffer<Double>, work: Work
+    _ rows: Range<Int>, loss: AuxiliaryLoss, sums: AlignedBuffer<Double>, work: InterruptibleWork
   ) throws(USAEError) -> Bool {
     let firstBlock = rows.lowerBound / Self.tokenBlock
     let wantsSigns = reconstruction.recipe.loss == .l1

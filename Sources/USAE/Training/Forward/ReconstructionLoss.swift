@@ -21,7 +21,7 @@ struct Reconstruction {
   /// comes first and runs it.
   ///
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
-  func forward(finish: Bool, work: Work) throws(USAEError) {
+  func forward(finish: Bool, work: InterruptibleWork) throws(USAEError) {
     for j in models.indices {
       let target = makeTarget(j)
       try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in

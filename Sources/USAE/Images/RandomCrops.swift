@@ -71,7 +71,7 @@ struct ViewNoise: Sendable {
 extension Canvas {
   /// Writes boxes of the canvas as images [boxes, 3, height, width] on a model's scale, with noise.
   func views(
-    _ boxes: [Box], with resampler: Resampler, scale: PixelScale, noise: ViewNoise, to out: Floats, work: Work
+    _ boxes: [Box], with resampler: Resampler, scale: PixelScale, noise: ViewNoise, to out: Floats, work: InterruptibleWork
   ) throws(USAEError) {
     let scratch = try resampler.makeScratch(work.threads)
     let (height, width) = (resampler.height, resampler.width)
@@ -98,7 +98,7 @@ extension Canvas {
   /// 3 * height, padded width].
   ///
   /// A piece of work owns rows of the canvas and takes the views in order, so sums do not depend on threads.
-  func addAdjoint(of gradient: PaddedMatrix, _ boxes: [Box], with resampler: Resampler, work: Work) throws(USAEError) {
+  func addAdjoint(of gradient: PaddedMatrix, _ boxes: [Box], with resampler: Resampler, work: InterruptibleWork) throws(USAEError) {
     let scratch = try resampler.makeScratch(work.threads)
     let bands = (height + Resampler.blockRows - 1) / Resampler.blockRows
     try work.run(Self.channels * bands) { piece, worker in

@@ -44,7 +44,7 @@ struct ScreenedTile {
     search = CandidateSearch(tokens, weights, scratch.search)
   }
 
-  /// See `TileSelector.select`.
+  /// See `TopKSelector.select`.
   func select() -> SelectedKeys {
     var counts = ScreeningCounts()
     counts.tokens = tokens.count

@@ -2,7 +2,7 @@ import Testing
 
 @testable import USAE
 
-@Suite struct BatchSelectionTests {
+@Suite struct BatchTopKTests {
   /// Entries as (value, token, slot) after a trim, and what it returned.
   private static func trimmed(_ rows: [[Float]], wanted: Int) throws -> (kept: [[Float]], taken: [[Float]], smallest: Float?) {
     let codes = try CodeBuffer(rows: rows.count, slots: rows.map(\.count).max() ?? 1)

@@ -32,7 +32,7 @@ final class BatchStatistics: @unchecked Sendable {
   @inline(__always)
   static func inverseDeviation(variance: Float) -> Float { 1 / (variance + BatchNormParameters.epsilon).squareRoot() }
 
-  func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: Work) throws(USAEError) {
+  func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: InterruptibleWork) throws(USAEError) {
     try tokens.columnMeans(count, blocks: Self.sumRows, to: mean.base, work: work)
     try computeCovariance(tokens, count: count, of: count, work: work)
     try computeOutputs(model, work: work)
@@ -45,7 +45,7 @@ final class BatchStatistics: @unchecked Sendable {
 
   /// Computes the part that these `count` tokens have in the covariance C about `mean` of a batch of `total` tokens. C is
   /// symmetric, so only elements from the diagonal on are computed, as sums over a thousand tokens that are added up in order.
-  func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: Work) throws(USAEError) {
+  func computeCovariance(_ tokens: PaddedMatrix, count: Int, of total: Int, work: InterruptibleWork) throws(USAEError) {
     covariance.storage.zero()
     for first in Swift.stride(from: 0, to: count, by: Self.productTokens) {
       let part = first..<min(count, first + Self.productTokens)
@@ -59,7 +59,7 @@ final class BatchStatistics: @unchecked Sendable {
     }
   }
 
-  private func centre(_ tokens: PaddedMatrix, _ part: Range<Int>, work: Work) throws(USAEError) {
+  private func centre(_ tokens: PaddedMatrix, _ part: Range<Int>, work: InterruptibleWork) throws(USAEError) {
     try work.runBlocks(part.count, of: 64) { _, range, _ in
       for t in range {
         let row = self.centred.row(t)
@@ -70,7 +70,7 @@ final class BatchStatistics: @unchecked Sendable {
   }
 
   /// Adds the product of the first `count` centred tokens with themselves.
-  private func addProduct(count: Int, work: Work) throws(USAEError) {
+  private func addProduct(count: Int, work: InterruptibleWork) throws(USAEError) {
     let block = TiledProduct.blockRows
     precondition(block <= 16)
     let stride = centred.stride &* MemoryLayout<Float>.stride
@@ -94,7 +94,7 @@ final class BatchStatistics: @unchecked Sendable {
   }
 
   /// Computes everything that follows from mean and covariance.
-  func computeOutputs(_ model: ModelParameters, work: Work) throws(USAEError) {
+  func computeOutputs(_ model: ModelParameters, work: InterruptibleWork) throws(USAEError) {
     let weight = model.encoderWeight.value
     let stride = weight.stride
     weightProduct.take(covariance.base, stride: covariance.stride, depth: weight.columns, work: work)

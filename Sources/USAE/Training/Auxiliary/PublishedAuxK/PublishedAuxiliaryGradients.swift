@@ -66,7 +66,7 @@ struct PublishedAuxiliaryGradients {
   }
 
   /// Adds a tile's part of the gradients, one block of concepts after the other.
-  func add(_ rows: Range<Int>, bySigns: Bool, work: Work) throws(USAEError) {
+  func add(_ rows: Range<Int>, bySigns: Bool, work: InterruptibleWork) throws(USAEError) {
     let panels = try buffers.tokens(width: tokens.columns)
     try panels.pack(tokens.row(rows.lowerBound), stride: tokens.stride, count: rows.count, work: work)
     // Sixteen concepts at a time by signs, the rest by products.

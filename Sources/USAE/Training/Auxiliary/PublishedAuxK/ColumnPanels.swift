@@ -22,7 +22,7 @@ final class ColumnPanels: @unchecked Sendable {
   }
 
   /// Packs the first `count` rows of a matrix, each times its scale if there is one.
-  func pack(_ base: UnsafePointer<Float>, stride: Int, count: Int, scales: UnsafePointer<Float>? = nil, work: Work)
+  func pack(_ base: UnsafePointer<Float>, stride: Int, count: Int, scales: UnsafePointer<Float>? = nil, work: InterruptibleWork)
     throws(USAEError)
   {
     try work.run(self.count) { panel, _ in
