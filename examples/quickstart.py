@@ -1,4 +1,4 @@
-"""From activations to a universal sparse autoencoder, its numbers, and a file. Takes a few seconds; needs usae alone."""
+"""Train, evaluate and save a universal sparse autoencoder of activations. Takes a few seconds; needs only usae."""
 
 import numpy as np
 
@@ -15,18 +15,18 @@ sae.fit(train, steps=500, validation=held_out)
 evaluation = sae.evaluate(held_out)
 print(evaluation.summary())
 
-# Which concepts all networks share: those that fire about equally often in each, the most energetic first.
+# Concepts that all networks share fire about equally often in each. Those with the largest energy come first.
 universal = np.flatnonzero(evaluation.firing_entropy > 0.95)
 strongest = universal[np.argsort(-evaluation.energy.sum(0)[universal])][:5]
 print(f"\n{len(universal)} concepts fire about equally in all networks; the most energetic are {strongest.tolist()}")
 
-# What the classifier should have computed where the masked autoencoder computed these tokens.
+# Predict the activations of the classifier from those of the masked autoencoder.
 codes = sae.encode(held_out["masked"], "masked")
 predicted = sae.decode(codes, "classifier")
 actual = held_out["classifier"].reshape(predicted.shape)
 print(f"masked -> classifier, mean squared error {np.mean((predicted - actual) ** 2):.3f}, variance {actual.var(0).mean():.3f}")
 
-# The images in which a concept is strongest. usae.demo.crops() has the images themselves.
+# Find the images in which a concept is strongest. usae.demo.crops() returns the images themselves.
 concept = strongest[0]
 top = usae.top_examples(sae, held_out, n=5, grid=(4, 4), one_per_image=True)
 for name, images in zip(top.model_names, top.images[:, concept], strict=True):

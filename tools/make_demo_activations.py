@@ -1,6 +1,6 @@
-"""Write python/usae/demo/activations.npz: python tools/make_demo_activations.py. Needs usae[demo]; takes a few seconds.
+"""Writes python/usae/demo/activations.npz: python tools/make_demo_activations.py. Needs usae[demo]; takes a few seconds.
 
-To be run after examples/train_demo_networks.py has written other weights; the tests compare the file with the weights.
+Run it after examples/train_demo_networks.py has written other weights. The tests compare the file with the weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from usae.demo import shipped_activations
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # sums in one order: the same file from each run
+    torch.set_num_threads(1)  # sums then have a fixed order, so that each run writes the same file
     path = pathlib.Path(shipped_activations.__file__).with_name(shipped_activations.FILE)
     arrays = {
         f"{split}.{name}": values.astype(np.float16)

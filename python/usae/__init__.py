@@ -93,7 +93,7 @@ _MODULE_OF = {
 
 _PUBLIC_MODULES = ("demo", "errors", "plot", "recipes", "synthetic", "torch")
 
-# Without the module torch: `from usae import *` would hide PyTorch.
+# The module torch is not listed, because `from usae import *` would shadow the name `torch`.
 __all__ = [
     "ActivationStore",
     "CheckpointError",

@@ -67,12 +67,12 @@ class Core:
     def seed(self) -> int: ...
     @property
     def names(self) -> tuple[str, ...]:
-        """Like all of these it does not wait for a step that is under way; empty before the core has models."""
+        """Names of the models; empty before there are any. No property of the core waits for a step in another thread."""
     @property
     def widths(self) -> tuple[int, ...]: ...
     @property
     def recipe(self) -> dict[str, Any]:
-        """As the constructor takes it, with what `set_plan` has changed since."""
+        """The recipe in the form that the constructor takes, with the changes of `set_plan`."""
     @property
     def step_count(self) -> int: ...
     @step_count.setter
@@ -133,10 +133,10 @@ class RecipeField(TypedDict):
     largest: float
 
 def recipe_fields() -> dict[str, RecipeField]:
-    """What the core knows of each field of a recipe, in the order of `usae_recipe`."""
+    """Returns kind, choices and limits of each field of a recipe, in the order of `usae_recipe`."""
 
 def recipe_preset(preset: int) -> dict[str, Any]:
-    """A recipe that the core brings, as `Core.recipe` gives it."""
+    """Returns a preset recipe of the core, in the form of `Core.recipe`."""
 
 def set_threads(n_threads: int) -> None: ...
 def threads() -> int: ...

@@ -289,12 +289,12 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
 _KINDS: dict[str, Any] = get_type_hints(Recipe)
 
 CORE_FIELDS = _usae.recipe_fields()
-"""What the core knows of the fields that it has too, by name; its names, choices and limits are the ones that count here."""
+"""Choices and limits of the fields that the core has too, by name, as the core defines them."""
 
 PYTHON_FIELDS = tuple(name for name in _KINDS if name not in CORE_FIELDS)
-"""The others: a name, and what becomes a number of tokens or steps before the core sees it."""
+"""The other fields: the name, and those that are converted to numbers of tokens or steps for the core."""
 
-# Smallest and largest value of a number, and where 0 is not one of them; None says what 0 says in the core.
+# The smallest and the largest value of each number, and the fields that must not be 0. In the core, 0 stands for their None.
 _RANGES: dict[str, tuple[float, float]] = {"dead_share": (0, 1), "batch_size": (1, 2**24)}
 _RANGES |= {name: (field["smallest"], field["largest"]) for name, field in CORE_FIELDS.items()}
 _NOT_ZERO = {"dead_share"} | {name for name, field in CORE_FIELDS.items() if field["zero_is_none"]}

@@ -1,6 +1,6 @@
 #include "core.h"
 
-/* None of these calls waits in the core, so the GIL is kept. */
+/* These calls of the core never wait, so the GIL is not released. */
 
 PyObject *core_n_concepts(PyObject *self, void *Py_UNUSED(closure)) {
   return PyLong_FromLongLong(usae_concepts(core_of(self)->sae));
@@ -14,7 +14,7 @@ PyObject *core_seed(PyObject *self, void *Py_UNUSED(closure)) {
   return PyLong_FromUnsignedLongLong(usae_seed(core_of(self)->sae));
 }
 
-/* NULL without an exception where there is no such model. */
+/* Returns NULL without an exception if there is no such model. */
 static PyObject *model_name(const usae_sae *sae, int32_t model) {
   int64_t size = usae_model_name(sae, model, NULL, 0);
   if (size == 0) return NULL;
@@ -31,12 +31,12 @@ static PyObject *model_width(const usae_sae *sae, int32_t model) {
   return width == 0 ? NULL : PyLong_FromLongLong(width);
 }
 
-/* A tuple of what `of_model` says of each model. */
+/* Returns a tuple with the result of `of_model` for each model. */
 static PyObject *of_models(const usae_sae *sae, PyObject *of_model(const usae_sae *, int32_t)) {
   PyObject *item, *result = NULL, *list = PyList_New(0);
   if (list == NULL) return NULL;
   for (int32_t model = 0; (item = of_model(sae, model)) != NULL; model++) {
-    PyList_Append(list, item); /* a failure is seen below */
+    PyList_Append(list, item); /* a failure is detected below */
     Py_DECREF(item);
     if (PyErr_Occurred()) break;
   }

@@ -1,5 +1,5 @@
-/* Recipes as Python sees them: mappings from the names of usae_recipe's fields to values, None standing for a 0 that means
- * "none". The core says which fields there are, so none has a line of its own here. */
+/* Conversion of recipes. In Python a recipe is a mapping from the names of usae_recipe's fields to values; None stands for a 0
+ * that means "none". The core lists the fields, so this file names none of them. */
 #include "module.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ static bool take_double(PyObject *value, const char *name, double *out) {
   return false;
 }
 
-/* At most USAE_MOST_PREFIXES numbers; the core looks at what they are. */
+/* Takes at most USAE_MOST_PREFIXES numbers. The core checks their values. */
 static bool take_shares(const module_state *state, PyObject *value, const char *name, double *out) {
   PyObject *shares = PySequence_Tuple(value);
   if (shares == NULL) return false;
@@ -51,7 +51,7 @@ static bool take_field(const module_state *state, const usae_recipe_field *field
   void *place = (char *)recipe + field->offset;
   char name[64];
   int64_t truth = 0;
-  if (field->zero_is_none && Py_IsNone(value)) return true; /* the recipe is 0 so far */
+  if (field->zero_is_none && Py_IsNone(value)) return true; /* all fields are 0 at first */
   PyOS_snprintf(name, sizeof name, "recipe['%s']", field->name);
   switch (field->kind) {
   case USAE_FIELD_CHOICE:
@@ -71,7 +71,7 @@ static bool take_field(const module_state *state, const usae_recipe_field *field
   return false;
 }
 
-/* TypeError for a key that is no field. */
+/* Raises TypeError for a key that is no field. */
 static bool check_keys(PyObject *mapping, PyObject *known) {
   PyObject *keys = PyMapping_Keys(mapping);
   bool ok = keys != NULL;
@@ -126,7 +126,7 @@ static PyObject *shares_tuple(const double *shares) {
 
 static PyObject *field_value(const usae_recipe_field *field, const usae_recipe *recipe) {
   const void *place = (const char *)recipe + field->offset;
-  const double zero = 0; /* of either type all bytes are 0 */
+  const double zero = 0; /* all bytes are 0, as those of an integer 0 */
   if (field->zero_is_none && memcmp(place, &zero, sizeof zero) == 0) return Py_NewRef(Py_None);
   switch (field->kind) {
   case USAE_FIELD_CHOICE:
@@ -161,7 +161,7 @@ static PyObject *field_description(const usae_recipe_field *field, const usae_re
                        limit(field, field->largest));
 }
 
-/* A dict with what `make` makes of each field. */
+/* Returns a dict from the names of the fields to the results of `make`. */
 static PyObject *dict_of_fields(const module_state *state, const usae_recipe *recipe,
                                 PyObject *make(const usae_recipe_field *, const usae_recipe *)) {
   PyObject *result = PyDict_New();

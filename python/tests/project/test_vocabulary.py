@@ -12,8 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VOCABULARY = ROOT / "docs" / "vocabulary.md"
 
-# What is read, as files or folders. "python/usae" and "Sources" come here as soon as their comments use the vocabulary.
-CHECKED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples")
+# What is read, as files or folders. "Sources" comes here as soon as its comments use the vocabulary.
+CHECKED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "examples", "python/usae", "python/src")
 
 # Whole words of prose; names in code are not looked at.
 REPLACED = {

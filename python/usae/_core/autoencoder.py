@@ -23,8 +23,8 @@ from usae.recipes import PYTHON_FIELDS, Recipe
 class Autoencoder:
     """An initialised autoencoder: its core, its history, and the fields of its recipe that the core does not have.
 
-    The core holds sizes, seed, models and the rest of the recipe. Asking it for them never waits. The arguments of
-    `UniversalSAE` are not the same: they are what the user asked for, and they count for the next `fit`.
+    The core has the sizes, the seed, the models and the rest of the recipe. Reading these never waits for a step. They may
+    differ from the arguments of `UniversalSAE`, which a user may change for the next `fit`.
     """
 
     def __init__(self, params: Mapping[str, Any], recipe: Recipe):
@@ -34,7 +34,7 @@ class Autoencoder:
         if k > n_concepts:
             raise InvalidInputError(f"k must not exceed n_concepts = {n_concepts}, got {k}")
         seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
-        self.given_recipe: Recipe | None = params["recipe"]  # not resolved: `load` makes it an argument again
+        self.given_recipe: Recipe | None = params["recipe"]  # not resolved; a save keeps it as the argument of `UniversalSAE`
         self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}
         self._entries: dict[int, dict[str, Any]] = {}  # history by step, so that threads sharing the object add each step once
         self.lacks_training_state = False  # True if it was loaded from a trained save without training state

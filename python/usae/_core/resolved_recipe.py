@@ -1,4 +1,4 @@
-"""What a recipe comes to for given data, and the form of it that the core takes."""
+"""Resolving a recipe: filling in the fields that depend on the data, and choosing those that the core takes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
 MINIMUM_STEPS = 1000
-"""Steps of a `fit` that is told neither epochs nor steps, if an epoch is shorter."""
+"""Smallest number of steps of a `fit` without epochs and steps."""
 
 MAXIMUM_STEPS = 2**36
-"""Of a largest batch, 2**24, the core can count the rows of so many."""
+"""Largest number of steps. With the largest batch, 2**24, the core can still count the rows."""
 
 DEAD_TOKENS_WITHOUT_PLAN = 1_000_000
+"""Value of `dead_tokens` if neither it nor the number of steps is known."""
 
 
 def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float | None, steps: int | None) -> Recipe:
-    """The recipe with every field filled in that depends on the data.
+    """Return the recipe with every field filled in that depends on the data.
 
     Raises
     ------
     InvalidInputError
-        For epochs or steps that are no positive numbers, or contradict each other or the recipe.
+        If epochs or steps are no positive numbers, or if they contradict each other or the recipe.
     """
     batch_size = min(recipe.batch_size, n_tokens)
     asked = asked_steps(math.ceil(n_tokens / batch_size), epochs, steps)
@@ -42,17 +43,17 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
 
 
 def resolved(recipe: Recipe, n_models: int) -> Recipe:
-    """The recipe with `dead_tokens` filled in."""
+    """Return the recipe with `dead_tokens` filled in."""
     if recipe.dead_tokens is not None:
         return recipe
     if recipe.total_steps is None:
         return recipe.replace(dead_tokens=DEAD_TOKENS_WITHOUT_PLAN)
-    planned_tokens = recipe.total_steps * recipe.batch_size / n_models  # that one model encodes
+    planned_tokens = recipe.total_steps * recipe.batch_size / n_models  # expected number of tokens that one model encodes
     return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
 
 
 def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
-    """The steps that epochs or steps come to; None where neither is given."""
+    """Return the number of steps that epochs or steps ask for, or None if neither is given."""
     if epochs is not None and steps is not None:
         raise InvalidInputError(f"fit takes epochs or steps, not both; got epochs={epochs!r} and steps={steps!r}")
     if steps is not None:
@@ -66,5 +67,5 @@ def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | No
 
 
 def for_core(recipe: Recipe) -> dict[str, Any]:
-    """The fields that the core knows; the others are for Python alone."""
+    """Return the fields that the core takes. The others are used only in Python."""
     return {name: getattr(recipe, name) for name in recipes.CORE_FIELDS}

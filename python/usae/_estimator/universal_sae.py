@@ -440,7 +440,7 @@ class UniversalSAE:
         autoencoder = self._initialized()
         if total_steps is not None:
             total_steps = checks.integer(total_steps, "total_steps", max(1, autoencoder.core.step_count), 2**53)
-        recipe = dataclasses.replace(autoencoder.recipe, total_steps=total_steps)  # which looks at it beside the warm-up
+        recipe = dataclasses.replace(autoencoder.recipe, total_steps=total_steps)  # checks that the warm-up is not longer
         autoencoder.core.set_plan(recipe.total_steps or 0, recipe.dead_tokens or 0)
         return self
 

@@ -275,7 +275,7 @@ def _settings(autoencoder: Autoencoder) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(known).encode()).digest()[:8], "little")
 
 
-# In the order in which one explains the next: another seed draws another encoder.
+# Ordered so that a difference comes before those that it causes: with another seed, another encoder is drawn.
 _COMPARED = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: "parameters"}
 
 

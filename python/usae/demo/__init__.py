@@ -1,7 +1,7 @@
 """A demonstration with three small networks and real photographs. Nothing is downloaded.
 
 `activations` returns the activations of the three networks on crops of the photographs. They are part of the package and need
-nothing else. Everything below needs ``pip install 'usae[demo]'``.
+nothing else. All other functions need ``pip install 'usae[demo]'``.
 
 `usae.demo.photographs` cuts crops from photographs that are in the wheels of scikit-image and scikit-learn.
 `usae.demo.networks` runs the three networks over them. `usae.demo.measures` evaluates these networks on held-out crops. `run`
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def activations() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Real activations of three networks, to try things on. Read from the package; needs numpy alone.
+    """Return activations of three networks, to try the package with. They are read from the package; only NumPy is needed.
 
     Returns
     -------
-    train, held_out : dict of str to numpy.ndarray
-        "classifier" [crops, 16, 96], "masked" [crops, 16, 128] and "contrastive" [crops, 16, 64], float32, in the networks' own
-        units. 240 crops to train on, 80 held out, 4 x 4 tokens each; row t of each network is the same place in the same crop.
-        Held-out crops come from parts of the photographs that neither the networks nor `train` have seen.
+    train, held_out : dict of str to ndarray of float32
+        Activations of "classifier", [crops, 16, 96], "masked", [crops, 16, 128], and "contrastive", [crops, 16, 64], in the
+        networks' own units. There are 240 crops to train on and 80 held-out crops, with 4 x 4 tokens each. Row t of every
+        network is the same place in the same crop. Held-out crops are from parts of the photographs
+        that are not in `train` and on which the networks were not trained.
     """
     from usae.demo import shipped_activations
 
@@ -35,17 +36,17 @@ def activations() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def crops() -> tuple[np.ndarray, np.ndarray]:
-    """The pictures that `activations` are of, cut from the photographs inside the wheels of scikit-image and scikit-learn.
+    """Return the crops whose activations `activations` returns. The photographs are in scikit-image and scikit-learn.
 
     Returns
     -------
-    train, held_out : numpy.ndarray
-        uint8 [240, 64, 64, 3] and [80, 64, 64, 3], in the order of `activations`.
+    train, held_out : ndarray of uint8, [240, 64, 64, 3] and [80, 64, 64, 3]
+        The crops, in the order of `activations`.
 
     Raises
     ------
     ImportError
-        If scikit-image, scikit-learn or another package of 'usae[demo]' is missing; names the remedy.
+        If scikit-image, scikit-learn or another package of 'usae[demo]' is missing. The message says how to install it.
     """
     with _names_the_remedy():
         from usae.demo import shipped_activations

@@ -147,7 +147,7 @@ def crops(photographs: list[Photograph], split: Split, n: int, seed: int) -> Cro
     split : {"train", "held_out"}
         The region to cut from.
     n : int
-        Number of crops. Every photograph gives floor(n / len(photographs)) of them or one more.
+        Number of crops. Every photograph gives `n // len(photographs)` of them or one more.
     seed : int
         Seed of the crops. The same photographs, split, `n` and seed give the same crops.
 

@@ -1,8 +1,7 @@
-"""Activations that the package brings, so that a first program needs neither PyTorch nor photographs.
+"""Activations in the package, so that a first program needs neither PyTorch nor photographs.
 
-``activations.npz`` holds what the three networks of `usae.demo.networks` compute on crops of the photographs of
-`usae.demo.photographs`. The photographs themselves stay in the packages that bring them. ``tools/make_demo_activations.py``
-writes the file, with `crops` and `compute`.
+``activations.npz`` holds activations of the three networks of `usae.demo.networks` on crops of the photographs of
+`usae.demo.photographs`. It holds no photographs. ``tools/make_demo_activations.py`` writes it, with `crops` and `compute`.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import importlib.resources
 import numpy as np
 
 FILE = "activations.npz"
-"""Beside this file: arrays "train.masked", "held_out.masked" and so on, as float16 to halve its size."""
+"""Name of the file in this folder. It has arrays "train.masked", "held_out.masked" and so on, as float16 to halve the size."""
 
 TRAINING_CROPS, HELD_OUT_CROPS = 240, 80
 
 GRID = 4
-"""Side of the token grid: every second row and column of the networks' common grid of 8 x 8, to keep the file small."""
+"""Side of the token grid. To keep the file small, it is every second row and column of the networks' common grid of 8 x 8."""
 
 SEED = 0
-"""Of the training crops; the held-out crops have the next one."""
+"""Seed of the training crops. The held-out crops have the next seed."""
 
 
 def load() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Read what `usae.demo.activations` returns."""
+    """Read the activations that `usae.demo.activations` returns."""
     with importlib.resources.files("usae.demo").joinpath(FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         train, held_out = (
             {key.partition(".")[2]: arrays[key].astype(np.float32) for key in arrays.files if key.startswith(f"{split}.")}
@@ -44,7 +43,7 @@ def crops() -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run the three networks over `images`, uint8 [n, 64, 64, 3]: for each a float32 [n, 16, width]."""
+    """Run the three networks over `images`, uint8 [n, 64, 64, 3]. Returns float32 [n, 16, width] for each."""
     from usae.demo import networks
 
     step = networks.GRID // GRID
