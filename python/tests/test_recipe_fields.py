@@ -121,7 +121,7 @@ def another(name):
 def test_a_field_arrives_in_the_core_and_comes_back(name):
     recipe = resolved_recipe.resolved(Recipe(**{name: another(name)}), 1)
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3})
-    assert sae._fitted.core.recipe == DEFAULT | {"dead_tokens": recipe.dead_tokens, name: another(name)}
+    assert sae._autoencoder.core.recipe == DEFAULT | {"dead_tokens": recipe.dead_tokens, name: another(name)}
     assert sae.recipe_ == recipe
 
 

@@ -20,7 +20,7 @@ class ReadAhead(Generic[T]):
 
     Attributes
     ----------
-    waited_for_items, waited_for_room : float
+    waited_for_items, waited_for_reader : float
         Seconds in which the reader waited for an item, and in which the background thread waited for the reader.
     """
 
