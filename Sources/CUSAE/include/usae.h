@@ -68,7 +68,7 @@ typedef struct usae_interrupt {
 
 enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 };
 
-/* A view of one model's activations, [outer * inner, columns]. Row r is at
+/* One model's activations in the caller's memory, [outer * inner, columns]. Row r is at
  *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
  * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. `data` may be
  * NULL only where there are no elements. */
@@ -108,7 +108,7 @@ typedef struct usae_recipe {
                                  the same rows of data in every model's dictionary, and the encoder scaled so that
                                  reconstructions have the right norm. Default: DATA. */
   int32_t center;             /* USAE_STATISTIC_*: one mean is subtracted, or one for each dimension. Default: DIMENSION. */
-  int32_t scale;              /* USAE_STATISTIC_*: one divisor, a standard deviation, or one for each dimension. Default: SCALAR. */
+  int32_t scale;              /* USAE_STATISTIC_*: the divisor is one deviation, or one for each dimension. Default: SCALAR. */
   double scale_epsilon;       /* Added to the standard deviations. Default: 1e-5. */
   int64_t statistics_tokens;  /* Rows that mean and deviation are computed from. 0: all. Default: 200000. */
 

@@ -1,4 +1,4 @@
-/// A view of one model's activations in the caller's memory, [outer * inner, columns].
+/// One model's activations in the caller's memory, [outer * inner, columns].
 ///
 /// With two row strides, [images, tokens, d] without its prefix token is read without a copy.
 package struct Activations {

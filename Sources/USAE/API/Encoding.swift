@@ -90,11 +90,11 @@ extension UniversalSAE {
     let index = try index(of: name)
     let work = makeWork()
     var codes = Codes(rows: x.rows, k: slots, concepts: concepts)
-    try x.withActivations(name: name) { view throws(USAEError) in
+    try x.withActivations(name: name) { activations throws(USAEError) in
       try codes.values.withUnsafeMutableBufferPointer { values throws(USAEError) in
         try codes.indices.withUnsafeMutableBufferPointer { indices throws(USAEError) in
           guard let values = values.baseAddress, let indices = indices.baseAddress else { return }
-          try encode(view, model: index, values: values, indices: indices, work: work)
+          try encode(activations, model: index, values: values, indices: indices, work: work)
         }
       }
     }

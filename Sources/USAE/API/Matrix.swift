@@ -24,12 +24,12 @@ public struct Matrix: Sendable, Equatable {
     set { values[row * columns + column] = newValue }
   }
 
-  /// Runs `body` with a view of these values, valid inside it.
+  /// Runs `body` with these values as activations, valid inside it.
   func withActivations<Result>(name: String, _ body: (Activations) throws(USAEError) -> Result) throws(USAEError)
     -> Result
   {
     try values.withUnsafeBufferPointer { buffer throws(USAEError) in
-      // An empty array has no address, and an empty view needs none.
+      // An empty array has no address, and none of it is read.
       let base = UnsafeRawPointer(buffer.baseAddress) ?? UnsafeRawPointer(bitPattern: 64)!
       return try body(
         try Activations(

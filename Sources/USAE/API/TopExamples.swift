@@ -52,9 +52,10 @@ extension UniversalSAE {
     var found = TopExamples(
       concepts: concepts, n: n, tokens: [Int64](repeating: -1, count: entries),
       values: [Float](repeating: 0, count: entries))
-    try x.withActivations(name: name) { view throws(USAEError) in
+    try x.withActivations(name: name) { activations throws(USAEError) in
       try topExamples(
-        view, model: index, n: n, tokensPerImage: tokensPerImage, values: &found.values, tokens: &found.tokens, work: work)
+        activations, model: index, n: n, tokensPerImage: tokensPerImage, values: &found.values, tokens: &found.tokens,
+        work: work)
     }
     return found
   }

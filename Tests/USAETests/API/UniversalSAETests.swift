@@ -76,8 +76,8 @@ import Testing
     let x = data[1].value
     let codes = try sae.encode(x, model: "b")
     var pre = [Float](repeating: 0, count: 64 * 37)
-    try x.withActivations(name: "b") { view throws(USAEError) in
-      try sae.preactivations(view, model: 1, out: &pre, work: sae.makeWork())
+    try x.withActivations(name: "b") { activations throws(USAEError) in
+      try sae.preactivations(activations, model: 1, out: &pre, work: sae.makeWork())
     }
     for t in 0..<64 {
       let row = Array(pre[t * 37..<(t + 1) * 37])
@@ -119,10 +119,10 @@ import Testing
     let sae = try UniversalSAE(concepts: 16, k: 2)
     let data = try Self.data(50)
     #expect(throws: USAEError.notInitialized(operation: "encode")) {
-      try data[0].value.withActivations(name: "a") { view throws(USAEError) in
+      try data[0].value.withActivations(name: "a") { activations throws(USAEError) in
         var values = [Float](repeating: 0, count: 100)
         var indices = [Int32](repeating: 0, count: 100)
-        try sae.encode(view, model: 0, values: &values, indices: &indices, work: sae.makeWork())
+        try sae.encode(activations, model: 0, values: &values, indices: &indices, work: sae.makeWork())
       }
     }
     try sae.fit(data, steps: 3)
@@ -166,8 +166,8 @@ import Testing
         return asked >= stopAt
       }
       #expect(throws: USAEError.interrupted) {
-        try sae.withActivations(data) { views throws(USAEError) in
-          _ = try sae.step(views, rows: .all, encoder: 0, work: work)
+        try sae.withActivations(data) { activations throws(USAEError) in
+          _ = try sae.step(activations, rows: .all, encoder: 0, work: work)
         }
       }
       #expect(try Self.parameters(sae) == before)

@@ -44,7 +44,8 @@ import Testing
       let finite = withUnsafeBytes(of: bits) { table.standardize.float16($0.baseAddress!, 1, [0], [1], out.base) }
       #expect(finite == (exponent != 31))
       guard finite else { continue }
-      let magnitude = exponent == 0 ? fraction * 0x1p-24 : (1 + fraction / 1024) * Float(sign: .plus, exponent: exponent - 15, significand: 1)
+      let power = Float(sign: .plus, exponent: exponent - 15, significand: 1)
+      let magnitude = exponent == 0 ? fraction * 0x1p-24 : (1 + fraction / 1024) * power
       #expect(out.base[0] == (bits >> 15 == 0 ? magnitude : -magnitude))
     }
   }
@@ -77,13 +78,13 @@ import Testing
     let out = try FloatBuffer(16)
     let scratch = try FloatBuffer(4)
     try x.withUnsafeBytes { bytes in
-      let view = try Activations(
+      let activations = try Activations(
         name: "a", base: bytes.baseAddress! + (4 + 3) * 8, element: .float64, outer: 2, inner: 2, columns: 4,
         outerStride: 12 * 8, innerStride: 4 * 8, columnStride: -8)
-      #expect(view.rows == 4)
+      #expect(activations.rows == 4)
       for (row, first) in [(0, 7), (1, 11), (2, 19), (3, 23)] {
         // Not inside #expect: the arrays behind its pointers would be gone by the time it makes the call.
-        let finite = view.standardize(
+        let finite = activations.standardize(
           row: row, mean: [0, 0, 0, 0], inverseScale: [1, 1, 1, 1], scratch: scratch.base, out: out.base)
         #expect(finite)
         #expect((0..<4).map { out.base[$0] } == (0..<4).map { Float(first - $0) })

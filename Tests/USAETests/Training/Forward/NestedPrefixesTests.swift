@@ -111,8 +111,8 @@ import Testing
     for seed in 0..<12 {  // other seeds draw other prefixes for the first step
       let sae = try UniversalSAE(concepts: 40, k: 6, recipe: Self.recipe([0.25, 1], .drawn), seed: UInt64(seed))
       try sae.initialize([("a", data[0].value.columns), ("b", data[1].value.columns)])
-      let report = try sae.withActivations(data) { views throws(USAEError) in
-        try sae.step(views, rows: .all, encoder: 0, keepGradients: true, work: sae.makeWork())
+      let report = try sae.withActivations(data) { activations throws(USAEError) in
+        try sae.step(activations, rows: .all, encoder: 0, keepGradients: true, work: sae.makeWork())
       }
       let gradient = try SharedStepTests.read(sae, 1, 308)
       let width = gradient.count / 40

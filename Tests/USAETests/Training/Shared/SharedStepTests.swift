@@ -79,8 +79,8 @@ import Testing
   static func begin(_ sae: UniversalSAE, _ part: KeyValuePairs<String, Matrix>, encoder: Int?) throws
     -> UniversalSAE.SharedOpening
   {
-    try sae.withActivations(part) { views throws(USAEError) in
-      try sae.beginShared(views, rows: .all, encoder: encoder, work: sae.makeWork())
+    try sae.withActivations(part) { activations throws(USAEError) in
+      try sae.beginShared(activations, rows: .all, encoder: encoder, work: sae.makeWork())
     }
   }
 
@@ -144,8 +144,8 @@ import Testing
     var saes = try Self.copies(test.recipe, sizes.count)
     let single = saes.removeLast()
     for encoder in 0..<2 {
-      let whole = try single.withActivations(data) { views throws(USAEError) in
-        try single.step(views, rows: .all, encoder: encoder, keepGradients: true, work: single.makeWork())
+      let whole = try single.withActivations(data) { activations throws(USAEError) in
+        try single.step(activations, rows: .all, encoder: encoder, keepGradients: true, work: single.makeWork())
       }
       var gradients: [[Float]] = []
       let before = (2...8).map { number in try? Self.read(single, encoder, Int32(300 + number)) }
