@@ -179,7 +179,7 @@ class Recipe:
             object.__setattr__(self, field, _checked(field, kind, getattr(self, field)))
         if self.total_steps is not None and self.warmup_steps > self.total_steps:
             raise InvalidInputError(
-                f"recipe: warmup_steps must not exceed total_steps, got {self.warmup_steps} and {self.total_steps}"
+                f"recipe: warmup_steps must be at most total_steps = {self.total_steps}, got {self.warmup_steps}"
             )
 
     def replace(self, **changes: Any) -> Recipe:
@@ -194,7 +194,7 @@ class Recipe:
     def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
         """Invert `to_dict`. Missing fields have their default; an unknown field raises InvalidInputError."""
         if not isinstance(fields, Mapping):
-            raise InvalidInputError(f"a recipe must be a mapping of fields to values, got {type(fields).__name__}")
+            raise InvalidInputError(f"fields must be a mapping of fields to values, got {type(fields).__name__}")
         for field in fields:
             if field not in _KINDS:
                 raise InvalidInputError(f"recipe: unknown field {field!r}{checks.did_you_mean(str(field), _KINDS)}")
@@ -209,12 +209,12 @@ class Recipe:
         """Invert `to_json`. Text that is not such an object raises InvalidInputError."""
         if not isinstance(text, (str, bytes, bytearray)):
             raise InvalidInputError(
-                f"a recipe must be the text of a JSON object, got {type(text).__name__}; for a mapping use from_dict"
+                f"text must be the text of a JSON object, got {type(text).__name__}; for a mapping use from_dict"
             )
         try:
             fields = checks.parsed_json(text)
         except ValueError as error:
-            raise InvalidInputError(f"a recipe must be a JSON object, got text that is not JSON: {error}") from None
+            raise InvalidInputError(f"text must be a JSON object, got text that is not JSON: {error}") from None
         return cls.from_dict(fields)
 
 

@@ -30,7 +30,7 @@ static void refuse_buffer(const module_state *state, const char *name, const cha
     return;
   PyObject *type, *reason, *traceback;
   PyErr_Fetch(&type, &reason, &traceback);
-  PyErr_Format(state->invalid_input, "%s: expected %s: %S", name, expected, reason != NULL ? reason : type);
+  PyErr_Format(state->invalid_input, "%s: expected %s, got none: %S", name, expected, reason != NULL ? reason : type);
   Py_XDECREF(type);
   Py_XDECREF(reason);
   Py_XDECREF(traceback);
@@ -183,11 +183,11 @@ bool take_activations(const module_state *state, PyObject *object, const char *n
     return false;
   }
   if (!is_aligned(buffer)) {
-    PyErr_Format(state->invalid_input, "%s: expected elements at their natural alignment; pass a copy", name);
+    PyErr_Format(state->invalid_input, "%s: expected elements at their natural alignment, got others; pass a copy", name);
     return false;
   }
   if (!fill_matrix(buffer, dtype, matrix)) {
-    PyErr_Format(state->invalid_input, "%s: expected fewer than 2**63 elements", name);
+    PyErr_Format(state->invalid_input, "%s: expected fewer than 2**63 elements, got more", name);
     return false;
   }
   return true;

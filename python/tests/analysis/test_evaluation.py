@@ -6,9 +6,10 @@ import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import WIDTHS
 
 import usae
+from support.autoencoders import WIDTHS
+from support.refusals import refuses
 
 EPS = np.finfo(np.float32).eps
 NAMES = tuple(WIDTHS)
@@ -105,7 +106,7 @@ def test_evaluating_changes_nothing(trained, held_out):
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan"), float("inf"), 10**400, "0", None, True])
 def test_a_threshold_that_is_no_number_from_zero_up_is_refused(trained, held_out, threshold):
-    with pytest.raises(usae.InvalidInputError, match="threshold must be a finite number of at least 0"):
+    with refuses("threshold"):
         trained.evaluate(held_out, threshold=threshold)
 
 
@@ -216,7 +217,7 @@ def test_the_energy_fit_is_a_line_through_logarithms(trained, held_out):
             )
     assert np.array_equal(evaluation.energy_cofire_correlation, evaluation.energy_fit().correlation)
     assert np.array_equal(evaluation.energy_cofire_slope, evaluation.energy_fit().slope)
-    with pytest.raises(usae.InvalidInputError, match="least_cofires must be an integer from 1"):
+    with refuses("least_cofires", "0"):
         evaluation.energy_fit(0)
 
 
@@ -240,7 +241,7 @@ def test_the_frame_has_a_row_for_each_concept(trained, held_out):
 
 def test_without_pandas_the_error_says_how_to_get_it(trained, held_out, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pip install pandas"):
+    with pytest.raises(ImportError, match="pandas"):
         trained.evaluate(held_out).to_frame()
 
 

@@ -1,3 +1,7 @@
+"""The command ``usae``: what it prints, and how it ends."""
+
+import os
+import signal
 import subprocess
 import sys
 
@@ -61,9 +65,35 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
 
 def test_a_bad_number_of_threads_is_refused(capsys):
     assert cli.main(["demo", "--threads", "0"]) == 2
-    assert capsys.readouterr().err.startswith("usae: --threads must be an integer from 1 to 1024")
+    assert capsys.readouterr().err.startswith("usae: --threads must ")
 
 
 def test_the_package_is_a_command():
     done = subprocess.run([sys.executable, "-m", "usae", "info"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("version")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_the_command_ends_with_130_and_without_a_traceback(tmp_path):
+    script = """
+import sys
+import usae.cli, usae.demo
+def run(**_):
+    print("ready", flush=True)
+    while True:
+        pass
+usae.demo.run = run
+sys.exit(usae.cli.main(["demo"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert errors == "usae: interrupted\n"

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from conftest import RECIPE, WIDTHS, planted
 
 import usae
+from support.autoencoders import RECIPE, WIDTHS, planted
+from support.refusals import refuses
 
 N_CONCEPTS, K = 64, 4
 BATCH = RECIPE.replace(selection="batchtopk", k_max=10)
@@ -123,8 +124,13 @@ def test_the_threshold_is_saved_and_can_be_set(fitted, tokens, tmp_path):
     assert loaded.encode(tokens[MODEL], MODEL) == fitted.encode(tokens[MODEL], MODEL)
     loaded.set_parameters(MODEL, {"threshold": [1e9]})
     assert not loaded.encode(tokens[MODEL], MODEL).values.any()
-    for wrong in ([-1.0], [np.nan], [1.0, 1.0], 1.0):
-        with pytest.raises(usae.InvalidInputError, match="threshold"):
+    for wrong, argument in (
+        ([-1.0], f"threshold of '{MODEL}'"),
+        ([np.nan], "parameters['threshold']"),
+        ([1.0, 1.0], "parameters['threshold']"),
+        (1.0, "parameters['threshold']"),
+    ):
+        with refuses(argument):
             loaded.set_parameters(MODEL, {"threshold": wrong})
     assert "threshold" not in usae.UniversalSAE(8, 2).initialize({"a": 3}).parameters("a")
 

@@ -6,9 +6,10 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import RECIPE, SCREENING_KERNELS, planted
 
 import usae
+from support.autoencoders import RECIPE, planted
+from support.kernels import SCREENING_KERNELS
 
 # Larger than a tile of tokens and than a block of concepts, and multiples of neither.
 WIDE = {"a": 48, "b": 67, "c": 31}
@@ -87,7 +88,7 @@ PROGRAM = """
 import hashlib, sys
 import numpy as np
 import usae
-from conftest import planted
+from support.autoencoders import planted
 from test_determinism import RECIPES, WIDE
 
 acts, digest = planted(1500, seed=2, widths=WIDE), hashlib.sha256()
@@ -107,7 +108,7 @@ def test_all_kernels_with_a_fused_multiply_add_give_the_same_bits():
     for kernels in (*SCREENING_KERNELS, "avx512", "avx2"):
         environment = os.environ | {"USAE_KERNELS": kernels, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", PROGRAM]
-        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
+        output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout
         used, digest = output.split()
         results[used] = digest
     results.pop("portable", None)  # where this processor has no better ones

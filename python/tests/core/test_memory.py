@@ -6,9 +6,9 @@ import sys
 import textwrap
 
 import pytest
-from conftest import SCREENING_KERNELS
 
 import usae
+from support.kernels import SCREENING_KERNELS
 
 N_TOKENS, N_CONCEPTS, K, WIDTHS = 6272, 6144, 32, {"siglip": 768, "dinov2": 384, "vit": 768}
 MIB = 2**20
@@ -64,7 +64,7 @@ def test_training_at_the_published_size_allocates_no_tokens_by_concepts(recipe):
     script = textwrap.dedent(SCRIPT).format(
         recipe=f"usae.recipes.{recipe}", n_tokens=N_TOKENS, n_concepts=N_CONCEPTS, k=K, widths=WIDTHS, encoded=ENCODED
     )
-    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=600)
     before, peak = json.loads(result.stdout)
     dense = 4 * N_TOKENS * N_CONCEPTS
     allowance = dense / 3  # for all that is small; so no such array can hide in it
@@ -100,7 +100,7 @@ print(json.dumps([before, once, peak()]))
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_evaluating_takes_little_memory_and_no_more_for_more_tokens():
     script = textwrap.dedent(EVALUATION).format(n_concepts=N_CONCEPTS, k=K, widths=WIDTHS)
-    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=600)
     before, once, many = json.loads(result.stdout)
     print(f"{(once - before) / MIB:.0f} MiB for 4,096 tokens, {(many - before) / MIB:.0f} for 20,480")
     assert once - before < 250 * MIB

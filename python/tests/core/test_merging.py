@@ -1,9 +1,9 @@
 """Merging of duplicate concepts as users see it. The Swift tests of `Training/Update` check each part."""
 
 import numpy as np
-from conftest import RECIPE
 
 import usae
+from support.autoencoders import RECIPE
 
 
 def with_duplicates(acts, **changes):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from conftest import RECIPE
 
 import usae
+from support.autoencoders import RECIPE
 
 
 def first(codes, n_concepts):

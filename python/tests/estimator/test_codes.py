@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-import usae
+from support.refusals import refuses
 from usae import Codes
 
 
@@ -59,7 +59,7 @@ def test_one_row_is_codes_of_one_token_and_iteration_ends():
     assert list(codes) == [codes[0:1], codes[1:2], codes[2:3]]
     with pytest.raises(IndexError):
         codes[3]
-    with pytest.raises(usae.InvalidInputError, match="by rows alone"):
+    with refuses("rows", "(0, 0)"):
         codes[0, 0]
 
 
@@ -94,24 +94,24 @@ def test_equality_and_pickle():
 
 
 @pytest.mark.parametrize(
-    ("values", "indices", "n_concepts", "words"),
+    ("values", "indices", "n_concepts", "argument", "got"),
     [
-        ([[1.0]], [[3]], 3, "from 0 to n_concepts - 1 = 2"),
-        ([[1.0]], [[-2]], 3, "-1 for an unused slot, got -2"),
-        ([[1.0]], [[0, 1]], 3, "both be .n_tokens, k., got shapes .1, 1. and .1, 2."),
-        ([[1.0, 2.0], [3.0]], [[0, 1], [2]], 3, "values must be an array .n_tokens, k., with k slots for each token"),
-        ([[1.0]], [[0, 1], [2]], 3, "indices must be an array .n_tokens, k."),
-        ([1.0], [0], 3, "both be .n_tokens, k."),
-        ([[1]], [[0]], 3, "values must be floats, got int64"),
-        ([["a"]], [[0]], 3, "values must be floats"),
-        ([[1.0]], [[0.0]], 3, "indices must be integers"),
-        ([[1.0, np.nan]], [[0, 1]], 3, r"finite as float32, got nan at \[0, 1\]"),
-        ([[1e300]], [[0]], 3, "finite as float32, got inf"),
-        ([[1.0]], [[0]], 0, "n_concepts must be"),
-        ([[1.0]], [[0]], 2.0, "n_concepts must be"),
-        ([[1.0]], [[0]], True, "n_concepts must be"),
+        ([[1.0]], [[3]], 3, "indices", "3 to 3"),
+        ([[1.0]], [[-2]], 3, "indices", "-2 to -2"),
+        ([[1.0]], [[0, 1]], 3, "values and indices", "shapes [1, 1] and [1, 2]"),
+        ([[1.0, 2.0], [3.0]], [[0, 1], [2]], 3, "values", "rows of several lengths"),
+        ([[1.0]], [[0, 1], [2]], 3, "indices", "rows of several lengths"),
+        ([1.0], [0], 3, "values and indices", "shapes [1] and [1]"),
+        ([[1]], [[0]], 3, "values", "int64"),
+        ([["a"]], [[0]], 3, "values", "<U1"),
+        ([[1.0]], [[0.0]], 3, "indices", "float64"),
+        ([[1.0, np.nan]], [[0, 1]], 3, "values", "nan at [0, 1]"),
+        ([[1e300]], [[0]], 3, "values", "inf at [0, 0]"),
+        ([[1.0]], [[0]], 0, "n_concepts", "0"),
+        ([[1.0]], [[0]], 2.0, "n_concepts", "2.0"),
+        ([[1.0]], [[0]], True, "n_concepts", "True"),
     ],
 )
-def test_codes_that_cannot_be_are_refused(values, indices, n_concepts, words):
-    with pytest.raises(usae.InvalidInputError, match=words):
+def test_codes_that_cannot_be_are_refused(values, indices, n_concepts, argument, got):
+    with refuses(argument, got):
         Codes(values, indices, n_concepts)

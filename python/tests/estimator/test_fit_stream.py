@@ -5,98 +5,43 @@ import time
 
 import numpy as np
 import pytest
-from conftest import RECIPE, everything, planted
 
 import usae
-from usae._data.shuffle_buffer import ShuffleBuffer
-
-
-def cut(acts, size):
-    n = len(next(iter(acts.values())))
-    return [{name: x[start : start + size] for name, x in acts.items()} for start in range(0, n, size)]
+from support.autoencoders import RECIPE, everything, planted
+from support.refusals import refuses
+from support.streams import cut
 
 
 def small(**options):
     return usae.UniversalSAE(32, 4, **{"recipe": RECIPE, "seed": 3} | options)
 
 
-def numbered(n):
-    return {"a": np.arange(n, dtype=np.float32)[:, None], "b": -np.arange(n, dtype=np.float32)[:, None]}
+# --- Training ---------------------------------------------------------------------------------------------------------
 
 
-def drawn(batches, capacity, batch_size, steps, seed=0):
-    buffer = ShuffleBuffer(batches, capacity)
-    rows = [batch["a"].array[:, 0].astype(int) for batch, _ in buffer.draw(seed, batch_size, steps)]
-    return buffer, np.array(rows).reshape(steps, batch_size)
+def test_the_same_batches_give_the_same_bits_whoever_waits_for_whom_and_with_any_number_of_threads():
+    acts, options = planted(1500, seed=2), {"steps": 8, "buffer_tokens": 256}
+    batches, stepped, read = cut(acts, 128), threading.Semaphore(0), threading.Semaphore(0)
 
-
-# --- The buffer -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 7, 64, 1000])
-@pytest.mark.parametrize("capacity", [20, 64, 1000])
-def test_every_row_is_drawn_once_whatever_the_size_of_batches_and_buffer(size, capacity):
-    buffer, rows = drawn(iter(cut(numbered(200), size)), capacity, batch_size=20, steps=10)
-    assert sorted(rows.ravel()) == list(range(200)) and buffer.tokens_read == 200 and buffer.epochs == 1
-    with pytest.raises(usae.InvalidInputError, match=r"ended after 200 rows, enough for 10 of 11 steps of 20 rows"):
-        drawn(iter(cut(numbered(200), size)), capacity, batch_size=20, steps=11)
-
-
-def test_how_rows_are_cut_into_batches_does_not_matter_and_the_seed_does():
-    results = [drawn(iter(cut(numbered(500), size)), 100, 10, 50)[1] for size in (1, 33, 500)]
-    assert all((result == results[0]).all() for result in results)
-    assert (drawn(iter(cut(numbered(500), 33)), 100, 10, 50, seed=1)[1] != results[0]).any()
-
-
-def test_rows_of_models_stay_together():
-    for batch, rows in ShuffleBuffer(cut(numbered(90), 7), 40).draw(0, 16, 50):
-        assert rows is None and (batch["a"].array == -batch["b"].array).all()
-
-
-def test_rows_are_mixed_with_all_of_the_buffer():
-    _, rows = drawn(iter(cut(numbered(10_000), 10)), 1000, 50, 150)
-    assert rows[0].max() > 900 and rows[0].min() < 100 and len(np.unique(rows[0] // 100)) > 7
-    # A row that is drawn with probability 1/20 stays for 20 batches on average, in which 1,000 rows come.
-    ages = 1000 + 50 * np.arange(150)[:, None] - rows
-    assert 500 < np.median(ages[50:]) < 1000
-
-
-def test_a_list_is_gone_through_again_and_again_and_its_whole_is_the_buffer():
-    buffer, rows = drawn(cut(numbered(100), 30), 1000, 10, 35)
-    assert buffer.epochs == 5 and buffer.tokens_read == 100 + 34 * 10
-    counts = np.bincount(rows.ravel(), minlength=100)
-    assert counts.sum() == 350 and counts.min() >= 1 and counts.max() <= 5
-    assert buffer.sample["a"].n_tokens == 100
-
-
-def test_only_what_is_needed_is_taken_from_the_batches():
-    taken = []
-    batches = (taken.append(number) or batch for number, batch in enumerate(cut(numbered(1000), 10)))
-    buffer = ShuffleBuffer(batches, 100)
-    assert taken == list(range(10))
-    for _ in buffer.draw(0, 20, 6):
-        pass
-    assert taken == list(range(20))
-
-
-# --- Training ---------------------------------------------------------------------------------------------------------------
-
-
-def test_the_same_batches_give_the_same_bits_whatever_the_timing_and_the_threads():
-    acts = planted(1500, seed=2)
-
-    def slow():
-        for batch in cut(acts, 50):
-            time.sleep(0.003)
+    def waiting_for_each_step():
+        for number, batch in enumerate(batches):
+            assert number < 2 or stepped.acquire(timeout=300)  # two fill the buffer
             yield batch
 
-    options = {"steps": 8, "buffer_tokens": 256}
-    expected = everything(small().fit_stream(cut(acts, 50), **options))
-    for batches, slowly in ((slow(), False), (cut(acts, 50), True), (iter(cut(acts, 120)), False)):
-        callbacks = [lambda report: time.sleep(0.003)] if slowly else []
-        sae = small(n_threads=1 if slowly else 2).fit_stream(batches, callbacks=callbacks, **options)
-        assert everything(sae) == expected
-    assert everything(small(seed=4).fit_stream(cut(acts, 50), **options)) != expected
+    def telling_of_each():
+        for batch in batches:
+            read.release()
+            yield batch
+
+    def wait_for_the_batch_after_the_next(report):
+        assert report.step == 8 or read.acquire(timeout=300)
+
+    expected = everything(small().fit_stream(batches, **options))
+    late_data = small(n_threads=1).fit_stream(waiting_for_each_step(), **options, callbacks=[lambda _: stepped.release()])
+    late_steps = small(n_threads=2).fit_stream(telling_of_each(), **options, callbacks=[wait_for_the_batch_after_the_next])
+    cut_otherwise = small().fit_stream(iter(cut(acts, 120)), **options)
+    assert everything(late_data) == everything(late_steps) == everything(cut_otherwise) == expected
+    assert everything(small(seed=4).fit_stream(batches, **options)) != expected
 
 
 def test_it_learns_what_training_on_arrays_does(acts, held_out):
@@ -132,7 +77,7 @@ def test_batches_may_be_bfloat16_tensors(acts):
 
 
 def test_a_buffer_smaller_than_a_batch_of_the_recipe_is_an_error_and_a_short_stream_has_smaller_batches(acts):
-    with pytest.raises(usae.InvalidInputError, match="buffer_tokens must be an integer from 128"):
+    with refuses("buffer_tokens", "100"):
         small().fit_stream(cut(acts, 50), steps=5, buffer_tokens=100)
     sae = small().fit_stream(cut({name: x[:70] for name, x in acts.items()}, 50), steps=5)
     assert sae.recipe_.batch_size == 70
@@ -149,55 +94,94 @@ def test_validation_callbacks_and_history_are_as_in_fit(acts, held_out):
 
 def test_a_planned_recipe_needs_no_steps(acts):
     assert small(recipe=RECIPE.replace(total_steps=4, warmup_steps=1)).fit_stream(cut(acts, 50)).n_steps_ == 4
-    with pytest.raises(usae.InvalidInputError, match="steps must be given, because a stream does not tell its length"):
+    with refuses("steps", "None"):
         small().fit_stream(cut(acts, 50))
 
 
-def test_the_report_tells_who_waited_for_whom(acts):
-    trained_two = threading.Event()
+class Clock:
+    """Stands still but for what a test adds to it, and tells each time that either thread looks at it."""
 
-    def starving():  # the batch after the buffer's comes only when training has nothing left to do
-        batches = cut(acts, 128)
-        yield from batches[:1]
-        assert trained_two.wait(60)
-        time.sleep(0.05)
+    def __init__(self):
+        self.now, self.looked = 0.0, {"training": threading.Semaphore(0), "data": threading.Semaphore(0)}
+
+    def __call__(self):
+        now = self.now
+        self.looked["training" if threading.current_thread() is threading.main_thread() else "data"].release()
+        return now
+
+    def wait_until_looked_at(self, thread, times):
+        for _ in range(times):
+            assert self.looked[thread].acquire(timeout=300)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+def test_the_report_tells_how_long_training_waited_for_data(acts, clock):
+    batches = cut(acts, 128)
+
+    def late():
+        yield batches[0]
+        clock.wait_until_looked_at("training", 4)  # at the start, before and after the first batch, before the second
+        clock.now += 5
         yield from batches[1:]
 
-    sae = small().fit_stream(starving(), steps=3, buffer_tokens=128, callbacks=[lambda report: trained_two.set()])
-    report = sae.stream_report_
+    report = small().fit_stream(late(), steps=3, buffer_tokens=128).stream_report_
     assert isinstance(report, usae.StreamReport)
     assert (report.steps, report.tokens, report.tokens_read, report.epochs) == (3, 384, 384, 1)
-    assert report.waited_for_data > 0 and 0 < report.share_waiting_for_data <= 1
-    assert report.tokens_per_second == report.tokens / report.seconds
-    idle = small().fit_stream(cut(acts, 600), steps=8, callbacks=[lambda report: time.sleep(0.01)]).stream_report_
-    assert idle.waited_for_training > 0 and 0 < idle.share_waiting_for_training <= 1
-    assert "tokens/s; training waited for data" in idle.summary()
+    assert (report.waited_for_data, report.waited_for_training, report.seconds) == (5, 0, 5)
+    assert (report.share_waiting_for_data, report.share_waiting_for_training) == (1, 0)
+    assert report.tokens_per_second == 384 / 5
+    assert "tokens/s; training waited for data" in report.summary()
+
+
+def test_the_report_tells_how_long_data_waited_for_training(acts, clock):
+    def late(report):
+        if report.step == 1:
+            clock.wait_until_looked_at("data", 5)  # before and after two waits that are over, and before the third
+            clock.now += 3
+
+    report = small().fit_stream(cut(acts, 128), steps=3, buffer_tokens=128, callbacks=[late]).stream_report_
+    assert (report.waited_for_data, report.waited_for_training, report.seconds) == (0, 3, 3)
+    assert (report.share_waiting_for_data, report.share_waiting_for_training) == (0, 1)
+
+
+def test_there_is_a_report_of_a_stream_alone(acts):
     assert small().fit(acts, steps=2).stream_report_ is None
 
 
-# --- What goes wrong --------------------------------------------------------------------------------------------------------
+# --- What goes wrong --------------------------------------------------------------------------------------------------
 
 
 def test_bad_batches_before_the_first_step_leave_the_object_as_it_was(trained, acts):
     good = cut(acts, 50)
-    for batches, message in [
-        ([], "batches must hold at least one batch, got none"),
-        (iter([]), "at least one batch"),
-        (acts, "batches must be an iterable of mappings .* got dict; fit.acts. takes one mapping"),
-        (7, "batches must be an iterable of mappings .* got int"),
-        ([None], r"batches\[0\] must be a mapping"),
-        ([good[0], None], r"batches\[1\] must be a mapping"),
-        ([good[0], good[0] | {"vit": good[0]["vit"][:, :5]}], r"batches\[1\]\['vit'\] must have 17 columns"),
-        ([good[0], {"vit": good[0]["vit"]}], r"batches\[1\] must hold every model"),
-        ([good[0], good[0] | {"vit": good[0]["vit"][:9]}], r"batches\[1\]: every model must have the same number"),
+    for batches, argument, got in [
+        ([], "batches", "none"),
+        (iter([]), "batches", "none"),
+        (acts, "batches", "dict"),
+        (7, "batches", "int"),
+        ([None], "batches[0]", "NoneType"),
+        ([good[0], None], "batches[1]", "NoneType"),
+        ([good[0], good[0] | {"vit": good[0]["vit"][:, :5]}], "batches[1]['vit']", "shape [50, 5]"),
+        ([good[0], {"vit": good[0]["vit"]}], "batches[1]", "none for dinov2, siglip"),
+        (
+            [good[0], good[0] | {"vit": good[0]["vit"][:9]}],
+            "batches[1]",
+            "dinov2: 50 [50, 12], siglip: 50 [50, 24], vit: 9 [9, 17]",
+        ),
         (
             [good[0], good[0] | {"vit": good[0]["vit"].astype(float)}],
-            r"must have float32 elements, as the first .* got float64",
+            "batches[1]['vit']",
+            "float64",
         ),
-        ([good[0], good[0] | {"vit": good[0]["vit"] * np.nan}], r"batches\[1\]\['vit'\] must be finite, .* row 0, column 0"),
+        ([good[0], good[0] | {"vit": good[0]["vit"] * np.nan}], "batches[1]['vit']", "NaN or infinity in row 0, column 0"),
     ]:
         sae = small()
-        with pytest.raises(usae.InvalidInputError, match=message):
+        with refuses(argument, got):
             sae.fit_stream(batches, steps=5)
         assert not hasattr(sae, "history_")
 
@@ -207,12 +191,12 @@ def test_an_error_later_comes_when_its_batch_is_reached_and_what_was_learned_is_
         yield from cut(acts, 100)
         raise ConnectionError("the data is gone")
 
-    before = threading.active_count()
     sae = small()
     with pytest.raises(ConnectionError, match="the data is gone"):
         sae.fit_stream(failing(), steps=50, buffer_tokens=200)
     done = sae.n_steps_
-    assert done == (600 - 200) // 128 + 1 and threading.active_count() == before
+    assert done == (600 - 200) // 128 + 1
+    assert "usae read-ahead" not in [thread.name for thread in threading.enumerate()]
     expected = small(recipe=RECIPE).fit_stream(
         cut(acts, 100), steps=50, buffer_tokens=200, callbacks=[lambda r: r.step == done]
     )
@@ -222,7 +206,7 @@ def test_an_error_later_comes_when_its_batch_is_reached_and_what_was_learned_is_
 
 def test_a_generator_that_runs_dry_is_an_error_after_all_its_rows_were_used(acts):
     sae = small()
-    with pytest.raises(usae.InvalidInputError, match=r"ended after 600 rows, enough for 4 of 9 steps of 128 rows; give a list"):
+    with refuses("batches", "600 rows, enough for 4"):
         sae.fit_stream(iter(cut(acts, 100)), steps=9, buffer_tokens=200)
     assert sae.n_steps_ == 4
     short = small().fit_stream(iter(cut(acts, 100)), steps=4, buffer_tokens=200)

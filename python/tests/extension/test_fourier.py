@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
+from support.refusals import refuses
 from usae import _usae
-from usae.errors import InvalidInputError
 
 TOLERANCE = 1e-6  # of the norm; float32 rounds to 6e-8, and a transform of n numbers does so about log n times
 
@@ -89,12 +89,23 @@ def test_sizes_in_turn_from_several_threads():
     assert not wrong
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (1, 1, 4, 6), (0, 4, 6), (1, 0, 6), (1, 4, 0), (1, 4, 8193), (1, 8193, 4)])
-def test_images_of_other_shapes_are_refused(shape):
+@pytest.mark.parametrize(
+    ("shape", "argument"),
+    [
+        ((4, 6), "image"),
+        ((1, 1, 4, 6), "image"),
+        ((0, 4, 6), "planes"),
+        ((1, 0, 6), "height"),
+        ((1, 4, 0), "width"),
+        ((1, 4, 8193), "width"),
+        ((1, 8193, 4), "height"),
+    ],
+)
+def test_images_of_other_shapes_are_refused(shape, argument):
     spectrum = np.zeros((*shape[:-1], shape[-1] // 2 + 1), np.float32)
-    with pytest.raises(InvalidInputError, match="image|planes|height|width"):
+    with refuses(argument):
         _usae.rfft2(np.zeros(shape, np.float32), spectrum, spectrum.copy(), 1)
-    with pytest.raises(InvalidInputError, match="image|planes|height|width"):
+    with refuses(argument):
         _usae.irfft2(spectrum, spectrum, np.zeros(shape, np.float32), 1)
 
 
@@ -103,22 +114,22 @@ def test_images_of_other_shapes_are_refused(shape):
 def test_spectra_that_do_not_fit_the_images_are_refused(name, shape):
     arrays = {"re": np.zeros((2, 4, 4), np.float32), "im": np.zeros((2, 4, 4), np.float32), name: np.zeros(shape, np.float32)}
     image = np.zeros((2, 4, 6), np.float32)
-    with pytest.raises(InvalidInputError, match=rf"{name}: expected shape \(2, 4, 4\)"):
+    with refuses(name, str(shape)):
         _usae.rfft2(image, arrays["re"], arrays["im"], 1)
-    with pytest.raises(InvalidInputError, match=rf"{name}: expected shape \(2, 4, 4\)"):
+    with refuses(name, str(shape)):
         _usae.irfft2(arrays["re"], arrays["im"], image, 1)
 
 
 def test_other_arrays_and_threads_are_refused():
     image, re, im = np.zeros((1, 4, 6), np.float32), np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.float32)
-    with pytest.raises(InvalidInputError, match="image: expected a C-contiguous array of float32, got float64"):
+    with refuses("image", "float64"):
         _usae.rfft2(image.astype(np.float64), re, im, 1)
-    with pytest.raises(InvalidInputError, match="image: expected a C-contiguous"):
+    with refuses("image", "none: ndarray is not C-contiguous"):
         _usae.rfft2(np.zeros((1, 4, 12), np.float32)[:, :, ::2], re, im, 1)
     im.flags.writeable = False
-    with pytest.raises(InvalidInputError, match="im: expected a writable"):
+    with refuses("im", "none: buffer source array is read-only"):
         _usae.rfft2(image, re, im, 1)
-    with pytest.raises(InvalidInputError, match="n_threads"):
+    with refuses("n_threads", "-1"):
         _usae.irfft2(re, im, image, -1)
-    with pytest.raises(TypeError, match="n_threads"):
+    with refuses("n_threads", "'two'", error=TypeError):
         _usae.irfft2(re, im, image, "two")

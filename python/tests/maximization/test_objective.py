@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE, WIDTHS, planted
 
 import usae
-from usae import InvalidInputError
+from support.autoencoders import RECIPE, WIDTHS, planted
+from support.refusals import refuses
 
 torch.set_num_threads(1)
 
@@ -127,44 +127,44 @@ def test_huge_preactivations_do_not_overflow_the_soft_maximum(trained, x):
 
 
 BAD = [
-    ({"concept": 32}, r"concept must be an integer from 0 to 31, got 32"),
-    ({"concept": -1}, r"concept must be an integer from 0 to 31, got -1"),
-    ({"concept": 1.5}, r"concept must be an integer from 0 to 31, got 1.5"),
-    ({"concept": 2**70}, r"concept must be an integer"),
-    ({"model": "siglp"}, r"unknown model 'siglp'.*'dinov2', 'siglip', 'vit'.*did you mean 'siglip'"),
-    ({"kind": "cosine"}, r"kind must be one of alignment, preactivation, code, logsumexp, got 'cosine'"),
-    ({"kind": ["code"]}, r"kind must be one of alignment, preactivation, code, logsumexp, got \['code'\]"),
-    ({"power": -1}, r"power must be a number from 0 to 100, got -1"),
-    ({"power": 101}, r"power must be a number from 0 to 100, got 101"),
-    ({"power": float("nan")}, r"power must be a number from 0 to 100, got nan"),
-    ({"power": "2"}, r"power must be a number from 0 to 100, got '2'"),
-    ({"token": TOKENS}, r"token must be an integer from 0 to 11, got 12"),
-    ({"token": -1}, r"token must be an integer from 0 to 11, got -1"),
+    ({"concept": 32}, "concept", "32"),
+    ({"concept": -1}, "concept", "-1"),
+    ({"concept": 1.5}, "concept", "1.5"),
+    ({"concept": 2**70}, "concept", "1180591620717411303424"),
+    ({"model": "siglp"}, "model", ""),
+    ({"kind": "cosine"}, "kind", "'cosine'"),
+    ({"kind": ["code"]}, "kind", "['code']"),
+    ({"power": -1}, "power", "-1"),
+    ({"power": 101}, "power", "101"),
+    ({"power": float("nan")}, "power", "nan"),
+    ({"power": "2"}, "power", "'2'"),
+    ({"token": TOKENS}, "token", "12"),
+    ({"token": -1}, "token", "-1"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD)
-def test_bad_arguments_are_refused_by_name(trained, x, arguments, words):
-    with pytest.raises(InvalidInputError, match=words):
+@pytest.mark.parametrize(("arguments", "argument", "got"), BAD)
+def test_bad_arguments_are_refused_by_name(trained, x, arguments, argument, got):
+    with refuses(argument, got):
         usae.objective(trained, **{"activations": x, "model": MODEL, "concept": 3} | arguments)
 
 
 def test_activations_that_cannot_be_used_are_refused(trained, x):
-    with pytest.raises(InvalidInputError, match=r"'siglip' must be 24 wide, got 17; use the layer"):
+    with refuses("activations of 'siglip'", "17"):
         usae.objective(trained, x[..., :17], MODEL, 3)
     for shape in ((60, 24), (0, 12, 24), (5, 0, 24), (5, 3, 4, 24)):
-        with pytest.raises(InvalidInputError, match=r"activations must be \[views, tokens, width\], got shape"):
+        with refuses("activations"):
             usae.objective(trained, np.zeros(shape, np.float32), MODEL, 3)
     for bad in (np.nan, np.inf):
         broken = x.copy()
         broken[2, 3, 4] = bad
-        with pytest.raises(InvalidInputError, match=rf"'siglip' must be finite, got {bad} in view 2, token 3; look at"):
+        with refuses("activations of 'siglip'", f"{bad} in view 2, token 3"):
             usae.objective(trained, broken, MODEL, 3)
-    with pytest.raises(InvalidInputError, match=r"activations"):
+    with refuses("activations of 'siglip'", "int64"):
         usae.objective(trained, np.zeros((5, 12, 24), int), MODEL, 3)
-    with pytest.raises(InvalidInputError, match=r"activations"):
+    with refuses("activations", "shape []"):
         usae.objective(trained, None, MODEL, 3)
-    with pytest.raises(InvalidInputError, match=r"sae must be a usae.UniversalSAE, got dict"):
+    with refuses("sae", "dict"):
         usae.objective({}, x, MODEL, 3)
     with pytest.raises(usae.NotInitializedError):
         usae.objective(usae.UniversalSAE(32, 4), x, MODEL, 3)

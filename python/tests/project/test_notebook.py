@@ -25,7 +25,7 @@ def test_the_notebook_is_short_and_stored_without_outputs(stored):
 
 
 def test_the_notebook_runs_and_shows_pictures(stored, tmp_path):
-    done = nbclient.execute(stored.copy(), cwd=tmp_path, timeout=1200)
+    done = nbclient.execute(stored.copy(), cwd=tmp_path, timeout=600)
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     assert any("R2 of" in output.get("text", "") for output in outputs)

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-import torchvision_without_cuda  # noqa: F401  # before timm
-from conftest import INSTRUCTION_SETS
 from PIL import Image
 
+import support.torchvision_without_cuda  # noqa: F401  # before timm
 import usae
+from support.kernels import INSTRUCTION_SETS
 from usae._core import resolved_recipe
 from usae.demo import photographs
 

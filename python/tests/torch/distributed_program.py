@@ -14,10 +14,10 @@ import sys
 import numpy as np
 import torch
 import torch.distributed
-from conftest import planted
 
 import usae
 import usae.torch
+from support.autoencoders import planted
 from usae.torch import DistributedTrainer, fit_distributed
 
 torch.set_num_threads(1)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support.refusals import refuses
+
 torch = pytest.importorskip("torch")
 
 PROGRAM = pathlib.Path(__file__).with_name("distributed_program.py")
@@ -18,7 +20,7 @@ def launched(folder, scenario, size):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [*command, str(PROGRAM), str(folder), scenario], env=environment, capture_output=True, text=True, timeout=120
+        [*command, str(PROGRAM), str(folder), scenario], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert sorted(path.name for path in folder.glob("*.json")) == sorted(f"{rank}.json" for rank in range(size))
@@ -58,15 +60,15 @@ def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_training_goes_on(
     assert len(first) == len(second) == 9
     assert first[0].startswith("OtherProcessError") and "rank 1: InvalidInputError" in first[0] and "'vit'" in first[0]
     assert second[0].startswith("InvalidInputError: activations of 'vit'")
-    assert first[1] == second[1] and "same encoder" in first[1]
-    assert all("unknown model 'gpt'" in errors[2] for errors in (first, second))
-    assert first[3] == second[3] and "same steps done" in first[3] and "synchronize" in first[3]
-    assert first[4] == second[4] and "same n_concepts" in first[4]
-    assert all("batch_size must be at least the number of processes, 2, got 1" in errors[5] for errors in (first, second))
+    assert first[1] == second[1] and first[1].startswith("InvalidInputError: encoder ")
+    assert all("'gpt'" in errors[2] for errors in (first, second))
+    assert first[3] == second[3] and first[3].startswith("InvalidInputError: steps done ") and "synchronize()" in first[3]
+    assert first[4] == second[4] and first[4].startswith("InvalidInputError: sae ")
+    assert all(errors[5].startswith("InvalidInputError: recipe: batch_size ") for errors in (first, second))
     for place in (6, 7):  # in the middle, and in the last step
         assert second[place] == "ValueError: rank 1 has had enough"
         assert first[place].startswith("OtherProcessError") and "rank 1: ValueError: rank 1 has had enough" in first[place]
-    assert first[8] == second[8] and "got acts['dinov2']: rows 200 in rank 1 and 150 in rank 0" in first[8]
+    assert first[8] == second[8] and first[8].startswith("InvalidInputError: acts['dinov2']: rows ")
     assert seen[0]["digest"] == seen[1]["digest"] and seen[0]["steps"] == 5
     assert seen[0]["losses"] == seen[1]["losses"] and seen[0]["first"] == seen[1]["first"]
 
@@ -75,14 +77,13 @@ def test_processes_out_of_step_are_told_and_those_that_run_out_end_all(tmp_path)
     seen = launched(tmp_path, "out_of_step", 2)
     for one in seen:
         remade, synchronized, failing, checkpoint = one["errors"]
-        assert "rank 0 goes on with a step; rank 1 begins" in remade and "same calls in the same order" in remade
-        assert "rank 0 goes on with a step; rank 1 begins" in synchronized
+        assert remade.startswith("DifferentCallsError") and synchronized.startswith("DifferentCallsError")
         assert one["after"] == 2, "after an error all begin alike"
         assert one["uneven"] == [3, 4, 5], "rank 1 had three"
         assert one["left"] == [6, 7], "rank 0 left its loop"
         assert "OSError: no such disk" in failing
         assert one["numpy"] == 1
-        assert "checkpoint True in rank 1 and False in rank 0" in checkpoint
+        assert checkpoint.startswith("InvalidInputError: checkpoint ")
     assert seen[0]["digest"] == seen[1]["digest"] and seen[0]["steps"] == 8
     assert seen[0]["errors"][2].startswith("OtherProcessError") and seen[1]["errors"][2].startswith("OSError")
 
@@ -110,9 +111,9 @@ def test_without_torch_distributed_the_remedy_is_said():
     import usae
     import usae.torch
 
-    with pytest.raises(usae.InvalidInputError, match="init_process_group"):
+    with refuses("group", "none yet"):
         usae.torch.DistributedTrainer(usae.UniversalSAE())
-    with pytest.raises(usae.InvalidInputError, match="init_process_group"):
+    with refuses("group", "none yet"):
         usae.torch.fit_distributed(usae.UniversalSAE(), {})
-    with pytest.raises(usae.InvalidInputError, match="UniversalSAE"):
+    with refuses("sae", "str"):
         usae.torch.DistributedTrainer("sae")

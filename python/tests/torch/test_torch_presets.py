@@ -6,15 +6,15 @@ Tokens are held to what each library itself gives for the layer.
 import numpy as np
 import pytest
 import torch
-import torchvision_without_cuda  # noqa: F401  # before timm
 from torch import nn
 
-import usae
+import support.torchvision_without_cuda  # noqa: F401  # before timm
 from usae.torch import Model
 
 import timm  # isort: skip
 import torchvision  # isort: skip
 import transformers  # isort: skip
+from support.refusals import refuses
 
 IMAGENET, CLIP = (0.485, 0.229), (0.48145466, 0.26862954)
 TINY = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 32}
@@ -130,7 +130,7 @@ def test_arguments_override_what_is_found():
 
 def test_a_layer_before_the_class_token_is_not_robbed_of_its_first_patch():
     net = of_timm("vit_tiny_patch16_224", img_size=32, depth=1)
-    with pytest.raises(usae.InvalidInputError, match="after 1 are dropped, got 3; n_prefix_tokens=0 would leave as many"):
+    with refuses("layer 'patch_embed' of VisionTransformer", "3"):
         Model(net, "patch_embed").n_tokens  # noqa: B018
     assert Model(net, "patch_embed", n_prefix_tokens=0).n_tokens == 4
 
@@ -142,13 +142,13 @@ def test_a_subclass_of_a_known_class_is_known_and_one_that_holds_it_is_not():
     mine = of_timm("resnet18")
     mine.__class__ = Mine
     assert Model(mine).source == "timm"
-    with pytest.raises(usae.InvalidInputError, match="layer must be given for Sequential"):
+    with refuses("layer", "None"):
         Model(nn.Sequential(mine))
 
 
 def test_a_network_for_pictures_and_text_is_an_error_that_names_its_part_for_pictures():
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     net = transformers.CLIPModel(transformers.CLIPConfig(text_config=tiny, vision_config=tiny))
-    with pytest.raises(usae.InvalidInputError, match="got CLIPModel, which takes input_ids; give its part.*, .vision_model"):
+    with refuses("module", "CLIPModel"):
         Model(net)
     assert Model(net.vision_model.eval()).grid == (7, 7)

@@ -5,13 +5,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from conftest import planted
 
 import usae
+from support.autoencoders import planted
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
@@ -23,7 +22,7 @@ import sys
 import numpy as np
 import usae
 from usae._data import shuffled_blocks
-from conftest import RECIPE
+from support.autoencoders import RECIPE
 
 folder, form, checkpoints, stop, steps = *sys.argv[1:4], *map(int, sys.argv[4:])
 shuffled_blocks.BLOCK_ROWS, shuffled_blocks.GROUP_BLOCKS = 32, 4  # several groups in a small store
@@ -75,7 +74,7 @@ def environment():
 def result(folder, form, checkpoints="with"):
     """The bytes that a run comes to which nobody stops, and its first step."""
     process = started(folder, form, checkpoints)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     saved = {path.name: path.read_bytes() for path in (folder / checkpoints).iterdir()}
     return saved, int(output.split()[0]) if output else STEPS + 1
@@ -91,7 +90,8 @@ def test_a_run_that_is_killed_ten_times_comes_to_the_bytes_of_one_that_is_not(pl
             line = process.stdout.readline()
             if line:
                 reached = max(reached, int(line))
-        time.sleep(moments.uniform(0, 0.004))  # into the next step, or a checkpoint
+        for _ in range(moments.randrange(100_000)):  # of ours, in which it goes into the next step, or a checkpoint
+            pass
         process.kill()
         process.communicate()
         assert process.returncode in (0, -signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_sigterm_ends_the_process_as_always_but_after_a_checkpoint(place):
         while process.stdout.readline() != f"{step}\n":
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate("\n", timeout=60)
+        _, errors = process.communicate("\n", timeout=600)
         assert process.returncode == -signal.SIGTERM and errors == ""
         assert usae.Checkpoints(folder / "run").load().n_steps_ == step
     assert result(folder, form) == (expected, 36)
@@ -117,9 +117,9 @@ def test_sigterm_ends_the_process_as_always_but_after_a_checkpoint(place):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits files as Linux does")
 def test_files_that_may_not_grow_leave_the_last_whole_checkpoint(tmp_path):
     script = """
-import resource, sys, warnings
+import errno, os, resource, sys, warnings
 import usae
-from conftest import RECIPE, planted
+from support.autoencoders import RECIPE, planted
 
 def limit(report):
     if report.step == 8:
@@ -131,7 +131,7 @@ sae = usae.UniversalSAE(24, 3, recipe=RECIPE, seed=3)
 try:
     sae.fit(acts, steps=20, checkpoint=checkpoint, callbacks=[limit])
 except usae.CheckpointFileError as error:
-    assert "File too large" in str(error)
+    assert os.strerror(errno.EFBIG) in str(error)  # of safetensors, which has no number
     print(sae.n_steps_, checkpoint.load().n_steps_)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 again = usae.UniversalSAE(24, 3, recipe=RECIPE, seed=3).fit(acts, steps=20, checkpoint=checkpoint, resume=True)

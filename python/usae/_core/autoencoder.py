@@ -32,7 +32,7 @@ class Autoencoder:
         n_concepts = checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
         k = checks.integer(params["k"], "k", 1, 2**24)
         if k > n_concepts:
-            raise InvalidInputError(f"k must not exceed n_concepts = {n_concepts}, got {k}")
+            raise InvalidInputError(f"k must be at most n_concepts = {n_concepts}, got {k}")
         seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
         self.given_recipe: Recipe | None = params["recipe"]  # not resolved; a save keeps it as the argument of `UniversalSAE`
         self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}

@@ -36,7 +36,7 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
         recipe = recipe.replace(total_steps=total, warmup_steps=min(recipe.warmup_steps, total // 10))
     elif asked not in (None, planned):
         raise InvalidInputError(
-            f"fit is asked for {asked} steps, but the recipe plans total_steps={planned}; leave one of them out, or use "
+            f"steps must come to the total_steps={planned} that the recipe plans, got {asked}; leave one of them out, or use "
             f"recipe.replace(total_steps=None)"
         )
     return resolved(recipe.replace(batch_size=batch_size), n_models)
@@ -55,7 +55,7 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
 def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
     """Return the number of steps that epochs or steps ask for, or None if neither is given."""
     if epochs is not None and steps is not None:
-        raise InvalidInputError(f"fit takes epochs or steps, not both; got epochs={epochs!r} and steps={steps!r}")
+        raise InvalidInputError(f"epochs must be None where steps are given, got epochs={epochs!r} and steps={steps!r}")
     if steps is not None:
         return checks.integer(steps, "steps", 1, MAXIMUM_STEPS)
     if epochs is not None:

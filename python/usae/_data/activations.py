@@ -167,7 +167,7 @@ def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
         for number, (one, two) in enumerate(zip(first.images(), other.images(), strict=False)):
             if one != two:
                 raise InvalidInputError(
-                    f"{argument}: every model must have the same images in the same order, but image {number} is {one!r} in "
+                    f"{argument}: every model must have the same images in the same order, got image {number} {one!r} in "
                     f"{str(first.path)!r} and {two!r} in {str(other.path)!r}"
                 )
 
@@ -203,7 +203,9 @@ def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
     if torch is not None and isinstance(x, torch.Tensor):
         return _from_torch(x, label, torch)
     if isinstance(x, np.ma.MaskedArray):
-        raise InvalidInputError(f"{label} must not be a masked array, whose mask would be lost; use .filled() or drop the rows")
+        raise InvalidInputError(
+            f"{label} must be a plain array, got a masked array, whose mask would be lost; use .filled() or drop the rows"
+        )
     try:
         array = np.asarray(x) if hasattr(x, "__array__") or not hasattr(x, "__dlpack__") else np.from_dlpack(x)
     except Exception as error:  # __array__ and DLPack of other libraries raise exceptions of their own
@@ -220,7 +222,7 @@ def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
             f"{_remedy_for_elements(x, array)}"
         )
     if not array.flags.aligned:
-        raise InvalidInputError(f"{label} must be aligned in memory; use x.copy()")
+        raise InvalidInputError(f"{label} must be aligned in memory, got an array that is not; use x.copy()")
     return array, False
 
 

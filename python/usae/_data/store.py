@@ -372,7 +372,9 @@ class ActivationStore(Mapping[str, StoredArray]):
     def _names(self, image_names: object, n: int, tokens: int | None) -> list[str] | None:
         if tokens is None:
             if image_names is not None:
-                raise InvalidInputError("image_names must be left out for rows that belong to no image, [rows, width]")
+                raise InvalidInputError(
+                    f"image_names must be None for rows that belong to no image, got {disk.shortened(image_names)}"
+                )
             return None
         if image_names is None:
             first = sum(self._lengths())
@@ -448,5 +450,6 @@ def _converted(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
     ends = {"float16": "65504", "float32": "3.4e38", "bfloat16": "3.4e38"}[dtype]
     remedy = 'dtype="bfloat16", which has the range of float32' if dtype == "float16" else "smaller units"
     raise InvalidInputError(
-        f"{x.label}{where} reaches {np.abs(floats).max():.6g}, but a store of {dtype} ends at {ends}; make it with {remedy}"
+        f"{x.label}{where} must be within {ends} to be stored as {dtype}, got {np.abs(floats).max():.6g}; make the store with "
+        f"{remedy}"
     )

@@ -117,10 +117,10 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         if folder.is_dir():
-            raise CheckpointError(f"{folder}: not a store of activations, there is no {MANIFEST} in it") from None
+            raise CheckpointError(f"{folder}: there is no {MANIFEST} in it; give the folder of a store") from None
         raise
     except NotADirectoryError:
-        raise CheckpointError(f"{folder}: not a store of activations, which is a folder; this is a file") from None
+        raise CheckpointError(f"{folder}: must be the folder of a store, got a file; give the folder that it is in") from None
     try:
         return checked_manifest(raw)
     except CheckpointError as error:
@@ -132,16 +132,16 @@ def checked_manifest(raw: bytes) -> Manifest:
     try:
         manifest = checks.parsed_json(raw.decode())
     except ValueError as error:
-        raise CheckpointError(f"{MANIFEST} is damaged or cut short: {error}") from None
+        raise CheckpointError(f"{MANIFEST} is damaged or cut short: {error}; {_REMEDY}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise CheckpointError(f'{MANIFEST} was not written by usae: its "format" is not "{FORMAT}"')
+        raise CheckpointError(f'{MANIFEST} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a store')
     version = manifest.get("format_version")
     if not disk.is_integer(version, 1):
         raise disk.unexpected(MANIFEST, "format_version", version)
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"written in format {version} by usae {manifest.get('package_version')}, but this is usae {_usae.version()}, which "
-            f"knows formats up to {FORMAT_VERSION}; update usae"
+            f"{MANIFEST}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got {version} "
+            f"from usae {manifest.get('package_version')}; update usae"
         )
     disk.check_keys(manifest, _KEYS, MANIFEST)
     for key, is_valid in _KEYS.items():
@@ -149,7 +149,7 @@ def checked_manifest(raw: bytes) -> Manifest:
             raise disk.unexpected(MANIFEST, key, manifest[key])
     names = [model["name"] for model in manifest["models"]]
     if len(set(names)) < len(names):
-        raise CheckpointError(f"{MANIFEST}: a model's name occurs twice in {names}")
+        raise CheckpointError(f"{MANIFEST}: a model's name occurs twice in {names}; {_REMEDY}")
     if manifest["grid"] is not None and math.prod(manifest["grid"]) != manifest["tokens"]:
         raise disk.unexpected(MANIFEST, "tokens", manifest["tokens"])
     for number, shard in enumerate(manifest["shards"]):

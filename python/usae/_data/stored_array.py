@@ -82,7 +82,9 @@ class StoredArray:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, tuple) or key is None:
-            raise InvalidInputError(f"activations of a store are indexed by images alone, got {key!r}; then x[:10][:, 1:]")
+            raise InvalidInputError(
+                f"key must be of images alone, got {key!r}; take tokens and dimensions of what comes: x[:10][:, 1:]"
+            )
         numbers = np.arange(self.shape[0])[key]
         per_image = self.shape[1] if self.ndim == 3 else 1
         rows: slice | np.ndarray

@@ -65,6 +65,8 @@ class Checkpoints(CheckpointSchedule):
         with disk.io_errors(folder, "read", "the checkpoints"):
             found = checkpoint_files.newest(folder)
         if found is None:
-            raise CheckpointError(f"{folder}: there is no checkpoint yet")
+            raise CheckpointError(
+                f"{folder}: there is no checkpoint yet; the first comes while fit(..., checkpoint=...) trains"
+            )
         header, tensors, _ = found
         return UniversalSAE._of(restored(header, tensors, n_threads), n_threads)

@@ -115,14 +115,16 @@ class Codes:
     def __getitem__(self, rows: Any) -> Codes:
         """Return the codes of some tokens: of a slice, a boolean mask, an array of row numbers, or one row number."""
         if isinstance(rows, tuple):
-            raise InvalidInputError("codes are indexed by rows alone: codes[10:20]; for concepts use .to_csr()")
+            raise InvalidInputError(
+                f"rows must be of tokens alone, such as codes[10:20], got {rows!r}; for concepts use .to_csr()"
+            )
         if isinstance(rows, numbers.Integral) and not isinstance(rows, bool):
             if not -len(self) <= int(rows) < len(self):
                 raise IndexError(f"row {rows} of {len(self)}")  # iteration ends with this error too
             rows = [rows]
         values, indices = self._values[rows], self._indices[rows]
         if values.ndim != 2:
-            raise InvalidInputError("codes are indexed by a slice, a mask [n_tokens], or a list of row numbers")
+            raise InvalidInputError(f"rows must be a slice, a mask [n_tokens], or a list of row numbers, got {rows!r}")
         return Codes._trusted(np.ascontiguousarray(values), np.ascontiguousarray(indices), self._n_concepts)
 
     def to_csr(self) -> scipy.sparse.csr_array:
@@ -164,4 +166,4 @@ def _as_array(rows: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(rows)
     except (TypeError, ValueError) as error:  # for example rows of different lengths
-        raise InvalidInputError(f"{name} must be an array [n_tokens, k], with k slots for each token: {error}") from error
+        raise InvalidInputError(f"{name} must be an array [n_tokens, k], got rows of several lengths: {error}") from error

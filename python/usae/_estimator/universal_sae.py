@@ -118,7 +118,7 @@ class UniversalSAE:
         """Change arguments of the constructor for the next `fit`. Returns the object."""
         for name in params:
             if name not in _PARAMS:
-                raise InvalidInputError(f"unknown parameter {name!r}; the parameters are {', '.join(_PARAMS)}")
+                raise InvalidInputError(f"params: unknown parameter {name!r}; the parameters are {', '.join(_PARAMS)}")
         for name, value in params.items():
             setattr(self, name, value)
         return self
@@ -568,8 +568,8 @@ class UniversalSAE:
         shape = activations.n_tokens, autoencoder.n_concepts
         if 4 * shape[0] * shape[1] > LARGEST_PREACTIVATIONS:
             raise InvalidInputError(
-                f"pre-activations of {shape[0]:,} tokens would take {4 * shape[0] * shape[1] / 2**30:.1f} GiB; give at most "
-                f"{max(1, LARGEST_PREACTIVATIONS // (4 * shape[1])):,} rows at a time, or use encode"
+                f"x must have at most {max(1, LARGEST_PREACTIVATIONS // (4 * shape[1])):,} rows at a time, got {shape[0]:,}, "
+                f"whose pre-activations would take {4 * shape[0] * shape[1] / 2**30:.1f} GiB; give fewer, or use encode"
             )
         out = np.empty(shape, np.float32)
         autoencoder.core.preactivations(index, activations.native, out)

@@ -92,13 +92,13 @@ def sync(path: pathlib.Path) -> None:
 def check_keys(found: object, expected: Mapping[str, Any], where: str) -> None:
     """Raise a CheckpointError unless `found` is a dictionary with exactly the expected keys."""
     if not isinstance(found, dict):
-        raise CheckpointError(f"{where} must hold named values, got {shortened(found)}")
+        raise CheckpointError(f"{where} must hold named values, got {shortened(found)}; copy it again")
     for key in found:
         if key not in expected:
-            raise CheckpointError(f"{where}: unknown key {key!r}; this usae does not write it")
+            raise CheckpointError(f"{where}: unknown key {key!r}; copy it again, or update usae if a newer one wrote it")
     for key in expected:
         if key not in found:
-            raise CheckpointError(f"{where}: {key!r} is missing")
+            raise CheckpointError(f"{where}: {key!r} is missing; copy it again")
 
 
 def is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[int]:
@@ -106,7 +106,7 @@ def is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[
 
 
 def unexpected(file: str, key: str, value: object) -> CheckpointError:
-    return CheckpointError(f"{file}: {key} is not what usae writes there, got {shortened(value)}")
+    return CheckpointError(f"{file}: {key} is not what usae writes there, got {shortened(value)}; copy it again")
 
 
 def shortened(value: object) -> str:

@@ -37,7 +37,9 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             f"{os.fspath(path)} is a bare pickle, or a torch file from before PyTorch 1.6; such a file is not opened here. If "
             f"you trust who made it, rewrite it in PyTorch: torch.save(torch.load(path), new_path)"
         )
-    raise CheckpointError(f"{os.fspath(path)} is neither a torch file (.pth, .pt) nor a safetensors file, or is cut short")
+    raise CheckpointError(
+        f"{os.fspath(path)} is neither a torch file (.pth, .pt) nor a safetensors file, or is cut short; copy it again"
+    )
 
 
 def _safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def _safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
             else:
                 result[key] = _Unusable(tensor["dtype"])
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from None
+        raise CheckpointError(f"{os.fspath(path)} is not a whole safetensors file: {error}; copy it again") from None
     return result
 
 
@@ -67,14 +69,14 @@ class _TorchFile:
         try:
             self._archive = zipfile.ZipFile(data)
         except Exception as error:  # zipfile raises exceptions of many types for a damaged archive
-            self.refuse(f"is not a whole torch file: {error}")
+            self.refuse(f"is not a whole torch file: {error}; copy it again")
         pickles = [name for name in self._archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            self.refuse("is a zip archive, but not one that torch.save wrote: it has no NAME/data.pkl")
+            self.refuse("is a zip archive, but not one that torch.save wrote: it has no NAME/data.pkl; save it again")
         self._name = pickles[0].split("/")[0]
         order = self.entry("byteorder", default=b"little")
         if order not in (b"little", b"big"):
-            self.refuse(f"has an unknown byte order {order[:20]!r}")
+            self.refuse(f"has an unknown byte order {order[:20]!r}; save it again")
         self.byte_order: Literal["<", ">"] = "<" if order == b"little" else ">"
 
     def refuse(self, reason: str) -> NoReturn:
@@ -87,13 +89,13 @@ class _TorchFile:
         except KeyError:
             if default is not None:
                 return default
-            self.refuse(f"lacks {name}")
+            self.refuse(f"lacks {name}; copy it again")
         if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses, and a small file could expand to any size
-            self.refuse(f"has a compressed entry, {name}, which torch.save does not write")
+            self.refuse(f"has a compressed entry, {name}, which torch.save does not write; save it again")
         try:
             return self._archive.read(info)
         except Exception as error:  # as above
-            self.refuse(f"is damaged at {name}: {error}")
+            self.refuse(f"is damaged at {name}: {error}; copy it again")
 
     def content(self) -> Mapping[str, Any]:
         try:
@@ -101,7 +103,7 @@ class _TorchFile:
         except CheckpointError:
             raise
         except Exception as error:  # pickle raises exceptions of many types for a damaged or hostile pickle
-            self.refuse(f"has a damaged pickle: {type(error).__name__}: {error}")
+            self.refuse(f"has a damaged pickle: {type(error).__name__}: {error}; copy it again")
         if not isinstance(content, dict):
             self.refuse(f"must hold a dictionary, got {type(content).__name__}; save model.state_dict()")
         return content
@@ -154,7 +156,7 @@ class StoredTensor:
 
     def to_float32(self, label: str) -> np.ndarray:
         if self.storage.dtype not in _FLOATS:
-            raise CheckpointError(f"{label} must be a tensor of floats, got {self.storage.dtype}")
+            raise CheckpointError(f"{label} must be a tensor of floats, got {self.storage.dtype}; save model.state_dict()")
         dtype = np.dtype(_FLOATS[self.storage.dtype]).newbyteorder(self.storage.file.byte_order)
         data = self.storage.file.entry(f"data/{self.storage.key}")
         elements = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
@@ -163,7 +165,7 @@ class StoredTensor:
         if 0 in self.shape or last >= len(elements) or math.prod(self.shape) > len(elements):
             raise CheckpointError(
                 f"{label}: shape {list(self.shape)}, strides {list(self.strides)} and offset {self.offset} do not fit into "
-                f"its {len(elements)} elements"
+                f"its {len(elements)} elements; save it again"
             )
         strides = [stride * dtype.itemsize for stride in self.strides]
         view = np.lib.stride_tricks.as_strided(elements[self.offset :], self.shape, strides, writeable=False)
@@ -208,7 +210,7 @@ class _Unpickler(pickle.Unpickler):
         match pid:
             case ("storage", str(dtype), str(key), *_) if dtype in _FLOATS or dtype in _OTHERS:
                 return _Storage(self._file, key, dtype)
-        self._file.refuse(f"refers to data in an unknown way: {str(pid)[:80]}")
+        self._file.refuse(f"refers to data in an unknown way: {str(pid)[:80]}; save model.state_dict()")
 
 
 def _rebuilt_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> StoredTensor:

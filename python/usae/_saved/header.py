@@ -58,9 +58,9 @@ def checked_header(raw: bytes) -> Header:
     try:
         header = checks.parsed_json(raw.decode())
     except ValueError as error:
-        raise CheckpointError(f"{HEADER} is damaged or cut short: {error}") from None
+        raise CheckpointError(f"{HEADER} is damaged or cut short: {error}; copy it again") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"')
+        raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"; give what save wrote')
     version = _checked_version(header)
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
@@ -68,7 +68,7 @@ def checked_header(raw: bytes) -> Header:
             raise disk.unexpected(HEADER, key, header[key])
     names = [model["name"] for model in header["models"]]
     if len(set(names)) < len(names):
-        raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}")
+        raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}; copy it again")
     for key in ("recipe", "resolved_recipe"):
         if header[key] is not None:
             header[key] = _upgraded_recipe(header[key], version)
@@ -86,11 +86,11 @@ def checked_header(raw: bytes) -> Header:
 def _checked_version(header: Header) -> int:
     version = header.get("format_version")
     if not disk.is_integer(version, 1):
-        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}")
+        raise CheckpointError(f"{HEADER}: format_version must be an integer of at least 1, got {version!r}; copy it again")
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"saved in format {version} by usae {header.get('package_version')}, but this is usae {_usae.version()}, which "
-            f"knows formats up to {FORMAT_VERSION}; update usae"
+            f"{HEADER}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got {version} "
+            f"from usae {header.get('package_version')}; update usae"
         )
     return version
 
@@ -100,7 +100,7 @@ def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
     later = {} if version > 1 else _FIELDS_SINCE_2
     for field in later:
         if field in recipe:
-            raise CheckpointError(f"{HEADER}: a recipe of format {version} has no field {field!r}")
+            raise CheckpointError(f"{HEADER}: a recipe of format {version} has no field {field!r}; copy it again")
     return recipe | later
 
 

@@ -145,7 +145,9 @@ def read(folder: pathlib.Path) -> tuple[Header, Tensors]:
 def _reading(folder: pathlib.Path) -> Iterator[None]:
     with disk.io_errors(folder, "read", "the autoencoder"):
         if folder.is_file():
-            raise CheckpointError(f"{folder}: not saved by usae, which saves folders; this is a file")
+            raise CheckpointError(
+                f"{folder}: must be a folder that save wrote, got a file; usae.load_published reads files of the published code"
+            )
         try:
             yield
         except (CheckpointFileError, UsaeMemoryError):
@@ -167,7 +169,7 @@ def _read(folder: pathlib.Path) -> tuple[Header, Tensors]:
         else:
             if _identity(folder) == before:
                 return header, tensors
-    raise CheckpointFileError(errno.EBUSY, "cannot read: other processes replace it all the time", str(folder))
+    raise CheckpointFileError(errno.EBUSY, "cannot read: other processes replace it all the time; wait for them", str(folder))
 
 
 def _identity(folder: pathlib.Path) -> list[tuple[int, int, int] | None]:
@@ -188,9 +190,11 @@ def _read_header(folder: pathlib.Path) -> bytes:
         return (folder / HEADER).read_bytes()
     except FileNotFoundError:
         if (folder / RUN).exists():
-            raise CheckpointError("holds checkpoints of a run; use usae.Checkpoints(path).load()") from None
+            raise CheckpointError(
+                f"{RUN} says that this holds checkpoints of a run; use usae.Checkpoints(path).load()"
+            ) from None
         if folder.is_dir():
-            raise CheckpointError(f"not saved by usae, there is no {HEADER} in it") from None
+            raise CheckpointError(f"{HEADER} is missing; give a folder that save wrote") from None
         raise
     except IsADirectoryError:
-        raise CheckpointError(f"not saved by usae, {HEADER} in it is a folder where a file should be") from None
+        raise CheckpointError(f"{HEADER} must be a file, got a folder; give what save wrote") from None

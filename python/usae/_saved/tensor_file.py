@@ -27,7 +27,7 @@ def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
     try:
         safetensors.numpy.save_file(tensors, file)
     except safetensors.SafetensorError as error:  # the writer of safetensors raises this for a full disk
-        raise CheckpointFileError(errno.EIO, f"cannot write: {error}", str(file)) from error
+        raise CheckpointFileError(errno.EIO, f"cannot write the tensors: {error}", str(file)) from error
     file.chmod(permissions)  # safetensors makes files that only their owner may read
     disk.sync(file)
     return fingerprint(file)
@@ -49,17 +49,18 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
                 piece = stored.get_slice(name)
                 if (piece.get_dtype(), piece.get_shape()) != (dtype, shape):
                     raise CheckpointError(
-                        f"{file.name}: tensor {name!r} must be {dtype} {shape}, got {piece.get_dtype()} {piece.get_shape()}"
+                        f"{file.name}: tensor {name!r} must be {dtype} {shape}, got {piece.get_dtype()} {piece.get_shape()}; "
+                        f"use another save"
                     )
             tensors = {name: stored.get_tensor(name) for name in expected}
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}") from None
+        raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}; copy it again") from None
     for name, values in tensors.items():
         moment = name.endswith("_second_moment")  # infinite if a gradient was 1e19 or more; then its parameter trains no more
         if not np.isfinite(values).all() and (not moment or np.isnan(values).any()):
-            raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity")
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity; use an earlier save")
         if (moment or name.endswith(tuple(INTEGERS))) and (values < 0).any():
-            raise CheckpointError(f"{file.name}: tensor {name!r} holds negative numbers")
+            raise CheckpointError(f"{file.name}: tensor {name!r} holds negative numbers; use an earlier save")
     return tensors
 
 
@@ -70,11 +71,11 @@ def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
         if file.is_file() and file.stat().st_size == wanted["bytes"] and fingerprint(file) == wanted:
             return file
     if not found:
-        raise CheckpointError(f"{TENSORS} is missing")
+        raise CheckpointError(f"{TENSORS} is missing; copy it again")
     if not found[0].is_file():
         what = "a folder" if found[0].is_dir() else "no ordinary file"
         raise CheckpointError(f"{found[0].name} is {what}, but must be the file that usae wrote; copy it again")
     size = found[0].stat().st_size
     if size < wanted["bytes"]:
         raise CheckpointError(f"{TENSORS} is cut short: it has {size:,} of {wanted['bytes']:,} bytes; copy it again")
-    raise CheckpointError(f"{TENSORS} is damaged or belongs to another save: it is not the file that usae.json describes")
+    raise CheckpointError(f"{TENSORS} is damaged or belongs to another save: usae.json describes another; copy both again")

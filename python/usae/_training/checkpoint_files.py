@@ -103,15 +103,17 @@ def read_run(folder: pathlib.Path) -> dict[str, Any]:
     try:
         header = checks.parsed_json((folder / RUN).read_bytes().decode())
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no checkpoints of a run, there is no {RUN} in it") from None
+        raise CheckpointError(f"{folder}: there is no {RUN} in it; give the folder of a run") from None
     except ValueError as error:
-        raise CheckpointError(f"{folder}: {RUN} is damaged or cut short: {error}") from None
+        raise CheckpointError(f"{folder}: {RUN} is damaged or cut short: {error}; copy it again") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("run"), dict):
-        raise CheckpointError(f'{folder}: {RUN} was not written by usae: its "format" is not "{FORMAT}"')
+        raise CheckpointError(
+            f'{folder}: {RUN} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a run'
+        )
     if header.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{folder}: written in format {header.get('format_version')} by usae {header.get('package_version')}, but this is "
-            f"usae {_usae.version()}, which knows format {FORMAT_VERSION}; update usae"
+            f"{folder}: {RUN}: format_version must be {FORMAT_VERSION}, which usae {_usae.version()} knows, got "
+            f"{header.get('format_version')} from usae {header.get('package_version')}; update usae"
         )
     if header.get("package_version") != _usae.version():
         warnings.warn(

@@ -119,8 +119,8 @@ def checkpoint_writer(
 def _resume(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: Run) -> None:
     if not resume:
         raise InvalidInputError(
-            f"checkpoint: {str(folder)!r} holds a run already, {checkpoint_files.steps(folder)[0]} steps of it; pass "
-            f"resume=True to go on with it, or choose another folder"
+            f"checkpoint must be a folder without a run, got {str(folder)!r} with {checkpoint_files.steps(folder)[0]} steps of "
+            f"one; pass resume=True to go on with it, or choose another folder"
         )
     check_same(checkpoint_files.read_run(folder), run, str(folder))
     found = checkpoint_files.newest(folder)

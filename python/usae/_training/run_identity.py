@@ -46,8 +46,8 @@ def check_same(begun: Run, now: Run, place: str) -> None:
     """Raise InvalidInputError with the first difference between the run in the folder `place` and this one."""
     for name, wanted, was in differences(now, begun):
         raise InvalidInputError(
-            f"resume: the run in {place!r} was begun with {name} {was}, but this call has {wanted}; give what it was begun "
-            f"with, or choose another folder"
+            f"resume: {name} must be {was}, with which the run in {place!r} was begun, got {wanted}; give that, or choose "
+            f"another folder"
         )
 
 

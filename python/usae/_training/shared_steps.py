@@ -289,7 +289,7 @@ def _check_same_settings(table: np.ndarray) -> None:
                 remedy = "give all of them the same encoder=, or none"
             ranks = ", ".join(map(str, others))
             raise InvalidInputError(
-                f"every process must have the same {what}, got others than rank 0 in rank {ranks}; {remedy}"
+                f"{what} must be the same in every process, got others than rank 0 in rank {ranks}; {remedy}"
             )  # fmt: skip
 
 

@@ -275,7 +275,9 @@ def checked_concepts(concepts: Any, n_concepts: int) -> np.ndarray:
     try:
         chosen = np.asarray(concepts)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"concepts must be indices or a mask [{n_concepts}]: {error}") from error
+        raise InvalidInputError(
+            f"concepts must be indices or a mask [{n_concepts}], got rows of several lengths: {error}"
+        ) from error
     if chosen.dtype == bool and chosen.shape == (n_concepts,):
         return np.flatnonzero(chosen)
     if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):

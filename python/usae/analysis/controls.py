@@ -348,11 +348,11 @@ def _checked_include(include: object, has_train: bool, has_images: bool) -> set[
         if name not in CONTROLS:
             raise InvalidInputError(f"include: unknown control {name!r}; the controls are {', '.join(CONTROLS)}")
         if name in NEED_TRAINING_ROWS and not has_train:
-            raise InvalidInputError(f"include: {name!r} needs the activations that sae was trained on; give train={{...}}")
+            raise InvalidInputError(f"train must be what sae was trained on where include has {name!r}, got None")
         if name == "images" and not has_images:
             raise InvalidInputError(
-                "include: 'images' needs to know which rows are one image; give tokens_per_image=..., or arrays [images, "
-                "tokens, width]"
+                "tokens_per_image must be given where include has 'images', got None; give arrays [images, tokens, width] "
+                "instead if you have them"
             )
         chosen.add(name)
     return chosen

@@ -194,7 +194,7 @@ def latent_scaling(
     given = as_aligned(acts, "acts", sae.n_features_in_)
     chosen = checked_concepts(concepts, sae._initialized().n_concepts)
     if len(np.unique(chosen)) < len(chosen):
-        raise InvalidInputError("concepts must not be given twice")
+        raise InvalidInputError(f"concepts must be different ones, got {len(chosen)} of which {len(np.unique(chosen))} are")
     if center not in (True, False):
         raise InvalidInputError(f"center must be True or False, got {center!r}")
     if owner is None:

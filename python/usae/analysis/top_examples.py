@@ -59,7 +59,7 @@ class TopExamples:
         """Return `grid`. InvalidInputError if it was not given."""
         if self.grid is None:
             raise InvalidInputError(
-                "where a token lies in its image is known only with top_examples(..., grid=(rows, columns))"
+                "grid must be known for the place of a token, got None; use top_examples(..., grid=(rows, columns))"
             )
         return self.grid
 
@@ -184,17 +184,19 @@ def _tokens_per_image(given: Mapping[str, Activations], grid: tuple[int, int] | 
         for x in given.values():
             if x.array.ndim == 3 and x.array.shape[1] != of_grid:
                 raise InvalidInputError(
-                    f"grid: {grid[0]} x {grid[1]} = {of_grid} tokens, but {x.label} has {x.array.shape[1]} in an image "
-                    f"(shape {list(x.array.shape)}); drop class tokens first"
+                    f"grid must have the {x.array.shape[1]} tokens of an image of {x.label} (shape {list(x.array.shape)}), got "
+                    f"{grid[0]} x {grid[1]} = {of_grid}; drop class tokens first"
                 )
             if x.n_tokens % of_grid:
                 raise InvalidInputError(
-                    f"grid: {grid[0]} x {grid[1]} = {of_grid} tokens, but {x.label} has {x.n_tokens} rows, which are no whole "
-                    f"images; drop class tokens first"
+                    f"grid must divide the {x.n_tokens} rows of {x.label} into whole images, got {grid[0]} x {grid[1]} = "
+                    f"{of_grid}; drop class tokens first"
                 )
         return of_grid
     if not needed:
         return 1
     if len(of_shape) != 1:
-        raise InvalidInputError("one_per_image needs grid=(rows, columns), or activations [images, tokens, width] of one size")
+        raise InvalidInputError(
+            "grid must be given for one_per_image=True, got None; or give activations [images, tokens, width] of one size"
+        )
     return of_shape.pop()

@@ -34,9 +34,13 @@ def _mapped(file: str, label: str) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise InvalidInputError(f"{label}: cannot read {file!r}: {error.strerror or error}; give a .npy file") from error
+        raise InvalidInputError(
+            f"{label} must be a .npy file, got {file!r}, which cannot be read: {error.strerror or error}"
+        ) from error
     except ValueError as error:
-        raise InvalidInputError(f"{label}: {file!r} is not a .npy file of numbers, as numpy.save writes them") from error
+        raise InvalidInputError(f"{label} must be a .npy file of numbers, as numpy.save writes them, got {file!r}") from error
     if not isinstance(array, np.ndarray):
-        raise InvalidInputError(f"{label}: {file!r} holds several arrays; save the one that is meant with numpy.save")
+        raise InvalidInputError(
+            f"{label} must be a file of one array, got several in {file!r}; save the one that is meant with numpy.save"
+        )
     return array

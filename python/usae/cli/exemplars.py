@@ -21,7 +21,9 @@ def exemplars(
 ) -> tuple[usae.TopExamples, np.ndarray]:
     """Find the images that fire these concepts most. Returns examples and their pictures, for `usae.plot.maximization`."""
     if not isinstance(acts, usae.ActivationStore) or acts.grid is None or not acts.images:
-        raise InvalidInputError("--images needs --acts to be a store with a grid and names of images, as usae extract makes it")
+        raise InvalidInputError(
+            "--acts must be a store that usae extract made where --images is given, got one without a grid, or files"
+        )
     top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True)
     chosen = top.images[:, list(concepts)]
     needed = np.unique(chosen[chosen >= 0])
@@ -48,5 +50,5 @@ def _thumbnail(path: Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
     except OSError as error:
         raise InvalidInputError(
-            f"--images: {path} cannot be read: {error}; the store was made of pictures of that name"
+            f"--images must have the pictures that the store was made of, got {path}, which cannot be read: {error}"
         ) from error

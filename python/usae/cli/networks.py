@@ -49,12 +49,14 @@ def _models(entries: Sequence[str], layers: Mapping[str, str]) -> dict[str, Mode
         from usae.demo.networks import load_models
 
         if len(entries) > 1 or layers:
-            raise InvalidInputError("--network demo brings its three networks and their layers; give it alone")
+            raise InvalidInputError(
+                "--network must be demo alone, which brings its three networks and their layers, got more beside it"
+            )
         return load_models()
     networks = pairs(entries, "--network")
     for name in layers:
         if name not in networks:
-            raise InvalidInputError(f"--layer {name}=...: no network of that name; there are {', '.join(networks) or 'none'}")
+            raise InvalidInputError(f"--layer must be of one of the networks {', '.join(networks) or '(none)'}, got {name!r}")
     return {name: _model(name, spec, layers.get(name)) for name, spec in networks.items()}
 
 
@@ -69,7 +71,9 @@ def _model(name: str, spec: str, layer: str | None) -> Model:
     module = _pretrained(source, what) if source in ("timm", "torchvision") else _made(name, source, what)
     if isinstance(module, Model):
         if layer is not None:
-            raise InvalidInputError(f"--layer {name}=...: {spec} returns a usae.torch.Model, which has its layer already")
+            raise InvalidInputError(
+                f"--layer must be left out for {name!r}, got one although {spec} returns a usae.torch.Model, which has its own"
+            )
         return module
     return Model(module.eval(), layer)
 
@@ -85,5 +89,7 @@ def _made(name: str, module: str, function: str) -> Any:
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise InvalidInputError(f"--network {name}: {module}:{function} cannot be had: {error}") from error
+        raise InvalidInputError(
+            f"--network {name} must be a function that can be imported, got {module}:{function}: {error}"
+        ) from error
     return make()

@@ -94,11 +94,13 @@ def load_published(
     """
     recipe = published_recipe() if recipe is None else recipe
     if not isinstance(recipe, Recipe) or recipe.encoder != "batchnorm":
-        raise InvalidInputError('recipe must be a usae.Recipe with encoder="batchnorm", which the published models have')
+        raise InvalidInputError(
+            f'recipe must be a usae.Recipe with encoder="batchnorm", as the published models are, got {recipe!r}'
+        )
     parameters = {name: _parameters(content, label) for name, label, content in _contents(models)}
     concepts = {name: len(own["encoder_bias"]) for name, own in parameters.items()}
     if len(set(concepts.values())) > 1:
-        raise CheckpointError(f"models: all must have the same number of concepts, got {concepts}")
+        raise CheckpointError(f"models: all must have the same number of concepts, got {concepts}; load those of one training")
     for name, scaling in _scaling(statistics, parameters).items():
         parameters[name].update(scaling)
 
@@ -144,7 +146,9 @@ def _parameters(content: Mapping[str, Any], label: str) -> dict[str, np.ndarray]
         _refuse_unknown(set(content) - _WRAPPING, label)
         content = content["model_state_dict"]
         if not isinstance(content, Mapping):
-            raise CheckpointError(f"{label}: model_state_dict must be a dictionary, got {type(content).__name__}")
+            raise CheckpointError(
+                f"{label}: model_state_dict must be a dictionary, got {type(content).__name__}; save it again"
+            )
     tensors = _without_prefixes(content, label)
     block = next((block for block in _BLOCKS if f"{block}0.weight" in tensors), _BLOCKS[0])
     names = {block + key: name for key, name in _ENCODER.items()} | {_DICTIONARY: "dictionary"}
@@ -157,7 +161,9 @@ def _parameters(content: Mapping[str, Any], label: str) -> dict[str, np.ndarray]
         )
     result = {name: _as_float32(tensors[key], f"{label}: {key}") for key, name in names.items()}
     if _MULTIPLIER in tensors and np.any(_as_float32(tensors[_MULTIPLIER], f"{label}: {_MULTIPLIER}")):
-        raise CheckpointError(f"{label}: {_MULTIPLIER} must be 0, because the published dictionaries have rows of norm 1")
+        raise CheckpointError(
+            f"{label}: {_MULTIPLIER} must be 0, as where rows have norm 1; only the published architecture can be read"
+        )
     _check_shapes(result, label)
     return result
 
@@ -165,7 +171,7 @@ def _parameters(content: Mapping[str, Any], label: str) -> dict[str, np.ndarray]
 def _without_prefixes(content: Mapping[str, Any], label: str) -> dict[str, Any]:
     for key in content:
         if not isinstance(key, str):
-            raise CheckpointError(f"{label}: the names of tensors must be text, got {key!r}")
+            raise CheckpointError(f"{label}: the names of tensors must be text, got {key!r}; save model.state_dict()")
     tensors = dict(content)
     for prefix in _PREFIXES:
         if tensors and all(key.startswith(prefix) for key in tensors):
@@ -182,18 +188,20 @@ def _refuse_unknown(keys: set[Any], label: str) -> None:
 def _check_shapes(parameters: dict[str, np.ndarray], label: str) -> None:
     weight = parameters["encoder_weight"]
     if weight.ndim != 2 or weight.size == 0:
-        raise CheckpointError(f"{label}: the encoder's weight must be [n_concepts, width], got {list(weight.shape)}")
+        raise CheckpointError(
+            f"{label}: the encoder's weight must be [n_concepts, width], got {list(weight.shape)}; save it again"
+        )
     for name, value in parameters.items():
         expected = weight.shape if name in ("encoder_weight", "dictionary") else weight.shape[:1]
         if value.shape != expected:
             raise CheckpointError(
                 f"{label}: {name} must be {list(expected)}, as the encoder's weight is {list(weight.shape)}, got "
-                f"{list(value.shape)}"
+                f"{list(value.shape)}; save it again"
             )
         if not np.isfinite(value).all():
-            raise CheckpointError(f"{label}: {name} has an element that is not finite as float32")
+            raise CheckpointError(f"{label}: {name} must be finite as float32, got NaN or infinity; use an earlier checkpoint")
     if (parameters["bn_running_var"] < 0).any():
-        raise CheckpointError(f"{label}: bn_running_var is negative")
+        raise CheckpointError(f"{label}: bn_running_var must be 0 or more, got negative numbers; save it again")
 
 
 def _as_float32(value: Any, label: str) -> np.ndarray:

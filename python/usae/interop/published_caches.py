@@ -111,7 +111,7 @@ def _images(root: pathlib.Path, models: Mapping[str, str]) -> list[str]:
     for name, own in of_models.items():
         if missing := sorted(everything - own):
             raise InvalidInputError(
-                f"models must have the same images, but {name!r} has no file {missing[0]}_{models[name]}.npz "
+                f"models must have the same images, got no file {missing[0]}_{models[name]}.npz of {name!r} "
                 f"({len(missing)} of {len(everything)} are missing)"
             )
     return sorted(everything)
@@ -129,11 +129,13 @@ def _read(file: pathlib.Path, key: str) -> tuple[np.ndarray, pathlib.Path]:
         with np.load(file, allow_pickle=False) as arrays:
             x = arrays[key]
     except KeyError:
-        raise CheckpointError(f"{file}: there is no {key!r} in it") from None
+        raise CheckpointError(f"{file}: there is no {key!r} in it; give the names that the files have") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{file}: not an .npz file, or a damaged one: {error}") from None
+        raise CheckpointError(f"{file}: not an .npz file, or a damaged one: {error}; copy it again") from None
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
-        raise CheckpointError(f"{file}: {key!r} must be floats [tokens, width], got {disk.shortened(getattr(x, 'shape', x))}")
+        raise CheckpointError(
+            f"{file}: {key!r} must be floats [tokens, width], got {disk.shortened(getattr(x, 'shape', x))}; save it again"
+        )
     return x, file
 
 
@@ -152,11 +154,11 @@ def _stacked(
         x, file = _read(*place)
         if len(x) - dropped[name] != sides[name] ** 2:
             raise CheckpointError(
-                f"{file}: must hold {dropped[name] + sides[name] ** 2} tokens, as the first file, got {len(x)}"
+                f"{file}: must hold {dropped[name] + sides[name] ** 2} tokens, as the first file, got {len(x)}; save it again"
             )
         rows.append(_resized(x[dropped[name] :], (sides[name], sides[name]), grid))
     if len({x.shape for x in rows}) > 1:
-        raise CheckpointError(f"{root}: the files of {models[name]!r} are of different widths")
+        raise CheckpointError(f"{root}: the files of {models[name]!r} are of different widths; extract them with one model")
     return np.stack(rows)
 
 
@@ -170,7 +172,7 @@ def _dropped(name: str, n: int, given: Any) -> int:
         if n > number and math.isqrt(n - number) ** 2 == n - number:
             return number
     raise InvalidInputError(
-        f"tokens must say how many of the {n} tokens of {name!r} have no place, because they fill no square"
+        f"tokens must say how many of the {n} tokens of {name!r} have no place, because they fill no square, got None"
     )
 
 

@@ -118,7 +118,7 @@ def _as_image_model(model: Any, label: str) -> ImageModel:
 
 def check_size_known(model: Any, label: str) -> None:
     if model.size is None:
-        raise InvalidInputError(f"{label} does not tell the size of its images; give it: usae.torch.Model(module, size=224)")
+        raise InvalidInputError(f"size of {label} must be known, got None; give it: usae.torch.Model(module, size=224)")
 
 
 def sides(value: Any, name: str) -> tuple[int, int]:

@@ -239,7 +239,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
             hint = checks.closest_or_all(name, known)
-            raise InvalidInputError(f"{name} is no option of usae.maximize or usae.Maximizer{hint}")
+            raise InvalidInputError(f"options: unknown option {name!r} of usae.maximize or usae.Maximizer{hint}")
 
 
 def _of_dataset(dataset: Evaluation | None, names: tuple[str, ...], number: Callable[[Evaluation, int], Any]) -> np.ndarray:

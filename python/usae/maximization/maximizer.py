@@ -174,7 +174,9 @@ class Maximizer:
             got = list(gradient) if isinstance(gradient, Mapping) else type(gradient).__name__
             raise InvalidInputError(f"gradient must map the models {list(self._formats)} to arrays, got {got}")
         if self.step_count >= self.steps:
-            raise InvalidInputError(f"steps: all {self.steps} planned steps are done; make a maximizer of more")
+            raise InvalidInputError(
+                f"gradient must be of one of the {self.steps} planned steps, got one more; make a maximizer of more"
+            )
         arrays = {name: self._checked(name, gradient[name]) for name in self._formats}
         lengths = {
             name: self._core.add_gradient(array, self._formats[name].mean, self._formats[name].std, 1.0)

@@ -73,7 +73,9 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     entropy = _checked(evaluation).firing_entropy
     n_models = len(evaluation.model_names)
     if n_models < 2:
-        raise InvalidInputError("firing entropy compares models: evaluation must be of at least two, got one")
+        raise InvalidInputError(
+            "evaluation must be of at least two models for the firing entropy, which compares them, got one"
+        )
     outlined = _null(null, "firing_entropy", (None,))
     edges = np.linspace(0, 1, checks.integer(bins, "bins", 1, 10_000) + 1).tolist()
     ax = axes_of(ax, 5.6, 3.6)

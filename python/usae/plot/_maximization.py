@@ -140,15 +140,21 @@ def _is_maximization(value: object) -> bool:
 def _checked(results: Any, top: Any, images: Any, n: Any) -> tuple[list[Maximization], np.ndarray | None, int]:
     results = [results] if _is_maximization(results) else list(results)
     if not results or not all(map(_is_maximization, results)):
-        raise InvalidInputError("results must be what usae.maximize returns, at least one")
+        raise InvalidInputError(f"results must be what usae.maximize returns, at least one, got {results!r}")
     if any(result.model_names != results[0].model_names for result in results):
-        raise InvalidInputError("results must be of the same models in the same order")
+        raise InvalidInputError(
+            f"results must be of the same models in the same order, got {[result.model_names for result in results]}"
+        )
     if (top is None) != (images is None):
-        raise InvalidInputError("top and images belong together: examples, and the pictures that they are of")
+        raise InvalidInputError(
+            f"images must be given with top, and only then, got {'top' if images is None else 'images'} alone"
+        )
     if top is None:
         return results, None, 0
     if not isinstance(top, TopExamples) or top.grid is None:
-        raise InvalidInputError("top must be what usae.top_examples(..., grid=(rows, columns)) returns")
+        raise InvalidInputError(
+            f"top must be what usae.top_examples(..., grid=(rows, columns)) returns, got {type(top).__name__} without a grid"
+        )
     for name in results[0].model_names:
         check_known(name, top.model_names, "models of top")
     pictures = np.asarray(images)

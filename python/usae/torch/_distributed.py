@@ -30,7 +30,7 @@ class TorchPeers:
         distributed = torch.distributed
         if not distributed.is_available() or not distributed.is_initialized():
             raise InvalidInputError(
-                "group: training together needs torch.distributed to be initialised, and it is not; call "
+                "group must be of torch.distributed once it is initialised, got none yet; call "
                 "torch.distributed.init_process_group('gloo') in a program that torchrun starts"
             )
         try:

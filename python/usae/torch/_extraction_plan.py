@@ -70,8 +70,8 @@ def _converted(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray
         half = x.astype(np.float16)
     if not np.isfinite(half).all():
         raise InvalidInputError(
-            f'dtype="float16" cannot hold the activations of model {name!r} at layer {model.layer!r}, which reach '
-            f'{np.abs(x).max():.6g}, above 65504; use dtype="float32", or bfloat16, which has the range of float32: '
+            f"dtype must hold the activations of model {name!r} at layer {model.layer!r}, which reach {np.abs(x).max():.6g}, "
+            f'got "float16", which ends at 65504; use dtype="float32", or bfloat16, which has the range of float32: '
             f'dtype="bfloat16" with a store, torch.from_numpy(x).bfloat16() for batches of your own'
         )
     return half
@@ -87,7 +87,7 @@ def _common_grid(models: dict[str, Model], wanted: Grid | None) -> Grid | None:
     if known or wanted or len({models[name].n_tokens for name in without}) > 1:
         reasons = "; ".join(_without_grid(name, models[name]) for name in without)
         raise InvalidInputError(
-            f"models must all have tokens on a grid, so that row t is the same place in each, but {reasons}; give "
+            f"models must all have tokens on a grid, so that row t is the same place in each, got others: {reasons}; give "
             f"Model(..., n_prefix_tokens=) the number of class and register tokens, or grid=(rows, columns)"
         )
     return None
@@ -119,6 +119,6 @@ def _check_proportions(models: dict[str, Model]) -> None:
     height, width = next(iter(sizes.values()))
     if any(h * width != w * height for h, w in sizes.values()):
         raise InvalidInputError(
-            f"crop=True needs models whose inputs have the same proportions, or their tokens would be of different parts of a "
-            f"picture, got {', '.join(f'{name}: {h} x {w}' for name, (h, w) in sizes.items())}; use crop=False"
+            f"crop must be False where inputs have different proportions, or tokens would be of different parts of a picture, "
+            f"got True and {', '.join(f'{name}: {h} x {w}' for name, (h, w) in sizes.items())}; use crop=False"
         )

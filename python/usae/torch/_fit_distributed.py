@@ -150,8 +150,7 @@ def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
     for rank, other in enumerate(others, 1):
         for name, here, there in run_identity.differences(first, other):
             raise InvalidInputError(
-                f"every process must train on the same data with the same arguments, got {name} {there} in rank {rank} and "
-                f"{here} in rank 0"
+                f"{name} must be the same in every process, got {there} in rank {rank} and {here} in rank 0"
             )
 
 

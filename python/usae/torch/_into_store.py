@@ -107,8 +107,7 @@ def _check_same(store: ActivationStore, where: str, kept: Mapping[str, Any], giv
 
 def _different(store: ActivationStore, what: str, kept: object, given: object) -> InvalidInputError:
     return InvalidInputError(
-        f"the store {str(store.path)!r} was made with other arguments and cannot be continued with these: {what} was {kept!r}, "
-        f"got {given!r}; give another store"
+        f"{what} must be {kept!r}, with which the store {str(store.path)!r} was made, got {given!r}; give another store"
     )
 
 

@@ -77,7 +77,7 @@ class TokenReader(NamedTuple):
         n = tensor.shape[1] - prefix
         if n < 1:
             raise InvalidInputError(
-                f"n_prefix_tokens={prefix} must be fewer than the tokens of {self.label}, got {tensor.shape[1]}"
+                f"n_prefix_tokens must be fewer than the {tensor.shape[1]} tokens of {self.label}, got {prefix}"
             )
         if self.grid is not None and n != math.prod(self.grid):
             rows, columns = self.grid
@@ -109,8 +109,8 @@ class TokenReader(NamedTuple):
         # The map of a square image is square, so an exactly square pair of dimensions is preferred to a nearly square one.
         if first == last or (first and last and size[0] != size[1]):
             raise InvalidInputError(
-                f"{self.label} gives a map {list(shape)} for images of {size[0]} x {size[1]}, whose order of dimensions does "
-                f"not show; give channels_last=False for [n_images, width, rows, columns], True for width last"
+                f"channels_last must be given for {self.label}, got None and a map {list(shape)} for images of {size[0]} x "
+                f"{size[1]}, which could be of either order; False is [n_images, width, rows, columns], True is width last"
             )
         return last > first
 
@@ -135,7 +135,9 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
         return outputs[0]
     finally:
         hook.remove()
-    raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, but it did not; choose another")
+    raise InvalidInputError(
+        f"{label} must run when {type(module).__name__} is given images, got nothing from it; choose another layer"
+    )
 
 
 @contextlib.contextmanager

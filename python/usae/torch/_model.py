@@ -139,8 +139,8 @@ class Model:
         """`size`, or an InvalidInputError that asks for it if it is None."""
         if self.size is None:
             raise InvalidInputError(
-                f"size must be given for {type(self.module).__name__}, which does not tell: the height and width of its "
-                f"images, Model(..., size=224)"
+                f"size must be the height and width of the images of {type(self.module).__name__}, which does not tell them, "
+                f"got None; write Model(..., size=224)"
             )
         return self.size
 
@@ -244,7 +244,8 @@ class Model:
                 raise self._without_gradient()
             if not result.isfinite().all():
                 raise InvalidInputError(
-                    f"the gradient of {self._label} with respect to the images is not finite; {self._remedy_for_overflow()}"
+                    f"gradient of {self._label} with respect to the images must be finite, got NaN or infinity; "
+                    f"{self._remedy_for_overflow()}"
                 )
             return as_array(result)
 
@@ -260,8 +261,8 @@ class Model:
         layer = preset.layer if layer is None else layer
         if layer is None:
             raise InvalidInputError(
-                f"layer must be given for {type(self.module).__name__}, whose layers are not known here; it starts with one of "
-                f"{_layers.children(self.module)}; named_modules() lists all"
+                f"layer must be given for {type(self.module).__name__}, whose layers are not known here, got None; it starts "
+                f"with one of {_layers.children(self.module)}; named_modules() lists all"
             )
         return layer
 
@@ -322,14 +323,16 @@ class Model:
             raise
         except (RuntimeError, IndexError, AssertionError) as error:
             raise InvalidInputError(
-                f"{type(self.module).__name__} could not be run on images of {images.shape[2]} x {images.shape[3]} pixels up "
-                f"to layer {self.layer!r}: {error}; is size=... what it takes?"
+                f"images must be of a size that {type(self.module).__name__} takes up to layer {self.layer!r}, got "
+                f"{images.shape[2]} x {images.shape[3]} pixels: {error}; is size=... right?"
             ) from error
         return self._reader.read(output, len(images), (images.shape[2], images.shape[3]))
 
     def _check_finite(self, tokens: Tensor) -> None:
         if not tokens.isfinite().all():
-            raise InvalidInputError(f"{self._label} gave activations that are not finite; {self._remedy_for_overflow()}")
+            raise InvalidInputError(
+                f"activations of {self._label} must be finite, got NaN or infinity; {self._remedy_for_overflow()}"
+            )
 
     def _remedy_for_overflow(self) -> str:
         if torch.float16 in (self.autocast, _where(self.module)[1]):
@@ -338,7 +341,7 @@ class Model:
 
     def _without_gradient(self) -> InvalidInputError:
         return InvalidInputError(
-            f"{self._label} must depend on the images by differentiable operations, but PyTorch has no gradient for it: the "
+            f"{self._label} must depend on the images by differentiable operations, got no gradient from PyTorch: the "
             f"network detaches its tokens or computes under torch.no_grad(); choose an earlier layer or remove that"
         )
 

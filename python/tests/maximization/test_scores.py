@@ -4,9 +4,10 @@ import types
 
 import numpy as np
 import pytest
-from conftest import planted
 
 import usae
+from support.autoencoders import planted
+from support.refusals import refuses
 from usae.maximization.scores import peak_ratio
 
 SIDE = 16
@@ -108,14 +109,14 @@ def test_networks_are_scored_without_a_graph_and_in_batches_of_the_views(sae, mo
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "argument", "got"),
     [
-        ({"canvs": 3}, "canvs is no option of usae.maximize or usae.Maximizer; did you mean canvas?"),
-        ({"joint": "no"}, "joint must be True or False"),
+        ({"canvs": 3}, "options", ""),
+        ({"joint": "no"}, "joint", "'no'"),
     ],
 )
-def test_options_that_are_none_are_refused_before_the_first_step(sae, models, options, words):
-    with pytest.raises(usae.InvalidInputError, match=words):
+def test_options_that_are_none_are_refused_before_the_first_step(sae, models, options, argument, got):
+    with refuses(argument, got):
         usae.maximize(sae, 2, models, steps=10**6, **options)
 
 
@@ -123,7 +124,5 @@ def test_a_network_that_does_not_take_the_size_says_so():
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Linear(64, 6)).eval()
     model = usae.torch.Model(module, "1", n_prefix_tokens=0, size=10)
-    with pytest.raises(
-        usae.InvalidInputError, match=r"could not be run on images of 10 x 10 pixels up to layer '1': .*; is size="
-    ):
+    with refuses("images", "10 x 10 pixels"):
         model(np.zeros((1, 3, 10, 10), np.float32))

@@ -1,0 +1,35 @@
+"""`usae evaluate`: from a saved autoencoder to numbers and figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+import usae
+from support.commands import printed, run
+
+pytest.importorskip("torch")
+
+
+def test_evaluate_writes_arrays_numbers_and_figures(made, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    told = printed(
+        capsys, "evaluate", "--model", made / "model", "--acts", made / "held-out", "--threshold", ".1", "--output", out
+    )
+    evaluation = usae.load(made / "model").evaluate(usae.ActivationStore(made / "held-out"), threshold=0.1)
+    assert told["r2"] == evaluation.r2.tolist() and told["threshold"] == 0.1 and told["n_tokens"] == 384
+    assert told["concepts_alive"] == (~evaluation.dead).sum(1).tolist()
+    with np.load(out / "evaluation.npz") as arrays:
+        assert tuple(arrays["model_names"]) == evaluation.model_names
+        np.testing.assert_array_equal(arrays["cofire_counts"], evaluation.cofire_counts)
+        np.testing.assert_array_equal(arrays["firing_entropy"], evaluation.firing_entropy)
+    assert json.loads((out / "evaluation.json").read_text()) == {key: told[key] for key in told if key != "files"}
+    assert sorted(told["files"]) == sorted(str(file) for file in out.iterdir())
+    for name in ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires"):
+        assert (out / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_evaluate_of_one_model_leaves_out_what_compares_models(pairs, tmp_path, capsys):
+    run("train", "--acts", pairs[0], "--output", tmp_path / "model", "--n-concepts", "16", "--k", "3", "--steps", "2")
+    told = printed(capsys, "evaluate", "--model", tmp_path / "model", "--acts", pairs[0], "--output", tmp_path / "out")
+    assert not any("firing_entropy" in file for file in told["files"]) and len(told["files"]) == 5

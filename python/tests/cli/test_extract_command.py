@@ -1,0 +1,76 @@
+"""`usae extract`: from pictures to a store."""
+
+import numpy as np
+import pytest
+
+import usae
+from support.commands import printed, refusal, run
+from support.refusals import names
+from usae import cli
+
+pytest.importorskip("torch")
+
+
+def test_extract_keeps_what_the_networks_say(made, tmp_path, capsys):
+    from usae.demo.networks import load_models
+    from usae.torch import extract
+
+    options = ["--network", "demo", "--grid", "4x4", "--dtype", "float32", "--batch-size", "5", "--shard-images", "8"]
+    arguments = [
+        "extract",
+        "--images",
+        made / "photographs",
+        *options,
+        "--device",
+        "cpu",
+        "--output",
+        tmp_path / "new" / "acts",
+    ]
+    told = printed(capsys, *arguments)
+    store = usae.ActivationStore(tmp_path / "new" / "acts")
+    assert told == {
+        "store": str(store.path),
+        "models": store.models,
+        "n_images": 12,
+        "n_tokens": 12 * 16,
+        "grid": [4, 4],
+        "dtype": "float32",
+    }
+    assert store.n_shards == 2 and store.images[0] == "00.png"
+    for name, x in extract(load_models(), made / "photographs", grid=4).items():
+        np.testing.assert_allclose(store[name][:], x, rtol=1e-5, atol=1e-5)
+
+
+def test_extract_goes_on_where_it_was_interrupted(made, tmp_path, monkeypatch):
+    arguments = ["extract", "--images", made / "photographs", "--network", "demo", "--shard-images", "4"]
+    append, shards = usae.ActivationStore.append, []
+
+    def stopping(self, *args, **options):
+        if len(shards) == 2:
+            raise KeyboardInterrupt
+        append(self, *args, **options)
+        shards.append(self.n_shards)
+
+    monkeypatch.setattr(usae.ActivationStore, "append", stopping)
+    assert cli.main([*map(str, arguments), "--output", str(tmp_path / "acts")]) == 130
+    monkeypatch.undo()
+    assert not usae.ActivationStore(tmp_path / "acts").finished
+    run(*arguments, "--output", tmp_path / "acts")
+    run(*arguments, "--output", tmp_path / "at-once")
+    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("acts", "at-once")]
+    assert files[0] == files[1]
+
+
+def test_extract_takes_the_crop_and_the_layer_that_are_asked_for(made, tmp_path, monkeypatch, capsys):
+    (tmp_path / "two_nets.py").write_text(
+        "from torch import nn\n"
+        "from usae.torch import Model\n"
+        "def plain(): return nn.Sequential(nn.Conv2d(3, 5, 32, stride=32), nn.ReLU())\n"
+        "def ready(): return Model(plain().eval(), '1', size=64)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["extract", "--images", made / "photographs", "--network", "a=two_nets:ready", "--crop"]
+    told = printed(capsys, *arguments, "--output", tmp_path / "acts")
+    assert told["models"]["a"]["layer"] == "1" and usae.ActivationStore(tmp_path / "acts").metadata == {"crop": True}
+    line = refusal(capsys, *arguments, "--layer", "a=0", "--output", tmp_path / "acts")
+    assert names("--layer", line, anywhere=True), line

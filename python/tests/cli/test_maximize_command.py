@@ -1,0 +1,115 @@
+"""`usae maximize`: images of concepts of a saved autoencoder."""
+
+import json
+
+import numpy as np
+import pytest
+
+from support.commands import refusal
+from support.maximizations import top_examples
+from support.refusals import names
+from usae import cli
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def saved(made):
+    """An autoencoder of the demonstration's networks, hardly trained."""
+    return made / "model"
+
+
+def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsys):
+    arguments = [
+        "maximize",
+        str(saved),
+        "--concept",
+        "3",
+        "--concept",
+        "5",
+        "--network",
+        "demo",
+        "--steps",
+        "2",
+        "--views",
+        "2",
+    ]
+    assert cli.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["concept"] for entry in report] == [3, 5]
+    with np.load(tmp_path / "out" / "images.npz") as images:
+        assert images["image_3"].shape == (3, 3, 144, 144)
+    assert (tmp_path / "out" / "maximization.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    shown = capsys.readouterr().out
+    assert "concept 5" in shown and "transfer" in shown
+
+
+def test_the_command_draws_the_natural_images_of_a_store(saved, tmp_path, capsys):
+    from PIL import Image
+
+    from usae.demo import photographs
+
+    (tmp_path / "crops").mkdir()
+    for i, crop in enumerate(photographs.crops(photographs.load(), "held_out", 6, seed=1).images):
+        Image.fromarray(crop).save(tmp_path / "crops" / f"{i}.png")
+    crops, store = str(tmp_path / "crops"), str(tmp_path / "store")
+    assert cli.main(["extract", "--images", crops, "--network", "demo", "--output", store]) == 0
+    arguments = [
+        "maximize",
+        str(saved),
+        "--concept",
+        "3",
+        "--concept",
+        "3",
+        "--network",
+        "demo",
+        "--steps",
+        "1",
+        "--views",
+        "1",
+    ]
+    assert cli.main([*arguments, "--acts", store, "--images", crops, "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report) == 1 and None not in report[0]["dataset_r2"]
+    line = refusal(capsys, *arguments, "--acts", store, "--images", store, "--output", tmp_path / "out")
+    assert names("--images", line, anywhere=True), line
+    line = refusal(capsys, *arguments, "--images", crops, "--output", tmp_path / "out")
+    assert names("--acts", line, anywhere=True), line
+
+
+def test_examples_of_few_concepts_need_few_pictures():
+    from usae.cli.exemplars import _among
+
+    top = top_examples(n_images=100)
+    needed = np.unique(top.images[:, [3]][top.images[:, [3]] >= 0])
+    few = _among(top, [3], needed)
+    assert few.n_tokens == len(needed) * 6 and np.all(few.tokens[:, [0, 1, 2, 4]] == -1)
+    assert np.array_equal(few.rows[:, 3], top.rows[:, 3]) and np.array_equal(few.columns[:, 3], top.columns[:, 3])
+    found, expected = few.images[:, 3], top.images[:, 3]
+    assert np.array_equal(found < 0, expected < 0) and np.array_equal(needed[found[found >= 0]], expected[expected >= 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (["--network", "classifier"], "--network"),
+        (["--network", "classifier=timm"], "--network classifier"),
+        (["--network", "classifier=usae.nowhere:net"], "--network classifier"),
+        (["--network", "demo", "--layer", "masked=head"], "--network"),
+        (["--network", "a=usae.x:y", "--layer", "b=head"], "--layer"),
+        (["--network", "demo", "--concept", "64"], "--concept"),
+    ],
+)
+def test_what_the_command_cannot_do_it_says(saved, options, name, tmp_path, capsys):
+    arguments = ["maximize", saved, "--concept", "3", "--steps", "1", "--views", "1", "--output", tmp_path / "out"]
+    line = refusal(capsys, *arguments, *options)
+    assert names(name, line, anywhere=True), line
+
+
+def test_the_command_takes_a_function_that_makes_a_network(saved, tmp_path, monkeypatch):
+    (tmp_path / "my_networks.py").write_text(
+        "from usae.demo.networks import load_models\n\ndef masked():\n    return load_models()['masked']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["maximize", str(saved), "--concept", "3", "--network", "masked=my_networks:masked", "--steps", "1"]
+    assert cli.main([*arguments, "--views", "1", "--output", str(tmp_path / "out")]) == 0

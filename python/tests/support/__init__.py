@@ -1,0 +1,1 @@
+"""What tests of several folders use, beside the fixtures of conftest.py."""

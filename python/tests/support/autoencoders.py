@@ -1,0 +1,42 @@
+"""Three models' activations with a known common code, and what there is to know about an autoencoder of them."""
+
+import numpy as np
+
+import usae
+
+WIDTHS = {"dinov2": 12, "siglip": 24, "vit": 17}
+N_TOKENS = 600
+RECIPE = usae.recipes.default(batch_size=128, learning_rate=3e-3)
+EPS = np.finfo(np.float32).eps
+
+
+def planted(n_tokens, seed, widths=WIDTHS):
+    """float32 activations of tokens with 3 of 20 concepts each, which every model shows in directions of its own."""
+    directions, tokens = np.random.default_rng(7), np.random.default_rng(seed)
+    code = np.zeros((n_tokens, 20))
+    for row in code:
+        row[tokens.choice(20, 3, replace=False)] = 1 + tokens.random(3)
+    return {
+        name: (code @ directions.standard_normal((20, width)) + directions.standard_normal(width)).astype(np.float32)
+        for name, width in widths.items()
+    }
+
+
+def small(**changes):
+    """An autoencoder of 32 concepts that was not trained, with this recipe but for the changes."""
+    return usae.UniversalSAE(32, 4, recipe=RECIPE.replace(**changes), seed=3)
+
+
+def everything(sae):
+    """All that one can learn about an SAE's state, as plain values that compare bit by bit."""
+    return {
+        "repr": repr(sae),
+        "names": sae.model_names_,
+        "widths": sae.n_features_in_,
+        "recipe": sae.recipe_,
+        "n_steps": sae.n_steps_,
+        "history": repr(sae.history_),  # repr, because NaN is not equal to itself
+        "parameters": {
+            model: {name: values.tobytes() for name, values in sae.parameters(model).items()} for model in sae.model_names_
+        },
+    }

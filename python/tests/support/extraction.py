@@ -1,0 +1,29 @@
+"""Networks and pictures to extract from."""
+
+import torch
+from torch import nn
+
+from usae.torch import Model
+
+IDENTITY = {"mean": 0, "std": 1}
+
+
+def networks(seed=0, **options):
+    torch.manual_seed(seed)
+    return {
+        "fine": Model(nn.Sequential(nn.Conv2d(3, 5, 4, stride=4)), "0", size=32, **options),
+        "coarse": Model(nn.Sequential(nn.Conv2d(3, 7, 8, stride=8)), "0", size=32),
+    }
+
+
+class Stopping:
+    """Pictures that end in an error, as a computer might."""
+
+    def __init__(self, images, after):
+        self.images, self.after = images, after
+
+    def __iter__(self):
+        for number, image in enumerate(self.images):
+            if number == self.after:
+                raise KeyboardInterrupt
+            yield image

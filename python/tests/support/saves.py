@@ -1,0 +1,52 @@
+"""Saves that are stopped midway."""
+
+import pathlib
+import shutil
+
+import usae
+from support.autoencoders import RECIPE
+from support.refusals import refuses
+from usae._files import disk
+from usae._saved import saved_folder
+
+FILES = {"model.safetensors", "usae.json"}
+
+
+def two_saves(acts):
+    old = usae.UniversalSAE(8, 2, recipe=RECIPE).fit(acts, steps=1)
+    new = usae.UniversalSAE(8, 2, recipe=RECIPE).fit(acts, steps=2)
+    return old, new
+
+
+class Stop(BaseException):
+    """As if the computer stopped."""
+
+
+def steps_of_a_save(monkeypatch, stop_at):
+    """Make the process stop at the given call that changes the disk. A list tells how many there were."""
+    done = []
+
+    def counted(function):
+        def wrapper(*arguments, **named):
+            if len(done) == stop_at:
+                raise Stop
+            done.append(function.__name__)
+            return function(*arguments, **named)
+
+        return wrapper
+
+    monkeypatch.setattr(saved_folder, "write_tensors", counted(saved_folder.write_tensors))
+    monkeypatch.setattr(disk, "write_text", counted(disk.write_text))
+    monkeypatch.setattr(pathlib.Path, "rename", counted(pathlib.Path.rename))
+    monkeypatch.setattr(pathlib.Path, "replace", counted(pathlib.Path.replace))
+    # A computer that stops does not clean up either.
+    monkeypatch.setattr(pathlib.Path, "unlink", lambda self: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **named: None)
+    return done
+
+
+def refuses_to_load(folder, name):
+    """Loading fails with a CheckpointError that names the folder, and in it a file or a key."""
+    with refuses(name, error=usae.CheckpointError) as caught:
+        usae.load(folder)
+    assert str(folder) in str(caught.value)
