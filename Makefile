@@ -15,10 +15,12 @@ NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src 
 FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
-.PHONY: help test test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel demo wheel lint clean system
+.PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel demo wheel lint clean system
 
 help:
+	@echo 'make test-quick   lint, and the Python tests that are not slow: under a minute'
 	@echo 'make test         every check below, in this order:'
+	@echo '  lint                     ruff and mypy'
 	@echo '  test-swift               the Swift library, by its own tests and its example'
 	@echo '  test-sanitizers          the same under AddressSanitizer and ThreadSanitizer'
 	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else, and by a C++ compiler'
@@ -30,10 +32,9 @@ help:
 	@echo 'make demo         the demonstration, into demo-output/'
 	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, and the sdist that it was built from, into dist/'
-	@echo 'make lint         ruff and mypy'
 	@echo 'make clean        remove what make made'
 
-test: test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel
+test: lint test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel
 
 # --- What has to be there ---------------------------------------------------------------------------------------------
 
@@ -60,6 +61,15 @@ dist/.wheel: .venv/.requirements $(FILES) | system
 	@touch $@
 
 # --- Checks -----------------------------------------------------------------------------------------------------------
+
+lint: .venv/.requirements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What there is no time to run before every commit is marked `slow`; python/tests/conftest.py tells of tests that should be.
+test-quick: lint .venv/.installed
+	$(BIN)/python -m pytest -q python/tests -m 'not slow'
 
 test-swift: | system
 	$(SWIFT) build $(TEST_BUILD) --build-tests
@@ -89,11 +99,6 @@ test-demo: .venv/.installed
 
 test-wheel: dist/.wheel
 	SWIFT='$(SWIFT)' tools/test_wheel.sh dist/usae-*.whl $(PYTHON)
-
-lint: .venv/.requirements
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 # --- Results ----------------------------------------------------------------------------------------------------------
 

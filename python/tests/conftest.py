@@ -1,5 +1,6 @@
 """Fixtures of all tests: three models' activations with a known common code, and an SAE fitted to them."""
 
+import os
 import signal
 
 import hypothesis
@@ -14,6 +15,29 @@ hypothesis.settings.load_profile("usae")
 
 # In the background of a script SIGINT is ignored, which is inherited: tests of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+MOST_SECONDS = 5.0
+"""Of the processors, of a test that is not marked `slow`: more is told at the end. A test is marked from two seconds on."""
+
+_unmarked: list[str] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Counts seconds of the processors, with those of processes that a test starts: load does not lengthen them."""
+    before = sum(os.times()[:4])
+    result = yield
+    seconds = sum(os.times()[:4]) - before
+    if seconds > MOST_SECONDS and item.get_closest_marker("slow") is None:
+        _unmarked.append(f"{item.nodeid} took {seconds:.1f} s of the processors: mark it slow, or make it quicker")
+    return result
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _unmarked:
+        terminalreporter.section("slow tests that are not marked", yellow=True)
+        for line in _unmarked:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

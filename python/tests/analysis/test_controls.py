@@ -351,6 +351,7 @@ print("usae.analysis.controls" in sys.modules, "scipy" in sys.modules)
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "False\nTrue False\n"
 
 
+@pytest.mark.slow
 def test_more_tokens_take_no_more_memory():
     import tracemalloc
 

@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
 
+@pytest.mark.slow
 def test_the_documents_example_runs(made, tmp_path, monkeypatch, capsys):
     page = (DOCS / "command_line.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

@@ -36,6 +36,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_saved_bytes_do_not_depend_on_the_number_of_threads(wide_acts, tmp_path, recipe):
     saved = {}
@@ -102,6 +103,7 @@ print(usae.show_config()["kernels"], digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_all_kernels_with_a_fused_multiply_add_give_the_same_bits():
     """Screening with bytes included: it decides what is computed, never what comes out."""
     results = {}

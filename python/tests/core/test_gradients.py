@@ -137,6 +137,7 @@ def first_draws(shares):
     return draws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["topk", "batchtopk"])
 @pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
 def test_gradients_of_drawn_prefixes_equal_autograd_in_float64(setting, selection, record_property):
@@ -157,6 +158,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_gradients_of_a_selection_by_batch_equal_autograd_in_float64(setting, batch, record_property):

@@ -10,6 +10,8 @@ import pytest
 import usae
 from support.kernels import SCREENING_KERNELS
 
+pytestmark = pytest.mark.slow
+
 N_TOKENS, N_CONCEPTS, K, WIDTHS = 6272, 6144, 32, {"siglip": 768, "dinov2": 384, "vit": 768}
 MIB = 2**20
 

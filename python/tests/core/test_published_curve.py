@@ -10,6 +10,8 @@ import usae
 from reference import problems, published
 from reference import step as reference
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"a": 48, "b": 32, "c": 64}
 
 

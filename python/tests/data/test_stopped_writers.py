@@ -40,6 +40,7 @@ def writer(path):
     return subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_store_whose_writer_is_killed_at_any_moment_is_continued_to_the_same_bytes(tmp_path):
     whole = writer(tmp_path / "whole")
     assert "finished" in whole.communicate()[0]

@@ -41,6 +41,7 @@ def test_training_on_a_store_that_fits_into_memory_gives_the_bits_of_training_on
     assert everything(usae.UniversalSAE(32, 4, recipe=RECIPE, seed=3).fit(store, **fit)) == everything(expected)
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_how_rows_are_split_into_files_or_on_threads(small_blocks, acts, tmp_path):
     results = []
     for number, shards in enumerate([(150,), (1, 100, 49), (10,) * 15]):
@@ -51,6 +52,7 @@ def test_training_does_not_depend_on_how_rows_are_split_into_files_or_on_threads
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.slow
 def test_training_on_a_store_learns_as_well_as_on_arrays(small_blocks, store, acts, held_out):
     sae = usae.UniversalSAE(32, 4, recipe=RECIPE, seed=3).fit(store, steps=300)
     arrays = usae.UniversalSAE(32, 4, recipe=RECIPE, seed=3).fit(acts, steps=300)
@@ -191,6 +193,7 @@ def test_narrow_types_are_read_as_what_they_are(acts, trained, tmp_path, dtype):
 # --- Memory -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_store(tmp_path):
     script = textwrap.dedent("""

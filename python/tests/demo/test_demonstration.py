@@ -104,6 +104,7 @@ def small_run(tmp_path_factory):
     return folder, demonstration.run(folder, small=True, seed=1)
 
 
+@pytest.mark.slow
 def test_the_small_demonstration_writes_what_it_says(small_run):
     folder, report = small_run
     for name in ("cross_reconstruction.png", "training.png", "concepts.png", "maximization.png"):
@@ -113,6 +114,7 @@ def test_the_small_demonstration_writes_what_it_says(small_run):
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))  # tuples become lists
 
 
+@pytest.mark.slow
 def test_the_small_demonstration_learned_something_from_every_network(small_run):
     _, report = small_run
     assert np.min(np.diag(report["r2"])) > 0.3  # an autoencoder that knows nothing scores 0
@@ -120,6 +122,7 @@ def test_the_small_demonstration_learned_something_from_every_network(small_run)
     assert report["universal"] > 0
 
 
+@pytest.mark.slow
 def test_the_demonstrations_model_can_be_used(small_run):
     folder, report = small_run
     sae = usae.load(folder / "model")
@@ -130,6 +133,7 @@ def test_the_demonstrations_model_can_be_used(small_run):
     assert sae.evaluate(acts).r2.tolist() == pytest.approx(np.array(report["r2"]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_demonstration_makes_images_for_its_first_concepts(small_run):
     _, report = small_run
     made = report["maximization"]

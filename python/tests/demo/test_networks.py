@@ -47,6 +47,7 @@ def test_images_of_another_size_or_type_are_refused(shipped, images):
         networks.activations(shipped, images, batch_size=0)
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_know_photographs_they_have_not_seen(shipped, pictures):
     torch.manual_seed(0)
     untrained = {

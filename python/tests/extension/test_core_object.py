@@ -118,6 +118,7 @@ def test_tensors_go_out_and_in(core):
     np.testing.assert_array_equal(back, silent)
 
 
+@pytest.mark.slow
 def test_calls_keep_no_reference_to_what_they_are_given(core):
     """Also where they fail: blocks would pile up with the number of calls."""
     x, values, indices = activations(3, 8), np.empty((3, K), np.float32), np.empty((3, K), np.int32)

@@ -102,6 +102,7 @@ def test_files_cut_anywhere_are_refused(saes, tmp_path):
             load_one(cut)
 
 
+@pytest.mark.slow
 def test_damaged_bytes_never_escape_as_another_error(saes, tmp_path):
     """In the pickle, whose checksum is made to fit again, and anywhere in the files."""
     torch_file = saved(saes, tmp_path, lambda pair: pair.state_dict())["siglip"]

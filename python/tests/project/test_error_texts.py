@@ -15,6 +15,7 @@ import pytest
 import usae
 from support.refusals import faults_of
 
+TESTS = pathlib.Path(__file__).resolve().parents[1]
 PYTHON = pathlib.Path(usae.__file__).parent
 EXTENSION = PYTHON.parent / "src" / "_usae"
 ERRORS = {
@@ -102,6 +103,17 @@ def test_each_text_of_an_argument_begins_with_its_name():
         if text.error is usae.InvalidInputError:
             name = re.match(r"[^:]+(?=: expected)|\{|--[\w-]+|\w+", text.words)[0]
             assert name in known or not name.isidentifier() or text.place.endswith(".c"), f"{text.place}: {text.words}"
+
+
+def test_no_test_pins_the_words_of_one():
+    pinned = []
+    for file in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
+                name = ast.unparse(node.args[0]).rpartition(".")[2]
+                if hasattr(usae, name) and any(keyword.arg == "match" for keyword in node.keywords):
+                    pinned.append(f"{file.name}:{node.lineno}: use support.refusals")
+    assert pinned == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def test_there_are_examples():
     assert {"quickstart.py", "from_pytorch.py", "two_models.py", "distributed.py"} <= set(SCRIPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_example_runs_and_says_what_it_found(name, tmp_path):
     command = [sys.executable, *LAUNCHED.get(name, []), FOLDER / name]

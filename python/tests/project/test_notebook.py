@@ -24,6 +24,7 @@ def test_the_notebook_is_short_and_stored_without_outputs(stored):
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_pictures(stored, tmp_path):
     done = nbclient.execute(stored.copy(), cwd=tmp_path, timeout=600)
     outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]

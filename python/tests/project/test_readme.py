@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import support.torchvision_without_cuda  # noqa: F401  # before timm
 import usae
 from support.kernels import INSTRUCTION_SETS
 from usae._core import resolved_recipe
 from usae.demo import photographs
-
-import timm  # isort: skip
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 README = ROOT / "README.md"
@@ -28,6 +25,10 @@ def text():
 @pytest.fixture
 def small(monkeypatch):
     """What the README shows takes minutes and downloads weights: the same calls, with random weights and few steps."""
+    import support.torchvision_without_cuda  # noqa: F401  # before timm, which imports torchvision
+
+    import timm  # isort: skip
+
     create, maximize = timm.create_model, usae.maximize
     smaller = {"vit_small_patch14_dinov2": ("vit_tiny_patch16_224", {"img_size": 64}), "resnet50": ("resnet18", {})}
     monkeypatch.setattr(resolved_recipe, "MINIMUM_STEPS", 3)
@@ -43,6 +44,7 @@ def numbers_of(table):
     return np.array([[float(x) for x in re.findall(r"-?\d\.\d{3}", line)] for line in table.splitlines()[2:5]])
 
 
+@pytest.mark.slow
 def test_the_readmes_code_runs_and_prints_what_it_says(text, small, tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)

@@ -13,16 +13,12 @@ import torch
 _declared = torch.library.Library("torchvision", "FRAGMENT")  # operators live as long as this
 
 
-def declare_operators():
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            _declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision  # noqa: F401
-
-
-declare_operators()
+try:
+    import torchvision
+except RuntimeError:
+    for _name in ("nms", "qnms"):
+        _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision  # noqa: F401
 
 if __name__ == "__main__":
     del sys.argv[0]

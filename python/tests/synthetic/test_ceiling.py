@@ -1,8 +1,11 @@
 """What encoders find that are told the answer."""
 
 import numpy as np
+import pytest
 
 from usae import synthetic
+
+pytestmark = pytest.mark.slow
 
 
 def test_supervised_encoders_find_nearly_all_and_training_beats_ridge_regression():

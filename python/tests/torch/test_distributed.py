@@ -12,6 +12,8 @@ from support.refusals import refuses
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = pathlib.Path(__file__).with_name("distributed_program.py")
 
 

@@ -133,6 +133,7 @@ def test_arguments_are_checked_and_nothing_is_left(models, images, tmp_path):
     assert not usae.ActivationStore(tmp_path / "acts").finished
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_continues_to_the_same_bytes(tmp_path):
     script = textwrap.dedent("""
         import os, signal, sys

@@ -202,6 +202,7 @@ def test_threads_may_take_different_layers_of_one_module(images):
         np.testing.assert_array_equal(result, expected[number % 3])
 
 
+@pytest.mark.slow
 def test_no_library_of_networks_is_imported():
     script = "import sys, usae.torch; print([m for m in ('timm', 'transformers', 'torchvision', 'PIL') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"

@@ -1,6 +1,6 @@
 """What `usae.torch.Model` finds out about networks of timm, transformers and torchvision, with random weights.
 
-Tokens are held to what each library itself gives for the layer.
+Tokens are held to what each library itself gives for the layer. The libraries are imported by the tests, which takes seconds.
 """
 
 import numpy as np
@@ -8,24 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-import support.torchvision_without_cuda  # noqa: F401  # before timm
+from support.refusals import refuses
 from usae.torch import Model
 
-import timm  # isort: skip
-import torchvision  # isort: skip
-import transformers  # isort: skip
-from support.refusals import refuses
+pytestmark = pytest.mark.slow
 
 IMAGENET, CLIP = (0.485, 0.229), (0.48145466, 0.26862954)
 TINY = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 32}
 
 
 def of_timm(name, **options):
+    import support.torchvision_without_cuda  # noqa: F401  # before timm, which imports torchvision
+
+    import timm  # isort: skip
+
     torch.manual_seed(0)
     return timm.create_model(name, pretrained=False, **options).eval()
 
 
 def of_transformers(config, model, **options):
+    import transformers
+
     torch.manual_seed(0)
     return getattr(transformers, model)(getattr(transformers, config)(**TINY, **options)).eval()
 
@@ -99,6 +102,8 @@ def test_transformers(kind, name, options, tokens, grid, normalization):
     [("resnet18", "layer4", (7, 7)), ("swin_t", "features", (7, 7)), ("squeezenet1_1", "features", (13, 13))],
 )
 def test_torchvision(name, layer, grid):
+    from support.torchvision_without_cuda import torchvision
+
     torch.manual_seed(0)
     net = getattr(torchvision.models, name)(weights=None).eval()
     model = Model(net)
@@ -113,6 +118,8 @@ def test_torchvision(name, layer, grid):
 
 
 def test_a_transformer_of_torchvision_has_a_class_token():
+    from support.torchvision_without_cuda import torchvision
+
     net = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=3).eval()
     model = Model(net)
     assert found(model)[:4] == ("encoder.layers.encoder_layer_1", 1, (4, 4), (32, 32))
@@ -130,7 +137,7 @@ def test_arguments_override_what_is_found():
 
 def test_a_layer_before_the_class_token_is_not_robbed_of_its_first_patch():
     net = of_timm("vit_tiny_patch16_224", img_size=32, depth=1)
-    with refuses("layer 'patch_embed' of VisionTransformer", "3"):
+    with refuses("layer 'patch_embed' of VisionTransformer", "3", remedy="tokens=0"):
         Model(net, "patch_embed").n_tokens  # noqa: B018
     assert Model(net, "patch_embed", n_prefix_tokens=0).n_tokens == 4
 
@@ -147,8 +154,10 @@ def test_a_subclass_of_a_known_class_is_known_and_one_that_holds_it_is_not():
 
 
 def test_a_network_for_pictures_and_text_is_an_error_that_names_its_part_for_pictures():
+    import transformers
+
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     net = transformers.CLIPModel(transformers.CLIPConfig(text_config=tiny, vision_config=tiny))
-    with refuses("module", "CLIPModel"):
+    with refuses("module", "CLIPModel", remedy=".vision_model"):
         Model(net)
     assert Model(net.vision_model.eval()).grid == (7, 7)

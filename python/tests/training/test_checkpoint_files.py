@@ -79,6 +79,7 @@ def computer_that_stops(patch, stop_at):
     return done
 
 
+@pytest.mark.slow
 def test_wherever_the_computer_stops_the_newest_checkpoint_is_whole_and_the_run_goes_on_to_the_same_bytes(acts, tmp_path):
     expected = saved(new().fit(acts, steps=6), tmp_path / "whole")
     seen = []

@@ -12,7 +12,7 @@ import pytest
 import usae
 from support.autoencoders import planted
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="sends signals")]
 
 STEPS = 80
 

@@ -24,6 +24,7 @@ def learn(sae, data, **options):
 # --- The same bits ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @FORMS
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_run_that_stops_twice_comes_to_the_bytes_of_one_that_does_not(data, recipe, held_out, tmp_path):
