@@ -139,11 +139,13 @@ def test_python_and_the_core_have_the_same_limits(name):
             assert getattr(Recipe(**{name: value}), name) == value
     for value in (below, above):
         for make in (core_with, lambda value: Recipe(**{name: value})):
-            with pytest.raises(usae.InvalidInputError, match=name):
+            with pytest.raises(usae.InvalidInputError) as caught:
                 make(value)
+            assert name in str(caught.value)
     if FIELDS[name]["zero_is_none"]:
-        with pytest.raises(usae.InvalidInputError, match=name):  # None says it
+        with pytest.raises(usae.InvalidInputError) as caught:  # None says it
             Recipe(**{name: 0})
+        assert name in str(caught.value)
 
 
 def test_every_function_of_the_headers_is_called_by_the_program_in_c():
