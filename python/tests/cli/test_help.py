@@ -35,6 +35,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
+@pytest.mark.slow
 def test_info_and_maximize_print_json_too(made, tmp_path, capsys):
     assert printed(capsys, "info") == usae.show_config()
     arguments = ["maximize", made / "model", "--concept", "3", "--network", "demo", "--steps", "1", "--views", "1"]

@@ -19,6 +19,7 @@ def saved(made):
     return made / "model"
 
 
+@pytest.mark.slow
 def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsys):
     arguments = [
         "maximize",
@@ -44,6 +45,7 @@ def test_the_command_writes_images_a_report_and_a_picture(saved, tmp_path, capsy
     assert "concept 5" in shown and "transfer" in shown
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_natural_images_of_a_store(saved, tmp_path, capsys):
     from PIL import Image
 

@@ -13,6 +13,7 @@ from usae import recipes
 WIDTHS = {"a": 24, "b": 40}
 
 
+@pytest.mark.slow
 def test_the_step_and_the_plain_published_loop_agree_in_float64():
     torch.manual_seed(0)
     saes = {j: published.TopKSAE(width, 50, 4).double() for j, width in WIDTHS.items()}

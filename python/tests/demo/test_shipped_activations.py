@@ -32,6 +32,7 @@ print(len(usae.demo.activations()))
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "2\n"
 
 
+@pytest.mark.slow
 def test_what_two_networks_share_can_be_learned_from_them():
     train, held_out = usae.demo.activations()
     r2 = usae.UniversalSAE(n_concepts=128, k=8, seed=0).fit(train, steps=200).evaluate(held_out).r2
@@ -48,6 +49,7 @@ def test_the_crops_and_networks_give_the_shipped_activations():
             np.testing.assert_allclose(shipped[name][:12], values, rtol=2**-11, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["skimage", "torch", "matplotlib"])
 def test_where_a_package_is_missing_the_crops_name_the_remedy(package):
     script = f"""

@@ -8,6 +8,7 @@ import pytest
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["training.md", "concepts.md"])
 def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
