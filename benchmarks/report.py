@@ -74,7 +74,7 @@ class Report:
         }
 
     def rows(self, heading: list[str], rows: list[list[Any]]) -> None:
-        """Add a table. Numbers are written with three significant digits."""
+        """Add a table. Numbers are written to three significant figures."""
         lines = ["| " + " | ".join(heading) + " |", "|" + "|".join(["---"] + ["---:"] * (len(heading) - 1)) + "|"]
         lines += ["| " + " | ".join(_word(cell) for cell in row) + " |" for row in rows]
         self.sections.append("\n".join(lines))

@@ -1,7 +1,7 @@
 /// One pass of a Stockham transform: butterflies of `radix` elements, `run` adjacent ones for each of `groups` twiddles.
 ///
 /// x[k + run (q + groups j)] is element j of butterfly (q, k); its result r, times exp(-2 pi i q r / (radix groups)), is y[k +
-/// run (radix q + r)]. After all passes y is in order, without a digit reversal.
+/// run (radix q + r)]. After all passes y is in order, without a `digit reversal`.
 public struct FourierPass {
   public var radix, groups, run: Int
   /// exp(-2 pi i q r / (radix groups)), [groups, radix - 1] real and imaginary parts, r from 1.

@@ -79,7 +79,9 @@ extension UniversalSAE {
     }
   }
 
-  private func encoding(_ x: Activations, _ index: Int, _ operation: String, _ work: InterruptibleWork) throws(USAEError) -> Encoding {
+  private func encoding(
+    _ x: Activations, _ index: Int, _ operation: String, _ work: InterruptibleWork
+  ) throws(USAEError) -> Encoding {
     let model = try model(index, for: operation)
     try Self.checkWidth(x, of: model)
     return Encoding(model: model, activations: x, encoder: try state.inference.encoder(of: model, work: work), work: work)

@@ -27,7 +27,9 @@ public struct Evaluation: Sendable, Equatable {
 
 extension UniversalSAE {
   /// Encodes and decodes every row through every pair of models in one pass; memory does not grow with the rows.
-  package func evaluate(_ activations: [Activations], threshold: Double, work: InterruptibleWork) throws(USAEError) -> Evaluation {
+  package func evaluate(
+    _ activations: [Activations], threshold: Double, work: InterruptibleWork
+  ) throws(USAEError) -> Evaluation {
     guard threshold >= 0, threshold.isFinite else {
       throw .invalidArgument(name: "threshold", expected: "a finite number from 0 up", got: "\(threshold)")
     }

@@ -251,7 +251,8 @@ public final class UniversalSAE: Sendable {
 
   /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead.
   package func step(
-    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false, work: InterruptibleWork
+    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false,
+    work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
     try changing(poll: work.poll) { () throws(USAEError) in
       let trainer = try checkBatch(activations, selection, encoder: encoder)

@@ -26,7 +26,8 @@ struct DenseTile {
 extension PackedEncoder {
   /// Calls `consume` with every tile of some rows of `tokens`, from any thread.
   func forEachDenseTile(
-    of tokens: PaddedMatrix, _ rows: Range<Int>, scratch: [DenseTile.Scratch], work: InterruptibleWork, _ consume: (DenseTile) -> Void
+    of tokens: PaddedMatrix, _ rows: Range<Int>, scratch: [DenseTile.Scratch], work: InterruptibleWork,
+    _ consume: (DenseTile) -> Void
   ) throws(USAEError) {
     let panels = try panels(work: work)
     let capacity = TileSize.denseCapacity(columns: columns)

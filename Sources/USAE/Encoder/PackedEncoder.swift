@@ -91,8 +91,8 @@ final class PackedEncoder: @unchecked Sendable {
   ///
   /// - Parameter scratch: for each thread.
   func forEachTile(
-    of tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0, scratch: [TileScratch], work: InterruptibleWork,
-    _ consume: (EncodedTile) -> Void
+    of tokens: PaddedMatrix, _ rows: Range<Int>, k: Int, above threshold: Float = 0, scratch: [TileScratch],
+    work: InterruptibleWork, _ consume: (EncodedTile) -> Void
   ) throws(USAEError) {
     let selectors = try selectors(scratch, work: work)
     let (k, threshold) = (min(k, limit.most), max(threshold, limit.threshold))

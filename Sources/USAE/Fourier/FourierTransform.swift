@@ -66,7 +66,8 @@ package final class FourierTransform: Sendable {
   /// After the transform of columns, imaginary parts in the first column, and in the last of an even width, are ignored. After
   /// an interrupt the images are partly written.
   package func inverse(
-    re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>, work: InterruptibleWork
+    re: UnsafePointer<Float>, im: UnsafePointer<Float>, planes: Int = 1, image: UnsafeMutablePointer<Float>,
+    work: InterruptibleWork
   ) throws(USAEError) {
     try inGroups(of: planes, threads: work.threads) { first, spectra, workspace throws(USAEError) in
       let re = re + first * height * bins, im = im + first * height * bins

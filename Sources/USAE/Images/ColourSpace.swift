@@ -34,7 +34,9 @@ struct ColourSpace: Sendable {
 
   /// Computes the gradient with respect to the planes, [3, height, width], from that of the canvas. `scratch`: three padded
   /// rows for each thread.
-  func adjoint(of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: InterruptibleWork) throws(USAEError) {
+  func adjoint(
+    of gradient: Canvas, at image: Canvas, to planes: Floats, scratch: [FloatBuffer], work: InterruptibleWork
+  ) throws(USAEError) {
     let (height, width) = (image.height, image.width)
     let row = paddedWidth(width)
     try work.runBlocks(height, of: 16) { _, rows, worker in

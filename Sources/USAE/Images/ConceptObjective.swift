@@ -60,9 +60,9 @@ extension UniversalSAE {
   }
 
   /// Whether each token's code has the concept.
-  private func tokensWith(_ concept: Int, _ model: ModelParameters, _ tokens: PaddedMatrix, work: InterruptibleWork) throws(USAEError)
-    -> [Bool]
-  {
+  private func tokensWith(
+    _ concept: Int, _ model: ModelParameters, _ tokens: PaddedMatrix, work: InterruptibleWork
+  ) throws(USAEError) -> [Bool] {
     let encoder = try state.inference.encoder(of: model, work: work)
     let isActive = try AlignedBuffer<Bool>(tokens.rows)
     let scratch = encoder.makeScratch(work.threads)
@@ -90,7 +90,8 @@ private struct ObjectiveSlopes: @unchecked Sendable {
   }
 
   init(
-    _ objective: ConceptObjective, _ model: ModelParameters, _ x: PaddedMatrix, views: Int, chosen: [Bool], work: InterruptibleWork
+    _ objective: ConceptObjective, _ model: ModelParameters, _ x: PaddedMatrix, views: Int, chosen: [Bool],
+    work: InterruptibleWork
   ) throws(USAEError) {
     self.objective = objective
     self.model = model

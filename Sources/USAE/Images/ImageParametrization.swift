@@ -99,7 +99,9 @@ final class PhaseParametrization: ImageParametrization {
   }
 
   /// The phases of an image, and its means.
-  convenience init(layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: InterruptibleWork) throws(USAEError) {
+  convenience init(
+    layout: SpectrumLayout, magnitude: FloatBuffer, start: FloatBuffer, work: InterruptibleWork
+  ) throws(USAEError) {
     try self.init(layout: layout, magnitude: magnitude)
     try layout.forward(start, to: spectrum, work: work)
     for i in 0..<layout.count { values.base[i] = layout.phase(spectrum, i) }

@@ -60,9 +60,9 @@ extension ImageMaximizer {
       }
     }
 
-    private static func parametrization(_ options: Options, _ magnitude: ConstantFloats?, _ start: FloatBuffer?, work: InterruptibleWork)
-      throws(USAEError) -> any ImageParametrization
-    {
+    private static func parametrization(
+      _ options: Options, _ magnitude: ConstantFloats?, _ start: FloatBuffer?, work: InterruptibleWork
+    ) throws(USAEError) -> any ImageParametrization {
       let random = CounterRandom(seed: options.seed, stream: .imageStart)
       let pixels = options.height * options.width
       let layout = try SpectrumLayout(height: options.height, width: options.width)
@@ -144,9 +144,9 @@ extension ImageMaximizer {
     ///
     /// - Returns: what the numbers are multiplied by besides their scale: 1, or a power of two where they are so large or so
     ///   small that sums of them would leave the range of float32.
-    private static func copy(_ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: InterruptibleWork)
-      throws(USAEError) -> Double
-    {
+    private static func copy(
+      _ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: InterruptibleWork
+    ) throws(USAEError) -> Double {
       let factors = scale.deviation.map { 1 / $0 }
       let bits = Atomic<Int32>(0)  // of the largest magnitude: bits order as magnitudes do, with infinity and NaN above all
       try work.runBlocks(copy.rows, of: 64) { _, range, _ in
@@ -192,7 +192,8 @@ extension ImageMaximizer {
     func advance(_ options: Options, work: InterruptibleWork) throws(USAEError) {
       if let poll = work.poll, poll() { throw .interrupted }
       _ = try renderedImage(work: work)
-      let work = InterruptibleWork(threads: work.threads)  // without interrupts from here on: a step is done as a whole or not at all
+      // From here on nothing interrupts: a step is done as a whole or not at all.
+      let work = InterruptibleWork(threads: work.threads)
       try noteAttribution(work: work)
       Regularization(totalVariation: options.totalVariation, square: options.square)
         .subtractSlopes(at: image, from: gradient)

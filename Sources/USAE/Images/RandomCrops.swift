@@ -98,7 +98,9 @@ extension Canvas {
   /// 3 * height, padded width].
   ///
   /// A piece of work owns rows of the canvas and takes the views in order, so sums do not depend on threads.
-  func addAdjoint(of gradient: PaddedMatrix, _ boxes: [Box], with resampler: Resampler, work: InterruptibleWork) throws(USAEError) {
+  func addAdjoint(
+    of gradient: PaddedMatrix, _ boxes: [Box], with resampler: Resampler, work: InterruptibleWork
+  ) throws(USAEError) {
     let scratch = try resampler.makeScratch(work.threads)
     let bands = (height + Resampler.blockRows - 1) / Resampler.blockRows
     try work.run(Self.channels * bands) { piece, worker in

@@ -12,9 +12,9 @@ struct Ingestion {
   ///
   /// - Parameter scratch: one buffer of the model's width per thread.
   /// - Throws: `notFinite` with the caller's number of the first such row.
-  func copy(_ positions: Range<Int>, of selection: RowSelection, to out: PaddedMatrix, scratch: [FloatBuffer], work: InterruptibleWork)
-    throws(USAEError)
-  {
+  func copy(
+    _ positions: Range<Int>, of selection: RowSelection, to out: PaddedMatrix, scratch: [FloatBuffer], work: InterruptibleWork
+  ) throws(USAEError) {
     let firstBad = Atomic<Int>(Int.max)
     try work.runBlocks(positions.count, of: Self.blockRows) { _, range, worker in
       for offset in range {

@@ -30,7 +30,8 @@ struct Standardization {
 
   /// Mean over rows of (a - shift), or of its square, for each column.
   private func columnMeans(
-    _ activations: Activations, _ rows: [Int], _ model: ModelParameters, shift: [Double], square: Bool, _ work: InterruptibleWork
+    _ activations: Activations, _ rows: [Int], _ model: ModelParameters, shift: [Double], square: Bool,
+    _ work: InterruptibleWork
   ) throws(USAEError) -> [Double] {
     let width = model.width
     let blocks = (rows.count + Self.blockRows - 1) / Self.blockRows

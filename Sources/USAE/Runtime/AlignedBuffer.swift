@@ -88,7 +88,9 @@ final class PaddedMatrix: @unchecked Sendable {
 
 extension PaddedMatrix {
   /// Mean of each column over the first `count` rows.
-  func columnMeans(_ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
+  func columnMeans(
+    _ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork
+  ) throws(USAEError) {
     try columnSums(count, blocks: size, work: work) { mean[$0] = Float($1 / Double(count)) }
   }
 

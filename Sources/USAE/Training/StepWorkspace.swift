@@ -85,7 +85,9 @@ final class StepWorkspace: @unchecked Sendable {
   func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
 
   /// Packs a model's encoder in the memory of the last one of the same width.
-  func pack(_ model: ModelParameters, _ statistics: BatchStatistics?, work: InterruptibleWork) throws(USAEError) -> PackedEncoder {
+  func pack(
+    _ model: ModelParameters, _ statistics: BatchStatistics?, work: InterruptibleWork
+  ) throws(USAEError) -> PackedEncoder {
     let packed = try PackedEncoder(
       model.encoderWeight.value, affine: { model.affine($0, batch: statistics) }, reusing: encoders[model.width], work: work)
     encoders[model.width] = packed

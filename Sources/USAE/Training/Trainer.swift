@@ -37,9 +37,9 @@ final class Trainer: @unchecked Sendable {
   }
 
   /// Copies the batch, standardised, into a workspace of its size.
-  func ingest(_ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: InterruptibleWork) throws(USAEError)
-    -> StepWorkspace
-  {
+  func ingest(
+    _ activations: [Activations], _ selection: RowSelection, recipe: Recipe, work: InterruptibleWork
+  ) throws(USAEError) -> StepWorkspace {
     let rows = selection.count(of: activations[0].rows)
     let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
     workspace.totalRows = rows

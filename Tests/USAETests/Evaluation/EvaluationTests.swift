@@ -65,7 +65,8 @@ import Testing
   func heapsKeepTheLargestOfEachConceptAndTheEarlierOfEquals(n: Int, tokensPerImage: Int, threads: Int) throws {
     let (tokens, concepts) = (200, 19)
     let (codes, dense) = try Self.codes(models: 1, tokens: tokens, concepts: concepts, slots: 4, seed: UInt64(n))
-    let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: InterruptibleWork(threads: threads))
+    let work = InterruptibleWork(threads: threads)
+    let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: work)
     try heaps.add(codes[0], count: tokens)
     var values = [Float](repeating: -7, count: concepts * n)
     var rows = [Int64](repeating: -7, count: concepts * n)

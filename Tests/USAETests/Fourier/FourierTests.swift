@@ -182,7 +182,8 @@ import KernelTypes
     for planes in [0, -1, Int.max] {
       var out: [Float] = [0, 0, 0, 0]
       #expect(throws: USAEError.self) {
-        try transform.inverse(re: [0, 0, 0, 0], im: [0, 0, 0, 0], planes: planes, image: &out, work: InterruptibleWork(threads: 1))
+        try transform.inverse(
+          re: [0, 0, 0, 0], im: [0, 0, 0, 0], planes: planes, image: &out, work: InterruptibleWork(threads: 1))
       }
     }
   }

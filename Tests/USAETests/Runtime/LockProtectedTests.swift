@@ -9,7 +9,9 @@ import Testing
     await withTaskGroup(of: Void.self) { group in
       for number in 0..<8 {
         group.addTask {
-          for _ in 0..<5_000 { count.withLock { ($0.changes, $0.history) = ($0.changes + 1, $0.history.suffix(20) + [number]) } }
+          for _ in 0..<5_000 {
+            count.withLock { ($0.changes, $0.history) = ($0.changes + 1, $0.history.suffix(20) + [number]) }
+          }
         }
       }
     }

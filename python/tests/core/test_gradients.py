@@ -48,10 +48,10 @@ def core_gradients(problem, encoder, recipe, k, seed=0):
     return sae.gradients(problem.batch, encoder=encoder)
 
 
-def floors(parameters, encoder, step, recipe):
+def smallest_norms(parameters, encoder, step, recipe):
     """{(model, name): what is added to a gradient's norm before dividing by it}, for gradients that cancel by nature.
 
-    Where terms cancel, float32 leaves rounding of the terms; divided by its floor that rounding is TOLERANCE at most.
+    Where terms cancel, float32 leaves rounding of the terms; divided by its smallest norm that rounding is TOLERANCE at most.
     - A bias in front of BatchNorm does not change the loss: its gradient, a sum over N tokens, is exactly 0, of which N u
       sum_n |g_n| may be left.
     - A dictionary row is divided by its norm: its gradient is what the normalised row's gradient g has across the row, over
@@ -69,7 +69,7 @@ def floors(parameters, encoder, step, recipe):
 
 
 def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, prefix=None, seed=0, **options):
-    """Compares all gradients; the largest error / (norm + floor).
+    """Compares all gradients; the largest error / (norm + smallest norm).
 
     The first step of an SAE with `seed` draws `prefix`, where the recipe draws one.
     """
@@ -83,12 +83,12 @@ def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N
     # Sums of at most N d values with relative error near u; 1e-5 leaves an order of magnitude.
     assert report.loss == pytest.approx(step.loss.item(), rel=1e-5)
     assert {j: set(own) for j, own in found.items()} == {j: set(own) for j, own in expected.items()}
-    floor, worst = floors(problem.parameters, encoder, step, recipe), 0.0
+    smallest, worst = smallest_norms(problem.parameters, encoder, step, recipe), 0.0
     for j, own in expected.items():
         for name, gradient in own.items():
             assert found[j][name].shape == gradient.shape, f"{j} {name}"
             error = np.linalg.norm(found[j][name] - gradient)
-            norm = np.linalg.norm(gradient) + floor.get((j, name), 0.0)
+            norm = np.linalg.norm(gradient) + smallest.get((j, name), 0.0)
             relative = error / norm if norm else error
             assert relative < TOLERANCE, f"{j} {name}: error {error:.3g}, norm {norm:.3g}, relative {relative:.3g}"
             worst = max(worst, relative)

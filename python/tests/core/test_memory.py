@@ -49,7 +49,7 @@ def expected_bytes(recipe):
     numbers += 2 * N_TOKENS * total  # the standardised batch, and residuals
     screens = usae.show_config()["kernels"] in SCREENING_KERNELS
     packed = N_CONCEPTS * encoded  # encoders packed for the product
-    numbers += 3 * packed // 4 if screens else packed  # for screening: the first digit twice, the second once, in bytes
+    numbers += 3 * packed // 4 if screens else packed  # for screening: the high int8 parts twice, the low ones once
     if recipe.startswith("published"):
         numbers += 2 * N_CONCEPTS * encoded  # gradients of encoded pairs, whose norm is asked for
         # BatchNorm: a thousand tokens centred and packed, W C, and C with its packed form.

@@ -93,7 +93,7 @@ def assert_same_parameters(sae, trainer, moved):
     """`moved`: how far a parameter can have moved, the sum of the learning rates.
 
     AdamW divides a gradient by its own size, and a few 1e-7 of the size of its terms by 1e-8 at least, so a step errs by a
-    small share of the learning rate. 1e-3 of the way leaves room for elements whose terms cancel; the rest is rounding of the
+    small share of the learning rate. 1e-3 of the way allows for elements whose terms cancel; the rest is rounding of the
     values themselves.
     """
     for j, own in trainer.parameters().items():

@@ -1,4 +1,4 @@
-"""Writers of a store that are killed, or have no room: nothing half-written passes for whole."""
+"""Writers of a store that are killed, or find the disk full: nothing half-written passes for whole."""
 
 import contextlib
 import errno

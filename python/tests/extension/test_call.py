@@ -77,7 +77,7 @@ def test_many_threads_share_one_core(core):
 
 
 def test_decoding_is_safe_while_another_thread_changes_the_models(core):
-    """The core holds the room in `out` against the width that it decodes with, whenever the models change."""
+    """The core compares the size of `out` with the width that it decodes with, whenever the models change."""
     values, indices = encode(core, activations(64, 8))
     out, outcomes = np.empty((64, 8), np.float32), set()
     for before, after in [(8, 64), (64, 8)] * 50:

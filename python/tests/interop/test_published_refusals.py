@@ -125,7 +125,7 @@ def test_damaged_bytes_never_escape_as_another_error(saes, tmp_path):
             bad.write_bytes(damaged(torch_file.read_bytes()))
         else:
             bad.write_bytes(damaged((tmp_path / "whole.safetensors").read_bytes(), within=1000))  # its header
-        with contextlib.suppress(usae.CheckpointError):  # a changed digit of an unused number does no harm
+        with contextlib.suppress(usae.CheckpointError):  # a changed byte of an unused number does no harm
             load_one(bad)
 
 

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote, when all modules lay on one floor, still loads: pickles, saves, checkpoints and stores.
+"""What version 0.1.0 wrote, when all modules lay in one folder, still loads: pickles, saves, checkpoints and stores.
 
 ``fixtures/version_0_1_0.pkl`` was made by that version: {"objects": name -> pickle, "files": path -> bytes, "activations"}.
 """

@@ -79,7 +79,7 @@ def graph(names):
 
 
 def levels(edges):
-    """For each module the length of the longest chain of imports from it; a circle is an AssertionError that names it."""
+    """For each module the length of the longest path of imports from it; a circle is an AssertionError that names it."""
     found, open_ = {}, []
 
     def level(name):

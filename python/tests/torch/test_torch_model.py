@@ -147,7 +147,7 @@ def test_a_network_that_starts_in_place_and_a_bfloat16_one_have_gradients(images
     np.testing.assert_array_equal(pull(gradient), (images > 0).astype(np.float32))
     activations, pull = Model(convolutional().bfloat16(), "3").vjp(images)
     exact, exactly = Model(convolutional(), "3").vjp(images)
-    # bfloat16 has 8 bits: 2**-9 a rounding, of which a chain of some 60 products, two layers deep, makes a few per cent.
+    # bfloat16 has 8 bits: 2**-9 a rounding, of which a sequence of some 60 products, two layers deep, makes a few per cent.
     np.testing.assert_allclose(activations, exact, atol=0.05 * np.abs(exact).max())
     expected = exactly(np.ones_like(exact))
     assert np.linalg.norm(pull(np.ones_like(exact)) - expected) < 0.1 * np.linalg.norm(expected)

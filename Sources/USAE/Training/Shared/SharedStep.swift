@@ -34,7 +34,9 @@ final class SharedStep {
   var models: [ModelParameters] { local.models }
   var recipe: Recipe { local.recipe }
 
-  init(_ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: InterruptibleWork) throws(USAEError) {
+  init(
+    _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: InterruptibleWork
+  ) throws(USAEError) {
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
@@ -97,7 +99,9 @@ final class SharedStep {
     if exchange.isAwaited { awaited = number }
   }
 
-  private func fill(_ exchange: SharedExchange, _ data: UnsafeMutableBufferPointer<Float>, work: InterruptibleWork) throws(USAEError) {
+  private func fill(
+    _ exchange: SharedExchange, _ data: UnsafeMutableBufferPointer<Float>, work: InterruptibleWork
+  ) throws(USAEError) {
     guard let out = data.baseAddress else { return }
     switch exchange.kind {
     case .means: try fillMeans(out, work: work)
@@ -162,7 +166,9 @@ final class SharedStep {
     return forward
   }
 
-  private func computeGradients(work: InterruptibleWork) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
+  private func computeGradients(
+    work: InterruptibleWork
+  ) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
     if let gradients { return gradients }
     var forward = try decode(work: work)
     let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
