@@ -115,3 +115,34 @@ def test_equality_and_pickle():
 def test_codes_that_cannot_be_are_refused(values, indices, n_concepts, argument, got):
     with refuses(argument, got):
         Codes(values, indices, n_concepts)
+
+
+def test_what_the_caller_does_to_the_arrays_afterwards_changes_nothing():
+    """The arrays were checked once; SciPy, which trusts its indices, would write to memory that is not its own."""
+    for order, dtype in (("C", np.int32), ("F", np.int64), ("C", np.uint8)):
+        values, indices = np.ones((2, 3), np.float32, order), np.zeros((2, 3), dtype, order)
+        codes = Codes(values, indices, 4)
+        expected = codes.to_dense()
+        values[:], indices[:] = np.nan, 100
+        assert np.array_equal(codes.to_dense(), expected) and np.array_equal(codes.to_csr().toarray(), expected)
+        for array in (codes.values, codes.indices, codes[:1].indices, codes[[0]].values):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
+
+
+def test_codes_of_a_file_do_not_change_with_it(tmp_path):
+    np.save(tmp_path / "indices.npy", np.zeros((2, 1), np.int32))
+    codes = Codes(np.ones((2, 1), np.float32), np.load(tmp_path / "indices.npy", mmap_mode="r"), 4)
+    np.save(tmp_path / "indices.npy", np.full((2, 1), 2**30, np.int32))
+    assert codes.to_csr().indices.tolist() == [0, 0]
+
+
+def test_even_memory_that_was_forced_open_is_checked_before_it_is_used(trained):
+    codes = Codes(np.ones((2, 1), np.float32), np.zeros((2, 1), np.int32), trained.n_concepts)
+    codes.indices.base.flags.writeable = True
+    codes.indices.base[:] = 2**30
+    for use in (codes.to_csr, codes.to_dense):
+        with refuses("codes", f"{2**30} to {2**30}"):
+            use()
+    with refuses("codes", f"index {2**30}"):
+        trained.decode(codes, "vit")

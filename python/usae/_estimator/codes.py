@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Codes:
-    """Sparse codes of tokens, as values and concept indices. Immutable; the arrays are read-only views.
+    """Sparse codes of tokens, as values and concept indices. Immutable: they keep read-only copies of the arrays.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Codes:
 
     def __init__(self, values: Any, indices: Any, n_concepts: int):
         n_concepts = checks.integer(n_concepts, "n_concepts", 1, 2**24)
-        values, indices = _as_array(values, "values"), _as_array(indices, "indices")
+        values, indices = _as_copy(values, "values"), _as_copy(indices, "indices")  # what is checked is what is kept
         if values.ndim != 2 or values.shape != indices.shape:
             raise InvalidInputError(
                 f"values and indices must both be [n_tokens, k], got shapes {list(values.shape)} and {list(indices.shape)}"
@@ -73,15 +73,15 @@ class Codes:
 
     @classmethod
     def _trusted(cls, values: np.ndarray, indices: np.ndarray, n_concepts: int) -> Codes:
-        """Make codes without the checks, of arrays that the core or another Codes made."""
+        """Make codes without the checks, of arrays that the core or another Codes made and that nobody else has."""
         codes = cls.__new__(cls)
         codes._set(values, indices, n_concepts)
         return codes
 
     def _set(self, values: np.ndarray, indices: np.ndarray, n_concepts: int) -> None:
-        values, indices = values.view(), indices.view()  # the caller's own array stays writeable
         values.flags.writeable = indices.flags.writeable = False
-        self._values, self._indices, self._n_concepts = values, indices, n_concepts
+        # A view of a read-only array cannot be made writeable; the array itself could.
+        self._values, self._indices, self._n_concepts = values.view(), indices.view(), n_concepts
 
     @property
     def values(self) -> np.ndarray:
@@ -131,18 +131,29 @@ class Codes:
         """Return a `scipy.sparse.csr_array`, [n_tokens, n_concepts], in canonical form: sorted, without unused slots."""
         import scipy.sparse
 
-        used = self._indices >= 0
-        starts = np.concatenate(([0], np.cumsum(used.sum(1))))
-        matrix = scipy.sparse.csr_array((self._values[used], self._indices[used], starts), shape=self.shape)
+        tokens, concepts, values = self._entries()
+        starts = np.concatenate(([0], np.cumsum(np.bincount(tokens, minlength=len(self)))))
+        matrix = scipy.sparse.csr_array((values, concepts, starts), shape=self.shape)
         matrix.sum_duplicates()
         return matrix
 
     def to_dense(self) -> np.ndarray:
         """Return a dense array, float32 [n_tokens, n_concepts]. It takes 4 bytes for each token and concept."""
         dense = np.zeros(self.shape, np.float32)
-        tokens, slots = np.nonzero(self._indices >= 0)
-        np.add.at(dense, (tokens, self._indices[tokens, slots]), self._values[tokens, slots])
+        tokens, concepts, values = self._entries()
+        np.add.at(dense, (tokens, concepts), values)
         return dense
+
+    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return token, concept and value of every used slot, in copies that were checked: SciPy trusts such numbers."""
+        tokens, slots = np.nonzero(self._indices >= 0)
+        concepts, values = self._indices[tokens, slots], self._values[tokens, slots]
+        if concepts.size and not (concepts.min() >= 0 and concepts.max() < self._n_concepts):
+            raise InvalidInputError(
+                f"codes must have indices from -1 to {self._n_concepts - 1}, got {concepts.min()} to {concepts.max()}, so the "
+                f"memory of these read-only arrays was changed; make a new usae.Codes(values, indices, n_concepts)"
+            )
+        return tokens, concepts, values
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Codes):
@@ -162,8 +173,8 @@ class Codes:
         return Codes, (self._values, self._indices, self._n_concepts)
 
 
-def _as_array(rows: Any, name: str) -> np.ndarray:
+def _as_copy(rows: Any, name: str) -> np.ndarray:
     try:
-        return np.asarray(rows)
+        return np.array(rows, order="C")
     except (TypeError, ValueError) as error:  # for example rows of different lengths
         raise InvalidInputError(f"{name} must be an array [n_tokens, k], got rows of several lengths: {error}") from error
