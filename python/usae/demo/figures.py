@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,8 +12,6 @@ from matplotlib.figure import Figure
 from usae import Evaluation, plot
 from usae.demo.concepts import Example
 from usae.demo.photographs import Crops
-
-matplotlib.use("Agg", force=False)  # figures are only saved; a backend that a notebook has chosen is kept
 
 DPI = 110
 

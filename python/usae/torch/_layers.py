@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,12 @@ Grid = tuple[int, int]
 
 class _Reached(BaseException):
     """Ends a forward pass after the wanted layer. It is no Exception, so that no ``except`` of a network catches it."""
+
+
+class _Presence:
+    """Lives as long as a call of `run_to`."""
+
+    __slots__ = ("__weakref__",)
 
 
 class TokenReader(NamedTuple):
@@ -128,13 +135,21 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
             outputs.append(output)
             raise _Reached
 
-    hook = layer.register_forward_hook(keep)
+    # Ctrl-C may come between any two calls of Python functions, so within `register_forward_hook` and `RemovableHandle.remove`
+    # too, and the hook would stay in the user's network. Here a single call of C puts it in, within `try`, and a single one
+    # takes it out. Should that one not be reached, the hook goes with this call's `_Presence`, to which its key refers. (A weak
+    # reference that is gone before its referent calls nothing, so `key` is the earlier variable.)
+    hooks: dict[Any, Any] = layer._forward_hooks
+    key: Any = None
+    presence = _Presence()
+    key = weakref.ref(presence, hooks.pop)
     try:
+        hooks[key] = keep
         module(images)
     except _Reached:
         return outputs[0]
     finally:
-        hook.remove()
+        hooks.pop(key, None)
     raise InvalidInputError(
         f"{label} must run when {type(module).__name__} is given images, got nothing from it; choose another layer"
     )
