@@ -7,6 +7,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 
 import usae
 from support.autoencoders import EPS, RECIPE, WIDTHS, everything, small
@@ -99,6 +100,32 @@ def test_any_callback_ends_the_training_but_all_see_the_step(acts):
     seen = []
     sae = small().fit(acts, steps=50, callbacks=[lambda report: report.step == 3, seen.append])
     assert len(seen) == sae.n_steps_ == len(sae.history_) == 3
+
+
+class Undecided:
+    def __bool__(self):
+        raise RuntimeError("a truth value that nobody asked for")
+
+
+@pytest.mark.parametrize(
+    "result", [24, "stop", 1.0, [0], {"loss": 1}, np.ones(3), np.ones(()), torch.ones(2), Undecided(), object()]
+)
+def test_only_true_ends_the_training(acts, result):
+    assert small().fit(acts, steps=3, callbacks=[lambda report: result]).n_steps_ == 3
+
+
+@pytest.mark.parametrize("result", [True, np.True_, np.array(True), torch.tensor(True)])
+def test_a_training_that_a_callback_ends_says_so_in_the_log(acts, result, caplog):
+    with caplog.at_level("INFO", logger="usae"):
+        assert small().fit(acts, steps=9, callbacks=[lambda report: result]).n_steps_ == 1
+    assert "1 of 9" in caplog.text
+
+
+@pytest.mark.parametrize("progress", ["no", 2, np.ones(3), Undecided()])
+def test_a_bad_argument_leaves_no_folder_of_checkpoints(acts, progress, tmp_path):
+    with refuses("progress"):
+        small().fit(acts, steps=3, checkpoint=tmp_path / "run", progress=progress)
+    assert not (tmp_path / "run").exists()
 
 
 def test_after_an_exception_in_a_callback_the_object_has_what_was_learned(acts):

@@ -5,18 +5,36 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import reprlib
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from usae.errors import InvalidInputError
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 200, 200, 60
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = _REPR.maxarray = 12
+
+
+def shown(value: object) -> str:
+    """Return a value as an error text shows it: its repr, but short, on one line, and never an error itself."""
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # what the value's own methods raise must not replace the error that is being told
+        text = ""
+    if not text or " at 0x" in text:
+        return f"a value of type {type(value).__name__}"
+    return " ".join(text.split())
 
 
 def integer(value: object, name: str, smallest: int, largest: int, otherwise: str = "") -> int:
     """Return `value` as an int. InvalidInputError unless it is an integer in the range; NumPy integers count, bools do not."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and smallest <= int(value) <= largest:
         return int(value)
-    raise InvalidInputError(f"{name} must be an integer from {smallest} to {largest}{otherwise}, got {value!r}")
+    raise InvalidInputError(f"{name} must be an integer from {smallest} to {largest}{otherwise}, got {shown(value)}")
 
 
 def real(value: object, name: str, expected: str) -> float:
@@ -24,7 +42,14 @@ def real(value: object, name: str, expected: str) -> float:
     number = as_float(value)
     if 0 <= number <= sys.float_info.max:
         return number
-    raise InvalidInputError(f"{name} must be {expected}, got {value!r}")
+    raise InvalidInputError(f"{name} must be {expected}, got {shown(value)}")
+
+
+def boolean(value: object, name: str, otherwise: str = "") -> bool:
+    """Return `value` as a bool. InvalidInputError unless it is True or False; NumPy's count, and so do the integers 1 and 0."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, numbers.Integral) and int(value) in (0, 1)):
+        return bool(value)
+    raise InvalidInputError(f"{name} must be True or False{otherwise}, got {shown(value)}")
 
 
 def as_float(value: object) -> float:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from usae.errors import InvalidInputError
+from usae._base import checks
 
 
 def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step", initial: int = 0) -> Any:
     """Return a tqdm bar. `total` None: unknown length. `progress` None: show it only in a terminal or a notebook."""
-    if progress not in (None, True, False):
-        raise InvalidInputError(f"progress must be True, False or None, got {progress!r}")
+    progress = checked(progress)
     notebook = _in_notebook()
     if progress is None:
         progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
@@ -22,6 +21,11 @@ def progress_bar(total: int | None, progress: object, desc: str = "training", un
     else:
         from tqdm import tqdm
     return tqdm(total=total, initial=initial, unit=unit, desc=desc, dynamic_ncols=True)
+
+
+def checked(progress: object) -> bool | None:
+    """Return the argument `progress` of a function that trains or reads for long. InvalidInputError if it is none."""
+    return None if progress is None else checks.boolean(progress, "progress", " or None")
 
 
 def _in_notebook() -> bool:

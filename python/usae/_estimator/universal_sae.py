@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from usae._base import checks
+from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
 from usae._core.autoencoder import Autoencoder
@@ -192,7 +193,8 @@ class UniversalSAE:
             Held-out activations of the same models. They are checked at the start and evaluated during training, with results
             in `history_`: 2,048 of their rows at each fifth of the run, and all rows at its end. Default: None.
         callbacks : iterable of callables
-            Each is called with the `StepReport` after every step. A true result ends the training. Default: ().
+            Each is called with the `StepReport` after every step. The result True ends the training, and no other does.
+            Default: ().
         checkpoint : path-like or Checkpoints, optional
             Folder in which the state of training is saved: every ten minutes, or as `usae.Checkpoints` says, and at the end,
             and before an exception, Ctrl-C or SIGTERM ends the training. Default: None, which saves nothing.
@@ -231,7 +233,7 @@ class UniversalSAE:
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
-        checked = loop.checked_callbacks(callbacks)
+        checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
@@ -314,7 +316,7 @@ class UniversalSAE:
         those that are still in the buffer at the end.
         """
         schedule = as_schedule(checkpoint, resume)
-        checked = loop.checked_callbacks(callbacks)
+        checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         recipe = self._checked_recipe()
         if resume:
             check_repeatable(batches)

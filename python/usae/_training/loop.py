@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from usae._training.checkpoint_schedule import CheckpointSchedule
     from usae._training.checkpointing import CheckpointWriter
     from usae._training.run_identity import Run
+
+logger = logging.getLogger("usae")
 
 Callbacks = list[Callable[[StepReport], object]]
 
@@ -114,7 +117,21 @@ def recorded(
     checkpoints.recorded()
     bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
     bar.update()
-    return any([callback(report) for callback in callbacks])
+    ends = [asks_to_end(callback(report)) for callback in callbacks]  # all of them see the step
+    for callback in itertools.compress(callbacks, ends):
+        name = getattr(callback, "__qualname__", type(callback).__name__)
+        logger.info("the callback %s ended the training after %d of %d steps", name, report.step, total)
+    return any(ends)
+
+
+def asks_to_end(result: object) -> bool:
+    """Whether a callback's result ends the training. Only True does: functions that write or log return all kinds of values.
+
+    A scalar of NumPy or PyTorch whose type is a truth value counts, because comparisons of their numbers give such.
+    """
+    if isinstance(result, bool):
+        return result
+    return getattr(result, "ndim", None) == 0 and str(getattr(result, "dtype", "")).endswith("bool") and bool(result)
 
 
 def warn_of_lost_optimizer(autoencoder: Autoencoder, stacklevel: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from usae._base import checks
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._data.activations import as_aligned, check_known
@@ -195,8 +196,7 @@ def latent_scaling(
     chosen = checked_concepts(concepts, sae._initialized().n_concepts)
     if len(np.unique(chosen)) < len(chosen):
         raise InvalidInputError(f"concepts must be different ones, got {len(chosen)} of which {len(np.unique(chosen))} are")
-    if center not in (True, False):
-        raise InvalidInputError(f"center must be True or False, got {center!r}")
+    center = checks.boolean(center, "center")
     if owner is None:
         owners = np.argmax(sae.evaluate(acts).firing_counts, axis=0)[chosen]
     else:

@@ -131,6 +131,7 @@ def top_examples(
         acts = {name: acts[name] for name in names if name in acts}
     given = as_aligned(acts, "acts", {name: autoencoder.widths[name] for name in names})
     grid = _checked_grid(grid)
+    one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
     values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
     tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import usae
+from usae._base import checks
 from usae.demo import figures, networks, photographs
 from usae.demo.concepts import UNIVERSAL_ENTROPY, Example, examples, photograph_shares, universal_concepts
 
@@ -95,7 +96,7 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     """
     if not 0 <= seed < 2**62:
         raise usae.InvalidInputError(f"seed must be from 0 to 2**62 - 1, got {seed}")
-    size = SMALL if small else FULL
+    size = SMALL if checks.boolean(small, "small") else FULL
     folder = Path(output)
     (folder / "concepts").mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()

@@ -106,8 +106,7 @@ def maximize(
     networks = as_image_models(models)
     check_kind(kind)
     power = check_power(power)
-    if not isinstance(joint, (bool, np.bool_)):
-        raise InvalidInputError(f"joint must be True or False, got {joint!r}")
+    joint = checks.boolean(joint, "joint")
     n_seeds = checks.integer(n_seeds, "n_seeds", 1, 2**16)
     warmup = checks.integer(warmup, "warmup", 0, 2**30)
     seed = checks.integer(seed, "seed", 0, 2**64 - n_seeds)
@@ -122,7 +121,7 @@ def maximize(
         for number in range(n_seeds):
             found = [(group, ascent.run(group, seed + number, bar)) for group in groups]
             runs.append({name: image for group, image in found for name in group})
-    return _result(sae, concept, networks, bool(joint), runs, dataset)
+    return _result(sae, concept, networks, joint, runs, dataset)
 
 
 @dataclasses.dataclass(frozen=True)

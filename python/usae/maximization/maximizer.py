@@ -133,7 +133,7 @@ class Maximizer:
             total_variation=_number(total_variation, "total_variation"),
             l2=_number(l2, "l2"),
             contrast=_number(contrast, "contrast"),
-            decorrelate=bool(decorrelate),
+            decorrelate=checks.boolean(decorrelate, "decorrelate"),
             seed=checks.integer(seed, "seed", 0, 2**64 - 1),
             n_threads=thread_count(n_threads, "n_threads"),
             magnitude=_float32(magnitude, "magnitude"),

@@ -37,9 +37,10 @@ class Plan(NamedTuple):
         """Check arguments. InvalidInputError for any that cannot be used, and for models that cannot be aligned."""
         checked = _checked_models(models)
         size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
+        crop = checks.boolean(crop, "crop")
         if crop:
             _check_proportions(checked)
-        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), bool(crop))
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), crop)
 
     def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures."""

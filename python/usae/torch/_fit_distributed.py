@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
 from usae._core.autoencoder import Autoencoder
@@ -53,8 +54,8 @@ def fit_distributed(
         Activations, as for `UniversalSAE.fit`, with all rows in every process. Use memory maps or an `ActivationStore` on a
         file system that all processes share, or on copies of it.
     epochs, steps, validation, callbacks, progress
-        As for `UniversalSAE.fit`. Callbacks are called in every process, and a true result in one process ends the training in
-        all. Rank 0 shows the progress bar.
+        As for `UniversalSAE.fit`. Callbacks are called in every process, and the result True in one process ends the
+        training in all. Rank 0 shows the progress bar.
     checkpoint, resume
         As for `UniversalSAE.fit`. Only rank 0 writes and reads checkpoints. The number of processes may change between runs,
         but only with the same number does the result have the bits of a run without interruption.
@@ -87,7 +88,7 @@ def fit_distributed(
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
-        checked = loop.checked_callbacks(callbacks)
+        checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
         if recipe.batch_size < peers.size:

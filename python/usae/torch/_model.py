@@ -166,6 +166,7 @@ class Model:
             For pictures that cannot be used, and if the size is not known.
         """
         size = self.known_size
+        crop = checks.boolean(crop, "crop")
         rows = [resized(picture, size, crop) for picture in pictures(images)[0]]
         if not rows:
             raise InvalidInputError("images must hold at least one picture, got none")
