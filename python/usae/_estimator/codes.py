@@ -170,7 +170,7 @@ class Codes:
         return f"Codes(n_tokens={len(self)}, k={self.k}, n_concepts={self._n_concepts})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Codes, (self._values, self._indices, self._n_concepts)
+        return type(self), (self._values, self._indices, self._n_concepts), getattr(self, "__dict__", None)
 
 
 def _as_copy(rows: Any, name: str) -> np.ndarray:

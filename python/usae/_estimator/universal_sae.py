@@ -32,6 +32,7 @@ from usae._data.activations import (
 )
 from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
+from usae._estimator import constructor
 from usae._estimator.codes import Codes
 from usae._training import loop, run_identity
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
@@ -54,7 +55,8 @@ class UniversalSAE:
     that model's activations at the same place of the same image.
 
     The class follows scikit-learn's conventions: arguments are stored and checked when they are first used, `fit` trains from
-    the beginning and returns the object, and learned attributes end in an underscore.
+    the beginning and returns the object, and learned attributes end in an underscore. It can be cloned and be the last step of
+    a pipeline; subclasses may add arguments. Activations are mappings, so cross-validation cannot split them.
 
     Parameters
     ----------
@@ -112,26 +114,32 @@ class UniversalSAE:
     # --- Parameters of the estimator ---------------------------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments of the constructor. `deep` has no effect; scikit-learn passes it. Default: True."""
-        return {name: getattr(self, name) for name in _PARAMS}
+        """Return the arguments of the constructor, those of a subclass included.
+
+        Parameters
+        ----------
+        deep : bool
+            Whether to add the arguments of arguments that have such themselves, as "argument__name". Default: True.
+        """
+        params = {name: getattr(self, name) for name in constructor.names_of(type(self))}
+        return constructor.with_nested(params) if deep else params
 
     def set_params(self, **params: Any) -> UniversalSAE:
         """Change arguments of the constructor for the next `fit`. Returns the object."""
-        for name in params:
-            if name not in _PARAMS:
-                raise InvalidInputError(f"params: unknown parameter {name!r}; the parameters are {', '.join(_PARAMS)}")
-        for name, value in params.items():
-            setattr(self, name, value)
+        constructor.assign(self, constructor.names_of(type(self)), params)
         return self
 
     def __repr__(self) -> str:
+        params = self.get_params(deep=False)
         arguments = [f"n_concepts={self.n_concepts!r}", f"k={self.k!r}"]
         arguments += [f"recipe={self.recipe.name!r}"] if isinstance(self.recipe, Recipe) else []
         arguments += [f"seed={self.seed!r}"]
+        arguments += [f"{name}={value!r}" for name, value in params.items() if name not in constructor.names_of(UniversalSAE)]
+        name = type(self).__name__
         if self._autoencoder is None:
-            return f"UniversalSAE({', '.join(arguments)})"
+            return f"{name}({', '.join(arguments)})"
         widths = ", ".join(f"{name}: {width}" for name, width in self._autoencoder.widths.items())
-        return f"UniversalSAE({', '.join(arguments)}; {widths}; {self.n_steps_} steps)"
+        return f"{name}({', '.join(arguments)}; {widths}; {self.n_steps_} steps)"
 
     # --- Learned attributes ------------------------------------------------------------------------------------------
 
@@ -162,11 +170,18 @@ class UniversalSAE:
     def __sklearn_is_fitted__(self) -> bool:
         return self._autoencoder is not None
 
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags  # only scikit-learn calls this
+
+        inputs = InputTags(two_d_array=False, dict=True)
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=inputs)
+
     # --- Training ----------------------------------------------------------------------------------------------------
 
     def fit(
         self,
         acts: Mapping[str, Any],
+        y: object = None,
         *,
         epochs: float | None = None,
         steps: int | None = None,
@@ -184,6 +199,8 @@ class UniversalSAE:
             Activations of each model. Row t of every model is the same place in the same image. They can be NumPy arrays,
             memory maps or PyTorch CPU tensors of float16, bfloat16, float32 or float64, with any strides; they are read without
             a copy and never modified. Or they are an `ActivationStore`, which is read block by block in the background.
+        y : optional
+            Not used. scikit-learn's pipelines pass labels here. Default: None.
         epochs : float, optional
             Number of passes over the rows. The seed decides the order of the rows. Default: None, see `steps`.
         steps : int, optional
@@ -230,6 +247,8 @@ class UniversalSAE:
         but a second one does not. docs/long_runs.md says more.
         """
         schedule = as_schedule(checkpoint, resume)
+        if isinstance(y, Mapping):
+            raise InvalidInputError("y must be labels, which are not used, or None, got a mapping; use validation=... for it")
         given = as_aligned(acts, "acts")
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
@@ -238,7 +257,7 @@ class UniversalSAE:
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
 
-        autoencoder = Autoencoder(self.get_params(), recipe)
+        autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(given)
         autoencoder.check_finite(given)  # before training, which may take hours
         loop.check_validation(autoencoder, held_out)
@@ -330,7 +349,7 @@ class UniversalSAE:
         n_tokens = next(iter(sample.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
-        autoencoder = Autoencoder(self.get_params(), recipe)
+        autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(sample)
         loop.check_validation(autoencoder, held_out)
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
@@ -380,7 +399,7 @@ class UniversalSAE:
         for name, width in widths.items():
             checks.integer(width, f"widths[{name!r}]", 1, 2**20)
         widths = {name: int(width) for name, width in widths.items()}
-        autoencoder = Autoencoder(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
+        autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
         autoencoder.initialize(widths)
         self._autoencoder = autoencoder
         return self
@@ -415,7 +434,7 @@ class UniversalSAE:
         if autoencoder is None:
             given = as_aligned(batch, "batch")
             index = _index(encoder, given)
-            autoencoder = Autoencoder(self.get_params(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
+            autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
             autoencoder.initialize_from(given)
         else:
             given = as_aligned(batch, "batch", autoencoder.widths)
@@ -731,26 +750,40 @@ class UniversalSAE:
         autoencoder = self._initialized()
         history_table.save_csv(autoencoder.history, autoencoder.names, path)
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.get_params()
-        if self._autoencoder is not None:
-            from usae._saved.state import snapshot
+    def __getstate__(self) -> object:
+        """Return all attributes, a subclass's and those that users added too, with the autoencoder as a header and tensors."""
+        state: Any = super().__getstate__()
+        if self._autoencoder is None:
+            return state
+        from usae._saved.state import snapshot
 
-            state["_saved"] = snapshot(self._autoencoder, training_state=True)
-        return state
+        attributes, *slots = state if isinstance(state, tuple) else (state,)  # slots are those of a subclass
+        attributes = {name: value for name, value in (attributes or {}).items() if name != "_autoencoder"}
+        attributes["_saved"] = snapshot(self._autoencoder, training_state=True)
+        attributes["_stream_report"] = self._autoencoder.stream_report
+        return (attributes, *slots) if slots else attributes
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        saved = state.pop("_saved", None)
-        self.__init__(**state)  # type: ignore[misc]
+    def __setstate__(self, state: Any) -> None:
+        attributes, slots = state if isinstance(state, tuple) else (state, {})
+        attributes = dict(attributes or {})
+        saved, stream_report = attributes.pop("_saved", None), attributes.pop("_stream_report", None)
+        self.__dict__.update(attributes)
+        for name, value in slots.items():
+            setattr(self, name, value)
         if saved is not None:
             from usae._saved.state import restored
 
             header, tensors = saved
             self._autoencoder = restored(header, tensors, self.n_threads)
+            self._autoencoder.stream_report = stream_report
 
     # --- Private -----------------------------------------------------------------------------------------------------
 
     _autoencoder: Autoencoder | None = None
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments of this class's constructor, which a subclass's constructor need not have."""
+        return {name: getattr(self, name) for name in constructor.names_of(UniversalSAE)}
 
     @classmethod
     def _of(cls, autoencoder: Autoencoder, n_threads: int | None) -> UniversalSAE:
@@ -791,9 +824,6 @@ class UniversalSAE:
         activations = as_activations(x, "x")
         check_width(activations, model, autoencoder.widths[model])
         return index, activations
-
-
-_PARAMS = ("n_concepts", "k", "recipe", "seed", "n_threads")
 
 
 def _index(encoder: object, names: Iterable[str]) -> int:

@@ -96,7 +96,7 @@ def _before_training(sae: UniversalSAE, train: Mapping[str, Activations], steps:
     result = untrained_like(sae, steps, seed)
     n_tokens = next(iter(train.values())).n_tokens
     recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
-    autoencoder = Autoencoder(result.get_params(), recipe)
+    autoencoder = Autoencoder(result._arguments(), recipe)
     autoencoder.initialize_from(train)
     result._autoencoder = autoencoder
     return result

@@ -269,7 +269,7 @@ class DistributedTrainer:
                     )
                 given = as_aligned(batch, "batch")
                 autoencoder = Autoencoder(
-                    self.sae.get_params(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given))
+                    self.sae._arguments(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given))
                 )
                 autoencoder.initialize_from(given)
                 self.sae._autoencoder = autoencoder
@@ -278,7 +278,7 @@ class DistributedTrainer:
     def _check_same_settings(self) -> list[bool]:
         """Return which processes have parameters. An error in all if the arguments of their autoencoders differ."""
         with self._peers.sharing_errors():
-            params = self.sae.get_params()
+            params = self.sae._arguments()
             numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
             words = json.dumps([self.sae._autoencoder is not None, mine])
@@ -297,7 +297,7 @@ class DistributedTrainer:
         widths, recipe = json.loads(self._peers.all_gather(words)[0])
         with self._peers.sharing_errors():
             if autoencoder is None:
-                autoencoder = Autoencoder(self.sae.get_params(), Recipe.from_dict(recipe))
+                autoencoder = Autoencoder(self.sae._arguments(), Recipe.from_dict(recipe))
                 autoencoder.initialize(widths)
         shared_steps.broadcast_state(autoencoder, self._peers)
         self.sae._autoencoder = autoencoder

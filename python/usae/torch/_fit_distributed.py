@@ -95,7 +95,7 @@ def fit_distributed(
             raise InvalidInputError(
                 f"recipe: batch_size must be at least the number of processes, {peers.size}, got {recipe.batch_size}"
             )
-        autoencoder = Autoencoder(sae.get_params(), recipe)
+        autoencoder = Autoencoder(sae._arguments(), recipe)
         _initialize(autoencoder, given, peers)
         loop.check_validation(autoencoder, held_out)
     total = int(recipe.total_steps or 0)
