@@ -169,8 +169,6 @@ def test_arguments_of_create_are_checked(tmp_path):
         with refuses(argument, got):
             usae.ActivationStore.create(tmp_path / "acts", **options)
     assert not (tmp_path / "acts").exists()
-    with refuses_place(tmp_path / "missing" / "acts", errno.ENOENT):
-        usae.ActivationStore.create(tmp_path / "missing" / "acts")
 
 
 def test_a_store_is_not_made_over_something_else(three, tmp_path):

@@ -10,19 +10,34 @@ import tempfile
 import pytest
 
 import usae
-from support.autoencoders import everything
+from support.autoencoders import everything, small
 from support.folders import files
 from support.refusals import refuses_place
 from support.saves import FILES, Stop, refuses_to_load, steps_of_a_save
 
+WRITERS = {
+    "save": lambda sae, acts, path: sae.save(path),
+    "save_history": lambda sae, acts, path: sae.save_history(path),
+    "checkpoint": lambda sae, acts, path: small().fit(acts, steps=1, checkpoint=path),
+    "store": lambda sae, acts, path: usae.ActivationStore.create(path).close(),
+}
+"""What makes files or folders, by name."""
 
-def test_a_missing_parent_is_named(trained, tmp_path):
-    with refuses_place(tmp_path / "a" / "run", errno.ENOENT) as caught:
-        trained.save(tmp_path / "a" / "run")
-    assert isinstance(caught.value, OSError) and caught.value.errno == errno.ENOENT
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_missing_parents_are_made(trained, acts, tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write(trained, acts, tmp_path / "a" / "b" / "new")
+    write(trained, acts, "c/d/../e/new")
+    assert (tmp_path / "a" / "b" / "new").exists() and (tmp_path / "c" / "e" / "new").exists()
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_parent_that_is_a_file_is_named(trained, acts, tmp_path, write):
     (tmp_path / "file").write_text("")
-    with refuses_place(tmp_path / "file" / "run", errno.ENOTDIR):
-        trained.save(tmp_path / "file" / "run")
+    for place in (tmp_path / "file" / "new", tmp_path / "file" / "a" / "new"):
+        with refuses_place(place, errno.ENOTDIR):
+            write(trained, acts, place)
 
 
 @pytest.fixture
@@ -105,8 +120,8 @@ def test_a_link_to_what_is_not_there_yet_or_is_no_folder_is_followed(trained, tm
         (tmp_path / name).symlink_to(target)
     trained.save(tmp_path / "new")
     assert everything(usae.load(tmp_path / "made")) == everything(trained)
-    with refuses_place(tmp_path / "a" / "b", errno.ENOENT):
-        trained.save(tmp_path / "nowhere")
+    trained.save(tmp_path / "nowhere")
+    assert everything(usae.load(tmp_path / "a" / "b")) == everything(trained)
     for name, place in (("wrong", tmp_path / "file"), ("loop", tmp_path / "loop")):
         with refuses_place(place, errno.ENOTDIR):
             trained.save(tmp_path / name)

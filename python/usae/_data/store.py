@@ -75,7 +75,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         Parameters
         ----------
         path : path-like
-            A folder that is empty or does not exist yet. Its parent has to exist.
+            A folder that is empty or does not exist yet. Its parents are made.
         models : mapping of str to int or mapping, optional
             Width of each model; or for each model a mapping with "width" and, optionally, "source", "layer" and other values
             that JSON can represent, which are kept in `models`. Default: None, which takes the models of the first shard.
@@ -122,6 +122,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         self = cls.__new__(cls)
         self._manifest = manifest
         with disk.io_errors(given, "write", "the store"):
+            disk.make_parents(given)
             given.mkdir(exist_ok=True)
             self._folder = pathlib.Path(os.path.realpath(given))
             store_files.check_free(self._folder)  # before the lock file is made in it

@@ -20,7 +20,7 @@ class Checkpoints(CheckpointSchedule):
     Parameters
     ----------
     path : path-like
-        Folder for the checkpoints of one run and nothing else. It is made if its parent exists. Each checkpoint in it, such as
+        Folder for the checkpoints of one run and nothing else. It is made, with its parents. Each checkpoint in it, such as
         ``step-000001000``, is a save that `usae.load` can read too.
     every_steps : int, optional
         A checkpoint is written after each step whose number is a multiple of this. Default: None, which writes none for that

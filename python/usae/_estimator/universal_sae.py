@@ -713,7 +713,7 @@ class UniversalSAE:
         Parameters
         ----------
         path : path-like
-            The folder. Its parent has to exist. If it holds a save already, that one is replaced. At any moment of the
+            The folder. Its parents are made. If it holds a save already, that one is replaced. At any moment of the
             replacement, even if the computer stops, `usae.load` finds the old save or the new one, whole.
         training_state : bool
             Whether to save the state of the optimiser too, so that `partial_fit` continues to the same bits as without the
@@ -738,7 +738,7 @@ class UniversalSAE:
         Parameters
         ----------
         path : path-like
-            The file. An existing file is replaced.
+            The file. Its parents are made. An existing file is replaced.
 
         Raises
         ------

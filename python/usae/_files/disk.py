@@ -37,6 +37,15 @@ def path_of(path: object, what: str) -> pathlib.Path:
     raise InvalidInputError(f"path must name {what}, got {path!r}{problem}")
 
 
+def make_parents(path: pathlib.Path) -> None:
+    """Make the folders that lead to `path` where they are missing, so that they are there after a power cut too."""
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)  # another process may make it too
+        with contextlib.suppress(PermissionError):  # a folder may be writable and not readable
+            sync(parent.parent)
+
+
 @contextlib.contextmanager
 def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
     """Turn each OSError into a CheckpointFileError with a remedy, such as "cannot write the autoencoder: ..."."""
@@ -48,7 +57,7 @@ def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
         number = error.errno or errno.EIO
         words = f"cannot {verb} {what}: {error.strerror or error}"
         if verb == "write" and number in (errno.ENOENT, errno.ENOTDIR):
-            words += f"; the folder {str(folder.parent)!r} has to exist before"
+            words += f"; {str(folder.parent)!r} has to be a folder"
         elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             words += "; choose a place that this user may write to"
         raise CheckpointFileError(number, words, str(folder)) from error

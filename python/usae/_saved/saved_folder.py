@@ -50,6 +50,8 @@ def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state:
         folder = pathlib.Path(os.path.realpath(given))  # "." and links cannot be renamed, so the folder itself is used
     with disk.io_errors(folder, "write", "the autoencoder"):
         exists = _can_replace(folder)
+        if not exists:
+            disk.make_parents(folder)
         header, tensors = snapshot(autoencoder, training_state)
         if exists:
             _finish_replacement(folder)
@@ -59,10 +61,15 @@ def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise the error that `save` would raise if the folder holds something else."""
-    folder = disk.folder_of(path)
-    with disk.io_errors(folder, "write", "the autoencoder"):
-        _can_replace(pathlib.Path(os.path.realpath(folder)))
+    """Raise the error that `save` would raise if the folder cannot be made, cannot be written or holds something else."""
+    given = disk.folder_of(path)
+    with disk.io_errors(given, "write", "the autoencoder"):
+        folder = pathlib.Path(os.path.realpath(given))
+        exists = _can_replace(folder)
+        disk.make_parents(folder)
+        attempt = folder / f".usae-{secrets.token_hex(6)}" if exists else folder
+        attempt.mkdir()
+        attempt.rmdir()
 
 
 def _can_replace(folder: pathlib.Path) -> bool:

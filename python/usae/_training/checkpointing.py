@@ -100,6 +100,7 @@ def checkpoint_writer(
     """Lock the folder, set `autoencoder` to the newest checkpoint of the same run if there is one, and yield a writer."""
     given = disk.folder_of(schedule.path)
     with disk.io_errors(given, "write", "the checkpoints"):
+        disk.make_parents(given)
         given.mkdir(exist_ok=True)
         folder = pathlib.Path(os.path.realpath(given))
         checkpoint_files.check_free(folder)

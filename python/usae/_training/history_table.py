@@ -36,6 +36,7 @@ def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: obje
     columns = list(dict.fromkeys(column for row in table for column in row))
     beside = file.with_name(f".usae-{secrets.token_hex(6)}")
     with disk.io_errors(file, "write", "the history"):
+        disk.make_parents(file)
         try:
             with open(beside, "w", encoding="utf-8", newline="") as stream:
                 writer = csv.DictWriter(stream, columns)
