@@ -14,14 +14,12 @@ import safetensors.numpy
 import usae
 from support.autoencoders import everything
 from support.refusals import refuses_place
-from support.saves import FILES, refuses_to_load
-from usae._saved.header import _FIELDS_SINCE_2
+from support.saves import FILES, refuses_to_load, rewrite_json
+from usae._saved.header import fields_since
 
 
-def rewrite_header(folder, change):
-    header = json.loads((folder / "usae.json").read_text())
-    header = change(header) or header
-    (folder / "usae.json").write_text(json.dumps(header))
+def rewrite_header(folder, change, sign=True):
+    rewrite_json(folder / "usae.json", change, sign)
 
 
 def rewrite_tensors(folder, change):
@@ -101,23 +99,27 @@ def test_tensors_that_are_no_safetensors_file_are_refused_even_if_signed(saved):
 
 def test_a_newer_format_is_refused_with_both_versions(saved):
     def newer(header):
-        header.update(format_version=3, package_version="9.1", something_new=True)
+        header.update(format_version=4, package_version="9.1", something_new=True)
 
     rewrite_header(saved, newer)
-    refuses_to_load(saved, "3 from usae 9.1")
+    refuses_to_load(saved, "4 from usae 9.1")
+
+
+def as_format_2(header):
+    header["format_version"] = 2
 
 
 def as_format_1(header):
     header["format_version"] = 1
     for key in ("recipe", "resolved_recipe"):
-        for field in _FIELDS_SINCE_2:
+        for field in fields_since(1):
             del header[key][field]
     for entry in header["history"]:
         del entry["prefix"]
 
 
 def test_what_an_older_version_saved_is_read(trained, saved):
-    rewrite_header(saved, as_format_1)
+    rewrite_header(saved, as_format_1, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
     as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean")  # nothing was merged, nothing drawn
     assert loaded.pop("recipe") == expected.pop("recipe").replace(**as_then)
@@ -126,7 +128,29 @@ def test_what_an_older_version_saved_is_read(trained, saved):
     assert loaded.pop("history") == repr(as_read)
     del loaded["repr"], expected["repr"], expected["history"]
     assert loaded == expected
-    rewrite_header(saved, lambda header: header["recipe"].update(prefixes=[0.5, 1.0]))
+    rewrite_header(saved, lambda header: header["recipe"].update(prefixes=[0.5, 1.0]), sign=False)
+    refuses_to_load(saved, "usae.json")
+
+
+def test_a_save_of_a_format_without_a_checksum_is_read_and_only_that(trained, saved):
+    rewrite_header(saved, as_format_2, sign=False)
+    assert everything(usae.load(saved)) == everything(trained)
+    rewrite_header(saved, as_format_2)
+    refuses_to_load(saved, "usae.json")
+    rewrite_header(saved, lambda header: header.update(format_version=3), sign=False)
+    refuses_to_load(saved, "usae.json")
+
+
+def test_no_changed_bit_of_the_header_is_read_and_the_checksum_is_that_of_the_bytes_before_it(saved):
+    file = saved / "usae.json"
+    content = file.read_bytes()
+    body, end = content[:-83], json.loads(content)["sha256"]
+    assert hashlib.sha256(body).hexdigest() == end and content == body + f',\n  "sha256": "{end}"\n}}\n'.encode()
+    for position in [*range(0, len(body), 61), *range(len(body), len(content))]:
+        for bit in range(8) if position >= len(body) - 61 else (position % 8,):
+            file.write_bytes(content[:position] + bytes([content[position] ^ 1 << bit]) + content[position + 1 :])
+            refuses_to_load(saved, "usae.json")
+    file.write_bytes(content + b"\n")
     refuses_to_load(saved, "usae.json")
 
 

@@ -1,12 +1,13 @@
-"""Saves that are stopped midway."""
+"""Saves that are stopped midway, and files of JSON that are changed by somebody who also knows how to sign them."""
 
+import json
 import pathlib
 import shutil
 
 import usae
 from support.autoencoders import RECIPE
 from support.refusals import refuses
-from usae._files import disk
+from usae._files import disk, signed_json
 from usae._saved import saved_folder
 
 FILES = {"model.safetensors", "usae.json"}
@@ -50,3 +51,12 @@ def refuses_to_load(folder, name):
     with refuses(name, error=usae.CheckpointError) as caught:
         usae.load(folder)
     assert str(folder) in str(caught.value)
+
+
+def rewrite_json(file, change, sign=True):
+    """Change a file of JSON by a function of its content, and sign it anew."""
+    content = json.loads(file.read_text())
+    content.pop("sha256", None)
+    content = change(content) or content
+    text = json.dumps(content, indent=2) + "\n"
+    file.write_text(signed_json.signed(text) if sign and isinstance(content, dict) and content else text)

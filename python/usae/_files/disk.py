@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, TypeGuard
 
+from usae._files import regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 
@@ -48,7 +49,10 @@ def make_parents(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
-    """Turn each OSError into a CheckpointFileError with a remedy, such as "cannot write the autoencoder: ..."."""
+    """Turn each OSError into a CheckpointFileError with a remedy, such as "cannot write the autoencoder: ...".
+
+    A file in the folder that the system names is named too.
+    """
     try:
         yield
     except CheckpointFileError:
@@ -56,6 +60,8 @@ def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
     except OSError as error:
         number = error.errno or errno.EIO
         words = f"cannot {verb} {what}: {error.strerror or error}"
+        if isinstance(error.filename, (str, os.PathLike)) and pathlib.Path(error.filename).parent == folder:
+            words += f" ({pathlib.Path(error.filename).name})"
         if verb == "write" and number in (errno.ENOENT, errno.ENOTDIR):
             words += f"; {str(folder.parent)!r} has to be a folder"
         elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -82,9 +88,9 @@ def locked(file: pathlib.Path, what: str) -> BinaryIO:
 
 
 def write_text(file: pathlib.Path, text: str) -> None:
-    """Write a text file and sync it to disk."""
-    with open(file, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
+    """Write a new text file, in UTF-8, and sync it to disk."""
+    with regular_files.created(file) as stream:
+        stream.write(text.encode())
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -10,16 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 from usae import _usae
-from usae._base import checks
 from usae._core.reports import StepReport
 from usae._core.tensors import INTEGERS
-from usae._files import disk
+from usae._files import disk, signed_json
 from usae.errors import CheckpointError
 from usae.recipes import Recipe
 
 FORMAT = "usae"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 HEADER = "usae.json"
+MOST_BYTES = 2**28
+"""A history of 100,000 entries has some 70 MB."""
+
+_SIGNED_SINCE = 3
+_REMEDY = "copy it again"
+_MOST_VALUES = 2**24
 
 Header = dict[str, Any]
 
@@ -50,18 +55,17 @@ def to_json(header: Header) -> str:
     """Return indented JSON with one line for each step of the history, for people to read."""
     history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
     text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
-    return text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) + "\n" if history else text + "\n"
+    whole = text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) if history else text
+    return signed_json.signed(whole + "\n")
 
 
 def checked_header(raw: bytes) -> Header:
     """Parse the header and check everything that `restored` relies on."""
-    try:
-        header = checks.parsed_json(raw.decode())
-    except ValueError as error:
-        raise CheckpointError(f"{HEADER} is damaged or cut short: {error}; copy it again") from None
+    header, is_signed = signed_json.parsed(raw, HEADER, _REMEDY, _MOST_VALUES)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"; give what save wrote')
     version = _checked_version(header)
+    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, HEADER, _REMEDY)
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -97,11 +101,16 @@ def _checked_version(header: Header) -> int:
 
 def _upgraded_recipe(recipe: dict[str, Any], version: int) -> dict[str, Any]:
     """Add the fields that an older format lacks, with values that give what its version did."""
-    later = {} if version > 1 else _FIELDS_SINCE_2
+    later = fields_since(version)
     for field in later:
         if field in recipe:
             raise CheckpointError(f"{HEADER}: a recipe of format {version} has no field {field!r}; copy it again")
     return recipe | later
+
+
+def fields_since(version: int) -> dict[str, Any]:
+    """Return the fields of a recipe that were added after a version of this format, with values that give what it did."""
+    return {field: value for number, fields in _FIELDS_SINCE.items() if number > version for field, value in fields.items()}
 
 
 def _check_step(entry: object, where: str, n_models: int) -> None:
@@ -194,11 +203,13 @@ _HEADER_KEYS = {
 }  # fmt: skip
 
 
-_FIELDS_SINCE_2 = {
-    "selection": "topk",
-    "k_max": None,
-    "prefixes": None,
-    "merge_cosine": None,
-    "merge_every": 50,
-    "prefix_loss": "mean",
+_FIELDS_SINCE = {
+    2: {
+        "selection": "topk",
+        "k_max": None,
+        "prefixes": None,
+        "merge_cosine": None,
+        "merge_every": 50,
+        "prefix_loss": "mean",
+    }
 }

@@ -1,7 +1,7 @@
 """Saved autoencoders: a folder with ``model.safetensors`` (tensors) and ``usae.json`` (everything else).
 
-``usae.json`` holds the size and SHA-256 of the tensor file that belongs to it. A new folder is written under another name and
-renamed. In a folder that exists, empty or with an older save,
+``usae.json`` holds the size and SHA-256 of the tensor file that belongs to it, and ends with its own SHA-256. A new folder is
+written under another name and renamed. In a folder that exists, empty or with an older save,
 
 1. the tensors are written to ``model.safetensors.new``,
 2. ``usae.json`` is replaced by one rename, from which on the new save is the valid one,
@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from usae._base.config import thread_count
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import disk
-from usae._saved.header import FORMAT, HEADER, Header, checked_header, expected_tensors, to_json
+from usae._files import disk, regular_files
+from usae._saved.header import FORMAT, HEADER, MOST_BYTES, Header, checked_header, expected_tensors, to_json
 from usae._saved.state import restored, snapshot
 from usae._saved.tensor_file import NEW_TENSORS, TENSORS, fingerprint, read_tensors, write_tensors
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
@@ -81,8 +81,8 @@ def _can_replace(folder: pathlib.Path) -> bool:
     if {path.name for path in folder.iterdir()} <= {NEW_TENSORS, NEW_HEADER}:  # a first save that was cut short leaves these
         return True
     try:
-        header = json.loads((folder / HEADER).read_bytes())
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+        header = json.loads(_header_bytes(folder))
+    except (FileNotFoundError, ValueError, RecursionError):  # a CheckpointError is a ValueError
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT or (folder / TENSORS).is_dir():
         raise CheckpointFileError(
@@ -125,8 +125,8 @@ def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 
 def _finish_replacement(folder: pathlib.Path) -> None:
     """Do step 3 of an earlier save that was cut short, before the new save overwrites its tensors."""
-    if (folder / NEW_TENSORS).exists() and (folder / HEADER).exists():
-        wanted = json.loads((folder / HEADER).read_bytes()).get("tensors")
+    if regular_files.is_one(folder / NEW_TENSORS) and (folder / HEADER).exists():
+        wanted = json.loads(_header_bytes(folder)).get("tensors")
         if fingerprint(folder / NEW_TENSORS) == wanted:
             (folder / NEW_TENSORS).replace(folder / TENSORS)
 
@@ -194,7 +194,7 @@ def _identity(folder: pathlib.Path) -> list[tuple[int, int, int] | None]:
 
 def _read_header(folder: pathlib.Path) -> bytes:
     try:
-        return (folder / HEADER).read_bytes()
+        return _header_bytes(folder)
     except FileNotFoundError:
         if (folder / RUN).exists():
             raise CheckpointError(
@@ -203,5 +203,7 @@ def _read_header(folder: pathlib.Path) -> bytes:
         if folder.is_dir():
             raise CheckpointError(f"{HEADER} is missing; give a folder that save wrote") from None
         raise
-    except IsADirectoryError:
-        raise CheckpointError(f"{HEADER} must be a file, got a folder; give what save wrote") from None
+
+
+def _header_bytes(folder: pathlib.Path) -> bytes:
+    return regular_files.read(folder / HEADER, MOST_BYTES, HEADER)

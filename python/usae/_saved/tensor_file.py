@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import pathlib
 from typing import Any
@@ -13,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from usae._core.tensors import INTEGERS, Tensors
-from usae._files import disk
+from usae._files import disk, regular_files
 from usae.errors import CheckpointError, CheckpointFileError
 
 TENSORS = "model.safetensors"
@@ -22,8 +23,8 @@ NEW_TENSORS = "model.safetensors.new"
 
 
 def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
-    file.touch()
-    permissions = file.stat().st_mode
+    with regular_files.created(file) as stream:  # in the place of a planted link, too
+        permissions = os.fstat(stream.fileno()).st_mode
     try:
         safetensors.numpy.save_file(tensors, file)
     except safetensors.SafetensorError as error:  # the writer of safetensors raises this for a full disk
@@ -35,12 +36,13 @@ def write_tensors(file: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
 
 def fingerprint(file: pathlib.Path) -> dict[str, Any]:
     """Return size in bytes and SHA-256 of a file."""
-    with open(file, "rb") as stream:
+    with regular_files.opened(file, file.name) as stream:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[str, tuple[str, list[int]]]) -> Tensors:
     """Read and check the file of size and SHA-256 `wanted`. `expected` is the type and shape of each tensor."""
+    _check_size(wanted["bytes"], expected)
     file = _found(folder, wanted)
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
@@ -67,15 +69,27 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
 def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
     """Return the file of that size and checksum. `saved_folder` explains why there are two candidates."""
     found = [folder / name for name in (TENSORS, NEW_TENSORS) if (folder / name).exists()]
-    for file in found:
-        if file.is_file() and file.stat().st_size == wanted["bytes"] and fingerprint(file) == wanted:
-            return file
     if not found:
         raise CheckpointError(f"{TENSORS} is missing; copy it again")
-    if not found[0].is_file():
-        what = "a folder" if found[0].is_dir() else "no ordinary file"
-        raise CheckpointError(f"{found[0].name} is {what}, but must be the file that usae wrote; copy it again")
-    size = found[0].stat().st_size
+    for file in found:
+        if regular_files.is_one(file) and file.stat().st_size == wanted["bytes"] and fingerprint(file) == wanted:
+            return file
+    with regular_files.opened(found[0], found[0].name) as stream:
+        size = os.fstat(stream.fileno()).st_size
     if size < wanted["bytes"]:
         raise CheckpointError(f"{TENSORS} is cut short: it has {size:,} of {wanted['bytes']:,} bytes; copy it again")
     raise CheckpointError(f"{TENSORS} is damaged or belongs to another save: usae.json describes another; copy both again")
+
+
+def _check_size(n_bytes: int, expected: dict[str, tuple[str, list[int]]]) -> None:
+    """Refuse a file that is longer than its tensors and their names can be, before all of it is read for its checksum."""
+    tensors = sum(math.prod(shape) * _BYTES[dtype] for dtype, shape in expected.values())
+    if n_bytes > tensors + _MOST_NAMES:
+        raise CheckpointError(
+            f"{TENSORS} must have at most {tensors + _MOST_NAMES:,} bytes for such tensors, got {n_bytes:,} in usae.json; copy "
+            f"both again"
+        )
+
+
+_BYTES = {"F32": 4, "I64": 8}
+_MOST_NAMES = 10**8  # what safetensors allows for the names and places of tensors
