@@ -1,6 +1,7 @@
 """Files of a store that are damaged, gone or not of usae."""
 
 import errno
+import hashlib
 import json
 
 import numpy as np
@@ -8,14 +9,13 @@ import pytest
 
 import usae
 from support.refusals import refuses, refuses_place
+from support.saves import rewrite_json
 from support.stores import MANIFEST
 
 
-def edited(folder, change):
+def edited(folder, change, sign=True):
     """Change the manifest as a hostile or later program might."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    change(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    rewrite_json(folder / MANIFEST, lambda manifest: change(manifest) and None, sign)
 
 
 def test_a_missing_or_shortened_file_is_refused_when_the_store_is_opened(three):
@@ -77,6 +77,10 @@ def test_any_flipped_bit_is_found_before_training_and_by_verify(three):
         (lambda m: m["models"].append(m["models"][0]), "['a', '网/b', 'a']"),
         (lambda m: m["models"][0].update(width=0), "models"),
         (lambda m: m["shards"][0].update(n=0), "shards[0].n"),
+        (lambda m: m["shards"][0].update(n=2**50, images=None) or m.update(tokens=None, grid=None), "shards[0].n"),
+        (lambda m: m.update(tokens=5), "shards[0].n"),
+        (lambda m: m["models"][0].update(width=2**20), "shards[0].n"),
+        (lambda m: m.update(dtype="float32"), "shards[0].n"),
         (lambda m: m["shards"][1].update(images=["x"]), "shards[1].images"),
         (lambda m: m["shards"][1].update(images=None), "shards[1].images"),
         (lambda m: m["shards"][1]["files"].pop(), "shards[1].files"),
@@ -89,6 +93,30 @@ def test_a_manifest_that_usae_did_not_write_is_refused(three, change, name):
     folder, _ = three
     edited(folder, change)
     with refuses(name, error=usae.CheckpointError):
+        usae.ActivationStore(folder)
+
+
+def test_no_changed_bit_of_the_manifest_is_read(three):
+    folder, _ = three
+    content = (folder / MANIFEST).read_bytes()
+    assert hashlib.sha256(content[:-83]).hexdigest() == json.loads(content)["sha256"]
+    for position in range(0, len(content), 7):
+        flipped = content[position] ^ 1 << position % 8
+        (folder / MANIFEST).write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+        with refuses(MANIFEST, error=usae.CheckpointError):
+            usae.ActivationStore(folder)
+
+
+def test_a_store_of_a_format_without_a_checksum_is_read_and_continued_with_one(three):
+    folder, shards = three
+    edited(folder, lambda m: m.update(format_version=1), sign=False)
+    store = usae.ActivationStore(folder)
+    store.verify()
+    store.append({name: np.asarray(store[name][:2]) for name in store})
+    store.close()
+    assert json.loads((folder / MANIFEST).read_text())["format_version"] == 2 and len(usae.ActivationStore(folder)["a"]) == 8
+    edited(folder, lambda m: None, sign=False)
+    with refuses(MANIFEST, error=usae.CheckpointError):
         usae.ActivationStore(folder)
 
 

@@ -15,21 +15,25 @@ import math
 import os
 import pathlib
 import re
+import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from usae import _usae
-from usae._base import checks
-from usae._files import disk
+from usae._files import disk, npy_file, regular_files, signed_json
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 FORMAT = "usae-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "usae-store.json"
 LOCK = "writer.lock"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
+
+_SIGNED_SINCE = 2
+_MOST_BYTES = 2**32  # some 100 million names of images
+_MOST_VALUES = 2**28
 
 _OURS = re.compile(r"shard-(\d{6,})-\d+\.npy(\.new)?")
 
@@ -47,7 +51,7 @@ def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray)
     """Write one file atomically and return the manifest's entry of it."""
     file = folder / shard_name(shard, model)
     beside = folder / f"{file.name}.new"
-    with open(beside, "wb") as stream:
+    with regular_files.created(beside) as stream:
         hashing = _Hashing(stream)
         np.lib.format.write_array(hashing, array, version=(1, 0), allow_pickle=False)
         stream.flush()
@@ -79,11 +83,12 @@ def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
 
 
 def _to_json(manifest: Manifest) -> str:
-    """Return indented JSON with one line for each shard, for people to read."""
+    """Return indented JSON with one line for each shard, for people to read, and with its checksum."""
     shards = ",\n    ".join(json.dumps(shard, ensure_ascii=False, allow_nan=False) for shard in manifest["shards"])
     text = json.dumps(manifest | {"shards": []}, indent=2, ensure_ascii=False, allow_nan=False)
     end = '"shards": []\n}'
-    return text.removesuffix(end) + f'"shards": [\n    {shards}\n  ]\n}}\n' if shards else text + "\n"
+    whole = text.removesuffix(end) + f'"shards": [\n    {shards}\n  ]\n}}' if shards else text
+    return signed_json.signed(whole + "\n")
 
 
 def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
@@ -114,7 +119,7 @@ def locked(folder: pathlib.Path) -> BinaryIO:
 
 def read_manifest(folder: pathlib.Path) -> Manifest:
     try:
-        raw = (folder / MANIFEST).read_bytes()
+        raw = regular_files.read(folder / MANIFEST, _MOST_BYTES)
     except FileNotFoundError:
         if folder.is_dir():
             raise CheckpointError(f"{folder}: there is no {MANIFEST} in it; give the folder of a store") from None
@@ -129,10 +134,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 
 def checked_manifest(raw: bytes) -> Manifest:
     """Parse the manifest and check everything that other code relies on."""
-    try:
-        manifest = checks.parsed_json(raw.decode())
-    except ValueError as error:
-        raise CheckpointError(f"{MANIFEST} is damaged or cut short: {error}; {_REMEDY}") from None
+    manifest, is_signed = signed_json.parsed(raw, MANIFEST, _REMEDY, _MOST_VALUES)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f'{MANIFEST} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a store')
     version = manifest.get("format_version")
@@ -143,6 +145,7 @@ def checked_manifest(raw: bytes) -> Manifest:
             f"{MANIFEST}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got {version} "
             f"from usae {manifest.get('package_version')}; update usae"
         )
+    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, MANIFEST, _REMEDY)
     disk.check_keys(manifest, _KEYS, MANIFEST)
     for key, is_valid in _KEYS.items():
         if not is_valid(manifest[key]):
@@ -153,11 +156,12 @@ def checked_manifest(raw: bytes) -> Manifest:
     if manifest["grid"] is not None and math.prod(manifest["grid"]) != manifest["tokens"]:
         raise disk.unexpected(MANIFEST, "tokens", manifest["tokens"])
     for number, shard in enumerate(manifest["shards"]):
-        _check_shard(shard, f"shards[{number}]", len(names), manifest["tokens"])
-    return manifest
+        _check_shard(shard, f"shards[{number}]", manifest)
+    return manifest | {"format_version": FORMAT_VERSION}
 
 
-def _check_shard(shard: object, where: str, n_models: int, tokens: int | None) -> None:
+def _check_shard(shard: object, where: str, manifest: Manifest) -> None:
+    tokens, models, item = manifest["tokens"], manifest["models"], DTYPES[manifest["dtype"]].itemsize
     disk.check_keys(shard, {"n": None, "images": None, "files": None}, f"{MANIFEST}: {where}")
     n, images, files = shard["n"], shard["images"], shard["files"]  # type: ignore[index]
     if not disk.is_integer(n, 1):
@@ -165,17 +169,24 @@ def _check_shard(shard: object, where: str, n_models: int, tokens: int | None) -
     named = isinstance(images, list) and len(images) == n and all(isinstance(name, str) for name in images)
     if not (named if tokens is not None else images is None):
         raise disk.unexpected(MANIFEST, f"{where}.images", images)
-    if not isinstance(files, list) or len(files) != n_models or n_models == 0 or not all(map(_is_file, files)):
+    if not isinstance(files, list) or len(files) != len(models) or not models or not all(map(_is_file, files)):
         raise disk.unexpected(MANIFEST, f"{where}.files", files)
+    for file, model in zip(files, models, strict=True):  # sizes of arrays follow from n, so n has to follow from the files
+        header = file["bytes"] - n * (tokens or 1) * model["width"] * item
+        if not 0 < header <= npy_file.MOST_HEADER or header % 64:  # NumPy aligns the numbers
+            raise disk.unexpected(MANIFEST, f"{where}.n", n)
 
 
 def check_sizes(folder: pathlib.Path, manifest: Manifest) -> None:
     """Refuse a store with a file that is missing or not as long as it was written."""
     for file, described in files_of(folder, manifest):
         try:
-            size = file.stat().st_size
+            status = file.stat()
         except FileNotFoundError:
             raise CheckpointError(f"{folder}: {file.name} is missing; {_REMEDY}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{folder}: {file.name} must be an ordinary file; {_REMEDY}")
+        size = status.st_size
         if size != described["bytes"]:
             sizes = f"it has {size:,} of {described['bytes']:,} bytes"
             raise CheckpointError(f"{folder}: {file.name} is cut short or damaged: {sizes}; {_REMEDY}")
@@ -183,13 +194,9 @@ def check_sizes(folder: pathlib.Path, manifest: Manifest) -> None:
 
 def open_shard(file: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = npy_file.mapped(file)
     except FileNotFoundError:
         raise CheckpointError(f"{file.parent}: {file.name} is missing; {_REMEDY}") from None
-    except OSError:
-        raise
-    except Exception as error:  # the header is Python source, which raises many types of exceptions when it is damaged
-        raise CheckpointError(f"{file.parent}: {file.name} is cut short or damaged: {error}; {_REMEDY}") from None
     if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
         raise CheckpointError(
             f"{file.parent}: {file.name} must hold {dtype.name} {list(shape)}, got {array.dtype} {list(array.shape)}; {_REMEDY}"
@@ -202,7 +209,7 @@ def verify(folder: pathlib.Path, manifest: Manifest, model: int | None = None) -
     check_sizes(folder, manifest)
     damaged = []
     for file, described in files_of(folder, manifest, model):
-        with open(file, "rb") as stream:
+        with regular_files.opened(file) as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != described["sha256"]:
                 damaged.append(file.name)
     if damaged:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from usae._files import npy_file
 from usae.cli.networks import pairs
-from usae.errors import InvalidInputError
+from usae.errors import CheckpointError, InvalidInputError
 
 HELP = "folder of a store (usae extract), or NAME=FILE.npy for each model: [n_tokens, width] or [images, tokens, width]"
 
@@ -32,15 +33,12 @@ def load_activations(entries: Sequence[str], option: str) -> Mapping[str, Any]:
 
 def _mapped(file: str, label: str) -> np.ndarray:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        return npy_file.mapped(file)
+    except CheckpointError as error:
+        raise InvalidInputError(
+            f"{label} must be a .npy file of numbers, as numpy.save writes them, got one that cannot be used: {error}"
+        ) from error
     except OSError as error:
         raise InvalidInputError(
             f"{label} must be a .npy file, got {file!r}, which cannot be read: {error.strerror or error}"
         ) from error
-    except ValueError as error:
-        raise InvalidInputError(f"{label} must be a .npy file of numbers, as numpy.save writes them, got {file!r}") from error
-    if not isinstance(array, np.ndarray):
-        raise InvalidInputError(
-            f"{label} must be a file of one array, got several in {file!r}; save the one that is meant with numpy.save"
-        )
-    return array

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,10 +18,12 @@ from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._data.activations import check_names
 from usae._data.store import ActivationStore, DType
-from usae._files import disk
+from usae._files import disk, npy_file
 from usae.errors import CheckpointError, InvalidInputError
 
 COMBINED = "combined"
+
+_MOST_BYTES = 2**29  # of one image: 65,536 tokens of width 1,024 in float64
 
 
 def import_published(
@@ -126,16 +126,11 @@ def _locations(root: pathlib.Path, images: list[str], source: str) -> Iterator[t
 
 def _read(file: pathlib.Path, key: str) -> tuple[np.ndarray, pathlib.Path]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            x = arrays[key]
+        x = npy_file.from_archive(file, key, _MOST_BYTES)
     except KeyError:
         raise CheckpointError(f"{file}: there is no {key!r} in it; give the names that the files have") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{file}: not an .npz file, or a damaged one: {error}; copy it again") from None
-    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind != "f":
-        raise CheckpointError(
-            f"{file}: {key!r} must be floats [tokens, width], got {disk.shortened(getattr(x, 'shape', x))}; save it again"
-        )
+    if x.ndim != 2 or x.dtype.kind != "f":
+        raise CheckpointError(f"{file}: {key!r} must be floats [tokens, width], got {x.shape} {x.dtype}; save it again")
     return x, file
 
 
