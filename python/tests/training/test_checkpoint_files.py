@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import pathlib
 import shutil
 import threading
@@ -10,14 +11,16 @@ import threading
 import pytest
 
 import usae
-from support.autoencoders import everything
+from support.autoencoders import everything, planted
+from support.folders import files
 from support.refusals import refuses, refuses_place
-from support.runs import STEPS, Crash, crash, names, new, saved, steps_kept
+from support.runs import RECIPES, STEPS, Crash, crash, names, new, saved, steps_kept
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
-from support.saves import Stop
-from usae._files import disk
+from support.saves import Stop, rewrite_json
+from usae._files import disk, regular_files
 from usae._saved import saved_folder
+from usae._training import checkpoint_files
 
 
 def test_a_checkpoint_is_a_save_with_training_state(acts, tmp_path):
@@ -111,11 +114,139 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_and_put_aside(acts, 
     with pytest.raises(Crash):
         new().fit(acts, steps=STEPS, checkpoint=usae.Checkpoints(tmp_path / "run", every_steps=4), callbacks=[crash(14)])
     flip(tmp_path / "run" / "step-000000014" / "model.safetensors")
-    assert usae.Checkpoints(tmp_path / "run").load().n_steps_ == 12
+    with pytest.warns(UserWarning, match="step-000000014: model.safetensors"):
+        assert usae.Checkpoints(tmp_path / "run").load().n_steps_ == 12
     with pytest.warns(UserWarning, match="step-000000014: model.safetensors"):
         sae = new().fit(acts, steps=STEPS, checkpoint=tmp_path / "run", resume=True)
     assert saved(sae, tmp_path / "resumed") == expected
     assert steps_kept(tmp_path / "run") == [12, 30] and "damaged-step-000000014" in names(tmp_path / "run")
+
+
+def of_another(change):
+    """A way to put what is not of the run in the place of a checkpoint."""
+
+    def put(place):
+        shutil.rmtree(place)
+        change(place)
+
+    return put
+
+
+def other_run(change_recipe=None, steps=14, training_state=True, **options):
+    def put(place):
+        recipe = RECIPES["default"].replace(**change_recipe or {})
+        sae = usae.UniversalSAE(**{"n_concepts": 24, "k": 3, "recipe": recipe, "seed": 3} | options)
+        sae.fit(planted(600, seed=0), steps=STEPS, callbacks=[lambda report: report.step == steps])
+        sae.save(place, training_state=training_state)
+
+    return of_another(put)
+
+
+def in_the_file(name, make):
+    def put(place):
+        (place / name).unlink()
+        make(place / name)
+
+    return put
+
+
+UNUSABLE = {
+    "other k": other_run(k=2),
+    "other seed": other_run(seed=4),
+    "other rate": other_run({"learning_rate": 0.01}),
+    "other encoder": other_run({"encoder": "batchnorm"}),
+    "other number of concepts": other_run(n_concepts=25),
+    "other step": other_run(steps=13),
+    "without training state": other_run(training_state=False),
+    "file": of_another(lambda place: place.write_text("")),
+    "FIFO": of_another(os.mkfifo),
+    "empty folder": of_another(pathlib.Path.mkdir),
+    "dangling link": of_another(lambda place: place.symlink_to("nowhere")),
+    "link to itself": of_another(lambda place: place.symlink_to(place.name)),
+    "header that is a FIFO": in_the_file("usae.json", os.mkfifo),
+    "header that is a folder": in_the_file("usae.json", os.mkdir),
+    "tensors that are a FIFO": in_the_file("model.safetensors", os.mkfifo),
+    "tensors that are a dangling link": in_the_file("model.safetensors", lambda file: file.symlink_to("nowhere")),
+    "without tensors": in_the_file("model.safetensors", lambda file: None),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped_at_14(acts, tmp_path_factory):
+    """A run with checkpoints of steps 12 and 14, and the save of the same run when it is over."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Crash):
+        new().fit(acts, steps=STEPS, checkpoint=usae.Checkpoints(folder / "run", every_steps=4), callbacks=[crash(14)])
+    return folder / "run", saved(new().fit(acts, steps=STEPS), folder / "whole")
+
+
+@pytest.mark.parametrize("put", UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_no_checkpoint_of_the_run_is_passed_over_and_put_aside(acts, stopped_at_14, tmp_path, put):
+    run, expected = shutil.copytree(stopped_at_14[0], tmp_path / "run"), stopped_at_14[1]
+    put(run / "step-000000014")
+    with pytest.warns(UserWarning, match="step-000000014"):
+        assert usae.Checkpoints(run).load().n_steps_ == 12
+    with pytest.warns(UserWarning, match="step-000000014"):
+        sae = new().fit(acts, steps=STEPS, checkpoint=run, resume=True)
+    assert saved(sae, tmp_path / "resumed") == expected
+    assert steps_kept(run) == [12, 30] and "damaged-step-000000014" in names(run)
+
+
+def test_a_disk_that_fails_at_the_newest_checkpoint_is_passed_over_and_what_the_user_can_mend_is_not(
+    acts, stopped_at_14, tmp_path, monkeypatch
+):
+    run, read = shutil.copytree(stopped_at_14[0], tmp_path / "run"), regular_files.read
+    for number, is_told in ((errno.EIO, False), (errno.ESTALE, False), (errno.EACCES, True), (errno.EMFILE, True)):
+
+        def failing(file, most, label="", number=number):
+            if "step-000000014" in str(file):
+                raise OSError(number, "failing", str(file))
+            return read(file, most, label)
+
+        monkeypatch.setattr(regular_files, "read", failing)
+        if is_told:
+            with refuses_place(run / "step-000000014", number):
+                usae.Checkpoints(run).load()
+        else:
+            with pytest.warns(UserWarning, match="step-000000014"):
+                assert usae.Checkpoints(run).load().n_steps_ == 12
+
+
+def test_names_that_a_run_does_not_give_are_no_checkpoints(acts, stopped_at_14, tmp_path):
+    run = shutil.copytree(stopped_at_14[0], tmp_path / "run")
+    odd = ("step-0000000015", "step-٠٠٠٠٠٠٠١٥", "step-000000000", "step-000000014 (copy)", "step-15", "step-00000001x")
+    for name in odd:
+        shutil.copytree(run / "step-000000012", run / name)
+    assert usae.Checkpoints(run).load().n_steps_ == 14
+    assert saved(new().fit(acts, steps=STEPS, checkpoint=run, resume=True), tmp_path / "resumed") == stopped_at_14[1]
+    assert set(odd) <= set(names(run))
+    shutil.copytree(run / "step-000000030", run / f"step-{'9' * 30}")
+    with pytest.warns(UserWarning, match="step-9999"):
+        assert usae.Checkpoints(run).load().n_steps_ == 30
+
+
+def test_a_checkpoint_that_is_a_link_is_read_and_later_only_the_link_is_removed(acts, stopped_at_14, tmp_path):
+    run, elsewhere = shutil.copytree(stopped_at_14[0], tmp_path / "run"), tmp_path / "elsewhere"
+    (run / "step-000000014").rename(elsewhere)
+    (run / "step-000000014").symlink_to(elsewhere)
+    (run / ".usae-step-000000008").symlink_to(elsewhere)  # what an older version left where it failed at a link
+    before = files(elsewhere)
+    checkpoints = usae.Checkpoints(run, every_steps=4, keep=1)
+    for _ in range(2):
+        sae = new().fit(acts, steps=STEPS, checkpoint=checkpoints, resume=True)
+        assert saved(sae, tmp_path / "resumed") == stopped_at_14[1]
+    assert steps_kept(run) == [30] and ".usae-step-000000008" not in names(run) and files(elsewhere) == before
+
+
+def test_a_link_in_the_place_of_the_next_checkpoint_is_not_followed(acts, stopped_at_14, tmp_path):
+    run, elsewhere = shutil.copytree(stopped_at_14[0], tmp_path / "run"), tmp_path / "elsewhere"
+    (run / "step-000000014").rename(elsewhere)
+    autoencoder = usae.load(elsewhere)._initialized()
+    for target in (tmp_path / "nowhere", tmp_path):
+        (run / "step-000000014").symlink_to(target)
+        checkpoint_files.write(run, autoencoder)
+        assert not (run / "step-000000014").is_symlink() and not (tmp_path / "nowhere").exists()
+        shutil.rmtree(run / "step-000000014")
 
 
 def test_where_all_are_damaged_nothing_begins_anew_by_itself(acts, tmp_path):
@@ -137,7 +268,9 @@ def test_where_all_are_damaged_nothing_begins_anew_by_itself(acts, tmp_path):
         (lambda header: "[]", "usae-run.json"),
         (lambda header: json.dumps(header | {"format": "other"}), "usae-run.json"),
         (lambda header: json.dumps(header | {"run": []}), "usae-run.json"),
-        (lambda header: json.dumps(header | {"format_version": 2}), "format_version"),
+        (lambda header: json.dumps(header | {"format_version": 3}), "format_version"),
+        (lambda header: json.dumps(header | {"format_version": 2}), "usae-run.json"),
+        (lambda header: json.dumps(header, indent=2).replace('"k": 3', '"k": 2'), "usae-run.json"),
     ],
 )
 def test_a_damaged_description_of_the_run_is_refused(acts, tmp_path, change, name):
@@ -158,7 +291,7 @@ def test_checkpoints_without_a_description_of_their_run_are_other_things(acts, t
 def test_a_run_of_another_version_goes_on_with_a_warning(acts, tmp_path):
     new().fit(acts, steps=4, checkpoint=tmp_path / "run")
     file = tmp_path / "run" / "usae-run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"package_version": "0.0.9"}))
+    rewrite_json(file, lambda header: header.update(package_version="0.0.9"))
     with pytest.warns(UserWarning, match=r"\b0\.0\.9\b"):
         new().fit(acts, steps=4, checkpoint=tmp_path / "run", resume=True)
 

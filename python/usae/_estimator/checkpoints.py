@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+import warnings
 
 from usae._base.config import thread_count
+from usae._core.autoencoder import Autoencoder
+from usae._core.tensors import Tensors
 from usae._estimator.universal_sae import UniversalSAE
 from usae._files import disk
+from usae._saved.header import Header
 from usae._saved.state import restored
 from usae._training import checkpoint_files
 from usae._training.checkpoint_schedule import CheckpointSchedule
+from usae._training.run_identity import Run, check_checkpoint
 from usae.errors import CheckpointError
 
 
@@ -46,7 +52,9 @@ class Checkpoints(CheckpointSchedule):
     """
 
     def load(self, *, n_threads: int | None = None) -> UniversalSAE:
-        """Load the newest checkpoint that is not damaged. The run may continue in another process meanwhile.
+        """Load the newest checkpoint of the run that can be used. The run may continue in another process meanwhile.
+
+        A warning names newer ones that are damaged, incomplete or of another run.
 
         Parameters
         ----------
@@ -56,17 +64,35 @@ class Checkpoints(CheckpointSchedule):
         Raises
         ------
         CheckpointError
-            If there is no checkpoint, or if all are damaged.
+            If there is no checkpoint, or if none can be used.
         CheckpointFileError
             Also an OSError: the folder cannot be read.
         """
         folder = disk.folder_of(self.path)
         thread_count(n_threads, "n_threads")
         with disk.io_errors(folder, "read", "the checkpoints"):
-            found = checkpoint_files.newest(folder)
+            run = _run(folder)
+
+            def of_the_run(header: Header, tensors: Tensors) -> Autoencoder:
+                check_checkpoint(header, run)
+                return restored(header, tensors, n_threads)
+
+            found = checkpoint_files.newest(folder, of_the_run)
         if found is None:
             raise CheckpointError(
                 f"{folder}: there is no checkpoint yet; the first comes while fit(..., checkpoint=...) trains"
             )
-        header, tensors, _ = found
-        return UniversalSAE._of(restored(header, tensors, n_threads), n_threads)
+        autoencoder, problems = found
+        for problem in problems:
+            warnings.warn(f"a checkpoint cannot be used, so an earlier one is loaded: {problem}", stacklevel=2)
+        return UniversalSAE._of(autoencoder, n_threads)
+
+
+def _run(folder: pathlib.Path) -> Run:
+    """Return the description of the run; empty, with a warning, if it cannot be used."""
+    try:
+        return checkpoint_files.read_run(folder)[0]
+    except CheckpointError as error:
+        if checkpoint_files.steps(folder):
+            warnings.warn(f"checkpoints are not compared with their run, which is not known: {error}", stacklevel=3)
+        return {}

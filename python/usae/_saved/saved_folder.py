@@ -21,7 +21,8 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from usae._base.config import thread_count
 from usae._core.autoencoder import Autoencoder
@@ -37,6 +38,8 @@ NEW_HEADER = "usae.json.new"
 RUN = "usae-run.json"
 """The file that describes the run in a folder of checkpoints. `load` looks for it to say how such a folder is read."""
 
+
+T = TypeVar("T")
 
 # --- Writing -----------------------------------------------------------------------------------------------------------
 
@@ -138,14 +141,13 @@ def load(path: str | os.PathLike[str], n_threads: int | None) -> Autoencoder:
     """Load a folder; see `usae.load`."""
     folder = disk.folder_of(path)
     thread_count(n_threads, "n_threads")
-    with _reading(folder):
-        return restored(*_read(folder), n_threads)
+    return read(folder, lambda header, tensors: restored(header, tensors, n_threads))
 
 
-def read(folder: pathlib.Path) -> tuple[Header, Tensors]:
-    """Read the header and tensors for `restore`. Errors are those of `load`."""
+def read(folder: pathlib.Path, taken: Callable[[Header, Tensors], T]) -> T:
+    """Give header and tensors to `taken`, and return its result. Its errors, as those of the files, are those of `load`."""
     with _reading(folder):
-        return _read(folder)
+        return taken(*_read(folder))
 
 
 @contextlib.contextmanager

@@ -8,30 +8,42 @@ rename puts it there and one rename takes it away, so a folder with such a name 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import pathlib
 import re
 import shutil
-import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from usae import _usae
-from usae._base import checks
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import disk
+from usae._files import disk, regular_files, signed_json
 from usae._saved import saved_folder
-from usae._saved.header import Header
+from usae._saved.header import HEADER, Header, fields_since
 from usae._saved.saved_folder import RUN
+from usae._training.run_identity import Run
 from usae.errors import CheckpointError, CheckpointFileError
 
 FORMAT = "usae-run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NEW_RUN = "usae-run.json.new"
 LOCK = "writer.lock"
 
-_STEP = re.compile(r"step-(\d{9,})")
+_SIGNED_SINCE = 2
+_REMEDY = "copy it again"
+_MOST_BYTES = 2**24
+_MOST_VALUES = 2**20
+
+_STEP = re.compile("step-[0-9]{9,}")
+_OF_THE_PROCESS = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EBUSY)
+"""What hinders a reader though the checkpoint may be whole. It is told, because passing over would lose steps for nothing."""
+
+_MOST_ATTEMPTS = 1000
+T = TypeVar("T")
+
 _TEMPORARY = ".usae-"  # prefix of temporary names, as in saved_folder.py
 
 
@@ -40,12 +52,12 @@ def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """Return the steps that have a checkpoint, the newest first."""
+    """Return the steps that have a checkpoint, the newest first. A name that a run would not give is none of them."""
     try:
-        found = [_STEP.fullmatch(path.name) for path in folder.iterdir()]
+        found = [(int(path.name[5:]), path.name) for path in folder.iterdir() if _STEP.fullmatch(path.name)]
     except FileNotFoundError:
         return []
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    return sorted((step for step, name in found if step > 0 and folder_of_step(folder, step).name == name), reverse=True)
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------------
@@ -60,10 +72,11 @@ def check_free(folder: pathlib.Path) -> None:
         )
 
 
-def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
+def write_run(folder: pathlib.Path, run: Run) -> None:
     """Write the file that describes the run."""
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": _usae.version(), "run": run}
-    disk.write_text(folder / NEW_RUN, json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    disk.write_text(folder / NEW_RUN, signed_json.signed(text))
     (folder / NEW_RUN).replace(folder / RUN)
     disk.sync(folder)
 
@@ -71,7 +84,7 @@ def write_run(folder: pathlib.Path, run: dict[str, Any]) -> None:
 def write(folder: pathlib.Path, autoencoder: Autoencoder) -> None:
     """Write a checkpoint of the present step."""
     place = folder_of_step(folder, autoencoder.core.step_count)
-    if place.exists():
+    if os.path.lexists(place):  # a link would lead the save elsewhere
         _remove(place)
     saved_folder.save(autoencoder, place, training_state=True)
 
@@ -85,77 +98,98 @@ def prune(folder: pathlib.Path, keep: int) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove the temporary folders of a writer that was stopped."""
     for path in folder.iterdir():
-        if path.name.startswith(_TEMPORARY) and path.is_dir():
-            shutil.rmtree(path)
+        if path.name.startswith(_TEMPORARY) and (path.is_dir() or path.is_symlink()):
+            _delete(path)
 
 
 def _remove(place: pathlib.Path) -> None:
     hidden = place.with_name(f"{_TEMPORARY}{place.name}")
     place.rename(hidden)
-    shutil.rmtree(hidden)
+    _delete(hidden)
+
+
+def _delete(place: pathlib.Path) -> None:
+    """Delete a folder with all that is in it, or what stands in its place. Of a link, only the link."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_run(folder: pathlib.Path) -> dict[str, Any]:
-    """Read the description of the run. Warns if another version of usae wrote it."""
+def read_run(folder: pathlib.Path) -> tuple[Run, str]:
+    """Return the description of the run, and the version of usae that wrote it."""
     try:
-        header = checks.parsed_json((folder / RUN).read_bytes().decode())
+        raw = regular_files.read(folder / RUN, _MOST_BYTES)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: there is no {RUN} in it; give the folder of a run") from None
-    except ValueError as error:
-        raise CheckpointError(f"{folder}: {RUN} is damaged or cut short: {error}; copy it again") from None
+    header, is_signed = signed_json.parsed(raw, f"{folder}: {RUN}", _REMEDY, _MOST_VALUES)
     if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("run"), dict):
         raise CheckpointError(
             f'{folder}: {RUN} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a run'
         )
-    if header.get("format_version") != FORMAT_VERSION:
+    version, package_version = header.get("format_version"), str(header.get("package_version"))
+    if not disk.is_integer(version, 1, FORMAT_VERSION):
         raise CheckpointError(
-            f"{folder}: {RUN}: format_version must be {FORMAT_VERSION}, which usae {_usae.version()} knows, got "
-            f"{header.get('format_version')} from usae {header.get('package_version')}; update usae"
+            f"{folder}: {RUN}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got "
+            f"{disk.shortened(version)} from usae {package_version}; update usae"
         )
-    if header.get("package_version") != _usae.version():
-        warnings.warn(
-            f"this run was begun with usae {header.get('package_version')} and goes on with {_usae.version()}; the bits may "
-            f"differ from those of a run with either",
-            stacklevel=2,
-        )
-    return header["run"]
+    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, f"{folder}: {RUN}", _REMEDY)
+    return {f"recipe.{field}": value for field, value in fields_since(0).items()} | header["run"], package_version
 
 
-def newest(folder: pathlib.Path) -> tuple[Header, Tensors, list[str]] | None:
-    """Read the newest checkpoint that is not damaged. Returns header, tensors and a message for each newer, damaged one.
+def newest(folder: pathlib.Path, taken: Callable[[Header, Tensors], T]) -> tuple[T, list[str]] | None:
+    """Give the newest checkpoint that can be used to `taken`. Returns its result, and a message for each that was passed over.
 
-    Returns None if there are no checkpoints.
+    `taken` refuses a checkpoint by raising a `UsaeError`. Returns None if there are no checkpoints.
 
     Raises
     ------
     CheckpointError
-        If all checkpoints are damaged.
+        If none of them can be used.
+    CheckpointFileError
+        If one cannot be read for a reason that lies in this process, or because the run replaces them all the time.
     """
-    damaged: list[str] = []
-    for step in steps(folder):
-        place = folder_of_step(folder, step)
-        try:
-            return *saved_folder.read(place), damaged
-        except (CheckpointFileError, CheckpointError) as error:
-            if not os.path.lexists(place):  # the run removed it meanwhile, so there are newer ones
-                return newest(folder)
-            if isinstance(error, CheckpointFileError):
-                raise
-            damaged.append(str(error))
-    if damaged:
-        raise CheckpointError(damaged[0])
-    return None
+    for _ in range(_MOST_ATTEMPTS):
+        problems: list[str] = []
+        for step in steps(folder):
+            place = folder_of_step(folder, step)
+            try:
+                return saved_folder.read(place, functools.partial(_whole, taken, step)), problems
+            except CheckpointError as error:
+                if not os.path.lexists(place):  # the run removed it meanwhile, so there are newer ones
+                    break
+                if isinstance(error, CheckpointFileError) and error.errno in _OF_THE_PROCESS:
+                    raise
+                problems.append(str(error))
+        else:
+            if problems:
+                raise CheckpointError(problems[0])
+            return None
+    raise CheckpointFileError(errno.EBUSY, "cannot read: the run replaces its checkpoints all the time; wait", str(folder))
+
+
+def _whole(taken: Callable[[Header, Tensors], T], step: int, header: Header, tensors: Tensors) -> T:
+    if not header["training_state"]:
+        raise CheckpointError(
+            f"{HEADER}: training_state must be true in a checkpoint, got false; move it out of the run's folder"
+        )
+    if header["n_steps"] != step:
+        raise CheckpointError(
+            f"{HEADER}: n_steps must be {step}, as the name of the checkpoint says, got {header['n_steps']}; move it out of "
+            f"the run's folder"
+        )
+    return taken(header, tensors)
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Rename checkpoints that are newer than the one that was read, because they are damaged."""
+    """Rename checkpoints that are newer than the one that was read, because they were passed over."""
     for newer in steps(folder):
         if newer > step:
             place = folder_of_step(folder, newer)
             aside = folder / f"damaged-{place.name}"
-            if aside.exists():
-                shutil.rmtree(aside)
+            if os.path.lexists(aside):
+                _delete(aside)
             place.rename(aside)

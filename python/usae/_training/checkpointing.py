@@ -11,13 +11,16 @@ import warnings
 from collections.abc import Iterator
 from types import TracebackType
 
+from usae import _usae
 from usae._core.autoencoder import Autoencoder
+from usae._core.tensors import Tensors
 from usae._files import disk
 from usae._saved import state
+from usae._saved.header import Header
 from usae._training import checkpoint_files
 from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae._training.delayed_signals import DelayedSignals
-from usae._training.run_identity import Run, check_same
+from usae._training.run_identity import Run, check_checkpoint, check_same
 from usae.errors import CheckpointFileError, InvalidInputError
 
 logger = logging.getLogger("usae")
@@ -123,13 +126,23 @@ def _resume(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: R
             f"checkpoint must be a folder without a run, got {str(folder)!r} with {checkpoint_files.steps(folder)[0]} steps of "
             f"one; pass resume=True to go on with it, or choose another folder"
         )
-    check_same(checkpoint_files.read_run(folder), run, str(folder))
-    found = checkpoint_files.newest(folder)
+    begun, version = checkpoint_files.read_run(folder)
+    check_same(begun, run, str(folder))
+    if version != _usae.version():
+        warnings.warn(
+            f"this run was begun with usae {version} and goes on with {_usae.version()}; the bits may differ from those of a "
+            f"run with either",
+            stacklevel=2,
+        )
+
+    def restored(header: Header, tensors: Tensors) -> None:
+        check_checkpoint(header, run, autoencoder.widths)
+        state.restore(autoencoder, header, tensors)
+
+    found = checkpoint_files.newest(folder, restored)
     if found is None:  # the checkpoints were removed meanwhile
         return
-    header, tensors, damaged = found
-    state.restore(autoencoder, header, tensors)
-    for problem in damaged:
-        warnings.warn(f"a checkpoint is damaged, so training goes on from an earlier one: {problem}", stacklevel=2)
+    for problem in found[1]:
+        warnings.warn(f"a checkpoint cannot be used, so training goes on from an earlier one: {problem}", stacklevel=2)
     checkpoint_files.set_aside(folder, autoencoder.core.step_count)
     logger.info("going on from step %d of the run in %s", autoencoder.core.step_count, folder)

@@ -13,7 +13,8 @@ from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
 from usae._data.stored_array import StoredArray
 from usae._files import disk
-from usae.errors import InvalidInputError
+from usae._saved.header import Header
+from usae.errors import CheckpointError, InvalidInputError
 
 SAMPLE_ROWS = 1024
 """Rows of an array that identify it among arrays of the same shape. Reading all rows would take too long."""
@@ -36,9 +37,7 @@ def describe_run(
             run |= _describe_activations(x, method)
     run |= {"n_concepts": autoencoder.n_concepts, "k": autoencoder.k, "seed": autoencoder.seed}
     run |= {} if buffer_tokens is None else {"buffer_tokens": buffer_tokens}
-    recipe = autoencoder.recipe.to_dict()
-    run["steps"] = recipe.pop("total_steps")  # compared before the warm-up and other fields that may depend on it
-    run |= {f"recipe.{name}": value for name, value in recipe.items()}
+    run |= _of_recipe(autoencoder.recipe.to_dict())
     return json.loads(json.dumps(run))  # as it will be read from the file
 
 
@@ -51,12 +50,34 @@ def check_same(begun: Run, now: Run, place: str) -> None:
         )
 
 
+def check_checkpoint(header: Header, run: Run, widths: Mapping[str, int] | None = None) -> None:
+    """Raise a CheckpointError with the first difference between a checkpoint and the run in whose folder it is.
+
+    `run` may be without fields, which are not compared then. `widths` are those of the models. Default: None, which compares
+    only what `run` has.
+    """
+    own: Run = {"models": [model["name"] for model in header["models"]]}
+    own |= {name: header[name] for name in ("n_concepts", "k", "seed")} | _of_recipe(header["resolved_recipe"])
+    wanted = {name: run[name] for name in own if name in run}
+    if widths is not None:
+        wanted["models"] = [{"name": name, "width": width} for name, width in widths.items()]
+        own["models"] = header["models"]
+    for name, must, got in differences(wanted, {name: own[name] for name in wanted}):
+        raise CheckpointError(f"{name} must be {must}, as in the run, got {got}; move what is of another run out of this one")
+
+
 def differences(one: Run, other: Run) -> Iterator[tuple[str, str, str]]:
     """Yield the name and both values, as text, of everything that differs."""
     for name in one | other:
         first, second = one.get(name, "nothing"), other.get(name, "nothing")
         if first != second:
             yield name, disk.shortened(first), disk.shortened(second)
+
+
+def _of_recipe(recipe: Mapping[str, Any]) -> Run:
+    rest = dict(recipe)
+    steps = {"steps": rest.pop("total_steps")}  # compared before the warm-up and other fields that may depend on it
+    return steps | {f"recipe.{name}": value for name, value in rest.items()}
 
 
 def _describe_activations(x: Activations, method: str) -> Run:
