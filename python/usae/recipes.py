@@ -307,12 +307,12 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
             return None
         kind = get_args(kind)[0]
     if kind is str:
-        if not isinstance(value, str):
-            raise InvalidInputError(f"recipe: {field} must be text, got {value!r}")
-        return value
+        if not isinstance(value, str) or not checks.is_unicode(value):
+            raise InvalidInputError(f"recipe: {field} must be text that can be saved as UTF-8, got {checks.shown(value)}")
+        return str(value)
     if kind is bool:
         if not isinstance(value, (bool, np.bool_)):
-            raise InvalidInputError(f"recipe: {field} must be True or False, got {value!r}")
+            raise InvalidInputError(f"recipe: {field} must be True or False, got {checks.shown(value)}")
         return bool(value)
     if get_origin(kind) is tuple:
         return _checked_shares(field, value)
@@ -320,7 +320,7 @@ def _checked(field: str, kind: Any, value: Any) -> Any:
         return _checked_number(field, kind, value)
     if not isinstance(value, str) or value not in get_args(kind):
         hint = checks.did_you_mean(value, get_args(kind))
-        raise InvalidInputError(f"recipe: {field} must be one of {', '.join(get_args(kind))}, got {value!r}{hint}")
+        raise InvalidInputError(f"recipe: {field} must be one of {', '.join(get_args(kind))}, got {checks.shown(value)}{hint}")
     return str(value)
 
 
@@ -335,7 +335,7 @@ def _checked_number(field: str, kind: type, value: Any) -> int | float:
         return number
     what = "an integer" if kind is int else "a number"
     limits = f"above 0 and at most {largest}" if field in _NOT_ZERO else f"from {smallest} to {largest}"
-    raise InvalidInputError(f"recipe: {field} must be {what} {limits}, got {value!r}")
+    raise InvalidInputError(f"recipe: {field} must be {what} {limits}, got {checks.shown(value)}")
 
 
 def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
@@ -345,5 +345,5 @@ def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
         if shares and ascending and shares[-1] == 1 and len(shares) <= _usae.MOST_PREFIXES:
             return shares
     raise InvalidInputError(
-        f"recipe: {field} must be at most {_usae.MOST_PREFIXES} shares, ascending from above 0 to 1, got {value!r}"
+        f"recipe: {field} must be at most {_usae.MOST_PREFIXES} shares, ascending from above 0 to 1, got {checks.shown(value)}"
     )

@@ -1,11 +1,12 @@
 """`usae maximize`: images of concepts of a saved autoencoder."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from support.commands import refusal
+from support.commands import printed, refusal
 from support.maximizations import top_examples
 from support.refusals import names
 from usae import cli
@@ -115,3 +116,33 @@ def test_the_command_takes_a_function_that_makes_a_network(saved, tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     arguments = ["maximize", str(saved), "--concept", "3", "--network", "masked=my_networks:masked", "--steps", "1"]
     assert cli.main([*arguments, "--views", "1", "--output", str(tmp_path / "out")]) == 0
+
+
+def test_the_autoencoder_is_given_like_in_the_other_commands_or_without_a_flag(saved, tmp_path, capsys):
+    options = ["--concept", "3", "--network", "demo", "--steps", "1", "--views", "1", "--output", tmp_path / "out"]
+    for model in ([saved], ["--model", saved]):
+        assert printed(capsys, "maximize", *model, *options)[0]["concept"] == 3
+    for model in ([], [saved, "--model", saved]):
+        assert names("--model", refusal(capsys, "maximize", *model, *options), anywhere=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "body"),
+    [
+        ("bad_networks:raises", "def raises(): raise KeyError('x')"),
+        ("bad_networks:leaves", "def leaves(): raise SystemExit(3)"),
+        ("bad_networks:number", "def number(): return 3"),
+        ("bad_networks:kind", "from torch.nn import Linear as kind"),
+        ("bad_networks:made", "raise RuntimeError('at import')"),
+        ("bad_networks:made", "def made(:"),
+        ("..:made", ""),
+        ("timm:no_such_network", ""),
+        ("torchvision:no_such_network", ""),
+    ],
+)
+def test_a_network_that_cannot_be_made_is_one_line_whatever_it_raises(saved, spec, body, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad_networks.py").write_text(body + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad_networks", raising=False)
+    line = refusal(capsys, "maximize", saved, "--concept", "3", "--network", f"masked={spec}", "--output", tmp_path / "out")
+    assert names("--network masked", line, anywhere=True), line

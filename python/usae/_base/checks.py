@@ -15,8 +15,8 @@ import numpy as np
 from usae.errors import InvalidInputError
 
 _REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 200, 200, 60
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = _REPR.maxarray = 12
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 200, 200, 500
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = _REPR.maxarray = 20
 
 
 def shown(value: object) -> str:
@@ -50,6 +50,15 @@ def boolean(value: object, name: str, otherwise: str = "") -> bool:
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, numbers.Integral) and int(value) in (0, 1)):
         return bool(value)
     raise InvalidInputError(f"{name} must be True or False{otherwise}, got {shown(value)}")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: a byte of a file's name that is no text, for example, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def as_float(value: object) -> float:

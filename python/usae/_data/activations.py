@@ -193,7 +193,7 @@ def check_names(names: Mapping[str, Any], argument: str) -> None:
     if not names:
         raise InvalidInputError(f"{argument} must hold at least one model, got an empty mapping")
     for name in names:
-        if not isinstance(name, str) or not name or "\0" in name or not _is_unicode(name):
+        if not isinstance(name, str) or not name or "\0" in name or not checks.is_unicode(name):
             raise InvalidInputError(f"{argument}: a model's name must be text without NUL, and not empty, got {name!r}")
 
 
@@ -273,11 +273,3 @@ def _remedy_for_dimensions(n: int) -> str:
             "np.moveaxis(x, 1, -1).reshape(len(x), -1, x.shape[1])"
         )
     return "reshape it to [n_tokens, width]"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True

@@ -43,8 +43,9 @@ class Checkpoints(CheckpointSchedule):
 
     Notes
     -----
-    A checkpoint is also written at the end, and before an exception, Ctrl-C or SIGTERM ends the training. How often checkpoints
-    are written does not change what is learned. A checkpoint is three times as large as a save without training state.
+    A checkpoint is also written at the end, and before an exception or a signal such as SIGTERM ends the training. How often
+    checkpoints are written does not change what is learned. A checkpoint is three times as large as a save without training
+    state.
 
     Examples
     --------

@@ -214,7 +214,7 @@ class UniversalSAE:
             Default: ().
         checkpoint : path-like or Checkpoints, optional
             Folder in which the state of training is saved: every ten minutes, or as `usae.Checkpoints` says, and at the end,
-            and before an exception, Ctrl-C or SIGTERM ends the training. Default: None, which saves nothing.
+            and before an exception or a signal such as SIGTERM ends the training. Default: None, which saves nothing.
         resume : bool
             Whether to resume the run in `checkpoint`. The result has the same bits as without the interruption. If there is no
             run, training starts from the beginning. Default: False.
@@ -243,8 +243,8 @@ class UniversalSAE:
         that a NaN in the last row is found at once and not after hours. A store has only finite activations, so for a store
         every file is compared with its checksum instead. Rows of a store are shuffled by blocks (docs/stores.md). A store of
         at most 65,536 rows gives the same bits as the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss
-        that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C and SIGTERM wait for the end of the step,
-        but a second one does not. docs/long_runs.md says more.
+        that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C, SIGTERM and SIGHUP wait for the end
+        of the step, but a second one does not. docs/long_runs.md says more.
         """
         schedule = as_schedule(checkpoint, resume)
         if isinstance(y, Mapping):

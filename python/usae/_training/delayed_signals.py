@@ -1,4 +1,4 @@
-"""Delaying Ctrl-C and SIGTERM until training is between two steps."""
+"""Delaying Ctrl-C, SIGTERM and SIGHUP until training is between two steps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+DELAYED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What Ctrl-C, schedulers and closed terminals send. Windows has no SIGHUP."""
+
 
 class DelayedSignals:
-    """In a ``with`` block, the first SIGINT or SIGTERM waits for `deliver`. A second one takes effect at once.
+    """In a ``with`` block, the first of these signals waits for `deliver`. A second one takes effect at once.
 
     Signals are delayed only in the main thread, because only that thread may set handlers. Signals that are ignored stay
     ignored. Leaving ``with`` restores the handlers.
@@ -52,7 +55,7 @@ class DelayedSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in DELAYED:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # None: a handler that Python did not set and could not restore
                     self._before[number] = before

@@ -7,22 +7,32 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae.cli import evaluate, extract, maximize, train
+from usae.cli import evaluate, extract, maximize, process, train
 from usae.cli.options import Parser, print_json, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        print("usae: interrupted", file=sys.stderr)
-        return 130
-    except (usae.UsaeError, OSError, ImportError) as error:  # ImportError: an extra that is not installed
-        print(f"usae: {error}", file=sys.stderr)
-        return 2
+    """Run the command and return its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C, 143 after SIGTERM."""
+    with process.prepared():
+        try:
+            options = _parser().parse_args(arguments)
+            options.run(options)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where an error of it is told in a line
+        except KeyboardInterrupt:
+            process.tell("interrupted")
+            return process.INTERRUPTED
+        except process.Terminated as signal:
+            process.tell(f"ended by {signal}")
+            return signal.exit_code
+        except BrokenPipeError:
+            return process.reader_has_gone()
+        except MemoryError as error:
+            process.tell(error if isinstance(error, usae.UsaeError) else f"out of memory: {error or 'no more is free'}")
+            return process.BAD_INPUT
+        except (usae.UsaeError, OSError, ImportError) as error:  # ImportError: an extra that is not installed
+            process.tell(error)
+            return process.BAD_INPUT
     return 0
 
 

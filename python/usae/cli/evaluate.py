@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import usae
 from usae._base.json import plain
 from usae.cli import activations
+from usae.cli.figures import drawn
 from usae.cli.options import Parser, add_threads, print_json, use_threads
 from usae.errors import InvalidInputError
 
@@ -54,40 +56,50 @@ def run(options: argparse.Namespace) -> None:
             f"--model must be the folder of a saved autoencoder, got {options.model!r}, which is none; usae train makes one"
         )
     sae = usae.load(options.model)
+    folder = None if options.output is None else Path(options.output)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # before the evaluation, which may take long
     evaluation = sae.evaluate(activations.load_activations(options.acts, "--acts"), threshold=options.threshold)
-    written = [] if options.output is None else _write(evaluation, Path(options.output))
-    if options.json:
-        print_json(_report(evaluation) | {"files": written})
-        return
-    print(evaluation.summary())
-    if written:
+    if not options.json:
+        print(evaluation.summary(), flush=True)  # first, so that nothing that fails later costs the numbers
+    written: list[str] = []
+    try:
+        if folder is not None:
+            written += _write_numbers(evaluation, folder)
+            written += _draw(evaluation, folder)
+    finally:
+        if options.json:
+            print_json(_report(evaluation) | {"files": written})
+    if written and not options.json:
         print(f"\nWritten to {options.output}: {', '.join(Path(file).name for file in written)}")
 
 
-def _write(evaluation: usae.Evaluation, folder: Path) -> list[str]:
-    """Write arrays, numbers and figures, and return the names of the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_numbers(evaluation: usae.Evaluation, folder: Path) -> list[str]:
+    """Write arrays and numbers, and return the names of the files."""
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
     names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
     arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
     np.savez_compressed(files[0], **arrays)  # without allow_pickle=, which NumPy before 2.2 would save as an array
     files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for name in FIGURES:
-        if name == "firing_entropy" and len(evaluation.model_names) < 2:
-            continue  # firing entropy needs two models
-        axes = getattr(usae.plot, name)(evaluation, ax=_axes())
-        files.append(folder / f"{name}.png")
-        axes.figure.savefig(files[-1], dpi=150)
     return [str(file) for file in files]
 
 
-def _axes() -> Any:
-    """Return axes of a figure that can only be saved, so that no backend for windows is needed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'usae[plot]'; evaluation.npz is written") from error
-    return Figure(layout="constrained").subplots()
+def _draw(evaluation: usae.Evaluation, folder: Path) -> list[str]:
+    """Write the figures, and return the names of the files."""
+    files = []
+    for name in FIGURES:
+        if name == "firing_entropy" and len(evaluation.model_names) < 2:
+            continue  # firing entropy needs two models
+        file = folder / f"{name}.png"
+        if drawn(file, functools.partial(_figure, name, evaluation)):
+            files.append(str(file))
+    return files
+
+
+def _figure(name: str, evaluation: usae.Evaluation) -> Any:
+    from matplotlib.figure import Figure  # a figure that can only be saved, so that no backend for windows is needed
+
+    return getattr(usae.plot, name)(evaluation, ax=Figure(layout="constrained").subplots()).figure
 
 
 def _report(evaluation: usae.Evaluation) -> dict[str, Any]:

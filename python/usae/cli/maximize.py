@@ -13,6 +13,7 @@ import usae
 from usae.cli.activations import HELP as ACTS_HELP
 from usae.cli.activations import load_activations
 from usae.cli.exemplars import exemplars
+from usae.cli.figures import drawn
 from usae.cli.networks import HELP, load_networks, pairs
 from usae.cli.options import print_json, use_threads
 
@@ -23,7 +24,8 @@ def add_to(commands: Any) -> None:
         help="optimise images that fire concepts of a saved autoencoder in each network",
         description="Coordinated activation maximization: writes images.npz, report.json and a picture of all concepts.",
     )
-    parser.add_argument("model", help="folder of a saved autoencoder (UniversalSAE.save)")
+    parser.add_argument("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
+    parser.add_argument("folder", nargs="?", metavar="MODEL", help="the same, without the flag")
     parser.add_argument(
         "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"
     )
@@ -64,16 +66,16 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    sae = usae.load(options.model)
+    sae = usae.load(_model(options))
     concepts = list(dict.fromkeys(options.concept))
     for concept in concepts:  # all are checked before the first is optimised, which takes long
         if not 0 <= concept < sae.n_concepts:
             raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
     models = load_networks(options.network, pairs(options.layer, "--layer"))
     acts = load_activations(options.acts, "--acts") if options.acts else {}
+    options.output.mkdir(parents=True, exist_ok=True)  # before what takes long
     dataset = sae.evaluate(acts) if acts else None
     beside: tuple[Any, ...] = exemplars(sae, acts, options.images, concepts) if options.images else ()
-    options.output.mkdir(parents=True, exist_ok=True)
     results = []
     for concept in concepts:
         results.append(
@@ -99,6 +101,13 @@ def run(options: argparse.Namespace) -> None:
         print(f"Written to {options.output}: maximization.png, images.npz, report.json")
 
 
+def _model(options: argparse.Namespace) -> str:
+    if (options.model is None) == (options.folder is None):
+        got = "none" if options.model is None else f"{options.model!r} and {options.folder!r}"
+        raise usae.InvalidInputError(f"--model must be the folder of one saved autoencoder, got {got}")
+    return options.model or options.folder
+
+
 def write(results: list[usae.Maximization], folder: Path, beside: tuple[Any, ...]) -> None:
     arrays: dict[str, Any] = {"models": np.array(results[0].model_names)}
     for result in results:
@@ -106,5 +115,5 @@ def write(results: list[usae.Maximization], folder: Path, beside: tuple[Any, ...
         arrays[f"attribution_{result.concept}"] = result.attribution
     np.savez_compressed(folder / "images.npz", **arrays)
     report = json.dumps([result.to_dict() for result in results], indent=1, allow_nan=False)
-    (folder / "report.json").write_text(report + "\n")
-    usae.plot.maximization(results, *beside).savefig(folder / "maximization.png", dpi=150)
+    (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+    drawn(folder / "maximization.png", lambda: usae.plot.maximization(results, *beside))

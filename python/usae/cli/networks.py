@@ -36,7 +36,7 @@ def load_networks(entries: Sequence[str], layers: Mapping[str, str], device: str
         try:
             for model in models.values():
                 model.module.to(device)
-        except (RuntimeError, AssertionError) as error:  # PyTorch raises these if it does not have the device
+        except Exception as error:  # PyTorch raises many kinds if it does not have the device
             reason = str(error).partition("\n")[0]
             raise InvalidInputError(
                 f"--device must be one that PyTorch has here, such as cpu, got {device!r}: {reason}"
@@ -68,7 +68,7 @@ def _model(name: str, spec: str, layer: str | None) -> Model:
         raise InvalidInputError(
             f"--network {name}: expected timm:..., torchvision:... or package.module:function, got {spec!r}"
         )
-    module = _pretrained(source, what) if source in ("timm", "torchvision") else _made(name, source, what)
+    module = _pretrained(name, source, what) if source in ("timm", "torchvision") else _made(name, source, what)
     if isinstance(module, Model):
         if layer is not None:
             raise InvalidInputError(
@@ -78,18 +78,35 @@ def _model(name: str, spec: str, layer: str | None) -> Model:
     return Model(module.eval(), layer)
 
 
-def _pretrained(source: str, what: str) -> Any:
-    if source == "timm":
-        return importlib.import_module("timm").create_model(what, pretrained=True)
-    models = importlib.import_module("torchvision.models")
-    return models.get_model(what, weights="DEFAULT")
+def _pretrained(name: str, source: str, what: str) -> Any:
+    try:
+        if source == "timm":
+            return importlib.import_module("timm").create_model(what, pretrained=True)
+        return importlib.import_module("torchvision.models").get_model(what, weights="DEFAULT")
+    except ImportError as error:
+        raise ImportError(f"--network {name} needs {source}: pip install {source} ({error})") from error
+    except Exception as error:  # unknown names, downloads that fail and damaged files are all kinds of errors there
+        raise InvalidInputError(
+            f"--network {name} must be a network that {source} has and can load here, got {what!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _made(name: str, module: str, function: str) -> Any:
+    from torch.nn import Module
+
+    from usae.torch import Model
+
     try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        made = getattr(importlib.import_module(module), function)()
+    except (Exception, SystemExit) as error:  # it is the user's code, which may raise anything
         raise InvalidInputError(
-            f"--network {name} must be a function that can be imported, got {module}:{function}: {error}"
+            f"--network {name} must be a function that can be imported and called, got {module}:{function}: "
+            f"{type(error).__name__}: {error}; python -c 'import {module}; {module}.{function}()' shows where"
         ) from error
-    return make()
+    if not isinstance(made, (Module, Model)):
+        raise InvalidInputError(
+            f"--network {name} must be a function that makes a torch.nn.Module or usae.torch.Model, got {type(made).__name__} "
+            f"from {module}:{function}"
+        )
+    return made

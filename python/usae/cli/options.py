@@ -11,6 +11,7 @@ import usae
 from usae._base import checks
 from usae._base.config import thread_count
 from usae._base.json import plain
+from usae.cli.process import one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         return self.prog.split()[-1]
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {self._source}{message} (usage: {self.prog} --help)\n")
+        self.exit(2, one_line(f"{self.prog}: {self._source}{message} (usage: {self.prog} --help)") + "\n")
 
     def configurable(self) -> None:
         """Add --config and --json."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 
 import usae
 from usae._data.activations import as_aligned
-from usae.cli import activations
+from usae.cli import activations, process
 from usae.cli.options import Parser, add_threads, print_json, use_threads
 from usae.cli.recipe_flags import add_recipe, recipe_of
+from usae.errors import InvalidInputError
 
 
 def add_to(commands: Any) -> None:
@@ -31,7 +32,21 @@ def add_to(commands: Any) -> None:
         "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, given like --acts"
     )
     parser.option(
-        "--output", required=True, metavar="FOLDER", help="folder to save the autoencoder to; a save in it is replaced"
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="folder to save the autoencoder to, also after Ctrl-C; a save in it is replaced",
+    )
+    parser.option(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="folder in which the state of training is saved while it runs; default: none, so that a crash loses the run",
+    )
+    parser.option("--checkpoint-minutes", type=float, default=10.0, metavar="N", help="minutes between two checkpoints")
+    parser.option(
+        "--resume",
+        default=False,
+        help="go on with the run in --checkpoint, to the same bits as without the interruption; without a run there, start one",
     )
     parser.option("--n-concepts", type=int, default=6144, metavar="N", help="number of concepts")
     parser.option("--k", type=int, default=32, metavar="N", help="largest number of active concepts of a token")
@@ -54,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
     validation = activations.load_activations(options.validation, "--validation") if options.validation else None
     n_tokens = next(iter(as_aligned(acts, "--acts").values())).n_tokens
     sae = usae.UniversalSAE(options.n_concepts, options.k, recipe=recipe_of(options, n_tokens), seed=options.seed)
-    _check_place(options.output)
+    _checkpoints(options)
+    _check_places(options)
     start = time.perf_counter()
     _fit(sae, acts, validation, options)
     seconds = time.perf_counter() - start
@@ -66,22 +82,47 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, options: argparse.Namespace) -> None:
-    """Train. After Ctrl-C, save what was learned before the command ends."""
+    """Train. Whatever ends the training early, what was learned is saved before the command ends."""
     try:
-        sae.fit(acts, epochs=options.epochs, steps=options.steps, validation=validation)
-    except KeyboardInterrupt:
+        sae.fit(
+            acts,
+            epochs=options.epochs,
+            steps=options.steps,
+            validation=validation,
+            checkpoint=_checkpoints(options),
+            resume=options.resume,
+        )
+    except BaseException:  # Ctrl-C, SIGTERM, a file of the data that vanished, a loss that overflows
         if sae.__sklearn_is_fitted__() and sae.n_steps_:
-            sae.save(options.output)
-            print(f"usae: what was learned in {sae.n_steps_} steps is in {options.output}", file=sys.stderr)
+            try:
+                sae.save(options.output)
+            except usae.UsaeError as error:
+                process.tell(f"what was learned in {sae.n_steps_} steps is lost: {error}")
+            else:
+                process.tell(f"what was learned in {sae.n_steps_} steps is in {options.output}")
         raise
 
 
-def _check_place(folder: str) -> None:
-    """Check before training, which may take hours, that the folder can be written."""
+def _checkpoints(options: argparse.Namespace) -> usae.Checkpoints | None:
+    if options.checkpoint is not None:
+        return usae.Checkpoints(options.checkpoint, every_minutes=options.checkpoint_minutes)
+    if options.resume:
+        raise InvalidInputError("--checkpoint must be the folder of the run that --resume is to go on with, got none")
+    return None
+
+
+def _check_places(options: argparse.Namespace) -> None:
+    """Check before training, which may take hours, that both folders can be written, and that neither is in the other's way."""
     from usae._saved.saved_folder import check_place
 
-    Path(folder).parent.mkdir(parents=True, exist_ok=True)
-    check_place(folder)
+    if options.checkpoint is not None:
+        output, checkpoint = (Path(os.path.realpath(folder)) for folder in (options.output, options.checkpoint))
+        if checkpoint.is_relative_to(output):
+            raise InvalidInputError(
+                f"--checkpoint must be outside --output, where the autoencoder is saved alone, got {options.checkpoint!r} and "
+                f"{options.output!r}"
+            )
+    check_place(options.output)
 
 
 def _report(sae: usae.UniversalSAE, folder: str, seconds: float) -> dict[str, Any]:
