@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import usae
-from support.commands import printed, run
+from support.commands import printed, refusal, run
+from usae import cli
 
 pytest.importorskip("torch")
 
@@ -33,3 +34,33 @@ def test_evaluate_of_one_model_leaves_out_what_compares_models(pairs, tmp_path, 
     run("train", "--acts", pairs[0], "--output", tmp_path / "model", "--n-concepts", "16", "--k", "3", "--steps", "2")
     told = printed(capsys, "evaluate", "--model", tmp_path / "model", "--acts", pairs[0], "--output", tmp_path / "out")
     assert not any("firing_entropy" in file for file in told["files"]) and len(told["files"]) == 5
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("Data cannot be log-scaled"), KeyError("x"), ImportError("no matplotlib"), OSError(28, "full")]
+)
+def test_a_figure_that_fails_costs_no_numbers_and_no_other_figure(made, tmp_path, capsys, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(usae.plot, "firing_entropy", failing)
+    run("evaluate", "--model", made / "model", "--acts", made / "held-out", "--output", tmp_path)
+    out, err = capsys.readouterr()
+    assert out.startswith("R2 of 384 tokens") and err.count("\n") == 1 and "firing_entropy.png" in err
+    expected = {"cross_reconstruction.png", "cofire_proportion.png", "energy_cofires.png", "evaluation.json", "evaluation.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_numbers_that_cannot_be_written_are_printed(made, tmp_path, capsys):
+    (tmp_path / "evaluation.npz").mkdir()
+    arguments = ["evaluate", "--model", made / "model", "--acts", made / "held-out", "--output", tmp_path]
+    assert cli.main([str(each) for each in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("R2 of 384 tokens") and "evaluation.npz" in err and err.count("\n") == 1
+
+
+def test_an_output_that_is_no_folder_is_told_before_the_evaluation(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(usae.UniversalSAE, "evaluate", lambda *_, **__: pytest.fail("it evaluated"))
+    (tmp_path / "file").write_text("")
+    arguments = ["evaluate", "--model", made / "model", "--acts", made / "held-out", "--output", tmp_path / "file"]
+    assert str(tmp_path / "file") in refusal(capsys, *arguments)

@@ -163,7 +163,8 @@ class Evaluation:
         It is the squared norm of the concept's part of the mean reconstruction, || mean(code) * dictionary row ||^2, in
         standardised units. Dictionary rows have norm 1 there, so it is the square of the mean code.
         """
-        return self.mean_activation**2
+        with np.errstate(over="ignore"):
+            return self.mean_activation**2
 
     def energy_fit(self, least_cofires: int = 1) -> EnergyFit:
         """Fit a line to log10(energy) as a function of log10(co-fires), for each model.
@@ -175,15 +176,16 @@ class Evaluation:
         """
         least = checks.integer(least_cofires, "least_cofires", 1, 2**53)
         chosen = self.cofire_counts >= least
-        x, y = np.log10(self.cofire_counts[chosen]), np.log10(self.energy[:, chosen])
+        with np.errstate(divide="ignore", over="ignore"):  # an energy that no float64 holds makes the model's numbers NaN
+            x, y = np.log10(self.cofire_counts[chosen]), np.log10(self.energy[:, chosen])
         n = int(chosen.sum())
         nothing = np.full(len(self.model_names), np.nan)
         if n < 2 or np.ptp(x) == 0:
             return EnergyFit(nothing, nothing, nothing, n)
-        x_mean, y_mean = x.mean(), y.mean(1)
-        dx, dy = x - x_mean, y - y_mean[:, None]
-        slope = dy @ dx / (dx @ dx)
         with np.errstate(invalid="ignore"):
+            x_mean, y_mean = x.mean(), y.mean(1)
+            dx, dy = x - x_mean, y - y_mean[:, None]
+            slope = dy @ dx / (dx @ dx)
             correlation = np.where(np.ptp(y, 1) > 0, dy @ dx / np.sqrt((dx @ dx) * (dy**2).sum(1)), np.nan)
         return EnergyFit(np.clip(correlation, -1, 1), slope, y_mean - slope * x_mean, n)
 

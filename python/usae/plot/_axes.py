@@ -13,6 +13,37 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 NULL_COLOUR = "0.45"
 
 
+LARGEST = 60.0
+"""Most inches of a side of a figure that grows with the number of models. matplotlib cannot draw 2**16 pixels."""
+
+LONGEST = 40
+"""Most characters of a model's name in a figure."""
+
+TEX = str.maketrans(
+    {each: f"\\{each}" for each in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+"""What TeX takes for commands, for users who set text.usetex."""
+
+
+def short(name: str) -> str:
+    """Return a model's name as figures show it: not too long, without line ends, and visible in a legend.
+
+    matplotlib leaves labels that begin with "_" out of legends, so such names are quoted.
+    """
+    name = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
+    return f"'{name}'" if name.startswith("_") else name
+
+
+def words(text: str) -> str:
+    """Return text for matplotlib that stands for itself: "$" begins no formula, and with text.usetex nothing is a command."""
+    import matplotlib
+
+    return text.translate(TEX) if matplotlib.rcParams["text.usetex"] else text.replace("$", r"\$")
+
+
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
     """Return `ax`, or the axes of a new figure of this size in inches."""
     if ax is not None:
@@ -21,4 +52,4 @@ def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError("usae.plot needs matplotlib: pip install 'usae[plot]'") from error
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt.subplots(figsize=(min(width, LARGEST), min(height, LARGEST)), layout="constrained")[1]

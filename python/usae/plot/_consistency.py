@@ -8,7 +8,7 @@ import numpy as np
 
 from usae.analysis.consistency import Consistency
 from usae.errors import InvalidInputError
-from usae.plot._axes import COLOURS, LINES, NULL_COLOUR, axes_of
+from usae.plot._axes import COLOURS, LINES, NULL_COLOUR, axes_of, short, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,10 +37,10 @@ def consistency(consistency: Consistency, *, ax: Axes | None = None) -> Axes:
     ax = axes_of(ax, 7.6, 3.8)
     threshold = next(iter(consistency.models.values())).threshold
     for i, (name, matching) in enumerate(consistency.models.items()):
-        label = f"{name}: mean {matching.mean:.2f}, {matching.share_above:.0%} above {threshold:g}"
+        label = words(f"{short(name)}: mean {matching.mean:.2f}, {matching.share_above:.0%} above {threshold:g}")
         ax.plot(*_ranked(matching.curve), LINES[i % len(LINES)], color=COLOURS[i % len(COLOURS)], label=label)
-        for curve, style, words in ((matching.random, "--", "normal rows"), (matching.random_in_place, ":", "rows in place")):
-            ax.plot(*_ranked(curve), style, color=NULL_COLOUR, linewidth=0.9, label=f"{words}, no concept" if i == 0 else None)
+        for curve, style, rows in ((matching.random, "--", "normal rows"), (matching.random_in_place, ":", "rows in place")):
+            ax.plot(*_ranked(curve), style, color=NULL_COLOUR, linewidth=0.9, label=f"{rows}, no concept" if i == 0 else None)
     ax.axhline(threshold, color=NULL_COLOUR, linewidth=0.6, zorder=0)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="share of the concepts", ylabel="cosine with the matched row")
     ax.set_title(f"{len(consistency.concepts):,} concepts, largest cosine first")

@@ -10,7 +10,7 @@ from usae._base import checks
 from usae.analysis.evaluation import EnergyFit, Evaluation
 from usae.analysis.nulls import CofireNull
 from usae.errors import InvalidInputError
-from usae.plot._axes import COLOURS, LINES, MARKERS, NULL_COLOUR, axes_of
+from usae.plot._axes import COLOURS, LINES, MARKERS, NULL_COLOUR, axes_of, short, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,8 +42,9 @@ def cross_reconstruction(evaluation: Evaluation, *, ax: Axes | None = None, null
     for i, j in np.ndindex(r2.shape):
         text = f"{r2[i, j]:.2f}" if under is None else f"{r2[i, j]:.2f}\n[{under[i, j]:.2f}]"
         ax.text(j, i, text, ha="center", va="center", color="white" if r2[i, j] < 0.6 else "black")
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(names)), names)
+    labels = [words(short(name)) for name in names]
+    ax.set_xticks(range(len(names)), labels)
+    ax.set_yticks(range(len(names)), labels)
     ax.set(xlabel="decoded to", ylabel="encoded from")
     ax.set_title(f"R², {evaluation.n_tokens:,} tokens" + ("" if under is None else " [null]"))
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.85, extend="min" if r2.min() < 0 else "neither")
@@ -90,10 +91,10 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     for models in range(1, n_models + 1) if n_models <= 4 else (1, n_models):
         place = np.log(models) / np.log(n_models)
         ax.axvline(place, color=NULL_COLOUR, linewidth=0.8, linestyle=":", zorder=0)
-        words = "one model" if models == 1 else f"all {models}" if models == n_models else f"{models} equally"
+        share = "one model" if models == 1 else f"all {models}" if models == n_models else f"{models} equally"
         edge = "left" if models == 1 else "right"
         ax.annotate(
-            words, (place, 1), xycoords=("data", "axes fraction"), xytext=(3 if edge == "left" else -3, -3),
+            share, (place, 1), xycoords=("data", "axes fraction"), xytext=(3 if edge == "left" else -3, -3),
             textcoords="offset points", ha=edge, va="top", color=NULL_COLOUR, fontsize="small",
         )  # fmt: skip
     ax.margins(y=0.18)  # space for the text
@@ -136,11 +137,13 @@ def cofire_proportion(
     ax = axes_of(ax, 6.0, 3.8)
     for i, name in enumerate(evaluation.model_names):
         ranks, means, mean = _by_energy(proportion[i], evaluation.energy[i], drawn, window)
-        ax.plot(ranks, means, LINES[i % len(LINES)], color=COLOURS[i % len(COLOURS)], label=f"{name}: mean {mean:.2f}")
+        ax.plot(
+            ranks, means, LINES[i % len(LINES)], color=COLOURS[i % len(COLOURS)], label=words(f"{short(name)}: mean {mean:.2f}")
+        )
     for i, values in enumerate([] if under is None else under):
         ranks, means, mean = _by_energy(values, null_energy[i], drawn, window)
-        name = evaluation.model_names[i]
-        ax.plot(ranks, means, LINES[i % len(LINES)], color=NULL_COLOUR, linewidth=0.9, label=f"null, {name}: mean {mean:.2f}")
+        label = words(f"null, {short(evaluation.model_names[i])}: mean {mean:.2f}")
+        ax.plot(ranks, means, LINES[i % len(LINES)], color=NULL_COLOUR, linewidth=0.9, label=label)
         if band is not None:
             low, high = (_by_energy(limit[i], null_energy[i], drawn, window)[1] for limit in (band[0], band[2]))
             ax.fill_between(ranks, low, high, color=NULL_COLOUR, alpha=0.25, linewidth=0)
@@ -177,25 +180,32 @@ def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
         raise InvalidInputError(
             f"null must be an Evaluation or EnergyFit of {len(fit.slope)} models, got {type(null).__name__}"
         )
+    energies = evaluation.energy
     chosen = evaluation.cofire_counts >= least_cofires
-    cofires, energy = evaluation.cofire_counts[chosen], evaluation.energy[:, chosen]
+    cofires, energy = evaluation.cofire_counts[chosen], energies[:, chosen]
+    drawable = np.isfinite(energy) & (energy > 0)
     n_models = len(evaluation.model_names)
     colours = [COLOURS[i % len(COLOURS)] for i in range(n_models)]
     ax = axes_of(ax, 5.8, 4.4)
     # Points are in the order of concepts, so that no model's points cover all others.
     ax.scatter(
-        np.repeat(cofires, n_models), energy.T.ravel(), s=6, c=colours * len(cofires), alpha=0.3, linewidths=0, rasterized=True
-    )
+        np.repeat(cofires, n_models)[drawable.T.ravel()], energy.T[drawable.T], s=6,
+        c=np.tile(colours, len(cofires))[drawable.T.ravel()].tolist(), alpha=0.3, linewidths=0, rasterized=True,
+    )  # fmt: skip
     for i, name in enumerate(evaluation.model_names):
-        label = f"{name}: r = {fit.correlation[i]:.2f}, slope {fit.slope[i]:.2f}"
+        label = f"{short(name)}: r = {fit.correlation[i]:.2f}, slope {fit.slope[i]:.2f}"
         if other is not None:
             label += f" [null: {other.correlation[i]:.2f}, {other.slope[i]:.2f}]"
             of = null.cofire_counts[null.cofire_counts >= least_cofires] if isinstance(null, Evaluation) else cofires
             ax.plot(*_line(other, i, of), "--", color=NULL_COLOUR, linewidth=1.2)
         style = LINES[i % len(LINES)] + MARKERS[i % len(MARKERS)]
-        line = ax.plot(*_line(fit, i, cofires), style, color=colours[i], linewidth=1.8, label=label)[0]
+        line = ax.plot(*_line(fit, i, cofires), style, color=colours[i], linewidth=1.8, label=words(label))[0]
         line.set(markeredgecolor="white", markersize=7)
-    ax.set(xscale="log", yscale="log", xlabel="co-fires (tokens in which every model fires)")
+    if drawable.any():
+        ax.set(xscale="log", yscale="log")
+    else:  # a logarithmic axis must have something to show
+        ax.text(0.5, 0.5, "no concept co-fires", ha="center", va="center", transform=ax.transAxes, color=NULL_COLOUR)
+    ax.set_xlabel("co-fires (tokens in which every model fires)")
     ax.set_ylabel("energy (squared mean code)")
     without = len(evaluation.cofire_counts) - fit.n_concepts
     few = "that never co-fire" if least_cofires == 1 else f"with fewer than {least_cofires:,} co-fires"

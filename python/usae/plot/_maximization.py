@@ -11,6 +11,7 @@ from usae._base import checks
 from usae._data.activations import check_known
 from usae.analysis.top_examples import TopExamples
 from usae.errors import InvalidInputError
+from usae.plot._axes import short, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def maximization(results: Sequence[Maximization], top: TopExamples | None = None
             ax = figure.add_subplot(grid[2 * row : 2 * row + 2, left])
             _optimised(ax, result, column)
             if row == 0:
-                ax.set_title(name, loc="left", fontsize=10)
+                ax.set_title(words(short(name)), loc="left", fontsize=10)
             if column == 0:
                 ax.set_ylabel(f"{result.concept}", fontsize=9)
             if top is not None and pictures is not None:
@@ -91,10 +92,10 @@ def _optimised(ax: Axes, result: Maximization, i: int) -> None:
         return
     ax.set_facecolor("0.5")  # fading to white would make bright concepts vanish
     ax.imshow(faded(result.images[i], result.attribution[i]))
-    words = f"{result.whole.share[i, i]:.0%} of tokens" if result.fires[i] else "does not fire"
+    told = f"{result.whole.share[i, i]:.0%} of tokens" if result.fires[i] else "does not fire"
     if result.fires[i] and not np.isnan(result.strength[i, i]):
-        words += f", {result.strength[i, i]:.2f} of max"
-    ax.set_xlabel(words, fontsize=6.5, labelpad=2)
+        told += f", {result.strength[i, i]:.2f} of max"
+    ax.set_xlabel(words(told), fontsize=6.5, labelpad=2)
 
 
 def faded(image: np.ndarray, attribution: np.ndarray) -> np.ndarray:
