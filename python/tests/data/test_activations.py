@@ -151,10 +151,11 @@ def test_an_array_that_cannot_be_used_is_refused_by_name_and_nothing_changes(tra
         trained.partial_fit({**acts, "vit": x})
     with refuses("acts['vit']", got, remedy):
         trained.evaluate({**acts, "vit": x})
-    with refuses("x", got, remedy):
-        trained.encode(x, "vit")
-    with refuses("x", got, remedy):
-        trained.preactivations(x, "vit")
+    if what not in ("no rows", "no images"):  # whose codes are empty
+        with refuses("x", got, remedy):
+            trained.encode(x, "vit")
+        with refuses("x", got, remedy):
+            trained.preactivations(x, "vit")
     assert everything(trained) == before
 
 

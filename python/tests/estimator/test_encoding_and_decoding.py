@@ -1,7 +1,9 @@
 """Codes, reconstructions and dictionaries: what the parameters say."""
 
 import numpy as np
+import pytest
 
+import usae
 from support.autoencoders import EPS, WIDTHS
 from support.refusals import refuses
 from usae import Codes
@@ -100,3 +102,27 @@ def test_dictionary_rows_have_norm_one_and_models_units_are_their_scale(sae):
         assert np.array_equal(sae.dictionary(name, units="model"), rows * sae.parameters(name)["scale"])
     with refuses("units", "'raw'"):
         sae.dictionary("vit", units="raw")
+
+
+@pytest.mark.parametrize("shape", [(0, 17), (0, 5, 17), (3, 0, 17)])
+def test_nothing_in_gives_nothing_out(sae, shape):
+    nothing = np.empty(shape, np.float32)
+    codes = sae.encode(nothing, "vit")
+    assert codes.shape == (0, 32) and codes.k == sae.encode(np.zeros((1, 17)), "vit").k
+    assert codes.values.dtype == np.float32 and codes.indices.dtype == np.int32
+    assert sae.decode(codes, "siglip").shape == sae.reconstruct(nothing, "vit", "siglip").shape == (0, 24)
+    assert sae.preactivations(nothing, "vit").shape == (0, 32)
+    assert codes.to_dense().shape == codes.to_csr().shape == (0, 32)
+
+
+@pytest.mark.parametrize("shape", [(0, 16), (3, 0), (0, 0), (0, 0, 0), (0,)])
+def test_nothing_of_another_width_is_refused(sae, shape):
+    for use in (sae.encode, sae.preactivations):
+        with refuses("x"):
+            use(np.empty(shape, np.float32), "vit")
+
+
+def test_numbers_of_no_rows_are_refused_because_they_are_means(sae, acts):
+    for use in (sae.evaluate, sae.partial_fit, lambda x: sae.fit(x, steps=1)):
+        with pytest.raises(usae.InvalidInputError):
+            use({name: x[:0] for name, x in acts.items()})

@@ -78,13 +78,14 @@ class Activations:
         return self.part(np.arange(0, self.n_tokens, -(-self.n_tokens // n)))
 
 
-def as_activations(x: object, label: str) -> Activations:
+def as_activations(x: object, label: str, may_be_empty: bool = False) -> Activations:
     """Check one array of activations.
 
     Raises
     ------
     InvalidInputError
-        Unless it is a non-empty 2-D or 3-D array of floats in this machine's byte order, or an array of a finished store.
+        Unless it is a 2-D or 3-D array of floats in this machine's byte order, or an array of a finished store. Also if it is
+        empty, unless it may have no rows, as where each row is looked at by itself.
     """
     array: np.ndarray | StoredArray
     if isinstance(x, StoredArray):
@@ -97,7 +98,7 @@ def as_activations(x: object, label: str) -> Activations:
             f"{label} must be [n_tokens, width] or [images, tokens, width], got {array.ndim}-D with shape "
             f"{list(array.shape)}; {_remedy_for_dimensions(array.ndim)}"
         )
-    if array.size == 0:
+    if array.size == 0 and not (may_be_empty and array.shape[-1]):
         raise InvalidInputError(f"{label} must have at least one row and one column, got shape {list(array.shape)}")
     return Activations(array, label, bfloat16)
 

@@ -503,7 +503,8 @@ class UniversalSAE:
         Parameters
         ----------
         x : array, [n_tokens, width] or [images, tokens, width]
-            Activations in the model's own units. The codes of a 3-D array are those of its rows, image by image.
+            Activations in the model's own units. The codes of a 3-D array are those of its rows, image by image. Without rows
+            the codes are empty.
         model : str
             Name of the model that the activations are of.
 
@@ -522,7 +523,8 @@ class UniversalSAE:
         index, activations = self._one_model(x, model)
         values = np.empty((activations.n_tokens, autoencoder.core.slots), np.float32)
         indices = np.empty((activations.n_tokens, autoencoder.core.slots), np.int32)
-        autoencoder.core.encode(index, activations.native, values, indices)
+        if activations.n_tokens:
+            autoencoder.core.encode(index, activations.native, values, indices)
         return Codes._trusted(values, indices, autoencoder.n_concepts)
 
     def decode(self, codes: Codes, model: str) -> np.ndarray:
@@ -593,7 +595,8 @@ class UniversalSAE:
                 f"whose pre-activations would take {4 * shape[0] * shape[1] / 2**30:.1f} GiB; give fewer, or use encode"
             )
         out = np.empty(shape, np.float32)
-        autoencoder.core.preactivations(index, activations.native, out)
+        if activations.n_tokens:
+            autoencoder.core.preactivations(index, activations.native, out)
         return out
 
     def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0) -> Evaluation:
@@ -821,7 +824,7 @@ class UniversalSAE:
     def _one_model(self, x: object, model: str) -> tuple[int, Activations]:
         autoencoder = self._initialized()
         index = autoencoder.index(model)
-        activations = as_activations(x, "x")
+        activations = as_activations(x, "x", may_be_empty=True)
         check_width(activations, model, autoencoder.widths[model])
         return index, activations
 
