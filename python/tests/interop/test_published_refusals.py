@@ -146,6 +146,63 @@ def test_a_pickle_of_any_nesting_or_size_is_refused(saes, tmp_path):
             pytest.fail(name)
 
 
+NESTED = b"\x80\x02}" + b"(" * 75_000 + b"t" * 75_000 + b"K\x01s."
+BILLION = b"\x80\x02]q\x00" + b"".join(b"h%c]q%c(h%ch%ce" % (n, n + 1, n, n) for n in range(100)) + b"."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        NESTED,
+        b"\x80\x02}r" + (2**28).to_bytes(4, "little") + b".",
+        b"\x80\x02}q\x00(X\x01\x00\x00\x00ah\x00u.",  # a dictionary in itself
+        b"\x80\x02}]q\x00h\x00as.",
+        BILLION,
+        b"\x80\x02}" + BILLION[2:-1] + b"K\x01s.",
+        b"\x80\x02(" + b"ccollections\nOrderedDict\n)R" * 1000 + b"t.",
+        b"\x80\x02ccollections\nOrderedDict\n]]K\x01aK\x01aa\x85R.",
+        b"\x80\x02}\x8b\xff\xff\xff\x7f.",
+        b"\x80\x02}L" + b"9" * 5000 + b"L\n.",
+        b"\x80\x02}I" + b"9" * 100 + b"\nK\x01s.",
+        b"\x80\x02\x8f(K\x01\x90.",  # a set
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02}0.",
+        b"\x80\x02}00.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02t.",
+        b"\x80\x02}K\x01b.",
+        b"\x80\x02}Q.",
+        b"\x80\x02(iposix\nsystem\n.",
+        b"\x80\x02c\n.",
+    ],
+    ids=range(21),
+)
+def test_a_hostile_pickle_is_refused_without_recursion_and_in_little_memory(saes, tmp_path, data):
+    path = saved(saes, tmp_path, lambda pair: pair.state_dict())["siglip"]
+    bad = rewritten(path, tmp_path / "bad.pth", {"data.pkl": lambda _: data})
+    with refuses(bad, error=usae.CheckpointError):
+        load_one(bad)
+
+
+def test_many_names_of_one_tensor_take_no_more_than_the_file_can_hold(saes, tmp_path):
+    state = saes["siglip"].state_dict()
+    tied = {f"model {i}": state for i in range(4)}
+    torch.save(tied, tmp_path / "tied.pth")
+    statistics = dict.fromkeys(tied)
+    assert list(load_published(tmp_path / "tied.pth", statistics=statistics, k=K).n_features_in_) == list(tied)
+    many = {f"model {i}": state for i in range(6000)}
+    torch.save(many, tmp_path / "many.pth")
+    with refuses(tmp_path / "many.pth", error=usae.CheckpointError):
+        load_published(tmp_path / "many.pth", statistics=dict.fromkeys(many), k=K)
+
+
+def test_only_ordinary_files_are_read(saes, tmp_path):
+    os.mkfifo(tmp_path / "fifo.pth")
+    for path in (tmp_path / "fifo.pth", tmp_path, "/dev/zero"):
+        with refuses(path, error=usae.CheckpointError):
+            load_one(path)
+
+
 def forged(tmp_path, shape, strides, offset=0, elements=6, storage="FloatStorage"):
     """A torch file whose encoder weight is a view of `elements` numbers, written by hand."""
     state = collections.OrderedDict()

@@ -1,7 +1,7 @@
 """Reads dictionaries of tensors from torch and safetensors files, without torch and without executing what is in them.
 
-A torch file is a pickle, and loading a pickle can execute code. The unpickler here executes none: it knows dictionaries,
-numbers and tensors, and refuses a file that names anything else.
+A torch file is a pickle in an archive, and loading a pickle can execute code; `torch_pickle` executes none. Tensors are read
+when they are converted. What all conversions of a file may take is limited, because many names may stand for one tensor.
 """
 
 from __future__ import annotations
@@ -10,39 +10,47 @@ import dataclasses
 import io
 import math
 import os
-import pickle
+import weakref
 import zipfile
 from collections.abc import Mapping
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from usae.errors import CheckpointError, CheckpointFileError
+from usae._files import regular_files, torch_pickle
+from usae.errors import CheckpointError, CheckpointFileError, UsaeMemoryError
+
+_MOST_PICKLE = 2**24  # bytes; a checkpoint of the published code has some ten thousand
+_EXPANSION = 8  # bytes of float32 for a byte of the file: float16, and each tensor four times
+_SMALL = 2**26  # bytes that any file may expand to
+_LEAST = 4096  # bytes that a tensor takes with its model, however small it is
 
 
 def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Return the dictionary in a torch or safetensors file. Tensors of a torch file are converted when they are used."""
+    name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-            if start.startswith(b"PK"):
-                return _TorchFile(path, file).content()
+        file = regular_files.opened(path)
+        start = file.read(9)
+        if start.startswith(b"PK"):
+            return _TorchFile(name, file).content()
+        with file:
             if start[8:] == b"{":
                 file.seek(0)
-                return _safetensors(path, file.read())
+                return _safetensors(name, file.read())
     except OSError as error:
-        raise CheckpointFileError(error.errno, f"cannot read the checkpoint: {error.strerror}", os.fspath(path)) from error
+        raise CheckpointFileError(error.errno, f"cannot read the checkpoint: {error.strerror}", name) from error
+    except MemoryError as error:
+        raise UsaeMemoryError(f"{name} must fit into memory, got {os.stat(path).st_size:,} bytes; read it elsewhere") from error
     if start.startswith(b"\x80"):
         raise CheckpointError(
-            f"{os.fspath(path)} is a bare pickle, or a torch file from before PyTorch 1.6; such a file is not opened here. If "
+            f"{name} is a bare pickle, or a torch file from before PyTorch 1.6; such a file is not opened here. If "
             f"you trust who made it, rewrite it in PyTorch: torch.save(torch.load(path), new_path)"
         )
-    raise CheckpointError(
-        f"{os.fspath(path)} is neither a torch file (.pth, .pt) nor a safetensors file, or is cut short; copy it again"
-    )
+    raise CheckpointError(f"{name} is neither a torch file (.pth, .pt) nor a safetensors file, or is cut short; copy it again")
 
 
-def _safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
+def _safetensors(name: str, data: bytes) -> dict[str, Any]:
     import safetensors
 
     dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
@@ -54,20 +62,22 @@ def _safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, Any]:
                 result[key] = float32_copy(array, tensor["dtype"] == "BF16")
             else:
                 result[key] = _Unusable(tensor["dtype"])
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{os.fspath(path)} is not a whole safetensors file: {error}; copy it again") from None
+    except (safetensors.SafetensorError, ValueError, OverflowError) as error:  # the latter: sides that NumPy does not have
+        raise CheckpointError(f"{name} is not a whole safetensors file: {error}; copy it again") from None
     return result
 
 
 class _TorchFile:
     """A zip archive that `torch.save` wrote: NAME/data.pkl, and the bytes of each storage in NAME/data/KEY."""
 
-    def __init__(self, path: str | os.PathLike[str], file: BinaryIO):
-        self.path = os.fspath(path)
-        file.seek(0)
-        data = io.BytesIO(file.read())  # so that tensors can be read after the file is closed
+    def __init__(self, path: str, file: io.BufferedReader):
+        weakref.finalize(self, file.close)  # it is open as long as one of its tensors is in use
+        self.path = path
+        self._size = os.fstat(file.fileno()).st_size
+        self._left = max(_SMALL, _EXPANSION * self._size)
+        self._newest: tuple[str, bytes] = "", b""  # the storage that was read last: several tensors may be views of it
         try:
-            self._archive = zipfile.ZipFile(data)
+            self._archive = zipfile.ZipFile(file)
         except Exception as error:  # zipfile raises exceptions of many types for a damaged archive
             self.refuse(f"is not a whole torch file: {error}; copy it again")
         pickles = [name for name in self._archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
@@ -82,51 +92,68 @@ class _TorchFile:
     def refuse(self, reason: str) -> NoReturn:
         raise CheckpointError(f"{self.path} {reason}")
 
-    def entry(self, key: str, default: bytes | None = None) -> bytes:
+    def entry(self, key: str, default: bytes | None = None, most: int | None = None) -> bytes:
         name = f"{self._name}/{key}"
         try:
             info = self._archive.getinfo(name)
         except KeyError:
             if default is not None:
                 return default
-            self.refuse(f"lacks {name}; copy it again")
+            self.refuse(f"lacks {name[:200]}; copy it again")
         if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses, and a small file could expand to any size
-            self.refuse(f"has a compressed entry, {name}, which torch.save does not write; save it again")
+            self.refuse(f"has a compressed entry, {name[:200]}, which torch.save does not write; save it again")
+        if info.file_size > (self._size if most is None else most):
+            self.refuse(f"says that {name[:200]} has {info.file_size:,} bytes, which is too many; copy it again")
         try:
             return self._archive.read(info)
         except Exception as error:  # as above
-            self.refuse(f"is damaged at {name}: {error}; copy it again")
+            self.refuse(f"is damaged at {name[:200]}: {error}; copy it again")
+
+    def storage(self, key: str) -> bytes:
+        if self._newest[0] != key:
+            self._newest = key, self.entry(f"data/{key}")
+        return self._newest[1]
+
+    def spend(self, n_bytes: int) -> None:
+        """Refuse a file whose tensors together take more than it can hold."""
+        self._left -= n_bytes
+        if self._left < 0:
+            self.refuse("holds the same tensor under many names, which takes more memory than it may; save each tensor once")
 
     def content(self) -> Mapping[str, Any]:
         try:
-            content = _Unpickler(self, self.entry("data.pkl")).load()
+            content = torch_pickle.load(self.entry("data.pkl", most=_MOST_PICKLE))
+        except torch_pickle.UnknownName as error:
+            self.refuse(
+                f"names {error}, which a checkpoint of tensors and numbers does not need; nothing was executed. If you trust "
+                f"who made it, save model.state_dict() alone"
+            )
         except CheckpointError:
             raise
-        except Exception as error:  # pickle raises exceptions of many types for a damaged or hostile pickle
-            self.refuse(f"has a damaged pickle: {type(error).__name__}: {error}; copy it again")
+        except ValueError as error:
+            self.refuse(f"has a damaged pickle: {error}; copy it again, or save model.state_dict()")
         if not isinstance(content, dict):
             self.refuse(f"must hold a dictionary, got {type(content).__name__}; save model.state_dict()")
-        return content
+        return _Lazy(self, content)
 
 
-# --- The pickle -------------------------------------------------------------------------------------------------------
+class _Lazy(Mapping[str, Any]):
+    """A dictionary of a torch file, whose views become tensors, and whose dictionaries become the same, when they are taken."""
 
+    def __init__(self, file: _TorchFile, content: dict[str, Any]):
+        self._file, self._content = file, content
 
-class _Dictionary(dict[Any, Any]):
-    """Replaces OrderedDict. Its attributes, such as the `_metadata` of torch, are dropped."""
+    def __getitem__(self, key: str) -> Any:
+        value = self._content[key]
+        if isinstance(value, torch_pickle.View):
+            return StoredTensor(self._file, value)
+        return _Lazy(self._file, value) if isinstance(value, dict) else value
 
-    def __setstate__(self, state: object) -> None:
-        pass
+    def __iter__(self) -> Any:
+        return iter(self._content)
 
-
-class _Inert:
-    """Replaces NumPy scalars, which occur only in the state of the optimiser. It has no value."""
-
-    def __init__(self, *arguments: object):
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
+    def __len__(self) -> int:
+        return len(self._content)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,89 +164,30 @@ class _Unusable:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Storage:
-    """The bytes of one or more tensors in the archive."""
+class StoredTensor:
+    """A tensor in a torch file."""
 
     file: _TorchFile
-    key: str
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """A view of a storage: element [i, j, ...] is at offset + i * strides[0] + j * strides[1] + ..."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    view: torch_pickle.View
 
     def to_float32(self, label: str) -> np.ndarray:
-        if self.storage.dtype not in _FLOATS:
-            raise CheckpointError(f"{label} must be a tensor of floats, got {self.storage.dtype}; save model.state_dict()")
-        dtype = np.dtype(_FLOATS[self.storage.dtype]).newbyteorder(self.storage.file.byte_order)
-        data = self.storage.file.entry(f"data/{self.storage.key}")
+        shape, strides, offset, storage = self.view.shape, self.view.strides, self.view.offset, self.view.storage
+        if storage.dtype not in torch_pickle.FLOATS:
+            raise CheckpointError(f"{label} must be a tensor of floats, got {storage.dtype}; save model.state_dict()")
+        dtype = np.dtype(torch_pickle.FLOATS[storage.dtype]).newbyteorder(self.file.byte_order)
+        data = self.file.storage(storage.key)
         elements = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         # A view with more elements than its storage is an expanded one, with which a small file could ask for any size.
-        if 0 in self.shape or last >= len(elements) or math.prod(self.shape) > len(elements):
+        if 0 in shape or last >= len(elements) or math.prod(shape) > len(elements):
             raise CheckpointError(
-                f"{label}: shape {list(self.shape)}, strides {list(self.strides)} and offset {self.offset} do not fit into "
+                f"{label}: shape {list(shape)}, strides {list(strides)} and offset {offset} do not fit into "
                 f"its {len(elements)} elements; save it again"
             )
-        strides = [stride * dtype.itemsize for stride in self.strides]
-        view = np.lib.stride_tricks.as_strided(elements[self.offset :], self.shape, strides, writeable=False)
-        return float32_copy(view, self.storage.dtype == "BFloat16Storage")
-
-
-_FLOATS = {"DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2"}
-_OTHERS = {"LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage"}
-_NUMPY = {
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # pickle's protocol 2 writes the bytes of scalars with it
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows a few names and imports nothing."""
-
-    def __init__(self, file: _TorchFile, data: bytes):
-        super().__init__(io.BytesIO(data))
-        self._file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        # Each call returns a new lambda or class, so that a pickle that sets attributes on it changes nothing else.
-        if (module, name) == ("collections", "OrderedDict"):
-            return type("OrderedDict", (_Dictionary,), {})
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *arguments: _rebuilt_tensor(*arguments)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if module == "torch" and (name in _FLOATS or name in _OTHERS):
-            return name
-        if (module, name) in _NUMPY:
-            return type("Inert", (_Inert,), {})
-        self._file.refuse(
-            f"names {module}.{name}, which a checkpoint of tensors and numbers does not need; nothing was executed. If you "
-            f"trust who made it, save model.state_dict() alone"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        match pid:
-            case ("storage", str(dtype), str(key), *_) if dtype in _FLOATS or dtype in _OTHERS:
-                return _Storage(self._file, key, dtype)
-        self._file.refuse(f"refers to data in an unknown way: {str(pid)[:80]}; save model.state_dict()")
-
-
-def _rebuilt_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> StoredTensor:
-    whole = [offset, *shape, *strides]
-    if not isinstance(storage, _Storage) or len(shape) != len(strides) or len(shape) > 8:
-        raise ValueError("a tensor that is none")
-    if not all(type(number) is int and 0 <= number < 2**48 for number in whole):
-        raise ValueError(f"a tensor with offset, shape and strides {str(whole)[:80]}")
-    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+        self.file.spend(max(4 * math.prod(shape), _LEAST))
+        in_bytes = [stride * dtype.itemsize for stride in strides]
+        view = np.lib.stride_tricks.as_strided(elements[offset:], shape, in_bytes, writeable=False)
+        return float32_copy(view, storage.dtype == "BFloat16Storage")
 
 
 def float32_copy(array: np.ndarray, bfloat16: bool) -> np.ndarray:

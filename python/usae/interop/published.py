@@ -10,6 +10,7 @@ import numpy as np
 
 from usae._data.activations import as_float_array, check_known, check_names
 from usae._estimator.universal_sae import UniversalSAE
+from usae._files import disk
 from usae._files.torch_file import StoredTensor, float32_copy, read
 from usae.errors import CheckpointError, InvalidInputError
 from usae.recipes import Recipe
@@ -132,9 +133,9 @@ def _contents(models: Any) -> list[tuple[str, str, Mapping[str, Any]]]:
     result = []
     for name, value in models.items():
         if isinstance(value, (str, os.PathLike)):
-            result.append((name, f"models[{name!r}] ({os.fspath(value)})", read(value)))
+            result.append((name, f"models[{disk.shortened(name)}] ({os.fspath(value)})", read(value)))
         elif isinstance(value, Mapping):
-            result.append((name, f"models[{name!r}]{where}", value))
+            result.append((name, f"models[{disk.shortened(name)}]{where}", value))
         else:
             raise InvalidInputError(f"models[{name!r}] must be a path or a state_dict, got {type(value).__name__}")
     return result
@@ -171,7 +172,9 @@ def _parameters(content: Mapping[str, Any], label: str) -> dict[str, np.ndarray]
 def _without_prefixes(content: Mapping[str, Any], label: str) -> dict[str, Any]:
     for key in content:
         if not isinstance(key, str):
-            raise CheckpointError(f"{label}: the names of tensors must be text, got {key!r}; save model.state_dict()")
+            raise CheckpointError(
+                f"{label}: the names of tensors must be text, got {disk.shortened(key)}; save model.state_dict()"
+            )
     tensors = dict(content)
     for prefix in _PREFIXES:
         if tensors and all(key.startswith(prefix) for key in tensors):
@@ -181,7 +184,7 @@ def _without_prefixes(content: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 def _refuse_unknown(keys: set[Any], label: str) -> None:
     if keys:
-        shown = ", ".join(sorted(map(str, keys))[:5]) + (", ..." if len(keys) > 5 else "")
+        shown = ", ".join(sorted(str(key)[:80] for key in keys)[:5]) + (", ..." if len(keys) > 5 else "")
         raise CheckpointError(f"{label}: unknown {shown}; this is not a checkpoint of the published architecture")
 
 
