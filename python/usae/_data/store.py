@@ -7,7 +7,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from usae._data.activations import Activations, as_activations, as_aligned, chec
 from usae._data.chunks import rows_of
 from usae._data.store_files import DTYPES, Manifest
 from usae._data.stored_array import StoredArray, as_bfloat16, widened
-from usae._files import disk
+from usae._files import disk, locks
 from usae.errors import CheckpointError, InvalidInputError
 
 DType = Literal["float16", "float32", "bfloat16"]
@@ -54,7 +54,7 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     def __init__(self, path: str | os.PathLike[str]):
         given = disk.folder_of(path)
-        self._lock: BinaryIO | None = None
+        self._prepare()
         with disk.io_errors(given, "read", "the store"):
             self._folder = pathlib.Path(os.path.realpath(given))
             self._manifest = store_files.read_manifest(self._folder)
@@ -120,6 +120,7 @@ class ActivationStore(Mapping[str, StoredArray]):
     @classmethod
     def _created(cls, given: pathlib.Path, manifest: Manifest) -> ActivationStore:
         self = cls.__new__(cls)
+        self._prepare()
         self._manifest = manifest
         with disk.io_errors(given, "write", "the store"):
             disk.make_parents(given)
@@ -135,17 +136,29 @@ class ActivationStore(Mapping[str, StoredArray]):
                 raise
         return self
 
+    def _prepare(self) -> None:
+        self._lock: locks.Lock | None = None
+        self._guard = locks.Guard("the store")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs for reading. A writer's lock stays with the writer."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_guard")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._prepare()
+        self.__dict__.update(state)
+
     # --- Contents ----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> StoredArray:
-        names = self.model_names
-        check_known(name, names, "store")
-        model = names.index(name)
-        manifest = self._manifest
+        manifest = self._manifest  # once, because another thread may append
+        widths = {model["name"]: model["width"] for model in manifest["models"]}
+        check_known(name, list(widths), "store")
+        model = list(widths).index(name)
         kept, tokens = manifest["dtype"], manifest["tokens"]
-        item_shape = (self.widths[name],) if tokens is None else (tokens, self.widths[name])
+        item_shape = (widths[name],) if tokens is None else (tokens, widths[name])
         return StoredArray(
-            self._lengths(),
+            _lengths(manifest),
             item_shape,
             DTYPES[kept],
             kept == "bfloat16",
@@ -204,7 +217,8 @@ class ActivationStore(Mapping[str, StoredArray]):
     @property
     def n_tokens(self) -> int:
         """Number of rows of each model, over all images."""
-        return sum(self._lengths()) * (self._manifest["tokens"] or 1)
+        manifest = self._manifest
+        return sum(_lengths(manifest)) * (manifest["tokens"] or 1)
 
     @property
     def n_shards(self) -> int:
@@ -304,6 +318,10 @@ class ActivationStore(Mapping[str, StoredArray]):
         CheckpointFileError
             Also an OSError: the disk is full or cannot be written, or another writer has the store open.
         """
+        with self._guard:
+            self._append(acts, image_names)
+
+    def _append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None) -> None:
         with disk.io_errors(self._folder, "write", "the store"):
             self._open_for_writing()
         manifest = dict(self._manifest)
@@ -331,40 +349,41 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     def finish(self) -> None:
         """Mark the store as finished. Leaving ``with`` without an error does so too, and closes the store."""
-        with disk.io_errors(self._folder, "write", "the store"):
+        with self._guard, disk.io_errors(self._folder, "write", "the store"):
             self._open_for_writing()
             if not self.finished:
                 self._replace(self._manifest | {"finished": True})
 
     def close(self) -> None:
         """Allow other writers to write. The store can still be read, and `append` opens it for writing again."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        with self._guard:
+            self._unlock()
 
     def __enter__(self) -> ActivationStore:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._lock is not None:
+        if kind is None and self._lock is not None and self._lock.held:  # in a forked process it is not
             self.finish()
         self.close()
 
     # --- Private -----------------------------------------------------------------------------------------------------
 
-    def _lengths(self) -> list[int]:
-        return [shard["n"] for shard in self._manifest["shards"]]
-
     def _open_for_writing(self) -> None:
         """Lock the store for this writer, and read the manifest again, because another writer may have changed it."""
-        if self._lock is None:
+        if self._lock is None or not self._lock.held:
             self._lock = store_files.locked(self._folder)
             try:
                 self._manifest = store_files.read_manifest(self._folder)
                 store_files.remove_leftovers(self._folder, self.n_shards)
             except BaseException:
-                self.close()
+                self._unlock()
                 raise
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _replace(self, manifest: Manifest) -> None:
         store_files.write_manifest(self._folder, manifest)
@@ -378,13 +397,17 @@ class ActivationStore(Mapping[str, StoredArray]):
                 )
             return None
         if image_names is None:
-            first = sum(self._lengths())
+            first = sum(_lengths(self._manifest))
             return [str(number) for number in range(first, first + n)]
         if isinstance(image_names, (str, bytes)) or not isinstance(image_names, Sequence):
             raise InvalidInputError(f"image_names must be a list of names, got {image_names!r}")
         if len(image_names) != n or not all(isinstance(name, str) for name in image_names):
             raise InvalidInputError(f"image_names must hold text for each of {n} images, got {disk.shortened(image_names)}")
         return [str(name) for name in image_names]
+
+
+def _lengths(manifest: Manifest) -> list[int]:
+    return [shard["n"] for shard in manifest["shards"]]
 
 
 def _images_of(manifest: Manifest) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from usae import _usae
-from usae._files import disk, npy_file, regular_files, signed_json
+from usae._files import disk, locks, npy_file, regular_files, signed_json
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 FORMAT = "usae-store"
@@ -110,8 +110,8 @@ def check_free(folder: pathlib.Path) -> None:
         )
 
 
-def locked(folder: pathlib.Path) -> BinaryIO:
-    return disk.locked(folder / LOCK, "the store")
+def locked(folder: pathlib.Path) -> locks.Lock:
+    return locks.locked(folder / LOCK, "the store")
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Writes that survive a computer that stops, locks of folders, and the wording of errors about files."""
+"""Writes that survive a computer that stops, and the wording of errors about files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, TypeGuard
 
 from usae._files import regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
@@ -67,24 +67,6 @@ def io_errors(folder: pathlib.Path, verb: str, what: str) -> Iterator[None]:
         elif verb == "write" and number in (errno.EACCES, errno.EPERM, errno.EROFS):
             words += "; choose a place that this user may write to"
         raise CheckpointFileError(number, words, str(folder)) from error
-
-
-def locked(file: pathlib.Path, what: str) -> BinaryIO:
-    """Take the lock for writing. It is released when the returned file is closed or the process ends."""
-    import fcntl
-
-    stream = open(file, "ab")  # noqa: SIM115  # it stays open, because closing it releases the lock
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise CheckpointFileError(
-            errno.EBUSY, f"cannot write {what}: another writer has it open; let that one end, or close() it", str(file.parent)
-        ) from None
-    except BaseException:
-        stream.close()
-        raise
-    return stream
 
 
 def write_text(file: pathlib.Path, text: str) -> None:

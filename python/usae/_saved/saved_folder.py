@@ -8,8 +8,8 @@ written under another name and renamed. In a folder that exists, empty or with a
 3. ``model.safetensors.new`` is renamed to ``model.safetensors``.
 
 `load` takes whichever of the two tensor files ``usae.json`` describes. So a computer that stops at any point leaves the old
-save or the new one, whole. Other files in the folder are left alone. Two processes must not write to one folder at the same
-time.
+save or the new one, whole. Other files in the folder are left alone. Threads and processes that save to one folder wait for
+each other, the latter only where the file system has locks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TypeVar
 from usae._base.config import thread_count
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import disk, regular_files
+from usae._files import disk, locks, regular_files
 from usae._saved.header import FORMAT, HEADER, MOST_BYTES, Header, checked_header, expected_tensors, to_json
 from usae._saved.state import restored, snapshot
 from usae._saved.tensor_file import NEW_TENSORS, TENSORS, fingerprint, read_tensors, write_tensors
@@ -56,11 +56,12 @@ def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state:
         if not exists:
             disk.make_parents(folder)
         header, tensors = snapshot(autoencoder, training_state)
-        if exists:
+        if not exists and _create(folder, header, tensors):
+            return
+        with locks.waiting(folder, "the autoencoder"):
+            _can_replace(folder)
             _finish_replacement(folder)
             _replace(folder, header, tensors)
-        else:
-            _create(folder, header, tensors)
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -95,7 +96,8 @@ def _can_replace(folder: pathlib.Path) -> bool:
     return True
 
 
-def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
+def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> bool:
+    """Make the folder. Returns False if somebody else made it meanwhile."""
     beside = folder.with_name(f".usae-{secrets.token_hex(6)}")
     beside.mkdir()
     try:
@@ -103,10 +105,13 @@ def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
         disk.write_text(beside / HEADER, to_json(header | {"tensors": file}))
         disk.sync(beside)
         beside.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
         raise
     disk.sync(folder.parent)
+    return True
 
 
 def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import disk
+from usae._files import disk, locks
 from usae._saved import state
 from usae._saved.header import Header
 from usae._training import checkpoint_files
@@ -107,7 +107,7 @@ def checkpoint_writer(
         given.mkdir(exist_ok=True)
         folder = pathlib.Path(os.path.realpath(given))
         checkpoint_files.check_free(folder)
-        lock = disk.locked(folder / checkpoint_files.LOCK, "the checkpoints")
+        lock = locks.locked(folder / checkpoint_files.LOCK, "the checkpoints")
     with lock:
         with disk.io_errors(folder, "write", "the checkpoints"):
             if not checkpoint_files.steps(folder):
