@@ -1,6 +1,7 @@
 """`usae.ActivationStore`: what is kept, and what is refused."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -219,3 +220,19 @@ def test_an_unknown_model_is_an_error_that_names_the_others(three):
     assert "a" in store and "c" not in store and dict(store).keys() == {"a", "网/b"}
     with refuses("store"):
         store["c"]
+
+
+def test_names_of_files_that_are_not_utf_8_are_kept_and_half_characters_refused(tmp_path):
+    names = [os.fsdecode(b"\xff\xfe.png"), "é\u2028.png", 'a"\\\n.png']
+    model = {"width": 3, "source": os.fsdecode(b"\xe9"), "path": os.fsdecode(b"/\xe9")}
+    metadata = {os.fsdecode(b"\xe9"): os.fsdecode(b"\xe9")}
+    with usae.ActivationStore.create(tmp_path / "acts", {"a": model}, metadata=metadata) as store:
+        store.append(images(3, 0, widths={"a": 3}), image_names=names)
+        for half in ("\ud83d\ude00", "\ud83d", "\udc00"):
+            with refuses("image_names", repr(half)):
+                store.append(images(1, 0, widths={"a": 3}), image_names=[half])
+        store.append(images(1, 0, widths={"a": 3}), image_names=["😀"])
+    read = usae.ActivationStore(tmp_path / "acts")
+    assert list(read.images) == [*names, "😀"] and read.metadata == metadata
+    assert read.models["a"]["source"] == model["source"] and read.models["a"]["path"] == model["path"]
+    (tmp_path / "acts" / MANIFEST).read_bytes().decode()  # it is UTF-8

@@ -1,5 +1,6 @@
 """`usae.torch.extract(store=)`: extraction that can be interrupted."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -48,6 +49,17 @@ def test_a_store_holds_what_extraction_gives(models, folder, tmp_path):
     info = store.models["fine"]
     assert (info["width"], info["layer"], info["source"], info["network"]) == (5, "0", "plain module", "Sequential")
     assert usae.UniversalSAE(16, 4).fit(store, steps=3).n_features_in_ == {"fine": 5, "coarse": 7}
+
+
+def test_pictures_whose_names_are_not_utf_8_are_extracted_and_continued(models, images, folder, tmp_path):
+    names = [os.fsdecode(b"00\xff.png"), os.fsdecode(b"02\xe9.png")]
+    for name, old in zip(names, ("00.png", "02.png"), strict=True):
+        (folder / old).rename(folder / name)
+    store = extract(models, folder, store=tmp_path / "acts", shard_images=4)
+    assert set(names) <= set(store.images)
+    Image.fromarray(images[0]).save(folder / "12.png")
+    longer = extract(models, folder, store=tmp_path / "acts", shard_images=4)
+    assert longer.images[: len(store.images)] == store.images and len(longer.images) == 12
 
 
 @pytest.mark.parametrize("after", [1, 4, 5, 8, 10])

@@ -31,6 +31,11 @@ def escaped(text: str) -> str:
     return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def is_kept(text: str) -> bool:
+    """Whether `escaped` is inverted by reading: two surrogates that are a pair would be read as one character."""
+    return not any(not 0xDC80 <= ord(match[0]) <= 0xDCFF for match in _LONE_SURROGATE.finditer(text))
+
+
 def parsed(raw: bytes, file: str, remedy: str, most_values: int) -> tuple[Any, bool]:
     """Return the value in a JSON file, without its checksum, and whether it had one.
 
