@@ -79,7 +79,8 @@ extension Activations {
     try self.init(
       name: name, base: base, element: try Element(matrix.dtype, name: name), outer: Int(matrix.outer),
       inner: Int(matrix.inner), columns: Int(matrix.columns), outerStride: Int(matrix.outer_stride),
-      innerStride: Int(matrix.inner_stride), columnStride: Int(matrix.column_stride))
+      innerStride: Int(matrix.inner_stride), columnStride: Int(matrix.column_stride),
+      selection: try RowSelection(matrix, name: name))
   }
 
   /// The activations of `count` matrices, with the names of the models.
@@ -94,6 +95,16 @@ extension Activations {
       activations.append(try Activations(matrices![i], name: i < names.count ? names[i] : "number \(i)"))
     }
     return activations
+  }
+}
+
+extension RowSelection {
+  init(_ matrix: usae_matrix, name: String) throws(USAEError) {
+    guard matrix.n_rows >= 0, matrix.rows != nil || matrix.n_rows == 0 else {
+      throw .invalidArgument(
+        name: "n_rows of '\(name)'", expected: "the length of rows, 0 where that is NULL", got: "\(matrix.n_rows)")
+    }
+    self = matrix.rows.map { .some(UnsafeBufferPointer(start: $0, count: Int(matrix.n_rows))) } ?? .all
   }
 }
 

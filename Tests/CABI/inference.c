@@ -18,6 +18,23 @@ void test_use(usae_sae *sae) {
   check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_OK, "decode to the other model");
   check(usae_decode(sae, 1, TOKENS, K, values, indices, LEFT, out, NULL, &error) == USAE_SHAPE_MISMATCH,
         "another width is refused");
+  /* Some of the rows, in place of a copy of them. */
+  static const int64_t some[] = {1, 4, TOKENS - 1}, twice[] = {1, 1}, beyond[] = {0, TOKENS};
+  static float of_some[3 * K];
+  static int32_t indices_of_some[3 * K];
+  usae_matrix selected = x;
+  selected.rows = some;
+  selected.n_rows = 3;
+  check(usae_encode(sae, 0, &selected, of_some, indices_of_some, NULL, &error) == USAE_OK, "encode some rows");
+  for (int t = 0; t < 3; t++)
+    check(memcmp(of_some + t * K, values + some[t] * K, K * sizeof *values) == 0, "codes of the rows that are selected");
+  selected.n_rows = 2;
+  selected.rows = twice;
+  check(usae_encode(sae, 0, &selected, of_some, indices_of_some, NULL, &error) == USAE_INVALID_ARGUMENT, "a row twice");
+  selected.rows = beyond;
+  check(usae_encode(sae, 0, &selected, of_some, indices_of_some, NULL, &error) == USAE_INVALID_ARGUMENT, "a row too far");
+  selected.rows = NULL;
+  check(usae_encode(sae, 0, &selected, of_some, indices_of_some, NULL, &error) == USAE_INVALID_ARGUMENT, "rows that are NULL");
   indices[0] = CONCEPTS;
   check(usae_decode(sae, 1, TOKENS, K, values, indices, RIGHT, out, NULL, &error) == USAE_INVALID_ARGUMENT,
         "an index past the concepts is refused");

@@ -23,7 +23,7 @@ void fill(float *out, int count, uint32_t state) {
 }
 
 usae_matrix matrix(const float *data, int64_t rows, int64_t columns) {
-  usae_matrix m = {data, USAE_FLOAT32, 0, rows, 1, columns, columns * 4, 0, 4};
+  usae_matrix m = {data, USAE_FLOAT32, 0, rows, 1, columns, columns * 4, 0, 4, NULL, 0};
   return m;
 }
 

@@ -1,8 +1,10 @@
 """The C extension, which makes the functions of `usae.h` available in Python. The public interface is written in Python.
 
 Array arguments are objects with the buffer protocol. Activations are 2-D or 3-D (images, tokens, width) with float16, float32
-or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. Outputs are written to C-contiguous arrays that the
-caller allocates. Errors of the core are raised as the classes of `usae.errors`, with the core's message unchanged.
+or float64 elements and any strides, or a pair `(uint16 array, "bfloat16")`. A pair of such activations and an int64 array has
+only the rows with these increasing numbers; the others are never read, and errors number rows as in the array. Outputs are
+written to C-contiguous arrays that the caller allocates. Errors of the core are raised as the classes of `usae.errors`, with
+the core's message unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ import typing_extensions
 
 Buffer = np.ndarray | typing_extensions.Buffer  # NumPy's stubs declare arrays as buffers only from Python 3.12 on
 
-Activations = Buffer | tuple[Buffer, str]
+Activations = Buffer | tuple[Buffer, str] | tuple[Buffer | tuple[Buffer, str], Buffer]
 
 class Core:
     def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:

@@ -71,13 +71,18 @@ enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 }
 /* One model's activations in the caller's memory, [outer * inner, columns]. Row r is at
  *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
  * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. `data` may be
- * NULL only where there are no elements. */
+ * NULL only where there are no elements.
+ *
+ * If `rows` [n_rows] is not NULL, the matrix is [n_rows, columns] and has only these of the rows above, whose numbers have to
+ * increase. The others are never read. An error, and usae_top_examples, number rows as above. */
 typedef struct usae_matrix {
   const void *data;
   int32_t dtype; /* USAE_FLOAT32, ... */
   int32_t reserved;
   int64_t outer, inner, columns;
   int64_t outer_stride, inner_stride, column_stride;
+  const int64_t *rows; /* NULL: all rows; n_rows is 0 then */
+  int64_t n_rows;
 } usae_matrix;
 
 /* --- Recipe -------------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /// One model's activations in the caller's memory, [outer * inner, columns].
 ///
-/// With two row strides, [images, tokens, d] without its prefix token is read without a copy.
+/// With two row strides, [images, tokens, d] without its prefix token is read without a copy. They may be a selection of the
+/// rows of an array: rows are then counted in the selection, and the others are never read.
 package struct Activations {
   package enum Element: Sendable {
     case float32, float16, float64, bfloat16
@@ -16,16 +17,20 @@ package struct Activations {
 
   package let name: String
   package let columns: Int
-  package var rows: Int { outer * inner }
+  package var rows: Int { selection.count(of: storedRows) }
+  /// Rows in memory, of which `rows` are selected.
+  var storedRows: Int { outer * inner }
   private let base: UnsafeRawPointer
   private let element: Element
   private let outer, inner: Int
   private let outerStride, innerStride, columnStride: Int
+  let selection: RowSelection
 
-  /// - Throws: `invalidArgument` for negative sizes, or more rows than can be counted.
+  /// - Parameter selection: numbers of rows in memory, which increase.
+  /// - Throws: `invalidArgument` for negative sizes, more rows than can be counted, or a selection of other rows.
   package init(
     name: String, base: UnsafeRawPointer, element: Element, outer: Int, inner: Int, columns: Int, outerStride: Int,
-    innerStride: Int, columnStride: Int
+    innerStride: Int, columnStride: Int, selection: RowSelection = .all
   ) throws(USAEError) {
     let (rows, overflow) = outer.multipliedReportingOverflow(by: inner)
     guard outer >= 0, inner >= 0, columns >= 0, !overflow else {
@@ -41,6 +46,8 @@ package struct Activations {
     self.outerStride = outerStride
     self.innerStride = innerStride
     self.columnStride = columnStride
+    self.selection = selection
+    try selection.validateIncreasing(total: rows, name: name)
   }
 
   /// Standardises row `row` into `out` [columns]; false if it holds a number that is not finite.
@@ -69,9 +76,13 @@ package struct Activations {
     return (0..<columns).first { !value(at: start + $0 &* columnStride).isFinite }
   }
 
+  /// The caller's number of a row, counted in memory.
+  @inline(__always)
+  func number(ofRow row: Int) -> Int { selection.row(row) }
+
   @inline(__always)
   private func address(_ row: Int) -> UnsafeRawPointer {
-    let (image, token) = row.quotientAndRemainder(dividingBy: inner)
+    let (image, token) = selection.row(row).quotientAndRemainder(dividingBy: inner)
     return base.advanced(by: image &* outerStride &+ token &* innerStride)
   }
 

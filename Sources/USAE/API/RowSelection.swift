@@ -1,4 +1,4 @@
-/// Which rows of the activations make a batch.
+/// Which rows of an array are activations, or which rows of activations make a batch.
 package enum RowSelection {
   case all
   case some(UnsafeBufferPointer<Int64>)
@@ -22,6 +22,19 @@ package enum RowSelection {
     guard case .some(let rows) = self else { return }
     for row in rows where row < 0 || row >= Int64(total) {
       throw .invalidArgument(name: "rows", expected: "numbers in 0..<\(total)", got: "\(row)")
+    }
+  }
+
+  /// Whether the rows are a subset of all, in order.
+  func validateIncreasing(total: Int, name: String) throws(USAEError) {
+    guard case .some(let rows) = self else { return }
+    var last: Int64 = -1
+    for row in rows {
+      guard row > last, row < Int64(total) else {
+        throw .invalidArgument(
+          name: "rows of '\(name)'", expected: "increasing numbers in 0..<\(total)", got: "\(row) after \(last)")
+      }
+      last = row
     }
   }
 }

@@ -23,9 +23,9 @@ extension UniversalSAE {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let model = try model(index, for: "top_examples")
       try Self.checkWidth(x, of: model)
-      guard x.rows.isMultiple(of: tokensPerImage) else {
+      guard x.storedRows.isMultiple(of: tokensPerImage) else {
         throw .shapeMismatch(
-          name: "activations of '\(model.name)'", expected: "whole images of \(tokensPerImage) rows", got: "\(x.rows) rows")
+          name: "activations of '\(model.name)'", expected: "whole images of \(tokensPerImage) rows", got: "\(x.storedRows) rows")
       }
       let encoder = try state.inference.encoder(of: model, work: work)
       let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: work)
@@ -34,7 +34,7 @@ extension UniversalSAE {
       for first in stride(from: 0, to: x.rows, by: chunkRows) {
         let range = first..<min(x.rows, first + chunkRows)
         try stream.encode(x, range)
-        try heaps.add(stream.codes, count: range.count)
+        try heaps.add(stream.codes, count: range.count, rows: x.selection)
       }
       heaps.drain(values: values, tokens: tokens)
     }

@@ -34,15 +34,16 @@ final class ExampleHeaps: @unchecked Sendable {
     pendingTokens.fill(-1)
   }
 
-  /// Adds the first `count` tokens of the codes, which follow those added before.
-  func add(_ codes: CodeBuffer, count: Int) throws(USAEError) {
+  /// Adds the first `count` tokens of the codes, which follow those added before. `rows` has the numbers of all tokens.
+  func add(_ codes: CodeBuffer, count: Int, rows: RowSelection = .all) throws(USAEError) {
     let first = seen
     try work.runBlocks(concepts, of: share) { _, range, _ in
       let size = UInt(bitPattern: range.count)
       for t in 0..<count {
+        let token = rows.row(first + t)
         let (indices, numbers) = (codes.indices(t), codes.values(t))
         for q in 0..<codes.count(t) where UInt(bitPattern: Int(indices[q]) &- range.lowerBound) < size {
-          self.offer(numbers[q], token: first + t, concept: Int(indices[q]))
+          self.offer(numbers[q], token: token, concept: Int(indices[q]))
         }
       }
     }

@@ -31,7 +31,7 @@ struct Ingestion {
 
   private func notFinite(row: Int) -> USAEError {
     let column = activations.firstNotFinite(row: row) ?? 0
-    return .notFinite(model: activations.name, row: row, column: column)
+    return .notFinite(model: activations.name, row: activations.number(ofRow: row), column: column)
   }
 }
 

@@ -60,7 +60,8 @@ struct Standardization {
     }
     for block in 0..<blocks where bad.base[block] >= 0 {
       let row = Int(bad.base[block])
-      throw .notFinite(model: activations.name, row: row, column: activations.firstNotFinite(row: row) ?? 0)
+      throw .notFinite(
+        model: activations.name, row: activations.number(ofRow: row), column: activations.firstNotFinite(row: row) ?? 0)
     }
     var means = [Double](repeating: 0, count: width)
     for block in 0..<blocks {

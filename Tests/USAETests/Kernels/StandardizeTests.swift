@@ -91,4 +91,31 @@ import Testing
       }
     }
   }
+
+  @Test func selectedRowsAreCountedInTheSelectionAndOthersAreRefused() throws {
+    // [images 2, tokens 3, d 1] of float32.
+    let x = (0..<6).map { Float($0) }
+    let out = try FloatBuffer(1)
+    func activations(_ rows: [Int64], _ body: (Activations) throws -> Void) throws {
+      try x.withUnsafeBytes { bytes in
+        try rows.withUnsafeBufferPointer { rows in
+          try body(
+            try Activations(
+              name: "a", base: bytes.baseAddress!, element: .float32, outer: 2, inner: 3, columns: 1, outerStride: 12,
+              innerStride: 4, columnStride: 4, selection: .some(rows)))
+        }
+      }
+    }
+    try activations([1, 3, 4]) { selected in
+      #expect(selected.rows == 3 && selected.storedRows == 6)
+      for (row, number) in [(0, 1), (1, 3), (2, 4)] {
+        let finite = selected.standardize(row: row, mean: [0], inverseScale: [1], scratch: out.base, out: out.base)
+        #expect(finite && out.base[0] == Float(number) && selected.number(ofRow: row) == number)
+      }
+    }
+    try activations([]) { #expect($0.rows == 0) }
+    for wrong: [Int64] in [[0, 6], [-1, 2], [2, 2], [3, 1]] {
+      #expect(throws: USAEError.self) { try activations(wrong) { _ in } }
+    }
+  }
 }

@@ -143,8 +143,9 @@ static bool fill_matrix(const Py_buffer *buffer, int32_t dtype, usae_matrix *mat
          !__builtin_mul_overflow(rows, matrix->columns, &count);
 }
 
-bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
-                      usae_matrix *matrix) {
+/* Takes an array, or (uint16 array, "bfloat16"). */
+static bool take_elements(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
+                          usae_matrix *matrix) {
   static const char expected[] = "a float16, float32 or float64 array";
   bool bfloat16 = false;
   if (PyTuple_Check(object)) {
@@ -193,7 +194,34 @@ bool take_activations(const module_state *state, PyObject *object, const char *n
   return true;
 }
 
-bool activations_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out) {
+/* Takes the numbers of the rows that are selected. */
+static bool take_rows(const module_state *state, PyObject *object, const char *name, activations *out) {
+  static const int64_t nothing = 0; /* a NULL would mean all rows */
+  char label[160];
+  PyOS_snprintf(label, sizeof label, "rows of %s", name);
+  if (!take_shaped(state, object, label, ELEMENT_INT64, false, 1, (int64_t[]){-1}, &out->rows)) return false;
+  out->matrix.n_rows = out->rows.shape[0];
+  out->matrix.rows = out->rows.buf != NULL ? out->rows.buf : &nothing;
+  return true;
+}
+
+int64_t activations_rows(const activations *x) {
+  return x->rows.obj != NULL ? x->matrix.n_rows : x->matrix.outer * x->matrix.inner;
+}
+
+void activations_clear(activations *x) {
+  PyBuffer_Release(&x->rows);
+  PyBuffer_Release(&x->elements);
+}
+
+bool activations_take(const module_state *state, PyObject *object, const char *name, activations *out) {
+  if (PyTuple_Check(object) && PyTuple_Size(object) == 2 && !PyUnicode_Check(PyTuple_GetItem(object, 1)))
+    return take_elements(state, PyTuple_GetItem(object, 0), name, &out->elements, &out->matrix) &&
+           take_rows(state, PyTuple_GetItem(object, 1), name, out);
+  return take_elements(state, object, name, &out->elements, &out->matrix);
+}
+
+bool activations_list_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out) {
   bool ok = false;
   PyObject *tuple = PySequence_Tuple(sequence);
   if (tuple == NULL) goto done;
@@ -202,9 +230,9 @@ bool activations_take(const module_state *state, PyObject *sequence, PyObject *n
     PyErr_Format(state->invalid_input, "inputs: expected at most %d arrays, got %zd", INT32_MAX, count);
     goto done;
   }
-  out->buffers = PyMem_Calloc((size_t)count + 1, sizeof *out->buffers);
+  out->items = PyMem_Calloc((size_t)count + 1, sizeof *out->items);
   out->matrices = PyMem_Calloc((size_t)count + 1, sizeof *out->matrices);
-  if (out->buffers == NULL || out->matrices == NULL) {
+  if (out->items == NULL || out->matrices == NULL) {
     PyErr_NoMemory();
     goto done;
   }
@@ -216,7 +244,8 @@ bool activations_take(const module_state *state, PyObject *sequence, PyObject *n
       PyOS_snprintf(name, sizeof name, "acts['%s']", PyUnicode_AsUTF8AndSize(model, NULL));
     else
       PyOS_snprintf(name, sizeof name, "inputs[%lld]", (long long)i);
-    if (!take_activations(state, PyTuple_GetItem(tuple, i), name, &out->buffers[i], &out->matrices[i])) goto done;
+    if (!activations_take(state, PyTuple_GetItem(tuple, i), name, &out->items[i])) goto done;
+    out->matrices[i] = out->items[i].matrix;
   }
   ok = true;
 done:
@@ -224,8 +253,8 @@ done:
   return ok;
 }
 
-void activations_clear(activations_list *inputs) {
-  for (int32_t i = 0; i < inputs->count; i++) PyBuffer_Release(&inputs->buffers[i]);
+void activations_list_clear(activations_list *inputs) {
+  for (int32_t i = 0; i < inputs->count; i++) activations_clear(&inputs->items[i]);
   PyMem_Free(inputs->matrices);
-  PyMem_Free(inputs->buffers);
+  PyMem_Free(inputs->items);
 }

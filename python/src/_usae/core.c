@@ -116,7 +116,7 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:initialize_from", keywords, &py_names, &py_inputs) ||
-      !names_take(state, py_names, &names) || !activations_take(state, py_inputs, names.tuple, &inputs))
+      !names_take(state, py_names, &names) || !activations_list_take(state, py_inputs, names.tuple, &inputs))
     goto done;
   if (inputs.count != names.count) {
     PyErr_Format(state->invalid_input, "inputs: expected one for each of %d names, got %d", (int)names.count,
@@ -132,7 +132,7 @@ static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *
   remember(&core->last_report, NULL);
   result = Py_NewRef(Py_None);
 done:
-  activations_clear(&inputs);
+  activations_list_clear(&inputs);
   names_clear(&names);
   return result;
 }

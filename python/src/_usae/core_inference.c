@@ -8,27 +8,27 @@ PyObject *core_encode(PyObject *self, PyObject *args, PyObject *kwargs) {
   const module_state *state = state_of(self);
   const core_object *core = core_of(self);
   PyObject *py_model, *py_x, *py_values, *py_indices, *result = NULL;
-  Py_buffer x = {0}, values = {0}, indices = {0};
-  usae_matrix matrix;
+  activations x = {0};
+  Py_buffer values = {0}, indices = {0};
   int32_t model;
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:encode", keywords, &py_model, &py_x, &py_values, &py_indices) ||
-      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix))
+      !take_int32(state, py_model, "model", &model) || !activations_take(state, py_x, "x", &x))
     goto done;
-  const int64_t codes[] = {matrix.outer * matrix.inner, usae_slots(core->sae)};
+  const int64_t codes[] = {activations_rows(&x), usae_slots(core->sae)};
   if (!take_shaped(state, py_values, "values", ELEMENT_FLOAT32, true, 2, codes, &values) ||
       !take_shaped(state, py_indices, "indices", ELEMENT_INT32, true, 2, codes, &indices))
     goto done;
 
   core_call_begin(&call);
-  usae_status status = usae_encode(core->sae, model, &matrix, values.buf, indices.buf, &call.interrupt, &call.error);
+  usae_status status = usae_encode(core->sae, model, &x.matrix, values.buf, indices.buf, &call.interrupt, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = Py_NewRef(Py_None);
 done:
   PyBuffer_Release(&indices);
   PyBuffer_Release(&values);
-  PyBuffer_Release(&x);
+  activations_clear(&x);
   return result;
 }
 
@@ -80,24 +80,24 @@ PyObject *core_preactivations(PyObject *self, PyObject *args, PyObject *kwargs) 
   const module_state *state = state_of(self);
   const core_object *core = core_of(self);
   PyObject *py_model, *py_x, *py_out, *result = NULL;
-  Py_buffer x = {0}, out = {0};
-  usae_matrix matrix;
+  activations x = {0};
+  Py_buffer out = {0};
   int32_t model;
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:preactivations", keywords, &py_model, &py_x, &py_out) ||
-      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
+      !take_int32(state, py_model, "model", &model) || !activations_take(state, py_x, "x", &x) ||
       !take_shaped(state, py_out, "out", ELEMENT_FLOAT32, true, 2,
-                   (int64_t[]){matrix.outer * matrix.inner, usae_concepts(core->sae)}, &out))
+                   (int64_t[]){activations_rows(&x), usae_concepts(core->sae)}, &out))
     goto done;
 
   core_call_begin(&call);
-  usae_status status = usae_preactivations(core->sae, model, &matrix, out.buf, &call.interrupt, &call.error);
+  usae_status status = usae_preactivations(core->sae, model, &x.matrix, out.buf, &call.interrupt, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = Py_NewRef(Py_None);
 done:
   PyBuffer_Release(&out);
-  PyBuffer_Release(&x);
+  activations_clear(&x);
   return result;
 }
 
@@ -106,15 +106,15 @@ PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
   const module_state *state = state_of(self);
   const core_object *core = core_of(self);
   PyObject *py_model, *py_x, *py_tokens_per_image, *py_values, *py_tokens, *result = NULL;
-  Py_buffer x = {0}, values = {0}, tokens = {0};
-  usae_matrix matrix;
+  activations x = {0};
+  Py_buffer values = {0}, tokens = {0};
   int64_t tokens_per_image;
   int32_t model;
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO:top_examples", keywords, &py_model, &py_x, &py_tokens_per_image,
                                    &py_values, &py_tokens) ||
-      !take_int32(state, py_model, "model", &model) || !take_activations(state, py_x, "x", &x, &matrix) ||
+      !take_int32(state, py_model, "model", &model) || !activations_take(state, py_x, "x", &x) ||
       !take_int(state, py_tokens_per_image, "tokens_per_image", 1, INT64_MAX, &tokens_per_image) ||
       !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
       !take_array(state, py_tokens, "tokens", ELEMENT_INT64, true, &tokens))
@@ -124,14 +124,14 @@ PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
   if (!has_shape(state, &values, "values", 2, examples) || !has_shape(state, &tokens, "tokens", 2, examples)) goto done;
 
   core_call_begin(&call);
-  usae_status status = usae_top_examples(core->sae, model, &matrix, n, tokens_per_image, values.buf, tokens.buf,
+  usae_status status = usae_top_examples(core->sae, model, &x.matrix, n, tokens_per_image, values.buf, tokens.buf,
                                          &call.interrupt, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = Py_NewRef(Py_None);
 done:
   PyBuffer_Release(&tokens);
   PyBuffer_Release(&values);
-  PyBuffer_Release(&x);
+  activations_clear(&x);
   return result;
 }
 
@@ -227,7 +227,7 @@ PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs) {
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OdO:evaluate", keywords, &py_inputs, &threshold, &py_outputs))
     goto done;
   names = core_names(self, NULL);
-  if (names == NULL || !activations_take(state, py_inputs, names, &inputs) ||
+  if (names == NULL || !activations_list_take(state, py_inputs, names, &inputs) ||
       !take_outputs(state, py_outputs, inputs.count, usae_concepts(core->sae), buffers, &evaluation))
     goto done;
 
@@ -238,7 +238,7 @@ PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs) {
   result = Py_NewRef(Py_None);
 done:
   for (size_t o = 0; o < OUTPUT_COUNT; o++) PyBuffer_Release(&buffers[o]);
-  activations_clear(&inputs);
+  activations_list_clear(&inputs);
   Py_XDECREF(names);
   return result;
 }

@@ -48,21 +48,21 @@ bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject 
   const module_state *state = state_of(self);
   out->names = core_names(self, NULL);
   if (out->names == NULL || !take_int32(state, encoder, "encoder", &out->encoder) ||
-      !activations_take(state, inputs, out->names, &out->inputs))
+      !activations_list_take(state, inputs, out->names, &out->inputs))
     return false;
   if (rows != Py_None) {
     if (!take_array(state, rows, "rows", ELEMENT_INT64, false, &out->rows)) return false;
     out->n_rows = array_count(&out->rows);
     out->row_numbers = out->rows.buf != NULL ? out->rows.buf : &nothing; /* NULL would mean all rows */
   } else if (out->inputs.count > 0) {
-    out->n_rows = out->inputs.matrices[0].outer * out->inputs.matrices[0].inner;
+    out->n_rows = activations_rows(&out->inputs.items[0]);
   }
   return true;
 }
 
 void step_batch_clear(step_batch *batch) {
   PyBuffer_Release(&batch->rows);
-  activations_clear(&batch->inputs);
+  activations_list_clear(&batch->inputs);
   Py_XDECREF(batch->names);
 }
 
@@ -108,14 +108,14 @@ PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs) {
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:check_finite", keywords, &py_inputs)) goto done;
   names = core_names(self, NULL);
-  if (names == NULL || !activations_take(state, py_inputs, names, &inputs)) goto done;
+  if (names == NULL || !activations_list_take(state, py_inputs, names, &inputs)) goto done;
 
   core_call_begin(&call);
   usae_status status = usae_check_finite(core_of(self)->sae, inputs.count, inputs.matrices, &call.interrupt, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = Py_NewRef(Py_None);
 done:
-  activations_clear(&inputs);
+  activations_list_clear(&inputs);
   Py_XDECREF(names);
   return result;
 }

@@ -73,18 +73,23 @@ bool has_shape(const module_state *state, const Py_buffer *array, const char *na
 bool take_shaped(const module_state *state, PyObject *object, const char *name, element type, bool writable, int ndim,
                  const int64_t *sides, Py_buffer *out);
 
-/* Takes activations without a copy: `matrix` points into `buffer`. Zero `buffer` before, and release it after. */
-bool take_activations(const module_state *state, PyObject *object, const char *name, Py_buffer *buffer,
-                      usae_matrix *matrix);
+/* Activations without a copy: `matrix` points into the buffers. Zero it before activations_take, and clear it after. */
+typedef struct activations {
+  Py_buffer elements, rows;
+  usae_matrix matrix;
+} activations;
+bool activations_take(const module_state *state, PyObject *object, const char *name, activations *out);
+void activations_clear(activations *x);
+int64_t activations_rows(const activations *x);
 
 /* Activations of all models. `names`, a tuple of str or NULL, is for error messages. Zero it before, and clear it after. */
 typedef struct activations_list {
-  Py_buffer *buffers;
+  activations *items;
   usae_matrix *matrices;
   int32_t count;
 } activations_list;
-bool activations_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out);
-void activations_clear(activations_list *inputs);
+bool activations_list_take(const module_state *state, PyObject *sequence, PyObject *names, activations_list *out);
+void activations_list_clear(activations_list *inputs);
 
 /* --- interruptible_call.c ------------------------------------------------------------------------------------------ */
 

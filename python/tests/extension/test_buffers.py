@@ -47,6 +47,31 @@ def test_bfloat16_comes_as_a_pair(core):
         np.testing.assert_array_equal(got, expected)
 
 
+def test_selected_rows_come_as_a_pair_and_the_others_are_never_read(core):
+    x = activations(6, 5, 8)
+    rows = np.array([0, 3, 4, 17, 29])
+    dense = x.reshape(-1, 8)[rows]
+    x.reshape(-1, 8)[np.setdiff1d(np.arange(30), rows)] = np.nan
+    for got, expected in zip(encode(core, (x, rows), 5), encode(core, dense), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    x[0, 3] = np.inf  # row 3 of the array, the second that is selected
+    with refuses("activations of 'vit'") as caught:
+        encode(core, (x, rows), 5)
+    assert "row 3," in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [[1, 1], [2, 1], [-1, 0], [0, 9]])
+def test_selected_rows_have_to_be_in_order_and_in_the_array(core, rows):
+    with refuses("rows"):
+        encode(core, (activations(9, 8), np.array(rows)), 2)
+
+
+def test_row_numbers_are_an_array_of_int64(core):
+    for rows in (np.array([0.0, 1.0]), np.array([[0, 1]]), [0, 1], None):
+        with refuses("rows of x"):
+            encode(core, (activations(9, 8), rows), 2)
+
+
 BROKEN = {
     "integers": (lambda: activations(3, 8).astype(np.int64), "int64"),
     "booleans": (lambda: activations(3, 8) > 0, "bool"),
