@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from usae import demo, errors, plot, recipes, synthetic
     from usae._base.config import set_num_threads, show_config
     from usae._core.reports import Screening, StepReport, StreamReport
+    from usae._data.activations import MaskedActivations
     from usae._data.store import ActivationStore
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
@@ -62,6 +63,7 @@ _MODULE_OF = {
     "InvalidInputError": "errors",
     "LatentScaling": "analysis.latent_scaling",
     "LinearBaseline": "analysis.baselines",
+    "MaskedActivations": "_data.activations",
     "Matching": "analysis.consistency",
     "Maximization": "maximization.result",
     "Maximizer": "maximization.maximizer",
@@ -110,6 +112,7 @@ __all__ = [
     "InvalidInputError",
     "LatentScaling",
     "LinearBaseline",
+    "MaskedActivations",
     "Matching",
     "Maximization",
     "Maximizer",

@@ -207,8 +207,8 @@ def test_variance_across_a_dominant_direction_errs_by_the_square_of_its_size(rat
     found = sae.parameters("a")["bn_running_var"] / 0.1
     expected = (x.astype(np.float64) @ weight.T.astype(np.float64)).var(0, ddof=1)
     covariance, size = np.cov(x.T.astype(np.float64)), np.abs(weight).astype(np.float64)
-    # Rounding of exact dot products over the width in both products, and of C itself, whose sums over tokens are longer still but
-    # err at random: sqrt(n) u.
+    # Rounding of exact dot products over the width in both products, and of C itself, whose sums over tokens are longer still
+    # but err at random: sqrt(n) u.
     allowed = problems.UNIT * (2 * width + np.sqrt(n_tokens)) * np.einsum("cd,de,ce->c", size, np.abs(covariance), size)
     assert (np.abs(found - expected) <= allowed).all()
     assert (np.abs(found - expected) <= (1e-6 + 3e-8 * ratio**2) * expected).all()

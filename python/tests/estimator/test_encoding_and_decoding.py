@@ -23,8 +23,8 @@ def test_preactivations_are_what_the_parameters_say(sae, acts):
     for name, x in acts.items():
         weight, bias = affine_encoder(sae, name)
         got = sae.preactivations(x, name)
-        # An exact dot product of d fused multiply-adds, d roundings; some ten more standardise and fold. Each is relative to the
-        # largest partial sum, so to the sum of magnitudes.
+        # An exact dot product of d fused multiply-adds, d roundings; some ten more standardise and fold. Each is relative to
+        # the largest partial sum, so to the sum of magnitudes.
         magnitude = np.abs(x) @ np.abs(weight).T + np.abs(bias) + np.abs(weight) @ np.abs(sae.parameters(name)["mean"])
         assert got.dtype == np.float32 and got.shape == (600, 32)
         assert (np.abs(got - (x @ weight.T + bias)) <= (WIDTHS[name] + 10) * EPS * magnitude).all()

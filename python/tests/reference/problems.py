@@ -97,7 +97,8 @@ def is_separated(problem, encoder, recipe, k, prefix=None):
 def preactivation_error(own, step, x, recipe):
     """Bound on the rounding of each pre-activation, [N, m].
 
-    An exact dot product of d multiply-adds errs by at most d u sum |w x|; standardisation adds three roundings to x, the bias one.
+    An exact dot product of d multiply-adds errs by at most d u sum |w x|; standardisation adds three roundings to x, the bias
+    one.
     """
     error = UNIT * (x.shape[1] + 4) * (x.abs() @ own["encoder_weight"].abs().T + own["encoder_bias"].abs())
     if recipe.encoder == "linear":

@@ -15,7 +15,7 @@ from usae._core import resolved_recipe
 from usae._core.reports import Screening, StepReport, StreamReport
 from usae._core.tensors import INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
-from usae._data.activations import Activations, are_stored, check_known
+from usae._data.activations import Activations, are_stored, batch_for_core, check_known
 from usae.errors import InvalidInputError
 from usae.recipes import PYTHON_FIELDS, Recipe
 
@@ -92,7 +92,7 @@ class Autoencoder:
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
         """Do one step, or only compute its gradients. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
         self.record_last()
-        return self.report(self.core.step([x.native for x in acts.values()], rows, encoder, gradients))
+        return self.report(self.core.step(*batch_for_core(acts, rows), encoder, gradients))
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
         """Convert the core's report of a step: numbers of models become names."""

@@ -81,13 +81,16 @@ class StreamReport:
     tokens : int
         Number of rows that were trained on.
     tokens_read : int
-        Number of rows that were taken from the batches, including the first sample and what is left in the buffer.
+        Number of rows that were taken from the batches, including the first sample and what is left in the buffer. Rows that
+        do not count by a mask are not among them.
     epochs : int
         How often iterating over the batches was started.
     seconds : float
         Duration in seconds.
     waited_for_data, waited_for_training : float
         Seconds in which training waited for data, and in which the thread that makes the data waited for training.
+    rows_left_out : int
+        Number of rows of the batches that do not count by their masks. Default: 0.
     """
 
     steps: int
@@ -97,6 +100,7 @@ class StreamReport:
     seconds: float
     waited_for_data: float
     waited_for_training: float
+    rows_left_out: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -114,8 +118,9 @@ class StreamReport:
         return self.waited_for_training / self.seconds if self.seconds else 0.0
 
     def summary(self) -> str:
-        """One line of text: steps, tokens per second, and who waited for whom."""
+        """One line of text: steps, tokens per second, rows that masks leave out, and who waited for whom."""
+        masked = f" ({self.rows_left_out:,} more rows left out)" if self.rows_left_out else ""
         return (
-            f"{self.steps} steps, {self.tokens_per_second:,.0f} tokens/s; training waited for data "
+            f"{self.steps} steps, {self.tokens_per_second:,.0f} tokens/s{masked}; training waited for data "
             f"{self.share_waiting_for_data:.0%} of the time, data for training {self.share_waiting_for_training:.0%}"
         )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from usae._base import checks
+from usae._data import masks
 from usae._data.stored_array import StoredArray
 from usae.errors import InvalidInputError
 
@@ -24,16 +25,28 @@ _FLOATS = (np.float16, np.float32, np.float64)
 class Activations:
     """Activations of one model, [n_tokens, width] or [images, tokens, width].
 
-    `label` is their name in error messages. `array` holds bfloat16 elements as uint16.
+    `label` is their name in error messages. `array` holds bfloat16 elements as uint16. `rows` are the numbers of the rows that
+    count, increasing; None means all. Methods count rows among these, and never read the others.
     """
 
     array: np.ndarray | StoredArray
     label: str
     bfloat16: bool = False
+    rows: np.ndarray | None = None
 
     @property
     def n_tokens(self) -> int:
+        """Number of rows that count."""
+        return self.n_rows if self.rows is None else len(self.rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of the array."""
         return math.prod(self.array.shape[:-1])
+
+    @property
+    def n_left_out(self) -> int:
+        return self.n_rows - self.n_tokens
 
     @property
     def width(self) -> int:
@@ -47,11 +60,20 @@ class Activations:
     @property
     def native(self) -> Any:
         """The form that `_usae.Core` takes. Stored activations are read into memory."""
-        array = self.part(slice(0, self.n_tokens)).array if self.stored else self.array
-        return (array, "bfloat16") if self.bfloat16 else array
+        if self.stored:
+            return self.part(slice(0, self.n_tokens)).native
+        array = (self.array, "bfloat16") if self.bfloat16 else self.array
+        return array if self.rows is None else (array, self.rows)
+
+    @property
+    def whole(self) -> Activations:
+        """The same with all rows of the array."""
+        return self if self.rows is None else dataclasses.replace(self, rows=None)
 
     def raw_rows(self, rows: slice | np.ndarray) -> np.ndarray:
         """Return some rows, [n, width], in the type of `array`. Rows of [images, tokens, width] are numbered image by image."""
+        if self.rows is not None:
+            rows = self.rows[rows]
         if isinstance(self.array, StoredArray):
             return self.array.rows(rows)
         if self.array.ndim == 3:
@@ -61,7 +83,7 @@ class Activations:
 
     def part(self, rows: slice | np.ndarray) -> Activations:
         """Return the activations of some rows."""
-        return dataclasses.replace(self, array=self.raw_rows(rows))
+        return dataclasses.replace(self, array=self.raw_rows(rows), rows=None)
 
     def parts(self, slices: Sequence[slice]) -> Activations:
         """Return a copy of the activations of several slices of rows, one after the other."""
@@ -71,7 +93,7 @@ class Activations:
             end = done + rows.stop - rows.start
             out[done:end] = self.raw_rows(rows)
             done = end
-        return dataclasses.replace(self, array=out)
+        return dataclasses.replace(self, array=out, rows=None)
 
     def thinned(self, n: int) -> Activations:
         """Return a copy of at most `n` evenly spaced rows. They are the same rows in all aligned activations."""
@@ -103,8 +125,16 @@ def as_activations(x: object, label: str, may_be_empty: bool = False) -> Activat
     return Activations(array, label, bfloat16)
 
 
-def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = None) -> dict[str, Activations]:
-    """Check activations of several models whose rows belong together.
+def as_aligned(
+    acts: object,
+    argument: str,
+    widths: Mapping[str, int] | None = None,
+    mask: object = None,
+    *,
+    mask_argument: str = "mask",
+    empty: bool = False,
+) -> dict[str, Activations]:
+    """Check activations of several models whose rows belong together, and find the rows that count.
 
     Parameters
     ----------
@@ -114,6 +144,12 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
     widths : mapping of str to int, optional
         Widths of an autoencoder's models. All of these models have to be there, and the result has their order. Default: None,
         which allows any models and keeps the order of `acts`.
+    mask : array or mapping of str to array, optional
+        Rows that count, or those of each model; see `MaskedActivations`. Masks that `acts` carry count too. Default: None.
+    mask_argument : str
+        The name of `mask` in error messages. Default: "mask".
+    empty : bool
+        Whether the mask may leave out all rows. Default: False.
     """
     if not isinstance(acts, Mapping):
         raise InvalidInputError(
@@ -151,7 +187,126 @@ def as_aligned(acts: object, argument: str, widths: Mapping[str, int] | None = N
             f"{argument}: every model must have the same number of rows, because row t of each is the same place in the "
             f"same image, got {counts}; bring the token grids to one size (and drop class tokens) first"
         )
-    return result
+    return _masked(result, acts, argument, masks.by_model(mask, mask_argument, list(acts)), empty)
+
+
+def as_one_model(x: object, label: str, mask: object = None) -> Activations:
+    """Check activations of one model, and find the rows that count by `mask` and by the store that `x` may be from."""
+    if isinstance(mask, Mapping):
+        raise InvalidInputError(f"mask must be an array of truth values for one model, got a mapping; use mask={label!r}")
+    given = as_activations(x, label)
+    return _masked({label: given}, None, label, masks.by_model(mask, "mask", []), empty=False)[label]
+
+
+def _masked(
+    given: dict[str, Activations], acts: object, argument: str, explicit: list[tuple[object, str]], empty: bool
+) -> dict[str, Activations]:
+    """Add the rows that count by all masks: those given explicitly, that of `acts`, and those of stores."""
+    found = list(explicit)
+    if isinstance(acts, MaskedActivations):
+        found.append((acts.mask, f"{argument}.mask"))
+    stores = {x.array.path: x.array for x in given.values() if isinstance(x.array, StoredArray)}
+    found += [(mask, f"mask of the store {str(path)!r}") for path, x in stores.items() if (mask := x.mask) is not None]
+    if not found:
+        return given
+    counts = masks.combined(found, [x.array.shape[:-1] for x in given.values()])
+    if counts is None:
+        return given
+    label = found[0][1] if len(found) == 1 else f"all masks of {argument} together"
+    rows = np.flatnonzero(counts) if empty else masks.numbers(counts, label)
+    return {name: dataclasses.replace(x, rows=rows) for name, x in given.items()}
+
+
+class MaskedActivations(Mapping[str, Any]):
+    """Aligned activations of several models together with a mask, which says which rows count.
+
+    It is a mapping from model names to arrays, the same that were given, and carries the mask to whatever takes activations of
+    several models: `UniversalSAE.fit` and its `validation`, batches of `UniversalSAE.fit_stream`, `ActivationStore.append`,
+    `UniversalSAE.evaluate`, `top_examples`, `controls` and its `train`, and so on. Rows that do not count are never read, so
+    they may hold NaN. They are left out for all models, so that row t stays the same place in every model.
+
+    Parameters
+    ----------
+    acts : mapping of str to array
+        Activations, as for `UniversalSAE.fit`; also an `ActivationStore`. If they carry a mask, rows count that count by both.
+    mask : array of bool, or mapping of str to array of bool
+        True for a row that counts. Its shape is [n_tokens], [images, tokens] or [images, rows, columns] of a token grid. A side
+        of [images, tokens] may be 1: [images, 1] leaves out whole images, and [1, tokens] the same tokens of every image, such
+        as class tokens. A mapping has a mask for some or all models; a row counts if it does for each of them.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, [images, tokens] or [n_tokens]
+        The rows that count, in the shape of the activations.
+
+    Raises
+    ------
+    InvalidInputError
+        For activations or masks that cannot be used. A mask without any row that counts is an error where it is used.
+
+    Examples
+    --------
+    >>> clean = usae.MaskedActivations(acts, mask=attention_mask.astype(bool))  # texts of several lengths, padded to one
+    >>> sae.fit(clean, validation=usae.MaskedActivations(held_out, mask=held_out_mask.astype(bool)))
+    """
+
+    def __init__(self, acts: Mapping[str, Any], mask: Any):
+        given = as_aligned(acts, "acts", mask=mask, empty=True)
+        self._acts = dict(acts)
+        first = next(iter(given.values()))
+        shape = next((x.array.shape[:-1] for x in given.values() if x.array.ndim == 3), first.array.shape[:-1])
+        counts = mask_of(given)
+        self.mask = np.ones(shape, bool) if counts is None else counts.reshape(shape)
+        self.mask.flags.writeable = False
+
+    def __getitem__(self, name: str) -> Any:
+        return self._acts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._acts)
+
+    def __len__(self) -> int:
+        """Number of models."""
+        return len(self._acts)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        n = self.mask.size - int(self.mask.sum())
+        return f"MaskedActivations({', '.join(self._acts)}; {self.mask.size:,} rows, {n:,} of them left out)"
+
+
+def of_models(acts: object, names: Iterable[str]) -> object:
+    """Return the activations of some models, with the mask that they carry. Names that are not there are passed over."""
+    if not isinstance(acts, Mapping):
+        return acts
+    chosen = {name: acts[name] for name in names if name in acts}
+    return MaskedActivations(chosen, acts.mask) if chosen and isinstance(acts, MaskedActivations) else chosen
+
+
+def left_out(acts: Mapping[str, Activations]) -> int:
+    """Number of rows that do not count."""
+    return next(iter(acts.values())).n_left_out
+
+
+def mask_of(acts: Mapping[str, Activations]) -> np.ndarray | None:
+    """Return which rows count, bool [n_tokens]. None if all do."""
+    x = next(iter(acts.values()))
+    if x.rows is None:
+        return None
+    counts = np.zeros(x.n_rows, bool)
+    counts[x.rows] = True
+    return counts
+
+
+def batch_for_core(acts: Mapping[str, Activations], rows: np.ndarray | None) -> tuple[list[Any], np.ndarray | None]:
+    """Return arrays and row numbers of a batch as `_usae.Core` takes them: row numbers are those of the whole arrays."""
+    chosen = next(iter(acts.values())).rows
+    if chosen is not None:
+        acts = {name: x.whole for name, x in acts.items()}
+        rows = chosen if rows is None else chosen[rows]
+    return [x.native for x in acts.values()], rows
 
 
 def are_stored(acts: Mapping[str, Activations]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from usae._data import masks
 from usae._data.activations import Activations
 from usae._data.stored_array import widened
 
@@ -33,4 +34,10 @@ def rows_of(activations: Activations, rows: slice | np.ndarray) -> np.ndarray:
 def tokens_per_image(acts: Mapping[str, Activations]) -> int | None:
     """Number of tokens of an image, if all arrays that are [images, tokens, width] agree on it; None otherwise."""
     counts = {x.array.shape[1] for x in acts.values() if x.array.ndim == 3}
-    return counts.pop() if len(counts) == 1 else None
+    return rows_per_image(acts, counts.pop()) if len(counts) == 1 else None
+
+
+def rows_per_image(acts: Mapping[str, Activations], tokens: int) -> int | None:
+    """Number of rows that count of each image of `tokens` rows; None if they are at different places in different images."""
+    rows = next(iter(acts.values())).rows
+    return tokens if rows is None else masks.rows_of_image(rows, tokens)

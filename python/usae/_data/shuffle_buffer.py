@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
-from usae._data.activations import Activations, as_aligned
+from usae._data.activations import Activations, as_aligned, left_out
 from usae._data.shuffled_blocks import Batch
 from usae._data.stored_array import widened
 from usae.errors import InvalidInputError
@@ -35,6 +35,8 @@ class ShuffleBuffer:
         The first rows of the stream, as many as fit into the buffer. Valid until the first batch is drawn.
     tokens_read : int
         Number of rows read so far.
+    rows_left_out : int
+        Number of rows that were passed over so far, because they do not count by the masks of their batches.
     epochs : int
         How often iterating over the stream was started.
     """
@@ -43,7 +45,7 @@ class ShuffleBuffer:
         self._rows = _Rows(batches)
         first = self._rows.first()
         self._buffer = {
-            name: dataclasses.replace(x, array=np.empty((capacity, x.width), x.raw_rows(slice(0, 1)).dtype))
+            name: dataclasses.replace(x, array=np.empty((capacity, x.width), x.raw_rows(slice(0, 1)).dtype), rows=None)
             for name, x in first.items()
         }
         self._filled = self._rows.fill(self._arrays, np.arange(capacity), again=False)
@@ -55,6 +57,10 @@ class ShuffleBuffer:
     @property
     def tokens_read(self) -> int:
         return self._rows.tokens_read
+
+    @property
+    def rows_left_out(self) -> int:
+        return self._rows.left_out
 
     @property
     def epochs(self) -> int:
@@ -99,11 +105,12 @@ class _Rows:
                 f"batches must be an iterable of mappings from model names to arrays, got {type(batches).__name__}; fit(acts) "
                 f"takes one mapping of all activations"
             )
-        self.tokens_read, self.epochs = 0, 1
+        self.tokens_read, self.left_out, self.epochs = 0, 0, 1
         self._batches = batches
         self._iterator = iter(batches)
         self._can_repeat = self._iterator is not batches
         self._number = 0  # of batches read in this epoch
+        self._some = False  # whether a row of this epoch counts
         self._widths: dict[str, int] | None = None  # widths in the first batch
         self._elements: dict[str, str] = {}
         self._batch: dict[str, Activations] = {}
@@ -112,6 +119,11 @@ class _Rows:
     def first(self) -> dict[str, Activations]:
         """Return the first batch without consuming its rows."""
         if not self._next(again=False):
+            if self._number:
+                raise InvalidInputError(
+                    f"batches must have at least one row that counts, got masks that leave out all rows of {self._number} "
+                    f"batches; True is a row that counts"
+                )
             raise InvalidInputError("batches must hold at least one batch, got none")
         return self._batch
 
@@ -129,21 +141,30 @@ class _Rows:
         return done
 
     def _next(self, again: bool) -> bool:
-        """Take the next batch. False if there is none."""
+        """Take the next batch with a row that counts. False if there is none."""
+        while self._take(again):
+            if self._end:
+                self._some = True
+                return True
+        return False
+
+    def _take(self, again: bool) -> bool:
+        """Take the next batch. False if there is none, or if no row of the last epoch counted."""
         batch = next(self._iterator, _END)
-        if batch is _END and again and self._can_repeat:
+        if batch is _END and again and self._can_repeat and self._some:
             self._iterator = iter(self._batches)
-            self.epochs, self._number = self.epochs + 1, 0
+            self.epochs, self._number, self._some = self.epochs + 1, 0, False
             batch = next(self._iterator, _END)
         if batch is _END:
             return False
         self._batch = self._checked(batch)
         self._at, self._end = 0, next(iter(self._batch.values())).n_tokens
+        self.left_out += left_out(self._batch)
         self._number += 1
         return True
 
     def _checked(self, batch: object) -> dict[str, Activations]:
-        given = as_aligned(batch, f"batches[{self._number}]", self._widths)
+        given = as_aligned(batch, f"batches[{self._number}]", self._widths, empty=True)
         if self._widths is None:
             self._widths = {name: x.width for name, x in given.items()}
             self._elements = {name: _elements(x) for name, x in given.items()}
@@ -155,6 +176,7 @@ class _Rows:
             finite = np.isfinite(widened(x.raw_rows(slice(0, x.n_tokens)), x.bfloat16))
             if not finite.all():
                 row, column = np.argwhere(~finite)[0].tolist()
+                row = row if x.rows is None else int(x.rows[row])
                 raise InvalidInputError(f"{x.label} must be finite, got NaN or infinity in row {row}, column {column}")
         return given
 

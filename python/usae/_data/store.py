@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,8 +14,8 @@ import numpy as np
 
 from usae import _usae
 from usae._base import checks
-from usae._data import shuffled_blocks, store_files
-from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names
+from usae._data import masks, shuffled_blocks, store_files
+from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names, mask_of
 from usae._data.chunks import rows_of
 from usae._data.store_files import DTYPES, Manifest
 from usae._data.stored_array import StoredArray, as_bfloat16, widened
@@ -22,6 +23,9 @@ from usae._files import disk, locks, signed_json
 from usae.errors import CheckpointError, InvalidInputError
 
 DType = Literal["float16", "float32", "bfloat16"]
+
+LARGEST: dict[str, float] = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max), "bfloat16": 3.38e38}
+"""Largest number that each type of a store holds."""
 
 
 class ActivationStore(Mapping[str, StoredArray]):
@@ -155,8 +159,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         widths = {model["name"]: model["width"] for model in manifest["models"]}
         check_known(name, list(widths), "store")
         model = list(widths).index(name)
-        kept, tokens = manifest["dtype"], manifest["tokens"]
-        item_shape = (widths[name],) if tokens is None else (tokens, widths[name])
+        kept, item_shape = manifest["dtype"], (*_shape(manifest), widths[name])
         return StoredArray(
             _lengths(manifest),
             item_shape,
@@ -168,6 +171,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             functools.partial(_open_shard, self._folder, manifest, model, item_shape),
             functools.partial(_verify_model, self._folder, manifest, model),
             lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
+            functools.partial(_read_mask, self._folder, manifest),
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -216,9 +220,14 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     @property
     def n_tokens(self) -> int:
-        """Number of rows of each model, over all images."""
+        """Number of rows of each model, over all images, whether they count or not."""
         manifest = self._manifest
         return sum(_lengths(manifest)) * (manifest["tokens"] or 1)
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Which rows count, bool [images, tokens] or [rows]; None if all do. It is read from the files each time."""
+        return _read_mask(self._folder, self._manifest)
 
     @property
     def n_shards(self) -> int:
@@ -242,7 +251,8 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     def __repr__(self) -> str:
         widths = ", ".join(f"{name}: {width}" for name, width in self.widths.items()) or "no models yet"
-        state = "" if self.finished else ", not finished"
+        state = ", masked" if any("mask" in shard for shard in self._manifest["shards"]) else ""
+        state += "" if self.finished else ", not finished"
         return f"ActivationStore({str(self._folder)!r}; {widths}; {self.n_tokens} tokens, {self.dtype}{state})"
 
     def verify(self) -> None:
@@ -267,14 +277,14 @@ class ActivationStore(Mapping[str, StoredArray]):
             The order is a pure function of the seed and the epoch. It is the same on any computer, however rows are split into
             files. Default: 0.
         position : int
-            Row of the endless sequence of epochs at which to begin. Batches end where the epoch ends. ``n_tokens`` is the
-            start of the second epoch, which has another order. Default: 0.
+            Row of the endless sequence of epochs at which to begin. Batches end where the epoch ends. ``n_tokens``, less the
+            rows that the store's mask leaves out, is the start of the second epoch, which has another order. Default: 0.
 
         Yields
         ------
         dict of str to ndarray
             Activations of each model, [n, width], in the type of the store, or float32 if that is bfloat16. Row t of every
-            model is the same place in the same image.
+            model is the same place in the same image. Rows that do not count by the store's mask are in no batch.
 
         Raises
         ------
@@ -289,7 +299,8 @@ class ActivationStore(Mapping[str, StoredArray]):
     def _batches(
         self, acts: dict[str, Activations], seed: int, batch_size: int, position: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        left = self.n_tokens - position % self.n_tokens
+        n_tokens = next(iter(acts.values())).n_tokens
+        left = n_tokens - position % n_tokens
         with contextlib.closing(shuffled_blocks.shuffled_batches(acts, seed, batch_size, position)) as batches:
             for batch, rows in batches:
                 some = np.arange(batch_size)[:left] if rows is None else rows[:left]
@@ -300,7 +311,7 @@ class ActivationStore(Mapping[str, StoredArray]):
 
     # --- Writing -----------------------------------------------------------------------------------------------------
 
-    def append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None = None) -> None:
+    def append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None = None, *, mask: Any = None) -> None:
         """Write one shard. The store contains it when this returns, even if the computer stops then, and not earlier.
 
         Parameters
@@ -309,6 +320,10 @@ class ActivationStore(Mapping[str, StoredArray]):
             Activations of every model, as for `UniversalSAE.fit`. Hundreds of images at a time keep the number of files small.
         image_names : sequence of str, optional
             A name for each image. Default: None, which takes the images' numbers in the store.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows that count, as for `MaskedActivations`. It is kept in the store, and whatever reads the store leaves the other
+            rows out. They are stored too, as they are; of numbers that are not finite in the type of the store, as 0. A shard
+            may have no row that counts. Default: None, which means all.
 
         Raises
         ------
@@ -319,15 +334,18 @@ class ActivationStore(Mapping[str, StoredArray]):
             Also an OSError: the disk is full or cannot be written, or another writer has the store open.
         """
         with self._guard:
-            self._append(acts, image_names)
+            self._append(acts, image_names, mask)
 
-    def _append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None) -> None:
+    def _append(self, acts: Mapping[str, Any], image_names: Sequence[str] | None, mask: Any) -> None:
         with disk.io_errors(self._folder, "write", "the store"):
             self._open_for_writing()
         manifest = dict(self._manifest)
         known = {model["name"]: model["width"] for model in manifest["models"]}
-        given = as_aligned(acts, "acts", known or None)
-        given = {name: as_activations(np.asarray(x.array), x.label) if x.stored else x for name, x in given.items()}
+        given = as_aligned(acts, "acts", known or None, mask, empty=True)
+        given = {
+            name: dataclasses.replace(as_activations(np.asarray(x.array), x.label), rows=x.rows) if x.stored else x
+            for name, x in given.items()
+        }
         if not known:
             manifest["models"] = _described({name: x.width for name, x in given.items()})
         n, manifest["tokens"] = _common_shape(given, manifest)
@@ -336,16 +354,55 @@ class ActivationStore(Mapping[str, StoredArray]):
             _converted(x, manifest["dtype"], model["layer"])
             for x, model in zip(given.values(), manifest["models"], strict=True)
         ]  # fmt: skip
+        counts = mask_of(given)
         with disk.io_errors(self._folder, "write", "the store"):
             try:
                 files = [store_files.write_shard(self._folder, self.n_shards, i, x) for i, x in enumerate(arrays)]
-                shard = {"n": n, "images": names, "files": files}
+                shard: dict[str, Any] = {"n": n, "images": names, "files": files}
+                if counts is not None:
+                    shard["mask"] = store_files.write_mask(self._folder, self.n_shards, counts.reshape(_shape(manifest, n)))
                 self._replace(manifest | {"finished": False, "shards": [*manifest["shards"], shard]})
             except BaseException:
                 with contextlib.suppress(OSError, CheckpointError):
                     self._manifest = store_files.read_manifest(self._folder)  # this may be the new manifest
-                    store_files.remove_leftovers(self._folder, self.n_shards)
+                    store_files.remove_leftovers(self._folder, self._manifest)
                 raise
+
+    def set_mask(self, mask: Any) -> None:
+        """Replace the mask of the whole store, also of one that is finished. Activations are neither read nor changed.
+
+        Parameters
+        ----------
+        mask : array of bool, mapping of str to array of bool, or None
+            Rows that count, as for `MaskedActivations`. None means all.
+
+        Raises
+        ------
+        InvalidInputError
+            If the mask has another shape than the store, or no row that counts. Nothing is written then.
+        CheckpointFileError
+            Also an OSError: the disk is full or cannot be written, or another writer has the store open.
+
+        Examples
+        --------
+        >>> store.set_mask(np.linalg.norm(store["vit"][:], axis=-1) < 100)
+        """
+        with self._guard:
+            with disk.io_errors(self._folder, "write", "the store"):
+                self._open_for_writing()
+            lengths = _lengths(self._manifest)
+            shape = _shape(self._manifest, sum(lengths))
+            counts = masks.combined(masks.by_model(mask, "mask", self.model_names), [shape])
+            if counts is not None:
+                masks.numbers(counts, "mask")
+            parts = np.split(np.ones(shape, bool) if counts is None else counts.reshape(shape), np.cumsum(lengths)[:-1])
+            with disk.io_errors(self._folder, "write", "the store"):
+                shards = [{key: value for key, value in shard.items() if key != "mask"} for shard in self._manifest["shards"]]
+                for number, (shard, part) in enumerate(zip(shards, parts, strict=True)):
+                    if not part.all():
+                        shard["mask"] = store_files.write_mask(self._folder, number, part)
+                self._replace(self._manifest | {"shards": shards})
+                store_files.remove_leftovers(self._folder, self._manifest)
 
     def finish(self) -> None:
         """Mark the store as finished. Leaving ``with`` without an error does so too, and closes the store."""
@@ -375,7 +432,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             self._lock = store_files.locked(self._folder)
             try:
                 self._manifest = store_files.read_manifest(self._folder)
-                store_files.remove_leftovers(self._folder, self.n_shards)
+                store_files.remove_leftovers(self._folder, self._manifest)
             except BaseException:
                 self._unlock()
                 raise
@@ -418,6 +475,16 @@ def _lengths(manifest: Manifest) -> list[int]:
 
 def _images_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(name for shard in manifest["shards"] for name in shard["images"] or ())
+
+
+def _shape(manifest: Manifest, *n: int) -> tuple[int, ...]:
+    """Return `n` images and their tokens, or `n` rows if there are no images."""
+    return n if manifest["tokens"] is None else (*n, manifest["tokens"])
+
+
+def _read_mask(folder: pathlib.Path, manifest: Manifest) -> np.ndarray | None:
+    with disk.io_errors(folder, "read", "the store"):
+        return store_files.read_mask(folder, manifest)
 
 
 def _open_shard(folder: pathlib.Path, manifest: Manifest, model: int, item_shape: tuple[int, ...], shard: int) -> np.ndarray:
@@ -463,10 +530,23 @@ def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple
     return shape[0], tokens
 
 
+def _without_large(floats: np.ndarray, rows: np.ndarray, largest: float) -> np.ndarray:
+    """Return the activations with 0 for numbers that are not finite or too large, in rows other than `rows`."""
+    left_out = np.ones(floats.shape[:-1], bool)
+    left_out.reshape(-1)[rows] = False
+    result = floats.copy()
+    part = result[left_out]
+    part[~(np.abs(part) <= np.float64(largest))] = 0
+    result[left_out] = part
+    return result
+
+
 def _converted(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
     """Convert activations to the store's type. InvalidInputError if they are not finite in it."""
     array = np.asarray(x.array)
     floats = widened(array, x.bfloat16)
+    if x.rows is not None:
+        floats = _without_large(floats, x.rows, LARGEST[dtype])
     with np.errstate(over="ignore"):
         kept = np.ascontiguousarray(floats, np.float32 if dtype == "bfloat16" else DTYPES[dtype])
     if dtype == "bfloat16":

@@ -1,4 +1,5 @@
 """The files of an activation store: ``usae-store.json``, the manifest, and one ``shard-000000-0.npy`` for each shard and model.
+A shard with rows that do not count has a mask too, ``shard-000000-mask-`` and the beginning of its checksum.
 
 A shard belongs to the store once the manifest names it. Each file is written under another name, synced to disk and renamed.
 The manifest is replaced last. So a computer that stops at any point leaves the store as it was before the shard or after it,
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -27,6 +29,7 @@ from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 FORMAT = "usae-store"
 FORMAT_VERSION = 2
+"""2 has a checksum of the manifest, and may have masks."""
 MANIFEST = "usae-store.json"
 LOCK = "writer.lock"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
@@ -35,7 +38,8 @@ _SIGNED_SINCE = 2
 _MOST_BYTES = 2**32  # some 100 million names of images
 _MOST_VALUES = 2**28
 
-_OURS = re.compile(r"shard-(\d{6,})-\d+\.npy(\.new)?")
+_OURS = re.compile(r"shard-\d{6,}-(\d+|mask-[0-9a-f]{16})\.npy(\.new)?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Manifest = dict[str, Any]
 
@@ -44,12 +48,28 @@ def shard_name(shard: int, model: int) -> str:
     return f"shard-{shard:06}-{model}.npy"
 
 
+def mask_name(shard: int, described: dict[str, Any]) -> str:
+    """The name follows from the contents, so that a new mask can be written beside the one that it replaces."""
+    return f"shard-{shard:06}-mask-{described['sha256'][:16]}.npy"
+
+
 # --- Writing -----------------------------------------------------------------------------------------------------------
 
 
 def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray) -> dict[str, Any]:
     """Write one file atomically and return the manifest's entry of it."""
-    file = folder / shard_name(shard, model)
+    return _write_array(folder / shard_name(shard, model), array)
+
+
+def write_mask(folder: pathlib.Path, shard: int, mask: np.ndarray) -> dict[str, Any]:
+    """Write the mask of a shard, [images, tokens] or [rows], like `write_shard`."""
+    hashing = _Hashing(io.BytesIO())
+    np.lib.format.write_array(hashing, mask, version=(1, 0), allow_pickle=False)
+    return _write_array(folder / mask_name(shard, hashing.described), mask)
+
+
+def _write_array(file: pathlib.Path, array: np.ndarray) -> dict[str, Any]:
+    folder = file.parent
     beside = folder / f"{file.name}.new"
     with regular_files.created(beside) as stream:
         hashing = _Hashing(stream)
@@ -57,11 +77,11 @@ def write_shard(folder: pathlib.Path, shard: int, model: int, array: np.ndarray)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(file)
-    return {"bytes": hashing.n_bytes, "sha256": hashing.sha256.hexdigest()}
+    return hashing.described
 
 
 class _Hashing:
-    """A file that computes size and checksum of what is written to it."""
+    """A file that computes size and checksum of what is written to it: `described`, the manifest's entry of it."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
@@ -72,6 +92,10 @@ class _Hashing:
         self._stream.write(data)
         self.sha256.update(data)
         self.n_bytes += len(data)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return {"bytes": self.n_bytes, "sha256": self.sha256.hexdigest()}
 
 
 def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
@@ -91,11 +115,11 @@ def _to_json(manifest: Manifest) -> str:
     return signed_json.signed(whole + "\n")
 
 
-def remove_leftovers(folder: pathlib.Path, n_shards: int) -> None:
+def remove_leftovers(folder: pathlib.Path, manifest: Manifest) -> None:
     """Remove files of a writer that was stopped: those with a shard's name that the manifest does not list."""
+    listed = {file.name for file, _ in files_of(folder, manifest)}
     for path in folder.iterdir():
-        ours = _OURS.fullmatch(path.name)
-        if path.name == f"{MANIFEST}.new" or (ours and (ours[2] or int(ours[1]) >= n_shards)):
+        if path.name == f"{MANIFEST}.new" or (_OURS.fullmatch(path.name) and path.name not in listed):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
@@ -162,7 +186,10 @@ def checked_manifest(raw: bytes) -> Manifest:
 
 def _check_shard(shard: object, where: str, manifest: Manifest) -> None:
     tokens, models, item = manifest["tokens"], manifest["models"], DTYPES[manifest["dtype"]].itemsize
-    disk.check_keys(shard, {"n": None, "images": None, "files": None}, f"{MANIFEST}: {where}")
+    masked = {"mask": None} if isinstance(shard, dict) and "mask" in shard else {}
+    disk.check_keys(shard, {"n": None, "images": None, "files": None} | masked, f"{MANIFEST}: {where}")
+    if masked and not _is_mask(shard["mask"]):  # type: ignore[index]
+        raise disk.unexpected(MANIFEST, f"{where}.mask", shard["mask"])  # type: ignore[index]
     n, images, files = shard["n"], shard["images"], shard["files"]  # type: ignore[index]
     if not disk.is_integer(n, 1):
         raise disk.unexpected(MANIFEST, f"{where}.n", n)
@@ -171,8 +198,10 @@ def _check_shard(shard: object, where: str, manifest: Manifest) -> None:
         raise disk.unexpected(MANIFEST, f"{where}.images", images)
     if not isinstance(files, list) or len(files) != len(models) or not models or not all(map(_is_file, files)):
         raise disk.unexpected(MANIFEST, f"{where}.files", files)
-    for file, model in zip(files, models, strict=True):  # sizes of arrays follow from n, so n has to follow from the files
-        header = file["bytes"] - n * (tokens or 1) * model["width"] * item
+    sizes = [(file, model["width"] * item) for file, model in zip(files, models, strict=True)]
+    sizes += [(shard["mask"], 1)] if masked else []  # type: ignore[index]
+    for file, row in sizes:  # sizes of arrays follow from n, so n has to follow from the files
+        header = file["bytes"] - n * (tokens or 1) * row
         if not 0 < header <= npy_file.MOST_HEADER or header % 64:  # NumPy aligns the numbers
             raise disk.unexpected(MANIFEST, f"{where}.n", n)
 
@@ -204,8 +233,21 @@ def open_shard(file: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype) -> n
     return array
 
 
+def read_mask(folder: pathlib.Path, manifest: Manifest) -> np.ndarray | None:
+    """Return which rows count, bool [images, tokens] or [rows]. None if all do."""
+    shards = manifest["shards"]
+    if not any("mask" in shard for shard in shards):
+        return None
+    parts = []
+    for number, shard in enumerate(shards):
+        shape = (shard["n"],) if manifest["tokens"] is None else (shard["n"], manifest["tokens"])
+        file = folder / mask_name(number, shard["mask"]) if "mask" in shard else None
+        parts.append(np.ones(shape, bool) if file is None else open_shard(file, shape, np.dtype(bool)))
+    return np.concatenate(parts)
+
+
 def verify(folder: pathlib.Path, manifest: Manifest, model: int | None = None) -> None:
-    """Read every file, or those of one model, and compare it with its checksum."""
+    """Read every file, or those of one model and masks, and compare it with its checksum."""
     check_sizes(folder, manifest)
     damaged = []
     for file, described in files_of(folder, manifest, model):
@@ -226,6 +268,8 @@ def files_of(
         for of, described in enumerate(shard["files"]):
             if model in (None, of):
                 yield folder / shard_name(number, of), described
+        if "mask" in shard:
+            yield folder / mask_name(number, shard["mask"]), shard["mask"]
 
 
 _REMEDY = "copy it again from where it is whole, or extract into a new store"
@@ -238,6 +282,10 @@ def _is_file(value: object) -> bool:
         and disk.is_integer(value["bytes"], 1)
         and isinstance(value["sha256"], str)
     )
+
+
+def _is_mask(value: object) -> bool:
+    return _is_file(value) and _SHA256.fullmatch(value["sha256"]) is not None  # type: ignore[index]
 
 
 def is_model(value: object) -> bool:

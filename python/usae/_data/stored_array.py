@@ -30,12 +30,13 @@ class StoredArray:
         open_shard: Callable[[int], np.ndarray],
         verify: Callable[[], None],
         checksums: Callable[[], list[str]],
+        read_mask: Callable[[], np.ndarray | None],
     ):
         """Make the array of a model of the store in the folder `path`.
 
         `lengths` has the number of images in each file, and `item_shape` the shape of an image, (tokens, width) or (width,).
         `images` returns the names of the images, and `open_shard` the array of a file. `verify` reads all files and compares
-        their checksums; `checksums` returns those of the manifest.
+        their checksums; `checksums` returns those of the manifest. `read_mask` returns which rows count.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *item_shape)
@@ -47,6 +48,12 @@ class StoredArray:
         self.open_shard = open_shard
         self.verify = verify
         self.checksums = checksums
+        self._read_mask = read_mask
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Which rows count, bool [images, tokens] or [rows], as the store has it; None if all do. Indexing ignores it."""
+        return self._read_mask()
 
     def check_finished(self, label: str) -> None:
         if not self._finished:

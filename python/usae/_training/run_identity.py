@@ -82,6 +82,8 @@ def _of_recipe(recipe: Mapping[str, Any]) -> Run:
 
 def _describe_activations(x: Activations, method: str) -> Run:
     run: Run = {f"{x.label}: columns": x.width, f"{x.label}: elements": "bfloat16" if x.bfloat16 else str(x.array.dtype)}
+    if x.rows is not None:  # not an entry of "nothing", so that runs that were begun before there were masks can go on
+        run[f"{x.label}: mask"] = hashlib.sha256(x.rows.astype("<i8")).hexdigest()  # type: ignore[arg-type]  # any buffer
     if isinstance(x.array, StoredArray):
         sums = "\n".join(x.array.checksums())
         return run | {f"{x.label}: rows": x.n_tokens, f"{x.label}: files": hashlib.sha256(sums.encode()).hexdigest()}

@@ -19,7 +19,7 @@ from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._core.tensors import PARAMETERS
-from usae._data.activations import Activations
+from usae._data.activations import Activations, batch_for_core
 from usae.errors import InvalidInputError, OtherProcessError
 
 
@@ -129,7 +129,7 @@ def step(
     opening = {"tokens": 0, "step": 0, "encoder": 0, "fingerprint": 0}
     try:
         acts, rows, encoder = take()
-        opening = autoencoder.core.shared_begin([x.native for x in acts.values()], rows, encoder)
+        opening = autoencoder.core.shared_begin(*batch_for_core(acts, rows), encoder)
     except BaseException as error:  # the other processes have to know of any error
         failure = error
     try:
