@@ -194,8 +194,8 @@ def as_one_model(x: object, label: str, mask: object = None) -> Activations:
     """Check activations of one model, and find the rows that count by `mask` and by the store that `x` may be from."""
     if isinstance(mask, Mapping):
         raise InvalidInputError(f"mask must be an array of truth values for one model, got a mapping; use mask={label!r}")
-    given = as_activations(x, label)
-    return _masked({label: given}, None, label, masks.by_model(mask, "mask", []), empty=False)[label]
+    given = as_activations(x, label, may_be_empty=True)
+    return _masked({label: given}, None, label, masks.by_model(mask, "mask", []), empty=not given.n_tokens)[label]
 
 
 def _masked(

@@ -23,12 +23,13 @@ from usae._core.reports import StepReport, StreamReport
 from usae._core.tensors import TRAINED
 from usae._data.activations import (
     Activations,
-    as_activations,
     as_aligned,
     as_float_array,
+    as_one_model,
     check_known,
     check_names,
     check_width,
+    left_out,
 )
 from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
@@ -190,6 +191,7 @@ class UniversalSAE:
         checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
         resume: bool = False,
         progress: bool | None = None,
+        mask: Any = None,
     ) -> UniversalSAE:
         """Train on aligned activations from the beginning.
 
@@ -220,6 +222,10 @@ class UniversalSAE:
             run, training starts from the beginning. Default: False.
         progress : bool, optional
             Whether to show a progress bar. Default: None, which shows it if stderr is a terminal, and in a notebook.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows of `acts` that count, with shapes as for `MaskedActivations`. The others are never read, and the result has the
+            bits of training on arrays without them. Default: None, which means all, or those that count by the mask that `acts`
+            carries. `validation` can be a `MaskedActivations`.
 
         Returns
         -------
@@ -249,7 +255,7 @@ class UniversalSAE:
         schedule = as_schedule(checkpoint, resume)
         if isinstance(y, Mapping):
             raise InvalidInputError("y must be labels, which are not used, or None, got a mapping; use validation=... for it")
-        given = as_aligned(acts, "acts")
+        given = as_aligned(acts, "acts", mask=mask)
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
@@ -262,8 +268,9 @@ class UniversalSAE:
         autoencoder.check_finite(given)  # before training, which may take hours
         loop.check_validation(autoencoder, held_out)
         logger.info(
-            "training %d concepts on %d tokens of %s: %d steps of %d tokens; a concept is dead in a model after %d "
-            "tokens without firing", autoencoder.n_concepts, n_tokens, ", ".join(widths), total, batch_size, recipe.dead_tokens
+            "training %d concepts on %d tokens of %s%s: %d steps of %d tokens; a concept is dead in a model after %d "
+            "tokens without firing", autoencoder.n_concepts, n_tokens, ", ".join(widths),
+            f" ({left_out(given)} rows left out)" if left_out(given) else "", total, batch_size, recipe.dead_tokens
         )  # fmt: skip
 
         run = functools.partial(run_identity.describe_run, "fit", autoencoder, {"acts": given, "validation": held_out})
@@ -296,7 +303,8 @@ class UniversalSAE:
         batches : iterable of mappings of str to array
             Batches of activations, each as for `fit`, with any number of images or rows; `usae.torch.batches` yields such. A
             list, or another object that can be iterated over again, starts again when it ends. A generator cannot. If it ends
-            early, training continues with the rows in the buffer, until too few are left, which is an error.
+            early, training continues with the rows in the buffer, until too few are left, which is an error. A batch may be a
+            `MaskedActivations`; then only the rows that count are taken, and there may be none.
         steps : int, optional
             Number of training steps. Default: None, which takes ``recipe.total_steps``; one of the two must be given.
         buffer_tokens : int
@@ -371,7 +379,7 @@ class UniversalSAE:
                     done = autoencoder.core.step_count - before
                     autoencoder.stream_report = StreamReport(
                         done, done * batch_size, buffer.tokens_read, buffer.epochs, time.perf_counter() - start,
-                        drawn.waited_for_items, drawn.waited_for_reader,
+                        drawn.waited_for_items, drawn.waited_for_reader, buffer.rows_left_out,
                     )  # fmt: skip
         return self
 
@@ -404,7 +412,7 @@ class UniversalSAE:
         self._autoencoder = autoencoder
         return self
 
-    def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
+    def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None, mask: Any = None) -> StepReport:
         """Do one training step on all rows of a batch, from the present state on.
 
         Parameters
@@ -414,6 +422,8 @@ class UniversalSAE:
             standardisation and the initial dictionaries, so it should be large and varied.
         encoder : str, optional
             Name of the model to encode. Default: None, which draws it.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows of `batch` that count, as for `fit`. Default: None.
 
         Returns
         -------
@@ -432,12 +442,12 @@ class UniversalSAE:
         """
         autoencoder = self._autoencoder
         if autoencoder is None:
-            given = as_aligned(batch, "batch")
+            given = as_aligned(batch, "batch", mask=mask)
             index = _index(encoder, given)
             autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
             autoencoder.initialize_from(given)
         else:
-            given = as_aligned(batch, "batch", autoencoder.widths)
+            given = as_aligned(batch, "batch", autoencoder.widths, mask)
             index = _index(encoder, autoencoder.names)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index, False)
@@ -465,7 +475,9 @@ class UniversalSAE:
         autoencoder.core.set_plan(recipe.total_steps or 0, recipe.dead_tokens or 0)
         return self
 
-    def gradients(self, batch: Mapping[str, Any], *, encoder: str) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:
+    def gradients(
+        self, batch: Mapping[str, Any], *, encoder: str, mask: Any = None
+    ) -> tuple[StepReport, dict[str, dict[str, np.ndarray]]]:
         """Compute the gradients that a step on this batch would use, before clipping. Changes nothing.
 
         Parameters
@@ -474,6 +486,8 @@ class UniversalSAE:
             Activations, as for `partial_fit`.
         encoder : str
             Name of the model to encode.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows of `batch` that count, as for `fit`. Default: None.
 
         Returns
         -------
@@ -484,7 +498,7 @@ class UniversalSAE:
             as in `parameters`. Only the tensors that the step would change are in it.
         """
         autoencoder = self._initialized()
-        given = as_aligned(batch, "batch", autoencoder.widths)
+        given = as_aligned(batch, "batch", autoencoder.widths, mask)
         index = autoencoder.index(encoder, "encoder")
         report = autoencoder.step(given, None, index, True)
         of_encoder = [name for name in autoencoder.parameter_names() if name in TRAINED]
@@ -497,7 +511,7 @@ class UniversalSAE:
 
     # --- Use ---------------------------------------------------------------------------------------------------------
 
-    def encode(self, x: Any, model: str) -> Codes:
+    def encode(self, x: Any, model: str, *, mask: Any = None) -> Codes:
         """Encode activations of a model.
 
         Parameters
@@ -507,6 +521,10 @@ class UniversalSAE:
             the codes are empty.
         model : str
             Name of the model that the activations are of.
+        mask : array of bool, [n_tokens] or [images, tokens], optional
+            Rows that count, with shapes as for `MaskedActivations`. The others are not read; they have empty codes, so that
+            code t belongs to row t, and ``codes[mask.ravel()]`` are the codes of the rows that count. Default: None, which
+            means all, or those that count by the mask of the store that `x` is from.
 
         Returns
         -------
@@ -520,12 +538,12 @@ class UniversalSAE:
             For an unknown model, a wrong width, and activations that are not finite.
         """
         autoencoder = self._initialized()
-        index, activations = self._one_model(x, model)
+        index, activations = self._one_model(x, model, mask)
         values = np.empty((activations.n_tokens, autoencoder.core.slots), np.float32)
         indices = np.empty((activations.n_tokens, autoencoder.core.slots), np.int32)
         if activations.n_tokens:
             autoencoder.core.encode(index, activations.native, values, indices)
-        return Codes._trusted(values, indices, autoencoder.n_concepts)
+        return Codes._trusted(_spread(values, activations, 0), _spread(indices, activations, -1), autoencoder.n_concepts)
 
     def decode(self, codes: Codes, model: str) -> np.ndarray:
         """Decode codes to activations of a model.
@@ -565,13 +583,24 @@ class UniversalSAE:
             autoencoder.core.decode(index, codes.values, codes.indices, out)
         return out
 
-    def reconstruct(self, x: Any, source: str, target: str) -> np.ndarray:
-        """Predict the activations of `target` from the activations `x` of `source`: ``decode(encode(x, source), target)``."""
+    def reconstruct(self, x: Any, source: str, target: str, *, mask: Any = None) -> np.ndarray:
+        """Predict the activations of `target` from the activations `x` of `source`: ``decode(encode(x, source), target)``.
+
+        Parameters
+        ----------
+        x : array, [n_tokens, width] or [images, tokens, width]
+            Activations of `source`, as for `encode`.
+        source, target : str
+            Names of the models.
+        mask : array of bool, [n_tokens] or [images, tokens], optional
+            Rows that count, as for `encode`. The others become the mean of `target`, to which an empty code is decoded.
+            Default: None.
+        """
         self._initialized().index(source, "source")
         self._initialized().index(target, "target")
-        return self.decode(self.encode(x, source), target)
+        return self.decode(self.encode(x, source, mask=mask), target)
 
-    def preactivations(self, x: Any, model: str) -> np.ndarray:
+    def preactivations(self, x: Any, model: str, *, mask: Any = None) -> np.ndarray:
         """Compute dense pre-activations, the input of ReLU and of the selection, float32 [n_tokens, n_concepts].
 
         Parameters
@@ -580,6 +609,8 @@ class UniversalSAE:
             Activations, as for `encode`.
         model : str
             Name of the model that the activations are of.
+        mask : array of bool, [n_tokens] or [images, tokens], optional
+            Rows that count, as for `encode`. The others are 0. Default: None.
 
         Raises
         ------
@@ -587,19 +618,19 @@ class UniversalSAE:
             As for `encode`, and if the result would be larger than 1 GiB.
         """
         autoencoder = self._initialized()
-        index, activations = self._one_model(x, model)
-        shape = activations.n_tokens, autoencoder.n_concepts
+        index, activations = self._one_model(x, model, mask)
+        shape = activations.n_rows, autoencoder.n_concepts
         if 4 * shape[0] * shape[1] > LARGEST_PREACTIVATIONS:
             raise InvalidInputError(
                 f"x must have at most {max(1, LARGEST_PREACTIVATIONS // (4 * shape[1])):,} rows at a time, got {shape[0]:,}, "
                 f"whose pre-activations would take {4 * shape[0] * shape[1] / 2**30:.1f} GiB; give fewer, or use encode"
             )
-        out = np.empty(shape, np.float32)
+        out = np.empty((activations.n_tokens, autoencoder.n_concepts), np.float32)
         if activations.n_tokens:
             autoencoder.core.preactivations(index, activations.native, out)
-        return out
+        return _spread(out, activations, 0)
 
-    def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0) -> Evaluation:
+    def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0, mask: Any = None) -> Evaluation:
         """Evaluate aligned activations: encode each model, and decode each code to every model.
 
         It reads the rows once, and memory does not grow with their number.
@@ -611,6 +642,9 @@ class UniversalSAE:
         threshold : float
             A concept fires in a token if its code is larger than this. With 0 it fires if it was selected. The published
             numbers use 0.1. Default: 0.0.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows that count, as for `fit`. The result has the bits of an evaluation of arrays without the others.
+            Default: None.
 
         Returns
         -------
@@ -624,7 +658,7 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-        return self._evaluated(as_aligned(acts, "acts", autoencoder.widths), threshold)
+        return self._evaluated(as_aligned(acts, "acts", autoencoder.widths, mask), threshold)
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -809,7 +843,8 @@ class UniversalSAE:
         from usae.analysis.evaluation import Evaluation
 
         autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
-        return Evaluation(autoencoder.names, n_tokens, threshold, **evaluate(autoencoder, acts, threshold))
+        numbers = evaluate(autoencoder, acts, threshold)
+        return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts))
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:
@@ -821,10 +856,10 @@ class UniversalSAE:
             )
         return self.recipe
 
-    def _one_model(self, x: object, model: str) -> tuple[int, Activations]:
+    def _one_model(self, x: object, model: str, mask: object) -> tuple[int, Activations]:
         autoencoder = self._initialized()
         index = autoencoder.index(model)
-        activations = as_activations(x, "x", may_be_empty=True)
+        activations = as_one_model(x, "x", mask)
         check_width(activations, model, autoencoder.widths[model])
         return index, activations
 
@@ -836,6 +871,15 @@ def _index(encoder: object, names: Iterable[str]) -> int:
         return -1
     check_known(encoder, names, "encoder")
     return names.index(encoder)  # type: ignore[arg-type]
+
+
+def _spread(kept: np.ndarray, x: Activations, filling: int) -> np.ndarray:
+    """Return results of the rows that count, [n_tokens, ...], as those of all rows. The others have `filling`."""
+    if x.rows is None:
+        return kept
+    result = np.full((x.n_rows, *kept.shape[1:]), filling, kept.dtype)
+    result[x.rows] = kept
+    return result
 
 
 def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.ndarray:

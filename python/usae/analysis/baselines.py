@@ -177,6 +177,7 @@ def seed_ceiling(
     sae: UniversalSAE,
     acts: Mapping[str, Activations],
     train: Mapping[str, Any],
+    mask: np.ndarray | None,
     independent: Mapping[str, Any] | None,
     *,
     threshold: float,
@@ -186,12 +187,12 @@ def seed_ceiling(
 ) -> tuple[SeedCeiling, Mapping[str, Any]]:
     """Return the ceiling and the single-model autoencoders of the first seed, which are `independent` if that is given."""
     if independent is None:
-        independent = fit_independent(train, like=sae, steps=steps, progress=progress)
+        independent = fit_independent(train, like=sae, steps=steps, progress=progress, mask=mask)
     taken = {getattr(source, "seed", None) for source in independent.values()}
     other_seed = next(number for number in (next_seed(sae, by) for by in range(2, 99)) if number not in taken)
-    again = fit_independent(train, like=sae, seed=other_seed, steps=steps, progress=progress)
+    again = fit_independent(train, like=sae, seed=other_seed, steps=steps, progress=progress, mask=mask)
     logger.info("training with another seed")
-    other = untrained_like(sae, steps, next_seed(sae)).fit(train, steps=planned_steps(sae, steps), progress=progress)
+    other = untrained_like(sae, steps, next_seed(sae)).fit(train, steps=planned_steps(sae, steps), progress=progress, mask=mask)
     ceiling = SeedCeiling(
         consistency(independent, again, seed=seed),
         consistency(sae, other, seed=seed),

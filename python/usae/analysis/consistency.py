@@ -11,7 +11,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
-from usae._data.activations import as_aligned, as_float_array, check_known, check_names
+from usae._data.activations import as_aligned, as_float_array, check_known, check_names, mask_of
 from usae._estimator.universal_sae import UniversalSAE
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
@@ -199,6 +199,7 @@ def fit_independent(
     seed: int | None = None,
     steps: int | None = None,
     progress: bool | None = None,
+    mask: Any = None,
 ) -> dict[str, UniversalSAE]:
     """Train one autoencoder for each model alone, with the same size, recipe and number of steps, for `consistency`.
 
@@ -217,6 +218,8 @@ def fit_independent(
         with ``update="all"``.
     progress : bool, optional
         Whether to show progress bars, as for `UniversalSAE.fit`. Default: None.
+    mask : array of bool, or mapping of str to array of bool, optional
+        Rows that count, as for `UniversalSAE.fit`. Each model is trained on the rows that count for all. Default: None.
 
     Returns
     -------
@@ -228,14 +231,15 @@ def fit_independent(
     InvalidInputError
         For arguments that cannot be used, as for `UniversalSAE.fit`.
     """
-    given = as_aligned(acts, "acts", checked_sae(like, "like").n_features_in_)
+    given = as_aligned(acts, "acts", checked_sae(like, "like").n_features_in_, mask)
+    counts = mask_of(given)
     if seed is None:
         seed = next_seed(like)
     result = {}
     for name in given:
         logger.info("training on %s alone", name)
         result[name] = untrained_like(like, steps, seed)
-        result[name].fit({name: acts[name]}, steps=planned_steps(like, steps), progress=progress)
+        result[name].fit({name: acts[name]}, steps=planned_steps(like, steps), progress=progress, mask=counts)
     return result
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
-from usae._data.activations import Activations, as_aligned
+from usae._data.activations import Activations, as_aligned, left_out, mask_of
+from usae._data.chunks import rows_per_image
 from usae._data.chunks import tokens_per_image as common_tokens_per_image
 from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis import baselines, nulls
@@ -164,6 +165,8 @@ def controls(
     steps: int | None = None,
     seed: int = 0,
     progress: bool | None = None,
+    mask: Any = None,
+    train_mask: Any = None,
 ) -> Controls:
     """Run null models and ceilings, which show whether the numbers of an evaluation are due to universality.
 
@@ -201,8 +204,9 @@ def controls(
     threshold : float
         A concept fires in a token if its code is larger than this. Default: 0.0.
     tokens_per_image : int, optional
-        Number of consecutive rows that belong to one image. Default: None, which takes the number from arrays
-        [images, tokens, width] if `acts` has such.
+        Number of consecutive rows that belong to one image, whether they count by a mask or not. Default: None, which takes
+        the number from arrays [images, tokens, width] if `acts` has such. "images" can be run only if the same places of all
+        images count; images without any row that counts are passed over.
     level : float
         Share of the null distribution that a band holds, between 0 and 1. Default: 0.95.
     n_draws : int
@@ -217,6 +221,8 @@ def controls(
         Seed of everything random here. The same seed gives the same numbers. Default: 0.
     progress : bool, optional
         Whether to show progress bars, as in `UniversalSAE.fit`. Default: None.
+    mask, train_mask : array of bool, or mapping of str to array of bool, optional
+        Rows of `acts` and of `train` that count, as for `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
@@ -238,15 +244,17 @@ def controls(
     names = sae.model_names_
     if len(names) < 2:
         raise InvalidInputError(f"sae must have at least two models, got one, {names[0]!r}; for one use usae.consistency")
-    given = as_aligned(acts, "acts", sae.n_features_in_)
-    learned = None if train is None else as_aligned(train, "train", sae.n_features_in_)
+    given = as_aligned(acts, "acts", sae.n_features_in_, mask)
+    learned = None
+    if train is not None:
+        learned = as_aligned(train, "train", sae.n_features_in_, train_mask, mask_argument="train_mask")
     threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
     level = _checked_level(level)
     n_draws = checks.integer(n_draws, "n_draws", 1, 10**6)
     n_permutations = checks.integer(n_permutations, "n_permutations", 1, 10**6)
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
     per_image = _checked_images(tokens_per_image, given)
-    chosen = _checked_include(include, learned is not None, per_image is not None)
+    chosen = _checked_include(include, learned is not None, None if per_image is not None else _why_no_images(given))
     if {"initial", "shuffled", "seeds"} & chosen:
         planned_steps(sae, steps)
     if learned is not None and chosen & set(NEED_TRAINING_ROWS):
@@ -258,7 +266,7 @@ def controls(
                 f"independent must hold every model ({', '.join(names)}) for the seed ceiling, got {', '.join(independent)}"
             )
 
-    evaluation = sae.evaluate(acts, threshold=threshold)
+    evaluation = sae._evaluated(given, threshold)
     firing, cofire = evaluation.firing_counts, evaluation.cofire_counts
     results: dict[str, Any] = {}
     common: dict[str, Any] = {"level": level, "seed": seed, "progress": progress}
@@ -280,7 +288,7 @@ def controls(
         if "shuffled" in chosen:
             results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
         if "seeds" in chosen:
-            results["seeds"], first = baselines.seed_ceiling(sae, given, train, independent, **training)
+            results["seeds"], first = baselines.seed_ceiling(sae, given, train, mask_of(learned), independent, **training)
             if independent is None:
                 similarity = consistency(sae, first, seed=seed)
     if independent is not None or "seeds" in chosen:
@@ -328,19 +336,34 @@ def _checked_level(level: object) -> float:
 def _checked_images(tokens_per_image: object, acts: Mapping[str, Activations]) -> int | None:
     if tokens_per_image is None:
         return common_tokens_per_image(acts)
-    n_tokens = next(iter(acts.values())).n_tokens
-    number = checks.integer(tokens_per_image, "tokens_per_image", 1, n_tokens)
-    if n_tokens % number:
+    n_rows = next(iter(acts.values())).n_rows
+    number = checks.integer(tokens_per_image, "tokens_per_image", 1, n_rows)
+    if n_rows % number:
         raise InvalidInputError(
-            f"tokens_per_image must divide the number of rows, {n_tokens:,}, got {number}; leave out the rows of an incomplete "
+            f"tokens_per_image must divide the number of rows, {n_rows:,}, got {number}; leave out the rows of an incomplete "
             "image"
         )
-    return number
+    return rows_per_image(acts, number)
 
 
-def _checked_include(include: object, has_train: bool, has_images: bool) -> set[str]:
+def _why_no_images(acts: Mapping[str, Activations]) -> str:
+    """Return the error of a call that includes "images" without images of equal size."""
+    if left_out(acts):
+        return (
+            "mask must leave out the same places of all images where include has 'images', got others, or tokens_per_image is "
+            "not known; give tokens_per_image, leave out whole images, or do not include 'images'"
+        )
+    return (
+        "tokens_per_image must be given where include has 'images', got None; give arrays [images, tokens, width] instead if "
+        "you have them"
+    )
+
+
+def _checked_include(include: object, has_train: bool, no_images: str | None) -> set[str]:
+    """Return the names of the controls to run. `no_images` is the error of including "images", or None if it can be run."""
     if include is None:
-        return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and (has_images or name != "images")}
+        without = {"images"} if no_images else set()
+        return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and name not in without}
     if isinstance(include, str) or not isinstance(include, Iterable):
         raise InvalidInputError(f"include must be a list of names of controls, got {include!r}")
     chosen = set()
@@ -349,10 +372,7 @@ def _checked_include(include: object, has_train: bool, has_images: bool) -> set[
             raise InvalidInputError(f"include: unknown control {name!r}; the controls are {', '.join(CONTROLS)}")
         if name in NEED_TRAINING_ROWS and not has_train:
             raise InvalidInputError(f"train must be what sae was trained on where include has {name!r}, got None")
-        if name == "images" and not has_images:
-            raise InvalidInputError(
-                "tokens_per_image must be given where include has 'images', got None; give arrays [images, tokens, width] "
-                "instead if you have them"
-            )
+        if name == "images" and no_images:
+            raise InvalidInputError(no_images)
         chosen.add(name)
     return chosen

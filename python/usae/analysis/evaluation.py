@@ -37,7 +37,7 @@ class Evaluation:
     model_names : tuple of str, [M]
         Names of the models.
     n_tokens : int
-        Number of rows that were evaluated.
+        Number of rows that were evaluated. Rows that do not count by a mask are not among them, see `n_left_out`.
     threshold : float
         Firing threshold.
     r2 : ndarray of float64, [M, M]
@@ -66,6 +66,8 @@ class Evaluation:
         Largest code.
     code_products : ndarray of float64, [M, M, m]
         Sum over tokens of the product of two models' codes, from which `correlation` is computed.
+    n_left_out : int
+        Number of rows that were not evaluated, because they do not count by a mask. Default: 0.
     """
 
     model_names: tuple[str, ...]
@@ -83,6 +85,7 @@ class Evaluation:
     mean_activation: np.ndarray
     max_activation: np.ndarray
     code_products: np.ndarray
+    n_left_out: int = 0
 
     @property
     def dead(self) -> np.ndarray:
@@ -245,7 +248,7 @@ class Evaluation:
         alive = (~self.dead).sum(1)
         top = min(1000, len(self.cofire_counts))
         lines = [
-            f"R2 of {self.n_tokens:,} tokens, in each model's own units",
+            f"R2 of {self.n_tokens:,} tokens{self._left_out()}, in each model's own units",
             row("encoded \\ decoded", names),
             *(row(name, [f"{value:.3f}" for value in values]) for name, values in zip(names, self.r2, strict=True)),
             "",
@@ -260,6 +263,9 @@ class Evaluation:
             f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+    def _left_out(self) -> str:
+        return f" ({self.n_left_out:,} rows left out)" if self.n_left_out else ""
 
     def __repr__(self) -> str:
         return (

@@ -11,7 +11,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.json import plain
 from usae._base.progress import progress_bar
-from usae._data.activations import as_aligned, check_known
+from usae._data.activations import as_aligned, check_known, left_out
 from usae._data.chunks import chunks, n_chunks, rows_of
 from usae.analysis.consistency import checked_concepts, checked_sae
 from usae.errors import InvalidInputError
@@ -34,7 +34,7 @@ class LatentScaling:
     model_names : tuple of str, [M]
         Names of the models.
     n_tokens : int
-        Number of rows that were used.
+        Number of rows that were used. Rows that do not count by a mask are not among them, see `n_left_out`.
     concepts : ndarray of int64, [n]
         The concepts.
     owner : ndarray of int64, [n]
@@ -52,6 +52,8 @@ class LatentScaling:
         Length of the change of model j's activations for a code of 1, in the best direction instead of the dictionary row's:
         || sum_t f_t (x_t - mean x) || / sum_t f_t^2. The mean of its square for randomly permuted rows is subtracted from the
         square; the result is 0 if the difference is negative.
+    n_left_out : int
+        Number of rows that were not used, because they do not count by a mask. Default: 0.
     """
 
     model_names: tuple[str, ...]
@@ -63,6 +65,7 @@ class LatentScaling:
     beta_reconstruction: np.ndarray
     beta_activation: np.ndarray
     any_direction: np.ndarray
+    n_left_out: int = 0
 
     @property
     def ratio_error(self) -> np.ndarray:
@@ -128,6 +131,7 @@ def latent_scaling(
     owner: str | None = None,
     center: bool = True,
     progress: bool | None = None,
+    mask: Any = None,
 ) -> LatentScaling:
     """Test whether a concept that seems private to one model is in the other models too.
 
@@ -165,6 +169,8 @@ def latent_scaling(
         seem to contain some of each concept. False is as in the paper, where a bias centres the activations. Default: True.
     progress : bool, optional
         Whether to show a progress bar, as in `UniversalSAE.fit`. Default: None.
+    mask : array of bool, or mapping of str to array of bool, optional
+        Rows that count, as for `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
@@ -192,13 +198,13 @@ def latent_scaling(
     """
     sae = checked_sae(sae, "sae")
     names = sae.model_names_
-    given = as_aligned(acts, "acts", sae.n_features_in_)
+    given = as_aligned(acts, "acts", sae.n_features_in_, mask)
     chosen = checked_concepts(concepts, sae._initialized().n_concepts)
     if len(np.unique(chosen)) < len(chosen):
         raise InvalidInputError(f"concepts must be different ones, got {len(chosen)} of which {len(np.unique(chosen))} are")
     center = checks.boolean(center, "center")
     if owner is None:
-        owners = np.argmax(sae.evaluate(acts).firing_counts, axis=0)[chosen]
+        owners = np.argmax(sae._evaluated(given, 0.0).firing_counts, axis=0)[chosen]
     else:
         check_known(owner, names, "owner")
         sae._initialized().check_finite(given)
@@ -220,8 +226,10 @@ def latent_scaling(
                 sums[name].add(codes_of_owners, own, x, sae.decode(codes[name], name))
             bar.update()
     results = [sums[name].results(square, total, n_tokens, center) for name in names]
-    betas = [np.stack(values) for values in zip(*results, strict=True)]
-    return LatentScaling(names, n_tokens, chosen, owners, firing, *betas)
+    error, reconstruction, activation, direction = (np.stack(values) for values in zip(*results, strict=True))
+    return LatentScaling(
+        names, n_tokens, chosen, owners, firing, error, reconstruction, activation, direction, left_out(given)
+    )  # fmt: skip
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._core.autoencoder import Autoencoder
-from usae._data.activations import Activations, as_aligned, check_known
+from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
 from usae._estimator.universal_sae import UniversalSAE
 from usae.errors import InvalidInputError
@@ -25,13 +25,16 @@ class TopExamples:
     model_names : tuple of str, [M]
         Names of the models.
     n_tokens : int
-        Number of rows that were searched.
+        Number of rows that were searched. Rows that do not count by a mask are not among them, see `n_left_out`.
     grid : (int, int) or None
         Rows and columns of tokens in an image, if that was given.
     tokens : ndarray of int64, [M, m, n]
-        Row numbers of the examples. If a concept is active in fewer than n tokens (or images), the rest are -1.
+        Row numbers of the examples, counted over all rows, whether they count by a mask or not. If a concept is active in fewer
+        than n tokens (or images), the rest are -1.
     values : ndarray of float32, [M, m, n]
         Codes of the examples; the rest are 0.
+    n_left_out : int
+        Number of rows that were not searched, because they do not count by a mask. Default: 0.
     """
 
     model_names: tuple[str, ...]
@@ -39,6 +42,7 @@ class TopExamples:
     grid: tuple[int, int] | None
     tokens: np.ndarray
     values: np.ndarray
+    n_left_out: int = 0
 
     @property
     def images(self) -> np.ndarray:
@@ -85,6 +89,7 @@ def top_examples(
     models: Iterable[str] | None = None,
     grid: tuple[int, int] | None = None,
     one_per_image: bool = False,
+    mask: Any = None,
 ) -> TopExamples:
     """Find, for each model and concept, the tokens with the largest codes. Ties go to the earlier token.
 
@@ -106,6 +111,8 @@ def top_examples(
     one_per_image : bool
         Whether at most one token of an image is taken, the strongest, so that examples are from n different images. It needs
         `grid`, or activations [images, tokens, width]. Default: False.
+    mask : array of bool, or mapping of str to array of bool, optional
+        Rows that count, as for `UniversalSAE.fit`. Others are no examples; `grid` is that of all tokens. Default: None.
 
     Returns
     -------
@@ -127,9 +134,8 @@ def top_examples(
     autoencoder = sae._initialized()
     n = checks.integer(n, "n", 1, 2**32)
     names = _chosen(models, autoencoder.names)
-    if models is not None and isinstance(acts, Mapping):
-        acts = {name: acts[name] for name in names if name in acts}
-    given = as_aligned(acts, "acts", {name: autoencoder.widths[name] for name in names})
+    chosen = acts if models is None else of_models(acts, names)
+    given = as_aligned(chosen, "acts", {name: autoencoder.widths[name] for name in names}, mask)
     grid = _checked_grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
@@ -137,7 +143,8 @@ def top_examples(
     tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
     for place, (name, activations) in enumerate(given.items()):
         _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
-    return TopExamples(names, given[names[0]].n_tokens, grid, tokens, values)
+    first = given[names[0]]
+    return TopExamples(names, first.n_tokens, grid, tokens, values, first.n_left_out)
 
 
 def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
@@ -148,8 +155,14 @@ def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, 
         return
     values[:], tokens[:] = 0, -1
     of_part, in_part = np.empty_like(values), np.empty_like(tokens)
-    for rows in chunks(x.n_tokens, of_image):
-        autoencoder.core.top_examples(index, x.part(rows).native, of_image, of_part, in_part)
+    for rows in chunks(x.n_rows, of_image):
+        part = x.whole.part(rows)
+        if x.rows is not None:
+            start, end = np.searchsorted(x.rows, (rows.start, rows.stop))
+            if start == end:
+                continue
+            part = dataclasses.replace(part, rows=x.rows[start:end] - rows.start)
+        autoencoder.core.top_examples(index, part.native, of_image, of_part, in_part)
         in_part[in_part >= 0] += rows.start
         both, places = np.concatenate([values, of_part], 1), np.concatenate([tokens, in_part], 1)
         best = np.argsort(-both, axis=1, kind="stable")[:, : values.shape[1]]  # ties go to the earlier token
@@ -188,9 +201,9 @@ def _tokens_per_image(given: Mapping[str, Activations], grid: tuple[int, int] | 
                     f"grid must have the {x.array.shape[1]} tokens of an image of {x.label} (shape {list(x.array.shape)}), got "
                     f"{grid[0]} x {grid[1]} = {of_grid}; drop class tokens first"
                 )
-            if x.n_tokens % of_grid:
+            if x.n_rows % of_grid:
                 raise InvalidInputError(
-                    f"grid must divide the {x.n_tokens} rows of {x.label} into whole images, got {grid[0]} x {grid[1]} = "
+                    f"grid must divide the {x.n_rows} rows of {x.label} into whole images, got {grid[0]} x {grid[1]} = "
                     f"{of_grid}; drop class tokens first"
                 )
         return of_grid

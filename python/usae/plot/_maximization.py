@@ -159,7 +159,7 @@ def _checked(results: Any, top: Any, images: Any, n: Any) -> tuple[list[Maximiza
     for name in results[0].model_names:
         check_known(name, top.model_names, "models of top")
     pictures = np.asarray(images)
-    n_pictures = top.n_tokens // (top.grid[0] * top.grid[1])
+    n_pictures = (top.n_tokens + top.n_left_out) // (top.grid[0] * top.grid[1])
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or len(pictures) != n_pictures:
         raise InvalidInputError(
             f"images must be uint8 [{n_pictures}, height, width, 3], one for each {top.grid[0]} x {top.grid[1]} tokens of top, "

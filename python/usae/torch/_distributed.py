@@ -130,7 +130,7 @@ class DistributedTrainer:
     def size(self) -> int:
         return self._peers.size
 
-    def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None) -> StepReport:
+    def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None, mask: Any = None) -> StepReport:
         """Do one step on the rows of all processes. All of them must call it equally often, each with its own rows.
 
         A process that calls it once more than another waits for the other, until the group's timeout. `steps` avoids that: it
@@ -144,6 +144,8 @@ class DistributedTrainer:
             standardisation and the initial dictionaries.
         encoder : str, optional
             Name of the model to encode, the same in all processes. Default: None, which draws it, the same in all processes.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows that count, as for `UniversalSAE.fit`; at least one of this process has to. Default: None.
 
         Returns
         -------
@@ -165,7 +167,7 @@ class DistributedTrainer:
         -----
         Ctrl-C and SIGTERM wait for the end of the step, but a second one does not.
         """
-        report = self._step(batch, encoder)
+        report = self._step(batch, encoder, mask)
         if report is None:
             raise OtherProcessError("the step was not done, because a process has ended its training")
         return report
@@ -197,7 +199,7 @@ class DistributedTrainer:
                 raise
             if batch is None:
                 break
-            report = self._step(batch, None)
+            report = self._step(batch, None, None)
             if report is None:
                 return
             try:
@@ -207,17 +209,17 @@ class DistributedTrainer:
                 raise
         shared_steps.leave(self._peers, None)
 
-    def _step(self, batch: Mapping[str, Any], encoder: str | None) -> StepReport | None:
+    def _step(self, batch: Mapping[str, Any], encoder: str | None, mask: Any) -> StepReport | None:
         """Do a step. Returns None if a process has left."""
         with DelayedSignals(), self._restarting_after_different_calls():
             if not self._begun:
-                self._begin(batch)
+                self._begin(batch, mask)
                 self._begun = True
             autoencoder = self._autoencoder()
 
             def take() -> shared_steps.Part:
                 loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
-                given = as_aligned(batch, "batch", autoencoder.widths)
+                given = as_aligned(batch, "batch", autoencoder.widths, mask)
                 return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 
             done = shared_steps.step(autoencoder, take, self._peers, self._buffers)
@@ -255,7 +257,7 @@ class DistributedTrainer:
     def _autoencoder(self) -> Autoencoder:
         return self.sae._initialized()
 
-    def _begin(self, batch: Mapping[str, Any]) -> None:
+    def _begin(self, batch: Mapping[str, Any], mask: Any) -> None:
         """If some processes have no parameters, make them in rank 0 and copy them to all."""
         have = self._check_same_settings()
         if all(have):
@@ -267,7 +269,7 @@ class DistributedTrainer:
                         "sae: rank 0 must have parameters where another process has some, got none; load or initialise it in "
                         "all processes, or in rank 0 alone"
                     )
-                given = as_aligned(batch, "batch")
+                given = as_aligned(batch, "batch", mask=mask)
                 autoencoder = Autoencoder(
                     self.sae._arguments(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given))
                 )

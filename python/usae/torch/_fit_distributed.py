@@ -38,6 +38,7 @@ def fit_distributed(
     resume: bool = False,
     progress: bool | None = None,
     group: Any = None,
+    mask: Any = None,
 ) -> UniversalSAE:
     """Train like `UniversalSAE.fit`, in several processes that each have a part of every batch. All must make the same call.
 
@@ -61,6 +62,8 @@ def fit_distributed(
         but only with the same number does the result have the bits of a run without interruption.
     group : torch.distributed.ProcessGroup, optional
         A group with the backend gloo. Default: None, which takes all processes.
+    mask : array of bool, or mapping of str to array of bool, optional
+        Rows of `acts` that count, as for `UniversalSAE.fit`. Default: None.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def fit_distributed(
         if not isinstance(sae, UniversalSAE):
             raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
         schedule = as_schedule(checkpoint, resume)
-        given = as_aligned(acts, "acts")
+        given = as_aligned(acts, "acts", mask=mask)
         widths = {name: x.width for name, x in given.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", widths)
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
@@ -140,9 +143,16 @@ def _initialize(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers
         if peers.rank == 0:
             autoencoder.check_finite(acts)
         return
-    part = {name: dataclasses.replace(x, array=x.array[_part(len(x.array), peers)]) for name, x in acts.items()}
+    part = {name: _share(x, peers) for name, x in acts.items()}
     if all(x.n_tokens > 0 for x in part.values()):
         autoencoder.check_finite(part)
+
+
+def _share(x: Activations, peers: TorchPeers) -> Activations:
+    """Return this process's share of the rows, or of the images, without a copy."""
+    if x.rows is not None:
+        return dataclasses.replace(x, rows=x.rows[_part(len(x.rows), peers)])
+    return dataclasses.replace(x, array=x.array[_part(len(x.array), peers)])
 
 
 def _check_same(run: run_identity.Run, peers: TorchPeers) -> None:
