@@ -1,5 +1,7 @@
 """Pictures of maximized images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,14 @@ def test_a_row_shows_each_models_image_and_its_examples():
     assert words == ["50% of tokens, 0.50 of max"] * 4
     token = figure.axes[1].patches[0]
     assert (token.get_width(), token.get_height()) == (24 / 3, 16 / 2)  # a cell of the grid, in pixels
+
+
+def test_pictures_are_counted_with_those_whose_tokens_a_mask_leaves_out():
+    top, images = top_examples(), np.zeros((6, 16, 24, 3), np.uint8)
+    masked = dataclasses.replace(top, n_tokens=top.n_tokens - 8, n_left_out=8)
+    assert len(usae.plot.maximization([found(3)], masked, images, n=4).axes) == 2 + 2 + 4
+    with refuses("images"):
+        usae.plot.maximization([found(3)], masked, images[:4], n=4)
 
 
 def test_without_examples_images_stand_alone():

@@ -9,12 +9,14 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from usae._base.progress import progress_bar
+from usae._data.activations import MaskedActivations
 from usae._data.store import ActivationStore, DType
 from usae.errors import InvalidInputError
 from usae.torch import _into_store
 from usae.torch._extraction_plan import Plan
 from usae.torch._images import pictures
 from usae.torch._layers import Grid
+from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 
 
@@ -28,7 +30,22 @@ def extract(
     crop: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
     progress: bool | None = None,
+    mask: None = None,
 ) -> dict[str, np.ndarray]: ...
+
+
+@overload
+def extract(
+    models: Mapping[str, Model],
+    images: Any,
+    *,
+    batch_size: int = 32,
+    grid: Grid | int | None = None,
+    crop: bool = False,
+    dtype: Literal["float32", "float16"] = "float32",
+    progress: bool | None = None,
+    mask: Any,
+) -> MaskedActivations: ...
 
 
 @overload
@@ -43,6 +60,7 @@ def extract(
     progress: bool | None = None,
     store: str | os.PathLike[str],
     shard_images: int = 256,
+    mask: Any = None,
 ) -> ActivationStore: ...
 
 
@@ -57,7 +75,8 @@ def extract(
     progress: bool | None = None,
     store: str | os.PathLike[str] | None = None,
     shard_images: int = 256,
-) -> dict[str, np.ndarray] | ActivationStore:
+    mask: Any = None,
+) -> dict[str, np.ndarray] | MaskedActivations | ActivationStore:
     """Run every model over the same images and return their activations, for `usae.UniversalSAE.fit`.
 
     Parameters
@@ -87,11 +106,16 @@ def extract(
         are compared by their contents. Default: None, which returns arrays.
     shard_images : int
         Number of images in a file of the store. At most as many are computed again after an interruption. Default: 256.
+    mask : array of bool, or iterable of arrays of bool, optional
+        Which tokens of each picture count, on the common grid: [n, tokens], [n, rows, columns], or an iterable of [tokens] or
+        [rows, columns] for each picture. [1, tokens] is the same for all pictures. The result carries the mask, so that
+        training and evaluation leave the other tokens out. Default: None, which means that all count.
 
     Returns
     -------
-    dict of str to ndarray, or ActivationStore
-        Activations of each model, [n, tokens, width], with tokens row by row over the common grid.
+    dict of str to ndarray, MaskedActivations or ActivationStore
+        Activations of each model, [n, tokens, width], with tokens row by row over the common grid. With `mask` they are
+        `usae.MaskedActivations`.
 
     Raises
     ------
@@ -104,14 +128,18 @@ def extract(
     """
     if store is not None:
         plan = Plan.of(models, batch_size, grid, crop)
-        return _into_store.extract(plan, images, dtype, progress, store, shard_images)
-    batches_of_images, n = _aligned_batches(models, images, batch_size, grid, crop, "float32" if dtype is None else dtype)
-    parts: list[dict[str, np.ndarray]] = []
+        return _into_store.extract(plan, images, dtype, progress, store, shard_images, mask)
+    dtype = "float32" if dtype is None else dtype
+    batches_of_images, n = _aligned_batches(models, images, batch_size, grid, crop, dtype, mask)
+    parts: list[Mapping[str, np.ndarray]] = []
     result: dict[str, np.ndarray] = {}
+    found: list[np.ndarray] = []
     done = 0
     with progress_bar(n, progress, desc="extracting", unit="image") as bar:
         for batch in batches_of_images:
             size = len(next(iter(batch.values())))
+            if isinstance(batch, MaskedActivations):
+                found.append(batch.mask)
             if n is None:
                 parts.append(batch)
             else:
@@ -121,7 +149,9 @@ def extract(
             bar.update(size)
     if done == 0:
         raise InvalidInputError("images must hold at least one picture, got none")
-    return result if n is not None else {name: np.concatenate([part[name] for part in parts]) for name in models}
+    if n is None:
+        result = {name: np.concatenate([part[name] for part in parts]) for name in models}
+    return MaskedActivations(result, np.concatenate(found)) if found else result
 
 
 def batches(
@@ -132,35 +162,45 @@ def batches(
     grid: Grid | int | None = None,
     crop: bool = False,
     dtype: Literal["float32", "float16"] = "float32",
-) -> Iterator[dict[str, np.ndarray]]:
+    mask: Any = None,
+) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield what `extract` returns, `batch_size` images at a time, for `usae.UniversalSAE.partial_fit` or files of your own.
 
     Arguments are checked in the call, and pictures when they are read.
 
     Parameters
     ----------
-    models, images, batch_size, grid, crop, dtype
+    models, images, batch_size, grid, crop, dtype, mask
         As for `extract`, except that the default of `dtype` is "float32".
 
     Yields
     ------
-    dict of str to ndarray
-        Activations of each model, [at most batch_size, tokens, width].
+    dict of str to ndarray, or MaskedActivations
+        Activations of each model, [at most batch_size, tokens, width]. With `mask` they are `usae.MaskedActivations`.
 
     Raises
     ------
     InvalidInputError
         As for `extract`.
     """
-    return _aligned_batches(models, images, batch_size, grid, crop, dtype)[0]
+    return _aligned_batches(models, images, batch_size, grid, crop, dtype, mask)[0]
 
 
 def _aligned_batches(
-    models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object
-) -> tuple[Iterator[dict[str, np.ndarray]], int | None]:
+    models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object, mask: Any
+) -> tuple[Iterator[Mapping[str, np.ndarray]], int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
     if dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {dtype!r}')
     plan = Plan.of(models, batch_size, grid, crop)
     rows, n = pictures(images)
-    return plan.batches(rows, str(dtype)), n
+    batches_of_images = plan.batches(rows, str(dtype))
+    if mask is None:
+        return batches_of_images, n
+    return _masked(batches_of_images, PictureMasks(mask, plan.n_tokens, n)), n
+
+
+def _masked(batches_of_images: Iterator[dict[str, np.ndarray]], masks: PictureMasks) -> Iterator[MaskedActivations]:
+    for batch in batches_of_images:
+        yield MaskedActivations(batch, masks.take(len(next(iter(batch.values())))))
+    masks.check_used_up()

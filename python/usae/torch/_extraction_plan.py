@@ -42,6 +42,11 @@ class Plan(NamedTuple):
             _check_proportions(checked)
         return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), crop)
 
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens of a picture."""
+        return next(iter(self.models.values())).n_tokens if self.grid is None else math.prod(self.grid)
+
     def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures."""
         while batch := list(itertools.islice(rows, self.batch_size)):

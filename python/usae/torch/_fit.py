@@ -11,6 +11,7 @@ import numpy as np
 from usae._core.reports import StepReport
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training.checkpoint_schedule import CheckpointSchedule
+from usae.errors import InvalidInputError
 from usae.torch._extract import batches
 from usae.torch._layers import Grid
 from usae.torch._model import Model
@@ -32,6 +33,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | CheckpointSchedule | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    mask: Any = None,
 ) -> UniversalSAE:
     """Train on the activations of models as they are computed, without storing them.
 
@@ -48,6 +50,8 @@ def fit(
         shuffled only within `buffer_tokens`. An iterator cannot be repeated, so it must have enough images.
     steps, buffer_tokens, validation, callbacks, checkpoint, resume, progress
         As for `UniversalSAE.fit_stream`.
+    mask
+        Which tokens of each picture count, as for `extract`. Masks are repeated with the images. Default: None.
 
     Returns
     -------
@@ -59,10 +63,19 @@ def fit(
     InvalidInputError
         As for `extract` and `UniversalSAE.fit_stream`.
     """
-    first = batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype)  # checks the arguments
-    stream: Iterable[dict[str, np.ndarray]] = first
+
+    def begin() -> Iterator[Mapping[str, np.ndarray]]:
+        return batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype, mask=mask)
+
+    first = begin()  # checks the arguments
+    stream: Iterable[Mapping[str, np.ndarray]] = first
     if not isinstance(images, Iterator):
-        stream = _Repeatable(lambda: batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype))
+        if isinstance(mask, Iterator):
+            raise InvalidInputError(
+                f"mask must be such that can be gone through again, because images are repeated, got {type(mask).__name__}; "
+                f"give a list or an array"
+            )
+        stream = _Repeatable(begin)
     return sae.fit_stream(
         stream,
         steps=steps,
@@ -78,8 +91,8 @@ def fit(
 class _Repeatable:
     """An iterable that starts again whenever it is iterated over."""
 
-    def __init__(self, begin: Callable[[], Iterator[dict[str, np.ndarray]]]):
+    def __init__(self, begin: Callable[[], Iterator[Mapping[str, np.ndarray]]]):
         self._begin = begin
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
         return self._begin()

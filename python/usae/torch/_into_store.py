@@ -20,21 +20,32 @@ from usae._files import disk
 from usae.errors import InvalidInputError
 from usae.torch._extraction_plan import Plan
 from usae.torch._images import Picture, named_pictures
+from usae.torch._masks import PictureMasks
 from usae.torch._model import LARGEST_SIDE, Model
 
 
 def extract(
-    plan: Plan, images: Any, dtype: DType | None, progress: bool | None, path: str | os.PathLike[str], shard_images: object
+    plan: Plan,
+    images: Any,
+    dtype: DType | None,
+    progress: bool | None,
+    path: str | os.PathLike[str],
+    shard_images: object,
+    mask: Any,
 ) -> ActivationStore:
     """Extract into a store; see `usae.torch.extract`. No batch spans two shards, so interruptions do not change the result."""
     size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
     named, n = named_pictures(images)
+    masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
     with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
         rest = _skipped(named, store, bar)
+        _skip_masks(masks, store)
         names: list[str] = []
         while acts := _shard(plan, _loaded(itertools.islice(rest, size), names), size, store.dtype, bar):
-            store.append(acts, image_names=names)
+            store.append(acts, image_names=names, mask=None if masks is None else masks.take(len(names)))
             names.clear()
+        if masks is not None:
+            masks.check_used_up()
         if not store.n_shards:
             raise InvalidInputError("images must hold at least one picture, got none")
         if not store.finished:
@@ -77,6 +88,22 @@ def _skipped(named: Iterator[Picture], store: ActivationStore, bar: Any) -> Iter
             raise _different(store, f"images[{number}]", kept, got)
         bar.update()
     return named
+
+
+def _skip_masks(masks: PictureMasks | None, store: ActivationStore) -> None:
+    """Pass over the masks of the pictures in the store. They have to be those that the store has."""
+    kept, where = store.mask, f"the store {str(store.path)!r}"
+    if masks is None:
+        if kept is not None and not store.finished:
+            raise InvalidInputError(f"mask must be given, as when {where} was begun, got None; give it again, or another store")
+        return
+    for number in range(len(store.images)):
+        given = masks.take(1)[0]
+        if not np.array_equal(given, np.ones_like(given) if kept is None else kept[number]):
+            raise InvalidInputError(
+                f"mask[{number}] must be that of {where}, got another; give the mask with which it was begun, or another "
+                f"store, or change it with store.set_mask(mask)"
+            )
 
 
 def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> ActivationStore:

@@ -1,0 +1,73 @@
+"""Masks of an extraction: which tokens of each picture count."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import numpy as np
+import torch
+
+from usae._data import masks
+from usae.errors import InvalidInputError
+
+
+class PictureMasks:
+    """The masks of pictures, in their order. Each is bool [tokens].
+
+    Parameters
+    ----------
+    mask : array, or iterable of arrays
+        The argument `mask` of `extract`.
+    tokens : int
+        Number of tokens of a picture.
+    n : int or None
+        Number of pictures, if it is known in advance.
+    """
+
+    def __init__(self, mask: Any, tokens: int, n: int | None):
+        self._tokens = tokens
+        self._rows = self._of_array(mask, n) if isinstance(mask, (np.ndarray, torch.Tensor)) else self._of_each(mask, n)
+        self._taken = 0
+
+    def take(self, n: int) -> np.ndarray:
+        """Return the masks of the next `n` pictures, bool [n, tokens]."""
+        rows = list(itertools.islice(self._rows, n))
+        self._taken += len(rows)
+        if len(rows) < n:
+            raise InvalidInputError(
+                f"mask must have one for each picture, got {self._taken} for more pictures; [1, tokens] is the same for all"
+            )
+        return np.stack(rows)
+
+    def check_used_up(self) -> None:
+        """Refuse masks that are left when there are no more pictures."""
+        if next(self._rows, None) is not None:
+            raise InvalidInputError(f"mask must have one for each picture, got more than there are pictures, {self._taken}")
+
+    def _of_array(self, mask: Any, n: int | None) -> Iterator[np.ndarray]:
+        array = masks.as_mask(mask, "mask")
+        n = n if n is not None else len(array) if array.ndim else 0
+        counts = masks.by_row(array, "mask", [(n, self._tokens)])
+        masks.numbers(counts, "mask")
+        return iter(counts.reshape(n, self._tokens))
+
+    def _of_each(self, mask: Any, n: int | None) -> Iterator[np.ndarray]:
+        if isinstance(mask, (str, bytes, Mapping)) or not isinstance(mask, Iterable):
+            raise InvalidInputError(
+                f"mask must be an array of truth values [n, tokens] or [n, rows, columns], or an iterable of one for each "
+                f"picture, got {type(mask).__name__}"
+            )
+        if n is not None and isinstance(mask, Sized) and len(mask) != n:  # found before the networks run
+            raise InvalidInputError(f"mask must have one for each of {n} pictures, got {len(mask)}")
+        return (self._one(each, f"mask[{number}]") for number, each in enumerate(mask))
+
+    def _one(self, mask: Any, label: str) -> np.ndarray:
+        array = masks.as_mask(mask, label)
+        if array.ndim not in (1, 2) or array.size != self._tokens:
+            raise InvalidInputError(
+                f"{label} must be [{self._tokens}], one for each token, or [rows, columns] of the token grid, got "
+                f"{list(array.shape)}"
+            )
+        return array.reshape(-1)
