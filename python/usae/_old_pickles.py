@@ -1,6 +1,6 @@
 """Module names of version 0.1, so that pickles written by that version still load.
 
-A pickle stores the name of the module that defines each class. Only modules with classes that can be pickled are listed.
+A pickle stores the name of the module that defines each class and function. The modules of all public ones are listed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ NEW_NAMES = {
     "usae._ceiling": "usae.synthetic._ceiling",
     "usae._checkpoints": "usae._estimator.checkpoints",
     "usae._codes": "usae._estimator.codes",
+    "usae._config": "usae._base.config",
     "usae._consistency": "usae.analysis.consistency",
     "usae._controls": "usae.analysis.controls",
     "usae._errors": "usae.errors",
@@ -25,9 +26,16 @@ NEW_NAMES = {
     "usae._image_models": "usae.maximization.image_models",
     "usae._latent_scaling": "usae.analysis.latent_scaling",
     "usae._maximization": "usae.maximization.result",
+    "usae._maximization_plot": "usae.plot._maximization",
+    "usae._maximize": "usae.maximization.maximize",
+    "usae._maximizer": "usae.maximization.maximizer",
+    "usae._npz": "usae.interop.published_caches",
     "usae._nulls": "usae.analysis.nulls",
+    "usae._objective": "usae.maximization.objective",
     "usae._recovery": "usae.synthetic._recovery",
     "usae._sae": "usae._estimator.universal_sae",
+    "usae._shared": "usae._training.shared_steps",
+    "usae._store": "usae._data.store",
     "usae._stream": "usae._core.reports",
     "usae.published": "usae.interop.published",
 }

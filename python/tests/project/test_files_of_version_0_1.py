@@ -1,8 +1,11 @@
 """What version 0.1.0 wrote, when all modules lay in one folder, still loads: pickles, saves, checkpoints and stores.
 
-``fixtures/version_0_1_0.pkl`` was made by that version: {"objects": name -> pickle, "files": path -> bytes, "activations"}.
+``fixtures/version_0_1_0.pkl`` was made by that version: {"objects": name -> pickle, "files": path -> bytes, "activations",
+"names": public name, module and name there of each public class and function}.
 """
 
+import importlib
+import operator
 import pathlib
 import pickle
 
@@ -28,9 +31,18 @@ def of_version(name):
     return pickle.loads(WRITTEN["objects"][name])
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN["objects"] if name != "UniversalSAE unfitted"])
+@pytest.mark.parametrize("name", [name for name in WRITTEN["objects"] if " " not in name])
 def test_a_pickle_of_each_class_loads(name):
-    assert type(of_version(name)) is getattr(usae, name)
+    assert type(of_version(name)) is operator.attrgetter(name)(usae)
+
+
+def test_every_public_class_and_function_is_found_where_that_version_had_it():
+    """A pickle names a class or a function by its module and its name there."""
+    assert len(WRITTEN["names"]) > 60
+    for public, module, name in WRITTEN["names"]:
+        package, _, public_name = public.rpartition(".")
+        package = importlib.import_module(package)
+        assert getattr(importlib.import_module(module), name) is getattr(package, public_name)
 
 
 def test_a_pickled_autoencoder_gives_the_codes_that_it_gave(folder):
@@ -60,9 +72,26 @@ def test_checkpoints_and_stores_are_read(folder):
     np.testing.assert_allclose(store["a"][:], ACTS["a"], rtol=1e-3, atol=1e-3)
 
 
-def test_every_old_name_stands_for_a_module_that_is_there():
-    import importlib
+def test_a_pickled_store_reads_its_files(folder, monkeypatch):
+    monkeypatch.chdir(folder)  # it was pickled with a relative path
+    store = of_version("ActivationStore")
+    np.testing.assert_array_equal(store["a"][:], usae.ActivationStore("store")["a"][:])
 
+
+def test_a_pickled_exchange_has_its_numbers():
+    exchanged = of_version("torch.Exchanged")
+    assert (exchanged.names, exchanged.bytes, exchanged.waiting, exchanged.updating) == (("losses",), (8,), (0.5,), 0.125)
+
+
+def test_a_pickled_layer_gives_the_activations_that_it_gave():
+    images = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    plain, changed = of_version("torch.Model"), of_version("torch.Model of a function")
+    assert plain.grid == changed.grid == (2, 3) and plain.n_tokens == 6 and plain.width == 4
+    np.testing.assert_array_equal(changed(images), np.maximum(plain(images), 0))
+    assert (changed(images) > 0).any()
+
+
+def test_every_old_name_stands_for_a_module_that_is_there():
     for old, new in _old_pickles.NEW_NAMES.items():
         assert importlib.import_module(old) is importlib.import_module(new)
         assert importlib.import_module(new).__name__ == new and importlib.import_module(new).__spec__.name == new

@@ -38,19 +38,19 @@ class TokenReader(NamedTuple):
         Name of the layer in error messages.
     n_prefix_tokens : int
         Number of leading tokens to drop.
-    tokens : callable or None
-        Function from the layer's output to the tensor that is read instead.
     grid : (int, int) or None
         Rows and columns. None: they are inferred from the output.
     channels_last : bool or None
         Whether a map is [n_images, rows, columns, width]. None: it is inferred from the shape.
+    tokens : callable or None
+        Function from the layer's output to the tensor that is read instead. It is last, because pickles of version 0.1 lack it.
     """
 
     label: str
     n_prefix_tokens: int = 0
-    tokens: Callable[[Tensor], Tensor] | None = None
     grid: Grid | None = None
     channels_last: bool | None = None
+    tokens: Callable[[Tensor], Tensor] | None = None
 
     def read(self, output: object, n_images: int, size: Grid) -> tuple[Tensor, Grid | None]:
         """Return tokens, [n_images, tokens, width], row by row, and their grid, or None if there is none.

@@ -117,6 +117,12 @@ class Model:
         parts += [f"autocast={self.autocast}"] if self.autocast else []
         return f"Model({what} [{self.source}], {', '.join(parts)})"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        reader = state["_reader"]
+        if callable(reader.n_prefix_tokens):  # in version 0.1 one field held either a number or a function
+            state = state | {"_reader": reader._replace(n_prefix_tokens=0, tokens=reader.n_prefix_tokens)}
+        self.__dict__.update(state)
+
     # --- Activations -------------------------------------------------------------------------------------------------
 
     @property
@@ -284,7 +290,7 @@ class Model:
         elif preset.patch is not None and self.size is not None:
             grid = self.size[0] // preset.patch[0], self.size[1] // preset.patch[1]
         channels_last = preset.channels_last if channels_last is None else bool(channels_last)
-        return TokenReader(self._label, n_prefix, tokens, grid, channels_last)
+        return TokenReader(self._label, n_prefix, grid, channels_last, tokens)
 
     def _probe(self) -> tuple[Grid | None, int, int]:
         """Return grid, number of tokens and width, which a black image shows."""
