@@ -61,12 +61,45 @@ def test_resizing_is_that_of_pytorch(n, size):
     np.testing.assert_allclose(got, expected[0].flatten(1).T.numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_grid_and_tokens_may_be_given(folder, tmp_path):
-    some = {"vit": "ViT_base"}
-    store = import_published(folder, tmp_path / "acts", some, tokens={"vit": 1}, grid=(2, 5), dtype="float32")
+VIT = {"vit": "ViT_base"}
+
+
+def test_a_grid_and_prefix_tokens_may_be_given(folder, tmp_path):
+    store = import_published(folder, tmp_path / "acts", VIT, n_prefix_tokens={"vit": 1}, grid=(2, 5), dtype="float32")
     assert store["vit"].shape == (3, 10, 5)
-    with refuses("tokens['vit']", "2"):
-        import_published(folder, tmp_path / "other", some, tokens={"vit": 2})
+
+
+@pytest.mark.parametrize(
+    ("argument", "got", "arguments"),
+    [
+        ("n_prefix_tokens['vit']", "2", {"n_prefix_tokens": {"vit": 2}}),
+        ("n_prefix_tokens['vit']", "1.0", {"n_prefix_tokens": {"vit": 1.0}}),
+        ("n_prefix_tokens['vit']", "10", {"n_prefix_tokens": {"vit": 10}}),
+        ("n_prefix_tokens", "1", {"n_prefix_tokens": 1}),
+        ("n_prefix_tokens", "[1]", {"n_prefix_tokens": [1]}),
+        ("n_prefix_tokens", "", {"n_prefix_tokens": {"wit": 1}}),
+        ("tokens", "{'vit': 1}", {"n_prefix_tokens": {"vit": 1}, "tokens": {"vit": 1}}),
+        ("grid", "3", {"grid": 3}),
+        ("grid", "'33'", {"grid": "33"}),
+        ("grid", "(3, 3, 3)", {"grid": (3, 3, 3)}),
+        ("grid[1]", "2.5", {"grid": (3, 2.5)}),
+        ("grid[0]", "0", {"grid": (0, 3)}),
+    ],
+)
+def test_a_grid_or_number_of_prefix_tokens_that_cannot_be_is_refused_before_a_store_is_made(
+    folder, tmp_path, argument, got, arguments
+):
+    with refuses(argument, got):
+        import_published(folder, tmp_path / "acts", VIT, **arguments)
+    assert not (tmp_path / "acts").exists()
+
+
+def test_the_old_name_of_n_prefix_tokens_still_works_with_a_warning_that_has_the_new_one(folder, tmp_path):
+    with pytest.warns(DeprecationWarning, match="n_prefix_tokens") as caught:
+        old = import_published(folder, tmp_path / "old", VIT, tokens={"vit": 1})
+    assert [warning.filename for warning in caught] == [__file__]
+    new = import_published(folder, tmp_path / "new", VIT, n_prefix_tokens={"vit": 1})
+    np.testing.assert_array_equal(old["vit"][:], new["vit"][:])
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
@@ -104,7 +137,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     refused("'SigLIP'")
     for image in "ab":
         np.savez(root / f"{image}_SigLIP.npz", activation=np.ones((12, 3)))
-    refused("tokens", "None", error=usae.InvalidInputError)
+    refused("n_prefix_tokens", "None", error=usae.InvalidInputError)
     with refuses("models", "['vit']"):
         import_published(root, tmp_path / "acts", ["vit"])
     with refuses("models", "an empty mapping"):

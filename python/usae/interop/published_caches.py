@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.progress import progress_bar
-from usae._data.activations import check_names
-from usae._data.store import ActivationStore, DType
+from usae._data.activations import check_known, check_names
+from usae._data.store import ActivationStore, DType, as_grid
 from usae._files import disk, npy_file
 from usae.errors import CheckpointError, InvalidInputError
 
@@ -31,11 +32,12 @@ def import_published(
     path: str | os.PathLike[str],
     models: Mapping[str, str],
     *,
-    tokens: Mapping[str, int] | None = None,
+    n_prefix_tokens: Mapping[str, int] | None = None,
     grid: tuple[int, int] | None = None,
     dtype: DType = "float16",
     shard_images: int = 256,
     progress: bool | None = None,
+    tokens: Mapping[str, int] | None = None,
 ) -> ActivationStore:
     """Import activations that the published code has cached into a new store.
 
@@ -47,7 +49,7 @@ def import_published(
         Folder of the new store.
     models : mapping of str to str
         Each model's name in the store, and its name in the files: ``{"dinov2": "DinoV2", ...}``.
-    tokens : mapping of str to int, optional
+    n_prefix_tokens : mapping of str to int, optional
         Number of leading tokens, such as class tokens, that are dropped because they have no place in the image. Default: None,
         which drops none if all tokens of a model fill a square, and one if all but one do.
     grid : (int, int), optional
@@ -59,6 +61,8 @@ def import_published(
         Images in one shard of the store. Default: 256.
     progress : bool or None
         Whether to show a progress bar. Default: None, which shows it in a terminal or a notebook.
+    tokens : mapping of str to int, optional
+        Deprecated: it is what `n_prefix_tokens` was called in version 0.1. Default: None.
 
     Returns
     -------
@@ -78,13 +82,17 @@ def import_published(
     if not isinstance(models, Mapping) or not all(isinstance(source, str) and source for source in models.values()):
         raise InvalidInputError(f"models must be a mapping from names to names in the files, got {models!r}")
     check_names(models, "models")
+    if tokens is not None:
+        n_prefix_tokens = _renamed_tokens(tokens, n_prefix_tokens)
+    given = _checked_prefixes(n_prefix_tokens, models)
+    common = None if grid is None else as_grid(grid)
     size = checks.integer(shard_images, "shard_images", 1, 2**20)
     with disk.io_errors(root, "read", "the folder"):
         images = _images(root, models)
         first = {name: _read(*next(iter(_locations(root, images[:1], source))))[0] for name, source in models.items()}
-        dropped = {name: _dropped(name, len(x), (tokens or {}).get(name)) for name, x in first.items()}
+        dropped = {name: _dropped(name, len(x), given.get(name)) for name, x in first.items()}
         sides = {name: math.isqrt(len(x) - dropped[name]) for name, x in first.items()}
-        common = (min(sides.values()),) * 2 if grid is None else (int(grid[0]), int(grid[1]))
+        common = (min(sides.values()),) * 2 if common is None else common
         described = {name: {"width": x.shape[1], "source": "npz", "file": models[name]} for name, x in first.items()}
         store = ActivationStore.create(path, described, dtype=dtype, grid=common)
         with store, progress_bar(len(images), progress, desc="importing", unit="image") as bar:
@@ -93,6 +101,33 @@ def import_published(
                 store.append({name: _stacked(root, some, name, models, dropped, sides, common) for name in models}, some)
                 bar.update(len(some))
     return store
+
+
+def _renamed_tokens(tokens: Mapping[str, int], n_prefix_tokens: object) -> Mapping[str, int]:
+    """Return what was given by its old name, with a warning that has the new one."""
+    if n_prefix_tokens is not None:
+        raise InvalidInputError(
+            f"tokens must be None where n_prefix_tokens is given, got {disk.shortened(tokens)}; leave it out"
+        )
+    warnings.warn(
+        "tokens, the numbers of tokens to drop, is now called n_prefix_tokens; the next version will not know tokens",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return tokens
+
+
+def _checked_prefixes(n_prefix_tokens: object, models: Mapping[str, str]) -> Mapping[str, Any]:
+    if n_prefix_tokens is None:
+        return {}
+    if not isinstance(n_prefix_tokens, Mapping):
+        raise InvalidInputError(
+            f"n_prefix_tokens must be a mapping of model names to numbers of tokens, got {disk.shortened(n_prefix_tokens)}; "
+            f"write {{{next(iter(models))!r}: 1}} for one model"
+        )
+    for name in n_prefix_tokens:
+        check_known(name, list(models), "n_prefix_tokens")
+    return n_prefix_tokens
 
 
 def _images(root: pathlib.Path, models: Mapping[str, str]) -> list[str]:
@@ -159,15 +194,15 @@ def _stacked(
 
 def _dropped(name: str, n: int, given: Any) -> int:
     if given is not None:
-        number = checks.integer(given, f"tokens[{name!r}]", 0, n - 1)
+        number = checks.integer(given, f"n_prefix_tokens[{name!r}]", 0, n - 1)
         if math.isqrt(n - number) ** 2 != n - number:
-            raise InvalidInputError(f"tokens[{name!r}] must leave a square number of {n} tokens, got {number}")
+            raise InvalidInputError(f"n_prefix_tokens[{name!r}] must leave a square number of {n} tokens, got {number}")
         return number
     for number in (0, 1):
         if n > number and math.isqrt(n - number) ** 2 == n - number:
             return number
     raise InvalidInputError(
-        f"tokens must say how many of the {n} tokens of {name!r} have no place, because they fill no square, got None"
+        f"n_prefix_tokens must say how many of the {n} tokens of {name!r} have no place, because they fill no square, got None"
     )
 
 
