@@ -206,7 +206,7 @@ def test_leaving_with_an_error_leaves_the_store_unfinished_and_that_is_refused(t
         raise ZeroDivisionError
     store = usae.ActivationStore(tmp_path / "acts")
     assert "not finished" in repr(store) and len(store["a"][:]) == 2
-    with refuses("acts['a']", "one whose writer stopped after 2 images", remedy="store.finish()"):
+    with refuses("acts['a']", "one with 2 images", remedy="store.finish()"):
         usae.UniversalSAE(4, 2).fit(store)
     store.finish()
     usae.UniversalSAE(4, 2).fit(store, steps=2)

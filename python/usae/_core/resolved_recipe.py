@@ -36,7 +36,7 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
         recipe = recipe.replace(total_steps=total, warmup_steps=min(recipe.warmup_steps, total // 10))
     elif asked not in (None, planned):
         raise InvalidInputError(
-            f"steps must come to the total_steps={planned} that the recipe plans, got {asked}; leave one of them out, or use "
+            f"steps must equal recipe.total_steps = {planned}, got {asked}; give only one of them, or use "
             f"recipe.replace(total_steps=None)"
         )
     return resolved(recipe.replace(batch_size=batch_size), n_models)

@@ -19,8 +19,8 @@ def check_repeatable(batches: object) -> None:
     """Refuse batches that cannot be iterated over again from their beginning."""
     if isinstance(batches, Iterator):
         raise InvalidInputError(
-            f"batches must be such that can be gone through again where resume=True, to come to where the run stopped, got "
-            f"{type(batches).__name__}, which may have been used already; give a list, or an object whose __iter__ begins anew"
+            f"batches must support iterating again with resume=True, because the batches of finished steps are read once more, "
+            f"got {type(batches).__name__}; give a list or an object whose __iter__ starts again"
         )
 
 
@@ -75,7 +75,7 @@ class ShuffleBuffer:
             if self._filled < batch_size:
                 raise InvalidInputError(
                     f"batches must last for {steps} steps of {batch_size} rows, got {self.tokens_read:,} rows, enough for "
-                    f"{step}; give a list or another object that can be gone through again, more batches, or fewer steps"
+                    f"{step}; give a list or another object that supports iterating again, more batches, or fewer steps"
                 )
             places = np.empty(batch_size, np.int64)
             _usae.shuffled_rows(seed, self._filled, step * self._filled, places)  # the start of pass number `step`

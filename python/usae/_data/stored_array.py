@@ -58,8 +58,8 @@ class StoredArray:
     def check_finished(self, label: str) -> None:
         if not self._finished:
             raise InvalidInputError(
-                f"{label} must be of a finished store, got one whose writer stopped after {self.shape[0]:,} "
-                f"{'images' if self.ndim == 3 else 'rows'}; go on writing, or call store.finish() to take that for the whole"
+                f"{label} must come from a finished store, got one with {self.shape[0]:,} "
+                f"{'images' if self.ndim == 3 else 'rows'} so far; append the rest, or call store.finish() if this is all"
             )
 
     @property
@@ -89,9 +89,7 @@ class StoredArray:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, tuple) or key is None:
-            raise InvalidInputError(
-                f"key must be of images alone, got {key!r}; take tokens and dimensions of what comes: x[:10][:, 1:]"
-            )
+            raise InvalidInputError(f"key must select images only, got {key!r}; select tokens in the result: x[:10][:, 1:]")
         numbers = np.arange(self.shape[0])[key]
         per_image = self.shape[1] if self.ndim == 3 else 1
         rows: slice | np.ndarray

@@ -37,7 +37,7 @@ def as_schedule(checkpoint: object, resume: object) -> CheckpointSchedule | None
         raise InvalidInputError(f"resume must be True or False, got {disk.shortened(resume)}; the folder is `checkpoint`")
     if checkpoint is None:
         if resume:
-            raise InvalidInputError("checkpoint must be the folder of the run that is to go on where resume=True, got None")
+            raise InvalidInputError("checkpoint must be given with resume=True, got None; name the folder of the run")
         return None
     if isinstance(checkpoint, CheckpointSchedule):
         return checkpoint

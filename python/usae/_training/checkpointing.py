@@ -124,13 +124,13 @@ def _resume(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: R
     if not resume:
         raise InvalidInputError(
             f"checkpoint must be a folder without a run, got {str(folder)!r} with {checkpoint_files.steps(folder)[0]} steps of "
-            f"one; pass resume=True to go on with it, or choose another folder"
+            f"one; pass resume=True to continue it, or choose another folder"
         )
     begun, version = checkpoint_files.read_run(folder)
     check_same(begun, run, str(folder))
     if version != _usae.version():
         warnings.warn(
-            f"this run was begun with usae {version} and goes on with {_usae.version()}; the bits may differ from those of a "
+            f"this run was started with usae {version} and continues with {_usae.version()}; bits may differ from those of a "
             f"run with either",
             stacklevel=2,
         )
@@ -143,6 +143,6 @@ def _resume(folder: pathlib.Path, resume: bool, autoencoder: Autoencoder, run: R
     if found is None:  # the checkpoints were removed meanwhile
         return
     for problem in found[1]:
-        warnings.warn(f"a checkpoint cannot be used, so training goes on from an earlier one: {problem}", stacklevel=2)
+        warnings.warn(f"a checkpoint cannot be used, so training continues from an earlier one: {problem}", stacklevel=2)
     checkpoint_files.set_aside(folder, autoencoder.core.step_count)
-    logger.info("going on from step %d of the run in %s", autoencoder.core.step_count, folder)
+    logger.info("resuming from step %d of the run in %s", autoencoder.core.step_count, folder)

@@ -138,7 +138,7 @@ def warn_of_lost_optimizer(autoencoder: Autoencoder, stacklevel: int) -> None:
     """Warn before a `partial_fit` on an autoencoder that was loaded without training state."""
     if autoencoder.optimizer_is_lost:
         warnings.warn(
-            "training goes on from a save without training state: the optimiser starts afresh, so the result differs "
+            "training continues from a save without training state: the optimiser starts again, so the result differs "
             "from that of training without a stop; save(path, training_state=True) keeps it",
             stacklevel=stacklevel,
         )
@@ -149,8 +149,7 @@ def record_single(autoencoder: Autoencoder, report: StepReport, stacklevel: int)
     if report.learning_rate == 0 and report.step == (autoencoder.recipe.total_steps or math.inf) + 1:  # once
         warnings.warn(
             f"the planned {autoencoder.recipe.total_steps} steps are over and the learning rate is 0, so this step "
-            "taught nothing; set_total_steps(None) goes on at a constant rate, set_total_steps(n) makes the plan n steps "
-            "long",
+            "changed nothing; call set_total_steps(None) for a constant rate, or set_total_steps(n) for a run of n steps",
             stacklevel=stacklevel,
         )
     autoencoder.record(report)

@@ -45,8 +45,8 @@ def check_same(begun: Run, now: Run, place: str) -> None:
     """Raise InvalidInputError with the first difference between the run in the folder `place` and this one."""
     for name, wanted, was in differences(now, begun):
         raise InvalidInputError(
-            f"resume: {name} must be {was}, with which the run in {place!r} was begun, got {wanted}; give that, or choose "
-            f"another folder"
+            f"resume: {name} must be {was}, as when the run in {place!r} was started, got {wanted}; use that value, or another "
+            f"folder"
         )
 
 

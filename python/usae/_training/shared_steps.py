@@ -242,8 +242,8 @@ def _handshake(
     if (table[:, 0] != table[0, 0]).any():
         calls = "; ".join(f"rank {rank} {_call(*row[:2])}" for rank, row in enumerate(table.tolist()))
         raise DifferentCallsError(
-            f"every process must make the same calls in the same order, got others: {calls}; nothing was done. Where one made "
-            f"its DistributedTrainer anew, let all call partial_fit again"
+            f"every process must make the same calls in the same order, got different calls: {calls}; nothing was done. If one "
+            f"process made a new DistributedTrainer, make a new one in all"
         )
     return table
 
@@ -251,7 +251,7 @@ def _handshake(
 def _call(operation: int, state: int) -> str:
     if operation == AGREE:
         return "begins (a first partial_fit, synchronize or fit_distributed)"
-    return "ends its training" if state == LEAVING else "goes on with a step"
+    return "ends its training" if state == LEAVING else "continues with a step"
 
 
 def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None) -> None:
@@ -262,7 +262,7 @@ def _raise_failure(peers: Peers, failed: np.ndarray, mine: BaseException | None)
     if mine is not None:
         raise mine
     which = "; ".join(f"rank {rank}: {words[rank]}" for rank in np.flatnonzero(failed).tolist())
-    raise OtherProcessError(f"nothing was done, because a process that takes part could not do its own; {which}")
+    raise OtherProcessError(f"the step was not done, because another process failed; {which}")
 
 
 def _message(error: BaseException) -> str:
@@ -289,8 +289,8 @@ def _check_same_settings(table: np.ndarray) -> None:
                 remedy = "give all of them the same encoder=, or none"
             ranks = ", ".join(map(str, others))
             raise InvalidInputError(
-                f"{what} must be the same in every process, got others than rank 0 in rank {ranks}; {remedy}"
-            )  # fmt: skip
+                f"{what} must be the same in every process, got a difference between rank 0 and rank {ranks}; {remedy}"
+            )
 
 
 def _name(exchange: _Exchange, models: Sequence[str]) -> str:

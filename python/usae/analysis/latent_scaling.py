@@ -201,7 +201,9 @@ def latent_scaling(
     given = as_aligned(acts, "acts", sae.n_features_in_, mask)
     chosen = checked_concepts(concepts, sae._initialized().n_concepts)
     if len(np.unique(chosen)) < len(chosen):
-        raise InvalidInputError(f"concepts must be different ones, got {len(chosen)} of which {len(np.unique(chosen))} are")
+        raise InvalidInputError(
+            f"concepts must not repeat, got {len(chosen)} indices of {len(np.unique(chosen))} concepts; give each once"
+        )
     center = checks.boolean(center, "center")
     if owner is None:
         owners = np.argmax(sae._evaluated(given, 0.0).firing_counts, axis=0)[chosen]

@@ -288,8 +288,8 @@ class DistributedTrainer:
         others = [str(rank) for rank, (_, theirs) in enumerate(given) if theirs != given[0][1]]
         if others:
             raise InvalidInputError(
-                f"sae must have the same n_concepts, k, seed and recipe in all processes, got others than rank 0 in rank "
-                f"{', '.join(others)}"
+                f"sae must have the same n_concepts, k, seed and recipe in every process, got a difference between rank 0 and "
+                f"rank {', '.join(others)}"
             )
         return [has for has, _ in given]
 

@@ -107,8 +107,8 @@ def _checked_range(picture: Tensor, label: str) -> Tensor:
     low, high = picture.aminmax()
     if not (low >= 0 and high <= 1):  # so that NaN is refused too
         raise InvalidInputError(
-            f"{label} must hold floats in 0..1, got {low:.4g} to {high:.4g}; divide 0..255 by 255, and give pictures that are "
-            f"normalised already to the model itself, model(images)"
+            f"{label} must hold floats in 0..1, got {low:.4g} to {high:.4g}; divide 0..255 by 255; for images that are already "
+            f"normalised call model(images)"
         )
     return picture
 
