@@ -5,7 +5,7 @@ PYTHON ?= python3
 SWIFT ?= swift
 export PATH := $(PATH):/opt/swift/usr/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Ours to say here, whatever the caller's environment says.
+# Set here alone, whatever the environment has.
 unexport PYTHONPATH PYTHONHOME USAE_KERNELS USAE_SCIPY_OPENBLAS_LIB
 
 BIN := .venv/bin
@@ -67,7 +67,7 @@ lint: .venv/.requirements
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What there is no time to run before every commit is marked `slow`; python/tests/conftest.py tells of tests that should be.
+# Slow tests are marked `slow`; python/tests/conftest.py reports unmarked ones.
 test-quick: lint .venv/.installed
 	$(BIN)/python -m pytest -q python/tests -m 'not slow'
 

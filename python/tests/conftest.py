@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("usae")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MOST_SECONDS = 5.0
-"""Of the processors, of a test that is not marked `slow`: more is told at the end. A test is marked from two seconds on."""
+"""CPU seconds above which a test without the mark `slow` is reported at the end of the run. Mark tests from two seconds on."""
 
 _unmarked: list[str] = []
 

@@ -123,8 +123,8 @@ typedef struct usae_recipe {
   int32_t selection;          /* USAE_SELECTION_TOPK: the k largest positive pre-activations of a token. BATCHTOPK: in training
                                  the n_tokens * k largest of the batch; otherwise those of a token that are above USAE_THRESHOLD
                                  (before the first step, its k largest). Default: TOPK. */
-  int64_t k_max;              /* With BATCHTOPK, the most that one token can have, at least k; more than n_concepts is
-                                 n_concepts. 0: 4 k. Default: 0. */
+  int64_t k_max;              /* Largest number of active concepts of one token with BATCHTOPK: at least k, capped at
+                                 n_concepts. 0 means 4 k. Default: 0. */
 
   /* Dictionary */
   double dictionary_epsilon;  /* Added to the norm of a dictionary row where the row is divided by it. Default: 1e-8. */
@@ -137,9 +137,9 @@ typedef struct usae_recipe {
                                  first share * n_concepts concepts reconstruct by themselves. A share counts if it comes to at
                                  least one concept and to more than the share before it. All 0: only the whole code
                                  reconstructs. Default: 0.25, 0.5, 0.75, 1. */
-  int32_t prefix_loss;        /* USAE_PREFIXES_MEAN: the loss is the mean over the prefixes. DRAWN: it is the loss of one prefix
-                                 that is drawn for the step, in half of the steps that of all concepts; only those steps have
-                                 an auxiliary loss. Default: DRAWN. */
+  int32_t prefix_loss;        /* USAE_PREFIXES_MEAN: the loss is the mean over the prefixes. DRAWN: each step draws one prefix
+                                 and uses its loss. Half of the steps draw all concepts; only these have an auxiliary loss.
+                                 Default: DRAWN. */
 
   /* Auxiliary loss: a second code has to reconstruct the residual */
   int32_t aux;                /* USAE_AUX_NONE: there is none. PUBLISHED, the published AuxK: its code is the aux_k largest
@@ -155,7 +155,7 @@ typedef struct usae_recipe {
 
   /* Duplicate concepts */
   double merge_cosine;        /* Two concepts whose dictionary rows have a larger cosine in every model are duplicates: one
-                                 takes the place of both, the other restarts from a token. 0: never. Default: 0.8. */
+                                 takes the place of both, the other starts again from a token. 0: never. Default: 0.8. */
   int64_t merge_every;        /* Steps from one search for duplicates to the next; there is none during the warm-up and in the
                                  last 1/20 of total_steps. Default: 50. */
 
@@ -226,7 +226,7 @@ usae_status usae_create(int64_t n_concepts, int64_t k, uint64_t seed, int32_t n_
 void usae_destroy(usae_sae *sae);
 
 /* Gives the autoencoder its models, `names` and `widths` [n_models], and seeds their parameters without looking at data:
- * mean 0, scale 1, and dictionaries of random directions in place of USAE_INIT_DATA. Training starts anew. Names are UTF-8. */
+ * mean 0, scale 1, and dictionaries of random directions in place of USAE_INIT_DATA. Training starts again. Names are UTF-8. */
 usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *names, const int64_t *widths,
                             usae_error *error);
 
@@ -341,7 +341,7 @@ enum {
   USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
   USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [sum of widths] */
   USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
-  USAE_EXCHANGE_RESTARTS = 4,       /* duplicate concepts: the tokens from which freed concepts restart */
+  USAE_EXCHANGE_RESTARTS = 4,       /* duplicate concepts: the tokens from which freed concepts start again */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
   USAE_EXCHANGE_SUMMARY = 6,        /* the last: losses, counts, gradients of the encoder's vectors, concepts that fired */
   USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: how many entries have each upper half of bits [65536] */

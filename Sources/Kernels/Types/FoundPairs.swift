@@ -4,10 +4,9 @@ public struct FoundPairs {
   public var pairs: UnsafeMutablePointer<Int32>
   public var conceptBits: Int32
   public var numbers: Floats
-  /// The most pairs that fit. Beyond what was found, that is at least those of all tokens and a panel, and 16 more, since whole
-  /// vectors are written.
+  /// Capacity in pairs. Each call needs free space for one panel of every token, and 16 more, because whole vectors are written.
   public var capacity: Int
-  /// How many there are, and the concept from which the search goes on.
+  /// How many there are, and the concept from which the search continues.
   public var found = 0
   public var nextColumn = 0
 

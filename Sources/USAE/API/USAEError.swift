@@ -29,8 +29,8 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
         + "load first"
     case .forkedWhileTraining:
-      return "autoencoder: expected one at rest when this process was forked, got one that another thread was training, so "
-        + "that this process has it half updated; fork while nothing trains, or load a saved one here"
+      return "autoencoder: expected no training during fork(), got one in the middle of a step, which is half updated in this "
+        + "process; fork between steps, or load a save here"
     case .interrupted:
       return "interrupted"
     case .outOfMemory(let bytes):

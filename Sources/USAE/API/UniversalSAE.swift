@@ -107,7 +107,7 @@ public final class UniversalSAE: Sendable {
 
   // MARK: Models
 
-  /// Allocates and seeds parameters without data: mean 0, scale 1; training starts anew.
+  /// Allocates and seeds parameters without data: mean 0, scale 1; training starts again.
   public func initialize(_ widths: [(name: String, width: Int)]) throws(USAEError) {
     let work = makeWork()
     try changing { () throws(USAEError) in

@@ -52,7 +52,8 @@ struct ConceptSubset {
     for one in scratch { try one.reserveValues(values) }
   }
 
-  /// For each token of a tile the `slots` largest positive pre-activations among the subset that its code left out.
+  /// For each token of a tile the `slots` largest positive pre-activations among the concepts of the subset that are not in its
+  /// code.
   func selectNext(_ tile: EncodedTile, slots: Int) -> SelectedKeys {
     let scratch = scratch[tile.worker]
     let (tokens, codes, keys) = (tile.tokens, tile.keys, scratch.keys)

@@ -28,9 +28,9 @@ struct EncodedTile {
 
 /// How many tokens are encoded together. A token's code does not depend on it.
 enum TileSize {
-  /// Most tokens of a tile: sixteen blocks, which share each panel of weights that is read, and fewer where there are many
-  /// concepts, so that a float for each concept and token takes 24 megabytes at most. That much is needed where all concepts
-  /// are dead, and some eight times as much where lists hold nearly all concepts.
+  /// Largest number of tokens in a tile: sixteen blocks, so that each panel of weights is read once for all of them. With many
+  /// concepts it is fewer, so that one float for each token and concept takes at most 24 MB (needed if all concepts are dead;
+  /// lists that hold nearly all concepts take about eight times that).
   ///
   /// With 8 megabytes, encoding with 65,536 concepts took 1.24 times as long: their weights come from memory, for fewer tokens
   /// at a time.

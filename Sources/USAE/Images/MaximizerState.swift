@@ -142,8 +142,7 @@ extension ImageMaximizer {
 
     /// Copies a gradient to padded rows in units of colours, and checks every number.
     ///
-    /// - Returns: what the numbers are multiplied by besides their scale: 1, or a power of two where they are so large or so
-    ///   small that sums of them would leave the range of float32.
+    /// - Returns: 1, or the power of two by which the gradient was scaled to stay within float32.
     private static func copy(
       _ values: ConstantFloats, _ height: Int, _ scale: PixelScale, to copy: PaddedMatrix, work: InterruptibleWork
     ) throws(USAEError) -> Double {

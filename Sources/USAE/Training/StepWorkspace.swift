@@ -17,7 +17,7 @@ final class StepWorkspace: @unchecked Sendable {
   let nested: NestedPrefixes?
   /// Used where each step draws a prefix.
   let drawn: DrawnPrefix?
-  /// With a drawn prefix, the number of all entries of each token's code, of which those outside the prefix do not reconstruct.
+  /// With a drawn prefix: entries of each token's whole code, before `keepConcepts` shortened it.
   private let found: AlignedBuffer<Int32>?
   /// Sums of the main loss by block of tokens and model.
   let lossSums: AlignedBuffer<Double>

@@ -1,4 +1,4 @@
-/// Nested dropout (Rippel et al., 2014): every step one prefix of the concepts, drawn anew, reconstructs by itself.
+/// Nested dropout (Rippel et al., 2014): one prefix of the concepts, drawn for each step, reconstructs by itself.
 ///
 /// In expectation it trains what the mean over all prefixes trains (`NestedPrefixes`), at no more than the cost of a step
 /// without prefixes. Half of the steps take all concepts, so that the whole code, and the dead concepts that reconstruct its

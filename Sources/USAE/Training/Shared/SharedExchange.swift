@@ -7,7 +7,7 @@ package struct SharedExchange: Sendable, Equatable {
     /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models].
     case residualMeans = 2
     case spreads = 3
-    /// Merging duplicates: the tokens from which concepts restart, [pairs, sum of widths]. Each token comes from one process.
+    /// Merging duplicates: the tokens from which concepts start again, [pairs, sum of widths]. Each token comes from one process.
     case restarts = 4
     /// Gradient of a weight or dictionary, [n_concepts, width].
     case gradient = 5

@@ -47,7 +47,7 @@ final class SharedStep {
   /// Takes the number of tokens of each process.
   func agree(_ tokens: [Int], rank: Int) throws(USAEError) {
     guard exchanges.isEmpty else {
-      throw .invalidArgument(name: "step", expected: "one whose tokens are not agreed on yet", got: "one where they are")
+      throw .invalidArgument(name: "usae_shared_agree", expected: "one call for each step", got: "a second one")
     }
     workspace.totalRows = tokens.reduce(0, +)
     self.rank = rank

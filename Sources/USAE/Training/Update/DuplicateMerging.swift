@@ -3,7 +3,7 @@
 /// Every encoder trains every dictionary, so dictionary rows agree across models early. But nothing makes two encoders agree on
 /// which of two such rows to use: one fires the first, another the second, both reconstruct well, and the concept has no index
 /// of its own. So every `mergeEvery` steps duplicates are searched for; the encoder rows that are in use move to one index, and
-/// the other index restarts from a token.
+/// the other index starts again from a token.
 struct DuplicateMerging {
   let models: [ModelParameters]
   let recipe: Recipe
@@ -81,12 +81,12 @@ struct DuplicateMerging {
 
   // MARK: Merging
 
-  /// Merges the pairs. The freed concepts restart from tokens of the batch, `tokens` by model.
+  /// Merges the pairs. The freed concepts start again from tokens of the batch, `tokens` by model.
   func merge(_ pairs: [Pair], tokens: [PaddedMatrix], rows: Int, step: Int) {
     merge(pairs, tokens: tokens) { token(ofPair: $0, of: rows, step: step) }
   }
 
-  /// The token of a batch from which the concept that a pair frees restarts.
+  /// The token of a batch from which the concept that a pair frees starts again.
   func token(ofPair number: Int, of rows: Int, step: Int) -> Int {
     CounterRandom(seed: seed, stream: .restartTokens)
       .index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
