@@ -4,7 +4,8 @@ public struct FoundPairs {
   public var pairs: UnsafeMutablePointer<Int32>
   public var conceptBits: Int32
   public var numbers: Floats
-  /// Capacity in pairs. Each call needs free space for one panel of every token, and 16 more, because whole vectors are written.
+  /// Capacity in pairs. Each call needs free space for one panel of every token, and 16 more, because whole vectors
+  /// are written.
   public var capacity: Int
   /// How many there are, and the concept from which the search continues.
   public var found = 0

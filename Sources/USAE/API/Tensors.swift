@@ -1,6 +1,6 @@
 /// Access to every tensor by its number in `usae.h`, for saving, loading and inspection.
-package struct TensorID: Equatable {
-  package enum Kind: Int32 {
+package struct TensorID: Equatable, CustomStringConvertible {
+  package enum Kind: Int32, CustomStringConvertible {
     case mean = 0
     case scale = 1
     case encoderWeight = 2
@@ -13,6 +13,24 @@ package struct TensorID: Equatable {
     case threshold = 9
     case silentTokens = 400
     case counters = 401
+
+    /// As errors, files and Python name it.
+    package var description: String {
+      switch self {
+      case .mean: "mean"
+      case .scale: "scale"
+      case .encoderWeight: "encoder_weight"
+      case .encoderBias: "encoder_bias"
+      case .batchNormWeight: "bn_weight"
+      case .batchNormBias: "bn_bias"
+      case .runningMean: "bn_running_mean"
+      case .runningVariance: "bn_running_var"
+      case .dictionary: "dictionary"
+      case .threshold: "threshold"
+      case .silentTokens: "silent_tokens"
+      case .counters: "counters"
+      }
+    }
   }
 
   package enum Part: Int32 {
@@ -35,6 +53,16 @@ package struct TensorID: Equatable {
       return nil
     }
     (self.kind, self.part) = (kind, part)
+  }
+
+  /// As errors, files and Python name it.
+  package var description: String {
+    switch part {
+    case .value: "\(kind)"
+    case .firstMoment: "\(kind)_first_moment"
+    case .secondMoment: "\(kind)_second_moment"
+    case .gradient: "\(kind)_gradient"
+    }
   }
 
   package var isInteger: Bool { kind == .silentTokens || kind == .counters }
@@ -89,7 +117,7 @@ extension UniversalSAE {
     }
     guard let matrix = model.matrix(id), try isVisible(index, id) else {
       throw .invalidArgument(
-        name: "tensor", expected: "one that model '\(model.name)' has with this recipe", got: "\(id.kind) (\(id.part))",
+        name: "tensor", expected: "one that model '\(model.name)' has with this recipe", got: "\(id)",
         remedy: id.part == .gradient ? "gradients exist after a step that keeps them, for the tensors it trains" : "")
     }
     // A weight is a matrix even where one concept gives it one row.
@@ -108,7 +136,7 @@ extension UniversalSAE {
     let expected = shape.rows * max(shape.columns, 1)
     guard count == expected else {
       throw .shapeMismatch(
-        name: "\(id.kind) of '\(state.models[index].name)'", expected: "\(expected) elements", got: "\(count)")
+        name: "\(id) of '\(state.models[index].name)'", expected: "\(expected) elements", got: "\(count)")
     }
     return shape
   }
@@ -172,7 +200,7 @@ extension UniversalSAE {
       guard valid else {
         let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances or thresholds"
         throw .invalidArgument(
-          name: "\(id.kind) of '\(model.name)'", expected: expected, got: "\(value) at position \(i)")
+          name: "\(id) of '\(model.name)'", expected: expected, got: "\(value) at position \(i)")
       }
     }
   }
@@ -182,7 +210,7 @@ extension UniversalSAE {
   {
     for i in 0..<count where values[i] < 0 || values[i] > 1 << 53 {
       throw .invalidArgument(
-        name: "\(id.kind) of '\(model.name)'", expected: "whole numbers from 0 to 2^53", got: "\(values[i])")
+        name: "\(id) of '\(model.name)'", expected: "whole numbers from 0 to 2^53", got: "\(values[i])")
     }
     if id.kind == .silentTokens {
       model.silentTokens.base.update(from: values, count: count)

@@ -275,7 +275,9 @@ public final class UniversalSAE: Sendable {
     try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
     let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
     guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
-      throw .invalidArgument(name: "rows of the batch", expected: "fewer, for this k", got: "\(rows)")
+      throw .invalidArgument(
+        name: "rows of the batch", expected: "at most \((1 << 40) / slots), because each has \(slots) slots", got: "\(rows)",
+        remedy: "take a smaller batch_size")
     }
     return trainer
   }

@@ -68,6 +68,16 @@ import Testing
     #expect(TensorID(Int32(USAE_FIRST_MOMENT + USAE_DICTIONARY))?.part == .firstMoment)
     #expect(TensorID(Int32(USAE_SECOND_MOMENT + USAE_DICTIONARY))?.part == .secondMoment)
     #expect(TensorID(Int32(USAE_GRADIENT + USAE_DICTIONARY))?.part == .gradient)
+  }
+
+  @Test func errorsNameTensorsAndExchangesAsCallersDo() {
+    let names = [
+      (USAE_ENCODER_WEIGHT, "encoder_weight"), (USAE_BN_WEIGHT, "bn_weight"), (USAE_BN_RUNNING_VAR, "bn_running_var"),
+      (USAE_SILENT_TOKENS, "silent_tokens"), (USAE_FIRST_MOMENT + USAE_BN_BIAS, "bn_bias_first_moment"),
+      (USAE_GRADIENT + USAE_DICTIONARY, "dictionary_gradient"),
+    ]
+    for (number, name) in names { #expect(TensorID(Int32(number)).map { "\($0)" } == name) }
+    #expect("\(SharedExchange.Kind.residualMeans)" == "USAE_EXCHANGE_RESIDUAL_MEANS")
     #expect(TensorID(10) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
   }
 }

@@ -13,11 +13,13 @@ import re
 import pytest
 
 import usae
+from support import swift_calls
 from support.refusals import faults_of
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 PYTHON = pathlib.Path(usae.__file__).parent
 EXTENSION = PYTHON.parent / "src" / "_usae"
+CORE = (TESTS.parents[1] / "Sources" / "USAE", TESTS.parents[1] / "Sources" / "USAECABI")
 ERRORS = {
     "InvalidInputError": usae.InvalidInputError,
     "CheckpointError": usae.CheckpointError,
@@ -72,18 +74,30 @@ def texts_of_python():
 
 
 def texts_of_the_extension():
-    """Those of InvalidInputError; the core's have all parts by their type (`USAEError`)."""
+    """Those of InvalidInputError."""
     for file in sorted(EXTENSION.glob("*.c")):
         for found in re.finditer(r'PyErr_Format\(state->invalid_input,\s*((?:"[^"]*"\s*)+)', file.read_text()):
             yield Text(file.name, usae.InvalidInputError, "".join(re.findall(r'"([^"]*)"', found[1])))
 
 
-TEXTS = [*texts_of_python(), *texts_of_the_extension()]
+def texts_of_the_core():
+    for folder in CORE:
+        for file in sorted(folder.rglob("*.swift")):
+            source = file.read_text(encoding="utf-8")
+            for line, arguments in swift_calls.calls(source, r"throw \.(?:invalidArgument|shapeMismatch)"):
+                parts = {label: swift_calls.words_of(value) for label, value in arguments.items()}
+                words = f"{parts['name']}: expected {parts['expected']}, got {parts['got']}"
+                yield Text(f"{file.name}:{line}", usae.InvalidInputError, words + f"; {parts.get('remedy', '')}".rstrip("; "))
+
+
+CORE_TEXTS = list(texts_of_the_core())
+TEXTS = [*texts_of_python(), *texts_of_the_extension(), *CORE_TEXTS]
 
 
 def test_there_are_texts_to_read():
     kinds = [text.error for text in TEXTS]
-    assert kinds.count(usae.InvalidInputError) > 250 and kinds.count(usae.CheckpointError) > 50
+    assert kinds.count(usae.InvalidInputError) > 300 and kinds.count(usae.CheckpointError) > 50
+    assert len(CORE_TEXTS) > 55
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
@@ -93,7 +107,7 @@ def test_each_text_says_what_was_expected_what_came_and_what_to_do(error):
 
 
 def test_each_text_of_an_argument_begins_with_its_name():
-    """A parameter, a field, a flag, or what is computed; in the extension whatever stands before "expected"."""
+    """A parameter, a field, a flag, or what is computed; in the extension and the core whatever stands before "expected"."""
     nodes = [node for _, tree in trees() for node in ast.walk(tree)]
     functions = [node.args for node in nodes if isinstance(node, ast.FunctionDef)]
     known = {argument.arg for each in functions for argument in (*each.posonlyargs, *each.args, *each.kwonlyargs)}
@@ -102,7 +116,15 @@ def test_each_text_of_an_argument_begins_with_its_name():
     for text in TEXTS:
         if text.error is usae.InvalidInputError:
             name = re.match(r"[^:]+(?=: expected)|\{|--[\w-]+|\w+", text.words)[0]
-            assert name in known or not name.isidentifier() or text.place.endswith(".c"), f"{text.place}: {text.words}"
+            assert name in known or not name.isidentifier() or ": expected" in text.words, f"{text.place}: {text.words}"
+
+
+def test_texts_of_the_core_name_nothing_as_swift_does_and_say_how_much():
+    """A caller of C or Python knows no camelCase; and "fewer" without a number does not say what is possible."""
+    for text in CORE_TEXTS:
+        literal = re.sub(r"\{[^}]*\}", "{}", text.words)
+        assert not re.search(r"[a-z][A-Z]", literal), f"{text.place}: {text.words}"
+        assert not re.search(r"\b(fewer|more|less|larger|smaller|higher|lower)\b(?! than)", literal.partition(", got")[0]), text
 
 
 def test_no_test_pins_the_words_of_one():
@@ -132,3 +154,23 @@ def test_no_test_pins_the_words_of_one():
 )
 def test_a_text_without_one_of_its_parts_is_found(words, error):
     assert faults_of(error, words)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ('name: "rows", expected: "0", got: "\\(n)")', ['name: "rows"', 'expected: "0"', 'got: "\\(n)"']),
+        (
+            'name: n, expected: "a (b, \\(f(x, "c")))", got: g(1, 2))',
+            ["name: n", 'expected: "a (b, \\(f(x, "c")))"', "got: g(1, 2)"],
+        ),
+        ('name: a.map { "x, \\($0)" } ?? "y") else', ['name: a.map { "x, \\($0)" } ?? "y"']),
+    ],
+)
+def test_arguments_of_swift_are_split_where_they_end(call, words):
+    assert swift_calls.split_arguments(call) == words
+
+
+def test_a_part_that_swift_computes_is_not_read_as_words():
+    assert swift_calls.words_of('"a \\(x.y) b"') == "a {x.y} b" and swift_calls.words_of("name") == "{name}"
+    assert swift_calls.words_of('n.map { "the sum of \\($0)" } ?? "none"') == "the sum of {$0} or none"

@@ -1,13 +1,14 @@
 /// One array that the processes of a shared step add up: `count` floats.
 package struct SharedExchange: Sendable, Equatable {
-  package enum Kind: Int32, Sendable {
+  package enum Kind: Int32, Sendable, CustomStringConvertible {
     /// BatchNorm: sums of the encoded model's standardised tokens [width]; then the upper triangle of their covariance by rows.
     case means = 0
     case covariance = 1
     /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models].
     case residualMeans = 2
     case spreads = 3
-    /// Merging duplicates: the tokens from which concepts start again, [pairs, sum of widths]. Each token comes from one process.
+    /// Merging duplicates: the tokens from which concepts start again, [pairs, sum of widths]. Each token comes from one
+    /// process.
     case restarts = 4
     /// Gradient of a weight or dictionary, [n_concepts, width].
     case gradient = 5
@@ -17,6 +18,22 @@ package struct SharedExchange: Sendable, Equatable {
     case upperHalves = 7
     case lowerHalves = 8
     case ties = 9
+
+    /// As errors name it: the constant of `usae.h`.
+    package var description: String {
+      switch self {
+      case .means: "USAE_EXCHANGE_MEANS"
+      case .covariance: "USAE_EXCHANGE_COVARIANCE"
+      case .residualMeans: "USAE_EXCHANGE_RESIDUAL_MEANS"
+      case .spreads: "USAE_EXCHANGE_SPREADS"
+      case .restarts: "USAE_EXCHANGE_RESTARTS"
+      case .gradient: "USAE_EXCHANGE_GRADIENT"
+      case .summary: "USAE_EXCHANGE_SUMMARY"
+      case .upperHalves: "USAE_EXCHANGE_UPPER_HALVES"
+      case .lowerHalves: "USAE_EXCHANGE_LOWER_HALVES"
+      case .ties: "USAE_EXCHANGE_TIES"
+      }
+    }
   }
 
   package let kind: Kind
@@ -42,7 +59,7 @@ package struct SharedExchange: Sendable, Equatable {
 
   func check(_ count: Int) throws(USAEError) {
     guard count == self.count else {
-      throw .shapeMismatch(name: "data of the \(kind) exchange", expected: "\(self.count) elements", got: "\(count)")
+      throw .shapeMismatch(name: "data of \(kind)", expected: "\(self.count) elements", got: "\(count)")
     }
   }
 }
