@@ -88,7 +88,7 @@ extension Activations {
     _ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]
   ) throws(USAEError) -> [Activations] {
     guard count >= 0, count == 0 || matrices != nil else {
-      throw .invalidArgument(name: "inputs", expected: "an array of matrices", got: "NULL or a negative count")
+      throw .invalidArgument(name: "activations", expected: "an array of matrices", got: "NULL or a negative count")
     }
     var activations: [Activations] = []
     for i in 0..<Int(count) {

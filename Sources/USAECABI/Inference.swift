@@ -55,7 +55,7 @@ public func usae_preactivations(
 
 @c @implementation
 public func usae_evaluate(
-  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ threshold: Double,
+  _ sae: OpaquePointer?, _ n_models: Int32, _ matrices: UnsafePointer<usae_matrix>?, _ threshold: Double,
   _ out: UnsafePointer<usae_evaluation>?, _ interrupt: UnsafePointer<usae_interrupt>?,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
@@ -63,7 +63,7 @@ public func usae_evaluate(
     let sae = try UniversalSAE.at(sae)
     let out = try usae_evaluation.input(out, "out")
     try requireZero(out.reserved, "out")
-    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
     let result = try sae.evaluate(activations, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
     store(result.r2, out.r2)
     store(result.r2Standardized, out.r2_standardized)

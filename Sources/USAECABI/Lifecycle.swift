@@ -47,12 +47,12 @@ public func usae_initialize(
 @c @implementation
 public func usae_initialize_from(
   _ sae: OpaquePointer?, _ n_models: Int32, _ names: UnsafePointer<UnsafePointer<CChar>?>?,
-  _ inputs: UnsafePointer<usae_matrix>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ matrices: UnsafePointer<usae_matrix>?, _ interrupt: UnsafePointer<usae_interrupt>?,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let activations = try Activations.list(inputs, n_models, names: try strings(names, n_models))
+    let activations = try Activations.list(matrices, n_models, names: try strings(names, n_models))
     try sae.initialize(from: activations, work: sae.makeWork(poll: poll(interrupt)))
   }
 }

@@ -3,7 +3,7 @@ import USAE
 
 @c @implementation
 public func usae_shared_begin(
-  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
+  _ sae: OpaquePointer?, _ n_models: Int32, _ matrices: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
   _ n_rows: Int64, _ encoder: Int32, _ interrupt: UnsafePointer<usae_interrupt>?,
   _ opening: UnsafeMutablePointer<usae_shared_opening>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
@@ -11,7 +11,7 @@ public func usae_shared_begin(
     let sae = try UniversalSAE.at(sae)
     let out = try Output(try required(opening, "opening"), "opening")
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
     let begun = try sae.beginShared(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), work: sae.makeWork(poll: poll(interrupt)))
     out.write(

@@ -3,7 +3,7 @@ import USAE
 
 @c @implementation
 public func usae_step(
-  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
+  _ sae: OpaquePointer?, _ n_models: Int32, _ matrices: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
   _ n_rows: Int64, _ encoder: Int32, _ mode: Int32, _ interrupt: UnsafePointer<usae_interrupt>?,
   _ report: UnsafeMutablePointer<usae_step_report>?, _ losses: UnsafeMutablePointer<Double>?,
   _ error: UnsafeMutablePointer<usae_error>?
@@ -15,7 +15,7 @@ public func usae_step(
       throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
     }
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
     let done = try sae.step(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
@@ -56,13 +56,13 @@ extension usae_step_report {
 
 @c @implementation
 public func usae_check_finite(
-  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?,
+  _ sae: OpaquePointer?, _ n_models: Int32, _ matrices: UnsafePointer<usae_matrix>?,
   _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.checkFinite(
-      try Activations.list(inputs, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
+      try Activations.list(matrices, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 

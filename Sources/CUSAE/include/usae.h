@@ -230,8 +230,8 @@ void usae_destroy(usae_sae *sae);
 usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *names, const int64_t *widths,
                             usae_error *error);
 
-/* The same with `inputs` [n_models], from which standardisation and, with USAE_INIT_DATA, dictionaries are taken. */
-usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *inputs,
+/* The same with `activations` [n_models], from which standardisation and, with USAE_INIT_DATA, dictionaries are taken. */
+usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *activations,
                                  const usae_interrupt *interrupt, usae_error *error);
 
 /* Changes total_steps and dead_tokens of the recipe. */
@@ -283,10 +283,10 @@ enum {
   USAE_STEP_GRADIENTS = 1 /* changes no parameter, and keeps the gradients before clipping for usae_tensor_read */
 };
 
-/* One training step on the rows `rows` [n_rows] of `inputs` [n_models]; `rows` NULL takes all rows in order. `encoder` is the
- * model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the main loss of
- * each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
-usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
+/* One training step on the rows `rows` [n_rows] of `activations` [n_models]; `rows` NULL takes all rows in order. `encoder` is
+ * the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the main loss
+ * of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
+usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
 
@@ -295,9 +295,9 @@ usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *inputs
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
-/* Checks every element of `inputs` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error names
- * its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
-usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs,
+/* Checks every element of `activations` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error
+ * names its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
+usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *activations,
                               const usae_interrupt *interrupt, usae_error *error);
 
 /* --- Steps that several processes share ----------------------------------------------------------------------------- */
@@ -327,8 +327,8 @@ typedef struct usae_shared_opening {
 } usae_shared_opening;
 
 /* Arguments as of usae_step, with the rows of this process. */
-usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
-                              int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
+usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows,
+                              int64_t n_rows, int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
                               usae_error *error);
 
 /* `tokens` [n_processes] are those of each process, in an order that all agree on; this process is number `rank`. With
@@ -418,9 +418,9 @@ typedef struct usae_evaluation {
   double *code_products;     /* [M, M, m] sum over tokens of the product of the two models' codes */
 } usae_evaluation;
 
-/* Encodes and decodes every row of `inputs` [n_models] through every pair of models. It is one pass, whose memory does not grow
- * with the number of rows. */
-usae_status usae_evaluate(const usae_sae *sae, int32_t n_models, const usae_matrix *inputs, double threshold,
+/* Encodes and decodes every row of `activations` [n_models] through every pair of models. It is one pass, whose memory does not
+ * grow with the number of rows. */
+usae_status usae_evaluate(const usae_sae *sae, int32_t n_models, const usae_matrix *activations, double threshold,
                           const usae_evaluation *out, const usae_interrupt *interrupt, usae_error *error);
 
 /* Finds the `n` rows of `x`, activations of model `model`, that fire each concept most. `values` and `tokens` [n_concepts, n]

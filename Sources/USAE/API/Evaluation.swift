@@ -47,8 +47,8 @@ extension UniversalSAE {
   /// Evaluates on held-out activations by model name.
   public func evaluate(_ activations: KeyValuePairs<String, Matrix>, threshold: Double = 0) throws(USAEError) -> Evaluation {
     let work = makeWork()
-    return try withActivations(activations) { views throws(USAEError) in
-      try evaluate(try ordered(views), threshold: threshold, work: work)
+    return try withActivations(activations) { activations throws(USAEError) in
+      try evaluate(try ordered(activations), threshold: threshold, work: work)
     }
   }
 }

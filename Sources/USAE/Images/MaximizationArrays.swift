@@ -98,10 +98,10 @@ extension UniversalSAE {
     try Self.require("views", views, in: 1...max(1, x.rows))
     var values = [Double](repeating: 0, count: views)
     var gradient = Matrix(rows: x.rows, columns: x.columns)
-    try x.withActivations(name: name) { view throws(USAEError) in
+    try x.withActivations(name: name) { activations throws(USAEError) in
       try gradient.withMutableValues { out throws(USAEError) in
         try objective(
-          ConceptObjective(concept: concept, kind: kind, token: token), of: view, model: index, views: views,
+          ConceptObjective(concept: concept, kind: kind, token: token), of: activations, model: index, views: views,
           values: &values, gradient: out, work: makeWork())
       }
     }
