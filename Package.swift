@@ -25,7 +25,7 @@ struct InstructionSet {
 }
 
 // The best of each architecture first. Scripts read this table (tools/instruction_sets.sh); tests compare with it what else
-// names the sets: Runtime/Kernels.swift and the documents. It is here and not in a file of its own because SwiftPM evaluates a
+// names the sets: Runtime/KernelChoice.swift and the documents. It is here and not in a file of its own because SwiftPM evaluates a
 // manifest anew only when the manifest's own text has changed.
 let instructionSets = [
   InstructionSet(

@@ -23,7 +23,7 @@ import Testing
 
   @Test func theDispatchHasNamesAndTargetsOfPackageSwiftInItsOrder() throws {
     let table = try Self.pairs(/name: "(\w+)", target: "(\w+)", architecture/, in: "Package.swift")
-    let dispatch = try Self.pairs(/\("(\w+)", \w+, (\w+)\.kernelTable\)/, in: "Sources/USAE/Runtime/Kernels.swift")
+    let dispatch = try Self.pairs(/\("(\w+)", \w+, (\w+)\.kernelTable\)/, in: "Sources/USAE/Runtime/KernelChoice.swift")
     #expect(dispatch == table)
     let available = availableKernels().map { "\($0.name)" }
     #expect(available == table.map(\.[0]).filter(available.contains))
