@@ -1,8 +1,8 @@
 /// One model's encoder, packed for use. Bias and BatchNorm are folded into the weights, so a pre-activation is the exact dot
 /// product (`ProductKernels.Block`) of a standardised token and a scaled row of weights.
 ///
-/// Codes are selected by screening (`ScreenedTile`) where the processor multiplies bytes fast, else by the product
-/// (`ProductTile`). Both give the same bits. All pre-activations of a token come from the product (`DenseTile`).
+/// Codes are selected by screening (`ScreenedSelection`) where the processor multiplies bytes fast, else by the product
+/// (`ProductSelection`). Both give the same bits. All pre-activations of a token come from the product (`DenseTile`).
 final class PackedEncoder: @unchecked Sendable {
   let concepts: Int
   /// Concepts, rounded up to whole panels. Pre-activations of the columns past the last concept are 0.

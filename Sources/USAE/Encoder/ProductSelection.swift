@@ -2,7 +2,7 @@ import KernelTypes
 
 /// Selection by the product: every pre-activation of a tile is computed, and those that may be among a token's k largest are
 /// kept.
-struct ProductTile: PairFinder {
+struct ProductSelection: PairFinder {
   private let tokens: TokenRows
   private let panels: PackedPanels
   private let scratch: Scratch

@@ -4,7 +4,7 @@
 /// The concepts with a token's k largest estimates are its shortlist, whose pre-activations are computed first. The k-th
 /// largest of these is the exact threshold: a concept with a lower upper bound is not among the k largest. Of the other
 /// candidates, refined estimates rule out nearly all, and the pre-activations of the rest are computed too.
-struct ScreenedTile {
+struct ScreenedSelection {
   private let tokens: TokenRows
   private let k: Int
   private let threshold: Float
