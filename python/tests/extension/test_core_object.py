@@ -52,7 +52,7 @@ def test_the_exceptions_are_also_those_a_caller_would_expect():
 
 def test_a_core_is_neither_copied_nor_pickled_nor_subclassed(core):
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+        with pytest.raises(TypeError):
             attempt(core)
     with pytest.raises(TypeError):
         type("Subclass", (_usae.Core,), {})

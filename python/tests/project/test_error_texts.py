@@ -135,6 +135,10 @@ def test_no_test_pins_the_words_of_one():
                 name = ast.unparse(node.args[0]).rpartition(".")[2]
                 if hasattr(usae, name) and any(keyword.arg == "match" for keyword in node.keywords):
                     pinned.append(f"{file.name}:{node.lineno}: use support.refusals")
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In) and isinstance(node.left, ast.Constant):
+                shown = re.search(r"\bstr\(|err\b|\.stdout\b", ast.unparse(node.comparators[0]))
+                if shown and re.search(r"[a-z]{2,}:? [a-z]{2,}", str(node.left.value)):
+                    pinned.append(f"{file.name}:{node.lineno}: look for a name or a value")
     assert pinned == []
 
 

