@@ -31,7 +31,6 @@ FORMAT = "usae-store"
 FORMAT_VERSION = 2
 """2 has a checksum of the manifest, and may have masks."""
 MANIFEST = "usae-store.json"
-LOCK = "writer.lock"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
 
 _SIGNED_SINCE = 2
@@ -127,7 +126,7 @@ def remove_leftovers(folder: pathlib.Path, manifest: Manifest) -> None:
 def check_free(folder: pathlib.Path) -> None:
     """Refuse to make a store in a folder that is not empty. The files of a `create` that was stopped are allowed."""
     names = {path.name for path in folder.iterdir()}
-    if not names <= {LOCK, f"{MANIFEST}.new"}:
+    if not names <= {disk.LOCK, f"{MANIFEST}.new"}:
         words = "open it with ActivationStore(path), or " if MANIFEST in names else ""
         raise CheckpointFileError(
             errno.EEXIST, f"cannot make a store there: the folder is not empty; {words}choose another path", str(folder)
@@ -135,7 +134,7 @@ def check_free(folder: pathlib.Path) -> None:
 
 
 def locked(folder: pathlib.Path) -> locks.Lock:
-    return locks.locked(folder / LOCK, "the store")
+    return locks.locked(folder / disk.LOCK, "the store")
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,12 @@ from typing import Any, TypeGuard
 from usae._files import regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
+LOCK = "writer.lock"
+"""Name of the file that the one writer of a folder locks."""
+
+TEMPORARY = ".usae-"
+"""Prefix of the names of files and folders that are being written or removed."""
+
 
 def folder_of(path: object) -> pathlib.Path:
     """Return the path of a folder that a user gave. InvalidInputError if it cannot be one."""

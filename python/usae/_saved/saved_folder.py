@@ -98,7 +98,7 @@ def _can_replace(folder: pathlib.Path) -> bool:
 
 def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> bool:
     """Make the folder. Returns False if somebody else made it meanwhile."""
-    beside = folder.with_name(f".usae-{secrets.token_hex(6)}")
+    beside = folder.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
     beside.mkdir()
     try:
         file = write_tensors(beside / TENSORS, tensors)

@@ -30,7 +30,6 @@ from usae.errors import CheckpointError, CheckpointFileError
 FORMAT = "usae-run"
 FORMAT_VERSION = 2
 NEW_RUN = "usae-run.json.new"
-LOCK = "writer.lock"
 
 _SIGNED_SINCE = 2
 _REMEDY = "copy it again"
@@ -43,8 +42,6 @@ _OF_THE_PROCESS = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.
 
 _MOST_ATTEMPTS = 1000
 T = TypeVar("T")
-
-_TEMPORARY = ".usae-"  # prefix of temporary names, as in saved_folder.py
 
 
 def folder_of_step(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -66,7 +63,7 @@ def steps(folder: pathlib.Path) -> list[int]:
 def check_free(folder: pathlib.Path) -> None:
     """Refuse a folder that is neither empty nor a folder of checkpoints."""
     names = {path.name for path in folder.iterdir()}
-    if RUN not in names and not names <= {LOCK, NEW_RUN}:
+    if RUN not in names and not names <= {disk.LOCK, NEW_RUN}:
         raise CheckpointFileError(
             errno.EEXIST, "cannot keep checkpoints there: the folder holds other things; choose another path", str(folder)
         )
@@ -98,12 +95,12 @@ def prune(folder: pathlib.Path, keep: int) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove the temporary folders of a writer that was stopped."""
     for path in folder.iterdir():
-        if path.name.startswith(_TEMPORARY) and (path.is_dir() or path.is_symlink()):
+        if path.name.startswith(disk.TEMPORARY) and (path.is_dir() or path.is_symlink()):
             _delete(path)
 
 
 def _remove(place: pathlib.Path) -> None:
-    hidden = place.with_name(f"{_TEMPORARY}{place.name}")
+    hidden = place.with_name(f"{disk.TEMPORARY}{place.name}")
     place.rename(hidden)
     _delete(hidden)
 

@@ -34,7 +34,7 @@ def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: obje
     file = disk.path_of(path, "a file")
     table = rows(history, names)
     columns = list(dict.fromkeys(column for row in table for column in row))
-    beside = file.with_name(f".usae-{secrets.token_hex(6)}")
+    beside = file.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
     with disk.io_errors(file, "write", "the history"):
         disk.make_parents(file)
         try:

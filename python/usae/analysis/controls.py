@@ -17,7 +17,7 @@ from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis import baselines, nulls
 from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
 from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
-from usae.analysis.evaluation import Evaluation
+from usae.analysis.evaluation import UNIVERSAL_ENTROPY, Evaluation
 from usae.analysis.nulls import CofireNull
 from usae.errors import InvalidInputError
 
@@ -25,9 +25,6 @@ CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "shuf
 """Names of the controls, the cheapest first."""
 
 NEED_TRAINING_ROWS = ("linear", "initial", "shuffled", "seeds")
-
-UNIVERSAL = 0.9
-"""Smallest firing entropy for which the table calls a concept evenly shared."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -301,7 +298,7 @@ def _figures(evaluation: Evaluation | None) -> dict[str, float | None]:
     figures: dict[str, float | None] = dict.fromkeys(columns)
     if evaluation is not None:
         with np.errstate(invalid="ignore"):
-            evenly = evaluation.firing_entropy >= UNIVERSAL
+            evenly = evaluation.firing_entropy >= UNIVERSAL_ENTROPY
         figures |= _of_matrix(evaluation.r2)
         figures["cofire_proportion"] = float((nulls.weights(evaluation.firing_counts) @ evaluation.cofire_counts).mean())
         figures["evenly_shared"] = float(evenly.mean())

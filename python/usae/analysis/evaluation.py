@@ -12,6 +12,9 @@ from usae._base import checks
 if TYPE_CHECKING:
     import pandas
 
+UNIVERSAL_ENTROPY = 0.9
+"""Smallest firing entropy of a concept that is called universal. It fires about equally often in every model."""
+
 
 class EnergyFit(NamedTuple):
     """Linear fit of log10(energy) to log10(co-fires) in each model. Arrays are float64 [M], and NaN without variance."""

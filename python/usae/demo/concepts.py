@@ -7,10 +7,8 @@ import dataclasses
 import numpy as np
 
 from usae import Codes, Evaluation
+from usae.analysis.evaluation import UNIVERSAL_ENTROPY
 from usae.demo.photographs import Crops
-
-UNIVERSAL_ENTROPY = 0.9
-"""Smallest firing entropy of a concept that is called universal. It fires about equally often in every network."""
 
 
 @dataclasses.dataclass(frozen=True)

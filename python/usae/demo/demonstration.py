@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 import usae
 from usae._base import checks
+from usae.analysis.evaluation import UNIVERSAL_ENTROPY
 from usae.demo import figures, networks, photographs
-from usae.demo.concepts import UNIVERSAL_ENTROPY, Example, examples, photograph_shares, universal_concepts
+from usae.demo.concepts import Example, examples, photograph_shares, universal_concepts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,8 @@ from usae._data.activations import as_activations, check_known, check_width
 from usae._data.chunks import chunks
 from usae._estimator.codes import Codes
 from usae.errors import InvalidInputError
-from usae.synthetic._ground_truth import Tokens, Universal
+from usae.synthetic._ground_truth import CHUNK, Tokens, Universal
 from usae.synthetic._recovery import Score, score
-
-CHUNK = 4096
-"""Largest number of rows of a dense array over concepts, except in a training step."""
 
 BATCH = 2048
 LEARNING_RATE = 1e-2  # of Adam, for whitened activations and codes of variance 1

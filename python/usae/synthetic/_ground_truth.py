@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 CHUNK = 4096
-"""Number of tokens that are drawn at a time. No dense array over concepts has more rows."""
+"""Number of tokens that are drawn or encoded at a time. Outside training steps no dense array over concepts has more rows."""
 
 # Purposes of random numbers. Numbers for different purposes are independent.
 _WORLD, _TRAINING, _SAMPLES = 0, 1, 2

@@ -15,14 +15,12 @@ from usae._estimator.codes import Codes
 from usae.analysis.consistency import unit_rows
 from usae.analysis.evaluation import entropy_of_counts
 from usae.errors import InvalidInputError
-from usae.synthetic._ground_truth import Tokens, Universal
+from usae.synthetic._ground_truth import CHUNK, Tokens, Universal
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 HELD_OUT_TOKENS = 20_000
-CHUNK = 4096
-"""Number of tokens that are encoded at a time."""
 
 
 class Encoding(Protocol):
