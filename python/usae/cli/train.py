@@ -54,7 +54,8 @@ def add_to(commands: Any) -> None:
         "--steps",
         type=int,
         metavar="N",
-        help="batches to train on; default without --epochs: one epoch or 1000 batches, whichever is longer",
+        help="batches to train on; default: as --epochs or --total-steps say (the published recipe has a number of its own); "
+        "without them one epoch or 1000 batches, whichever is longer",
     )
     parser.option("--epochs", type=float, metavar="N", help="passes over all rows, instead of --steps")
     parser.option("--seed", type=int, default=0, metavar="N", help="seed of everything random")
