@@ -27,8 +27,8 @@ def activations() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     train, held_out : dict of str to ndarray of float32
         Activations of "classifier", [crops, 16, 96], "masked", [crops, 16, 128], and "contrastive", [crops, 16, 64], in the
         networks' own units. There are 240 crops to train on and 80 held-out crops, with 4 x 4 tokens each. Row t of every
-        network is the same place in the same crop. Held-out crops are from parts of the photographs
-        that are not in `train` and on which the networks were not trained.
+        network is the same place in the same crop. Held-out crops are from parts of the photographs that are not in `train` and
+        on which the networks were not trained.
     """
     from usae.demo import shipped_activations
 
