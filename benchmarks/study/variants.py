@@ -112,7 +112,7 @@ VARIANTS: dict[str, Variant] = {
     "scale per dimension": Variant({"scale": "dimension"}),
     "BatchNorm encoder": Variant({"encoder": "batchnorm"}),
     "no AuxK": Variant({"aux": "none"}),
-    "AuxK on all unchosen": Variant({"aux": "unchosen"}),
+    "published AuxK": Variant({"aux": "unchosen"}),
     "BatchTopK": Variant({"selection": "batchtopk"}),
     "prefixes": Variant({"prefixes": _NESTED}),
     # These combine merging with other recipes.

@@ -46,17 +46,19 @@ def files():
 
 
 def prose_of_python(text):
-    """Comments and docstrings."""
+    """Comments, docstrings, and what users are shown: every literal of more than one word."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     found = [token.string for token in tokens if token.type == tokenize.COMMENT]
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found += [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, documented)]
-    return "\n".join(found)
+    literals = [
+        node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return "\n".join(found + [literal for literal in literals if " " in literal.strip()])
 
 
 def prose_of_c_or_swift(text):
-    """Comments."""
-    return "\n".join(re.findall(r"//[^\n]*|/\*.*?\*/", text, re.DOTALL))
+    """Comments, and what users are shown: every literal of more than one word."""
+    found = re.findall(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', text, re.DOTALL)
+    return "\n".join(each[1:-1] if each[0] == '"' else each for each in found if each[0] != '"' or " " in each)
 
 
 def prose_of_markdown(text):
@@ -111,6 +113,8 @@ def test_replaced_words_are_gone():
             {"spare": 1, "digits": 1, "left out": 1},
         ),
         (".swift", "let spare = 1 // the floor\n/* quads */", {"floor": 1, "quads": 1}),
+        (".py", 'raise E(f"no room in {spare}, got {n}", help="a floor")\nwarn("room")', {"room": 1, "floor": 1}),
+        (".swift", 'f("no room", "spare") // a "floor"', {"room": 1}),
     ],
 )
 def test_only_prose_is_read(tmp_path, suffix, text, words):

@@ -119,7 +119,7 @@ class Score:
     @property
     def twins(self) -> float:
         """The old name of `duplicates`. It will be removed in the next release."""
-        warnings.warn("Score.twins is called Score.duplicates now", DeprecationWarning, stacklevel=2)
+        warnings.warn("`Score.twins` is called `Score.duplicates` now", DeprecationWarning, stacklevel=2)
         return self.duplicates
 
     @property
