@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def test_sources_are_in_it_as_they_are_here_and_links_are_links(tmp_path):
