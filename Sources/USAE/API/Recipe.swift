@@ -1,7 +1,7 @@
 /// Everything that decides how parameters are learned; usae.h explains each field of its `usae_recipe`, in the same order.
 ///
-/// A new field is a property here, an entry of `Recipe.fields`, a field of `usae_recipe`, and one of Python's `Recipe`. Tests
-/// of both languages name what was forgotten.
+/// A new field is a property here, an entry of `Recipe.fields`, a field of `usae_recipe`, and one of Python's `Recipe`, with
+/// its value for older saves in `_saved/header.py`. Tests of both languages name what was forgotten.
 public struct Recipe: Sendable, Equatable {
   public enum Initialization: Int32, RecipeChoice { case random, tied, data }
   public enum Statistic: Int32, RecipeChoice { case scalar, dimension }

@@ -4,7 +4,9 @@
 "names": public name, module and name there of each public class and function}.
 """
 
+import dataclasses
 import importlib
+import json
 import operator
 import pathlib
 import pickle
@@ -14,6 +16,7 @@ import pytest
 
 import usae
 from usae import _old_pickles
+from usae._saved import header
 
 WRITTEN = pickle.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "version_0_1_0.pkl").read_bytes())
 ACTS = WRITTEN["activations"]
@@ -64,6 +67,17 @@ def test_a_saved_autoencoder_goes_on_training_to_the_bits_of_the_pickled_one(fol
     for sae in (saved, pickled):
         sae.partial_fit(ACTS)
     assert saved.parameters("b")["dictionary"].tobytes() == pickled.parameters("b")["dictionary"].tobytes()
+
+
+def test_each_field_that_the_recipe_of_an_older_save_lacks_has_a_value_for_it():
+    """Whoever adds a field to `usae.Recipe` adds it to `_FIELDS_SINCE` under the next `FORMAT_VERSION`."""
+    written = json.loads(WRITTEN["files"]["saved/usae.json"])
+    lacking = {field.name for field in dataclasses.fields(usae.Recipe)} - set(written["resolved_recipe"])
+    later = {since: fields for since, fields in header._FIELDS_SINCE.items() if since > written["format_version"]}
+    assert lacking == {name for fields in later.values() for name in fields}
+    assert max(header._FIELDS_SINCE) <= header.FORMAT_VERSION
+    for fields in header._FIELDS_SINCE.values():
+        usae.Recipe(**fields)
 
 
 def test_checkpoints_and_stores_are_read(folder):

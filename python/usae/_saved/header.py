@@ -213,3 +213,4 @@ _FIELDS_SINCE = {
         "prefix_loss": "mean",
     }
 }
+"""The recipe's fields that each format added, with values that give what was done before."""
