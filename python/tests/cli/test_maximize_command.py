@@ -81,7 +81,7 @@ def test_the_command_draws_the_natural_images_of_a_store(saved, tmp_path, capsys
 
 
 def test_examples_of_few_concepts_need_few_pictures():
-    from usae.cli.exemplars import _among
+    from usae.cli.top_examples import _among
 
     top = top_examples(n_images=100)
     needed = np.unique(top.images[:, [3]][top.images[:, [3]] >= 0])

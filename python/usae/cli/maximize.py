@@ -12,10 +12,10 @@ import numpy as np
 import usae
 from usae.cli.activations import HELP as ACTS_HELP
 from usae.cli.activations import load_activations
-from usae.cli.exemplars import exemplars
 from usae.cli.figures import drawn
 from usae.cli.networks import HELP, load_networks, pairs
 from usae.cli.options import print_json, use_threads
+from usae.cli.top_examples import top_examples_in
 
 
 def add_to(commands: Any) -> None:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     acts = load_activations(options.acts, "--acts") if options.acts else {}
     options.output.mkdir(parents=True, exist_ok=True)  # before what takes long
     dataset = sae.evaluate(acts) if acts else None
-    beside: tuple[Any, ...] = exemplars(sae, acts, options.images, concepts) if options.images else ()
+    beside: tuple[Any, ...] = top_examples_in(sae, acts, options.images, concepts) if options.images else ()
     results = []
     for concept in concepts:
         results.append(

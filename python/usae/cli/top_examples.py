@@ -16,7 +16,7 @@ THUMBNAIL = 128
 """Height and width of a picture, in pixels."""
 
 
-def exemplars(
+def top_examples_in(
     sae: usae.UniversalSAE, acts: Mapping[str, Any], folder: Path, concepts: Sequence[int]
 ) -> tuple[usae.TopExamples, np.ndarray]:
     """Find the images that fire these concepts most. Returns examples and their pictures, for `usae.plot.maximization`."""
