@@ -61,6 +61,6 @@ def trained(acts):
 
 @pytest.fixture(params=["linear", "batchnorm"])
 def sae(request, acts):
-    """Fitted anew for each test, with either encoder."""
+    """Fitted for each test, with either encoder."""
     recipe = RECIPE.replace(encoder=request.param)
     return usae.UniversalSAE(32, 4, recipe=recipe, seed=3).fit(acts, steps=30)

@@ -219,7 +219,7 @@ public final class UniversalSAE: Sendable {
 
   // MARK: Training
 
-  /// Sets the length of the planned run (0: unknown) and the tokens after which a silent concept is dead (0: never).
+  /// Sets the length of the planned run (0: unknown) and the tokens without firing that make a concept dead (0: never).
   public func setPlan(totalSteps: Int, deadTokens: Int) throws(USAEError) {
     try changing { () throws(USAEError) in
       var recipe = state.recipe

@@ -26,6 +26,8 @@ REPLACED = {
     "digits": r"digits?\b",
     "chain": r"chains?\b",
     "floor": r"floors?\b",
+    "anew": r"(?:anew|afresh)\b",
+    "exemplars": r"exemplars?\b",
     "left out": r"left out(?=:| both:| all:)",
 }
 

@@ -60,7 +60,7 @@ struct SharedSummary {
     let auxiliary, loss, active: Double
     let fired: UnsafeBufferPointer<Float>
 
-    /// A concept that fired for any process is not silent.
+    /// Counts tokens since each concept last fired for any process.
     func countFirings(of model: ModelParameters, concepts: Int, tokens: Int) {
       for c in 0..<concepts { model.silentTokens.base[c] = fired[c] > 0 ? 0 : model.silentTokens.base[c] + Int64(tokens) }
       model.tokens += tokens
