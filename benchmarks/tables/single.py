@@ -63,7 +63,7 @@ def measure(run: Run, report: Report) -> None:
 
 
 def _measure(run: Run, sides: Sides, steps: dict, names: list[str], comprises: dict[str, str]) -> dict[str, list[float]]:
-    """Measure seconds of steps of all sides, in turns. Variants of a rival are measured one after the other, each on its own."""
+    """Measure seconds of steps of all sides, in turns. Variants of a rival are measured one after the other, each alone."""
     seconds: dict[str, list[float]] = {side: [] for side in steps}
     for step in steps.values():
         step(2 * N_BATCHES)
