@@ -23,7 +23,7 @@ from usae._training import loop, run_identity, shared_steps
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae._training.delayed_signals import DelayedSignals
 from usae.errors import InvalidInputError
-from usae.torch._distributed import TorchPeers
+from usae.torch._peers import TorchPeers
 
 
 def fit_distributed(
