@@ -38,6 +38,7 @@ NEW_NAMES = {
     "usae._store": "usae._data.store",
     "usae._stream": "usae._core.reports",
     "usae.published": "usae.interop.published",
+    "usae.torch._layers": "usae.torch._layer_output",
 }
 
 

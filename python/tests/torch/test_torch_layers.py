@@ -14,7 +14,7 @@ import usae.torch
 from support.networks import Gives, convolutional, transformer
 from support.refusals import refuses
 from usae.torch import Model
-from usae.torch._layers import TokenReader
+from usae.torch._layer_output import TokenReader
 
 # --- Layers and tokens ------------------------------------------------------------------------------------------------
 

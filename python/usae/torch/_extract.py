@@ -15,7 +15,7 @@ from usae.errors import InvalidInputError
 from usae.torch import _into_store
 from usae.torch._extraction_plan import Plan
 from usae.torch._images import pictures
-from usae.torch._layers import Grid
+from usae.torch._layer_output import Grid
 from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 

@@ -16,7 +16,7 @@ from usae._base import checks
 from usae._data.activations import check_names
 from usae.errors import InvalidInputError
 from usae.torch._images import resized
-from usae.torch._layers import Grid, grid_like, without_graph
+from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
 
 MOST_PREFIX_TOKENS = 16

@@ -13,7 +13,7 @@ from usae._estimator.universal_sae import UniversalSAE
 from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae.errors import InvalidInputError
 from usae.torch._extract import batches
-from usae.torch._layers import Grid
+from usae.torch._layer_output import Grid
 from usae.torch._model import Model
 
 

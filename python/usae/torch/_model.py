@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from usae._base import checks
 from usae.errors import InvalidInputError
-from usae.torch import _layers
+from usae.torch import _layer_output
 from usae.torch._images import pictures, resized
-from usae.torch._layers import Grid, TokenReader
+from usae.torch._layer_output import Grid, TokenReader
 from usae.torch._presets import Preset, find_preset
 
 LARGEST_SIDE = 2**16
@@ -98,7 +98,7 @@ class Model:
             raise InvalidInputError(f"std must be above 0, got {std!r}")
         self.autocast = _autocast_type(autocast)
         self.source = preset.source
-        self._layer = _layers.find_layer(module, self.layer)
+        self._layer = _layer_output.find_layer(module, self.layer)
         if tokens is not None and not callable(tokens):
             n_prefix_tokens, tokens = _renamed_tokens(tokens, n_prefix_tokens), None
         self._reader = self._chosen_reader(n_prefix_tokens, tokens, grid, channels_last, preset)
@@ -202,7 +202,7 @@ class Model:
             For images of another shape or type or with NaN, a module in training mode, a layer whose output cannot be
             read, and activations that are not finite.
         """
-        with _layers.without_graph():
+        with _layer_output.without_graph():
             return as_array(self.activations(images)[0])
 
     def activations(self, images: Any) -> tuple[Tensor, Grid | None]:
@@ -269,7 +269,7 @@ class Model:
         if layer is None:
             raise InvalidInputError(
                 f"layer must be given for {type(self.module).__name__}, whose layers are not known here, got None; it starts "
-                f"with one of {_layers.children(self.module)}; named_modules() lists all"
+                f"with one of {_layer_output.children(self.module)}; named_modules() lists all"
             )
         return layer
 
@@ -295,7 +295,7 @@ class Model:
     def _probe(self) -> tuple[Grid | None, int, int]:
         """Return grid, number of tokens and width, which a black image shows."""
         if self._probed is None:
-            with _layers.without_graph():
+            with _layer_output.without_graph():
                 tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self.known_size), np.float32)))
             self._probed = grid, tokens.shape[1], tokens.shape[2]
         return self._probed
@@ -321,11 +321,11 @@ class Model:
         return copy.to(*_where(self.module))
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
-        _layers.check_evaluating(self.module)
+        _layer_output.check_evaluating(self.module)
         casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         try:
             with casting:
-                output = _layers.run_to(self.module, self._layer, self._label, images)
+                output = _layer_output.run_to(self.module, self._layer, self._label, images)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError, AssertionError) as error:
