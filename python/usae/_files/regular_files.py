@@ -42,7 +42,7 @@ def read(file: str | os.PathLike[str], most: int, label: str = "") -> bytes:
             raise CheckpointError(
                 f"{label or os.fspath(file)} must have at most {most:,} bytes, got {size:,}; it is damaged: copy it again"
             )
-        return stream.read(most)
+        return stream.read(size)  # not `most`, which would be allocated
 
 
 def created(file: str | os.PathLike[str]) -> io.BufferedWriter:

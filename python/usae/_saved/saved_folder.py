@@ -30,7 +30,7 @@ from usae._core.tensors import Tensors
 from usae._files import disk, locks, regular_files
 from usae._saved.header import FORMAT, HEADER, MOST_BYTES, Header, checked_header, expected_tensors, to_json
 from usae._saved.state import restored, snapshot
-from usae._saved.tensor_file import NEW_TENSORS, TENSORS, fingerprint, read_tensors, write_tensors
+from usae._saved.tensor_file import NEW_TENSORS, TENSORS, is_described, read_tensors, write_tensors
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 
 NEW_HEADER = "usae.json.new"
@@ -133,10 +133,8 @@ def _replace(folder: pathlib.Path, header: Header, tensors: Tensors) -> None:
 
 def _finish_replacement(folder: pathlib.Path) -> None:
     """Do step 3 of an earlier save that was cut short, before the new save overwrites its tensors."""
-    if regular_files.is_one(folder / NEW_TENSORS) and (folder / HEADER).exists():
-        wanted = json.loads(_header_bytes(folder)).get("tensors")
-        if fingerprint(folder / NEW_TENSORS) == wanted:
-            (folder / NEW_TENSORS).replace(folder / TENSORS)
+    if (folder / HEADER).exists() and is_described(folder / NEW_TENSORS, json.loads(_header_bytes(folder)).get("tensors")):
+        (folder / NEW_TENSORS).replace(folder / TENSORS)
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------

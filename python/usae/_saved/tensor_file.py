@@ -40,6 +40,13 @@ def fingerprint(file: pathlib.Path) -> dict[str, Any]:
         return {"bytes": os.fstat(stream.fileno()).st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
+def is_described(file: pathlib.Path, described: object) -> bool:
+    """Whether this is the file of that size and SHA-256. A file of another size is not read, however long it is."""
+    if not regular_files.is_one(file) or not isinstance(described, dict) or file.stat().st_size != described.get("bytes"):
+        return False
+    return fingerprint(file) == described
+
+
 def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[str, tuple[str, list[int]]]) -> Tensors:
     """Read and check the file of size and SHA-256 `wanted`. `expected` is the type and shape of each tensor."""
     _check_size(wanted["bytes"], expected)
@@ -72,7 +79,7 @@ def _found(folder: pathlib.Path, wanted: dict[str, Any]) -> pathlib.Path:
     if not found:
         raise CheckpointError(f"{TENSORS} is missing; copy it again")
     for file in found:
-        if regular_files.is_one(file) and file.stat().st_size == wanted["bytes"] and fingerprint(file) == wanted:
+        if is_described(file, wanted):
             return file
     with regular_files.opened(found[0], found[0].name) as stream:
         size = os.fstat(stream.fileno()).st_size
