@@ -281,6 +281,15 @@ def test_a_damaged_description_of_the_run_is_refused(acts, tmp_path, change, nam
         new().fit(acts, steps=4, checkpoint=tmp_path / "run", resume=True)
 
 
+def test_a_run_of_a_version_without_checksums_is_resumed(acts, stopped_at_14, tmp_path):
+    run = shutil.copytree(stopped_at_14[0], tmp_path / "run")
+    rewrite_json(run / "usae-run.json", lambda header: header.update(format_version=1), sign=False)
+    for step in (12, 14):
+        rewrite_json(run / f"step-0000000{step}" / "usae.json", lambda header: header.update(format_version=2), sign=False)
+    assert usae.Checkpoints(run).load().n_steps_ == 14
+    assert saved(new().fit(acts, steps=STEPS, checkpoint=run, resume=True), tmp_path / "resumed") == stopped_at_14[1]
+
+
 def test_checkpoints_without_a_description_of_their_run_are_other_things(acts, tmp_path):
     new().fit(acts, steps=4, checkpoint=tmp_path / "run")
     (tmp_path / "run" / "usae-run.json").unlink()
