@@ -196,6 +196,13 @@ def test_many_names_of_one_tensor_take_no_more_than_the_file_can_hold(saes, tmp_
         load_published(tmp_path / "many.pth", statistics=dict.fromkeys(many), k=K)
 
 
+def test_a_safetensors_file_that_is_longer_than_its_tensors_is_refused_before_it_is_read(saes, tmp_path):
+    safetensors.torch.save_file(saes["siglip"].state_dict(), tmp_path / "long.safetensors")
+    os.truncate(tmp_path / "long.safetensors", 2**42)  # takes no place on the disk
+    with refuses(tmp_path / "long.safetensors", error=usae.CheckpointError):
+        load_one(tmp_path / "long.safetensors")
+
+
 def test_only_ordinary_files_are_read(saes, tmp_path):
     os.mkfifo(tmp_path / "fifo.pth")
     for path in (tmp_path / "fifo.pth", tmp_path, "/dev/zero"):

@@ -185,6 +185,7 @@ def change_step(**fields):
         (change("n_steps", -1), "n_steps"),
         (change("models", []), "models"),
         (change("models", {"vit": 17}), "models"),
+        (change("models", [{"name": str(i), "width": 1} for i in range(5000)]), "models"),
         (change("models", [{"name": "vit"}]), "models"),
         (change("models", [{"name": "vit", "width": 17}]), "history[0].losses"),
         (lambda header: header["models"][0].update(width=0), "models"),

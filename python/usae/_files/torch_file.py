@@ -36,8 +36,7 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             return _TorchFile(name, file).content()
         with file:
             if start[8:] == b"{":
-                file.seek(0)
-                return _safetensors(name, file.read())
+                return _safetensors(name, file)
     except OSError as error:
         raise CheckpointFileError(error.errno, f"cannot read the checkpoint: {error.strerror}", name) from error
     except MemoryError as error:
@@ -50,13 +49,15 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     raise CheckpointError(f"{name} is neither a torch file (.pth, .pt) nor a safetensors file, or is cut short; copy it again")
 
 
-def _safetensors(name: str, data: bytes) -> dict[str, Any]:
+def _safetensors(name: str, file: io.BufferedReader) -> dict[str, Any]:
     import safetensors
 
     dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
     result: dict[str, Any] = {}
     try:
-        for key, tensor in safetensors.deserialize(data):
+        with safetensors.safe_open(name, framework="numpy"):  # it maps the file, and compares its length before that is read
+            file.seek(0)
+        for key, tensor in safetensors.deserialize(file.read()):
             if tensor["dtype"] in dtypes:
                 array = np.frombuffer(tensor["data"], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
                 result[key] = float32_copy(array, tensor["dtype"] == "BF16")

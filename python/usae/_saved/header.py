@@ -22,6 +22,9 @@ HEADER = "usae.json"
 MOST_BYTES = 2**28
 """A history of 100,000 entries has some 70 MB."""
 
+MOST_MODELS = 4096
+"""As the core allows."""
+
 _SIGNED_SINCE = 3
 _REMEDY = "copy it again"
 _MOST_VALUES = 2**24
@@ -185,7 +188,7 @@ _HEADER_KEYS = {
     "k": lambda value: disk.is_integer(value, 1, 2**24),
     "seed": lambda value: disk.is_integer(value, 0, 2**64 - 1),
     "n_steps": lambda value: disk.is_integer(value, 0),
-    "models": lambda value: isinstance(value, list) and bool(value) and all(
+    "models": lambda value: isinstance(value, list) and 1 <= len(value) <= MOST_MODELS and all(
         isinstance(model, dict)
         and set(model) == {"name", "width"}
         and isinstance(model["name"], str)
