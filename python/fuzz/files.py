@@ -1,6 +1,6 @@
 """Damages files of every format that usae reads, and looks at what reading them does.
 
-    python python/fuzz/files.py --seed 0 --cases 13000 --seconds 600
+    python python/fuzz/files.py --seed 0 --cases 14000 --seconds 600
 
 Each case is a copy of a whole example, damaged in a way that follows from the seed, the format and the case's number. It is
 read, and where the format is one that usae writes, written again, in a process whose memory and time are limited. A case is a
@@ -164,7 +164,7 @@ class Watch:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="what decides every case")
-    parser.add_argument("--cases", type=int, default=13_000, help="number of cases, of all formats together")
+    parser.add_argument("--cases", type=int, default=14_000, help="number of cases, of all formats together")
     parser.add_argument("--seconds", type=float, default=600, help="time after which no further case begins")
     parser.add_argument("--format", help="only this format")
     parser.add_argument("--case", type=int, help="run this case of the format here, and show what comes")
