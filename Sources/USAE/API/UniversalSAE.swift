@@ -237,7 +237,7 @@ public final class UniversalSAE: Sendable {
       try checkAll(activations, operation: "a look at the data")
       for (model, values) in zip(state.models, activations) {
         let scratch = try makeScratch(work.threads, model.width)
-        let rows = try PaddedMatrix(rows: Self.checkedRows, columns: model.width)
+        let rows = try PaddedMatrix(rows: max(1, min(Self.checkedRows, values.rows)), columns: model.width)
         for first in stride(from: 0, to: values.rows, by: Self.checkedRows) {
           try Ingestion(model: model, activations: values).copy(
             first..<min(values.rows, first + Self.checkedRows), of: .all, to: rows, scratch: scratch, work: work)

@@ -107,3 +107,22 @@ def test_evaluating_takes_little_memory_and_no_more_for_more_tokens():
     print(f"{(once - before) / MIB:.0f} MiB for 4,096 tokens, {(many - before) / MIB:.0f} for 20,480")
     assert once - before < 250 * MIB
     assert many - once < 8 * MIB  # what the allocator keeps; a float for each token and concept would be 480
+
+
+WIDE = """
+import resource
+import numpy as np
+import usae
+from usae._data.activations import as_aligned
+
+sae = usae.UniversalSAE(1, 1, n_threads=1).initialize({"a": 2**20})
+with open("/proc/self/statm") as status:
+    pages = int(status.read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29,) * 2)
+sae._autoencoder.check_finite(as_aligned({"a": np.zeros((3, 2**20), np.float16)}, "acts"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is allocated is read from /proc")
+def test_a_look_at_a_few_wide_rows_allocates_those_and_not_thousands():
+    subprocess.run([sys.executable, "-c", WIDE], check=True, timeout=600)
