@@ -59,8 +59,10 @@ extension Activations {
   static func list(
     _ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]
   ) throws(USAEError) -> [Activations] {
-    guard count >= 0, count == 0 || matrices != nil else {
-      throw .invalidArgument(name: "activations", expected: "an array of matrices", got: "NULL or a negative count")
+    guard (0...Int32(UniversalSAE.mostModels)).contains(count), count == 0 || matrices != nil else {
+      throw .invalidArgument(
+        name: "activations", expected: "an array of up to \(UniversalSAE.mostModels) matrices",
+        got: matrices == nil ? "NULL" : "\(count) of them")
     }
     var activations: [Activations] = []
     for i in 0..<Int(count) {

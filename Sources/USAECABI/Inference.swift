@@ -30,9 +30,6 @@ public func usae_decode(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    guard (0...1 << 40).contains(n) else {
-      throw .invalidArgument(name: "n", expected: "a number from 0 to 2^40", got: "\(n)")
-    }
     try sae.decode(
       model: Int(model), rows: Int(n), slots: Int(slots), values: try required(values, "values"),
       indices: try required(indices, "indices"), width: Int(width), out: try required(out, "out"),

@@ -22,8 +22,8 @@ public func usae_destroy(_ sae: OpaquePointer?) {
 }
 
 private func strings(_ names: UnsafePointer<UnsafePointer<CChar>?>?, _ count: Int32) throws(USAEError) -> [String] {
-  guard count > 0 else {
-    throw .invalidArgument(name: "models", expected: "at least one", got: "\(count)")
+  guard (1...Int32(UniversalSAE.mostModels)).contains(count) else {
+    throw .invalidArgument(name: "models", expected: "from 1 to \(UniversalSAE.mostModels)", got: "\(count)")
   }
   let names = try required(names, "names")
   var result: [String] = []

@@ -29,10 +29,12 @@ func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throw
   guard encoder >= -1 else {
     throw .invalidArgument(name: "encoder", expected: "a model's index, or -1 to draw one", got: "\(encoder)")
   }
-  guard rows == nil || n_rows >= 0 else {
-    throw .invalidArgument(name: "n_rows", expected: "a number from 0 up", got: "\(n_rows)")
+  guard let rows else { return .all }
+  guard (0...Int64(RowSelection.mostRows)).contains(n_rows) else {
+    throw .invalidArgument(
+      name: "n_rows", expected: "a number from 0 to \(RowSelection.mostRows)", got: "\(n_rows)", remedy: "take a smaller batch_size")
   }
-  return rows.map { RowSelection.some(UnsafeBufferPointer(start: $0, count: Int(n_rows))) } ?? .all
+  return .some(UnsafeBufferPointer(start: rows, count: Int(n_rows)))
 }
 
 extension usae_step_report {

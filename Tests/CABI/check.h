@@ -47,6 +47,7 @@ void test_tensors(usae_sae *sae);
 /* inference.c */
 void test_use(usae_sae *sae);
 void test_top_examples(usae_sae *sae);
+void test_strange_sizes(usae_sae *sae);
 /* images.c */
 void test_image_options(void);
 void test_image_steps(void);

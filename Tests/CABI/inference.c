@@ -108,3 +108,42 @@ void test_top_examples(usae_sae *sae) {
   check(usae_top_examples(sae, 5, &x, N, 1, top, tokens, NULL, &error) == USAE_UNKNOWN_MODEL,
         "and a model that is not there");
 }
+
+/* No rows in every way, and more than can be counted. */
+void test_strange_sizes(usae_sae *sae) {
+  usae_error error;
+  static float values[CONCEPTS * K];
+  static int32_t indices[CONCEPTS * K];
+  static int64_t tokens[CONCEPTS];
+  const int64_t none[][2] = {{4, 0}, {0, 4}, {0, 0}, {1ll << 40, 0}}, many[][2] = {{1ll << 62, 1}, {1ll << 31, 1ll << 31}, {-4, -4}};
+  for (int i = 0; i < 4; i++) {
+    usae_matrix x = matrix(left, none[i][0], LEFT);
+    x.inner = none[i][1];
+    values[0] = 77;
+    check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_OK && values[0] == 77, "codes of no rows");
+    check(usae_preactivations(sae, 0, &x, values, NULL, &error) == USAE_OK && values[0] == 77, "pre-activations of none");
+    check(usae_top_examples(sae, 0, &x, 1, 1, values, tokens, NULL, &error) == USAE_OK && tokens[0] == -1, "no examples");
+  }
+  for (int i = 0; i < 3; i++) {
+    usae_matrix x = matrix(left, many[i][0], LEFT), both[2] = {x, x};
+    x.inner = both[0].inner = both[1].inner = many[i][1];
+    both[1].columns = RIGHT;
+    usae_evaluation evaluation = {.size = sizeof evaluation};
+    check(usae_encode(sae, 0, &x, values, indices, NULL, &error) == USAE_INVALID_ARGUMENT, "too many rows for codes");
+    check(usae_top_examples(sae, 0, &x, 1, 1, values, tokens, NULL, &error) == USAE_INVALID_ARGUMENT, "for examples");
+    check(usae_evaluate(sae, 2, both, 0, &evaluation, NULL, &error) == USAE_INVALID_ARGUMENT, "for an evaluation");
+    check(usae_check_finite(sae, 2, both, NULL, &error) == USAE_INVALID_ARGUMENT, "for a look");
+    check(usae_step(sae, 2, both, NULL, 0, 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT, "a step");
+  }
+  const int64_t sizes[] = {-1, 1ll << 41, 1ll << 62};
+  for (int i = 0; i < 3; i++) {
+    usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+    check(usae_decode(sae, 0, sizes[i], K, values, indices, LEFT, values, NULL, &error) == USAE_INVALID_ARGUMENT, "rows of codes");
+    check(usae_decode(sae, 0, 1, sizes[i], values, indices, LEFT, values, NULL, &error) == USAE_INVALID_ARGUMENT, "slots");
+    check(usae_step(sae, 2, inputs, tokens, sizes[i], 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT,
+          "rows of a batch");
+    check(usae_initialize(sae, i == 0 ? -1 : 1 << 30, names, tokens, &error) == USAE_INVALID_ARGUMENT, "models");
+  }
+  check(usae_step(sae, 1 << 30, &(usae_matrix){0}, NULL, 0, 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT,
+        "as many models as nobody has");
+}

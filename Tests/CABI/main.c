@@ -67,6 +67,7 @@ int main(void) {
   test_tensors(sae);
   test_use(sae);
   test_top_examples(sae);
+  test_strange_sizes(sae);
   test_objective(sae);
   test_sizes_of_output(sae);
   test_reserved(sae);

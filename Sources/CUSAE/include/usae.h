@@ -70,8 +70,8 @@ enum { USAE_FLOAT32 = 0, USAE_FLOAT16 = 1, USAE_FLOAT64 = 2, USAE_BFLOAT16 = 3 }
 
 /* One model's activations in the caller's memory, [outer * inner, columns]. Row r is at
  *   data + (r / inner) * outer_stride + (r % inner) * inner_stride,
- * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. `data` may be
- * NULL only where there are no elements.
+ * so that [images, tokens, d] without its class token needs no copy. Strides are in bytes and may be negative. Rows and columns
+ * are at most 2^40. `data` may be NULL only where there are no elements.
  *
  * If `rows` [n_rows] is not NULL, the matrix is [n_rows, columns] and has only these of the rows above, whose numbers have to
  * increase. The others are never read. An error, and usae_top_examples, number rows as above. */
@@ -283,9 +283,9 @@ enum {
   USAE_STEP_GRADIENTS = 1 /* changes no parameter, and keeps the gradients before clipping for usae_tensor_read */
 };
 
-/* One training step on the rows `rows` [n_rows] of `activations` [n_models]; `rows` NULL takes all rows in order. `encoder` is
- * the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the main loss
- * of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
+/* One training step on the rows `rows` [n_rows] of `activations` [n_models], at most 2^24; `rows` NULL takes all in order.
+ * `encoder` is the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the
+ * main loss of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
@@ -331,8 +331,8 @@ usae_status usae_shared_begin(usae_sae *sae, int32_t n_models, const usae_matrix
                               int64_t n_rows, int32_t encoder, const usae_interrupt *interrupt, usae_shared_opening *opening,
                               usae_error *error);
 
-/* `tokens` [n_processes] are those of each process, in an order that all agree on; this process is number `rank`. With
- * BatchNorm they must add up to at least 2. The number of exchanges goes to *n_exchanges. */
+/* `tokens` [n_processes] are those of each process, of 1 to 2^20, in an order that all agree on; this process is number `rank`.
+ * With BatchNorm they must add up to at least 2. The number of exchanges goes to *n_exchanges. */
 usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t *tokens, int64_t rank, int64_t *n_exchanges,
                               usae_error *error);
 

@@ -26,22 +26,25 @@ package struct Activations {
   private let outerStride, innerStride, columnStride: Int
   let selection: RowSelection
 
+  /// The most rows, and the most columns: so few that the elements of a chunk, and bytes between them, can be counted.
+  static let mostRows = 1 << 40
+
   /// - Parameter selection: numbers of rows in memory, which increase.
-  /// - Throws: `invalidArgument` for negative sizes, more rows than can be counted, or a selection of other rows.
+  /// - Throws: `invalidArgument` for negative sizes, more rows or columns than there can be, or a selection of other rows.
   package init(
     name: String, base: UnsafeRawPointer, element: Element, outer: Int, inner: Int, columns: Int, outerStride: Int,
     innerStride: Int, columnStride: Int, selection: RowSelection = .all
   ) throws(USAEError) {
     let (rows, overflow) = outer.multipliedReportingOverflow(by: inner)
-    guard outer >= 0, inner >= 0, columns >= 0, !overflow else {
+    guard outer >= 0, inner >= 0, (0...Self.mostRows).contains(columns), !overflow, rows <= Self.mostRows else {
       throw .invalidArgument(
-        name: "activations of '\(name)'", expected: "a shape of numbers from 0 up", got: "\(outer) x \(inner) x \(columns)")
+        name: "activations of '\(name)'", expected: "a shape of numbers from 0 to 2^40, of rows and of columns",
+        got: "\(outer) x \(inner) x \(columns)")
     }
     self.name = name
     self.base = base
     self.element = element
-    self.outer = outer
-    self.inner = rows == 0 ? 1 : inner
+    (self.outer, self.inner) = rows == 0 ? (0, 1) : (outer, inner)  // no rows, and no division by 0
     self.columns = columns
     self.outerStride = outerStride
     self.innerStride = innerStride
@@ -80,9 +83,11 @@ package struct Activations {
   @inline(__always)
   func number(ofRow row: Int) -> Int { selection.row(row) }
 
+  /// Row numbers are the caller's, and another thread may change them after they were checked, so that they are limited again.
   @inline(__always)
   private func address(_ row: Int) -> UnsafeRawPointer {
-    let (image, token) = selection.row(row).quotientAndRemainder(dividingBy: inner)
+    let stored = min(max(selection.row(min(max(row, 0), rows - 1)), 0), storedRows - 1)
+    let (image, token) = stored.quotientAndRemainder(dividingBy: inner)
     return base.advanced(by: image &* outerStride &+ token &* innerStride)
   }
 

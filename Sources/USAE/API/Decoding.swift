@@ -11,23 +11,36 @@ extension UniversalSAE {
   ) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let model = try model(index, for: "decode")
+      try Self.require("n", rows, in: 0...Activations.mostRows)
       try Self.require("slots", slots, in: 0...concepts)
       guard width == model.width else {
         throw .shapeMismatch(name: "out", expected: "\(model.width) columns as '\(model.name)' has", got: "\(width)")
       }
+      try Self.checkOutput("out", rows: rows, columns: max(width, slots))
       try checkCodes(rows: rows, slots: slots, values, indices, work: work)
       let scratch = try makeScratch(work.threads, slots + paddedWidth(model.width))
-      let compact = try CompactScratch(threads: work.threads, slots: slots)
+      let compact = try CompactScratch(threads: work.threads, slots: slots, concepts: concepts)
+      let changed = Atomic<Int>(-1)
       nonisolated(unsafe) let (values, indices, out) = (values, indices, out)
       try work.runBlocks(rows, of: 64) { _, range, worker in
         for t in range {
           let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
+          guard let used else {
+            changed.store(t, ordering: .relaxed)
+            continue
+          }
           let row = scratch[worker].base
           kernels.rows.weightedSum(
             model.dictionary.value.base, model.dictionary.value.stride, compact.indices[worker].base,
             compact.coefficients[worker].base, used, model.dictionary.value.stride, row)
           for c in 0..<model.width { out[t * model.width + c] = row[c] * model.scale.base[c] + model.mean.base[c] }
         }
+      }
+      let row = changed.load(ordering: .relaxed)
+      guard row < 0 else {
+        throw .invalidArgument(
+          name: "codes", expected: "indices that stay as they are while they are decoded", got: "other ones in row \(row)",
+          remedy: "decode a copy, or wait for the thread that changes them")
       }
     }
   }
@@ -79,20 +92,26 @@ extension UniversalSAE {
 private struct CompactScratch {
   let coefficients: [FloatBuffer]
   private(set) var indices: [AlignedBuffer<Int32>] = []
+  private let inDictionary: UInt32
 
-  init(threads: Int, slots: Int) throws(USAEError) {
+  init(threads: Int, slots: Int, concepts: Int) throws(USAEError) {
+    inDictionary = UInt32(concepts)
     coefficients = try makeScratch(threads, slots)
     for _ in 0..<threads { indices.append(try AlignedBuffer<Int32>(slots)) }
   }
 
+  /// Returns how many there are; nil if an index is out of range, since another thread may have changed it after the check.
   func gather(
     _ values: UnsafePointer<Float>, _ concepts: UnsafePointer<Int32>, _ slots: Int, _ norms: UnsafePointer<Float>,
     worker: Int
-  ) -> Int {
+  ) -> Int? {
     var used = 0
-    for q in 0..<slots where concepts[q] >= 0 {
-      coefficients[worker].base[used] = values[q] * norms[Int(concepts[q])]
-      indices[worker].base[used] = concepts[q]
+    for q in 0..<slots {
+      let concept = concepts[q]
+      if concept < 0 { continue }
+      guard UInt32(concept) < inDictionary else { return nil }
+      coefficients[worker].base[used] = values[q] * norms[Int(concept)]
+      indices[worker].base[used] = concept
       used += 1
     }
     return used

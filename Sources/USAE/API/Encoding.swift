@@ -54,6 +54,7 @@ extension UniversalSAE {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "encode", work)
       let slots = self.slots
+      try Self.checkOutput("values", rows: x.rows, columns: slots)
       nonisolated(unsafe) let (values, indices) = (values, indices)
       try encoding.forEachRow(k: slots) { row, keys in
         for q in 0..<slots {
@@ -72,6 +73,7 @@ extension UniversalSAE {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
       let encoding = try encoding(x, index, "preactivations", work)
       let concepts = self.concepts
+      try Self.checkOutput("out", rows: x.rows, columns: concepts)
       nonisolated(unsafe) let out = out
       try encoding.forEachDenseRow { row, preactivations in
         (out + row * concepts).update(from: preactivations, count: concepts)

@@ -3,6 +3,9 @@ package enum RowSelection {
   case all
   case some(UnsafeBufferPointer<Int64>)
 
+  /// The most rows of a batch.
+  package static let mostRows = 1 << 24
+
   func count(of total: Int) -> Int {
     switch self {
     case .all: return total
@@ -28,6 +31,9 @@ package enum RowSelection {
   /// Whether the rows are a subset of all, in order.
   func validateIncreasing(total: Int, name: String) throws(USAEError) {
     guard case .some(let rows) = self else { return }
+    guard rows.count <= total else {
+      throw .invalidArgument(name: "rows of '\(name)'", expected: "at most the \(total) that there are", got: "\(rows.count)")
+    }
     var last: Int64 = -1
     for row in rows {
       guard row > last, row < Int64(total) else {

@@ -107,6 +107,8 @@ public final class UniversalSAE: Sendable {
 
   // MARK: Models
 
+  package static let mostModels = 4096
+
   /// Allocates and seeds parameters without data: mean 0, scale 1; training starts again.
   public func initialize(_ widths: [(name: String, width: Int)]) throws(USAEError) {
     let work = makeWork()
@@ -138,7 +140,7 @@ public final class UniversalSAE: Sendable {
     guard !widths.isEmpty else {
       throw .invalidArgument(name: "models", expected: "at least one", got: "none")
     }
-    try Self.require("number of models", widths.count, in: 1...4096)
+    try Self.require("number of models", widths.count, in: 1...Self.mostModels)
     var seen: Set<String> = []
     var models: [ModelParameters] = []
     for (name, width) in widths {
@@ -209,6 +211,14 @@ public final class UniversalSAE: Sendable {
     for (model, values) in zip(state.models, activations) { try Self.checkWidth(values, of: model) }
   }
 
+  /// Checks that places in an output [rows, columns] can be counted, whose size only the caller knows.
+  static func checkOutput(_ name: String, rows: Int, columns: Int) throws(USAEError) {
+    let (elements, overflow) = rows.multipliedReportingOverflow(by: columns)
+    guard !overflow, elements <= 1 << 58 else {
+      throw .shapeMismatch(name: name, expected: "at most 2^58 elements", got: "\(rows) x \(columns)", remedy: "pass fewer rows")
+    }
+  }
+
   static func checkWidth(_ values: Activations, of model: ModelParameters) throws(USAEError) {
     guard values.columns == model.width else {
       throw .shapeMismatch(
@@ -272,7 +282,7 @@ public final class UniversalSAE: Sendable {
     if let encoder { _ = try model(encoder, for: "a training step") }
     try selection.validate(total: activations[0].rows)
     let rows = selection.count(of: activations[0].rows)
-    try Self.require("rows of the batch", rows, in: 1...1 << 24, remedy: "take a smaller batch_size")
+    try Self.require("rows of the batch", rows, in: 1...RowSelection.mostRows, remedy: "take a smaller batch_size")
     let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
     guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
       throw .invalidArgument(

@@ -29,10 +29,10 @@ final class CodeStream: @unchecked Sendable {
   }
 
   /// Rows of a chunk, a multiple of `unit`: from about 2048 up, so many that all threads encode the same number of tiles, but
-  /// at most 8192, and no more than there are rows.
+  /// at most 8192, and no more than there are rows, but always a unit.
   static func chunkRows(columns: Int, rows: Int, unit: Int, work: InterruptibleWork) -> Int {
     let round = TileSize.capacity(columns: columns) * work.threads
     let wanted = min(8192, (2048 + round - 1) / round * round) / unit * unit
-    return min(max(unit, wanted), (rows + unit - 1) / unit * unit)
+    return min(max(unit, wanted), max(unit, (rows + unit - 1) / unit * unit))
   }
 }

@@ -32,6 +32,18 @@ final class Canvas: @unchecked Sendable {
     }
   }
 
+  /// Whether no number is NaN or infinite.
+  var isFinite: Bool {
+    var sum: Float = 0  // of x - x: 0, or NaN from the first that is not finite
+    for channel in 0..<Self.channels {
+      for y in 0..<height {
+        let row = row(channel, y)
+        for x in 0..<width { sum += row[x] - row[x] }
+      }
+    }
+    return sum == 0
+  }
+
   /// Root of the sum of squares: of each row, then of rows in order, so that it does not depend on threads.
   func norm(work: InterruptibleWork) throws(USAEError) -> Double {
     let rows = try AlignedBuffer<Double>(Self.channels * height)

@@ -43,6 +43,7 @@ extension UniversalSAE {
         throw .shapeMismatch(
           name: "activations of '\(model.name)'", expected: "as many tokens in each of \(views) views", got: "\(x.rows) rows")
       }
+      try Self.checkOutput("gradient", rows: x.rows, columns: model.width)
       let tokens = x.rows / views
       if let token = objective.token { try Self.require("token", token, in: 0...tokens - 1) }
       let standardized = try PaddedMatrix(rows: x.rows, columns: model.width)

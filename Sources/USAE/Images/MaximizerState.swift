@@ -51,6 +51,7 @@ extension ImageMaximizer {
       gradient = try Canvas(height: options.height, width: options.width)
       incoming = try Canvas(height: options.height, width: options.width)
       attribution = try FloatBuffer(pixels)
+      _ = try renderedImage(work: work)  // the first views would render it; extreme magnitudes are refused here
     }
 
     private static func checkColours(_ image: ConstantFloats, _ count: Int) throws(USAEError) {
@@ -108,6 +109,11 @@ extension ImageMaximizer {
       if !imageIsCurrent {
         try parametrization.render(to: planes, work: work)
         try colourSpace.colours(planes.base, to: image, work: work)
+        guard image.isFinite else {
+          throw .invalidArgument(
+            name: "magnitude", expected: "a spectrum whose image float32 can hold", got: "one that overflows",
+            remedy: "scale it so that colours' logits are some units large, and keep learning_rate below 1")
+        }
         imageIsCurrent = true
       }
       return image
@@ -189,7 +195,7 @@ extension ImageMaximizer {
     }
 
     func advance(_ options: Options, work: InterruptibleWork) throws(USAEError) {
-      if let poll = work.poll, poll() { throw .interrupted }
+      try work.check()
       _ = try renderedImage(work: work)
       // From here on nothing interrupts: a step is done as a whole or not at all.
       let work = InterruptibleWork(threads: work.threads)
