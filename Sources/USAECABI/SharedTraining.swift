@@ -26,10 +26,13 @@ public func usae_shared_agree(
   _ sae: OpaquePointer?, _ n_processes: Int64, _ tokens: UnsafePointer<Int64>?, _ rank: Int64,
   _ n_exchanges: UnsafeMutablePointer<Int64>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
-  status(error) { () throws(USAEError) in
-    let sae = try UniversalSAE.at(sae)
+  sharedStatus(sae, error) { sae throws(USAEError) in
     let count = try required(n_exchanges, "n_exchanges")
-    let tokens = UnsafeBufferPointer(start: try required(tokens, "tokens"), count: try size(n_processes, "n_processes"))
+    guard (1...Int64(UniversalSAE.mostProcesses)).contains(n_processes) else {
+      throw .invalidArgument(
+        name: "n_processes", expected: "a number from 1 to \(UniversalSAE.mostProcesses)", got: "\(n_processes)")
+    }
+    let tokens = UnsafeBufferPointer(start: try required(tokens, "tokens"), count: Int(n_processes))
     count.pointee = Int64(try sae.agreeShared(tokens.map(Int.init), rank: Int(rank)).count)
   }
 }
@@ -55,8 +58,7 @@ public func usae_shared_fill(
   _ sae: OpaquePointer?, _ number: Int64, _ data: UnsafeMutablePointer<Float>?, _ count: Int64,
   _ interrupt: UnsafePointer<usae_interrupt>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
-  status(error) { () throws(USAEError) in
-    let sae = try UniversalSAE.at(sae)
+  sharedStatus(sae, error) { sae throws(USAEError) in
     let data = UnsafeMutableBufferPointer(start: try required(data, "data"), count: try size(count, "count"))
     try sae.fillShared(Int(number), data, work: sae.makeWork(poll: poll(interrupt)))
   }
@@ -67,8 +69,7 @@ public func usae_shared_take(
   _ sae: OpaquePointer?, _ number: Int64, _ sum: UnsafePointer<Float>?, _ count: Int64,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
-  status(error) { () throws(USAEError) in
-    let sae = try UniversalSAE.at(sae)
+  sharedStatus(sae, error) { sae throws(USAEError) in
     let sum = UnsafeBufferPointer(start: try required(sum, "sum"), count: try size(count, "count"))
     try sae.takeShared(Int(number), sum)
   }
@@ -80,12 +81,12 @@ public func usae_shared_finish(
   _ report: UnsafeMutablePointer<usae_step_report>?, _ losses: UnsafeMutablePointer<Double>?,
   _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
-  status(error) { () throws(USAEError) in
-    let sae = try UniversalSAE.at(sae)
+  sharedStatus(sae, error) { sae throws(USAEError) in
     let out = try Output(report, "report")
     let (sums, counts) = (try required(sums, "sums"), try required(counts, "counts"))
+    try sae.requireShared(exchanges: try size(n_exchanges, "n_exchanges"))  // before as many elements are read
     var buffers: [UnsafeBufferPointer<Float>?] = []
-    for i in 0..<(try size(n_exchanges, "n_exchanges")) {
+    for i in 0..<Int(n_exchanges) {
       let count = try size(counts[i], "counts")
       buffers.append(sums[i].map { UnsafeBufferPointer(start: $0, count: count) })
     }
@@ -98,6 +99,19 @@ public func usae_shared_finish(
 @c @implementation
 public func usae_shared_abandon(_ sae: OpaquePointer?, _ error: UnsafeMutablePointer<usae_error>?) -> usae_status {
   status(error) { () throws(USAEError) in try UniversalSAE.at(sae).abandonShared() }
+}
+
+/// As `status`, but a failure ends the step, also one that the library has not seen.
+private func sharedStatus(
+  _ handle: OpaquePointer?, _ error: UnsafeMutablePointer<usae_error>?, _ body: (UniversalSAE) throws(USAEError) -> Void
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(handle)
+    do throws(USAEError) { try body(sae) } catch {
+      try sae.abandonShared()
+      throw error
+    }
+  }
 }
 
 private func size(_ count: Int64, _ name: String) throws(USAEError) -> Int {

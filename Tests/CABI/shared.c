@@ -67,6 +67,19 @@ void test_shared_steps(void) {
   check(difference < 1e-8 * norm, "and what one process has up to rounding");
 
   check(usae_shared_fill(saes[0], 0, parts[0], 1, NULL, &error) == USAE_INVALID_ARGUMENT, "no step is under way");
+  for (int mistake = 0; mistake < 5; mistake++) {
+    check(usae_shared_begin(saes[0], 2, inputs, NULL, 0, -1, NULL, &openings[0], &error) == USAE_OK, "another step begins");
+    tokens[0] = TOKENS;
+    usae_status status = USAE_OK;
+    if (mistake == 0) status = usae_shared_agree(saes[0], 1ll << 62, tokens, 0, &n, &error);
+    if (mistake == 1) status = usae_shared_agree(saes[0], 1, NULL, 0, &n, &error);
+    if (mistake > 1) check(usae_shared_agree(saes[0], 1, tokens, 0, &n, &error) == USAE_OK, "its processes agree");
+    if (mistake == 2) status = usae_shared_fill(saes[0], 0, NULL, 1, NULL, &error);
+    if (mistake == 3) status = usae_shared_fill(saes[0], 0, parts[0], -1, NULL, &error);
+    if (mistake == 4) status = usae_shared_finish(saes[0], 1ll << 50, pointers, counts, NULL, NULL, &error);
+    check(status != USAE_OK && usae_shared_exchange(saes[0], 0, &exchange, &error) == USAE_INVALID_ARGUMENT,
+          "and ends with any mistake");
+  }
   check(usae_shared_begin(saes[0], 2, inputs, NULL, 0, -1, NULL, &openings[0], &error) == USAE_OK &&
             usae_shared_take(saes[0], 0, parts[0], 1, &error) == USAE_INVALID_ARGUMENT &&
             usae_shared_abandon(saes[0], &error) == USAE_OK && usae_step_count(saes[0]) == 1,

@@ -314,8 +314,11 @@ usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_
  *   4. calls usae_shared_finish, which updates from the sums.
  *
  * All processes must use the same bits of the sums; their parameters then stay equal to the bit. Nothing changes before finish.
- * From begin to finish the autoencoder can be read, and any other call that would change it is USAE_INVALID_ARGUMENT. If one of
- * these calls fails, usae_shared_begin excepted, the step has ended and the autoencoder is as it was. */
+ * From begin to finish the autoencoder can be read, and any other call that would change it is USAE_INVALID_ARGUMENT. If agree,
+ * fill, take or finish fails, the step has ended and the autoencoder is as it was.
+ *
+ * Sums are other processes' numbers, so each is checked before it is used: one that is not finite is USAE_NOT_FINITE, and one
+ * that no processes can have, such as a count that other counts contradict, is USAE_INVALID_ARGUMENT. */
 
 /* Fill `size`; the rest is output. */
 typedef struct usae_shared_opening {

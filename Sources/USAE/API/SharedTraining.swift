@@ -30,7 +30,7 @@ extension UniversalSAE {
   /// Takes the tokens of each process, and which of them this one is; returns what is to be exchanged.
   package func agreeShared(_ tokens: [Int], rank: Int) throws(USAEError) -> [SharedExchange] {
     try withShared { step throws(USAEError) in
-      try Self.require("n_processes", tokens.count, in: 1...1 << 20)
+      try Self.require("n_processes", tokens.count, in: 1...Self.mostProcesses)
       try Self.require("rank", rank, in: 0...tokens.count - 1)
       for count in tokens { try Self.require("tokens", count, in: 1...1 << 24) }
       guard tokens[rank] == step.workspace.rows else {
@@ -40,6 +40,13 @@ extension UniversalSAE {
       try step.agree(tokens, rank: rank)
       return step.exchanges
     }
+  }
+
+  package static let mostProcesses = 1 << 20
+
+  /// Checks how many exchanges the step has that was begun.
+  package func requireShared(exchanges count: Int) throws(USAEError) {
+    try withShared { step throws(USAEError) in try step.requireSums(count) }
   }
 
   package func sharedExchange(_ number: Int) throws(USAEError) -> SharedExchange {

@@ -7,6 +7,7 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
   case unknownModel(name: String, known: [String])
   case notFinite(model: String, row: Int, column: Int)
   case lossNotFinite(step: Int)
+  case sumNotFinite(exchange: String, position: Int)
   case notInitialized(operation: String)
   case forkedWhileTraining
   case interrupted
@@ -25,6 +26,9 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
     case .lossNotFinite(let step):
       return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: "
         + "lower the learning rate, or look for outliers in the activations"
+    case .sumNotFinite(let exchange, let position):
+      return "sum of \(exchange): expected finite numbers, got NaN or infinity at position \(position); nothing was changed: "
+        + "look in every process for outliers in the activations, and for one that sent something else than shared_fill wrote"
     case .notInitialized(let operation):
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
         + "load first"

@@ -12,6 +12,7 @@ import Testing
     .unknownModel(name: "wit", known: ["vit", "siglip"]),
     .notFinite(model: "vit", row: 7, column: 3),
     .lossNotFinite(step: 4),
+    .sumNotFinite(exchange: "USAE_EXCHANGE_MEANS", position: 11),
     .notInitialized(operation: "encode"),
     .forkedWhileTraining,
     .outOfMemory(bytes: 1 << 40),
@@ -26,7 +27,7 @@ import Testing
   func whatCannotBeMendedByWhatWasExpectedHasARemedy(error: USAEError) {
     switch error {
     case .invalidArgument, .unknownModel: break  // what was expected says what to give
-    case .shapeMismatch, .notFinite, .lossNotFinite, .notInitialized, .forkedWhileTraining, .outOfMemory:
+    case .shapeMismatch, .notFinite, .lossNotFinite, .sumNotFinite, .notInitialized, .forkedWhileTraining, .outOfMemory:
       #expect(error.description.contains("; "))
     case .interrupted: Issue.record("an interrupt is no mistake of a caller")
     }
@@ -35,7 +36,7 @@ import Testing
   @Test func whatCameIsInTheText() {
     #expect(Self.errors[0].description == "k: expected a whole number from 1 to 9, got 0")
     #expect(Self.errors[1].description.hasSuffix("got 6; make it wider"))
-    for (error, word) in zip(Self.errors[2...], ["wit", "row 7, column 3", "step 4", "encode"]) {
+    for (error, word) in zip(Self.errors[2...], ["wit", "row 7, column 3", "step 4", "USAE_EXCHANGE_MEANS", "encode"]) {
       #expect(error.description.contains(word))
     }
   }

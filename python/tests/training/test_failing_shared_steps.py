@@ -62,7 +62,7 @@ class FailingCore:
         self._core.shared_fill(number, out)
 
 
-@pytest.mark.parametrize("name, exchanges", [("published", 5), ("dead", 7)])
+@pytest.mark.parametrize("name, exchanges", [("published", 5), ("dead", 7), ("batchtopk", 10)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt("now"), MemoryError("none left")])
 def test_whatever_fails_in_the_middle_stops_all_and_changes_nothing(name, exchanges, error):
     saes = copies(RECIPES[name])
@@ -75,6 +75,50 @@ def test_whatever_fails_in_the_middle_stops_all_and_changes_nothing(name, exchan
         check_failed(share(saes, parts(planted(200, seed=99)), 0, wrap), 2, type(error), str(error), saes, before)
     (_, exchanged), _ = share(saes, parts(planted(200, seed=99)), 0, lambda core, rank: core._core)[0]
     assert len(exchanged.names) == exchanges, "each of them has failed above"
+
+
+class DamagedPeers(ThreadPeers):
+    """A network that spoils one number of one sum, in every process alike."""
+
+    number = 0
+
+    def all_reduce(self, array):
+        wait = super().all_reduce(array)
+        if array.ndim == 2:  # the exchange before a step
+            return wait
+
+        def damaged():
+            wait()
+            if self.number == 0:
+                array[0] = np.nan
+            self.number -= 1
+
+        return damaged
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_sum_that_is_damaged_is_refused_in_all_and_changes_nothing(name):
+    saes = copies(RECIPES[name])
+    before = [state(sae) for sae in saes]
+    batches = parts(planted(200, seed=99))
+    for number in range(20):
+
+        def task(peers, number=number):
+            peers.__class__, peers.number = DamagedPeers, number
+            autoencoder = saes[peers.rank]._autoencoder
+            return shared_steps.step(
+                autoencoder,
+                lambda: (as_aligned(batches[peers.rank], "batch", autoencoder.widths), None, 0),
+                peers,
+                shared_steps.ExchangeBuffers(),
+            )
+
+        outcomes = Gang(3).run(task)
+        if isinstance(outcomes[0], tuple):
+            break
+        assert all(isinstance(outcome, usae.InvalidInputError) for outcome in outcomes), outcomes
+        assert [state(sae) for sae in saes] == before
+    assert number == len(outcomes[0][1].names), "every sum was damaged once"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ class ExchangeBuffers:
 
 
 READY, FAILED, LEAVING = 0, 1, 2
+REFUSED = 3  # in place of FAILED: it could not use a sum, most likely because another process failed and sent zeros
 AGREE, STEP = 0, 1
 
 
@@ -151,14 +152,17 @@ def _exchange(
     autoencoder: Autoencoder, exchanges: list[_Exchange], peers: Peers, buffers: ExchangeBuffers
 ) -> tuple[StepReport, Exchanged]:
     counts = [exchange.n_numbers for exchange in exchanges]
-    counts[-1] += peers.size  # behind the summary, one flag for each process: whether it failed
+    counts[-1] += peers.size  # behind the summary, one flag for each process: 0, FAILED or REFUSED
     failure: BaseException | None = None
     try:
         arrays = buffers.arrays(counts)
     except MemoryError as error:
         failure, arrays = error, [np.zeros(count, np.float32) for count in counts]
     computing, waiting, failure = _sum_arrays(autoencoder.core, exchanges, arrays, peers, failure)
-    _raise_failure(peers, arrays[-1][exchanges[-1].n_numbers :] > 0, failure)
+    flags = arrays[-1][exchanges[-1].n_numbers :]
+    if flags[peers.rank] == REFUSED and (flags == FAILED).any():  # the cause is there
+        failure = None
+    _raise_failure(peers, (flags == FAILED) if (flags == FAILED).any() else (flags != 0), failure)
     start = time.perf_counter()
     sums = [None if exchange.awaited else array for exchange, array in zip(exchanges, arrays, strict=True)]
     report = autoencoder.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]])
@@ -195,19 +199,24 @@ def _sum_in_order(
     waits: list[Callable[[], object]],
 ) -> tuple[list[float], list[float], BaseException | None]:
     computing, waiting = [0.0] * len(arrays), [0.0] * len(arrays)
+    flag = READY if failure is None else FAILED
     for number, (exchange, array) in enumerate(zip(exchanges, arrays, strict=True)):
         start = time.perf_counter()
-        failure = failure or _failure_of(core.shared_fill, number, array[: exchange.n_numbers])
+        if failure is None:
+            failure = _failure_of(core.shared_fill, number, array[: exchange.n_numbers])
+            flag = READY if failure is None else FAILED
         if failure is not None:
             array[:] = 0
         if number == len(arrays) - 1:
             array[exchange.n_numbers :] = 0
-            array[exchange.n_numbers + peers.rank] = failure is not None
+            array[exchange.n_numbers + peers.rank] = flag
         computing[number] = time.perf_counter() - start
         waits.append(peers.all_reduce(array))
         if exchange.awaited:
             waiting[number] = _timed(waits[number])
-            failure = failure or _failure_of(core.shared_take, number, array)
+            if failure is None:
+                failure = _failure_of(core.shared_take, number, array)
+                flag = READY if failure is None else REFUSED if isinstance(failure, InvalidInputError) else FAILED
     for number, exchange in enumerate(exchanges):
         if not exchange.awaited:
             waiting[number] = _timed(waits[number])

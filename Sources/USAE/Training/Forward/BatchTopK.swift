@@ -117,6 +117,9 @@ final class BatchSelection {
 
   static let bins = 1 << 16
 
+  /// What `writeHistogram` counted last.
+  func ownCount(_ bin: Int) -> Int { histogram.base[bin] }
+
   /// Writes the histogram of the entries' upper halves of bits or, for those with the upper half `upper`, of their lower
   /// halves. Counts are floats, so that processes can add them up.
   func writeHistogram(_ codes: CodeBuffer, rows: Int, upper: UInt32?, to out: UnsafeMutablePointer<Float>) {

@@ -74,9 +74,10 @@ extension SharedStep {
     }
   }
 
-  func takeMeans(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+  func takeMeans(_ sum: SharedSum) throws(USAEError) {
+    try sum.requireFinite()
     let statistics = try workspace.statistics(width: local.model.width)
-    for c in 0..<local.model.width { statistics.mean.base[c] = Float(Double(sum[c]) / Double(workspace.totalRows)) }
+    for c in 0..<local.model.width { statistics.mean.base[c] = Float(Double(sum.numbers[c]) / Double(workspace.totalRows)) }
   }
 
   /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
@@ -92,13 +93,15 @@ extension SharedStep {
     }
   }
 
-  func takeCovariance(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+  func takeCovariance(_ sum: SharedSum) throws(USAEError) {
+    try sum.requireFinite()
     let covariance = try workspace.statistics(width: local.model.width).covariance
     var place = 0
     for r in 0..<covariance.columns {
+      try sum.requireNotNegative(place..<place + 1)  // a variance
       for c in r..<covariance.columns {
-        covariance.row(r)[c] = sum[place]
-        covariance.row(c)[r] = sum[place]
+        covariance.row(r)[c] = sum.numbers[place]
+        covariance.row(c)[r] = sum.numbers[place]
         place += 1
       }
     }
@@ -118,15 +121,22 @@ extension SharedStep {
     }
   }
 
-  func takeResidualMeans(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) {
+  func takeResidualMeans(_ sum: SharedSum) throws(USAEError) {
+    try sum.requireFinite()
     var first = 0
     residualMeans = []
     for model in models {
       let mean = try PaddedMatrix(rows: 1, columns: model.width)
-      for c in 0..<model.width { mean.base[c] = Float(Double(sum[first + c]) / Double(workspace.totalRows)) }
+      for c in 0..<model.width { mean.base[c] = Float(Double(sum.numbers[first + c]) / Double(workspace.totalRows)) }
       residualMeans.append(mean)
       first += model.width
     }
+  }
+
+  func takeSpreads(_ sum: SharedSum) throws(USAEError) {
+    try sum.requireFinite()
+    try sum.requireNotNegative(models.indices)
+    spreads = models.indices.map { Double(sum.numbers[$0]) / (Double(workspace.totalRows) * Double(models[$0].width)) }
   }
 
   func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {

@@ -1,21 +1,22 @@
 /// The sums over all processes that a shared step updates from; matrices have no padding.
 struct SharedTotals {
   private(set) var encoder = UnsafeBufferPointer<Float>(start: nil, count: 0)
-  private(set) var summary = UnsafeBufferPointer<Float>(start: nil, count: 0)
   /// By model.
   private(set) var dictionaries: [Int: UnsafeBufferPointer<Float>] = [:]
   private(set) var restarts: UnsafeBufferPointer<Float>?
+  private(set) var summary: SharedSum?
+  /// Those that are numbers of one kind.
+  private(set) var others: [SharedSum] = []
 
-  init(_ exchanges: [SharedExchange], _ sums: [UnsafeBufferPointer<Float>?]) {
-    for case (let exchange, let sum?) in zip(exchanges, sums) {
-      switch exchange.kind {
-      case .gradient where exchange.tensor == .dictionary: dictionaries[exchange.model] = sum
-      case .gradient: encoder = sum
-      case .summary: summary = sum
-      case .restarts: restarts = sum
-      case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: break
-      }
+  mutating func add(_ sum: SharedSum) {
+    switch sum.exchange.kind {
+    case .gradient where sum.exchange.tensor == .dictionary: dictionaries[sum.exchange.model] = sum.numbers
+    case .gradient: encoder = sum.numbers
+    case .restarts: restarts = sum.numbers
+    case .summary: summary = sum
+    case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: return
     }
+    if sum.exchange.kind != .summary { others.append(sum) }
   }
 
   /// Copies row `number` of a matrix to `row`, with padding.

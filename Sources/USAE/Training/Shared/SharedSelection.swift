@@ -7,6 +7,8 @@ struct SharedSelection {
   private var wanted = 0
   private var upper: UInt32 = 0
   private var above = 0
+  /// Entries of all processes in the bin that was found last.
+  private var inBin = 0
   private(set) var smallest: Float?
   /// Of the entries that equal the smallest, how many are kept by all processes, and how many are in this one.
   private var equalOnes = 0
@@ -33,20 +35,48 @@ extension SharedSelection {
     }
   }
 
-  mutating func take(_ kind: SharedExchange.Kind, _ step: SharedStep, rank: Int, _ sum: UnsafeBufferPointer<Float>) {
-    switch kind {
-    case .upperHalves:
-      wanted = min(step.workspace.totalRows * step.local.trainer.k, sum.reduce(0) { $0 + Int($1) })
-      if wanted > 0 { (upper, above) = BatchSelection.bin(rank: wanted, of: sum.count) { Int(sum[$0]) } }
-    case .lowerHalves:
-      guard wanted > 0 else { return }
-      let (lower, between) = BatchSelection.bin(rank: wanted - above, of: sum.count) { Int(sum[$0]) }
-      smallest = Float(bitPattern: upper << 16 | lower)
-      equalOnes = wanted - above - between
-    default:
-      let earlier = sum[..<rank].reduce(0) { $0 + Int($1) }
-      keptEqualOnes = max(0, min(ownEqualOnes, equalOnes - earlier))
+  mutating func takeUpperHalves(_ sum: SharedSum, _ step: SharedStep) throws(USAEError) {
+    let counts = try histogram(sum, step)
+    wanted = min(step.workspace.totalRows * step.local.trainer.k, counts.reduce(0, +))
+    guard wanted > 0 else { return }
+    (upper, above) = BatchSelection.bin(rank: wanted, of: counts.count) { counts[$0] }
+    inBin = counts[Int(upper)]
+    // Entries are positive and, unless activations overflowed, finite.
+    let largest = counts.lastIndex { $0 > 0 } ?? 0
+    guard largest < 0x8000 else { throw sum.refuse("no entries below 0", got: "\(counts[largest])") }
+    guard largest < 0x7F80 else { throw .lossNotFinite(step: step.local.number + 1) }
+  }
+
+  mutating func takeLowerHalves(_ sum: SharedSum, _ step: SharedStep) throws(USAEError) {
+    let counts = try histogram(sum, step)
+    let total = counts.reduce(0, +)
+    guard SharedSum.agrees(total, with: inBin) else {
+      throw sum.refuse("\(inBin) entries, as \(SharedExchange.Kind.upperHalves) says", got: "\(total)")
     }
+    guard wanted > 0, total > 0 else { return }
+    let (lower, between) = BatchSelection.bin(rank: min(wanted - above, total), of: counts.count) { counts[$0] }
+    smallest = Float(bitPattern: upper << 16 | lower)
+    inBin = counts[Int(lower)]
+    equalOnes = wanted - above - between
+  }
+
+  mutating func takeTies(_ sum: SharedSum, rank: Int) throws(USAEError) {
+    let counts = try sum.counts(0..<sum.numbers.count, most: Double(inBin), together: true)
+    let total = counts.reduce(0, +)
+    guard SharedSum.agrees(total, with: inBin), SharedSum.agrees(counts[rank], with: ownEqualOnes) else {
+      throw sum.refuse("\(inBin) entries, \(ownEqualOnes) of them this process's", got: "\(total), \(counts[rank])")
+    }
+    keptEqualOnes = max(0, min(ownEqualOnes, equalOnes - counts[..<rank].reduce(0, +)))
+  }
+
+  /// Counts by bin, each at least this process's own.
+  private func histogram(_ sum: SharedSum, _ step: SharedStep) throws(USAEError) -> [Int] {
+    let counts = try sum.counts(0..<sum.numbers.count, most: step.mostEntries, together: true)
+    guard let selection = step.workspace.batchSelection else { return counts }
+    for bin in counts.indices where counts[bin] < Int(Float(selection.ownCount(bin))) {
+      throw sum.refuse("at least this process's \(selection.ownCount(bin)) at position \(bin)", got: "\(counts[bin])")
+    }
+    return counts
   }
 
   /// Shortens this process's codes.

@@ -29,6 +29,7 @@ final class SharedStep {
   /// Which process this is, and the tokens of those before it.
   private var rank = 0
   private var first = 0
+  private(set) var processes = 1
 
   var workspace: StepWorkspace { local.workspace }
   var models: [ModelParameters] { local.models }
@@ -44,12 +45,23 @@ final class SharedStep {
     duplicates = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
   }
 
+  /// Entries of the codes of all processes, which are counted in doubles.
+  private static let mostEntries = 1 << 52
+  /// The most that the codes of all processes can have.
+  var mostEntries: Double { Double(workspace.totalRows) * Double(workspace.codes.slots) }
+
   /// Takes the number of tokens of each process.
   func agree(_ tokens: [Int], rank: Int) throws(USAEError) {
     guard exchanges.isEmpty else {
       throw .invalidArgument(name: "usae_shared_agree", expected: "one call for each step", got: "a second one")
     }
-    workspace.totalRows = tokens.reduce(0, +)
+    let total = tokens.reduce(0, +)
+    let (entries, overflow) = total.multipliedReportingOverflow(by: workspace.codes.slots)
+    guard !overflow, entries <= Self.mostEntries else {
+      throw .invalidArgument(name: "tokens", expected: "fewer in all, for this k", got: "\(total)")
+    }
+    workspace.totalRows = total
+    processes = tokens.count
     self.rank = rank
     first = tokens[..<rank].reduce(0, +)
     try local.requireTokens()
@@ -131,16 +143,17 @@ final class SharedStep {
       throw .invalidArgument(
         name: "exchange", expected: awaited.map { "number \($0)" } ?? "none, because no sum is waited for", got: "\(number)")
     }
-    try exchanges[number].check(sum.count)
+    let sum = try SharedSum(exchanges[number], sum)
     awaited = nil
-    switch exchanges[number].kind {
+    switch sum.exchange.kind {
     case .means: try takeMeans(sum)
     case .covariance: try takeCovariance(sum)
-    case .upperHalves, .lowerHalves, .ties: selection.take(exchanges[number].kind, self, rank: rank, sum)
+    case .upperHalves: try selection.takeUpperHalves(sum, self)
+    case .lowerHalves: try selection.takeLowerHalves(sum, self)
+    case .ties: try selection.takeTies(sum, rank: rank)
     case .residualMeans: try takeResidualMeans(sum)
-    case .spreads:
-      spreads = models.indices.map { Double(sum[$0]) / (Double(workspace.totalRows) * Double(models[$0].width)) }
-    case .restarts, .gradient, .summary: break
+    case .spreads: try takeSpreads(sum)
+    case .restarts, .gradient, .summary: break  // `finish` takes them
     }
   }
 
@@ -180,17 +193,25 @@ final class SharedStep {
 
   // MARK: The end
 
+  func requireSums(_ count: Int) throws(USAEError) {
+    guard count == exchanges.count else {
+      throw .shapeMismatch(name: "sums", expected: "one for each of \(exchanges.count) exchanges", got: "\(count)")
+    }
+  }
+
   /// Updates from the sums, `sums` by number of the exchange. Throws before it changes anything.
   func finish(_ sums: [UnsafeBufferPointer<Float>?], work: InterruptibleWork) throws(USAEError) -> StepReport {
     guard let (forward, concepts) = gradients, next == exchanges.count, awaited == nil else {
       throw .invalidArgument(name: "step", expected: "all \(exchanges.count) exchanges", got: "\(next) of them")
     }
-    guard sums.count == exchanges.count else {
-      throw .shapeMismatch(name: "sums", expected: "one for each of \(exchanges.count) exchanges", got: "\(sums.count)")
+    try requireSums(sums.count)
+    var totals = SharedTotals()
+    for (exchange, sum) in zip(exchanges, sums) where !exchange.isAwaited {
+      totals.add(try SharedSum(exchange, sum ?? UnsafeBufferPointer(start: nil, count: 0)))
     }
-    for (exchange, sum) in zip(exchanges, sums) where !exchange.isAwaited { try exchange.check(sum?.count ?? 0) }
-    let totals = SharedTotals(exchanges, sums)
+    // The summary first: it says if a process knows that its numbers are not finite.
     let summary = try SharedSummary(self).read(totals.summary)
+    for sum in totals.others { try sum.requireFinite(work: work) }
     let restarts = try totals.restarts.map { sum throws(USAEError) in try restartTokens(sum) }
 
     let rate = local.learningRate()

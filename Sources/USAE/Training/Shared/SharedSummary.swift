@@ -37,28 +37,33 @@ struct SharedSummary {
     }
   }
 
-  /// Reads the sum over all processes. The vectors' gradients become those of the whole batch.
-  func read(_ sum: UnsafeBufferPointer<Float>) throws(USAEError) -> Sums {
-    let count = step.models.count
-    let losses = sum[..<count].map(Double.init)
-    let auxiliary = Double(sum[count])
+  /// Reads the sum over all processes, and checks all of it first. The vectors' gradients become those of the whole batch.
+  func read(_ sum: SharedSum?) throws(USAEError) -> Sums {
+    guard let sum else { preconditionFailure("a step has a summary") }
+    let (numbers, count) = (sum.numbers, step.models.count)
+    let losses = numbers[..<count].map(Double.init)
+    let auxiliary = Double(numbers[count])
     let loss = losses.reduce(0, +) + step.recipe.auxiliaryCoefficient * auxiliary
-    guard loss.isFinite, sum[count + 2] == 0 else { throw .lossNotFinite(step: step.local.number + 1) }
+    guard loss.isFinite, numbers[count + 2] == 0 else { throw .lossNotFinite(step: step.local.number + 1) }
+    try sum.requireFinite()
+    try sum.requireNotNegative(0..<count + 1)
+    let active = try sum.counts(count + 1..<count + 2, most: step.mostEntries, together: true)[0]
     var first = count + 3
+    let fired = first + vectors.count * concepts
+    let counts = try sum.counts(fired..<fired + concepts, most: Double(step.processes), together: false)
     for vector in vectors {
       guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }
-      for c in 0..<concepts { gradient.base[c] = sum[first + c] }
+      for c in 0..<concepts { gradient.base[c] = numbers[first + c] }
       first += concepts
     }
-    return Sums(
-      losses: losses, auxiliary: auxiliary, loss: loss, active: Double(sum[count + 1]),
-      fired: UnsafeBufferPointer(rebasing: sum[first...]))
+    return Sums(losses: losses, auxiliary: auxiliary, loss: loss, active: Double(active), fired: counts)
   }
 
   struct Sums {
     let losses: [Double]
     let auxiliary, loss, active: Double
-    let fired: UnsafeBufferPointer<Float>
+    /// Processes in which each concept fired.
+    let fired: [Int]
 
     /// Counts tokens since each concept last fired for any process.
     func countFirings(of model: ModelParameters, concepts: Int, tokens: Int) {

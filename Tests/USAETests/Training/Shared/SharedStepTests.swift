@@ -108,7 +108,7 @@ import Testing
     return outcome
   }
 
-  private static func finish(
+  static func finish(
     _ sae: UniversalSAE, _ rest: ArraySlice<[Float]>, _ buffers: [UnsafeBufferPointer<Float>?]
   ) throws -> StepReport {
     guard let first = rest.first else { return try sae.finishShared(buffers) }
