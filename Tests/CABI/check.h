@@ -42,6 +42,8 @@ void test_prefixes(void);
 void test_selection_by_batch(void);
 /* shared.c */
 void test_shared_steps(void);
+/* forks.c */
+void test_forks(void);
 /* tensors.c */
 void test_tensors(usae_sae *sae);
 /* inference.c */

@@ -81,6 +81,7 @@ int main(void) {
   test_image_options();
   test_image_steps();
   test_crops();
+  test_forks();
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

@@ -1,6 +1,8 @@
 /* Questions to the machine that Swift has no call for. */
 #ifndef USAE_PLATFORM_H
 #define USAE_PLATFORM_H
+#include "fork.h"
+
 #include <stdint.h>
 
 /* What this processor and operating system can run, a bit each. The features are not nested: some processors have AVX-VNNI

@@ -33,8 +33,8 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
       return "\(operation): expected an autoencoder with parameters, got one without; call fit, partial_fit, initialize or "
         + "load first"
     case .forkedWhileTraining:
-      return "autoencoder: expected no training during fork(), got one in the middle of a step, which is half updated in this "
-        + "process; fork between steps, or load a save here"
+      return "autoencoder: expected no training and no call under way during fork(), got one in the middle of its work, whose "
+        + "threads are not in this process; fork between calls, or load a save here"
     case .interrupted:
       return "interrupted"
     case .outOfMemory(let bytes):

@@ -9,16 +9,12 @@ enum BLAS {
   private static let state = LockProtected(State())
 
   private struct State {
-    var users = 0
-    var threadsBefore: Int32 = 0
-    var forks = ForkCount.current
+    private var users = 0
+    private var threadsBefore: Int32 = 0
+    private var forks = ForkSafeLock.forks
 
     mutating func enter() {
-      if forks != ForkCount.current {  // the parent's users do not exist here, but the count that they set does
-        forks = ForkCount.current
-        if users > 0 { openblas_set_num_threads(threadsBefore) }
-        users = 0
-      }
+      forgetUsersOfParent()
       if users == 0 {
         threadsBefore = openblas_get_num_threads()
         if threadsBefore != 1 { openblas_set_num_threads(1) }
@@ -26,7 +22,17 @@ enum BLAS {
       users += 1
     }
 
+    /// A forked child does not have the parent's users, but the thread count that they set.
+    private mutating func forgetUsersOfParent() {
+      guard forks != ForkSafeLock.forks else { return }
+      forks = ForkSafeLock.forks
+      if users > 0 { openblas_set_num_threads(threadsBefore) }
+      users = 0
+    }
+
     mutating func leave() {
+      forgetUsersOfParent()
+      guard users > 0 else { return }  // the caller entered in the parent
       users -= 1
       if users == 0, threadsBefore != 1 { openblas_set_num_threads(threadsBefore) }
     }

@@ -5,6 +5,7 @@ package final class InterruptibleWork: Sendable {
   let threads: Int
   let poll: (@Sendable () -> Bool)?
   private let stopped = Atomic<Bool>(false)
+  private let forked = Atomic<Bool>(false)
 
   /// - Parameter poll: asked on the calling thread between pieces; true stops the call with `interrupted`.
   init(threads: Int, poll: (@Sendable () -> Bool)? = nil) {
@@ -25,17 +26,35 @@ package final class InterruptibleWork: Sendable {
 
   /// Runs `body(piece, worker)` for all pieces on the pool. After an interrupt the rest is skipped and the call throws.
   func run(_ pieces: Int, _ body: (Int, Int) -> Void) throws(USAEError) {
-    if let poll, poll() { throw .interrupted }
+    try check()
     ThreadPool.shared.run(pieces, threads: threads) { piece, worker in
       if self.stopped.load(ordering: .relaxed) { return }
-      if worker == 0, let poll = self.poll, poll() {
+      if worker == 0, self.isStopWanted() {
         self.stopped.store(true, ordering: .relaxed)
         return
       }
       body(piece, worker)
     }
-    if stopped.load(ordering: .relaxed) { throw .interrupted }
+    if stopped.load(ordering: .relaxed) { throw reason }
   }
+
+  /// Throws if the caller wants to stop.
+  func check() throws(USAEError) {
+    if isStopWanted() { throw reason }
+  }
+
+  /// Asks the caller. A poll in which this thread forked, as a handler of a signal may, ends the call in the child: the workers that
+  /// had taken a part of it are not there.
+  private func isStopWanted() -> Bool {
+    guard let poll else { return false }
+    let before = ForkSafeLock.forks
+    let stop = poll()
+    guard before != ForkSafeLock.forks else { return stop }
+    forked.store(true, ordering: .relaxed)
+    return true
+  }
+
+  private var reason: USAEError { forked.load(ordering: .relaxed) ? .forkedWhileTraining : .interrupted }
 
   /// The same without interrupts, for the part of a step that must not be left half done.
   func runToEnd(_ pieces: Int, _ body: (Int, Int) -> Void) {

@@ -1,3 +1,5 @@
+import CPlatform
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -10,71 +12,81 @@
 /// training out, or training in a loop would keep them out. A waiting caller polls for an interrupt, so that Ctrl-C works while
 /// another thread trains.
 final class ReadWriteLock: @unchecked Sendable {
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let mutex = ForkSafeLock()
   private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   // All under `mutex`.
   private var nextTicket = 0
   private var serving = 0
   private var abandoned: Set<Int> = []
   private var readers = 0
-  private var isWriting = false
-  private var forks = ForkCount.current
+  private var writer: pthread_t?
+  /// All of the above is of threads of the process after so many forks.
+  private var forks = ForkSafeLock.forks
   /// The process was forked while another thread was writing: what is guarded is half written in the child.
   private var isTorn = false
 
   /// Nanoseconds between two polls of a waiting caller.
   private static let pollInterval = 50_000_000
 
-  init() { initializeLocks() }
+  init() { pthread_cond_init(changed, nil) }
 
   deinit {
-    pthread_mutex_destroy(mutex)
     pthread_cond_destroy(changed)
-    mutex.deallocate()
     changed.deallocate()
   }
 
   func reading<Result>(poll: (() -> Bool)? = nil, _ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
-    try enter(writing: false, poll)
-    defer { leave(writing: false) }
+    let forks = try enter(writing: false, poll)
+    defer { leave(writing: false, forks) }
     return try body()
   }
 
   func writing<Result>(poll: (() -> Bool)? = nil, _ body: () throws(USAEError) -> Result) throws(USAEError) -> Result {
-    try enter(writing: true, poll)
-    defer { leave(writing: true) }
+    let forks = try enter(writing: true, poll)
+    defer { leave(writing: true, forks) }
     return try body()
   }
 
-  private func enter(writing: Bool, _ poll: (() -> Bool)?) throws(USAEError) {
-    resetAfterFork()
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    guard !isTorn else { throw .forkedWhileTraining }
-    let ticket = nextTicket
-    nextTicket += 1
-    while serving != ticket || isWriting || (writing && readers > 0) {
-      waitForChange()
+  /// Returns the count of forks, by which `leave` sees whether the entry still counts.
+  private func enter(writing: Bool, _ poll: (() -> Bool)?) throws(USAEError) -> Int {
+    mutex.lock()
+    defer { mutex.unlock() }
+    var ticket = try takeTicket()
+    while serving != ticket || writer != nil || (writing && readers > 0) {
+      mutex.wait(for: changed, nanoseconds: Self.pollInterval)
       guard let poll else { continue }
-      pthread_mutex_unlock(mutex)  // the poll may take another lock
+      let before = forks
+      mutex.unlock()  // the poll may take another lock, or fork
       let stop = poll()
-      pthread_mutex_lock(mutex)
+      mutex.lock()
+      if before != ForkSafeLock.forks { ticket = try takeTicket() }
       if stop {
         abandoned.insert(ticket)
         serveNext()
         throw .interrupted
       }
     }
-    if writing { isWriting = true } else { readers += 1 }
+    if writing { writer = pthread_self() } else { readers += 1 }
     serving += 1
     serveNext()
+    return forks
   }
 
-  private func leave(writing: Bool) {
-    pthread_mutex_lock(mutex)
-    if writing { isWriting = false } else { readers -= 1 }
+  private func takeTicket() throws(USAEError) -> Int {
+    forgetThreadsOfParent()
+    guard !isTorn else { throw .forkedWhileTraining }
+    nextTicket += 1
+    return nextTicket - 1
+  }
+
+  /// - Parameter forks: those when the caller entered. A caller that forked since is no longer among those inside.
+  private func leave(writing: Bool, _ forks: Int) {
+    mutex.lock()
+    defer { mutex.unlock() }
+    forgetThreadsOfParent()
+    guard forks == self.forks else { return }
+    if writing { writer = nil } else { readers -= 1 }
     pthread_cond_broadcast(changed)
-    pthread_mutex_unlock(mutex)
   }
 
   /// Skips the tickets of callers that gave up, and wakes the others.
@@ -83,29 +95,14 @@ final class ReadWriteLock: @unchecked Sendable {
     pthread_cond_broadcast(changed)
   }
 
-  private func waitForChange() {
-    var until = timespec()
-    clock_gettime(CLOCK_REALTIME, &until)
-    until.tv_nsec += Self.pollInterval
-    if until.tv_nsec >= 1_000_000_000 {
-      until.tv_nsec -= 1_000_000_000
-      until.tv_sec += 1
-    }
-    pthread_cond_timedwait(changed, mutex, &until)
-  }
-
-  /// The threads that held or awaited the lock in the parent do not exist in the child.
-  private func resetAfterFork() {
-    guard forks != ForkCount.current else { return }
-    forks = ForkCount.current
-    initializeLocks()
-    isTorn = isTorn || isWriting
-    (nextTicket, serving, readers, isWriting) = (0, 0, 0, false)
-    abandoned.removeAll()
-  }
-
-  private func initializeLocks() {
-    pthread_mutex_init(mutex, nil)
+  /// In a forked child, forgets who was inside or waited. The thread that forked, if it is one of them, does so from its poll, when
+  /// it has changed nothing yet, and ends its call (`InterruptibleWork`).
+  private func forgetThreadsOfParent() {
+    guard forks != ForkSafeLock.forks else { return }
+    forks = ForkSafeLock.forks
     pthread_cond_init(changed, nil)
+    if let writer, usae_is_forking_thread(writer) == 0 { isTorn = true }
+    (nextTicket, serving, readers, writer) = (0, 0, 0, nil)
+    abandoned.removeAll()
   }
 }

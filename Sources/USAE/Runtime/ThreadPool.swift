@@ -24,7 +24,7 @@ final class ThreadPool: @unchecked Sendable {
     return wanted > 0 ? wanted : Int(usae_cpu_count())
   }
 
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let mutex = ForkSafeLock()
   private let wake = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
   private let job = Atomic<Int>(0)  // number of the current job; a change starts the workers
   private let next = Atomic<Int>(0)  // next piece of the current job
@@ -37,12 +37,9 @@ final class ThreadPool: @unchecked Sendable {
   private var participants = 1
   private var sleepers = 0  // under `mutex`
   private var workers = 0
-  private var forks = ForkCount.current
+  private let forks = Atomic<Int>(ForkSafeLock.forks)
 
-  private init() {
-    pthread_mutex_init(mutex, nil)
-    pthread_cond_init(wake, nil)
-  }
+  private init() { pthread_cond_init(wake, nil) }
 
   /// Calls `work(piece, worker)` for every piece in 0..<count, `worker` being below `threads` and 0 on the calling thread.
   func run(_ count: Int, threads: Int, _ work: (Int, Int) -> Void) {
@@ -69,20 +66,21 @@ final class ThreadPool: @unchecked Sendable {
     participants = threads
     next.store(0, ordering: .relaxed)
     open.store(job.load(ordering: .relaxed) + 1, ordering: .sequentiallyConsistent)
-    pthread_mutex_lock(mutex)
+    mutex.lock()
     job.add(1, ordering: .releasing)
     if sleepers > 0 { pthread_cond_broadcast(wake) }
-    pthread_mutex_unlock(mutex)
+    mutex.unlock()
   }
 
   /// Closes the job to other workers, and waits for those inside.
   ///
   /// A worker enters before it checks that the job is open, and the caller closes the job before it checks who is inside. All
-  /// four operations are sequentially consistent, so either the worker sees the job closed or the caller sees the worker.
+  /// four operations are sequentially consistent, so either the worker sees the job closed or the caller sees the worker. A
+  /// caller that forked meanwhile waits for nobody in the child.
   private func closeJob() {
     open.store(0, ordering: .sequentiallyConsistent)
     var spins = 0
-    while inside.load(ordering: .sequentiallyConsistent) != 0 {
+    while inside.load(ordering: .sequentiallyConsistent) != 0, forks.load(ordering: .relaxed) == ForkSafeLock.forks {
       usae_cpu_relax()
       spins &+= 1
       if spins & 0xff == 0 { sched_yield() }
@@ -113,11 +111,11 @@ final class ThreadPool: @unchecked Sendable {
       if job.load(ordering: .acquiring) != seen { return }
       usae_cpu_relax()
     }
-    pthread_mutex_lock(mutex)
+    mutex.lock()
     sleepers += 1
-    while job.load(ordering: .acquiring) == seen { pthread_cond_wait(wake, mutex) }
+    while job.load(ordering: .acquiring) == seen { mutex.wait(for: wake) }
     sleepers -= 1
-    pthread_mutex_unlock(mutex)
+    mutex.unlock()
   }
 
   private func startWorkers(_ wanted: Int) {
@@ -153,16 +151,18 @@ final class ThreadPool: @unchecked Sendable {
     }
   }
 
-  /// The child of fork() has the memory of the workers but not the workers.
+  /// The child of fork() has the memory of the workers but not the workers. Whichever thread comes first makes the pool anew.
   private func restartAfterFork() {
-    guard forks != ForkCount.current else { return }
-    forks = ForkCount.current
-    pthread_mutex_init(mutex, nil)
+    guard forks.load(ordering: .acquiring) != ForkSafeLock.forks else { return }
+    mutex.lock()
+    defer { mutex.unlock() }
+    guard forks.load(ordering: .relaxed) != ForkSafeLock.forks else { return }
     pthread_cond_init(wake, nil)
     sleepers = 0
     workers = 0
     open.store(0, ordering: .relaxed)
     inside.store(0, ordering: .relaxed)
     busy.store(false, ordering: .relaxed)
+    forks.store(ForkSafeLock.forks, ordering: .releasing)
   }
 }
