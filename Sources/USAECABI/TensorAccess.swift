@@ -43,6 +43,38 @@ public func usae_tensor_write(
   }
 }
 
+/// The tensors of a list, none of which is read or written yet.
+func tensorList(_ tensors: UnsafePointer<usae_tensor>?, _ n: Int64) throws(USAEError) -> [TensorMemory] {
+  guard (0...1 << 20).contains(n) else {
+    throw .invalidArgument(name: "n", expected: "a number of tensors from 0 to 2^20", got: "\(n)")
+  }
+  if n == 0 { return [] }
+  var list: [TensorMemory] = []
+  for one in UnsafeBufferPointer(start: try required(tensors, "tensors"), count: Int(n)) {
+    let data = try required(one.data, "data of tensor \(one.tensor)")
+    list.append(TensorMemory(model: Int(one.model), try tensor(one.tensor), data, count: Int(one.count)))
+  }
+  return list
+}
+
+@c @implementation
+public func usae_tensors_read(
+  _ sae: OpaquePointer?, _ n: Int64, _ tensors: UnsafePointer<usae_tensor>?, _ step: UnsafeMutablePointer<Int64>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let done = try UniversalSAE.at(sae).readTensors(try tensorList(tensors, n))
+    step?.pointee = Int64(done)
+  }
+}
+
+@c @implementation
+public func usae_tensors_write(
+  _ sae: OpaquePointer?, _ n: Int64, _ tensors: UnsafePointer<usae_tensor>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in try UniversalSAE.at(sae).writeTensors(try tensorList(tensors, n)) }
+}
+
 @c @implementation
 public func usae_set_step_count(
   _ sae: OpaquePointer?, _ step: Int64, _ error: UnsafeMutablePointer<usae_error>?

@@ -24,6 +24,27 @@ public func usae_step(
   }
 }
 
+@c @implementation
+public func usae_gradients(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ inputs: UnsafePointer<usae_matrix>?, _ rows: UnsafePointer<Int64>?,
+  _ n_rows: Int64, _ encoder: Int32, _ n: Int64, _ tensors: UnsafePointer<usae_tensor>?,
+  _ interrupt: UnsafePointer<usae_interrupt>?, _ report: UnsafeMutablePointer<usae_step_report>?,
+  _ losses: UnsafeMutablePointer<Double>?, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let out = try Output(report, "report")
+    let memory = try tensorList(tensors, n)
+    let selection = try batch(rows, n_rows, encoder: encoder)
+    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let done = try sae.step(
+      activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), keepGradients: true, copying: memory,
+      work: sae.makeWork(poll: poll(interrupt)))
+    out.write(usae_step_report(done))
+    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+  }
+}
+
 /// The rows of a batch. Checks the number of its encoder, too.
 func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throws(USAEError) -> RowSelection {
   guard encoder >= -1 else {

@@ -46,6 +46,7 @@ void test_shared_steps(void);
 void test_forks(void);
 /* tensors.c */
 void test_tensors(usae_sae *sae);
+void test_several_tensors(usae_sae *sae);
 /* inference.c */
 void test_use(usae_sae *sae);
 void test_top_examples(usae_sae *sae);

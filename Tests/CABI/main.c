@@ -65,6 +65,7 @@ int main(void) {
   test_training(sae);
   test_description(sae);
   test_tensors(sae);
+  test_several_tensors(sae);
   test_use(sae);
   test_top_examples(sae);
   test_strange_sizes(sae);

@@ -471,6 +471,24 @@ usae_status usae_tensor_read(const usae_sae *sae, int32_t model, int32_t tensor,
 usae_status usae_tensor_write(usae_sae *sae, int32_t model, int32_t tensor, const void *data, int64_t count,
                               usae_error *error);
 
+/* A tensor in the caller's memory, `data` [count]. */
+typedef struct usae_tensor {
+  int32_t model;
+  int32_t tensor; /* USAE_MEAN, ... */
+  void *data;
+  int64_t count;
+} usae_tensor;
+
+/* As usae_tensor_read and usae_tensor_write, for `n` tensors at once, 0 to 2^20: no step of another thread comes in between.
+ * `step`, which may be NULL, becomes the number of steps done when they were read. */
+usae_status usae_tensors_read(const usae_sae *sae, int64_t n, const usae_tensor *tensors, int64_t *step, usae_error *error);
+usae_status usae_tensors_write(usae_sae *sae, int64_t n, const usae_tensor *tensors, usae_error *error);
+
+/* usae_step with USAE_STEP_GRADIENTS, and a copy of `n` tensors, gradients above all, before another call can change them. */
+usae_status usae_gradients(usae_sae *sae, int32_t n_models, const usae_matrix *inputs, const int64_t *rows, int64_t n_rows,
+                           int32_t encoder, int64_t n, const usae_tensor *tensors, const usae_interrupt *interrupt,
+                           usae_step_report *report, double *losses, usae_error *error);
+
 /* Sets the number of training steps done. With the tensors above it is the whole training state, because random draws depend on
  * the seed and the step alone. */
 usae_status usae_set_step_count(usae_sae *sae, int64_t step, usae_error *error);

@@ -68,6 +68,21 @@ package struct TensorID: Equatable, CustomStringConvertible {
   package var isInteger: Bool { kind == .silentTokens || kind == .counters }
 }
 
+/// A tensor in the caller's memory.
+package struct TensorMemory {
+  let model: Int
+  let id: TensorID
+  let data: UnsafeMutableRawPointer
+  let count: Int
+
+  package init(model: Int, _ id: TensorID, _ data: UnsafeMutableRawPointer, count: Int) {
+    self.model = model
+    self.id = id
+    self.data = data
+    self.count = count
+  }
+}
+
 extension ModelParameters {
   fileprivate func trainable(_ kind: TensorID.Kind) -> Trainable? {
     switch kind {
@@ -142,45 +157,78 @@ extension UniversalSAE {
   }
 
   package func readTensor(model index: Int, _ id: TensorID, to data: UnsafeMutableRawPointer, count: Int) throws(USAEError) {
+    _ = try readTensors([TensorMemory(model: index, id, data, count: count)])
+  }
+
+  /// Copies tensors out as they are at one moment. Returns the number of steps done then.
+  package func readTensors(_ tensors: [TensorMemory]) throws(USAEError) -> Int {
     try lock.reading { () throws(USAEError) in
-      let shape = try checkCount(index, id, count)
-      let model = state.models[index]
-      if id.isInteger {
-        let out = data.assumingMemoryBound(to: Int64.self)
-        if id.kind == .silentTokens {
-          out.update(from: model.silentTokens.base, count: count)
-        } else {
-          (out[0], out[1], out[2]) = (Int64(model.encoderSteps), Int64(model.dictionarySteps), Int64(model.tokens))
-        }
-        return
-      }
-      guard let matrix = model.matrix(id) else { preconditionFailure("its shape was found") }
-      let out = data.assumingMemoryBound(to: Float.self)
-      let columns = shape.columns == 0 ? shape.rows : shape.columns
-      for r in 0..<matrix.rows { (out + r * columns).update(from: matrix.row(r), count: columns) }
+      try copyOut(tensors)
+      return state.step
     }
   }
 
-  /// Copies a tensor in, after checking all of it.
+  /// Checks all tensors, and then copies them, inside the lock.
+  func copyOut(_ tensors: [TensorMemory]) throws(USAEError) {
+    for tensor in tensors { _ = try checkCount(tensor.model, tensor.id, tensor.count) }
+    for tensor in tensors {
+      let model = state.models[tensor.model]
+      if tensor.id.isInteger {
+        let out = tensor.data.assumingMemoryBound(to: Int64.self)
+        if tensor.id.kind == .silentTokens {
+          out.update(from: model.silentTokens.base, count: tensor.count)
+        } else {
+          (out[0], out[1], out[2]) = (Int64(model.encoderSteps), Int64(model.dictionarySteps), Int64(model.tokens))
+        }
+        continue
+      }
+      guard let matrix = model.matrix(tensor.id) else { preconditionFailure("its shape was found") }
+      let out = tensor.data.assumingMemoryBound(to: Float.self)
+      for r in 0..<matrix.rows { (out + r * matrix.columns).update(from: matrix.row(r), count: matrix.columns) }
+    }
+  }
+
   package func writeTensor(model index: Int, _ id: TensorID, from data: UnsafeRawPointer, count: Int) throws(USAEError) {
+    try writeTensors([TensorMemory(model: index, id, UnsafeMutableRawPointer(mutating: data), count: count)])
+  }
+
+  /// Copies tensors in, after checking all of them.
+  package func writeTensors(_ tensors: [TensorMemory]) throws(USAEError) {
     let work = makeWork()
     try changing { () throws(USAEError) in
-      let shape = try checkCount(index, id, count)
-      let model = state.models[index]
-      if id.isInteger {
-        try writeIntegers(model, id, data.assumingMemoryBound(to: Int64.self), count)
-        return
+      for tensor in tensors {
+        _ = try checkCount(tensor.model, tensor.id, tensor.count)
+        let model = state.models[tensor.model]
+        if tensor.id.isInteger {
+          try checkIntegers(model, tensor.id, tensor.data.assumingMemoryBound(to: Int64.self), tensor.count)
+        } else {
+          try checkValues(model, tensor.id, tensor.data.assumingMemoryBound(to: Float.self), tensor.count)
+        }
       }
-      guard let matrix = model.matrix(id) else { preconditionFailure("its shape was found") }
-      let values = data.assumingMemoryBound(to: Float.self)
-      try checkValues(model, id, values, count)
-      let columns = shape.columns == 0 ? shape.rows : shape.columns
-      for r in 0..<matrix.rows { matrix.row(r).update(from: values + r * columns, count: columns) }
-      if id.kind == .scale { model.setScale { values[$0] } }
-      if id.kind == .dictionary && id.part == .value {
-        model.updateInverseNorms(epsilon: state.recipe.dictionaryEpsilon, work: work)
+      for tensor in tensors { copyIn(tensor, work: work) }
+      if !tensors.isEmpty { changed(gradients: nil) }
+    }
+  }
+
+  private func copyIn(_ tensor: TensorMemory, work: InterruptibleWork) {
+    let model = state.models[tensor.model]
+    if tensor.id.isInteger {
+      let values = tensor.data.assumingMemoryBound(to: Int64.self)
+      if tensor.id.kind == .silentTokens {
+        for c in 0..<tensor.count { model.silentTokens.base[c] = Self.within(values[c]) }
+      } else {
+        model.encoderSteps = Int(Self.within(values[0]))
+        model.dictionarySteps = Int(Self.within(values[1]))
+        model.tokens = Int(Self.within(values[2]))
       }
-      changed(gradients: nil)
+      return
+    }
+    guard let matrix = model.matrix(tensor.id) else { preconditionFailure("its shape was found") }
+    let values = tensor.data.assumingMemoryBound(to: Float.self)
+    for r in 0..<matrix.rows { matrix.row(r).update(from: values + r * matrix.columns, count: matrix.columns) }
+    if tensor.id.kind == .scale { model.setScale { matrix.base[$0] } }
+    if tensor.id.kind == .dictionary && tensor.id.part == .value {
+      model.updateInverseNorms(epsilon: state.recipe.dictionaryEpsilon, work: work)
     }
   }
 
@@ -205,19 +253,20 @@ extension UniversalSAE {
     }
   }
 
-  private func writeIntegers(_ model: ModelParameters, _ id: TensorID, _ values: UnsafePointer<Int64>, _ count: Int)
+  /// Counters, which only grow, are so small at first that they never overflow.
+  private static let largestCounter: Int64 = 1 << 53
+
+  private func checkIntegers(_ model: ModelParameters, _ id: TensorID, _ values: UnsafePointer<Int64>, _ count: Int)
     throws(USAEError)
   {
-    for i in 0..<count where values[i] < 0 || values[i] > 1 << 53 {
+    for i in 0..<count where values[i] != Self.within(values[i]) {
       throw .invalidArgument(
         name: "\(id) of '\(model.name)'", expected: "whole numbers from 0 to 2^53", got: "\(values[i])")
     }
-    if id.kind == .silentTokens {
-      model.silentTokens.base.update(from: values, count: count)
-    } else {
-      (model.encoderSteps, model.dictionarySteps, model.tokens) = (Int(values[0]), Int(values[1]), Int(values[2]))
-    }
   }
+
+  /// The counter itself, unless another thread changed it after the check.
+  private static func within(_ counter: Int64) -> Int64 { min(max(counter, 0), largestCounter) }
 
   /// Sets the number of steps done, on which, with the seed, all random draws depend.
   package func setStepCount(_ step: Int) throws(USAEError) {

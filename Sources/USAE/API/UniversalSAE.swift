@@ -259,10 +259,11 @@ public final class UniversalSAE: Sendable {
   /// Rows that are checked between two polls for an interrupt.
   private static let checkedRows = 8192
 
-  /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead.
+  /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead: `tensors` are
+  /// copied before another call can change them.
   package func step(
     _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false,
-    work: InterruptibleWork
+    copying tensors: [TensorMemory] = [], work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
     try changing(poll: work.poll) { () throws(USAEError) in
       let trainer = try checkBatch(activations, selection, encoder: encoder)
@@ -272,6 +273,7 @@ public final class UniversalSAE: Sendable {
       let stepped = state.recipe.update == .all ? Set(state.models.indices) : [report.encoder]
       if !keepGradients { state.step = report.step }
       changed(gradients: keepGradients ? (report.encoder, stepped) : nil)
+      try copyOut(tensors)
       return report
     }
   }

@@ -40,6 +40,7 @@ int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 PyObject *core_last_report(PyObject *self, void *closure);
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* The arguments of a step. Zero it before, and clear it after, even on failure. */
@@ -75,7 +76,16 @@ PyObject *core_objective(PyObject *self, PyObject *args, PyObject *kwargs);
 
 /* core_tensors.c */
 PyObject *core_tensor_shape(PyObject *self, PyObject *args, PyObject *kwargs);
-PyObject *core_tensor_read(PyObject *self, PyObject *args, PyObject *kwargs);
-PyObject *core_tensor_write(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_tensors_read(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_tensors_write(PyObject *self, PyObject *args, PyObject *kwargs);
+
+/* Tensors and the arrays that they are copied to or from. Zero it before, and clear it after, even on failure. */
+typedef struct tensor_list {
+  Py_buffer *buffers;
+  usae_tensor *tensors;
+  Py_ssize_t count;
+} tensor_list;
+bool tensors_take(const module_state *state, PyObject *sequence, bool writable, tensor_list *out);
+void tensors_clear(tensor_list *list);
 
 #endif

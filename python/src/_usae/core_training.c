@@ -67,17 +67,15 @@ void step_batch_clear(step_batch *batch) {
 }
 
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"inputs", "rows", "encoder", "gradients", NULL};
+  static char *keywords[] = {"inputs", "rows", "encoder", NULL};
   const module_state *state = state_of(self);
   PyObject *py_inputs, *py_rows, *py_encoder, *result = NULL;
   step_batch batch = {0};
-  int gradients;
   double *losses = NULL;
   usae_step_report report = {.size = sizeof report};
   core_call call;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOp:step", keywords, &py_inputs, &py_rows, &py_encoder,
-                                   &gradients) ||
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:step", keywords, &py_inputs, &py_rows, &py_encoder) ||
       !step_batch_take(self, py_inputs, py_rows, py_encoder, &batch))
     goto done;
   losses = PyMem_Calloc((size_t)batch.inputs.count + 1, sizeof *losses);
@@ -88,13 +86,45 @@ PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
 
   core_call_begin(&call);
   usae_status status = usae_step(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
-                                 batch.n_rows, batch.encoder, gradients ? USAE_STEP_GRADIENTS : USAE_STEP_TRAIN,
-                                 &call.interrupt, &report, losses, &call.error);
+                                 batch.n_rows, batch.encoder, USAE_STEP_TRAIN, &call.interrupt, &report, losses,
+                                 &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   result = report_dict(&report, losses, batch.inputs.count);
-  if (!gradients) remember(&core_of(self)->last_report, result);
+  remember(&core_of(self)->last_report, result);
 done:
   PyMem_Free(losses);
+  step_batch_clear(&batch);
+  return result;
+}
+
+PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"inputs", "rows", "encoder", "tensors", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_inputs, *py_rows, *py_encoder, *py_tensors, *result = NULL;
+  step_batch batch = {0};
+  tensor_list list = {0};
+  double *losses = NULL;
+  usae_step_report report = {.size = sizeof report};
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:gradients", keywords, &py_inputs, &py_rows, &py_encoder, &py_tensors) ||
+      !step_batch_take(self, py_inputs, py_rows, py_encoder, &batch) || !tensors_take(state, py_tensors, true, &list))
+    goto done;
+  losses = PyMem_Calloc((size_t)batch.inputs.count + 1, sizeof *losses);
+  if (losses == NULL) {
+    PyErr_NoMemory();
+    goto done;
+  }
+
+  core_call_begin(&call);
+  usae_status status = usae_gradients(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
+                                      batch.n_rows, batch.encoder, list.count, list.tensors, &call.interrupt, &report, losses,
+                                      &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = report_dict(&report, losses, batch.inputs.count);
+done:
+  PyMem_Free(losses);
+  tensors_clear(&list);
   step_batch_clear(&batch);
   return result;
 }

@@ -107,13 +107,13 @@ def test_anything_but_floating_point_activations_is_refused_by_name(core, broken
 def test_the_refused_argument_is_called_by_the_name_of_its_model(core):
     x, integers = activations(3, 8), np.ones((3, 6), int)
     with refuses("acts['dino']", "int64"):
-        core.step([x, integers], None, 0, False)
+        core.step([x, integers], None, 0)
     with refuses("acts['dino']", "int64"):
         core.evaluate([x, integers], 0.0, {})
     with refuses("acts['é']", "int64"):
         core.initialize_from(["é"], [integers])
     with refuses("inputs[1]", "int64"):
-        new_core().step([x, integers], None, 0, False)
+        new_core().step([x, integers], None, 0)
 
 
 # --- Arrays to write into ---------------------------------------------------------------------------------------------
@@ -168,16 +168,37 @@ def test_room_for_other_numbers_of_elements_is_refused(core):
         with refuses(name):
             core.top_examples(0, activations(3, 8), 1, np.empty(shape, np.float32), np.empty(other, np.int64))
     with pytest.raises(InvalidInputError):
-        core.tensor_read(0, _usae.DICTIONARY, np.empty((32, 7), np.float32))
-    with refuses("out", "float32"):
-        core.tensor_read(0, _usae.COUNTERS, np.empty(3, np.float32))
+        core.tensors_read([(0, _usae.DICTIONARY, np.empty((32, 7), np.float32))])
+    with refuses("tensors[0]", "float32"):
+        core.tensors_read([(0, _usae.COUNTERS, np.empty(3, np.float32))])
 
 
 def test_row_numbers_are_int64_or_none(core):
     inputs = [activations(3, 8), activations(3, 6)]
     for rows in ([0, 1], np.zeros(2, np.int32), np.zeros(2), np.zeros(4, np.int64)[::2]):
         with refuses("rows"):
-            core.step(inputs, rows, 0, False)
+            core.step(inputs, rows, 0)
     with pytest.raises(InvalidInputError):  # and not every row
-        core.step(inputs, np.empty(0, np.int64), 0, False)
+        core.step(inputs, np.empty(0, np.int64), 0)
     assert core.step_count == 0
+
+
+def test_lists_of_tensors_are_read_and_written_whole_or_not_at_all(core):
+    mean, scale = np.full(8, 77, np.float32), np.full(6, 77, np.float32)
+    for bad in (
+        3,
+        (0, 1),
+        (0, _usae.MEAN, np.empty(9, np.float32)),
+        (9, _usae.MEAN, mean),
+        (0, 999, mean),
+        [0, _usae.MEAN, mean],
+    ):
+        for call in (core.tensors_read, core.tensors_write):
+            with pytest.raises((InvalidInputError, TypeError)):
+                call([(0, _usae.MEAN, mean), (1, _usae.SCALE, scale), bad])
+    assert (mean == 77).all() and (scale == 77).all()
+    assert core.tensors_read([(0, _usae.MEAN, mean), (1, _usae.SCALE, scale)]) == core.step_count
+    assert not (mean == 77).any() and not (scale == 77).any()
+    assert core.tensors_read([]) == core.step_count
+    with pytest.raises(TypeError):
+        core.tensors_read(3)

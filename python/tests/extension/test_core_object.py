@@ -33,7 +33,7 @@ def test_each_status_arrives_as_its_exception(core):
         lambda core: encode(core, activations(3, 8)),
         lambda core: core.decode(0, np.zeros((3, K), np.float32), np.zeros((3, K), np.int32), np.empty((3, 8), np.float32)),
         lambda core: core.tensor_shape(0, _usae.MEAN),
-        lambda core: core.step([activations(3, 8)], None, 0, False),
+        lambda core: core.step([activations(3, 8)], None, 0),
         lambda core: core.evaluate([activations(3, 8)], 0.0, {}),
         lambda core: core.top_examples(0, activations(3, 8), 1, np.empty((32, 2), np.float32), np.empty((32, 2), np.int64)),
     ):
@@ -92,7 +92,7 @@ def test_what_a_core_says_of_itself_does_not_wait_for_a_change(core):
 
 
 def test_every_field_of_the_report_comes_back(core):
-    report = core.step([activations(16, 8), activations(16, 6)], np.arange(16), 1, gradients=False)
+    report = core.step([activations(16, 8), activations(16, 6)], np.arange(16), 1)
     assert report["encoder"] == 1
     assert report["step"] == core.step_count == 1
     assert len(report["losses"]) == 2
@@ -109,12 +109,12 @@ def test_tensors_go_out_and_in(core):
     assert core.tensor_shape(1, _usae.MEAN) == (6,)
     assert core.tensor_shape(1, _usae.COUNTERS) == (3,)
     bias, back = activations(32), np.empty(32, np.float32)
-    core.tensor_write(1, _usae.ENCODER_BIAS, bias)
-    core.tensor_read(1, _usae.ENCODER_BIAS, back)
+    core.tensors_write([(1, _usae.ENCODER_BIAS, bias)])
+    core.tensors_read([(1, _usae.ENCODER_BIAS, back)])
     np.testing.assert_array_equal(back, bias)
     silent, back = np.arange(32), np.empty(32, np.int64)
-    core.tensor_write(0, _usae.SILENT_TOKENS, silent)
-    core.tensor_read(0, _usae.SILENT_TOKENS, back)
+    core.tensors_write([(0, _usae.SILENT_TOKENS, silent)])
+    core.tensors_read([(0, _usae.SILENT_TOKENS, back)])
     np.testing.assert_array_equal(back, silent)
 
 
@@ -132,8 +132,8 @@ def test_calls_keep_no_reference_to_what_they_are_given(core):
         lambda: core.initialize(["vit", "dino"], [8, 6]),
         lambda: core.initialize_from(["vit", "dino"], inputs),
         lambda: core.initialize_from(["vit", "dino"], [x, x.astype(int)]),
-        lambda: core.step(inputs, rows, -1, False),
-        lambda: core.step([x, x], rows, -1, False),
+        lambda: core.step(inputs, rows, -1),
+        lambda: core.step([x, x], rows, -1),
         lambda: core.encode(0, x, values, indices),
         lambda: core.encode(0, x, values, indices[:, :2]),
         lambda: core.encode(7, x, values, indices),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class Autoencoder:
     def history(self) -> list[dict[str, Any]]:
         """Entries of `UniversalSAE.history_` in order, including a step that Ctrl-C kept from being recorded."""
         self.record_last()
-        return [entry for _, entry in sorted(self._entries.items(), key=operator.itemgetter(0))]
+        return [dict(entry) for _, entry in sorted(self._entries.items(), key=operator.itemgetter(0))]
 
     @history.setter
     def history(self, history: list[dict[str, Any]]) -> None:
@@ -89,10 +89,19 @@ class Autoencoder:
         """Whether this was loaded without training state and has done no step since."""
         return self.lacks_training_state and self.core.last_report is None
 
-    def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int, gradients: bool) -> StepReport:
-        """Do one step, or only compute its gradients. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
+    def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int) -> StepReport:
+        """Do one step. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
         self.record_last()
-        return self.report(self.core.step(*batch_for_core(acts, rows), encoder, gradients))
+        return self.report(self.core.step(*batch_for_core(acts, rows), encoder))
+
+    def gradients(self, acts: Mapping[str, Activations], encoder: int) -> tuple[StepReport, dict[tuple[int, str], np.ndarray]]:
+        """Compute the gradients of a step on all rows, by the number of the model and the name of the tensor."""
+        of_encoder = [name for name in self.parameter_names() if name in TRAINED]
+        stepped = range(len(self.names)) if self.recipe.update == "all" else [encoder]
+        wanted = [(model, name) for model in stepped for name in (of_encoder if model == encoder else ["dictionary"])]
+        memory = {(model, name): np.empty(self.shape(model, name), np.float32) for model, name in wanted}
+        tensors = [(model, TENSORS[f"{name}_gradient"], array) for (model, name), array in memory.items()]
+        return self.report(self.core.gradients(*batch_for_core(acts, None), encoder, tensors)), memory
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
         """Convert the core's report of a step: numbers of models become names."""
@@ -160,9 +169,20 @@ class Autoencoder:
         return tuple(self.core.tensor_shape(model, TENSORS[tensor]))
 
     def read(self, model: int, tensor: str) -> np.ndarray:
-        out = np.empty(self.shape(model, tensor), np.int64 if tensor in INTEGERS else np.float32)
-        self.core.tensor_read(model, TENSORS[tensor], out)
-        return out
+        return self.read_all([(model, tensor)])[0][0]
+
+    def read_all(self, tensors: Iterable[tuple[int, str]]) -> tuple[list[np.ndarray], int]:
+        """Return tensors, given by model and name, as they are at one moment, and the number of steps done then."""
+        tensors = list(tensors)
+        arrays = [np.empty(self.shape(model, name), np.int64 if name in INTEGERS else np.float32) for model, name in tensors]
+        steps = self.core.tensors_read(
+            [(model, TENSORS[name], array) for (model, name), array in zip(tensors, arrays, strict=True)]
+        )
+        return arrays, steps
 
     def write(self, model: int, tensor: str, values: np.ndarray) -> None:
-        self.core.tensor_write(model, TENSORS[tensor], values)
+        self.write_all({(model, tensor): values})
+
+    def write_all(self, tensors: Mapping[tuple[int, str], np.ndarray]) -> None:
+        """Replace tensors, given by model and name: all at one moment, or none if one cannot be used."""
+        self.core.tensors_write([(model, TENSORS[name], array) for (model, name), array in tensors.items()])

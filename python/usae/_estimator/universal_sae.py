@@ -20,7 +20,6 @@ from usae._core import resolved_recipe
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
-from usae._core.tensors import TRAINED
 from usae._data.activations import (
     Activations,
     as_aligned,
@@ -35,7 +34,7 @@ from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
 from usae._estimator import constructor
 from usae._estimator.codes import Codes
-from usae._training import loop, run_identity
+from usae._training import exclusive, loop, run_identity
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
@@ -179,6 +178,7 @@ class UniversalSAE:
 
     # --- Training ----------------------------------------------------------------------------------------------------
 
+    @exclusive.training
     def fit(
         self,
         acts: Mapping[str, Any],
@@ -235,8 +235,9 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For arguments and data that cannot be used; if `checkpoint` holds a run with other data, recipe, sizes or seed; or
-            if `checkpoint` holds a run and `resume` is False. The object is as it was before the call.
+            For arguments and data that cannot be used; if `checkpoint` holds a run with other data, recipe, sizes or seed; if
+            `checkpoint` holds a run and `resume` is False; or if the object is in training already, as in a callback of its
+            own `fit` or in another thread. The object is as it was before the call.
         CheckpointError
             If the run in `checkpoint` is damaged.
         CheckpointFileError
@@ -282,6 +283,7 @@ class UniversalSAE:
                 loop.train(autoencoder, batches, total, held_out, checked, bar, checkpoints)
         return self
 
+    @exclusive.training
     def fit_stream(
         self,
         batches: Iterable[Mapping[str, Any]],
@@ -394,13 +396,14 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For widths, or arguments of the constructor, that cannot be used.
+            For widths, or arguments of the constructor, that cannot be used, and while `fit` trains the object.
 
         Notes
         -----
         Without data, standardisation has mean 0 and scale 1 until `set_parameters` changes them, and the initialisation "data"
         becomes "tied".
         """
+        exclusive.check(self, "initialize")
         if not isinstance(widths, Mapping):
             raise InvalidInputError(f"widths must be a mapping from model names to integers, got {type(widths).__name__}")
         check_names(widths, "widths")
@@ -433,13 +436,14 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For a batch that cannot be used. Nothing is changed then.
+            For a batch that cannot be used, and while `fit` trains the object. Nothing is changed then.
 
         Notes
         -----
         Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. If the planned steps are over, for
         example those of an earlier `fit`, and the learning rate is 0, a warning says so; `set_total_steps` plans more.
         """
+        exclusive.check(self, "partial_fit")
         autoencoder = self._autoencoder
         if autoencoder is None:
             given = as_aligned(batch, "batch", mask=mask)
@@ -450,7 +454,7 @@ class UniversalSAE:
             given = as_aligned(batch, "batch", autoencoder.widths, mask)
             index = _index(encoder, autoencoder.names)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
-        report = autoencoder.step(given, None, index, False)
+        report = autoencoder.step(given, None, index)
         loop.record_single(autoencoder, report, stacklevel=3)
         self._autoencoder = autoencoder
         return report
@@ -500,13 +504,10 @@ class UniversalSAE:
         autoencoder = self._initialized()
         given = as_aligned(batch, "batch", autoencoder.widths, mask)
         index = autoencoder.index(encoder, "encoder")
-        report = autoencoder.step(given, None, index, True)
-        of_encoder = [name for name in autoencoder.parameter_names() if name in TRAINED]
-        result = {}
-        for number, name in enumerate(autoencoder.names):
-            if number == index or autoencoder.recipe.update == "all":
-                tensors = of_encoder if number == index else ["dictionary"]
-                result[name] = {tensor: autoencoder.read(number, f"{tensor}_gradient") for tensor in tensors}
+        report, gradients = autoencoder.gradients(given, index)
+        result: dict[str, dict[str, np.ndarray]] = {}
+        for (number, tensor), array in gradients.items():
+            result.setdefault(autoencoder.names[number], {})[tensor] = array
         return report, result
 
     # --- Use ---------------------------------------------------------------------------------------------------------
@@ -677,11 +678,11 @@ class UniversalSAE:
         index = autoencoder.index(model)
         if units not in ("standardized", "model"):
             raise InvalidInputError(f'units must be "standardized" or "model", got {units!r}')
-        dictionary = autoencoder.read(index, "dictionary")
+        (dictionary, scale), _ = autoencoder.read_all([(index, "dictionary"), (index, "scale")])
         norms = np.linalg.norm(dictionary, axis=1, keepdims=True)
         dictionary /= norms + np.float32(autoencoder.recipe.dictionary_epsilon)
         if units == "model":
-            dictionary *= autoencoder.read(index, "scale")
+            dictionary *= scale
         return dictionary
 
     def parameters(self, model: str) -> dict[str, np.ndarray]:
@@ -702,7 +703,8 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
-        return {name: autoencoder.read(index, name) for name in autoencoder.parameter_names()}
+        names = autoencoder.parameter_names()
+        return dict(zip(names, autoencoder.read_all((index, name) for name in names)[0], strict=True))
 
     def set_parameters(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Replace some or all of a model's parameters.
@@ -730,17 +732,10 @@ class UniversalSAE:
                     f"parameters: unknown name {name!r}; this recipe has {', '.join(autoencoder.parameter_names())}"
                 )
         new = {
-            name: _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))
+            (index, name): _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))
             for name, value in parameters.items()
         }
-        old = {name: autoencoder.read(index, name) for name in new}
-        try:
-            for name, values in new.items():
-                autoencoder.write(index, name, values)
-        except BaseException:
-            for name, values in old.items():
-                autoencoder.write(index, name, values)
-            raise
+        autoencoder.write_all(new)
 
     # --- Files -------------------------------------------------------------------------------------------------------
 

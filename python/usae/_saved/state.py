@@ -16,11 +16,14 @@ from usae.recipes import Recipe
 def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Tensors]:
     """Return the whole state as a header and tensors. Tensors of the model "vit" are named "vit.dictionary" and so on.
 
-    A training state that was lost in an earlier save is not made up, so that training on still warns of it.
+    It is the state between two steps, even while another thread trains. A training state that was lost in an earlier save is not
+    made up, so that training on still warns of it.
     """
     training_state = training_state and not autoencoder.optimizer_is_lost
     names = autoencoder.parameter_names() + (autoencoder.training_state_names() if training_state else ())
-    tensors = {f"{model}.{name}": autoencoder.read(i, name) for i, model in enumerate(autoencoder.names) for name in names}
+    places = [(i, name) for i in range(len(autoencoder.names)) for name in names]
+    arrays, steps = autoencoder.read_all(places)
+    tensors = {f"{autoencoder.names[i]}.{name}": array for (i, name), array in zip(places, arrays, strict=True)}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -28,12 +31,12 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "n_concepts": autoencoder.n_concepts,
         "k": autoencoder.k,
         "seed": autoencoder.seed,
-        "n_steps": autoencoder.core.step_count,
+        "n_steps": steps,
         "models": [{"name": name, "width": width} for name, width in autoencoder.widths.items()],
         "recipe": None if autoencoder.given_recipe is None else autoencoder.given_recipe.to_dict(),
         "resolved_recipe": autoencoder.recipe.to_dict(),
         "training_state": training_state,
-        "history": [history_to_json(entry) for entry in autoencoder.history],
+        "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
     return header, tensors
 

@@ -90,7 +90,7 @@ def train(
     """Train and record until `total` steps are done, counting those done before, or until a callback ends the training."""
     for step in range(autoencoder.core.step_count + 1, total + 1):
         acts, rows = next(batches)
-        report = autoencoder.step(acts, rows, -1, False)
+        report = autoencoder.step(acts, rows, -1)
         if recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:

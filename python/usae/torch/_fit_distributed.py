@@ -19,7 +19,7 @@ from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored, as_aligned
 from usae._data.shuffled_blocks import Batch
 from usae._estimator.universal_sae import UniversalSAE
-from usae._training import loop, run_identity, shared_steps
+from usae._training import exclusive, loop, run_identity, shared_steps
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae._training.delayed_signals import DelayedSignals
 from usae.errors import InvalidInputError
@@ -107,6 +107,7 @@ def fit_distributed(
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.sharing_errors():
+            stack.enter_context(exclusive.run(sae, "fit_distributed"))
             if peers.rank == 0 and schedule is not None:
                 checkpoints = stack.enter_context(loop.checkpoint_writer(autoencoder, schedule, resume, lambda: run))
             else:
