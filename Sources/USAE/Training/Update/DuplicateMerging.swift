@@ -19,6 +19,11 @@ struct DuplicateMerging {
     let first, second: Int
     /// The smallest cosine over the models.
     let cosine: Float
+
+    /// Larger cosines come first, of equal ones the earlier concepts.
+    func comesBefore(_ other: Pair) -> Bool {
+      cosine != other.cosine ? cosine > other.cosine : (first, second) < (other.first, other.second)
+    }
   }
 
   /// - Parameter step: steps done when the merge is.
@@ -29,24 +34,18 @@ struct DuplicateMerging {
 
   // MARK: Finding
 
+  /// The most pairs of a concept with later ones that are kept, and that are compared exactly. Concepts have a few duplicates where
+  /// data are healthy. Where they all come from equal rows, each has thousands, and any few are enough to merge it.
+  static let mostPairs = 32, mostComparisons = 4 * mostPairs
+
   /// Finds pairs of duplicates, those with the largest cosines first; no concept is in two pairs. Changes nothing.
+  ///
+  /// Memory is that of the packed rows of the narrowest dictionary and at most `mostPairs` pairs for each concept, however many
+  /// duplicates there are.
   func find(work: InterruptibleWork) throws(USAEError) -> [Pair] {
-    guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
-    let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
-    let products = try TiledProduct(columns: concepts, depth: rows.columns, threads: work.threads)
-    products.take(rowsOf: rows, work: work)
-    let found = LockProtected<[Pair]>([])
-    try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
-      products.rows(range.count, from: range.lowerBound, worker: worker) {
-        kernels.product.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
-      } use: {
-        let pairs = self.pairs(of: range.lowerBound + $0, with: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
-        if !pairs.isEmpty { found.withLock { $0 += pairs } }
-      }
-    }
     var taken = Set<Int>()
-    return found.withLock { $0 }
-      .sorted { $0.cosine != $1.cosine ? $0.cosine > $1.cosine : ($0.first, $0.second) < ($1.first, $1.second) }
+    return try candidates(work: work)
+      .sorted { $0.comesBefore($1) }
       .filter { pair in
         guard !taken.contains(pair.first), !taken.contains(pair.second) else { return false }
         taken.formUnion([pair.first, pair.second])
@@ -54,19 +53,58 @@ struct DuplicateMerging {
       }
   }
 
-  /// Pairs of a concept with later ones among `others`, from products of their rows in one model.
-  private func pairs(
-    of first: Int, with others: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>
-  ) -> [Pair] {
+  /// Pairs of duplicates in any order, at most `mostPairs` for each concept.
+  func candidates(work: InterruptibleWork) throws(USAEError) -> [Pair] {
+    guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
+    let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
+    let products = try TiledProduct(columns: concepts, depth: rows.columns, threads: work.threads)
+    products.take(rowsOf: rows, work: work)
+    let found = LockProtected<[Pair]>([])
+    try work.runBlocks(concepts, of: TiledProduct.blockRows) { _, range, worker in
+      var lists = range.map { BestPairs(first: $0) }
+      products.rows(range.count, from: range.lowerBound, worker: worker) {
+        kernels.product.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
+      } use: {
+        self.add(to: &lists[$0], from: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
+      }
+      let pairs = lists.flatMap(\.pairs)
+      if !pairs.isEmpty { found.withLock { $0 += pairs } }
+    }
+    return found.withLock { $0 }
+  }
+
+  /// The pairs of one concept with later ones that are kept: those with the largest cosines, of equal ones the earlier.
+  private struct BestPairs {
+    let first: Int
+    private(set) var pairs: [Pair] = []
+    private(set) var comparisons = 0
+
+    init(first: Int) { self.first = first }
+
+    var isComplete: Bool { comparisons >= mostComparisons }
+
+    /// Pairs come in the order of their second concepts.
+    mutating func add(_ pair: Pair) {
+      comparisons += 1
+      if pairs.count < mostPairs { return pairs.append(pair) }
+      guard let last = pairs.indices.max(by: { pairs[$0].comesBefore(pairs[$1]) }), pair.comesBefore(pairs[last]) else { return }
+      pairs[last] = pair
+    }
+  }
+
+  /// Adds pairs of a concept with later ones among `others`, from products of their rows in one model.
+  private func add(
+    to list: inout BestPairs, from others: Range<Int>, _ products: UnsafePointer<Float>, inverseNorms: UnsafePointer<Float>
+  ) {
+    let first = list.first
     let threshold = Float(recipe.mergeCosine)
     let least = (threshold - Self.margin) / inverseNorms[first]
-    var found: [Pair] = []
     for second in others
     where second > first && products[second - others.lowerBound] * inverseNorms[second] > least {
+      if list.isComplete { return }
       let cosine = smallestCosine(first, second)
-      if cosine > threshold { found.append(Pair(first: first, second: second, cosine: cosine)) }
+      if cosine > threshold { list.add(Pair(first: first, second: second, cosine: cosine)) }
     }
-    return found
   }
 
   private func smallestCosine(_ first: Int, _ second: Int) -> Float {

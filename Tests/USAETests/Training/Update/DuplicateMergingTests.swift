@@ -82,6 +82,30 @@ import Testing
     #expect(models[0].encoderWeight.value.row(2)[2] == 3 && models[0].dictionary.value.row(5)[2] == 2)
   }
 
+  /// Rows of tokens that are all alike give dictionaries that are: pairs would be as many as the square of the concepts.
+  @Test func manyEqualConceptsGiveFewCandidatesAndAreMergedInPairs() throws {
+    let concepts = 1500, equal = 1200
+    var models: [ModelParameters] = []
+    for (number, width) in [16, 24].enumerated() {
+      let model = try ModelParameters(name: "\(number)", width: width, concepts: concepts, batchNorm: false, batchTopK: false)
+      for c in 0..<concepts {
+        let random = CounterRandom(seed: UInt64(number), stream: .dictionary, part: c < equal ? 0 : c)
+        random.fillNormals(UnsafeMutableBufferPointer(start: model.dictionary.value.row(c), count: width), from: 0)
+      }
+      model.updateInverseNorms(epsilon: 0, work: Self.work)
+      models.append(model)
+    }
+    let merging = Self.merging(models, cosine: 0.95)
+    let pairs = try merging.find(work: Self.work)
+    #expect(pairs.count == equal / 2)
+    #expect(pairs.allSatisfy { $0.first < $0.second && $0.second < equal && $0.cosine > 0.999 })
+    #expect(Set(pairs.flatMap { [$0.first, $0.second] }).count == equal, "a concept is in one pair at most")
+    let alone = try merging.find(work: InterruptibleWork(threads: 1))
+    #expect(pairs.map { [$0.first, $0.second] } == alone.map { [$0.first, $0.second] }, "threads do not matter")
+    let kept = try merging.candidates(work: Self.work)
+    #expect(kept.count <= concepts * DuplicateMerging.mostPairs && kept.count >= equal)
+  }
+
   @Test func mergesAreDueFromTheWarmUpUntilShortlyBeforeTheEnd() {
     var recipe = Recipe()
     recipe.warmupSteps = 100
