@@ -94,6 +94,8 @@ var targets: [Target] = [
   .testTarget(name: "USAETests", dependencies: ["USAE", "USAECABI", "CUSAE"]),
   .executableTarget(name: "usae-abi-test", dependencies: ["CUSAE", "USAECABI"], path: "Tests/CABI",
     cSettings: [.unsafeFlags(["-std=c11", "-Wall", "-Wextra", "-Wpedantic"])], linkerSettings: [.linkedLibrary("m")]),
+  .executableTarget(name: "usae-fuzz-abi", dependencies: ["CUSAE", "USAECABI"], path: "Tests/FuzzCABI",
+    cSettings: [.unsafeFlags(["-std=c11", "-Wall", "-Wextra", "-Wpedantic"])], linkerSettings: [.linkedLibrary("m")]),
   .executableTarget(name: "train-from-swift", dependencies: ["USAE"], path: "examples/swift"),
 ]
 

@@ -156,6 +156,13 @@ def test_every_function_of_the_headers_is_called_by_the_program_in_c():
             assert re.search(rf"\b{function}\(", program), f"{function} of {header.name}"
 
 
+def test_every_function_of_usae_h_is_called_at_random():
+    program = "".join(path.read_text() for path in (HEADERS.parents[2] / "Tests/FuzzCABI").glob("*.c"))
+    text = re.sub(r"/\*.*?\*/", "", (HEADERS / "usae.h").read_text(), flags=re.DOTALL)
+    for function in re.findall(r"\b(usae_\w+)\(", text):
+        assert re.search(rf"\b(CALL|NOTE)\({function}\b", program), function
+
+
 def test_the_fields_of_python_are_all_documented():
     documented = {name for names in re.findall(r"^    (\w.*) : ", Recipe.__doc__, re.MULTILINE) for name in names.split(", ")}
     assert documented == {field.name for field in dataclasses.fields(Recipe)}
