@@ -29,7 +29,7 @@ void test_presets(void) {
   check(usae_recipe_preset(USAE_PRESET_DEFAULT, &r, &error) == USAE_OK && r.size == sizeof r, "the default recipe");
   check(r.encoder == USAE_ENCODER_LINEAR && r.aux == USAE_AUX_DEAD && r.prefixes[3] == 1 && r.prefixes[4] == 0, "is known");
   check(usae_recipe_preset(USAE_PRESET_PUBLISHED, &r, &error) == USAE_OK, "the published recipe");
-  check(r.encoder == USAE_ENCODER_BATCHNORM && r.aux == USAE_AUX_PUBLISHED && r.prefixes[0] == 0, "is another");
+  check(r.encoder == USAE_ENCODER_BATCHNORM && r.aux == USAE_AUX_UNCHOSEN && r.prefixes[0] == 0, "is another");
   r.k_max = 77;
   check(usae_recipe_preset(2, &r, &error) == USAE_INVALID_ARGUMENT && r.k_max == 77, "an unknown one is refused");
   check(strstr(error.message, "preset") != NULL, "by name, and nothing is written");

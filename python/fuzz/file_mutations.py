@@ -51,7 +51,7 @@ def spliced(data: bytes, draw: random.Random) -> bytes:
 
 
 def enlarged(data: bytes, draw: random.Random) -> bytes:
-    """Set a number to a large one: in binary at any place, or among the digits of text."""
+    """Set a number to a large one: in binary at any place, or within a number in text."""
     number = draw.choice(HUGE)
     numbers = list(re.finditer(rb"\d+", data[:100_000]))
     if numbers and draw.random() < 0.6:

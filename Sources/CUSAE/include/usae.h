@@ -94,7 +94,7 @@ enum { USAE_ENCODER_LINEAR = 0, USAE_ENCODER_BATCHNORM = 1 };
 enum { USAE_SELECTION_TOPK = 0, USAE_SELECTION_BATCHTOPK = 1 };
 enum { USAE_LOSS_L1 = 0, USAE_LOSS_MSE = 1 };
 enum { USAE_PREFIXES_MEAN = 0, USAE_PREFIXES_DRAWN = 1 };
-enum { USAE_AUX_NONE = 0, USAE_AUX_PUBLISHED = 1, USAE_AUX_DEAD = 2 };
+enum { USAE_AUX_NONE = 0, USAE_AUX_UNCHOSEN = 1, USAE_AUX_DEAD = 2 };
 enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
 enum { USAE_UPDATE_ALL = 0, USAE_UPDATE_ENCODER = 1 };
 enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
@@ -142,13 +142,13 @@ typedef struct usae_recipe {
                                  Default: DRAWN. */
 
   /* Auxiliary loss: a second code has to reconstruct the residual */
-  int32_t aux;                /* USAE_AUX_NONE: there is none. PUBLISHED, the published AuxK: its code is the aux_k largest
+  int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN, the published AuxK: its code is the aux_k largest
                                  of the positive pre-activations that were not selected. DEAD: the aux_k largest of those of
                                  dead concepts. Default: DEAD. */
   int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: the auxiliary loss is divided by the loss of predicting the residual's
                                  batch mean, which is held constant. Default: RESIDUAL. */
   int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */
-  int64_t aux_k;              /* 0: n_concepts / 2 for PUBLISHED, 2 k for DEAD. Default: 0. */
+  int64_t aux_k;              /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD. Default: 0. */
   double aux_coefficient;     /* Weight of the auxiliary loss. Default: 0.03125. */
   int64_t dead_tokens;        /* A concept is dead in a model that has encoded this many tokens since the concept last fired.
                                  0: concepts are never dead. Default: 1000000. */

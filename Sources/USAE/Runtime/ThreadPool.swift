@@ -151,7 +151,7 @@ final class ThreadPool: @unchecked Sendable {
     }
   }
 
-  /// The child of fork() has the memory of the workers but not the workers. Whichever thread comes first makes the pool anew.
+  /// The child of fork() has the memory of the workers but not the workers. Whichever thread comes first makes a new pool.
   private func restartAfterFork() {
     guard forks.load(ordering: .acquiring) != ForkSafeLock.forks else { return }
     mutex.lock()

@@ -131,7 +131,7 @@ def test_the_plain_form_is_json_and_the_table_counts_private_concepts():
     ("arguments", "argument", "got"),
     [
         ({"concepts": [32]}, "concepts", "32 to 32"),
-        ({"concepts": [1, 1]}, "concepts", "2 of which 1 are"),
+        ({"concepts": [1, 1]}, "concepts", "2 indices of 1 concepts"),
         ({"owner": "bert"}, "owner", ""),
         ({"center": "yes"}, "center", "'yes'"),
         ({"acts": {"vit": np.ones((3, 17))}}, "acts", "none for dinov2, siglip"),

@@ -74,7 +74,7 @@ def test_batchnorm_parameters_belong_to_the_batchnorm_encoder(acts, trained):
         trained.set_parameters("vit", {"bn_bias": np.ones(32)})
     sae = small(encoder="batchnorm").fit(acts, steps=1)
     before = everything(sae)
-    with refuses("runningVariance of 'vit'", "-1.0 at position 0"):
+    with refuses("bn_running_var of 'vit'", "-1.0 at position 0"):
         sae.set_parameters("vit", GOOD | {"bn_running_var": -np.ones(32)})
     assert everything(sae) == before
 

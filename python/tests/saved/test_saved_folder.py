@@ -169,12 +169,3 @@ def test_going_on_without_training_state_warns_once(trained, acts, tmp_path):
         loaded.partial_fit(acts)
     assert len(warnings) == 1
     assert loaded.n_steps_ == 62
-
-
-def test_a_name_of_a_recipe_that_is_not_utf_8_is_kept(acts, tmp_path):
-    recipe = RECIPE.replace(name=os.fsdecode(b"\xff"))
-    sae = usae.UniversalSAE(8, 2, recipe=recipe).fit(acts, steps=2, checkpoint=tmp_path / "run")
-    sae.save(tmp_path / "save")
-    for loaded in (usae.load(tmp_path / "save"), usae.Checkpoints(tmp_path / "run").load()):
-        assert loaded.recipe.name == recipe.name
-    usae.UniversalSAE(8, 2, recipe=recipe).fit(acts, steps=2, checkpoint=tmp_path / "run", resume=True)

@@ -54,7 +54,7 @@ def refuses_to_load(folder, name):
 
 
 def rewrite_json(file, change, sign=True):
-    """Change a file of JSON by a function of its content, and sign it anew."""
+    """Change a file of JSON by a function of its content, and sign it again."""
     content = json.loads(file.read_text())
     content.pop("sha256", None)
     content = change(content) or content

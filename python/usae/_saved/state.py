@@ -16,8 +16,8 @@ from usae.recipes import Recipe
 def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Tensors]:
     """Return the whole state as a header and tensors. Tensors of the model "vit" are named "vit.dictionary" and so on.
 
-    It is the state between two steps, even while another thread trains. A training state that was lost in an earlier save is not
-    made up, so that training on still warns of it.
+    It is the state between two steps, even while another thread trains. A training state that was lost in an earlier save is
+    not made up, so that training on still warns of it.
     """
     training_state = training_state and not autoencoder.optimizer_is_lost
     names = autoencoder.parameter_names() + (autoencoder.training_state_names() if training_state else ())
