@@ -161,7 +161,8 @@ def make_store(folder: pathlib.Path) -> None:
     shards = np.random.default_rng(1)
     with usae.ActivationStore.create(folder / "acts", grid=(2, 2)) as store:
         for n in (2, 3):
-            store.append({name: shards.standard_normal((n, 4, width)).astype(np.float32) for name, width in WIDTHS.items()})
+            acts = {name: shards.standard_normal((n, 4, width)).astype(np.float32) for name, width in WIDTHS.items()}
+            store.append(acts, mask=shards.random((n, 4)) < 0.7 if n == 3 else None)
 
 
 def use_store(folder: pathlib.Path) -> None:
@@ -169,8 +170,10 @@ def use_store(folder: pathlib.Path) -> None:
     for name in store:
         store[name][:]
     list(store.batches(7))
+    counts = store.mask
     store.verify()
     with store:
+        store.set_mask(counts)
         store.append({name: np.ones((1, 4, width), np.float32) for name, width in store.widths.items()})
     usae.ActivationStore(folder / "acts").verify()
 
@@ -304,7 +307,13 @@ def formats(examples: pathlib.Path) -> dict[str, Format]:
     """Return all formats by name. `examples` is the folder in which each has one of its name."""
     planted = ("usae.json.new", "model.safetensors.new")
     of_run = (*planted, "usae-run.json.new", "step-000000009", ".usae-step-000000002", "writer.lock", "damaged-step-000000006")
-    of_store = ("usae-store.json.new", "shard-000002-0.npy.new", "shard-000002-0.npy", "writer.lock")
+    of_store = (
+        "usae-store.json.new",
+        "shard-000001-mask-0123456789abcdef.npy",
+        "shard-000002-0.npy.new",
+        "shard-000002-0.npy",
+        "writer.lock",
+    )
     pth = functools.partial(damage_archive, of_pickle=True)
     return {
         "save": Format(make_save, damage_bytes, lambda folder: use_save_as_it_was(folder, states(examples)[0])),
