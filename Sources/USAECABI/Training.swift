@@ -53,7 +53,8 @@ func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throw
   guard let rows else { return .all }
   guard (0...Int64(RowSelection.mostRows)).contains(n_rows) else {
     throw .invalidArgument(
-      name: "n_rows", expected: "a number from 0 to \(RowSelection.mostRows)", got: "\(n_rows)", remedy: "take a smaller batch_size")
+      name: "n_rows", expected: "a number from 0 to \(RowSelection.mostRows)", got: "\(n_rows)",
+      remedy: "take a smaller batch_size")
   }
   return .some(UnsafeBufferPointer(start: rows, count: Int(n_rows)))
 }

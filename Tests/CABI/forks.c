@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Threads train one autoencoder, encode with another, and look at both. Whatever they do when the process is forked, the child can
- * use what was at rest, and is told what was not. */
+/* Threads train one autoencoder, encode with another, and look at both. Whatever they do when the process is forked, the child
+ * can use what was at rest, and is told what was not. */
 
 static usae_sae *trained, *resting;
 static usae_matrix inputs[2];

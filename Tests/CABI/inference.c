@@ -115,7 +115,8 @@ void test_strange_sizes(usae_sae *sae) {
   static float values[CONCEPTS * K];
   static int32_t indices[CONCEPTS * K];
   static int64_t tokens[CONCEPTS];
-  const int64_t none[][2] = {{4, 0}, {0, 4}, {0, 0}, {1ll << 40, 0}}, many[][2] = {{1ll << 62, 1}, {1ll << 31, 1ll << 31}, {-4, -4}};
+  const int64_t none[][2] = {{4, 0}, {0, 4}, {0, 0}, {1ll << 40, 0}};
+  const int64_t many[][2] = {{1ll << 62, 1}, {1ll << 31, 1ll << 31}, {-4, -4}};
   for (int i = 0; i < 4; i++) {
     usae_matrix x = matrix(left, none[i][0], LEFT);
     x.inner = none[i][1];
@@ -138,12 +139,17 @@ void test_strange_sizes(usae_sae *sae) {
   const int64_t sizes[] = {-1, 1ll << 41, 1ll << 62};
   for (int i = 0; i < 3; i++) {
     usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
-    check(usae_decode(sae, 0, sizes[i], K, values, indices, LEFT, values, NULL, &error) == USAE_INVALID_ARGUMENT, "rows of codes");
+    check(usae_decode(sae, 0, sizes[i], K, values, indices, LEFT, values, NULL, &error) == USAE_INVALID_ARGUMENT, "rows");
     check(usae_decode(sae, 0, 1, sizes[i], values, indices, LEFT, values, NULL, &error) == USAE_INVALID_ARGUMENT, "slots");
     check(usae_step(sae, 2, inputs, tokens, sizes[i], 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT,
           "rows of a batch");
     check(usae_initialize(sae, i == 0 ? -1 : 1 << 30, names, tokens, &error) == USAE_INVALID_ARGUMENT, "models");
   }
-  check(usae_step(sae, 1 << 30, &(usae_matrix){0}, NULL, 0, 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT,
+  usae_matrix one = matrix(left, TOKENS, LEFT);
+  check(usae_step(sae, 1 << 30, &one, NULL, 0, 0, USAE_STEP_TRAIN, NULL, NULL, NULL, &error) == USAE_INVALID_ARGUMENT,
         "as many models as nobody has");
+  int64_t selected[] = {1, 2};
+  one.rows = selected;
+  one.n_rows = 1ll << 62;
+  check(usae_encode(sae, 0, &one, values, indices, NULL, &error) == USAE_INVALID_ARGUMENT, "more selected rows than there are");
 }

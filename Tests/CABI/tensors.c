@@ -50,7 +50,8 @@ void test_several_tensors(usae_sae *sae) {
             usae_tensor_read(sae, 0, USAE_MEAN, means[0], LEFT, &error) == USAE_OK && means[0][0] != 77,
         "or written");
   tensors[2].data = NULL;
-  check(usae_tensors_write(sae, 3, tensors, &error) == USAE_INVALID_ARGUMENT && strstr(error.message, "data"), "nor without data");
+  check(usae_tensors_write(sae, 3, tensors, &error) == USAE_INVALID_ARGUMENT && strstr(error.message, "data"),
+        "nor without data");
   check(usae_tensors_read(sae, -1, tensors, NULL, &error) == USAE_INVALID_ARGUMENT &&
             usae_tensors_read(sae, 1ll << 62, tensors, NULL, &error) == USAE_INVALID_ARGUMENT,
         "nor so many");

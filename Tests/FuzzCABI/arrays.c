@@ -111,6 +111,20 @@ static void spoil(usae_matrix *x) {
   }
 }
 
+/* Selects the same rows of all models, in order. */
+static void select_rows(activations *x, int64_t total) {
+  int64_t n = 0;
+  x->rows = allocate((size_t)(total > 0 ? total : 1) * sizeof *x->rows);
+  for (int64_t row = 0; row < total; row++)
+    if (chance(50)) x->rows[n++] = row;
+  if (chance(10) && n > 0) x->rows[below(n)] = chance(50) ? total : limit();
+  const int64_t refused = chance(50) ? -1 - below(9) : total + 1 + (limit() & INT64_MAX) / 2;
+  for (int32_t j = 0; j < x->n_models; j++) {
+    x->inputs[j].rows = chance(2) ? NULL : x->rows;
+    x->inputs[j].n_rows = chance(97) ? n : refused;
+  }
+}
+
 activations activations_make(int32_t n, const int64_t *widths, bool endless) {
   activations x;
   memset(&x, 0, sizeof x);
@@ -126,17 +140,19 @@ activations activations_make(int32_t n, const int64_t *widths, bool endless) {
       x.inputs[j].outer_stride = 0;
     }
   }
+  if (chance(10) && n <= MOST_MODELS && row_count(&x.inputs[0]) < 1 << 20) select_rows(&x, row_count(&x.inputs[0]));
   if (chance(6) && n > 0) spoil(&x.inputs[below(n < MOST_MODELS ? n : MOST_MODELS)]);
   return x;
 }
 
 void activations_free(activations *x) {
   for (int j = 0; j < MOST_MODELS; j++) free(x->memory[j]);
+  free(x->rows);
 }
 
 int64_t row_count(const usae_matrix *x) {
   if (x->outer <= 0 || x->inner <= 0 || x->outer > 1ll << 40 || x->inner > (1ll << 40) / x->outer) return 0;
-  return x->outer * x->inner;
+  return x->rows != NULL ? (x->n_rows > 0 && x->n_rows <= x->outer * x->inner ? x->n_rows : 0) : x->outer * x->inner;
 }
 
 static int64_t polls_left;

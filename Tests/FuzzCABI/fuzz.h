@@ -1,10 +1,10 @@
-/* Calls every function of usae.h at random: with right arguments, with arguments at the limits, and with wrong ones. It sees the
- * header and nothing else. What has to hold is that
+/* Calls every function of usae.h at random: with right arguments, with arguments at the limits, and with wrong ones. It sees
+ * the header and nothing else. What has to hold is that
  *
  *   - no call ends the process, hangs, or touches memory that it was not given,
  *   - a status is one of usae.h, and one that is not USAE_OK comes with words,
  *   - after a failure outputs and autoencoder are as they were, where the header promises it,
- *   - parameters stay finite.
+ *   - parameters stay finite, where recipe and parameters were.
  *
  * A size is never larger than the memory behind it unless the header says that the size is refused. */
 #ifndef USAE_FUZZ_H
@@ -69,6 +69,7 @@ typedef struct activations {
   int32_t n_models;
   usae_matrix inputs[MOST_MODELS];
   void *memory[MOST_MODELS];
+  int64_t *rows; /* those that are selected, or NULL */
 } activations;
 
 /* Activations of `n` models of these widths, with a number of rows in common; often in a strange layout. Some numbers are odd,
@@ -90,6 +91,7 @@ typedef struct handle {
   int64_t n_exchanges, next;
   int64_t tokens, rank, processes;
   bool is_begun, is_agreed, is_awaited, is_odd;
+  bool is_extreme; /* numbers of its recipe, or of a tensor that was written, are so large or small that parameters overflow */
   float **sums;
   int64_t *counts;
 } handle;
@@ -101,11 +103,11 @@ int32_t models_of(const usae_sae *sae, int64_t widths[MOST_MODELS]);
 int32_t any_model(const usae_sae *sae);
 void shared_forget(handle *h);     /* frees what is kept of a shared step */
 uint64_t state_of(usae_sae *sae);  /* a hash of everything that can be read of it */
-bool is_finite(usae_sae *sae);     /* whether all parameters are */
+void require_finite(handle *h);    /* that all parameters are, unless something extreme was asked for */
 
 /* --- The calls --------------------------------------------------------------------------------------------------------- */
 
-usae_recipe any_recipe(void);
+usae_recipe any_recipe(bool *is_extreme);
 void fuzz_recipes(void);
 void fuzz_life(handle *h);
 void fuzz_description(handle *h);

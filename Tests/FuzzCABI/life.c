@@ -5,9 +5,10 @@
 
 /* --- Recipes ----------------------------------------------------------------------------------------------------------- */
 
-static void set_field(usae_recipe *recipe, const usae_recipe_field *field) {
+static void set_field(usae_recipe *recipe, const usae_recipe_field *field, bool *is_extreme) {
   char *place = (char *)recipe + field->offset;
-  const bool odd = chance(3);
+  const bool odd = chance(3), is_end = chance(5);
+  if (field->kind == USAE_FIELD_NUMBER && (odd || is_end)) *is_extreme = true;
   if (field->kind == USAE_FIELD_CHOICE || field->kind == USAE_FIELD_SWITCH) {
     const int64_t choices = field->kind == USAE_FIELD_SWITCH ? 2 : field->n_choices;
     const int32_t choice = (int32_t)(odd ? limit() : below(choices));
@@ -19,11 +20,12 @@ static void set_field(usae_recipe *recipe, const usae_recipe_field *field) {
     memcpy(place, &count, sizeof count);
   } else if (field->kind == USAE_FIELD_NUMBER) {
     const double ends[] = {field->smallest, field->largest};
-    const double number = odd ? odd_number() : chance(95) ? real() : ends[below(2)];
+    const double number = odd ? odd_number() : is_end ? ends[below(2)] : real();
     memcpy(place, &number, sizeof number);
   } else {
     double shares[USAE_MOST_PREFIXES] = {0}, share = 0;
-    for (int64_t i = 0, n = below(USAE_MOST_PREFIXES); i < n; i++) shares[i] = share += odd ? odd_number() : (1 - share) * real();
+    const int64_t n = below(USAE_MOST_PREFIXES);
+    for (int64_t i = 0; i < n; i++) shares[i] = share += odd ? odd_number() : (1 - share) * real();
     if (share > 0) shares[below(USAE_MOST_PREFIXES)] = 1;
     memcpy(place, shares, sizeof shares);
   }
@@ -41,15 +43,16 @@ static void settle(usae_recipe *recipe) {
   if (chance(80)) recipe->k_max = 0;
 }
 
-usae_recipe any_recipe(void) {
+usae_recipe any_recipe(bool *is_extreme) {
   usae_recipe recipe;
+  *is_extreme = false;
   memset(&recipe, 0, sizeof recipe);
   recipe.size = sizeof recipe;
   require(usae_recipe_preset((int32_t)below(2), &recipe, NULL) == USAE_OK, "a preset");
   for (int64_t changes = chance(30) ? 0 : between(1, 12); changes > 0; changes--) {
     usae_recipe_field field = {.size = sizeof field};
     require(usae_recipe_field_at(below(usae_recipe_field_count()), &field, NULL) == USAE_OK, "a field");
-    set_field(&recipe, &field);
+    set_field(&recipe, &field, is_extreme);
   }
   if (chance(80)) settle(&recipe);
   if (chance(2)) recipe.reserved = (int32_t)limit();
@@ -79,7 +82,8 @@ void fuzz_recipes(void) {
 /* --- Creation, models -------------------------------------------------------------------------------------------------- */
 
 static void create(handle *h) {
-  usae_recipe recipe = any_recipe();
+  bool is_extreme;
+  usae_recipe recipe = any_recipe(&is_extreme);
   usae_sae *made = (usae_sae *)&made;
   const int64_t concepts = chance(95) ? between(1, MOST_CONCEPTS) : limit();
   const int64_t k = chance(95) ? between(1, 1 + (concepts > 0 && concepts < 200 ? below(concepts) : 3)) : limit();
@@ -95,6 +99,7 @@ static void create(handle *h) {
     return;
   }
   h->sae = made;
+  h->is_extreme = is_extreme;
 }
 
 static void destroy(handle *h) {
@@ -185,7 +190,8 @@ void fuzz_description(handle *h) {
 }
 
 void fuzz_process(void) {
-  if (chance(50)) CALL(usae_set_threads, (int32_t)(chance(70) ? between(0, 3) : chance(50) ? -below(9) : between(1025, INT32_MAX)));
+  const int64_t refused = chance(50) ? -1 - below(9) : between(1025, INT32_MAX);
+  if (chance(50)) CALL(usae_set_threads, (int32_t)(chance(70) ? between(0, 3) : refused));
   require(usae_threads() >= 1 && usae_kernels() != NULL && usae_blas() != NULL && usae_version() != NULL, "the process");
   NOTE(usae_threads);
   NOTE(usae_kernels);

@@ -1,5 +1,5 @@
-/* usae-fuzz-abi SEED CALLS [FROM]: makes so many calls at random, and prints how many had each status. FROM prints the calls from
- * that one on, to see what led to a failure. Ends with 1 if something did not hold. */
+/* usae-fuzz-abi SEED CALLS [FROM]: makes so many calls at random, and prints how many had each status. FROM prints the calls
+ * from that one on, to see what led to a failure. Ends with 1 if something did not hold. */
 #include "fuzz.h"
 
 #include <stdio.h>

@@ -3,17 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Steps that processes share. Two processes are played by one: the other's part is equal, so that sums are twice the own part. In
- * a third of the steps something in a sum is not what two processes can have. */
+/* Steps that processes share. Two processes are played by one: the other's part is equal, so that sums are twice the own part.
+ * In a third of the steps something in a sum is not what two processes can have. */
 
 void shared_forget(handle *h) {
   if (h->sums != NULL)
     for (int64_t i = 0; i < h->n_exchanges; i++) free(h->sums[i]);
   free(h->sums);
   free(h->counts);
-  usae_sae *sae = h->sae;
-  memset(h, 0, sizeof *h);
-  h->sae = sae;
+  const handle kept = {.sae = h->sae, .is_extreme = h->is_extreme};
+  *h = kept;
 }
 
 /* A call has failed, so that the step has ended. */
@@ -136,7 +135,7 @@ static void finish(handle *h) {
   const usae_status status = CALL(usae_shared_finish, h->sae, n, or_null((void *)h->sums), or_null(h->counts),
                                   or_null(report.data), or_null(losses.data));
   if (status == USAE_OK) {
-    require(is_finite(h->sae), "parameters are finite after a shared step");
+    require_finite(h);
     shared_forget(h);
   } else {
     require(is_unchanged(&report) && is_unchanged(&losses), "no report after a failure");

@@ -44,7 +44,7 @@ uint64_t state_of(usae_sae *sae) {
   return hash;
 }
 
-bool is_finite(usae_sae *sae) {
+static bool is_finite(usae_sae *sae) {
   static float numbers[LARGEST];
   for (int32_t model = 0; model < usae_model_count(sae); model++)
     for (int k = 0; k < KINDS; k++) {
@@ -57,7 +57,15 @@ bool is_finite(usae_sae *sae) {
   return true;
 }
 
-static int32_t any_tensor(void) { return chance(95) ? kinds[below(KINDS)] + (chance(60) ? 0 : parts[below(4)]) : (int32_t)limit(); }
+void require_finite(handle *h) {
+  const bool finite = h->is_extreme || is_finite(h->sae);
+  require(finite, "parameters are finite after a step");
+  h->is_extreme = h->is_extreme || !finite; /* once is enough */
+}
+
+static int32_t any_tensor(void) {
+  return chance(95) ? kinds[below(KINDS)] + (chance(60) ? 0 : parts[below(4)]) : (int32_t)limit();
+}
 
 static void shape(handle *h) {
   array out = array_make(2, 8);
@@ -78,15 +86,17 @@ static void read_one(handle *h) {
 }
 
 /* Numbers that a tensor can have, and sometimes others. */
-static array numbers_for(int32_t tensor, int64_t count) {
+static array numbers_for(handle *h, int32_t tensor, int64_t count) {
   array made = array_make(count, is_integer(tensor) ? 8 : 4);
+  const bool has_sign = tensor != USAE_SCALE && tensor != USAE_THRESHOLD;
   for (int64_t i = 0; i < count; i++) {
     if (is_integer(tensor)) ((int64_t *)made.data)[i] = below(100);
-    else ((float *)made.data)[i] = (float)(real() + 0.1) * (chance(50) || tensor == USAE_SCALE || tensor == USAE_THRESHOLD ? 1 : -1);
+    else ((float *)made.data)[i] = (float)(real() + 0.1) * (has_sign && chance(50) ? -1 : 1);
   }
   if (tensor == USAE_BN_RUNNING_VAR || tensor / 100 * 100 == USAE_SECOND_MOMENT)
     for (int64_t i = 0; i < count; i++) ((float *)made.data)[i] = fabsf(((float *)made.data)[i]);
   if (chance(10) && count > 0) {
+    h->is_extreme = true;
     if (is_integer(tensor)) ((int64_t *)made.data)[below(count)] = limit();
     else ((float *)made.data)[below(count)] = (float)odd_number();
   }
@@ -96,7 +106,7 @@ static array numbers_for(int32_t tensor, int64_t count) {
 static void write_one(handle *h) {
   const int32_t model = any_model(h->sae), tensor = any_tensor();
   const int64_t count = count_of(h->sae, model, tensor);
-  array values = numbers_for(tensor, count);
+  array values = numbers_for(h, tensor, count);
   const uint64_t before = state_of(h->sae);
   const int64_t told = chance(95) ? count : count + between(1, 9) * (chance(50) ? -1 : 1);
   if (CALL(usae_tensor_write, h->sae, model, tensor, or_null(values.data), told) != USAE_OK)
@@ -117,7 +127,7 @@ static void several(handle *h) {
       tensor = any_tensor();
     }
     const int64_t count = count_of(h->sae, model, tensor);
-    memory[i] = is_write ? numbers_for(tensor, count) : array_make(count, is_integer(tensor) ? 8 : 4);
+    memory[i] = is_write ? numbers_for(h, tensor, count) : array_make(count, is_integer(tensor) ? 8 : 4);
     tensors[i] = (usae_tensor){model, tensor, or_null(memory[i].data), count + (chance(2) ? 1 : 0)};
   }
   const uint64_t before = state_of(h->sae);

@@ -19,8 +19,8 @@ static void encode(const usae_sae *sae) {
   activations x = one_model(sae, model);
   const int64_t n = rows_of(&x) * usae_slots(sae);
   array values = array_make(n, 4), indices = array_make(n, 4);
-  const usae_interrupt *stop = interrupt(false);
-  const usae_status status = CALL(usae_encode, sae, model, or_null(x.inputs), or_null(values.data), or_null(indices.data), stop);
+  const usae_status status =
+      CALL(usae_encode, sae, model, or_null(x.inputs), or_null(values.data), or_null(indices.data), interrupt(false));
   if (status != USAE_OK && status != USAE_INTERRUPTED && status != USAE_NOT_FINITE)
     require(is_unchanged(&values) && is_unchanged(&indices), "no codes after a failure");
   for (int64_t i = 0; status == USAE_OK && i < n; i++) {
@@ -45,8 +45,8 @@ static void decode(const usae_sae *sae) {
   int64_t told_n = n, told_slots = slots;
   if (chance(3)) told_n = chance(50) ? -1 - below(9) : (1ll << 40) + 1 + (limit() & INT64_MAX) / 2;
   if (chance(3)) told_slots = chance(50) ? -1 - below(9) : MOST_CONCEPTS + 1 + (limit() & INT64_MAX) / 2;
-  const usae_status status = CALL(usae_decode, sae, model, told_n, told_slots, or_null(values.data), or_null(indices.data), width,
-                                  or_null(out.data), interrupt(false));
+  const usae_status status = CALL(usae_decode, sae, model, told_n, told_slots, or_null(values.data), or_null(indices.data),
+                                  width, or_null(out.data), interrupt(false));
   if (status != USAE_OK && status != USAE_INTERRUPTED) require(is_unchanged(&out), "nothing decoded after a failure");
   array_free(&values);
   array_free(&indices);
@@ -82,7 +82,8 @@ static void evaluate(const usae_sae *sae) {
   }
   const double threshold = chance(90) ? real() : odd_number();
   const bool is_long = row_count(&x.inputs[0]) > 1 << 20;
-  const usae_status status = CALL(usae_evaluate, sae, x.n_models, or_null(x.inputs), threshold, or_null(&out), interrupt(is_long));
+  const usae_status status =
+      CALL(usae_evaluate, sae, x.n_models, or_null(x.inputs), threshold, or_null(&out), interrupt(is_long));
   for (int i = 0; i < OUTPUTS; i++) {
     if (status != USAE_OK) require(is_unchanged(&arrays[i]), "no numbers after an evaluation that failed");
     array_free(&arrays[i]);
@@ -117,8 +118,9 @@ void fuzz_objective(handle *h) {
   const int64_t concept = chance(95) && usae_concepts(sae) > 0 ? below(usae_concepts(sae)) : limit();
   const int32_t objective = (int32_t)(chance(95) ? below(4) : limit());
   const double power = chance(90) ? 4 * real() : odd_number();
-  const usae_status status = CALL(usae_objective, sae, model, concept, objective, power, chance(80) ? -1 : chance(80) ? 0 : limit(),
-                                  views, or_null(x.inputs), or_null(values.data), or_null(gradient.data), interrupt(false));
+  const int64_t token = chance(80) ? -1 : chance(80) ? 0 : limit();
+  const usae_status status = CALL(usae_objective, sae, model, concept, objective, power, token, views, or_null(x.inputs),
+                                  or_null(values.data), or_null(gradient.data), interrupt(false));
   if (status != USAE_OK && status != USAE_INTERRUPTED && status != USAE_NOT_FINITE)
     require(is_unchanged(&values) && is_unchanged(&gradient), "no objective after a failure");
   array_free(&values);

@@ -284,8 +284,8 @@ enum {
 };
 
 /* One training step on the rows `rows` [n_rows] of `activations` [n_models], at most 2^24; `rows` NULL takes all in order.
- * `encoder` is the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models], the
- * main loss of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
+ * `encoder` is the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models],
+ * the main loss of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);

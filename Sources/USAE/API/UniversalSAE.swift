@@ -215,7 +215,8 @@ public final class UniversalSAE: Sendable {
   static func checkOutput(_ name: String, rows: Int, columns: Int) throws(USAEError) {
     let (elements, overflow) = rows.multipliedReportingOverflow(by: columns)
     guard !overflow, elements <= 1 << 58 else {
-      throw .shapeMismatch(name: name, expected: "at most 2^58 elements", got: "\(rows) x \(columns)", remedy: "pass fewer rows")
+      throw .shapeMismatch(
+        name: name, expected: "at most 2^58 elements", got: "\(rows) x \(columns)", remedy: "pass fewer rows")
     }
   }
 

@@ -10,9 +10,9 @@ import CPlatform
 
 /// A lock for short sections, free in a forked child.
 ///
-/// fork() copies the memory of all threads but only one thread, so a lock that another thread holds would stay held in the child
-/// for ever, and what it protects could be half written. So fork() takes every lock of this kind first. All locks of the library
-/// are of this kind. A section must not take another one, and must not call back.
+/// fork() copies the memory of all threads but only one thread, so a lock that another thread holds would stay held in the
+/// child for ever, and what it protects could be half written. So fork() takes every lock of this kind first. All locks of the
+/// library are of this kind. A section must not take another one, and must not call back.
 final class ForkSafeLock: @unchecked Sendable {
   private let memory: UnsafeMutablePointer<usae_lock>
 

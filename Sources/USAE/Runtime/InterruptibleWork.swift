@@ -43,8 +43,8 @@ package final class InterruptibleWork: Sendable {
     if isStopWanted() { throw reason }
   }
 
-  /// Asks the caller. A poll in which this thread forked, as a handler of a signal may, ends the call in the child: the workers that
-  /// had taken a part of it are not there.
+  /// Asks the caller. A poll in which this thread forked, as a handler of a signal may, ends the call in the child: the workers
+  /// that had taken a part of it are not there.
   private func isStopWanted() -> Bool {
     guard let poll else { return false }
     let before = ForkSafeLock.forks

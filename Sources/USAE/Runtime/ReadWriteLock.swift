@@ -95,8 +95,8 @@ final class ReadWriteLock: @unchecked Sendable {
     pthread_cond_broadcast(changed)
   }
 
-  /// In a forked child, forgets who was inside or waited. The thread that forked, if it is one of them, does so from its poll, when
-  /// it has changed nothing yet, and ends its call (`InterruptibleWork`).
+  /// In a forked child, forgets who was inside or waited. The thread that forked, if it is one of them, does so from its poll,
+  /// when it has changed nothing yet, and ends its call (`InterruptibleWork`).
   private func forgetThreadsOfParent() {
     guard forks != ForkSafeLock.forks else { return }
     forks = ForkSafeLock.forks

@@ -14,7 +14,10 @@ import Testing
     #expect(try Self.activations(outer, inner, 3).rows == 0)
   }
 
-  @Test(arguments: [(-1, 1, 1), (1, -1, 1), (1, 1, -1), (-2, -2, 1), (1 << 62, 1, 1), (1 << 20, 1 << 21, 1), (1, 1, 1 << 41), (1 << 32, 1 << 32, 1)])
+  @Test(arguments: [
+    (-1, 1, 1), (1, -1, 1), (1, 1, -1), (-2, -2, 1), (1 << 62, 1, 1), (1 << 20, 1 << 21, 1), (1, 1, 1 << 41),
+    (1 << 32, 1 << 32, 1),
+  ])
   func moreThanCanBeCountedIsRefused(outer: Int, inner: Int, columns: Int) {
     #expect(throws: USAEError.self) { try Self.activations(outer, inner, columns) }
   }

@@ -1,7 +1,7 @@
 /// The sum of an exchange, as the caller has added it up, and the checks of its numbers.
 ///
-/// They are other processes' numbers. One that failed sends zeros, and one whose memory, network or program is at fault can send
-/// anything, so nothing of a sum is used before it was checked. All processes have the same sums, so all refuse the same ones.
+/// They are other processes' numbers. One that failed sends zeros, and one whose memory, network or program is at fault can
+/// send anything, so nothing of a sum is used before it was checked. All processes have the same sums, so all refuse the same.
 struct SharedSum {
   let exchange: SharedExchange
   let numbers: UnsafeBufferPointer<Float>

@@ -34,8 +34,8 @@ struct DuplicateMerging {
 
   // MARK: Finding
 
-  /// The most pairs of a concept with later ones that are kept, and that are compared exactly. Concepts have a few duplicates where
-  /// data are healthy. Where they all come from equal rows, each has thousands, and any few are enough to merge it.
+  /// The most pairs of a concept with later ones that are kept, and that are compared exactly. Concepts have a few duplicates
+  /// where data are healthy. Where they all come from equal rows, each has thousands, and any few are enough to merge it.
   static let mostPairs = 32, mostComparisons = 4 * mostPairs
 
   /// Finds pairs of duplicates, those with the largest cosines first; no concept is in two pairs. Changes nothing.
@@ -87,8 +87,8 @@ struct DuplicateMerging {
     mutating func add(_ pair: Pair) {
       comparisons += 1
       if pairs.count < mostPairs { return pairs.append(pair) }
-      guard let last = pairs.indices.max(by: { pairs[$0].comesBefore(pairs[$1]) }), pair.comesBefore(pairs[last]) else { return }
-      pairs[last] = pair
+      let last = pairs.indices.max { pairs[$0].comesBefore(pairs[$1]) }
+      if let last, pair.comesBefore(pairs[last]) { pairs[last] = pair }
     }
   }
 

@@ -71,7 +71,9 @@ import Testing
     }
   }
 
-  private func exchanges(_ saes: [UniversalSAE], _ parts: [KeyValuePairs<String, Matrix>], _ encoder: Int) throws -> [SharedExchange] {
+  private func exchanges(_ saes: [UniversalSAE], _ parts: [KeyValuePairs<String, Matrix>], _ encoder: Int) throws
+    -> [SharedExchange]
+  {
     _ = try SharedStepTests.begin(saes[0], parts[0], encoder: encoder)
     defer { try? saes[0].abandonShared() }
     return try saes[0].agreeShared([150, 150], rank: 0)
