@@ -1,5 +1,6 @@
 """What a command cannot do is said in one line, with the name of what cannot be used."""
 
+import numpy as np
 import pytest
 
 import usae
@@ -40,6 +41,14 @@ pytest.importorskip("torch")
         ("train --acts {made}/acts --lerning-rate 1 --output {new}", "--lerning-rate"),
         ("train --acts {made}/acts --output {made}/acts", "{made}/acts"),
         ("train --acts {made}/acts --validation {others} --output {new}", "validation"),
+        ("train --acts {made}/acts --mask nowhere.npy --output {new}", "--mask"),
+        ("train --acts {made}/acts --mask {masks}/few.npy --output {new}", "--mask"),
+        ("train --acts {made}/acts --mask classifier={masks}/none.npy --output {new}", "--mask['classifier']"),
+        ("train --acts {made}/acts --mask dinov2={masks}/few.npy --output {new}", "--mask"),
+        ("train --acts {made}/acts --validation-mask {masks}/few.npy --output {new}", "--validation"),
+        ("evaluate --model {made}/model --acts {made}/acts --mask {masks}/none.npy", "--mask"),
+        ("extract --images {made}/photographs --network demo --mask nowhere.npy --output {new}", "--mask"),
+        ("maximize {made}/model --concept 3 --network demo --mask {masks}/few.npy --output {new}", "--acts"),
         ("evaluate --model nowhere --acts {made}/acts", "--model"),
         ("evaluate --model {made}/acts --acts {made}/acts", "{made}/acts"),
         ("evaluate --model {made}/model --acts {others}", "'dinov2'"),
@@ -51,7 +60,10 @@ def test_what_a_command_cannot_do_is_one_line(arguments, name, made, tmp_path, c
     if "{others}" in arguments:  # a store of other models
         with usae.ActivationStore.create(tmp_path / "others") as store:
             store.append(planted(20, seed=0))
-    places = {"made": made, "new": tmp_path / "new", "others": tmp_path / "others"}
+    if ".npy" in arguments:
+        np.save(tmp_path / "few.npy", np.ones(3, bool))
+        np.save(tmp_path / "none.npy", np.zeros(12 * 64, bool))
+    places = {"made": made, "new": tmp_path / "new", "others": tmp_path / "others", "masks": tmp_path}
     line = refusal(capsys, *arguments.format(**places).split())
     assert names(name.format(**places), line, anywhere=True), line
     assert not (tmp_path / "new").exists()

@@ -8,11 +8,34 @@ from typing import Any
 
 import numpy as np
 
+from usae._data.activations import MaskedActivations, as_aligned
 from usae._files import npy_file
 from usae.cli.networks import pairs
 from usae.errors import CheckpointError, InvalidInputError
 
 HELP = "folder of a store (usae extract), or NAME=FILE.npy for each model: [n_tokens, width] or [images, tokens, width]"
+
+MASK_HELP = (
+    "rows that count, as a .npy file of truth values [n_tokens] or [images, tokens], or NAME=FILE.npy for each model; default: "
+    "all rows, or those that count by the store's own mask"
+)
+
+
+def load_masked(entries: Sequence[str], option: str, mask: Sequence[str], mask_option: str) -> Mapping[str, Any]:
+    """Open activations like `load_activations`, and their mask if one is given."""
+    acts = load_activations(entries, option)
+    if not mask:
+        return acts
+    counts = load_mask(mask, mask_option)
+    as_aligned(acts, option, mask=counts, mask_argument=mask_option)  # for errors that name the options
+    return MaskedActivations(acts, counts)
+
+
+def load_mask(entries: Sequence[str], option: str) -> Any:
+    """Map a mask into memory, or that of each model."""
+    if len(entries) == 1 and ("=" not in entries[0] or Path(entries[0]).is_file()):
+        return _mapped(entries[0], option)
+    return {name: _mapped(file, f"{option} {name}") for name, file in pairs(entries, option).items()}
 
 
 def load_activations(entries: Sequence[str], option: str) -> Mapping[str, Any]:

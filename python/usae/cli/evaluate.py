@@ -35,6 +35,7 @@ def add_to(commands: Any) -> None:
     parser.configurable()
     parser.option("--model", required=True, metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
     parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
+    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
     parser.option(
         "--threshold",
         type=float,
@@ -59,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
     folder = None if options.output is None else Path(options.output)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)  # before the evaluation, which may take long
-    evaluation = sae.evaluate(activations.load_activations(options.acts, "--acts"), threshold=options.threshold)
+    acts = activations.load_masked(options.acts, "--acts", options.mask, "--mask")
+    evaluation = sae.evaluate(acts, threshold=options.threshold)
     if not options.json:
         print(evaluation.summary(), flush=True)  # first, so that nothing that fails later costs the numbers
     written: list[str] = []
@@ -107,6 +109,7 @@ def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
     return {
         "model_names": evaluation.model_names,
         "n_tokens": evaluation.n_tokens,
+        "n_left_out": evaluation.n_left_out,
         "threshold": evaluation.threshold,
         "r2": evaluation.r2,
         "r2_standardized": evaluation.r2_standardized,

@@ -9,6 +9,7 @@ from typing import Any
 
 import usae
 from usae.cli import networks
+from usae.cli.activations import load_mask
 from usae.cli.options import Parser, print_json
 from usae.errors import InvalidInputError
 
@@ -50,6 +51,12 @@ def add_to(commands: Any) -> None:
         metavar="N",
         help="pictures in a file; at most as many are computed again after an interruption",
     )
+    parser.option(
+        "--mask",
+        metavar="FILE",
+        help="tokens that count, as a .npy file of truth values [pictures, tokens] or [pictures, rows, columns], which the "
+        "store keeps; default: all",
+    )
     parser.set_defaults(run=run)
 
 
@@ -59,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
     models = networks.load_networks(options.network, networks.pairs(options.layer, "--layer"), options.device)
     from usae.torch import extract  # importing torch takes long, so the checks above come first
 
+    mask = None if options.mask is None else load_mask([options.mask], "--mask")
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     store = extract(
         models,
@@ -69,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         store=options.output,
         shard_images=options.shard_images,
+        mask=mask,
     )
     if options.json:
         print_json(_report(store))
@@ -76,11 +85,13 @@ def run(options: argparse.Namespace) -> None:
     grid = "no grid" if store.grid is None else f"{store.grid[0]} x {store.grid[1]} tokens each"
     for name, model in store.models.items():
         print(f"{name}: {model['network']}, layer {model['layer']!r}, width {model['width']}")
-    print(f"\nWritten to {store.path}: {len(store.images):,} pictures, {grid}, {store.dtype}")
+    masked = "" if store.mask is None else f", {(~store.mask).sum():,} of {store.n_tokens:,} rows left out"
+    print(f"\nWritten to {store.path}: {len(store.images):,} pictures, {grid}, {store.dtype}{masked}")
 
 
 def _report(store: usae.ActivationStore) -> dict[str, Any]:
-    return {
+    left_out = {} if store.mask is None else {"n_left_out": int((~store.mask).sum())}
+    return left_out | {
         "store": str(store.path),
         "models": store.models,
         "n_images": len(store.images),

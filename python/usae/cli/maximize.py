@@ -11,7 +11,7 @@ import numpy as np
 
 import usae
 from usae.cli.activations import HELP as ACTS_HELP
-from usae.cli.activations import load_activations
+from usae.cli.activations import MASK_HELP, load_activations, load_mask
 from usae.cli.figures import drawn
 from usae.cli.networks import HELP, load_networks, pairs
 from usae.cli.options import print_json, use_threads
@@ -37,6 +37,7 @@ def add_to(commands: Any) -> None:
         metavar="ACTS",
         help=f"activations of natural images to compare with, preferably held-out ones: {ACTS_HELP}",
     )
+    parser.add_argument("--mask", nargs="+", default=[], metavar="FILE", help=f"of --acts: {MASK_HELP}")
     parser.add_argument(
         "--images",
         type=Path,
@@ -73,9 +74,12 @@ def run(options: argparse.Namespace) -> None:
             raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
     models = load_networks(options.network, pairs(options.layer, "--layer"))
     acts = load_activations(options.acts, "--acts") if options.acts else {}
+    if options.mask and not acts:
+        raise usae.InvalidInputError("--acts must be given where --mask is, got none")
+    mask = load_mask(options.mask, "--mask") if options.mask else None
     options.output.mkdir(parents=True, exist_ok=True)  # before what takes long
-    dataset = sae.evaluate(acts) if acts else None
-    beside: tuple[Any, ...] = top_examples_in(sae, acts, options.images, concepts) if options.images else ()
+    dataset = sae.evaluate(acts, mask=mask) if acts else None
+    beside: tuple[Any, ...] = top_examples_in(sae, acts, mask, options.images, concepts) if options.images else ()
     results = []
     for concept in concepts:
         results.append(

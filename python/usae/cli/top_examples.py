@@ -17,14 +17,14 @@ THUMBNAIL = 128
 
 
 def top_examples_in(
-    sae: usae.UniversalSAE, acts: Mapping[str, Any], folder: Path, concepts: Sequence[int]
+    sae: usae.UniversalSAE, acts: Mapping[str, Any], mask: Any, folder: Path, concepts: Sequence[int]
 ) -> tuple[usae.TopExamples, np.ndarray]:
     """Find the images that fire these concepts most. Returns examples and their pictures, for `usae.plot.maximization`."""
     if not isinstance(acts, usae.ActivationStore) or acts.grid is None or not acts.images:
         raise InvalidInputError(
             "--acts must be a store that usae extract made where --images is given, got one without a grid, or files"
         )
-    top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True)
+    top = usae.top_examples(sae, acts, EXAMPLES, grid=acts.grid, one_per_image=True, mask=mask)
     chosen = top.images[:, list(concepts)]
     needed = np.unique(chosen[chosen >= 0])
     pictures = [_thumbnail(folder / acts.images[i]) for i in needed]

@@ -28,8 +28,12 @@ def add_to(commands: Any) -> None:
     )
     parser.configurable()
     parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
+    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
     parser.option(
         "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, given like --acts"
+    )
+    parser.option(
+        "--validation-mask", default=[], nargs="+", action="extend", metavar="FILE", help="rows of --validation that count"
     )
     parser.option(
         "--output",
@@ -46,7 +50,7 @@ def add_to(commands: Any) -> None:
     parser.option(
         "--resume",
         default=False,
-        help="go on with the run in --checkpoint, to the same bits as without the interruption; without a run there, start one",
+        help="continue the run in --checkpoint, to the same bits as without the interruption; without a run there, start one",
     )
     parser.option("--n-concepts", type=int, default=6144, metavar="N", help="number of concepts")
     parser.option("--k", type=int, default=32, metavar="N", help="largest number of active concepts of a token")
@@ -66,9 +70,14 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    acts = activations.load_activations(options.acts, "--acts")
-    validation = activations.load_activations(options.validation, "--validation") if options.validation else None
-    n_tokens = next(iter(as_aligned(acts, "--acts").values())).n_tokens
+    acts = activations.load_masked(options.acts, "--acts", options.mask, "--mask")
+    validation = None
+    if options.validation:
+        validation = activations.load_masked(options.validation, "--validation", options.validation_mask, "--validation-mask")
+    elif options.validation_mask:
+        raise InvalidInputError("--validation must be given where --validation-mask is, got none")
+    given = next(iter(as_aligned(acts, "--acts").values()))
+    n_tokens = given.n_tokens
     sae = usae.UniversalSAE(options.n_concepts, options.k, recipe=recipe_of(options, n_tokens), seed=options.seed)
     _checkpoints(options)
     _check_places(options)
@@ -77,9 +86,10 @@ def run(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     sae.save(options.output)
     if options.json:
-        print_json(_report(sae, options.output, seconds))
+        print_json(_report(sae, options.output, seconds) | {"n_tokens": n_tokens, "n_left_out": given.n_left_out})
     else:
-        print(_summary(sae, options.output, seconds))
+        masked = f"{given.n_left_out:,} of {given.n_rows:,} rows left out\n" if given.n_left_out else ""
+        print(masked + _summary(sae, options.output, seconds))
 
 
 def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, options: argparse.Namespace) -> None:
