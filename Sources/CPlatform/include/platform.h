@@ -20,8 +20,12 @@ int32_t usae_cpu_features(void);
 /* Asks the operating system to let this process use tiles; 1 if it does. */
 int32_t usae_allow_tiles(void);
 
-/* Cores that this process may run on. */
+/* Cores that this process may use: those that it may run on, or fewer if its control groups have a quota of time. */
 int32_t usae_cpu_count(void);
+
+/* The quota as a number of cores, rounded up; 0 if there is none. `membership` is the content of /proc/self/cgroup, `mount` the
+ * folder where control groups are, in version 2 (cpu.max) or 1 (cpu/cpu.cfs_quota_us). A group's quota holds for all below it. */
+int32_t usae_cpu_quota(const char *membership, const char *mount);
 
 /* Tells the processor that this thread waits in a loop. */
 static inline void usae_cpu_relax(void) {

@@ -602,7 +602,8 @@ usae_status usae_set_threads(int32_t n_threads, usae_error *error);
 int32_t usae_threads(void);
 
 /* Text that is never freed. The kernels in use are "amx", "avx512vnni", "avxvnni", "avx512", "avx2", "dotprod" or "portable";
- * the environment variable USAE_KERNELS chooses others that the processor has. */
+ * the environment variable USAE_KERNELS chooses others. If it names some that this library or processor lacks, no object can
+ * be made. */
 const char *usae_kernels(void);
 const char *usae_blas(void); /* OpenBLAS's description of itself */
 const char *usae_version(void);

@@ -46,6 +46,7 @@ public final class UniversalSAE: Sendable {
   ///   - seed: all random draws depend on it and on the step alone.
   ///   - threads: 0 takes the process's default; results do not depend on it.
   public init(concepts: Int, k: Int, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
+    try checkKernels()
     try Self.require("n_concepts", concepts, in: 1...1 << 24)
     try Self.require("k", k, in: 1...concepts, remedy: "k is the number of concepts active at once, at most n_concepts")
     try Self.require("n_threads", threads, in: 0...1024)

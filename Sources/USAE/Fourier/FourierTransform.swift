@@ -28,6 +28,7 @@ package final class FourierTransform: Sendable {
   private static let floatsAtOnce = 1 << 20
 
   package convenience init(height: Int, width: Int) throws(USAEError) {
+    try checkKernels()
     try self.init(height: height, width: width, kernels: USAE.kernels.fourier)
   }
 

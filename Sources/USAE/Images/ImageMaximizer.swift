@@ -41,6 +41,7 @@ public final class ImageMaximizer: Sendable {
   ///   - magnitude: of the frequencies, [3, height, width / 2 + 1], for phases and spectra; nil takes a closed form.
   ///   - start: an image [3, height, width] of colours between 0 and 1; nil starts from noise.
   package init(_ options: Options, magnitude: UnsafePointer<Float>?, start: UnsafePointer<Float>?) throws(USAEError) {
+    try checkKernels()
     try options.validate()
     self.options = options
     state = try State(options, magnitude: magnitude, start: start, work: InterruptibleWork(wanted: options.threads))

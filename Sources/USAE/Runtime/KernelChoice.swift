@@ -19,11 +19,24 @@ import KernelsPortable
 
 /// The kernels of the best instruction set of this processor, chosen once.
 ///
-/// The environment variable `USAE_KERNELS` names another set; one that the processor lacks, or an unknown word, is ignored.
-let kernels: KernelTable = {
+/// The environment variable `USAE_KERNELS` names another set. `checkKernels` refuses one that cannot be used.
+let kernels: KernelTable = availableKernels(tiles: false).first { "\($0.name)" == wantedKernels } ?? availableKernels()[0]
+
+/// What `USAE_KERNELS` says; nil if it is not set, or set to nothing.
+private let wantedKernels: String? = {
   let wanted = getenv("USAE_KERNELS").map { String(cString: $0) }
-  return availableKernels(tiles: false).first { "\($0.name)" == wanted } ?? availableKernels()[0]
+  return wanted?.isEmpty == true ? nil : wanted
 }()
+
+/// Refuses an instruction set that is named in `USAE_KERNELS` and cannot be used, so that no measurement is of another one.
+/// Called where objects are made.
+func checkKernels() throws(USAEError) {
+  guard let wantedKernels, "\(kernels.name)" != wantedKernels else { return }
+  let usable = availableKernels().map { "\($0.name)" }.joined(separator: ", ")
+  throw .invalidArgument(
+    name: "USAE_KERNELS", expected: "an instruction set that this processor has (\(usable))", got: "'\(wantedKernels)'",
+    remedy: "unset the environment variable for the best one")
+}
 
 extension KernelTable {
   /// Concepts of a panel, of whichever product has the larger ones.
