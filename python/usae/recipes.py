@@ -106,6 +106,12 @@ class Recipe:
     clock : "global" or "model"
         "global" has one schedule for the run. "model" has a schedule for each model, which advances when the model is encoded.
         Default: "global".
+    first_step_full : bool
+        Whether the first step of a schedule has the full learning rate, before the warm-up goes on from its second step. The
+        published code does so, because it sets the rate after a step. Default: False.
+    warmup_inclusive : bool
+        Whether the last step of the warm-up has the full learning rate, as in the published code, and not the step after it.
+        Default: False.
     beta1, beta2, epsilon, weight_decay : float
         Parameters of AdamW, as in PyTorch. Default: 0.9, 0.999, 1e-8 and 0.0.
     clip_norm : float or None
@@ -164,6 +170,8 @@ class Recipe:
     schedule: Literal["constant", "cosine", "linear"] = "linear"
     decay_share: float = 0.2
     clock: Literal["global", "model"] = "global"
+    first_step_full: bool = False
+    warmup_inclusive: bool = False
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -249,6 +257,8 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
     * Only the encoder and dictionary of the encoded model are updated (off: ``update="all"``).
     * A model's schedule advances only when the model is encoded, so that the learning rate never gets low (off:
       ``clock="global"``).
+    * A model's very first step has the full rate (off: ``first_step_full=False``), and its warm-up is a step shorter (off:
+      ``warmup_inclusive=False``).
     * AuxK takes half of all concepts that are not in the code, not only dead ones (off: ``aux="dead"``), and the residual is
       not a constant in its loss (off: ``aux_detach=True``).
     """
@@ -281,6 +291,8 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         schedule="cosine",
         decay_share=1.0,
         clock="model",
+        first_step_full=True,
+        warmup_inclusive=True,
         weight_decay=1e-5,
         clip_norm=1.0,
     )

@@ -172,6 +172,9 @@ typedef struct usae_recipe {
   int32_t schedule;           /* USAE_SCHEDULE_*: form of the decay; CONSTANT is none. Default: LINEAR. */
   int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it.
                                  Default: GLOBAL. */
+  int32_t first_step_full;    /* 1: the first step that a clock counts has the full rate, before the warm-up goes on from its
+                                 second step. Default: 0. */
+  int32_t warmup_inclusive;   /* 1: the last step of the warm-up has the full rate. 0: the step after it does. Default: 0. */
   int32_t reserved;
   double learning_rate;       /* Of the constant part. Default: 7e-3. */
   double warmup_learning_rate; /* Where the warm-up starts. Default: 0. */

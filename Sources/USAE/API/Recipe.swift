@@ -74,6 +74,10 @@ public struct Recipe: Sendable, Equatable {
   // Learning rate
   public var schedule = Schedule.linear
   public var clock = Clock.global
+  /// Whether the first step of a schedule has the full rate, before the warm-up goes on from its second step.
+  public var firstStepFull = false
+  /// Whether the last step of the warm-up, and not the one after it, is the first with the full rate.
+  public var warmupInclusive = false
   public var learningRate = 7e-3
   public var warmupLearningRate = 0.0
   public var finalLearningRate = 0.0
@@ -110,6 +114,8 @@ public struct Recipe: Sendable, Equatable {
     recipe.schedule = .cosine
     recipe.decayShare = 1
     recipe.clock = .model
+    recipe.firstStepFull = true
+    recipe.warmupInclusive = true
     recipe.weightDecay = 1e-5
     recipe.clipNorm = 1
     return recipe

@@ -59,6 +59,8 @@ extension Recipe {
 
     choice("schedule", \.schedule),
     choice("clock", \.clock),
+    toggle("first_step_full", \.firstStepFull),
+    toggle("warmup_inclusive", \.warmupInclusive),
     number("learning_rate", \.learningRate, 0...1e3),
     number("warmup_learning_rate", \.warmupLearningRate, 0...1e3),
     number("final_learning_rate", \.finalLearningRate, 0...1e3),

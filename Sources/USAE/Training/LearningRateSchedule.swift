@@ -7,8 +7,10 @@
 extension Recipe {
   /// Learning rate of the step after `step` others.
   func learningRate(at step: Int) -> Double {
+    if step == 0, firstStepFull { return learningRate }
     if step < warmupSteps {
-      return warmupLearningRate + (learningRate - warmupLearningRate) * Double(step) / Double(warmupSteps)
+      let steps = warmupInclusive ? max(1, warmupSteps - 1) : warmupSteps
+      return warmupLearningRate + (learningRate - warmupLearningRate) * Double(step) / Double(steps)
     }
     guard totalSteps > 0, schedule != .constant else { return learningRate }
     let start = max(warmupSteps, Int(Double(totalSteps) * (1 - decayShare)))

@@ -103,9 +103,23 @@ import Testing
 }
 
 @Suite struct ScheduleTests {
+  @Test func aWarmUpOfOneStepStartsWhereItIsTold() {
+    var recipe = Recipe()
+    (recipe.warmupSteps, recipe.warmupLearningRate, recipe.warmupInclusive) = (1, 1e-5, true)
+    #expect(recipe.learningRate(at: 0) == 1e-5)
+    #expect(recipe.learningRate(at: 1) == recipe.learningRate)
+    recipe.warmupSteps = 0
+    #expect(recipe.learningRate(at: 0) == recipe.learningRate)
+  }
+
   @Test func thePublishedScheduleWarmsUpAndFallsAsACosine() {
-    let recipe = Recipe.published(totalSteps: 1000, warmupSteps: 100)
+    var recipe = Recipe.published(totalSteps: 1000, warmupSteps: 100)
+    #expect(recipe.learningRate(at: 0) == 3e-4)
+    #expect(abs(recipe.learningRate(at: 1) - (1e-6 + (3e-4 - 1e-6) / 99)) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 99) - 3e-4) < 1e-15)
+    recipe.firstStepFull = false
     #expect(recipe.learningRate(at: 0) == 1e-6)
+    recipe.warmupInclusive = false
     #expect(abs(recipe.learningRate(at: 50) - (1e-6 + 0.5 * (3e-4 - 1e-6))) < 1e-15)
     #expect(recipe.learningRate(at: 100) == 3e-4)
     #expect(abs(recipe.learningRate(at: 550) - (3e-4 + 1e-6) / 2) < 1e-15)

@@ -5,8 +5,7 @@ encoder.final_block.0.{weight,bias}, encoder.final_block.1.{weight,bias,running_
 dictionary._weights.
 """
 
-import math
-
+import numpy as np
 import torch
 from torch import nn
 
@@ -56,14 +55,20 @@ def l1_with_auxk(x, x_hat, pre, codes, dictionary, penalty=0.1):
     return residual.abs().mean() + penalty * (residual - auxiliary @ dictionary).abs().mean()
 
 
-def cosine_with_warmup(optimizer, base, start, final, warmup_steps, total_steps):
-    def factor(t):
-        if t < warmup_steps:
-            return (start + (base - start) * t / warmup_steps) / base
-        progress = min((t - warmup_steps) / (total_steps - warmup_steps), 1)
-        return (final + (base - final) * 0.5 * (1 + math.cos(math.pi * progress))) / base
+class CosineScheduler:
+    """Sets the rate of an optimiser after each step, from a table of all steps, of which the first entry is never used."""
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    def __init__(self, optimizer, base, start, final, warmup_steps, total_steps):
+        decay = np.arange(total_steps - warmup_steps) / (total_steps - warmup_steps)
+        cosine = final + 0.5 * (base - final) * (1 + np.cos(np.pi * decay))
+        self.rates = np.concatenate([np.linspace(start, base, warmup_steps), cosine])
+        self.optimizer, self.final, self.step_count = optimizer, final, 0
+
+    def step(self):
+        self.step_count += 1
+        done = self.step_count >= len(self.rates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.final if done else float(self.rates[self.step_count])
 
 
 class Training:
@@ -75,7 +80,7 @@ class Training:
             j: torch.optim.AdamW(sae.parameters(), lr=rate, weight_decay=weight_decay) for j, sae in saes.items()
         }
         self.schedulers = {
-            j: cosine_with_warmup(optimizer, rate, 1e-6, 1e-6, warmup_steps, total_steps)
+            j: CosineScheduler(optimizer, rate, 1e-6, 1e-6, warmup_steps, total_steps)
             for j, optimizer in self.optimizers.items()
         }
 

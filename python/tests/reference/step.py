@@ -169,8 +169,11 @@ def learning_rate(recipe, t):
     base, final, total, warmup = (
         recipe.learning_rate, recipe.final_learning_rate, recipe.total_steps, recipe.warmup_steps,
     )  # fmt: skip
+    if t == 0 and recipe.first_step_full:
+        return base
     if t < warmup:
-        return recipe.warmup_learning_rate + (base - recipe.warmup_learning_rate) * t / warmup
+        steps = max(1, warmup - 1) if recipe.warmup_inclusive else warmup
+        return recipe.warmup_learning_rate + (base - recipe.warmup_learning_rate) * t / steps
     if total is None or recipe.schedule == "constant":
         return base
     start = max(warmup, math.floor(total * (1 - recipe.decay_share)))

@@ -206,7 +206,7 @@ _HEADER_KEYS = {
 }  # fmt: skip
 
 
-_FIELDS_SINCE = {
+_FIELDS_SINCE: dict[int, dict[str, Any]] = {
     2: {
         "selection": "topk",
         "k_max": None,
@@ -214,6 +214,7 @@ _FIELDS_SINCE = {
         "merge_cosine": None,
         "merge_every": 50,
         "prefix_loss": "mean",
-    }
+    },
+    3: {"first_step_full": False, "warmup_inclusive": False},
 }
 """The recipe's fields that each format added, with values that give what was done before."""
