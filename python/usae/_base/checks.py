@@ -52,6 +52,15 @@ def boolean(value: object, name: str, otherwise: str = "") -> bool:
     raise InvalidInputError(f"{name} must be True or False{otherwise}, got {shown(value)}")
 
 
+def choice(value: object, name: str, choices: Iterable[str]) -> str:
+    """Return `value` as one of some words. InvalidInputError, which lists them, for anything else."""
+    words = list(choices)
+    if isinstance(value, str) and value in words:
+        return str(value)
+    hint = did_you_mean(value, words)
+    raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, words))}, got {shown(value)}{hint}")
+
+
 def is_unicode(text: str) -> bool:
     """Whether text can be written as UTF-8: a byte of a file's name that is no text, for example, cannot."""
     try:

@@ -338,10 +338,12 @@ def check_width(activations: Activations, model: str, width: int) -> None:
 
 def check_known(name: object, names: Sequence[str], argument: str) -> None:
     """Refuse a name that is not one of the models' names."""
-    if name in names:
+    if isinstance(name, str) and name in names:
         return
     hint = checks.did_you_mean(name, names)
-    raise InvalidInputError(f"{argument}: unknown model {name!r}; the models are {', '.join(map(repr, names))}{hint}")
+    raise InvalidInputError(
+        f"{argument}: unknown model {checks.shown(name)}; the models are {', '.join(map(repr, names))}{hint}"
+    )
 
 
 def check_names(names: Mapping[str, Any], argument: str) -> None:

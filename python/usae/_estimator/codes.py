@@ -116,15 +116,18 @@ class Codes:
         """Return the codes of some tokens: of a slice, a boolean mask, an array of row numbers, or one row number."""
         if isinstance(rows, tuple):
             raise InvalidInputError(
-                f"rows must be of tokens alone, such as codes[10:20], got {rows!r}; for concepts use .to_csr()"
+                f"rows must be of tokens alone, such as codes[10:20], got {checks.shown(rows)}; for concepts use .to_csr()"
             )
         if isinstance(rows, numbers.Integral) and not isinstance(rows, bool):
             if not -len(self) <= int(rows) < len(self):
                 raise IndexError(f"row {rows} of {len(self)}")  # iteration ends with this error too
             rows = [rows]
-        values, indices = self._values[rows], self._indices[rows]
+        try:
+            values, indices = self._values[rows], self._indices[rows]
+        except Exception as error:  # whatever NumPy, or a method of `rows`, raises
+            raise InvalidInputError(f"rows must be {_ROWS}, got {checks.shown(rows)}: {error}") from error
         if values.ndim != 2:
-            raise InvalidInputError(f"rows must be a slice, a mask [n_tokens], or a list of row numbers, got {rows!r}")
+            raise InvalidInputError(f"rows must be {_ROWS}, got {checks.shown(rows)}")
         return Codes._trusted(np.ascontiguousarray(values), np.ascontiguousarray(indices), self._n_concepts)
 
     def to_csr(self) -> scipy.sparse.csr_array:
@@ -173,8 +176,11 @@ class Codes:
         return type(self), (self._values, self._indices, self._n_concepts), getattr(self, "__dict__", None)
 
 
+_ROWS = "a slice, a mask [n_tokens], or a list of row numbers from -n_tokens to n_tokens - 1"
+
+
 def _as_copy(rows: Any, name: str) -> np.ndarray:
     try:
         return np.array(rows, order="C")
-    except (TypeError, ValueError) as error:  # for example rows of different lengths
+    except Exception as error:  # for example rows of different lengths, or a method of `rows` that raises
         raise InvalidInputError(f"{name} must be an array [n_tokens, k], got rows of several lengths: {error}") from error

@@ -676,8 +676,7 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
-        if units not in ("standardized", "model"):
-            raise InvalidInputError(f'units must be "standardized" or "model", got {units!r}')
+        units = checks.choice(units, "units", ("standardized", "model"))  # type: ignore[assignment]
         (dictionary, scale), _ = autoencoder.read_all([(index, "dictionary"), (index, "scale")])
         norms = np.linalg.norm(dictionary, axis=1, keepdims=True)
         dictionary /= norms + np.float32(autoencoder.recipe.dictionary_epsilon)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
+from usae._base import checks
 from usae._files import regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
@@ -27,12 +28,17 @@ def folder_of(path: object) -> pathlib.Path:
 
 def path_of(path: object, what: str) -> pathlib.Path:
     """Return a path that a user gave. InvalidInputError, which says that it must name `what`, if it cannot be one."""
-    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    try:
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    except Exception:  # of the object's own method
+        name = None
     problem = ""
     if not isinstance(name, str):
         problem = "; pass text or a pathlib.Path"
     elif not name:
         problem = "; the current folder is '.'"
+    elif what == "a file" and not pathlib.PurePath(name).name:
+        problem = ", which is a folder; add the name of a file"
     elif "\0" in name:
         problem = ", which has a NUL character in it; leave that out"
     else:
@@ -41,7 +47,7 @@ def path_of(path: object, what: str) -> pathlib.Path:
             return pathlib.Path(name)
         except UnicodeEncodeError:
             problem = f", which cannot be written in {sys.getfilesystemencoding()}, as names of files are; use another name"
-    raise InvalidInputError(f"path must name {what}, got {path!r}{problem}")
+    raise InvalidInputError(f"path must name {what}, got {checks.shown(path)}{problem}")
 
 
 def make_parents(path: pathlib.Path) -> None:
@@ -113,5 +119,5 @@ def unexpected(file: str, key: str, value: object) -> CheckpointError:
 
 
 def shortened(value: object) -> str:
-    text = repr(value)
+    text = checks.shown(value)
     return text if len(text) <= 80 else text[:77] + "..."

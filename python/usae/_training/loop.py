@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae import _usae
+from usae._base import checks
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport
@@ -184,9 +185,9 @@ def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activation
 def checked_callbacks(callbacks: object) -> Callbacks:
     """Return the callbacks as a list. InvalidInputError if one cannot be called."""
     if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise InvalidInputError(f"callbacks must be a list of callables, got {callbacks!r}")
+        raise InvalidInputError(f"callbacks must be a list of callables, got {checks.shown(callbacks)}")
     callbacks = list(callbacks)
     for callback in callbacks:
         if not callable(callback):
-            raise InvalidInputError(f"callbacks must be callables that take a StepReport, got {callback!r}")
+            raise InvalidInputError(f"callbacks must be callables that take a StepReport, got {checks.shown(callback)}")
     return callbacks

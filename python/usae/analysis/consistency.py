@@ -163,7 +163,7 @@ def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: 
     """
     threshold = checks.real(threshold, "threshold", "a number from 0 to 1")
     if threshold > 1:
-        raise InvalidInputError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+        raise InvalidInputError(f"threshold must be a number from 0 to 1, got {checks.shown(threshold)}")
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
     ours = _by_model(sae, "sae")
     theirs = _by_model(independent, "independent")

@@ -326,7 +326,7 @@ def _check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
 def _checked_level(level: object) -> float:
     number = checks.as_float(level)
     if not 0 < number < 1:
-        raise InvalidInputError(f"level must be a number between 0 and 1, such as .95, got {level!r}")
+        raise InvalidInputError(f"level must be a number between 0 and 1, such as .95, got {checks.shown(level)}")
     return number
 
 
@@ -362,7 +362,7 @@ def _checked_include(include: object, has_train: bool, no_images: str | None) ->
         without = {"images"} if no_images else set()
         return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and name not in without}
     if isinstance(include, str) or not isinstance(include, Iterable):
-        raise InvalidInputError(f"include must be a list of names of controls, got {include!r}")
+        raise InvalidInputError(f"include must be a list of names of controls, got {checks.shown(include)}")
     chosen = set()
     for name in include:
         if name not in CONTROLS:

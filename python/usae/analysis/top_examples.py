@@ -173,7 +173,7 @@ def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, 
     if models is None:
         return known
     if isinstance(models, str) or not isinstance(models, Iterable):
-        raise InvalidInputError(f"models must be a list of model names, got {models!r}")
+        raise InvalidInputError(f"models must be a list of model names, got {checks.shown(models)}")
     names = tuple(models)
     for name in names:
         check_known(name, known, "models")
@@ -186,7 +186,7 @@ def _checked_grid(grid: object) -> tuple[int, int] | None:
     if grid is None:
         return None
     if not isinstance(grid, tuple | list) or len(grid) != 2:
-        raise InvalidInputError(f"grid must be (rows, columns) of the tokens in an image, got {grid!r}")
+        raise InvalidInputError(f"grid must be (rows, columns) of the tokens in an image, got {checks.shown(grid)}")
     return checks.integer(grid[0], "grid[0]", 1, 2**20), checks.integer(grid[1], "grid[1]", 1, 2**20)
 
 

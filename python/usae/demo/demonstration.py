@@ -95,8 +95,7 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     dict
         The contents of `report.json`.
     """
-    if not 0 <= seed < 2**62:
-        raise usae.InvalidInputError(f"seed must be from 0 to 2**62 - 1, got {seed}")
+    seed = checks.integer(seed, "seed", 0, 2**62 - 1)
     size = SMALL if checks.boolean(small, "small") else FULL
     folder = Path(output)
     (folder / "concepts").mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from usae._base import checks
 from usae._data.activations import as_float_array, check_known, check_names
 from usae._estimator.universal_sae import UniversalSAE
 from usae._files import disk
@@ -96,7 +97,7 @@ def load_published(
     recipe = published_recipe() if recipe is None else recipe
     if not isinstance(recipe, Recipe) or recipe.encoder != "batchnorm":
         raise InvalidInputError(
-            f'recipe must be a usae.Recipe with encoder="batchnorm", as the published models are, got {recipe!r}'
+            f'recipe must be a usae.Recipe with encoder="batchnorm", as the published models are, got {checks.shown(recipe)}'
         )
     parameters = {name: _parameters(content, label) for name, label, content in _contents(models)}
     concepts = {name: len(own["encoder_bias"]) for name, own in parameters.items()}
@@ -239,8 +240,10 @@ def _scaling(statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]
         try:
             mean, std = (np.broadcast_to(np.asarray(part, np.float64), (width,)) for part in given)
         except (TypeError, ValueError):
-            raise InvalidInputError(f"{label} must be (mean, std), numbers or arrays [{width}], got {given!r}") from None
+            raise InvalidInputError(
+                f"{label} must be (mean, std), numbers or arrays [{width}], got {checks.shown(given)}"
+            ) from None
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()):
-            raise InvalidInputError(f"{label} must be finite, and std not negative, got {given!r}")
+            raise InvalidInputError(f"{label} must be finite, and std not negative, got {checks.shown(given)}")
         result[name] = {"mean": mean.astype(np.float32), "scale": (std + 1e-5).astype(np.float32)}
     return result

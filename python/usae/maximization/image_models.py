@@ -125,7 +125,7 @@ def sides(value: Any, name: str) -> tuple[int, int]:
     """Return height and width. One number means a square."""
     pair = (value, value) if np.ndim(value) == 0 else tuple(value)
     if len(pair) != 2:
-        raise InvalidInputError(f"{name} must be one number of pixels or height and width, got {value!r}")
+        raise InvalidInputError(f"{name} must be one number of pixels or height and width, got {checks.shown(value)}")
     height, width = (checks.integer(side, name, 1, 8192) for side in pair)
     return height, width
 
@@ -135,9 +135,9 @@ def three(value: Any, name: str) -> tuple[float, float, float]:
     try:
         red, green, blue = np.broadcast_to(np.asarray(value, float), 3).tolist()
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{name} must be a number or three, got {value!r}") from error
+        raise InvalidInputError(f"{name} must be a number or three, got {checks.shown(value)}") from error
     if not all(map(math.isfinite, (red, green, blue))):
-        raise InvalidInputError(f"{name} must be finite, got {value!r}")
+        raise InvalidInputError(f"{name} must be finite, got {checks.shown(value)}")
     return red, green, blue
 
 
@@ -145,5 +145,5 @@ def deviations(value: Any, name: str) -> tuple[float, float, float]:
     """Like `three`, for standard deviations, which must be above 0."""
     found = three(value, name)
     if min(found) <= 0:
-        raise InvalidInputError(f"{name} must be above 0, got {value!r}; it is of pixels between 0 and 1")
+        raise InvalidInputError(f"{name} must be above 0, got {checks.shown(value)}; it is of pixels between 0 and 1")
     return found

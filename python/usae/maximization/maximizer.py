@@ -275,13 +275,13 @@ def resized(image: np.ndarray, model: Any, boxes: np.ndarray | None = None) -> n
 
 def _one_of(value: object, known: Mapping[str, int], name: str) -> None:
     if not isinstance(value, str) or value not in known:
-        raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        raise InvalidInputError(f"{name} must be one of {', '.join(known)}, got {checks.shown(value)}")
 
 
 def _number(value: object, name: str) -> float:
     number = checks.as_float(value)
     if not math.isfinite(number):
-        raise InvalidInputError(f"{name} must be a finite number, got {value!r}")
+        raise InvalidInputError(f"{name} must be a finite number, got {checks.shown(value)}")
     return number
 
 
@@ -289,10 +289,12 @@ def _crops(value: Any) -> tuple[float, float]:
     try:
         first, last = value
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"crops must be two numbers, those of the first and of the last step, got {value!r}") from error
+        raise InvalidInputError(
+            f"crops must be two numbers, those of the first and of the last step, got {checks.shown(value)}"
+        ) from error
     shares = checks.as_float(first), checks.as_float(last)
     if not all(0.001 <= share <= 1 for share in shares):
-        raise InvalidInputError(f"crops must be shares of the canvas from 0.001 to 1, got {value!r}")
+        raise InvalidInputError(f"crops must be shares of the canvas from 0.001 to 1, got {checks.shown(value)}")
     return shares
 
 

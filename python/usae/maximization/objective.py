@@ -114,11 +114,11 @@ def objective(
 
 def check_kind(kind: object) -> None:
     if not isinstance(kind, str) or kind not in OBJECTIVES:
-        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+        raise InvalidInputError(f"kind must be one of {', '.join(OBJECTIVES)}, got {checks.shown(kind)}")
 
 
 def check_power(power: object) -> float:
     number = checks.real(power, "power", "a number from 0 to 100")
     if number > 100:
-        raise InvalidInputError(f"power must be a number from 0 to 100, got {power!r}")
+        raise InvalidInputError(f"power must be a number from 0 to 100, got {checks.shown(power)}")
     return number

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from usae._base import checks
+from usae.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -47,6 +50,10 @@ def words(text: str) -> str:
 def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
     """Return `ax`, or the axes of a new figure of this size in inches."""
     if ax is not None:
+        from matplotlib.axes import Axes
+
+        if not isinstance(ax, Axes):
+            raise InvalidInputError(f"ax must be matplotlib's Axes, or None for a new figure, got {checks.shown(ax)}")
         return ax
     try:
         import matplotlib.pyplot as plt

@@ -65,7 +65,7 @@ class SupervisedEncoders:
         """Return the true dictionary, [n_true, width]. `units` can only be "model", the model's own units. Default: "model"."""
         check_known(model, list(self.encoder_weight), "model")
         if units != "model":
-            raise InvalidInputError(f'units must be "model", got {units!r}: these encoders do not standardise')
+            raise InvalidInputError(f'units must be "model", got {checks.shown(units)}: these encoders do not standardise')
         return self._dictionaries[model].copy()
 
     def _encode(self, rows: np.ndarray, model: str) -> tuple[np.ndarray, np.ndarray]:

@@ -278,7 +278,9 @@ def universal(
 
 def _checked_widths(widths: object) -> dict[str, int]:
     if not isinstance(widths, Mapping):
-        raise InvalidInputError(f'widths must be a mapping from model names to integers, like {{"a": 96}}, got {widths!r}')
+        raise InvalidInputError(
+            f'widths must be a mapping from model names to integers, like {{"a": 96}}, got {checks.shown(widths)}'
+        )
     check_names(widths, "widths")
     return {name: checks.integer(width, f"widths[{name!r}]", 1, 2**20) for name, width in widths.items()}
 
@@ -287,7 +289,7 @@ def _within(value: object, name: str, expected: str, smallest: float, largest: f
     number = checks.as_float(value)
     if smallest <= number <= largest:  # false for NaN
         return number
-    raise InvalidInputError(f"{name} must be a number {expected}, got {value!r}")
+    raise InvalidInputError(f"{name} must be a number {expected}, got {checks.shown(value)}")
 
 
 def _membership(n_models: int, n_shared: int, n_pairwise: int, n_private: int) -> np.ndarray:

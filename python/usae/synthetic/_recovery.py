@@ -241,7 +241,7 @@ def score(
     thresholds = {"cosine": cosine, "correlation": correlation, "f1": f1}
     for name, value in thresholds.items():
         if not 0 <= checks.as_float(value) <= 1:
-            raise InvalidInputError(f"{name} must be a number from 0 to 1, got {value!r}")
+            raise InvalidInputError(f"{name} must be a number from 0 to 1, got {checks.shown(value)}")
         thresholds[name] = float(value)
     held_out = _checked_held_out(held_out, truth)
 
