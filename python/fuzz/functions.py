@@ -87,7 +87,7 @@ def case(make: Any, draw: random.Random, hostile: Any, targets: Any) -> tuple[st
         function(**arguments)
     except Exception as error:
         fault = fault_of(error, arguments)
-        if not fault and owner is not None and targets.state_of(owner) != before and not began(error, owner):
+        if not fault and owner is not None and targets.state_of(owner) != before and not began(error, function):
             fault = "it failed and changed its object"
         outcome = ("fault", f"{words}: {fault}: {type(error).__name__}: {shown(error)}") if fault else ("refused", "")
     else:
@@ -118,9 +118,10 @@ def takes_long(value: Any) -> bool:
     return isinstance(value, numbers.Real) and 1000 < value <= 2**53
 
 
-def began(error: Exception, owner: Any) -> bool:
-    """Whether training had begun before an error of a callback or a batch, so that what was learned is kept, as documented."""
-    return "stream" in str(error) or "row" in str(error) or owner.n_steps_ == 0
+def began(error: Exception, function: Any) -> bool:
+    """Whether training may have begun before this error, so that what was learned is kept, as documented."""
+    name = getattr(function, "__name__", "")
+    return (name in ("fit", "fit_stream") and "loss" in str(error)) or (name == "fit_stream" and "batches" in str(error))
 
 
 def fault_of(error: Exception, arguments: dict[str, Any]) -> str:

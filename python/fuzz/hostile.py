@@ -107,7 +107,7 @@ def arrays() -> list[Any]:
         unaligned.reshape(6, 5), np.full((6, 5), np.nan), np.full((6, 5), np.inf), np.full((6, 5), 3.4e38, np.float32),
         np.full((6, 5), 1e300), np.full((6, 5), 1e-45, np.float32), np.ma.masked_array(x, x > 0), np.array(["vit"]),
         np.broadcast_to(x[:1], (6, 5)), np.asarray([[1, 2], [3, 4]]), np.array([[None]]), np.arange(5) - 2,
-        np.array([2**62]), np.array([True, False]), np.random.default_rng(0), np.nditer(x), np.matrix([[1.0, 2.0]]),
+        np.array([2**62]), np.array([True, False]), np.random.default_rng(0), np.nditer(x),
     ]  # fmt: skip
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import pathlib
 import pickle
+import shutil
 import tempfile
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +157,12 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.ActivationStore.create(fresh(), grid=(2, 3)).append,
             {"acts": {name: a.reshape(10, 6, -1) for name, a in acts().items()}, "image_names": [str(i) for i in range(10)]},
         ),
+        "MaskedActivations": lambda: (
+            lambda **a: sae().evaluate(usae.MaskedActivations(**a)), {"acts": acts(), "mask": np.arange(60) % 3 > 0}
+        ),
+        "set_mask": lambda: (
+            lambda **a: usae.ActivationStore(_copied(c)).set_mask(**a), {"mask": np.arange(60).reshape(10, 6) % 3 > 0}
+        ),
         "batches": lambda: (
             lambda **a: next(iter(usae.ActivationStore(c.folder / "store").batches(**a))),
             {"batch_size": 4, "seed": 0, "position": 0},
@@ -196,6 +201,10 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         )  # fmt: skip
     targets["plot.consistency"] = lambda: (usae.plot.consistency, {"consistency": c.consistency, "ax": None})
     return targets
+
+
+def _copied(c: Context) -> pathlib.Path:
+    return shutil.copytree(c.folder / "store", pathlib.Path(tempfile.mkdtemp(dir=c.folder)) / "store")
 
 
 def _created(**arguments: Any) -> None:
@@ -245,6 +254,3 @@ def state_of(sae: usae.UniversalSAE) -> Any:
 def owner_of(function: Callable[..., Any]) -> Any:
     owner = getattr(function, "__self__", None)
     return owner if isinstance(owner, usae.UniversalSAE) else None
-
-
-__all__ = ["Context", "all_of", "copy", "covered", "fingerprint", "owner_of", "state_of", "types"]

@@ -1,14 +1,16 @@
 """`usae maximize`: images of concepts of a saved autoencoder."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
+import usae
 from support.commands import printed, refusal
 from support.maximizations import top_examples
-from support.refusals import names
+from support.refusals import names, refuses
 from usae import cli
 
 pytest.importorskip("torch")
@@ -146,3 +148,22 @@ def test_a_network_that_cannot_be_made_is_one_line_whatever_it_raises(saved, spe
     monkeypatch.delitem(sys.modules, "bad_networks", raising=False)
     line = refusal(capsys, "maximize", saved, "--concept", "3", "--network", f"masked={spec}", "--output", tmp_path / "out")
     assert names("--network masked", line, anywhere=True), line
+
+
+def test_a_picture_that_cannot_be_read_is_grey_and_told(made, tmp_path, capsys):
+    from usae.cli.top_examples import top_examples_in
+
+    store, sae = usae.ActivationStore(made / "acts"), usae.load(made / "model")
+    shutil.copytree(made / "photographs", tmp_path / "pictures")
+    for name in store.images[1::2]:
+        (tmp_path / "pictures" / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    (tmp_path / "pictures" / store.images[0]).unlink()
+    concepts = range(sae.n_concepts)
+    top, pictures = top_examples_in(sae, store, tmp_path / "pictures", concepts)
+    grey = [bool((picture == 128).all()) for picture in pictures]
+    line = capsys.readouterr().err
+    assert 0 < sum(grey) < len(grey) and line.count("\n") == 1 and store.images[1] in line
+    for picture in (tmp_path / "pictures").iterdir():
+        picture.write_bytes(b"")
+    with refuses("--images"):
+        top_examples_in(sae, store, tmp_path / "pictures", concepts)

@@ -156,3 +156,13 @@ def test_sizes_are_what_a_reader_of_the_readme_expects():
         small <= full
         for small, full in zip(dataclasses.astuple(demonstration.SMALL), dataclasses.astuple(demonstration.FULL), strict=True)
     )
+
+
+def test_a_figure_that_fails_is_told_and_costs_nothing_else(tmp_path):
+    from usae.demo import demonstration
+
+    def fails(path):
+        raise KeyError("x")
+
+    with pytest.warns(UserWarning, match="a.png"):
+        demonstration._drawn(tmp_path / "a.png", fails)

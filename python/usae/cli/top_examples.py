@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import usae
+from usae.cli import process
 from usae.errors import InvalidInputError
 
 EXAMPLES = 4
@@ -28,7 +29,16 @@ def top_examples_in(
     chosen = top.images[:, list(concepts)]
     needed = np.unique(chosen[chosen >= 0])
     pictures = [_thumbnail(folder / acts.images[i]) for i in needed]
-    return _among(top, concepts, needed), np.array(pictures, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3)
+    unreadable = [f"{acts.images[i]} ({problem})" for i, (_, problem) in zip(needed, pictures, strict=True) if problem]
+    if len(unreadable) == len(needed) > 0:
+        raise InvalidInputError(
+            f"--images must have the pictures that the store was made of, got {str(folder)!r}, where none can be read: "
+            f"{unreadable[0]}"
+        )
+    if unreadable:  # one picture must not cost hours of optimising; it is drawn grey
+        process.tell(f"--images: {len(unreadable)} of {len(needed)} pictures cannot be read: {', '.join(unreadable[:10])}")
+    shown = np.array([picture for picture, _ in pictures], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL, 3)
+    return _among(top, concepts, needed), shown
 
 
 def _among(top: usae.TopExamples, concepts: Sequence[int], needed: np.ndarray) -> usae.TopExamples:
@@ -42,13 +52,18 @@ def _among(top: usae.TopExamples, concepts: Sequence[int], needed: np.ndarray) -
     return usae.TopExamples(top.model_names, len(needed) * per_image, top.grid, tokens, top.values)
 
 
-def _thumbnail(path: Path) -> np.ndarray:
+def _thumbnail(path: Path) -> tuple[np.ndarray, str]:
+    """Return a picture in the size in which it is drawn, and what is wrong if it cannot be read; it is grey then."""
     from PIL import Image
 
     try:
+        if not path.is_file():
+            return _grey(), "there is no such file"
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
-    except OSError as error:
-        raise InvalidInputError(
-            f"--images must have the pictures that the store was made of, got {path}, which cannot be read: {error}"
-        ) from error
+            return np.asarray(picture.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)), ""
+    except Exception as error:  # a damaged picture is one of many kinds of errors in Pillow
+        return _grey(), f"{type(error).__name__}: {error}"
+
+
+def _grey() -> np.ndarray:
+    return np.full((THUMBNAIL, THUMBNAIL, 3), 128, np.uint8)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,15 +189,29 @@ def _shares(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: 
 def _draw(
     folder: Path, evaluation: usae.Evaluation, history: Sequence[Mapping[str, Any]], pages: Pages, crops: photographs.Crops
 ) -> None:
-    figures.cross_reconstruction(evaluation, folder / "cross_reconstruction.png")
-    figures.training_curves(history, folder / "training.png")
+    _drawn(folder / "cross_reconstruction.png", lambda path: figures.cross_reconstruction(evaluation, path))
+    _drawn(folder / "training.png", lambda path: figures.training_curves(history, path))
     for stale in (folder / "concepts").glob("concept-*.png"):
         stale.unlink()
     for rank, (concept, title, shown) in enumerate(pages, start=1):
-        path = folder / "concepts" / f"concept-{rank:02}-{concept:04}.png"
-        figures.concept_page(concept, title, shown, crops, path, columns=EXAMPLES)
+        page = functools.partial(figures.concept_page, concept, title, shown, crops, columns=EXAMPLES)
+        file = folder / "concepts" / f"concept-{rank:02}-{concept:04}.png"
+        _drawn(file, functools.partial(_at, page))
     if pages:
-        figures.overview(pages, crops, folder / "concepts.png", columns=OVERVIEW_EXAMPLES)
+        overview = functools.partial(figures.overview, pages, crops, columns=OVERVIEW_EXAMPLES)
+        _drawn(folder / "concepts.png", functools.partial(_at, overview))
+
+
+def _at(draw: Callable[..., object], path: Path) -> object:
+    return draw(path=path)
+
+
+def _drawn(path: Path, draw: Callable[[Path], object]) -> None:
+    """Draw a figure. If that fails, warn: it must not cost the numbers and the other figures."""
+    try:
+        draw(path)
+    except Exception as error:  # matplotlib raises many kinds
+        warnings.warn(f"{path} is not drawn: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def _maximize(
@@ -223,7 +239,7 @@ def _draw_maximized(
     path.unlink(missing_ok=True)
     if maximized:
         top = usae.top_examples(sae, activations, EXAMPLES, grid=(networks.GRID, networks.GRID), one_per_image=True)
-        usae.plot.maximization(maximized, top, crops.images, n=4).savefig(path, dpi=figures.DPI)
+        _drawn(path, lambda path: usae.plot.maximization(maximized, top, crops.images, n=4).savefig(path, dpi=figures.DPI))
 
 
 def _report(
