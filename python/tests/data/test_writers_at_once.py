@@ -80,6 +80,12 @@ def test_two_objects_of_one_store_do_not_write_at_once(tmp_path):
     assert store.n_shards == 3
 
 
+def test_a_writer_that_is_lost_without_being_closed_holds_nothing(tmp_path):
+    usae.ActivationStore.create(tmp_path / "acts").append(images(2, 0))
+    usae.ActivationStore(tmp_path / "acts").append(images(2, 1))
+    assert usae.ActivationStore(tmp_path / "acts").n_shards == 2
+
+
 def test_a_copy_of_a_writer_reads_and_leaves_the_lock_to_it(tmp_path):
     with usae.ActivationStore.create(tmp_path / "acts") as store:
         store.append(images(2, 0))

@@ -27,26 +27,28 @@ _WAIT = 60.0
 
 
 class Lock:
-    """A lock that is held from its making until `close`, the end of a ``with`` block, or the end of the process."""
+    """A lock that is held from its making until `close`, the end of a ``with`` block or of the process, or until it is lost."""
+
+    _descriptor: int | None = None
 
     def __init__(self, descriptor: int, what: str, folder: pathlib.Path, warn: bool = True):
         """Lock an open file; `descriptor` is closed with the lock, or if it cannot be had."""
         status = os.fstat(descriptor)
-        self._descriptor, self._key = descriptor, (status.st_dev, status.st_ino)
-        if _held.setdefault(self._key, self) is not self:
-            os.close(descriptor)
-            raise _busy(what, folder)
+        self._descriptor = descriptor
         try:
-            self._lock(what, folder, warn)
+            if _held.setdefault((status.st_dev, status.st_ino), self) is not self:
+                raise _busy(what, folder)
+            self._lock(descriptor, what, folder, warn)
         except BaseException:
             self.close()
             raise
 
-    def _lock(self, what: str, folder: pathlib.Path, warn: bool) -> None:
+    @staticmethod
+    def _lock(descriptor: int, what: str, folder: pathlib.Path, warn: bool) -> None:
         import fcntl
 
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _busy(what, folder) from None
         except OSError as error:
@@ -62,12 +64,19 @@ class Lock:
     @property
     def held(self) -> bool:
         """Whether this process still holds it. A process forked from it does not."""
-        return _held.get(self._key) is self
+        return self._descriptor is not None
 
     def close(self) -> None:
-        if self.held:
-            del _held[self._key]
-            os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        for key, lock in list(_held.items()):
+            if lock is self:
+                del _held[key]
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Lock:
         return self
@@ -136,6 +145,6 @@ def _after_fork() -> None:
         guard.open()
 
 
-_held: dict[tuple[int, int], Lock] = {}
+_held: weakref.WeakValueDictionary[tuple[int, int], Lock] = weakref.WeakValueDictionary()
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)
