@@ -28,7 +28,11 @@ def signed(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Escape what UTF-8 lacks, as JSON does: bytes of a file's name that are not UTF-8, which Python reads as surrogates."""
-    return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    try:
+        text.encode()  # faster than a search, and nearly always so
+        return text
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def is_kept(text: str) -> bool:
