@@ -34,7 +34,9 @@ static void *look(void *unused) {
 /* Waits until the child has ended; one that hangs ends by its alarm. */
 static int ended_well(pid_t child) {
   int status = 0;
-  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0) return 1;
+  printf("a child ended with status %#x\n", (unsigned)status); /* 0x100 times its code, or the number of its signal */
+  return 0;
 }
 
 static int works(usae_sae *sae) {
@@ -56,7 +58,7 @@ static void test_forks_beside_threads(void) {
       const int told = status == USAE_OK || (status == USAE_INVALID_ARGUMENT && strstr(error.message, "fork") != NULL);
       const int64_t concepts = usae_concepts(trained), steps = usae_step_count(trained);
       const int again = usae_step(resting, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, NULL, NULL, NULL) == USAE_OK;
-      _exit(told && concepts == CONCEPTS && steps >= 0 && works(resting) && again ? 0 : 1);
+      _exit((told ? 0 : 1) + (concepts == CONCEPTS && steps >= 0 ? 0 : 2) + (works(resting) ? 0 : 4) + (again ? 0 : 8));
     }
     good = ended_well(child);
     usleep(300);

@@ -111,8 +111,9 @@ static void fill(handle *h) {
 
 static void take(handle *h) {
   const uint64_t before = state_of(h->sae);
-  const int64_t number = chance(98) ? h->next : limit(), count = h->counts[h->next];
-  const usae_status status = CALL(usae_shared_take, h->sae, number, or_null(h->sums[h->next]), chance(98) ? count : count - 1);
+  const int64_t at = h->next < h->n_exchanges ? h->next : 0; /* all are filled, and this is one too many */
+  const int64_t number = chance(98) ? h->next : limit(), count = h->counts[at];
+  const usae_status status = CALL(usae_shared_take, h->sae, number, or_null(h->sums[at]), chance(98) ? count : count - 1);
   if (status != USAE_OK) {
     has_ended(h, before);
     return;
