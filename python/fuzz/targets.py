@@ -51,7 +51,7 @@ class Context:
 
 
 def all_of(c: Context) -> dict[str, Callable[[], Target]]:
-    """Return, by name, functions that make a target and its arguments anew."""
+    """Return, by name, functions that make a fresh target and its arguments."""
 
     def sae() -> usae.UniversalSAE:
         return pickle.loads(c.blob)

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -204,8 +204,8 @@ class Recipe:
         if not isinstance(fields, Mapping):
             raise InvalidInputError(f"fields must be a mapping of fields to values, got {type(fields).__name__}")
         for field in fields:
-            if field not in _KINDS:
-                raise InvalidInputError(f"recipe: unknown field {field!r}{checks.did_you_mean(str(field), _KINDS)}")
+            if not isinstance(field, str) or field not in _KINDS:
+                raise InvalidInputError(f"recipe: unknown field {checks.shown(field)}{checks.did_you_mean(field, _KINDS)}")
         return cls(**fields)
 
     def to_json(self) -> str:
@@ -351,11 +351,9 @@ def _checked_number(field: str, kind: type, value: Any) -> int | float:
 
 
 def _checked_shares(field: str, value: Any) -> tuple[float, ...]:
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        shares = tuple(checks.as_float(share) for share in value)
-        ascending = all(shorter < longer for shorter, longer in zip((0.0, *shares), shares, strict=False))
-        if shares and ascending and shares[-1] == 1 and len(shares) <= _usae.MOST_PREFIXES:
-            return shares
-    raise InvalidInputError(
-        f"recipe: {field} must be at most {_usae.MOST_PREFIXES} shares, ascending from above 0 to 1, got {checks.shown(value)}"
-    )
+    expected = f"at most {_usae.MOST_PREFIXES} shares, ascending from above 0 to 1"
+    shares = tuple(checks.as_float(share) for share in checks.listed(value, f"recipe: {field}", expected))
+    ascending = all(shorter < longer for shorter, longer in zip((0.0, *shares), shares, strict=False))
+    if shares and ascending and shares[-1] == 1 and len(shares) <= _usae.MOST_PREFIXES:
+        return shares
+    raise InvalidInputError(f"recipe: {field} must be {expected}, got {checks.shown(value)}")

@@ -24,7 +24,7 @@ int32_t usae_allow_tiles(void);
 int32_t usae_cpu_count(void);
 
 /* The quota as a number of cores, rounded up; 0 if there is none. `membership` is the content of /proc/self/cgroup, `mount` the
- * folder where control groups are, in version 2 (cpu.max) or 1 (cpu/cpu.cfs_quota_us). A group's quota holds for all below it. */
+ * folder where control groups are, in version 2 (cpu.max) or 1 (cpu/cpu.cfs_quota_us). A group's quota holds for all below. */
 int32_t usae_cpu_quota(const char *membership, const char *mount);
 
 /* Tells the processor that this thread waits in a loop. */

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import numbers
 import reprlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from usae.errors import InvalidInputError
+
+MOST_ITEMS = 2**20
+"""More items of an argument than anyone lists; an iterable without end has more."""
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 200, 200, 500
@@ -50,6 +55,16 @@ def boolean(value: object, name: str, otherwise: str = "") -> bool:
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, numbers.Integral) and int(value) in (0, 1)):
         return bool(value)
     raise InvalidInputError(f"{name} must be True or False{otherwise}, got {shown(value)}")
+
+
+def listed(value: object, name: str, expected: str) -> list[Any]:
+    """Return the items of a list or another iterable that ends. InvalidInputError for text, mappings and what is none."""
+    if not isinstance(value, (str, bytes, bytearray, Mapping)) and isinstance(value, Iterable):
+        with contextlib.suppress(Exception):  # of the value's own methods
+            items = list(itertools.islice(value, MOST_ITEMS + 1))
+            if len(items) <= MOST_ITEMS:
+                return items
+    raise InvalidInputError(f"{name} must be {expected}, got {shown(value)}")
 
 
 def choice(value: object, name: str, choices: Iterable[str]) -> str:

@@ -100,7 +100,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         """
         folder = disk.folder_of(path)
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise InvalidInputError(f'dtype must be "float16", "float32" or "bfloat16", got {dtype!r}')
+            raise InvalidInputError(f'dtype must be "float16", "float32" or "bfloat16", got {disk.shortened(dtype)}')
         if grid is not None:
             grid = as_grid(grid)
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -455,7 +455,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             first = sum(_lengths(self._manifest))
             return [str(number) for number in range(first, first + n)]
         if isinstance(image_names, (str, bytes)) or not isinstance(image_names, Sequence):
-            raise InvalidInputError(f"image_names must be a list of names, got {image_names!r}")
+            raise InvalidInputError(f"image_names must be a list of names, got {disk.shortened(image_names)}")
         if len(image_names) != n or not all(isinstance(name, str) for name in image_names):
             raise InvalidInputError(f"image_names must hold text for each of {n} images, got {disk.shortened(image_names)}")
         for name in image_names:
@@ -474,7 +474,7 @@ def _lengths(manifest: Manifest) -> list[int]:
 def as_grid(grid: object) -> tuple[int, int]:
     """Return rows and columns of a token grid. InvalidInputError unless they are two integers."""
     if not isinstance(grid, (tuple, list)) or len(grid) != 2:
-        raise InvalidInputError(f"grid must be (rows, columns) of the tokens of an image, got {grid!r}")
+        raise InvalidInputError(f"grid must be (rows, columns) of the tokens of an image, got {disk.shortened(grid)}")
     return checks.integer(grid[0], "grid[0]", 1, 2**20), checks.integer(grid[1], "grid[1]", 1, 2**20)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from usae._files import regular_files, torch_pickle
+from usae._files import disk, regular_files, torch_pickle
 from usae.errors import CheckpointError, CheckpointFileError, UsaeMemoryError
 
 _MOST_PICKLE = 2**24  # bytes; a checkpoint of the published code has some ten thousand
@@ -28,6 +28,7 @@ _LEAST = 4096  # bytes that a tensor takes with its model, however small it is
 
 def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Return the dictionary in a torch or safetensors file. Tensors of a torch file are converted when they are used."""
+    disk.path_of(path, "a file")
     name = os.fspath(path)
     try:
         file = regular_files.opened(path)

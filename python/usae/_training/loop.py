@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -184,9 +184,7 @@ def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activation
 
 def checked_callbacks(callbacks: object) -> Callbacks:
     """Return the callbacks as a list. InvalidInputError if one cannot be called."""
-    if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise InvalidInputError(f"callbacks must be a list of callables, got {checks.shown(callbacks)}")
-    callbacks = list(callbacks)
+    callbacks = checks.listed(callbacks, "callbacks", "a list of callables")
     for callback in callbacks:
         if not callable(callback):
             raise InvalidInputError(f"callbacks must be callables that take a StepReport, got {checks.shown(callback)}")

@@ -278,7 +278,7 @@ def checked_concepts(concepts: Any, n_concepts: int) -> np.ndarray:
         return np.arange(n_concepts)
     try:
         chosen = np.asarray(concepts)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of NumPy, or of the value's own methods
         raise InvalidInputError(
             f"concepts must be indices or a mask [{n_concepts}], got rows of several lengths: {error}"
         ) from error

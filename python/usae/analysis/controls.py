@@ -361,12 +361,10 @@ def _checked_include(include: object, has_train: bool, no_images: str | None) ->
     if include is None:
         without = {"images"} if no_images else set()
         return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and name not in without}
-    if isinstance(include, str) or not isinstance(include, Iterable):
-        raise InvalidInputError(f"include must be a list of names of controls, got {checks.shown(include)}")
+    include = checks.listed(include, "include", "a list of names of controls")
     chosen = set()
     for name in include:
-        if name not in CONTROLS:
-            raise InvalidInputError(f"include: unknown control {name!r}; the controls are {', '.join(CONTROLS)}")
+        name = checks.choice(name, "include", CONTROLS)
         if name in NEED_TRAINING_ROWS and not has_train:
             raise InvalidInputError(f"train must be what sae was trained on where include has {name!r}, got None")
         if name == "images" and no_images:

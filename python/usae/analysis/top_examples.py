@@ -172,9 +172,7 @@ def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, 
 def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
     if models is None:
         return known
-    if isinstance(models, str) or not isinstance(models, Iterable):
-        raise InvalidInputError(f"models must be a list of model names, got {checks.shown(models)}")
-    names = tuple(models)
+    names = tuple(checks.listed(models, "models", "a list of model names"))
     for name in names:
         check_known(name, known, "models")
     if not names or len(set(names)) < len(names):

@@ -239,7 +239,7 @@ def _scaling(statistics: Any, parameters: Mapping[str, Mapping[str, np.ndarray]]
             continue
         try:
             mean, std = (np.broadcast_to(np.asarray(part, np.float64), (width,)) for part in given)
-        except (TypeError, ValueError):
+        except Exception:  # of NumPy, or of the value's own methods
             raise InvalidInputError(
                 f"{label} must be (mean, std), numbers or arrays [{width}], got {checks.shown(given)}"
             ) from None

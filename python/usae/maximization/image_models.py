@@ -123,7 +123,10 @@ def check_size_known(model: Any, label: str) -> None:
 
 def sides(value: Any, name: str) -> tuple[int, int]:
     """Return height and width. One number means a square."""
-    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    try:
+        pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    except Exception:  # of the value's own methods
+        pair = ()
     if len(pair) != 2:
         raise InvalidInputError(f"{name} must be one number of pixels or height and width, got {checks.shown(value)}")
     height, width = (checks.integer(side, name, 1, 8192) for side in pair)
@@ -134,7 +137,7 @@ def three(value: Any, name: str) -> tuple[float, float, float]:
     """Return a number for each of three channels. One number means the same for all."""
     try:
         red, green, blue = np.broadcast_to(np.asarray(value, float), 3).tolist()
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of NumPy, or of the value's own methods
         raise InvalidInputError(f"{name} must be a number or three, got {checks.shown(value)}") from error
     if not all(map(math.isfinite, (red, green, blue))):
         raise InvalidInputError(f"{name} must be finite, got {checks.shown(value)}")

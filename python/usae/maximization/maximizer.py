@@ -288,7 +288,7 @@ def _number(value: object, name: str) -> float:
 def _crops(value: Any) -> tuple[float, float]:
     try:
         first, last = value
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of NumPy, or of the value's own methods
         raise InvalidInputError(
             f"crops must be two numbers, those of the first and of the last step, got {checks.shown(value)}"
         ) from error

@@ -237,7 +237,7 @@ def _null(null: Any, name: str, shape: tuple[int | None, ...]) -> np.ndarray | N
         return None
     try:
         values = np.asarray(getattr(null, name) if isinstance(null, Evaluation) else null, float)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of NumPy, or of the value's own methods
         raise InvalidInputError(f"null must be an Evaluation or an array of numbers, got {type(null).__name__}") from error
     if values.ndim != len(shape) or any(n is not None and n != have for n, have in zip(shape, values.shape, strict=True)):
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
