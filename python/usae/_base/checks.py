@@ -19,7 +19,19 @@ from usae.errors import InvalidInputError
 MOST_ITEMS = 2**20
 """More items of an argument than anyone lists; an iterable without end has more."""
 
-_REPR = reprlib.Repr()
+
+class _Short(reprlib.Repr):
+    """Keeps the order of dictionaries, which `reprlib` sorts."""
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        items = itertools.islice(value.items(), self.maxdict)
+        parts = [f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}" for key, item in items]
+        return f"{{{', '.join(parts + ['...'] * (len(value) > self.maxdict))}}}"
+
+
+_REPR = _Short()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 200, 200, 500
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = _REPR.maxarray = 20
 

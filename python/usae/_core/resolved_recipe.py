@@ -61,7 +61,7 @@ def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | No
     if epochs is not None:
         number = checks.real(epochs, "epochs", "a number above 0")
         if not 0 < number * steps_per_epoch <= MAXIMUM_STEPS:
-            raise InvalidInputError(f"epochs must be above 0 and come to at most 2**36 steps, got {epochs!r}")
+            raise InvalidInputError(f"epochs must be above 0 and come to at most 2**36 steps, got {checks.shown(epochs)}")
         return math.ceil(number * steps_per_epoch)
     return None
 

@@ -342,7 +342,7 @@ def check_known(name: object, names: Sequence[str], argument: str) -> None:
         return
     hint = checks.did_you_mean(name, names)
     raise InvalidInputError(
-        f"{argument}: unknown model {checks.shown(name)}; the models are {', '.join(map(repr, names))}{hint}"
+        f"{argument}: unknown model {checks.shown(name)}; the models are {', '.join(map(checks.shown, names))}{hint}"
     )
 
 
@@ -352,7 +352,9 @@ def check_names(names: Mapping[str, Any], argument: str) -> None:
         raise InvalidInputError(f"{argument} must hold at least one model, got an empty mapping")
     for name in names:
         if not isinstance(name, str) or not name or "\0" in name or not checks.is_unicode(name):
-            raise InvalidInputError(f"{argument}: a model's name must be text without NUL, and not empty, got {name!r}")
+            raise InvalidInputError(
+                f"{argument}: a model's name must be text without NUL, and not empty, got {checks.shown(name)}"
+            )
 
 
 def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:

@@ -104,7 +104,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         if grid is not None:
             grid = as_grid(grid)
         if metadata is not None and not isinstance(metadata, Mapping):
-            raise InvalidInputError(f"metadata must be a mapping, got {metadata!r}")
+            raise InvalidInputError(f"metadata must be a mapping, got {checks.shown(metadata)}")
         manifest = {
             "format": store_files.FORMAT,
             "format_version": store_files.FORMAT_VERSION,
@@ -507,7 +507,7 @@ def _verify_model(folder: pathlib.Path, manifest: Manifest, model: int) -> None:
 def _described(models: object) -> list[dict[str, Any]]:
     """Return the manifest's entries of models."""
     if not isinstance(models, Mapping):
-        raise InvalidInputError(f"models must be a mapping from names to widths, got {models!r}")
+        raise InvalidInputError(f"models must be a mapping from names to widths, got {checks.shown(models)}")
     check_names(models, "models")
     result = []
     for name, value in models.items():
@@ -516,7 +516,7 @@ def _described(models: object) -> list[dict[str, Any]]:
         model = {"name": name, "width": width, "source": known.pop("source", None), "layer": known.pop("layer", None)}
         model["details"] = store_files.checked_json(known, f"models[{name!r}]")
         if not store_files.is_model(model):
-            raise InvalidInputError(f"models[{name!r}]: source and layer must be text, got {value!r}")
+            raise InvalidInputError(f"models[{name!r}]: source and layer must be text, got {checks.shown(value)}")
         result.append(model)
     return result
 

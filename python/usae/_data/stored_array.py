@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from usae._base import checks
 from usae.errors import InvalidInputError
 
 
@@ -89,7 +90,9 @@ class StoredArray:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         if isinstance(key, tuple) or key is None:
-            raise InvalidInputError(f"key must select images only, got {key!r}; select tokens in the result: x[:10][:, 1:]")
+            raise InvalidInputError(
+                f"key must select images only, got {checks.shown(key)}; select tokens in the result: x[:10][:, 1:]"
+            )
         numbers = np.arange(self.shape[0])[key]
         per_image = self.shape[1] if self.ndim == 3 else 1
         rows: slice | np.ndarray

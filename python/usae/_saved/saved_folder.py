@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from usae._base import checks
 from usae._base.config import thread_count
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
@@ -48,7 +49,7 @@ def save(autoencoder: Autoencoder, path: str | os.PathLike[str], training_state:
     """Save to a folder; see `UniversalSAE.save`."""
     given = disk.folder_of(path)
     if not isinstance(training_state, bool):
-        raise InvalidInputError(f"training_state must be True or False, got {training_state!r}")
+        raise InvalidInputError(f"training_state must be True or False, got {checks.shown(training_state)}")
     with disk.io_errors(given, "write", "the autoencoder"):
         folder = pathlib.Path(os.path.realpath(given))  # "." and links cannot be renamed, so the folder itself is used
     with disk.io_errors(folder, "write", "the autoencoder"):

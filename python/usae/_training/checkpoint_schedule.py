@@ -24,7 +24,7 @@ class CheckpointSchedule:
         if self.every_steps is not None:
             checks.integer(self.every_steps, "every_steps", 1, 2**53, " or None")
         if self.every_minutes is not None and checks.real(self.every_minutes, "every_minutes", _MINUTES) == 0:
-            raise InvalidInputError(f"every_minutes must be {_MINUTES}, got {self.every_minutes!r}")
+            raise InvalidInputError(f"every_minutes must be {_MINUTES}, got {checks.shown(self.every_minutes)}")
         checks.integer(self.keep, "keep", 1, 2**31)
 
 

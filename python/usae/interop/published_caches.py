@@ -80,7 +80,7 @@ def import_published(
     """
     root = disk.folder_of(folder)
     if not isinstance(models, Mapping) or not all(isinstance(source, str) and source for source in models.values()):
-        raise InvalidInputError(f"models must be a mapping from names to names in the files, got {models!r}")
+        raise InvalidInputError(f"models must be a mapping from names to names in the files, got {checks.shown(models)}")
     check_names(models, "models")
     if tokens is not None:
         n_prefix_tokens = _renamed_tokens(tokens, n_prefix_tokens)

@@ -171,7 +171,7 @@ class Maximizer:
         if self._single:
             gradient = {"": gradient}
         elif not isinstance(gradient, Mapping) or set(gradient) != set(self._formats):
-            got = list(gradient) if isinstance(gradient, Mapping) else type(gradient).__name__
+            got = checks.shown(list(gradient)) if isinstance(gradient, Mapping) else type(gradient).__name__
             raise InvalidInputError(f"gradient must map the models {list(self._formats)} to arrays, got {got}")
         if self.step_count >= self.steps:
             raise InvalidInputError(

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._data.activations import MaskedActivations
 from usae._data.store import ActivationStore, DType
@@ -191,7 +192,7 @@ def _aligned_batches(
 ) -> tuple[Iterator[Mapping[str, np.ndarray]], int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
     if dtype not in ("float32", "float16"):
-        raise InvalidInputError(f'dtype must be "float32" or "float16", got {dtype!r}')
+        raise InvalidInputError(f'dtype must be "float32" or "float16", got {checks.shown(dtype)}')
     plan = Plan.of(models, batch_size, grid, crop)
     rows, n = pictures(images)
     batches_of_images = plan.batches(rows, str(dtype))

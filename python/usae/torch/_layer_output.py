@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from usae._base import checks
 from usae.errors import InvalidInputError
 
 Grid = tuple[int, int]
@@ -169,7 +170,9 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
         return modules[layer]
     close = difflib.get_close_matches(layer, list(modules), n=3) if isinstance(layer, str) else []
     remedy = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it starts with one of {children(module)}"
-    raise InvalidInputError(f"layer must be the name of a submodule of {type(module).__name__}, got {layer!r}; {remedy}")
+    raise InvalidInputError(
+        f"layer must be the name of a submodule of {type(module).__name__}, got {checks.shown(layer)}; {remedy}"
+    )
 
 
 def children(module: nn.Module) -> str:

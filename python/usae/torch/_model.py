@@ -95,7 +95,7 @@ class Model:
         self.mean = _channels(preset.mean if mean is None else mean, "mean")
         self.std = _channels(preset.std if std is None else std, "std")
         if not (self.std > 0).all():
-            raise InvalidInputError(f"std must be above 0, got {std!r}")
+            raise InvalidInputError(f"std must be above 0, got {checks.shown(std)}")
         self.autocast = _autocast_type(autocast)
         self.source = preset.source
         self._layer = _layer_output.find_layer(module, self.layer)
@@ -356,7 +356,9 @@ class Model:
 def _renamed_tokens(tokens: int, n_prefix_tokens: int | None) -> int:
     """Return a number of tokens to drop that was given by its old name, with a warning that has the new one."""
     if n_prefix_tokens is not None:
-        raise InvalidInputError(f"tokens must be a function where n_prefix_tokens is given, got {tokens!r}; leave it out")
+        raise InvalidInputError(
+            f"tokens must be a function where n_prefix_tokens is given, got {checks.shown(tokens)}; leave it out"
+        )
     warnings.warn(
         f"tokens={tokens!r}, the number of tokens to drop, is now called n_prefix_tokens={tokens!r}; the next version takes "
         f"only a function as tokens",
@@ -399,7 +401,7 @@ def _checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
 def as_pair(value: Any, name: str) -> tuple[int, int]:
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(both, (tuple, list)) or len(both) != 2:
-        raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {value!r}")
+        raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {checks.shown(value)}")
     return checks.integer(both[0], name, 1, LARGEST_SIDE), checks.integer(both[1], name, 1, LARGEST_SIDE)
 
 
@@ -407,13 +409,13 @@ def _channels(value: Any, name: str) -> np.ndarray:
     numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * 3
     numbers = [checks.as_float(number) for number in numbers]
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InvalidInputError(f"{name} must be a number or three, one a channel of images in 0..1, got {value!r}")
+        raise InvalidInputError(f"{name} must be a number or three, one a channel of images in 0..1, got {checks.shown(value)}")
     return np.array(numbers, np.float32)
 
 
 def _autocast_type(autocast: object) -> torch.dtype | None:
     if autocast not in (None, torch.bfloat16, torch.float16):
-        raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
+        raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {checks.shown(autocast)}")
     return autocast
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed
 
+from usae._base import checks
 from usae._training import shared_steps
 from usae.errors import InvalidInputError
 
@@ -27,7 +28,9 @@ class TorchPeers:
         try:
             rank = distributed.get_rank(group)
         except (ValueError, TypeError, AttributeError) as error:
-            raise InvalidInputError(f"group must be a torch.distributed.ProcessGroup or None, got {group!r}") from error
+            raise InvalidInputError(
+                f"group must be a torch.distributed.ProcessGroup or None, got {checks.shown(group)}"
+            ) from error
         if rank < 0:
             raise InvalidInputError("group must be one that this process belongs to, got one of other processes")
         backends = str(distributed.get_backend_config(group))
