@@ -25,8 +25,8 @@ struct InstructionSet {
 }
 
 // The best of each architecture first. Scripts read this table (tools/instruction_sets.sh); tests compare with it what else
-// names the sets: Runtime/KernelChoice.swift and the documents. It is here and not in a file of its own because SwiftPM evaluates
-// a manifest again only when the manifest's own text has changed.
+// names the sets: Runtime/KernelChoice.swift and the documents. It is here and not in a file of its own because SwiftPM
+// evaluates a manifest again only when the manifest's own text has changed.
 let instructionSets = [
   InstructionSet(
     name: "amx", target: "KernelsAMX", architecture: "x86_64",

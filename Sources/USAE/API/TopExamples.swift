@@ -25,7 +25,8 @@ extension UniversalSAE {
       try Self.checkWidth(x, of: model)
       guard x.storedRows.isMultiple(of: tokensPerImage) else {
         throw .shapeMismatch(
-          name: "activations of '\(model.name)'", expected: "whole images of \(tokensPerImage) rows", got: "\(x.storedRows) rows")
+          name: "activations of '\(model.name)'", expected: "whole images of \(tokensPerImage) rows",
+          got: "\(x.storedRows) rows")
       }
       let encoder = try state.inference.encoder(of: model, work: work)
       let heaps = try ExampleHeaps(concepts: concepts, n: n, tokensPerImage: tokensPerImage, work: work)

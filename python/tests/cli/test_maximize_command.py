@@ -159,11 +159,11 @@ def test_a_picture_that_cannot_be_read_is_grey_and_told(made, tmp_path, capsys):
         (tmp_path / "pictures" / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
     (tmp_path / "pictures" / store.images[0]).unlink()
     concepts = range(sae.n_concepts)
-    top, pictures = top_examples_in(sae, store, tmp_path / "pictures", concepts)
+    top, pictures = top_examples_in(sae, store, None, tmp_path / "pictures", concepts)
     grey = [bool((picture == 128).all()) for picture in pictures]
     line = capsys.readouterr().err
     assert 0 < sum(grey) < len(grey) and line.count("\n") == 1 and store.images[1] in line
     for picture in (tmp_path / "pictures").iterdir():
         picture.write_bytes(b"")
     with refuses("--images"):
-        top_examples_in(sae, store, tmp_path / "pictures", concepts)
+        top_examples_in(sae, store, None, tmp_path / "pictures", concepts)

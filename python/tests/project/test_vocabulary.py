@@ -80,8 +80,8 @@ def prose(file):
 
 
 def count(text):
-    """How often each replaced word occurs; not inside `code marks` or "quotes", as of a recipe's value."""
-    text = re.sub(r'`[^`\n]*`|"[^"\n]*"', "", text)
+    """How often each replaced word occurs; not in `code marks`, "quotes", as of a recipe's value, or NAMES of C."""
+    text = re.sub(r'`[^`\n]*`|"[^"\n]*"|\b[A-Z_]{2,}\b', "", text)
     found = {word: len(re.findall(rf"\b(?:{pattern})", text, re.IGNORECASE)) for word, pattern in REPLACED.items()}
     return {word: n for word, n in found.items() if n}
 

@@ -9,6 +9,7 @@ from support.autoencoders import RECIPE
 from support.refusals import refuses
 from usae._files import disk, signed_json
 from usae._saved import saved_folder
+from usae._saved.header import fields_since
 
 FILES = {"model.safetensors", "usae.json"}
 
@@ -51,6 +52,15 @@ def refuses_to_load(folder, name):
     with refuses(name, error=usae.CheckpointError) as caught:
         usae.load(folder)
     assert str(folder) in str(caught.value)
+
+
+def without_later_fields(header, version):
+    """Make the header one of an older format, whose recipes lack the fields that were added since."""
+    header["format_version"] = version
+    for key in ("recipe", "resolved_recipe"):
+        for field in fields_since(version):
+            if header[key] is not None:
+                del header[key][field]
 
 
 def rewrite_json(file, change, sign=True):

@@ -17,7 +17,7 @@ from support.refusals import refuses, refuses_place
 from support.runs import RECIPES, STEPS, Crash, crash, names, new, saved, steps_kept
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
-from support.saves import Stop, rewrite_json
+from support.saves import Stop, rewrite_json, without_later_fields
 from usae._files import disk, regular_files
 from usae._saved import saved_folder
 from usae._training import checkpoint_files
@@ -285,7 +285,7 @@ def test_a_run_of_a_version_without_checksums_is_resumed(acts, stopped_at_14, tm
     run = shutil.copytree(stopped_at_14[0], tmp_path / "run")
     rewrite_json(run / "usae-run.json", lambda header: header.update(format_version=1), sign=False)
     for step in (12, 14):
-        rewrite_json(run / f"step-0000000{step}" / "usae.json", lambda header: header.update(format_version=2), sign=False)
+        rewrite_json(run / f"step-0000000{step}" / "usae.json", lambda header: without_later_fields(header, 2), sign=False)
     assert usae.Checkpoints(run).load().n_steps_ == 14
     assert saved(new().fit(acts, steps=STEPS, checkpoint=run, resume=True), tmp_path / "resumed") == stopped_at_14[1]
 

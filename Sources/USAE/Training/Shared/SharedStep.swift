@@ -58,7 +58,8 @@ final class SharedStep {
     let total = tokens.reduce(0, +)
     let (entries, overflow) = total.multipliedReportingOverflow(by: workspace.codes.slots)
     guard !overflow, entries <= Self.mostEntries else {
-      throw .invalidArgument(name: "tokens", expected: "fewer in all, for this k", got: "\(total)")
+      let most = Self.mostEntries / workspace.codes.slots
+      throw .invalidArgument(name: "tokens", expected: "at most \(most) in all", got: "\(total)")
     }
     workspace.totalRows = total
     processes = tokens.count
