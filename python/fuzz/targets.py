@@ -62,6 +62,9 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
     def fresh() -> pathlib.Path:
         return pathlib.Path(tempfile.mkdtemp(dir=c.folder)) / "new"
 
+    def mask() -> np.ndarray:
+        return np.arange(60) % 5 > 0
+
     x = lambda: c.acts["vit"].copy()  # noqa: E731
     quiet = {"progress": False}
     targets: dict[str, Callable[[], Target]] = {
@@ -70,7 +73,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             {"n_concepts": 12, "k": 3, "recipe": usae.Recipe(), "seed": 0, "n_threads": 1},
         ),
         "fit": lambda: (sae().fit, {"acts": acts(), "epochs": None, "steps": 2, "validation": acts(), "callbacks": [],
-        **quiet}),
+        "mask": mask(), **quiet}),
         "fit to a checkpoint": lambda: (
             sae().fit, {"acts": acts(), "steps": 2, "checkpoint": fresh(), "resume": True, **quiet}
         ),
@@ -78,16 +81,16 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             sae().fit_stream,
             {"batches": [acts()], "steps": 2, "buffer_tokens": 32, "validation": acts(), "callbacks": [], **quiet},
         ),
-        "partial_fit": lambda: (sae().partial_fit, {"batch": acts(), "encoder": "vit"}),
+        "partial_fit": lambda: (sae().partial_fit, {"batch": acts(), "encoder": "vit", "mask": mask()}),
         "partial_fit of a new one": lambda: (usae.UniversalSAE(12, 3).partial_fit, {"batch": acts(), "encoder": None}),
         "initialize": lambda: (usae.UniversalSAE(12, 3).initialize, {"widths": dict(WIDTHS)}),
         "set_total_steps": lambda: (sae().set_total_steps, {"total_steps": 9}),
-        "gradients": lambda: (sae().gradients, {"batch": acts(), "encoder": "vit"}),
-        "encode": lambda: (sae().encode, {"x": x(), "model": "vit"}),
+        "gradients": lambda: (sae().gradients, {"batch": acts(), "encoder": "vit", "mask": mask()}),
+        "encode": lambda: (sae().encode, {"x": x(), "model": "vit", "mask": mask()}),
         "decode": lambda: (sae().decode, {"codes": c.codes, "model": "vit"}),
-        "reconstruct": lambda: (sae().reconstruct, {"x": x(), "source": "vit", "target": "dinov2"}),
-        "preactivations": lambda: (sae().preactivations, {"x": x(), "model": "vit"}),
-        "evaluate": lambda: (sae().evaluate, {"acts": acts(), "threshold": 0.1}),
+        "reconstruct": lambda: (sae().reconstruct, {"x": x(), "source": "vit", "target": "dinov2", "mask": mask()}),
+        "preactivations": lambda: (sae().preactivations, {"x": x(), "model": "vit", "mask": mask()}),
+        "evaluate": lambda: (sae().evaluate, {"acts": acts(), "threshold": 0.1, "mask": mask()}),
         "dictionary": lambda: (sae().dictionary, {"model": "vit", "units": "model"}),
         "parameters": lambda: (sae().parameters, {"model": "vit"}),
         "set_parameters": lambda: (sae().set_parameters, {"model": "vit", "parameters": c.sae.parameters("vit")}),

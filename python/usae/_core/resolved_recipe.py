@@ -55,7 +55,9 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
 def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:
     """Return the number of steps that epochs or steps ask for, or None if neither is given."""
     if epochs is not None and steps is not None:
-        raise InvalidInputError(f"epochs must be None where steps are given, got epochs={epochs!r} and steps={steps!r}")
+        raise InvalidInputError(
+            f"epochs must be None where steps are given, got epochs={checks.shown(epochs)} and steps={checks.shown(steps)}"
+        )
     if steps is not None:
         return checks.integer(steps, "steps", 1, MAXIMUM_STEPS)
     if epochs is not None:

@@ -139,9 +139,10 @@ def _is_maximization(value: object) -> bool:
 
 
 def _checked(results: Any, top: Any, images: Any, n: Any) -> tuple[list[Maximization], np.ndarray | None, int]:
-    results = [results] if _is_maximization(results) else list(results)
+    expected = "what usae.maximize returns, at least one"
+    results = [results] if _is_maximization(results) else checks.listed(results, "results", expected)
     if not results or not all(map(_is_maximization, results)):
-        raise InvalidInputError(f"results must be what usae.maximize returns, at least one, got {checks.shown(results)}")
+        raise InvalidInputError(f"results must be {expected}, got {checks.shown(results)}")
     if any(result.model_names != results[0].model_names for result in results):
         raise InvalidInputError(
             f"results must be of the same models in the same order, got {[result.model_names for result in results]}"
