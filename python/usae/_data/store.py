@@ -17,15 +17,13 @@ from usae._base import checks
 from usae._data import masks, shuffled_blocks, store_files
 from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names, mask_of
 from usae._data.chunks import rows_of
+from usae._data.narrowing import Rounding, narrowed
 from usae._data.store_files import DTYPES, Manifest
-from usae._data.stored_array import StoredArray, as_bfloat16, widened
+from usae._data.stored_array import StoredArray, widened
 from usae._files import disk, locks, signed_json
 from usae.errors import CheckpointError, InvalidInputError
 
 DType = Literal["float16", "float32", "bfloat16"]
-
-LARGEST: dict[str, float] = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max), "bfloat16": 3.38e38}
-"""Largest number that each type of a store holds."""
 
 
 class ActivationStore(Mapping[str, StoredArray]):
@@ -84,8 +82,9 @@ class ActivationStore(Mapping[str, StoredArray]):
             Width of each model; or for each model a mapping with "width" and, optionally, "source", "layer" and other values
             that JSON can represent, which are kept in `models`. Default: None, which takes the models of the first shard.
         dtype : "float16", "float32" or "bfloat16"
-            Type in which activations are stored. An activation beyond its range, 65504 for float16, is an error. The files hold
-            bfloat16 as uint16. Default: "float16".
+            Type in which activations are stored. An activation beyond its range, 65504 for float16, is an error, and so is a
+            model of whose variance rounding to the type would be more than a tenth, as where a mean is large against the
+            spread; more than a thousandth is a warning. The files hold bfloat16 as uint16. Default: "float16".
         grid : (int, int), optional
             Rows and columns of the tokens of an image. Default: None, which means that they are not known.
         metadata : mapping, optional
@@ -141,10 +140,11 @@ class ActivationStore(Mapping[str, StoredArray]):
     def _prepare(self) -> None:
         self._lock: locks.Lock | None = None
         self._guard = locks.Guard("the store")
+        self._rounding: dict[str, Rounding] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs for reading. A writer's lock stays with the writer."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_guard")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_guard", "_rounding")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._prepare()
@@ -327,7 +327,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         ------
         InvalidInputError
             If models, shapes or names do not fit the store or each other, or if activations are not finite in the type of the
-            store. Nothing is written then.
+            store, or lost in its rounding. Nothing is written then.
         CheckpointFileError
             Also an OSError: the disk is full or cannot be written, or another writer has the store open.
         """
@@ -348,11 +348,15 @@ class ActivationStore(Mapping[str, StoredArray]):
             manifest["models"] = _described({name: x.width for name, x in given.items()})
         n, manifest["tokens"] = _common_shape(given, manifest)
         names = self._names(image_names, n, manifest["tokens"])
-        arrays = [
-            _converted(x, manifest["dtype"], model["layer"])
-            for x, model in zip(given.values(), manifest["models"], strict=True)
-        ]  # fmt: skip
         counts = mask_of(given)
+        arrays, checks_of_rounding = [], {}
+        for (name, x), model in zip(given.items(), manifest["models"], strict=True):
+            kept, floats = narrowed(x, manifest["dtype"], model["layer"])
+            arrays.append(kept)
+            if floats.dtype != kept.dtype:
+                read = widened(kept, manifest["dtype"] == "bfloat16")
+                checks_of_rounding[name] = self._rounding.get(name, Rounding()).with_rows(floats, read, x.rows)
+                checks_of_rounding[name].check(x.label, name, manifest["dtype"])
         with disk.io_errors(self._folder, "write", "the store"):
             try:
                 files = [store_files.write_shard(self._folder, self.n_shards, i, x) for i, x in enumerate(arrays)]
@@ -360,6 +364,7 @@ class ActivationStore(Mapping[str, StoredArray]):
                 if counts is not None:
                     shard["mask"] = store_files.write_mask(self._folder, self.n_shards, counts.reshape(_shape(manifest, n)))
                 self._replace(manifest | {"finished": False, "shards": [*manifest["shards"], shard]})
+                self._rounding |= checks_of_rounding
             except BaseException:
                 with contextlib.suppress(OSError, CheckpointError):
                     self._manifest = store_files.read_manifest(self._folder)  # this may be the new manifest
@@ -533,38 +538,3 @@ def _common_shape(given: Mapping[str, Activations], manifest: Manifest) -> tuple
         kept = "rows, [rows, width]" if manifest["tokens"] is None else f"images of {manifest['tokens']} tokens"
         raise InvalidInputError(f"acts must be {kept}, as the store has them, got {list(shape)} before the width")
     return shape[0], tokens
-
-
-def _without_large(floats: np.ndarray, rows: np.ndarray, largest: float) -> np.ndarray:
-    """Return the activations with 0 for numbers that are not finite or too large, in rows other than `rows`."""
-    left_out = np.ones(floats.shape[:-1], bool)
-    left_out.reshape(-1)[rows] = False
-    result = floats.copy()
-    part = result[left_out]
-    part[~(np.abs(part) <= np.float64(largest))] = 0
-    result[left_out] = part
-    return result
-
-
-def _converted(x: Activations, dtype: str, layer: str | None) -> np.ndarray:
-    """Convert activations to the store's type. InvalidInputError if they are not finite in it."""
-    array = np.asarray(x.array)
-    floats = widened(array, x.bfloat16)
-    if x.rows is not None:
-        floats = _without_large(floats, x.rows, LARGEST[dtype])
-    with np.errstate(over="ignore"):
-        kept = np.ascontiguousarray(floats, np.float32 if dtype == "bfloat16" else DTYPES[dtype])
-    if dtype == "bfloat16":
-        kept = np.where(np.isfinite(kept), as_bfloat16(kept), np.uint16(0x7F80))
-    if np.isfinite(widened(kept, dtype == "bfloat16")).all():
-        return kept
-    where = f" (layer {layer!r})" if layer is not None else ""
-    if not np.isfinite(floats).all():
-        place = np.argwhere(~np.isfinite(floats))[0].tolist()
-        raise InvalidInputError(f"{x.label}{where} must be finite, got {floats[tuple(place)]} at {place}")
-    ends = {"float16": "65504", "float32": "3.4e38", "bfloat16": "3.4e38"}[dtype]
-    remedy = 'dtype="bfloat16", which has the range of float32' if dtype == "float16" else "smaller units"
-    raise InvalidInputError(
-        f"{x.label}{where} must be within {ends} to be stored as {dtype}, got {np.abs(floats).max():.6g}; make the store with "
-        f"{remedy}"
-    )

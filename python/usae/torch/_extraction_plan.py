@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from usae._base import checks
 from usae._data.activations import check_names
+from usae._data.narrowing import Rounding
 from usae.errors import InvalidInputError
 from usae.torch._images import resized
 from usae.torch._layer_output import Grid, grid_like, without_graph
@@ -48,14 +49,19 @@ class Plan(NamedTuple):
         return next(iter(self.models.values())).n_tokens if self.grid is None else math.prod(self.grid)
 
     def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the activations of each batch of pictures."""
+        """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread."""
+        rounding: dict[str, Rounding] = {}
         while batch := list(itertools.islice(rows, self.batch_size)):
             sizes = {model.known_size for model in self.models.values()}
             inputs = {size: torch.stack([resized(picture, size, self.crop) for picture in batch]) for size in sizes}
-            yield {
-                name: _converted(_aligned(model, inputs[model.known_size], self.grid), dtype, name, model)
-                for name, model in self.models.items()
-            }
+            found = {}
+            for name, model in self.models.items():
+                wide = _aligned(model, inputs[model.known_size], self.grid)
+                found[name] = _converted(wide, dtype, name, model)
+                if found[name].dtype != wide.dtype:
+                    rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
+                    rounding[name].check(f"activations of {name!r}", name, dtype)
+            yield found
 
 
 def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
