@@ -58,6 +58,33 @@ public func usae_initialize_from(
 }
 
 @c @implementation
+public func usae_describe_sample(
+  _ sae: OpaquePointer?, _ model: Int32, _ width: Int64, _ sample: UnsafeMutablePointer<usae_sample>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let out = try Output(try required(sample, "sample"), "sample")
+    var result = try usae_sample.input(sample, "sample")
+    try requireZero(result.reserved, "sample")
+    guard let report = try sae.sampleReport(model: Int(model), width: Int(width)) else {
+      result.rows = 0
+      out.write(result)
+      return
+    }
+    result.center?.update(from: report.means, count: report.means.count)
+    result.deviation?.update(from: report.deviations, count: report.deviations.count)
+    result.rows = Int64(report.rows)
+    result.outlying_rows = Int64(report.outlyingRows)
+    result.left_out_rows = Int64(report.leftOutRows)
+    result.identical_rows = Int64(report.identicalRows)
+    result.median_distance = report.medianDistance
+    result.largest_distance = report.largestDistance
+    out.write(result)
+  }
+}
+
+@c @implementation
 public func usae_set_plan(
   _ sae: OpaquePointer?, _ total_steps: Int64, _ dead_tokens: Int64, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {

@@ -13,6 +13,7 @@ extension usae_step_report: GrowingStruct {}
 extension usae_shared_opening: GrowingStruct {}
 extension usae_exchange: GrowingStruct {}
 extension usae_evaluation: GrowingStruct {}
+extension usae_sample: GrowingStruct {}
 extension usae_image_options: GrowingStruct {}
 extension usae_view: GrowingStruct {}
 

@@ -27,6 +27,15 @@ void test_tensors(usae_sae *sae) {
   check(usae_tensor_read(sae, 0, USAE_COUNTERS, counters, 3, &error) == USAE_OK && counters[1] == 60, "counters count");
   counters[0] = -4;
   check(usae_tensor_write(sae, 0, USAE_COUNTERS, counters, 3, &error) == USAE_INVALID_ARGUMENT, "negative ones are refused");
+  check(usae_tensor_shape(sae, 0, USAE_MEAN_REST, &rows, &columns, &error) == USAE_OK && rows == LEFT, "a rest of the mean");
+  double center[LEFT], deviation[LEFT];
+  usae_sample sample = {.size = sizeof sample, .center = center, .deviation = deviation};
+  check(usae_describe_sample(sae, 0, LEFT, &sample, &error) == USAE_OK, "the sample of a mean can be described");
+  check(sample.rows == TOKENS && sample.largest_distance > 0 && deviation[LEFT - 1] > 0, "with its rows and deviations");
+  check(usae_describe_sample(sae, 0, LEFT + 1, &sample, &error) == USAE_SHAPE_MISMATCH, "for arrays of the model's width");
+  check(usae_describe_sample(sae, 2, LEFT, &sample, &error) == USAE_UNKNOWN_MODEL, "and of models that there are");
+  sample.reserved = 1;
+  check(usae_describe_sample(sae, 0, LEFT, &sample, &error) == USAE_INVALID_ARGUMENT, "with nothing unknown asked for");
   free(weights);
   free(again);
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from usae import demo, errors, plot, recipes, synthetic
     from usae._base.config import set_num_threads, show_config
     from usae._core.reports import Screening, StepReport, StreamReport
+    from usae._core.standardization import StandardizationReport
     from usae._data.activations import MaskedActivations
     from usae._data.store import ActivationStore
     from usae._estimator.checkpoints import Checkpoints
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from usae.analysis.evaluation import EnergyFit, Evaluation
     from usae.analysis.latent_scaling import LatentScaling, latent_scaling
     from usae.analysis.nulls import CofireNull
+    from usae.analysis.outlying_rows import outlying_rows
     from usae.analysis.top_examples import TopExamples, top_examples
     from usae.errors import (
         CheckpointError,
@@ -73,6 +75,7 @@ _MODULE_OF = {
     "Screening": "_core.reports",
     "SeedCeiling": "analysis.baselines",
     "ShuffledPairing": "analysis.baselines",
+    "StandardizationReport": "_core.standardization",
     "StepReport": "_core.reports",
     "StreamReport": "_core.reports",
     "TopExamples": "analysis.top_examples",
@@ -88,6 +91,7 @@ _MODULE_OF = {
     "load_published": "interop.published",
     "maximize": "maximization.maximize",
     "objective": "maximization.objective",
+    "outlying_rows": "analysis.outlying_rows",
     "set_num_threads": "_base.config",
     "show_config": "_base.config",
     "top_examples": "analysis.top_examples",
@@ -122,6 +126,7 @@ __all__ = [
     "Screening",
     "SeedCeiling",
     "ShuffledPairing",
+    "StandardizationReport",
     "StepReport",
     "StreamReport",
     "TopExamples",
@@ -140,6 +145,7 @@ __all__ = [
     "load_published",
     "maximize",
     "objective",
+    "outlying_rows",
     "plot",
     "recipes",
     "set_num_threads",

@@ -23,6 +23,8 @@ class Core:
         If "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
+    def describe_sample(self, model: int, center: Buffer, deviation: Buffer) -> tuple[int, int, int, int, float, float] | None:
+        """Returns the numbers of `usae_sample` in its order, and writes its arrays, float64 [width]. None: no sample."""
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
     def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, Any]:
         """Returns the fields of `usae_step_report`, with those of screening as one tuple, and "losses", a list by decoded
@@ -184,6 +186,7 @@ BN_RUNNING_MEAN: int
 BN_RUNNING_VAR: int
 DICTIONARY: int
 THRESHOLD: int
+MEAN_REST: int
 FIRST_MOMENT: int
 SECOND_MOMENT: int
 GRADIENT: int

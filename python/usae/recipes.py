@@ -63,9 +63,15 @@ class Recipe:
         Whether the mean and the scale of the standardisation are one number for each model, or one for each dimension of a
         model. Default: "dimension" and "scalar".
     scale_epsilon : float
-        Number that is added to the standard deviation. Default: 1e-5.
+        Number that is added to the standard deviation. If the deviation of a model is below 1/4, it is 4 times the product of
+        the two, so that small units change nothing. Default: 1e-5.
     statistics_tokens : int or None
         Number of rows from which mean and scale are computed. None: all rows. Default: 200_000.
+    outlier_multiple : float or None
+        A row is outlying in a model if its distance from the mean is more than this multiple of the median distance, as that of
+        attention sinks is. Outlying rows do not count for mean and scale, if they are at most 5 % of the rows; and training
+        shortens their tokens to a typical length, so that they cannot outweigh all others. Encoding and evaluation change no
+        row. None: no row is outlying. Default: 5.0.
     renormalize : bool
         Whether dictionary rows are set back to norm 1 after each step. Default: True.
     dictionary_epsilon : float
@@ -152,6 +158,7 @@ class Recipe:
     scale: Literal["scalar", "dimension"] = "scalar"
     scale_epsilon: float = 1e-5
     statistics_tokens: int | None = 200_000
+    outlier_multiple: float | None = 5.0
     renormalize: bool = True
     dictionary_epsilon: float = 1e-8
     aux: Literal["none", "unchosen", "dead"] = "dead"
@@ -277,6 +284,7 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         center="scalar",
         scale="scalar",
         statistics_tokens=196_000,
+        outlier_multiple=None,
         renormalize=False,
         aux="unchosen",
         aux_coefficient=0.1,

@@ -45,7 +45,7 @@ enum {
   USAE_INVALID_ARGUMENT = 1, /* a value out of its range, or two that contradict each other */
   USAE_SHAPE_MISMATCH = 2,   /* an array whose size does not fit the autoencoder */
   USAE_UNKNOWN_MODEL = 3,    /* a model index or name that the autoencoder does not have */
-  USAE_NOT_FINITE = 4,       /* NaN or infinity in the data, or a loss that overflowed */
+  USAE_NOT_FINITE = 4,       /* NaN or infinity in the data, or a number computed from it that overflowed */
   USAE_NOT_INITIALIZED = 5,  /* parameters are asked for before there are any */
   USAE_INTERRUPTED = 6,      /* the interrupt callback asked to stop */
   USAE_OUT_OF_MEMORY = 7
@@ -114,7 +114,8 @@ typedef struct usae_recipe {
                                  reconstructions have the right norm. Default: DATA. */
   int32_t center;             /* USAE_STATISTIC_*: one mean is subtracted, or one for each dimension. Default: DIMENSION. */
   int32_t scale;              /* USAE_STATISTIC_*: the divisor is one deviation, or one for each dimension. Default: SCALAR. */
-  double scale_epsilon;       /* Added to the standard deviations. Default: 1e-5. */
+  double scale_epsilon;       /* Added to the standard deviations: the number itself where the model's deviation is at least
+                                 1/4, else 4 times its product with the deviation. Default: 1e-5. */
   int64_t statistics_tokens;  /* Rows that mean and deviation are computed from. 0: all. Default: 200000. */
 
   /* Code */
@@ -182,6 +183,13 @@ typedef struct usae_recipe {
   int64_t warmup_steps;       /* Default: 100. */
   int64_t total_steps;        /* 0: unknown, so that there is no decay. Default: 0. */
   double decay_share;         /* Share of total_steps that is decay. 1: it begins where the warm-up ends. Default: 0.2. */
+
+  /* Outlying rows */
+  double outlier_multiple;    /* A row is outlying in a model if it is farther from the centre than this multiple of the median
+                                 distance. Outlying rows count for neither mean nor deviation, if they are at most 1/20 of the
+                                 rows. In training, tokens longer than this multiple of sqrt(width), which is about the length
+                                 of a typical one, are shortened to sqrt(width), but for models of mean 0
+                                 and scale 1, whose tokens may have any length. 0: no row is outlying. Default: 5. */
 } usae_recipe;
 
 enum {
@@ -233,9 +241,29 @@ void usae_destroy(usae_sae *sae);
 usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *names, const int64_t *widths,
                             usae_error *error);
 
-/* The same with `activations` [n_models], from which standardisation and, with USAE_INIT_DATA, dictionaries are taken. */
+/* The same with `activations` [n_models], from which standardisation and, with USAE_INIT_DATA, dictionaries are taken. A model
+ * whose rows are all equal is USAE_INVALID_ARGUMENT. */
 usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *activations,
                                  const usae_interrupt *interrupt, usae_error *error);
+
+/* What the rows were like from which usae_initialize_from took a model's mean and deviation. Fill `size`, and the addresses of
+ * arrays that are wanted; NULL, which is the default of each, skips that output. The numbers are output. */
+typedef struct usae_sample {
+  uint32_t size;
+  uint32_t reserved;
+  double *center;            /* [width] what is subtracted */
+  double *deviation;         /* [width] standard deviation about it */
+  int64_t rows;              /* of the sample */
+  int64_t outlying_rows;     /* farther from the centre than outlier_multiple, or 5 where it is 0, times the median distance */
+  int64_t left_out_rows;     /* of these, those that count for neither centre nor deviation: all or none */
+  int64_t identical_rows;    /* the most rows that are equal, if they are more than one in a hundred; else 1 */
+  double median_distance;    /* of rows from the centre; rows that are equal to many others do not count */
+  double largest_distance;
+} usae_sample;
+
+/* Describes the sample of model `model`, whose width must be `width`. Where there was none, because parameters were seeded, `rows`
+ * is 0 and the rest is as it was. */
+usae_status usae_describe_sample(const usae_sae *sae, int32_t model, int64_t width, usae_sample *sample, usae_error *error);
 
 /* Changes total_steps and dead_tokens of the recipe. */
 usae_status usae_set_plan(usae_sae *sae, int64_t total_steps, int64_t dead_tokens, usae_error *error);
@@ -298,8 +326,9 @@ usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activa
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
-/* Checks every element of `activations` [n_models]. One that is NaN or, as float32, infinite is USAE_NOT_FINITE, and the error
- * names its model, row and column. A step checks the rows that it trains on; this finds such a row before a long run. */
+/* Checks every element of `activations` [n_models]. One that is NaN or, as float32, infinite, or whose square overflows when it
+ * is standardised, is USAE_NOT_FINITE, and the error names its model, row and column. A step checks the rows that it trains on;
+ * this finds such a row before a long run. */
 usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *activations,
                               const usae_interrupt *interrupt, usae_error *error);
 
@@ -389,13 +418,13 @@ usae_status usae_shared_abandon(usae_sae *sae, usae_error *error);
 
 /* Encodes every row of `x`, activations of model `model`. `values` and `indices` [n, usae_slots] hold the most active concept
  * first, of equal ones the lower index first; unused slots hold 0 and -1. A token's code does not depend on the other rows.
- * After an interrupt, or a row that is not finite, the outputs are partly written. */
+ * After an interrupt, or a row that is not finite or whose code is not, the outputs are partly written. */
 usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x, float *values, int32_t *indices,
                         const usae_interrupt *interrupt, usae_error *error);
 
 /* Decodes codes, `values` and `indices` [n, slots], to activations of model `model` in its own units, `out` [n, width]. `width`
- * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt `out` is
- * partly written. */
+ * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt, or a row that
+ * float32 cannot hold, `out` is partly written. */
 usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
                         const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
                         usae_error *error);
@@ -410,7 +439,8 @@ usae_status usae_preactivations(const usae_sae *sae, int32_t model, const usae_m
 typedef struct usae_evaluation {
   uint32_t size;
   uint32_t reserved;
-  double *r2;                /* [M, M] in the models' units, against each dimension's mean over these rows */
+  double *r2;                /* [M, M] in the models' units, against each dimension's mean over these rows; NaN where nothing
+                                varies, as with the two below */
   double *r2_standardized;   /* [M, M] in standardised units, against each dimension's mean */
   double *r2_scalar_mean;    /* [M, M] in standardised units, against one mean over everything, as the published code does */
   double *mse;               /* [M, M] mean squared error per element, models' units */
@@ -439,7 +469,7 @@ usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_mat
 
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 
-/* Tensors of one model. Weight and dictionary are [n_concepts, width], mean and scale [width], the others [n_concepts] if they
+/* Tensors of one model. Weight and dictionary are [n_concepts, width], mean, its rest and scale [width], the others [n_concepts] if they
  * do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with USAE_ENCODER_BATCHNORM,
  * gradients only from a usae_step with USAE_STEP_GRADIENTS to the next change. */
 enum {
@@ -452,6 +482,8 @@ enum {
   USAE_BN_RUNNING_MEAN = 6,
   USAE_BN_RUNNING_VAR = 7,
   USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
+  USAE_MEAN_REST = 10, /* what float32 cannot hold of the mean, where a mean is more than 2^14 times the scale; else 0. Writing
+                          USAE_MEAN sets it to 0. */
   USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: a code's values are above it outside training; a moving average of the
                           smallest entry that a batch kept, 0 before the first step */
   /* Plus the number of a parameter: its first and second moment of AdamW, and its gradient. */

@@ -1,6 +1,7 @@
 import KernelTypes
 
-// Activations as the user has them, to standardised float32. x - x is 0 for every finite x and NaN for all others.
+// Activations as the user has them, to standardised float32. y - y is 0 for every finite y and NaN for all others; y is not
+// finite where x is not, and where a finite x overflows.
 
 func standardizeFloat32(
   _ source: UnsafeRawPointer, _ count: Int, _ mean: ConstantFloats, _ inverse: ConstantFloats, _ out: Floats
@@ -9,15 +10,17 @@ func standardizeFloat32(
   var c = 0
   while c &+ 16 <= count {
     let x = source.loadUnaligned(fromByteOffset: c &* 4, as: Vector.self)
-    wrong += x - x
-    store((x - load(mean, c)) * load(inverse, c), out, c)
+    let y = (x - load(mean, c)) * load(inverse, c)
+    wrong += y - y
+    store(y, out, c)
     c &+= 16
   }
   var bad: Float = 0
   while c < count {
     let x = source.loadUnaligned(fromByteOffset: c &* 4, as: Float.self)
-    bad += x - x
-    out[c] = (x - mean[c]) * inverse[c]
+    let y = (x - mean[c]) * inverse[c]
+    bad += y - y
+    out[c] = y
     c &+= 1
   }
   return sumLanes(wrong) + bad == 0
@@ -29,8 +32,9 @@ func standardizeFloat16(
   var bad: Float = 0
   for c in 0..<count {
     let x = halfToFloat(source.loadUnaligned(fromByteOffset: c &* 2, as: UInt16.self))
-    bad += x - x
-    out[c] = (x - mean[c]) * inverse[c]
+    let y = (x - mean[c]) * inverse[c]
+    bad += y - y
+    out[c] = y
   }
   return bad == 0
 }
@@ -53,8 +57,9 @@ func standardizeFloat64(
   var bad: Float = 0
   for c in 0..<count {
     let x = Float(source.loadUnaligned(fromByteOffset: c &* 8, as: Double.self))
-    bad += x - x
-    out[c] = (x - mean[c]) * inverse[c]
+    let y = (x - mean[c]) * inverse[c]
+    bad += y - y
+    out[c] = y
   }
   return bad == 0
 }
@@ -65,8 +70,9 @@ func standardizeBFloat16(
   var bad: Float = 0
   for c in 0..<count {
     let x = Float(bitPattern: UInt32(source.loadUnaligned(fromByteOffset: c &* 2, as: UInt16.self)) << 16)
-    bad += x - x
-    out[c] = (x - mean[c]) * inverse[c]
+    let y = (x - mean[c]) * inverse[c]
+    bad += y - y
+    out[c] = y
   }
   return bad == 0
 }

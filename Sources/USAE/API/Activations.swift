@@ -73,6 +73,36 @@ package struct Activations {
     }
   }
 
+  /// The same in double, for standardisations that float32 cannot compute.
+  func standardize(row: Int, _ doubles: ModelParameters.DoubleStandardization, out: UnsafeMutablePointer<Float>) -> Bool {
+    let start = address(row)
+    var bad: Float = 0
+    for c in 0..<columns {
+      let y = Float((exactValue(at: start + c &* columnStride) - doubles.center[c]) * doubles.inverseScale[c])
+      bad += y - y
+      out[c] = y
+    }
+    return bad == 0
+  }
+
+  /// The elements of a row as they are.
+  func read(row: Int, to out: UnsafeMutablePointer<Double>) {
+    let start = address(row)
+    for c in 0..<columns { out[c] = exactValue(at: start + c &* columnStride) }
+  }
+
+  /// Whether two rows hold the same numbers.
+  func equal(_ row: Int, _ other: Int) -> Bool {
+    let (start, otherStart) = (address(row), address(other))
+    return (0..<columns).allSatisfy {
+      exactValue(at: start + $0 &* columnStride) == exactValue(at: otherStart + $0 &* columnStride)
+    }
+  }
+
+  func element(row: Int, column: Int) -> Double { exactValue(at: address(row) + column &* columnStride) }
+
+  var isFloat64: Bool { element == .float64 }
+
   /// Column of the first number of a row that is NaN or infinite as float32.
   func firstNotFinite(row: Int) -> Int? {
     let start = address(row)
@@ -89,6 +119,10 @@ package struct Activations {
     let stored = min(max(selection.row(min(max(row, 0), rows - 1)), 0), storedRows - 1)
     let (image, token) = stored.quotientAndRemainder(dividingBy: inner)
     return base.advanced(by: image &* outerStride &+ token &* innerStride)
+  }
+
+  private func exactValue(at address: UnsafeRawPointer) -> Double {
+    element == .float64 ? address.loadUnaligned(as: Double.self) : Double(value(at: address))
   }
 
   private func value(at address: UnsafeRawPointer) -> Float {

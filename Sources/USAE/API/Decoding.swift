@@ -22,6 +22,7 @@ extension UniversalSAE {
       let compact = try CompactScratch(threads: work.threads, slots: slots, concepts: concepts)
       let changed = Atomic<Int>(-1)
       nonisolated(unsafe) let (values, indices, out) = (values, indices, out)
+      let overflowed = Atomic<Int>(-1)
       try work.runBlocks(rows, of: 64) { _, range, worker in
         for t in range {
           let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
@@ -33,7 +34,15 @@ extension UniversalSAE {
           kernels.rows.weightedSum(
             model.dictionary.value.base, model.dictionary.value.stride, compact.indices[worker].base,
             compact.coefficients[worker].base, used, model.dictionary.value.stride, row)
-          for c in 0..<model.width { out[t * model.width + c] = row[c] * model.scale.base[c] + model.mean.base[c] }
+          let result = out + t * model.width
+          var bad: Float = 0  // of y - y: 0, or NaN from the first that is not finite
+          for c in 0..<model.width {
+            let y = row[c] * model.scale.base[c] + model.mean.base[c]
+            bad += y - y
+            result[c] = y
+          }
+          if model.doubles != nil { model.rescale(row, to: result) }
+          if bad != 0 { overflowed.store(t, ordering: .relaxed) }
         }
       }
       let row = changed.load(ordering: .relaxed)
@@ -41,6 +50,12 @@ extension UniversalSAE {
         throw .invalidArgument(
           name: "codes", expected: "indices that stay as they are while they are decoded", got: "other ones in row \(row)",
           remedy: "decode a copy, or wait for the thread that changes them")
+      }
+      let large = overflowed.load(ordering: .relaxed)
+      guard large < 0 else {
+        throw .invalidArgument(
+          name: "codes", expected: "values whose activations of '\(model.name)' float32 can hold",
+          got: "larger ones in row \(large)", remedy: "decode smaller values")
       }
     }
   }

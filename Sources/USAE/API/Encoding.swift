@@ -1,3 +1,5 @@
+import Synchronization
+
 /// Encodes rows of one model in chunks, so that memory does not grow with their number.
 struct Encoding {
   let model: ModelParameters
@@ -16,7 +18,7 @@ struct Encoding {
     let scratch = try makeScratch(work.threads, model.width)
     for first in stride(from: 0, to: rows, by: Self.chunkRows) {
       let count = min(rows - first, Self.chunkRows)
-      try Ingestion(model: model, activations: activations).copy(
+      try Ingestion(model: model, activations: activations, lengths: .encodable).copy(
         first..<first + count, of: .all, to: chunk, scratch: scratch, work: work)
       try consume(chunk, count, first)
     }
@@ -56,13 +58,17 @@ extension UniversalSAE {
       let slots = self.slots
       try Self.checkOutput("values", rows: x.rows, columns: slots)
       nonisolated(unsafe) let (values, indices) = (values, indices)
+      let infinite = Atomic<Int>(-1)
       try encoding.forEachRow(k: slots) { row, keys in
+        if keys.count > 0, value(ofKey: keys[0]) == .infinity { infinite.store(row, ordering: .relaxed) }
         for q in 0..<slots {
           let used = q < keys.count
           values[row * slots + q] = used ? value(ofKey: keys[q]) : 0
           indices[row * slots + q] = used ? column(ofKey: keys[q]) : -1
         }
       }
+      let row = infinite.load(ordering: .relaxed)
+      if row >= 0 { throw Ingestion.tooLarge(x, row: row) }
     }
   }
 

@@ -86,6 +86,10 @@ public struct Recipe: Sendable, Equatable {
   public var totalSteps = 0
   public var decayShare = 0.2
 
+  // Outlying rows
+  /// A row is outlying if it is farther from the centre than this multiple of the median distance; 0: none is.
+  public var outlierMultiple = 5.0
+
   /// The default recipe.
   public init() {}
 
@@ -118,6 +122,7 @@ public struct Recipe: Sendable, Equatable {
     recipe.warmupInclusive = true
     recipe.weightDecay = 1e-5
     recipe.clipNorm = 1
+    recipe.outlierMultiple = 0
     return recipe
   }
 

@@ -67,6 +67,8 @@ extension Recipe {
     count("warmup_steps", \.warmupSteps),
     count("total_steps", \.totalSteps, zeroIsNone: true),
     number("decay_share", \.decayShare, 0...1),
+
+    number("outlier_multiple", \.outlierMultiple, 0...1e6, zeroIsNone: true),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

@@ -120,7 +120,10 @@ extension UniversalSAE {
         guard let batchNorm = model.batchNorm else { continue }
         mix(UInt64(batchNorm.runningMean.base[c].bitPattern) << 32 | UInt64(batchNorm.runningVariance.base[c].bitPattern))
       }
-      for c in 0..<model.width { mix(UInt64(model.mean.base[c].bitPattern) << 32 | UInt64(model.scale.base[c].bitPattern)) }
+      for c in 0..<model.width {
+        mix(UInt64(model.mean.base[c].bitPattern) << 32 | UInt64(model.scale.base[c].bitPattern))
+        if model.doubles != nil { mix(UInt64(model.meanRest.base[c].bitPattern)) }
+      }
     }
     return hash
   }

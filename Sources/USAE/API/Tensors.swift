@@ -11,6 +11,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
     case runningVariance = 7
     case dictionary = 8
     case threshold = 9
+    case meanRest = 10
     case silentTokens = 400
     case counters = 401
 
@@ -27,6 +28,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
       case .runningVariance: "bn_running_var"
       case .dictionary: "dictionary"
       case .threshold: "threshold"
+      case .meanRest: "mean_rest"
       case .silentTokens: "silent_tokens"
       case .counters: "counters"
       }
@@ -91,7 +93,7 @@ extension ModelParameters {
     case .batchNormWeight: return batchNorm?.weight
     case .batchNormBias: return batchNorm?.bias
     case .dictionary: return dictionary
-    case .mean, .scale, .runningMean, .runningVariance, .threshold, .silentTokens, .counters: return nil
+    case .mean, .meanRest, .scale, .runningMean, .runningVariance, .threshold, .silentTokens, .counters: return nil
     }
   }
 
@@ -108,6 +110,7 @@ extension ModelParameters {
     guard id.part == .value else { return nil }
     switch id.kind {
     case .mean: return mean
+    case .meanRest: return meanRest
     case .scale: return scale
     case .runningMean: return batchNorm?.runningMean
     case .runningVariance: return batchNorm?.runningVariance
@@ -227,6 +230,8 @@ extension UniversalSAE {
     let values = tensor.data.assumingMemoryBound(to: Float.self)
     for r in 0..<matrix.rows { matrix.row(r).update(from: values + r * matrix.columns, count: matrix.columns) }
     if tensor.id.kind == .scale { model.setScale { matrix.base[$0] } }
+    if tensor.id.kind == .mean { model.meanRest.storage.zero() }
+    if tensor.id.kind == .mean || tensor.id.kind == .meanRest { model.standardizationChanged() }
     if tensor.id.kind == .dictionary && tensor.id.part == .value {
       model.updateInverseNorms(epsilon: state.recipe.dictionaryEpsilon, work: work)
     }

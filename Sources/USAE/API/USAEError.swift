@@ -6,6 +6,8 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
   case shapeMismatch(name: String, expected: String, got: String, remedy: String = "")
   case unknownModel(name: String, known: [String])
   case notFinite(model: String, row: Int, column: Int)
+  /// The row is finite, but what is computed from it would not be.
+  case tooLarge(model: String, row: Int, column: Int, value: Float)
   case lossNotFinite(step: Int)
   case sumNotFinite(exchange: String, position: Int)
   case notInitialized(operation: String)
@@ -23,6 +25,10 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
     case .notFinite(let model, let row, let column):
       return "activations of '\(model)': expected finite numbers, got NaN or infinity (as float32) in row \(row), column "
         + "\(column); remove or repair that row in every model"
+    case .tooLarge(let model, let row, let column, let value):
+      return "activations of '\(model)': expected numbers of about the size that the model was fitted to, got \(value) in row "
+        + "\(row), column \(column), with which float32 overflows; remove or repair that row in every model, or scale the "
+        + "activations as those of the fit were"
     case .lossNotFinite(let step):
       return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: "
         + "lower the learning rate, or look for outliers in the activations"

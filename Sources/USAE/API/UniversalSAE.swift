@@ -164,6 +164,17 @@ public final class UniversalSAE: Sendable {
     changed(gradients: nil)
   }
 
+  /// What the mean and scale of a model were computed from; nil where they were set or loaded.
+  package func sampleReport(model index: Int, width: Int) throws(USAEError) -> SampleReport? {
+    try lock.reading { () throws(USAEError) in
+      let model = try model(index, for: "a sample")
+      guard width == model.width else {
+        throw .shapeMismatch(name: "width", expected: "\(model.width) as '\(model.name)' has", got: "\(width)")
+      }
+      return model.sample
+    }
+  }
+
   func requireModels(_ operation: String) throws(USAEError) {
     guard !state.models.isEmpty else { throw .notInitialized(operation: operation) }
   }
@@ -251,7 +262,7 @@ public final class UniversalSAE: Sendable {
         let scratch = try makeScratch(work.threads, model.width)
         let rows = try PaddedMatrix(rows: max(1, min(Self.checkedRows, values.rows)), columns: model.width)
         for first in stride(from: 0, to: values.rows, by: Self.checkedRows) {
-          try Ingestion(model: model, activations: values).copy(
+          try Ingestion(model: model, activations: values, lengths: .comparable).copy(
             first..<min(values.rows, first + Self.checkedRows), of: .all, to: rows, scratch: scratch, work: work)
         }
       }

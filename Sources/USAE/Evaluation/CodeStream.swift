@@ -24,7 +24,8 @@ final class CodeStream: @unchecked Sendable {
 
   /// Puts the rows `range` of the activations, and their codes, into the first rows of `tokens` and `codes`.
   func encode(_ activations: Activations, _ range: Range<Int>) throws(USAEError) {
-    try Ingestion(model: model, activations: activations).copy(range, of: .all, to: tokens, scratch: rowScratch, work: work)
+    try Ingestion(model: model, activations: activations, lengths: .comparable)
+      .copy(range, of: .all, to: tokens, scratch: rowScratch, work: work)
     try encoder.encode(tokens, count: range.count, k: k, scratch: tileScratch, to: codes, work: work)
   }
 

@@ -31,6 +31,13 @@ final class StreamingEvaluation {
   func run(_ activations: [Activations]) throws(USAEError) {
     let rows = activations[0].rows
     for first in stride(from: 0, to: rows, by: chunkRows) { try add(activations, first..<min(rows, first + chunkRows)) }
+    for (i, source) in streams.enumerated() {
+      for (j, target) in streams.enumerated() where !residuals.sums(encoded: i, decoded: j).allSatisfy(\.isFinite) {
+        throw .invalidArgument(
+          name: "activations of '\(source.model.name)'", expected: "reconstructions of '\(target.model.name)' that float32 can hold",
+          got: "larger ones", remedy: "look for outliers in the activations and for huge parameters")
+      }
+    }
   }
 
   private func add(_ activations: [Activations], _ range: Range<Int>) throws(USAEError) {
@@ -42,6 +49,9 @@ final class StreamingEvaluation {
     try concepts.add(streams.map(\.codes), count: range.count)
     tokens += range.count
   }
+
+  /// The share of a variation that is explained. NaN where nothing varies: there is nothing to explain.
+  private func share(_ residual: Double, of variation: Double) -> Double { variation > 0 ? 1 - residual / variation : .nan }
 
   func result() -> Evaluation {
     let scores = streams.indices.map { i in streams.indices.map { j in self.scores(encoded: i, decoded: j) } }
@@ -71,8 +81,8 @@ final class StreamingEvaluation {
     }
     let plain = squares.reduce(0, +)
     return (
-      1 - residual / total, 1 - plain / variations.reduce(0, +), 1 - plain / moments[decoded].variationAboutOneMean,
-      residual / (Double(tokens) * Double(model.width))
+      share(residual, of: total), share(plain, of: variations.reduce(0, +)),
+      share(plain, of: moments[decoded].variationAboutOneMean), residual / (Double(tokens) * Double(model.width))
     )
   }
 }

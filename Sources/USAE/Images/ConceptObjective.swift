@@ -47,7 +47,7 @@ extension UniversalSAE {
       let tokens = x.rows / views
       if let token = objective.token { try Self.require("token", token, in: 0...tokens - 1) }
       let standardized = try PaddedMatrix(rows: x.rows, columns: model.width)
-      try Ingestion(model: model, activations: x).copy(
+      try Ingestion(model: model, activations: x, lengths: .comparable).copy(
         0..<x.rows, of: .all, to: standardized, scratch: try makeScratch(work.threads, model.width), work: work)
       var chosen: [Bool] = []
       if case .code = objective.kind { chosen = try tokensWith(objective.concept, model, standardized, work: work) }

@@ -69,11 +69,11 @@ struct Initialization {
     _ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters
   ) throws(USAEError) {
     let copy = try PaddedMatrix(rows: count, columns: model.width)
-    try Ingestion(model: model, activations: values).copy(
+    try Ingestion(model: model, activations: values, lengths: .atMost(recipe.outlierMultiple)).copy(
       0..<count, of: rows, to: copy, scratch: try makeScratch(work.threads, model.width), work: work)
     try forBlocks(count) { concept in
       let row = copy.row(concept)
-      guard kernels.rows.dot(row, row, copy.stride) > 0 else { return }  // a token equal to the mean has no direction
+      guard rowNorm(row, copy.stride) > 0 else { return }  // a token equal to the mean has no direction
       Self.normalize(row, copy.stride)
       model.dictionary.value.row(concept).update(from: row, count: copy.stride)
     }
@@ -87,7 +87,8 @@ struct Initialization {
     var sample: [PaddedMatrix] = []
     for (model, values) in zip(models, activations) {
       let tokens = try PaddedMatrix(rows: count, columns: model.width)
-      try Ingestion(model: model, activations: values).copy(0..<count, of: rows, to: tokens, scratch: scratch, work: work)
+      try Ingestion(model: model, activations: values, lengths: .atMost(recipe.outlierMultiple)).copy(
+        0..<count, of: rows, to: tokens, scratch: scratch, work: work)
       sample.append(tokens)
     }
     let codes = try CodeBuffer(rows: count, slots: k)
@@ -127,7 +128,7 @@ struct Initialization {
   }
 
   private static func normalize(_ row: UnsafeMutablePointer<Float>, _ stride: Int) {
-    let norm = kernels.rows.dot(row, row, stride).squareRoot()
+    let norm = rowNorm(row, stride)
     guard norm > 0 else { return }
     for c in 0..<stride { row[c] /= norm }
   }

@@ -44,8 +44,17 @@ final class ModelParameters: @unchecked Sendable {
   let name: String
   let width: Int
   let concepts: Int
-  /// Standardised tokens are (activations - mean) * inverseScale; all three are [1, width].
-  let mean, scale, inverseScale: PaddedMatrix
+  /// Standardised tokens are (activations - mean - meanRest) * inverseScale; all four are [1, width].
+  ///
+  /// `meanRest` is what float32 cannot hold of the mean. It is 0 but where that matters (`doubles`).
+  let mean, meanRest, scale, inverseScale: PaddedMatrix
+  /// The same numbers in double, where some dimension's mean is so large against its scale that float32 arithmetic would lose
+  /// the tokens in rounding.
+  private(set) var doubles: DoubleStandardization?
+  /// Whether tokens are standardised at all, so that a typical one has the length of the square root of the width.
+  private(set) var isStandardized = false
+  /// What mean and scale were computed from; nil where they were set otherwise.
+  var sample: SampleReport?
   let encoderWeight: Trainable  // [n_concepts, width]
   let encoderBias: Trainable  // [1, n_concepts]
   let batchNorm: BatchNormParameters?
@@ -65,6 +74,7 @@ final class ModelParameters: @unchecked Sendable {
     self.width = width
     self.concepts = concepts
     mean = try PaddedMatrix(rows: 1, columns: width)
+    meanRest = try PaddedMatrix(rows: 1, columns: width)
     scale = try PaddedMatrix(rows: 1, columns: width)
     inverseScale = try PaddedMatrix(rows: 1, columns: width)
     encoderWeight = try Trainable(rows: concepts, columns: width)
@@ -77,6 +87,18 @@ final class ModelParameters: @unchecked Sendable {
     setScale { _ in 1 }
   }
 
+  /// A model's standardisation in double, [width].
+  struct DoubleStandardization {
+    let center, inverseScale: [Double]
+  }
+
+  /// From this ratio of mean and scale on, float32 rounds the mean by more than 1/1024 of the scale.
+  private static let largestRatio = 0x1p14
+
+  static func needsDouble(center: (Int) -> Double, scale: Double, width: Int) -> Bool {
+    (0..<width).contains { abs(center($0)) > largestRatio * scale }
+  }
+
   /// Parameters that a step with this model as encoder trains besides dictionaries.
   var encoderTrainables: [Trainable] {
     [encoderWeight, encoderBias] + (batchNorm.map { [$0.weight, $0.bias] } ?? [])
@@ -86,6 +108,36 @@ final class ModelParameters: @unchecked Sendable {
     for c in 0..<width {
       scale.base[c] = value(c)
       inverseScale.base[c] = 1 / scale.base[c]
+    }
+    standardizationChanged()
+  }
+
+  /// Sets mean and scale together, as sample statistics give them.
+  func setStandardization(center: [Double], scale value: (Int) -> Float) {
+    for c in 0..<width {
+      mean.base[c] = Float(center[c])
+      meanRest.base[c] = Float(center[c] - Double(mean.base[c]))
+    }
+    setScale(value)
+    if doubles == nil { meanRest.storage.zero() }
+  }
+
+  /// To be called after every change of mean or scale.
+  func standardizationChanged() {
+    isStandardized = (0..<width).contains { mean.base[$0] != 0 || scale.base[$0] != 1 }
+    let needed = (0..<width).contains { abs(Double(mean.base[$0])) > Self.largestRatio * Double(scale.base[$0]) }
+    doubles =
+      needed
+      ? DoubleStandardization(
+        center: (0..<width).map { Double(mean.base[$0]) + Double(meanRest.base[$0]) },
+        inverseScale: (0..<width).map { 1 / Double(scale.base[$0]) }) : nil
+  }
+
+  /// A decoded token in the model's own units, in double.
+  func rescale(_ token: UnsafePointer<Float>, to out: UnsafeMutablePointer<Float>) {
+    for c in 0..<width {
+      let center = Double(mean.base[c]) + Double(meanRest.base[c])
+      out[c] = Float(Double(token[c]) * Double(scale.base[c]) + center)
     }
   }
 
@@ -100,6 +152,21 @@ final class ModelParameters: @unchecked Sendable {
   @inline(__always)
   func updateInverseNorm(of concept: Int, epsilon: Double) {
     let row = dictionary.value.row(concept)
-    inverseNorms.base[concept] = 1 / (kernels.rows.dot(row, row, dictionary.value.stride).squareRoot() + Float(epsilon))
+    let inverse = 1 / (rowNorm(row, dictionary.value.stride) + Float(epsilon))
+    inverseNorms.base[concept] = inverse.isFinite ? inverse : 0  // a row of zeros, without epsilon, adds nothing
   }
+}
+
+/// Euclidean norm of a padded row, also where its square leaves the range of float32.
+@inline(__always)
+func rowNorm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float {
+  let square = kernels.rows.dot(row, row, stride)
+  return square.isNormal ? square.squareRoot() : exactNorm(row, stride)
+}
+
+@inline(never)
+private func exactNorm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float {
+  var square = 0.0
+  for c in 0..<stride { square += Double(row[c]) * Double(row[c]) }
+  return Float(square.squareRoot())
 }

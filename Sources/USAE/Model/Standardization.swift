@@ -1,23 +1,66 @@
-/// Mean and scale of a model's activations from a sample of rows, in two passes in double.
+/// Mean and scale of a model's activations from a sample of rows.
+///
+/// Results do not depend on the units of the activations, as long as the scale is in the range of float32. Rows that are far
+/// from all others, such as attention sinks, count for neither mean nor scale where the recipe has an `outlierMultiple`.
 struct Standardization {
   let recipe: Recipe
   let seed: UInt64
 
-  private static let blockRows = 256
+  /// Outlying rows are few; where more are far away, they are a part of the data like any other.
+  static let mostOutlying = 0.05
+  /// How often moments without outlying rows are computed: those rows have moved the centre from which they were found.
+  private static let rounds = 5
+  /// `scaleEpsilon` counts in the user's units where the deviation is at least 1/4, and below as many times less as the
+  /// deviation is smaller: an absolute number would be all of the scale of small activations.
+  private static let epsilonUnits = 4.0
 
-  /// Sets `mean` and `scale` of `model`.
+  /// Sets `mean` and `scale` of `model`, and what was found on the way.
   func fit(_ model: ModelParameters, to activations: Activations, work: InterruptibleWork) throws(USAEError) {
     let rows = sampledRows(of: activations.rows)
-    let width = model.width
-    let means = try columnMeans(activations, rows, model, shift: [Double](repeating: 0, count: width), square: false, work)
-    let center = recipe.center == .dimension ? means : [Double](repeating: means.average, count: width)
-    let variances = try columnMeans(activations, rows, model, shift: center, square: true, work)
-    let scales =
-      recipe.scale == .dimension
-      ? variances.map { $0.squareRoot() } : [Double](repeating: variances.average.squareRoot(), count: width)
-    for c in 0..<width { model.mean.base[c] = Float(center[c]) }
-    // A constant dimension has deviation 0; dividing by epsilon alone would blow its rounding errors up.
-    model.setScale { scales[$0] > 0 ? Float(scales[$0] + recipe.scaleEpsilon) : 1 }
+    var moments = try RowMoments(activations, rows, center: recipe.center, exact: false, work: work)
+    if moments.needsExactReading {
+      moments = try RowMoments(activations, rows, center: recipe.center, exact: true, work: work)
+    }
+    try requireVariation(moments, of: activations)
+    let outlying = moments.outlyingRows(beyond: multiple)
+    let leftOut = try leaveOut(outlying, of: &moments, work: work)
+    try set(model, moments, activations)
+    model.sample = SampleReport(moments, outlying: leftOut > 0 ? leftOut : outlying.count, leftOut: leftOut)
+  }
+
+  private var multiple: Double { recipe.outlierMultiple > 0 ? recipe.outlierMultiple : Recipe().outlierMultiple }
+
+  /// Computes the moments without outlying rows, if they are few. Returns how many were left out.
+  private func leaveOut(_ outlying: [Int], of moments: inout RowMoments, work: InterruptibleWork) throws(USAEError) -> Int {
+    guard recipe.outlierMultiple > 0, !outlying.isEmpty else { return 0 }
+    let most = Self.mostOutlying * Double(moments.rows.count)
+    var (robust, outlying) = (moments, outlying)
+    for _ in 0..<Self.rounds where Double(outlying.count) <= most {
+      try robust.update(without: outlying, work: work)
+      let found = robust.outlyingRows(beyond: multiple)
+      if found == outlying { break }
+      outlying = found
+    }
+    guard Double(outlying.count) <= most, robust.overallDeviation > 0 else { return 0 }
+    moments = robust
+    return outlying.count
+  }
+
+  private func set(_ model: ModelParameters, _ moments: RowMoments, _ activations: Activations) throws(USAEError) {
+    let deviations = moments.deviations
+    let overall = moments.overallDeviation
+    let epsilon = recipe.scaleEpsilon * min(1, Self.epsilonUnits * overall)
+    let smallest = Double(Float.leastNormalMagnitude)
+    guard (smallest...Double(Float.greatestFiniteMagnitude)).contains(overall), (1 / Float(overall)).isFinite else {
+      throw .invalidArgument(
+        name: "activations of '\(activations.name)'", expected: "a standard deviation that float32 can hold",
+        got: "\(overall)", remedy: "multiply them by a constant")
+    }
+    // Dividing a constant dimension by its deviation would blow rounding errors up.
+    model.setStandardization(center: moments.center) {
+      let own = recipe.scale == .dimension ? deviations[$0] : overall
+      return moments.isConstant($0, deviation: own) ? Float(overall + epsilon) : Float(own + epsilon)
+    }
   }
 
   /// All rows, or as many as the recipe draws, each once.
@@ -28,49 +71,11 @@ struct Standardization {
     return (0..<wanted).map { order.row(at: $0) }.sorted()
   }
 
-  /// Mean over rows of (a - shift), or of its square, for each column.
-  private func columnMeans(
-    _ activations: Activations, _ rows: [Int], _ model: ModelParameters, shift: [Double], square: Bool,
-    _ work: InterruptibleWork
-  ) throws(USAEError) -> [Double] {
-    let width = model.width
-    let blocks = (rows.count + Self.blockRows - 1) / Self.blockRows
-    let partial = try AlignedBuffer<Double>(blocks * width)
-    let scratch = try makeScratch(work.threads, 2 * paddedWidth(width))
-    let zeros = try PaddedMatrix(rows: 1, columns: width)
-    let ones = try PaddedMatrix(rows: 1, columns: width)
-    ones.storage.fill(1)
-    let bad = try AlignedBuffer<Int64>(blocks)
-    try work.runBlocks(rows.count, of: Self.blockRows) { block, range, worker in
-      let sums = partial.base + block * width
-      let row = scratch[worker].base
-      bad.base[block] = -1
-      for r in range {
-        if !activations.standardize(
-          row: rows[r], mean: zeros.base, inverseScale: ones.base, scratch: row + paddedWidth(width), out: row),
-          bad.base[block] < 0
-        {
-          bad.base[block] = Int64(rows[r])
-        }
-        for c in 0..<width {
-          let centred = Double(row[c]) - shift[c]
-          sums[c] += square ? centred * centred : centred
-        }
-      }
-    }
-    for block in 0..<blocks where bad.base[block] >= 0 {
-      let row = Int(bad.base[block])
-      throw .notFinite(
-        model: activations.name, row: activations.number(ofRow: row), column: activations.firstNotFinite(row: row) ?? 0)
-    }
-    var means = [Double](repeating: 0, count: width)
-    for block in 0..<blocks {
-      for c in 0..<width { means[c] += partial.base[block * width + c] }
-    }
-    return means.map { $0 / Double(rows.count) }
+  private func requireVariation(_ moments: RowMoments, of activations: Activations) throws(USAEError) {
+    guard moments.identicalRows == moments.rows.count else { return }
+    let got = moments.rows.count == 1 ? "1 row" : "\(moments.rows.count) equal rows"
+    throw .invalidArgument(
+      name: "activations of '\(activations.name)'", expected: "rows that differ, of which mean and scale are computed",
+      got: got, remedy: "begin with more rows (see recipe.statistics_tokens, too), choose another layer, or leave the model out")
   }
-}
-
-extension [Double] {
-  fileprivate var average: Double { reduce(0, +) / Double(Swift.max(count, 1)) }
 }

@@ -44,7 +44,7 @@ final class Trainer: @unchecked Sendable {
     let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
     workspace.totalRows = rows
     for j in models.indices {
-      try Ingestion(model: models[j], activations: activations[j]).copy(
+      try Ingestion(model: models[j], activations: activations[j], lengths: .atMost(recipe.outlierMultiple)).copy(
         0..<rows, of: selection, to: workspace.tokens[j], scratch: workspace.scratch, work: work)
     }
     return workspace

@@ -34,6 +34,7 @@ PyObject *core_names(PyObject *self, void *closure);
 PyObject *core_widths(PyObject *self, void *closure);
 PyObject *core_recipe(PyObject *self, void *closure);
 PyObject *core_step_count(PyObject *self, void *closure);
+PyObject *core_describe_sample(PyObject *self, PyObject *args, PyObject *kwargs);
 int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 
 /* core_training.c */

@@ -57,6 +57,43 @@ PyObject *core_recipe(PyObject *self, void *Py_UNUSED(closure)) {
   return recipe_dict(state, &recipe);
 }
 
+/* Returns (rows, outlying_rows, left_out_rows, identical_rows, median_distance, largest_distance) of a model's sample, and
+ * writes [width] doubles to `center` and `deviation`. None where there was no sample. */
+PyObject *core_describe_sample(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "center", "deviation", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_model, *py_center, *py_deviation, *result = NULL;
+  Py_buffer center = {0}, deviation = {0};
+  usae_sample sample = {.size = sizeof sample};
+  int32_t model;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:describe_sample", keywords, &py_model, &py_center, &py_deviation) ||
+      !take_int32(state, py_model, "model", &model) ||
+      !take_array(state, py_center, "center", ELEMENT_FLOAT64, true, &center) ||
+      !take_array(state, py_deviation, "deviation", ELEMENT_FLOAT64, true, &deviation))
+    goto done;
+  if (array_count(&center) != array_count(&deviation)) {
+    PyErr_Format(state->invalid_input, "deviation: expected %lld elements, got %lld", (long long)array_count(&center),
+                 (long long)array_count(&deviation));
+    goto done;
+  }
+  sample.center = center.buf;
+  sample.deviation = deviation.buf;
+
+  core_call_begin(&call);
+  usae_status status = usae_describe_sample(core_of(self)->sae, model, array_count(&center), &sample, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = sample.rows == 0 ? Py_NewRef(Py_None)
+                            : Py_BuildValue("(LLLLdd)", (long long)sample.rows, (long long)sample.outlying_rows,
+                                            (long long)sample.left_out_rows, (long long)sample.identical_rows,
+                                            sample.median_distance, sample.largest_distance);
+done:
+  PyBuffer_Release(&center);
+  PyBuffer_Release(&deviation);
+  return result;
+}
+
 PyObject *core_step_count(PyObject *self, void *Py_UNUSED(closure)) {
   return PyLong_FromLongLong(usae_step_count(core_of(self)->sae));
 }

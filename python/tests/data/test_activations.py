@@ -246,7 +246,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place_and_nothing_change
 
 
 def test_a_nan_that_only_a_later_batch_would_meet_is_found_before_training(acts):
-    sae = usae.UniversalSAE(8, 2, recipe=RECIPE.replace(initialization="tied", statistics_tokens=1, batch_size=10))
+    sae = usae.UniversalSAE(8, 2, recipe=RECIPE.replace(initialization="tied", statistics_tokens=2, batch_size=10))
     before = everything(sae.fit(acts, steps=5))
     bad = {name: x.copy() for name, x in acts.items()}
     bad["vit"][599, 3] = np.nan

@@ -15,6 +15,7 @@ import usae
 from support.autoencoders import everything
 from support.refusals import refuses_place
 from support.saves import FILES, refuses_to_load, rewrite_json, without_later_fields
+from usae._saved.header import FORMAT_VERSION
 
 
 def rewrite_header(folder, change, sign=True):
@@ -98,10 +99,10 @@ def test_tensors_that_are_no_safetensors_file_are_refused_even_if_signed(saved):
 
 def test_a_newer_format_is_refused_with_both_versions(saved):
     def newer(header):
-        header.update(format_version=4, package_version="9.1", something_new=True)
+        header.update(format_version=FORMAT_VERSION + 1, package_version="9.1", something_new=True)
 
     rewrite_header(saved, newer)
-    refuses_to_load(saved, "4 from usae 9.1")
+    refuses_to_load(saved, f"{FORMAT_VERSION + 1} from usae 9.1")
 
 
 def as_format_2(header):
@@ -117,7 +118,8 @@ def as_format_1(header):
 def test_what_an_older_version_saved_is_read(trained, saved):
     rewrite_header(saved, as_format_1, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
-    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean")  # nothing was merged, nothing drawn
+    # Nothing was merged, nothing drawn, and no row was outlying.
+    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean", outlier_multiple=None)
     assert loaded.pop("recipe") == expected.pop("recipe").replace(**as_then)
     whole = trained.n_concepts
     as_read = [{key: x for key, x in entry.items() if key != "prefix"} | {"prefix": whole} for entry in trained.history_]

@@ -57,6 +57,8 @@ def refuses_to_load(folder, name):
 def without_later_fields(header, version):
     """Make the header one of an older format, whose recipes lack the fields that were added since."""
     header["format_version"] = version
+    if version < 3:
+        del header["mean_rest"]
     for key in ("recipe", "resolved_recipe"):
         for field in fields_since(version):
             if header[key] is not None:

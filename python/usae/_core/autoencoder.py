@@ -11,8 +11,9 @@ import numpy as np
 from usae import _usae
 from usae._base import checks
 from usae._base.config import thread_count
-from usae._core import resolved_recipe
+from usae._core import resolved_recipe, standardization
 from usae._core.reports import Screening, StepReport, StreamReport
+from usae._core.standardization import StandardizationReport
 from usae._core.tensors import INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
@@ -39,6 +40,7 @@ class Autoencoder:
         self._entries: dict[int, dict[str, Any]] = {}  # history by step, so that threads sharing the object add each step once
         self.lacks_training_state = False  # True if it was loaded from a trained save without training state
         self.stream_report: StreamReport | None = None
+        self.standardization: dict[str, StandardizationReport] | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
             raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {k}, got {recipe.k_max}")
@@ -141,6 +143,7 @@ class Autoencoder:
         if are_stored(acts):
             acts = shuffled_blocks.sample(acts, self.seed)
         self.core.initialize_from(list(acts), [x.native for x in acts.values()])
+        self.standardization = standardization.reports(self, acts)
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
         """Raise an error that names the first element that is NaN or infinite.
@@ -153,12 +156,26 @@ class Autoencoder:
         else:
             self.core.check_finite([x.native for x in acts.values()])
 
-    def parameter_names(self) -> tuple[str, ...]:
+    def parameter_names(self, mean_rest: bool | None = None) -> tuple[str, ...]:
+        """Return the names of the parameters.
+
+        `mean_rest` says whether that is one of them. Default: None, which takes `has_mean_rest`.
+        """
         recipe = self.recipe
         absent = set() if recipe.selection == "batchtopk" else {"threshold"}
+        absent |= set() if (self.has_mean_rest if mean_rest is None else mean_rest) else {"mean_rest"}
         if recipe.encoder != "batchnorm":
             absent |= {name for name in PARAMETERS if name.startswith("bn_")}
         return tuple(name for name in PARAMETERS if name not in absent)
+
+    @property
+    def has_mean_rest(self) -> bool:
+        """Whether float32 cannot hold the mean of some model well enough."""
+        return any(self.read(model, "mean_rest").any() for model in range(len(self.names)))
+
+    def exact_mean(self, model: int) -> np.ndarray:
+        """Return the mean of a model's activations, float64."""
+        return self.read(model, "mean").astype(float) + self.read(model, "mean_rest")
 
     def training_state_names(self) -> tuple[str, ...]:
         trained = [name for name in self.parameter_names() if name in TRAINED]

@@ -34,7 +34,7 @@ class MergedEvaluations:
         self._largest = np.zeros((len(autoencoder.names), autoencoder.n_concepts), np.float32)
         self._standardized_errors = np.zeros((len(autoencoder.names), len(autoencoder.names)))
         self._scales = [autoencoder.read(i, "scale").astype(float) for i in range(len(autoencoder.names))]
-        self._means = [autoencoder.read(i, "mean").astype(float) for i in range(len(autoencoder.names))]
+        self._means = [autoencoder.exact_mean(i) for i in range(len(autoencoder.names))]
         self._moments = [_Moments(width) for width in autoencoder.widths.values()]
 
     def add(self, acts: Mapping[str, Activations], numbers: Mapping[str, np.ndarray]) -> None:
@@ -72,13 +72,17 @@ class MergedEvaluations:
         widths = np.array(list(self._autoencoder.widths.values()))
         own_units = [float((m.squares * scale**2).sum()) for m, scale in zip(self._moments, self._scales, strict=True)]
         numbers = {name: self._sums[name] / n if name in MEANS else self._sums[name] for name in self._sums}
-        with np.errstate(divide="ignore", invalid="ignore"):  # constant activations give -inf, as in the core
-            scores = {
-                "r2": 1 - self._sums["mse"] * widths / own_units,
-                "r2_standardized": 1 - self._standardized_errors / [m.squares.sum() for m in self._moments],
-                "r2_scalar_mean": 1 - self._standardized_errors / [m.about_one_mean() for m in self._moments],
-            }
+        scores = {
+            "r2": self._explained(self._sums["mse"] * widths, own_units),
+            "r2_standardized": self._explained(self._standardized_errors, [m.squares.sum() for m in self._moments]),
+            "r2_scalar_mean": self._explained(self._standardized_errors, [m.about_one_mean() for m in self._moments]),
+        }
         return {"max_activation": self._largest} | scores | numbers
+
+    def _explained(self, errors: np.ndarray, variations: list[float]) -> np.ndarray:
+        """Return the share of each model's variation that is explained. NaN where nothing varies, as in the core."""
+        pairs = zip(variations, self._moments, strict=True)
+        return 1 - errors / np.array([variation if moments.varies else np.nan for variation, moments in pairs])
 
 
 class _Moments:
@@ -100,6 +104,11 @@ class _Moments:
         self.squares = self.squares + other.squares + delta**2 * (self.n * other.n / n)
         self.mean = self.mean + delta * (other.n / n)
         self.n = n
+
+    @property
+    def varies(self) -> bool:
+        """Whether the squares are more than what rounding of the mean leaves."""
+        return bool(self.squares.sum() > 2.0**-80 * self.n * (self.mean**2).sum())
 
     def about_one_mean(self) -> float:
         """Sum of squared distances of all elements from the mean of all elements."""

@@ -10,6 +10,7 @@ Tensors = dict[str, np.ndarray]
 
 PARAMETERS = {
     "mean": _usae.MEAN,
+    "mean_rest": _usae.MEAN_REST,
     "scale": _usae.SCALE,
     "encoder_weight": _usae.ENCODER_WEIGHT,
     "encoder_bias": _usae.ENCODER_BIAS,

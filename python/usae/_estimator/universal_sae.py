@@ -16,10 +16,12 @@ import numpy as np
 from usae._base import checks
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
-from usae._core import resolved_recipe
+from usae._core import resolved_recipe, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
+from usae._core.standardization import StandardizationReport
+from usae._core.tensors import PARAMETERS
 from usae._data.activations import (
     Activations,
     as_aligned,
@@ -86,6 +88,9 @@ class UniversalSAE:
     history_ : list of dict
         `StepReport.to_dict` of each of the first 10,000 steps and of every hundredth after them. The list is a new one each
         time. Where `fit` evaluated held-out activations, "validation" holds "n_tokens", "r2" [M][M] and "l0" [M] for M models.
+    standardization_ : dict of str to StandardizationReport, or None
+        What was found in each model's activations when `fit` computed their mean and scale: outlying and equal rows, dominating
+        and constant dimensions. What calls for it was a warning, too. It is not saved.
     stream_report_ : StreamReport or None
         How the last `fit_stream` spent its time; None after other training. It is not saved.
 
@@ -162,6 +167,10 @@ class UniversalSAE:
     @property
     def history_(self) -> list[dict[str, Any]]:
         return self._initialized().history
+
+    @property
+    def standardization_(self) -> dict[str, StandardizationReport] | None:
+        return self._initialized().standardization
 
     @property
     def stream_report_(self) -> StreamReport | None:
@@ -267,6 +276,7 @@ class UniversalSAE:
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(given)
         autoencoder.check_finite(given)  # before training, which may take hours
+        standardization.warn_of(autoencoder.standardization or {}, recipe)
         loop.check_validation(autoencoder, held_out)
         logger.info(
             "training %d concepts on %d tokens of %s%s: %d steps of %d tokens; a concept is dead in a model after %d "
@@ -361,6 +371,7 @@ class UniversalSAE:
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(sample)
+        standardization.warn_of(autoencoder.standardization or {}, recipe)
         loop.check_validation(autoencoder, held_out)
         logger.info("training on a stream of %s: %d steps of %d tokens", ", ".join(widths), total, batch_size)
 
@@ -400,8 +411,8 @@ class UniversalSAE:
 
         Notes
         -----
-        Without data, standardisation has mean 0 and scale 1 until `set_parameters` changes them, and the initialisation "data"
-        becomes "tied".
+        Without data, standardisation has mean 0 and scale 1 until `set_parameters` changes them, the initialisation "data"
+        becomes "tied". Until then no row is outlying, because nothing tells how long a typical token is.
         """
         exclusive.check(self, "initialize")
         if not isinstance(widths, Mapping):
@@ -422,7 +433,8 @@ class UniversalSAE:
         ----------
         batch : mapping of str to array
             Activations, as for `fit`. If the object has no parameters yet, the batch also decides the models, the
-            standardisation and the initial dictionaries, so it should be large and varied.
+            standardisation and the initial dictionaries, so it should be large and varied. Rows that are all equal, such as a
+            single one, are refused.
         encoder : str, optional
             Name of the model to encode. Default: None, which draws it.
         mask : array of bool, or mapping of str to array of bool, optional
@@ -450,6 +462,7 @@ class UniversalSAE:
             index = _index(encoder, given)
             autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
             autoencoder.initialize_from(given)
+            standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
         else:
             given = as_aligned(batch, "batch", autoencoder.widths, mask)
             index = _index(encoder, autoencoder.names)
@@ -536,7 +549,7 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For an unknown model, a wrong width, and activations that are not finite.
+            For an unknown model, a wrong width, and activations that are not finite, or whose code is not.
         """
         autoencoder = self._initialized()
         index, activations = self._one_model(x, model, mask)
@@ -559,12 +572,14 @@ class UniversalSAE:
         Returns
         -------
         ndarray of float32, [n_tokens, width]
-            The model's activations that the codes predict, in the model's own units.
+            The model's activations that the codes predict, in the model's own units. It is float64 if float32 cannot hold the
+            model's mean well enough, that is, if `parameters` has a mean_rest.
 
         Raises
         ------
         InvalidInputError
-            For an unknown model and for codes with another number of concepts.
+            For an unknown model, for codes with another number of concepts, and for codes so large that float32 cannot hold the
+            activations.
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
@@ -582,7 +597,12 @@ class UniversalSAE:
             out[:] = autoencoder.read(index, "mean")
         elif len(codes):
             autoencoder.core.decode(index, codes.values, codes.indices, out)
-        return out
+        return self._decoded_about_huge_mean(codes, index, model) if autoencoder.read(index, "mean_rest").any() else out
+
+    def _decoded_about_huge_mean(self, codes: Codes, index: int, model: str) -> np.ndarray:
+        """Decode in float64: as float32, activations so far from 0 would be rounded to a few values."""
+        mean, rows = self._initialized().exact_mean(index), self.dictionary(model, units="model").astype(float)
+        return np.asarray(codes.to_csr().astype(float) @ rows) + mean
 
     def reconstruct(self, x: Any, source: str, target: str, *, mask: Any = None) -> np.ndarray:
         """Predict the activations of `target` from the activations `x` of `source`: ``decode(encode(x, source), target)``.
@@ -678,8 +698,8 @@ class UniversalSAE:
         index = autoencoder.index(model)
         units = checks.choice(units, "units", ("standardized", "model"))  # type: ignore[assignment]
         (dictionary, scale), _ = autoencoder.read_all([(index, "dictionary"), (index, "scale")])
-        norms = np.linalg.norm(dictionary, axis=1, keepdims=True)
-        dictionary /= norms + np.float32(autoencoder.recipe.dictionary_epsilon)
+        norms = np.linalg.norm(dictionary, axis=1, keepdims=True) + np.float32(autoencoder.recipe.dictionary_epsilon)
+        dictionary /= np.where(norms > 0, norms, 1)  # a row of zeros adds nothing
         if units == "model":
             dictionary *= scale
         return dictionary
@@ -697,8 +717,9 @@ class UniversalSAE:
         dict of str to ndarray
             mean, scale [width]; encoder_weight, dictionary [n_concepts, width]; encoder_bias [n_concepts]. With the
             "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]. With "batchtopk"
-            selection also threshold [1], which is 0 before the first step. Dictionary rows have the norms that training left;
-            the method `dictionary` returns rows of norm 1.
+            selection also threshold [1], which is 0 before the first step. If the mean of a model is more than 16,384 times
+            its scale, also mean_rest [width], what float32 cannot hold of the mean. Dictionary rows have the norms that
+            training left; the method `dictionary` returns rows of norm 1.
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
@@ -726,7 +747,7 @@ class UniversalSAE:
         if not isinstance(parameters, Mapping):
             raise InvalidInputError(f"parameters must be a mapping from names to arrays, got {type(parameters).__name__}")
         for name in parameters:
-            if name not in autoencoder.parameter_names():
+            if name not in (*autoencoder.parameter_names(), "mean_rest"):
                 raise InvalidInputError(
                     f"parameters: unknown name {name!r}; this recipe has {', '.join(autoencoder.parameter_names())}"
                 )
@@ -734,7 +755,8 @@ class UniversalSAE:
             (index, name): _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))
             for name, value in parameters.items()
         }
-        autoencoder.write_all(new)
+        # A new mean resets mean_rest, which so comes after it.
+        autoencoder.write_all({(index, name): new[index, name] for name in PARAMETERS if (index, name) in new})
 
     # --- Files -------------------------------------------------------------------------------------------------------
 

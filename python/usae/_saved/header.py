@@ -33,7 +33,7 @@ Header = dict[str, Any]
 
 
 def history_to_json(value: Any) -> Any:
-    """Write NaN as null and infinities as "inf" and "-inf", which JSON lacks. (The R2 of constant activations is -inf.)"""
+    """Write NaN as null and infinities as "inf" and "-inf", which JSON lacks. (Before version 3, an R2 could be -inf.)"""
     if isinstance(value, dict):
         return {key: history_to_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -69,6 +69,8 @@ def checked_header(raw: bytes) -> Header:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"; give what save wrote')
     version = _checked_version(header)
     signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, HEADER, _REMEDY)
+    if version < 3:
+        header.setdefault("mean_rest", False)
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -158,7 +160,7 @@ def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
             shapes |= {"bn_weight": [n_concepts], "bn_bias": [n_concepts]}
         if header["training_state"]:
             shapes |= {f"{key}_{m}_moment": shape for key, shape in shapes.items() for m in ("first", "second")}
-        shapes |= {"mean": [width], "scale": [width]}
+        shapes |= {"mean": [width], "scale": [width]} | ({"mean_rest": [width]} if header["mean_rest"] else {})
         if batchnorm:
             shapes |= {"bn_running_mean": [n_concepts], "bn_running_var": [n_concepts]}
         if batchtopk:
@@ -198,6 +200,7 @@ _HEADER_KEYS = {
     "recipe": lambda value: value is None or isinstance(value, dict),
     "resolved_recipe": lambda value: isinstance(value, dict),
     "training_state": lambda value: isinstance(value, bool),
+    "mean_rest": lambda value: isinstance(value, bool),
     "tensors": lambda value: isinstance(value, dict)
     and set(value) == {"bytes", "sha256"}
     and disk.is_integer(value["bytes"], 0)
@@ -215,6 +218,6 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "merge_every": 50,
         "prefix_loss": "mean",
     },
-    3: {"first_step_full": False, "warmup_inclusive": False},
+    3: {"first_step_full": False, "warmup_inclusive": False, "outlier_multiple": None},
 }
 """The recipe's fields that each format added, with values that give what was done before."""

@@ -9,7 +9,7 @@ import numpy as np
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._saved.header import FORMAT, FORMAT_VERSION, Header, history_from_json, history_to_json
+from usae._saved.header import FORMAT, FORMAT_VERSION, Header, fields_since, history_from_json, history_to_json
 from usae.recipes import Recipe
 
 
@@ -36,18 +36,20 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "recipe": None if autoencoder.given_recipe is None else autoencoder.given_recipe.to_dict(),
         "resolved_recipe": autoencoder.recipe.to_dict(),
         "training_state": training_state,
+        "mean_rest": autoencoder.has_mean_rest,
         "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
     return header, tensors
 
 
 def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Autoencoder:
-    """Invert `snapshot`. Header and tensors have to come from it or have to be checked before."""
+    """Invert `snapshot`. Header and tensors have to come from it, perhaps of an older version, or to be checked before."""
     params = {name: header[name] for name in ("n_concepts", "k", "seed")}
-    params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(header["recipe"])
+    later = fields_since(2)  # pickles of versions with format 2 lack them; the others went through checked_header
+    params["recipe"] = None if header["recipe"] is None else Recipe.from_dict(later | header["recipe"])
     params["n_threads"] = n_threads
     widths = {model["name"]: model["width"] for model in header["models"]}
-    autoencoder = Autoencoder(params, Recipe.from_dict(header["resolved_recipe"]))
+    autoencoder = Autoencoder(params, Recipe.from_dict(later | header["resolved_recipe"]))
     autoencoder.initialize(widths)
     restore(autoencoder, header, tensors)
     return autoencoder
@@ -55,8 +57,9 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
 
 def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
     """Set an autoencoder of the same sizes and recipe to the saved state."""
+    training_state = autoencoder.training_state_names() if header["training_state"] else ()
     for i, model in enumerate(autoencoder.names):
-        for name in autoencoder.parameter_names() + (autoencoder.training_state_names() if header["training_state"] else ()):
+        for name in autoencoder.parameter_names(header.get("mean_rest", False)) + training_state:
             autoencoder.write(i, name, tensors[f"{model}.{name}"])
     autoencoder.core.step_count = header["n_steps"]
     autoencoder.history = [history_from_json(entry) for entry in header["history"]]

@@ -325,7 +325,7 @@ def broadcast_state(autoencoder: Autoencoder, peers: Peers) -> None:
     step = np.array([autoencoder.core.step_count], np.int64)
     peers.broadcast(step)
     for model in range(len(autoencoder.names)):
-        for name in (*autoencoder.parameter_names(), *autoencoder.training_state_names()):
+        for name in (*autoencoder.parameter_names(mean_rest=True), *autoencoder.training_state_names()):
             values = autoencoder.read(model, name)
             peers.broadcast(values)
             if peers.rank > 0:

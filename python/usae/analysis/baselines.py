@@ -147,7 +147,7 @@ def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: 
     fresh.initialize(autoencoder.widths)
     for name in autoencoder.names:
         known = sae.parameters(name)
-        fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "scale")})
+        fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "mean_rest", "scale") if tensor in known})
     return fresh._evaluated(acts, threshold)
 
 
@@ -297,8 +297,8 @@ def linear_baseline(
         for j, target in enumerate(parts):
             errors = [choice.squared_error(chosen, target, value) for value in penalties]
             penalty[i, j] = penalties[int(np.argmin(errors))]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                r2[i, j] = 1 - final.squared_error(seen, target, penalty[i, j]) / spread[target].sum()
+            variation = spread[target].sum()
+            r2[i, j] = 1 - final.squared_error(seen, target, penalty[i, j]) / variation if variation > 0 else np.nan
     return LinearBaseline(r2, penalty)
 
 

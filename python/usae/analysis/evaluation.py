@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from usae._base import checks
+from usae._base.json import plain
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +46,7 @@ class Evaluation:
         Firing threshold.
     r2 : ndarray of float64, [M, M]
         1 - squared error / squared distance from each dimension's mean over these rows, in the models' own units.
-        Predicting the mean gives exactly 0.
+        Predicting the mean gives exactly 0. NaN where nothing varies, as in the two below.
     r2_standardized : ndarray of float64, [M, M]
         The same in standardised units.
     r2_scalar_mean : ndarray of float64, [M, M]
@@ -232,12 +233,8 @@ class Evaluation:
         return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as plain Python values, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
+        """Return the attributes as plain Python values, ready for JSON. NaN becomes None."""
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def summary(self) -> str:
         """Return a table as text: the cross-reconstruction matrix, and statistics of the concepts."""

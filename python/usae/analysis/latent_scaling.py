@@ -251,12 +251,14 @@ class _Sums:
 
     @classmethod
     def zero(cls, sae: UniversalSAE, model: str, concepts: np.ndarray) -> _Sums:
-        known = sae.parameters(model)
+        autoencoder = sae._initialized()
+        index = autoencoder.index(model)
         dictionary = sae.dictionary(model)[concepts].astype(float)
         n, width = dictionary.shape
         return cls(
-            known["mean"].astype(float), known["scale"].astype(float), dictionary, np.zeros((n, width)), np.zeros((n, width)),
-            np.zeros(n), np.zeros(n), np.zeros(width), np.zeros(width), np.zeros(width),
+            autoencoder.exact_mean(index), autoencoder.read(index, "scale").astype(float), dictionary,
+            np.zeros((n, width)), np.zeros((n, width)), np.zeros(n), np.zeros(n), np.zeros(width), np.zeros(width),
+            np.zeros(width),
         )  # fmt: skip
 
     def add(

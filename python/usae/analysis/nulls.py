@@ -83,7 +83,7 @@ class CofireNull:
         return float(np.mean(self.observed[alive] > self.high[alive])) if alive.any() else math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain Python values, ready for JSON. NaN becomes None, and infinite z become strings."""
+        """Return plain Python values, ready for JSON. What is not finite, such as an infinite z, becomes None."""
         values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return values | {"share_above": plain(self.share_above)}
 

@@ -173,7 +173,8 @@ def _fit(x: np.ndarray, codes: Any, k: int, steps: int, key: tuple[int, int]) ->
         covariance += centred.T @ centred
         joint += codes[part].T @ centred
     values, vectors = np.linalg.eigh(covariance / n_tokens)
-    whiten = vectors / np.sqrt(np.maximum(values, 1e-6 * values.max() + 1e-30))  # [width, width]
+    smallest = 1e-6 * values.max() or 1.0  # where nothing varies there is nothing to whiten
+    whiten = vectors / np.sqrt(np.maximum(values, smallest))  # [width, width]
     average = codes.sum(0) / n_tokens
     deviation = np.sqrt(np.maximum(codes.power(2).sum(0) / n_tokens - average**2, 0))
     deviation[deviation == 0] = 1  # a concept that is in no token
@@ -217,7 +218,8 @@ def _fit_decoding(encoders: SupervisedEncoders, truth: Universal) -> None:
     """Fit factors for each concept and encoder, and constants for each decoder, by least squares."""
     means = {name: x.mean(0, dtype=np.float64) for name, x in truth.acts.items()}
     # Models have equal weight: the error of a model is divided by its variance, as in R2.
-    weights = {name: 1 / max(x.var(0, dtype=np.float64).sum(), 1e-30) for name, x in truth.acts.items()}
+    variances = {name: x.var(0, dtype=np.float64).sum() for name, x in truth.acts.items()}
+    weights = {name: 1 / variance if variance > 0 else 0.0 for name, variance in variances.items()}
     dictionaries = {name: d.astype(np.float64) for name, d in truth.dictionaries.items()}
     gram = sum(weights[name] * (d @ d.T) for name, d in dictionaries.items())
     constants = {name: np.zeros_like(mean) for name, mean in means.items()}

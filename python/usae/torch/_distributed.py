@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from usae._core import resolved_recipe
+from usae._core import resolved_recipe, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import as_aligned
@@ -221,6 +221,7 @@ class DistributedTrainer:
                     self.sae._arguments(), resolved_recipe.resolved(self.sae._checked_recipe(), len(given))
                 )
                 autoencoder.initialize_from(given)
+                standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
                 self.sae._autoencoder = autoencoder
         self._broadcast()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
-from usae._core import resolved_recipe
+from usae._core import resolved_recipe, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored, as_aligned
@@ -138,6 +138,7 @@ def _initialize(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers
     """Check this process's part of the data. Rank 0 initialises the parameters, which are copied to the others later."""
     if peers.rank == 0:
         autoencoder.initialize_from(acts)
+        standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
     else:
         autoencoder.initialize({name: x.width for name, x in acts.items()})
     if are_stored(acts):

@@ -144,7 +144,7 @@ struct ConceptUpdate {
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
     let row = dictionary.rows + concept &* stride
     let s = dictionary.inverseNorms[concept]
-    let norm = kernels.rows.dot(row, row, stride).squareRoot()
+    let norm = rowNorm(row, stride)
     let along = norm > 0 ? kernels.rows.dot(out, row, stride) * s * s / norm : 0
     for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
@@ -240,7 +240,7 @@ struct ConceptUpdate {
     rows.update(concept, along: gradient, constants)
     if recipe.renormalize {
       let row = rows.row(concept)
-      let norm = kernels.rows.dot(row, row, rows.stride).squareRoot()
+      let norm = rowNorm(row, rows.stride)
       if norm > 0 { for c in 0..<rows.stride { row[c] /= norm } }
     }
     models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)

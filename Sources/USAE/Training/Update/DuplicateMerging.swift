@@ -134,7 +134,7 @@ struct DuplicateMerging {
   func merge(_ pairs: [Pair], tokens: [PaddedMatrix], row: (_ pair: Int) -> Int) {
     for (number, pair) in pairs.enumerated() {
       let token = row(number)
-      let hasDirection = tokens.allSatisfy { kernels.rows.dot($0.row(token), $0.row(token), $0.stride) > 0 }
+      let hasDirection = tokens.allSatisfy { rowNorm($0.row(token), $0.stride) > 0 }
       guard hasDirection else { continue }
       let votes = models.count { $0.uses(pair.second, ratherThan: pair.first) }
       let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
@@ -168,17 +168,15 @@ extension ModelParameters {
   /// `other`, but the encoder's norm is halved so that the concept does not fire for much else at once.
   fileprivate func restart(_ concept: Int, at token: UnsafePointer<Float>, like other: Int, epsilon: Double) {
     copyEncoder(of: other, to: concept)
-    let tokenNorm = norm(token, dictionary.value.stride)
-    let encoderNorm = norm(encoderWeight.value.row(other), encoderWeight.value.stride)
+    let tokenNorm = rowNorm(token, dictionary.value.stride)
+    let encoderNorm = rowNorm(encoderWeight.value.row(other), encoderWeight.value.stride)
     encoderWeight.set(concept, token, factor: 0.5 * encoderNorm / tokenNorm)
-    dictionary.set(concept, token, factor: norm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
+    dictionary.set(concept, token, factor: rowNorm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
     updateInverseNorm(of: concept, epsilon: epsilon)
     for vector in encoderTrainables.dropFirst() { vector.forgetMoments(concept) }
     encoderBias.value.base[concept] = 0
     silentTokens.base[concept] = 0
   }
-
-  private func norm(_ row: UnsafePointer<Float>, _ stride: Int) -> Float { kernels.rows.dot(row, row, stride).squareRoot() }
 }
 
 extension Trainable {

@@ -1,0 +1,169 @@
+"""What was found in the activations that standardisation was computed from, and the warnings that it calls for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from usae._base.json import plain
+from usae._base.warning import warn
+from usae._data.activations import Activations
+from usae.recipes import Recipe
+
+if TYPE_CHECKING:
+    from usae._core.autoencoder import Autoencoder
+
+FEWEST_ROWS = 32
+"""With fewer rows, a mean is off by more than a sixth of the standard deviation."""
+
+MANY_EQUAL = 0.1
+"""Share of equal rows from which on they are probably padding."""
+
+MOST_ROUNDING = 0.01
+"""Share of the variance that may be rounding of the type of the array."""
+
+DOMINATES = 100.0
+"""A dimension dominates if its variance is more than this multiple of the median dimension's."""
+
+DEFAULT_MULTIPLE = Recipe().outlier_multiple
+"""How far is outlying for a recipe that does not say."""
+
+_MANTISSAS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class StandardizationReport:
+    """What was found in the rows that the mean and scale of one model were computed from: `UniversalSAE.standardization_`.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    dtype : str
+        Type of the array: "float16", "bfloat16", "float32" or "float64".
+    rows : int
+        Number of rows: all, or a sample of `Recipe.statistics_tokens`.
+    outlying_rows : int
+        Rows farther from the mean than `Recipe.outlier_multiple` (5 if that is None) times the median distance.
+    left_out_rows : int
+        Those of them that count for neither mean nor scale: all, or none if they are more than 5 % or the recipe says so.
+    identical_rows : int
+        The most rows that are equal in every element, if they are more than 1 % of the rows; otherwise 1.
+    median_distance, largest_distance : float
+        Distance of rows from the mean, in the model's own units. Rows that equal many others do not count for the median.
+    mean, deviation : ndarray of float64, [width]
+        What is subtracted, and the standard deviation about it, in the model's own units.
+    """
+
+    model: str
+    dtype: str
+    rows: int
+    outlying_rows: int
+    left_out_rows: int
+    identical_rows: int
+    median_distance: float
+    largest_distance: float
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @property
+    def constant_dimensions(self) -> np.ndarray:
+        """Dimensions that do not vary, int64 [n]."""
+        return np.flatnonzero(self.deviation <= np.abs(self.mean) * 2.0**-40)
+
+    @property
+    def dominating_dimensions(self) -> np.ndarray:
+        """Dimensions whose variance is more than 100 times that of the median dimension which varies, int64 [n]."""
+        variance = self.deviation**2
+        return np.flatnonzero(variance > DOMINATES * np.median(variance[variance > 0]))
+
+    @property
+    def dominating_share(self) -> float:
+        """Share of the variance that dominating dimensions have, 0 to 1."""
+        variance = self.deviation**2
+        return float(variance[self.dominating_dimensions].sum() / variance.sum())
+
+    @property
+    def mean_to_deviation(self) -> np.ndarray:
+        """Size of the mean of each dimension in standard deviations, float64 [width]. Infinite where nothing varies."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.mean == 0, 0.0, np.abs(self.mean) / self.deviation)
+
+    @property
+    def rounding_share(self) -> float:
+        """Share of the variance that is rounding to the type of the array, 0 to 1, estimated from the size of the numbers."""
+        size = np.hypot(self.mean, self.deviation)
+        step = np.exp2(np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0)) - _MANTISSAS[self.dtype])
+        return min(1.0, float((step**2).sum() / 12 / (self.deviation**2).sum()))
+
+    def warnings(self, recipe: Recipe) -> list[str]:
+        """Return what there is to warn of, each with the model, the number and the remedy."""
+        found = []
+        if self.rows < FEWEST_ROWS:
+            found.append(
+                f"mean and scale come from {self.rows} rows and stay as they are; begin with at least {FEWEST_ROWS} varied rows"
+            )
+        if self.outlying_rows:
+            found.append(self._of_outlying(recipe.outlier_multiple))
+        if self.identical_rows > MANY_EQUAL * self.rows and self.rounding_share <= MOST_ROUNDING:
+            share = self.identical_rows / self.rows
+            found.append(f"{share:.1%} of the rows are equal, as padding is; leave such rows out of the activations")
+        if self.rounding_share > MOST_ROUNDING:
+            found.append(
+                f"{self.rounding_share:.1%} of the variance is rounding to {self.dtype}, because the mean is up to "
+                f"{self.mean_to_deviation[self.deviation > 0].max():.0f} standard deviations; subtract it before rounding, "
+                f"or keep the activations as a wider type"
+            )
+        if recipe.scale == "scalar" and self.dominating_share > 0.5:
+            found.append(
+                f"{len(self.dominating_dimensions)} of {len(self.mean)} dimensions have {self.dominating_share:.1%} of the "
+                f'variance, so that little else is learned; use the recipe\'s scale="dimension"'
+            )
+        return [f"model {self.model!r}: {text}" for text in found]
+
+    def _of_outlying(self, multiple: float | None) -> str:
+        farthest = self.largest_distance / self.median_distance
+        text = (
+            f"{self.outlying_rows / self.rows:.2%} of the rows are more than {multiple or DEFAULT_MULTIPLE:g} times as far "
+            f"from the mean as the median row, up to {farthest:.0f} times; "
+        )
+        if self.left_out_rows:
+            return text + (
+                "they do not count for mean and scale, and training shortens them; leave such rows out (usae.outlying_rows "
+                "finds them), or use the recipe's outlier_multiple=None if they belong to the data"
+            )
+        why = "as the recipe says" if multiple is None else "because outliers are fewer"
+        return text + f"they count like all others, {why}; leave them out (usae.outlying_rows finds them)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as plain Python values, ready for JSON."""
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    def __repr__(self) -> str:
+        return (
+            f"StandardizationReport({self.model!r}; {self.rows} rows, {self.outlying_rows} outlying, {self.identical_rows} "
+            f"equal; of {len(self.mean)} dimensions {len(self.constant_dimensions)} constant, "
+            f"{len(self.dominating_dimensions)} dominating)"
+        )
+
+
+def reports(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> dict[str, StandardizationReport]:
+    """Return what the core found in the activations from which it was initialised."""
+    result = {}
+    for model, (name, x) in enumerate(acts.items()):
+        mean, deviation = np.empty(x.width), np.empty(x.width)
+        numbers = autoencoder.core.describe_sample(model, mean, deviation)
+        if numbers is not None:
+            dtype = "bfloat16" if x.bfloat16 else x.array.dtype.name
+            result[name] = StandardizationReport(name, dtype, *numbers, mean, deviation)
+    return result
+
+
+def warn_of(found: Mapping[str, StandardizationReport], recipe: Recipe) -> None:
+    """Issue the warnings of all models."""
+    for report in found.values():
+        for text in report.warnings(recipe):
+            warn(text)
