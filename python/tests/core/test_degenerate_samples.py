@@ -56,8 +56,9 @@ def test_later_batches_may_have_one_row():
 
 
 def test_a_first_batch_of_few_rows_is_warned_of():
-    with pytest.warns(UserWarning, match="'a'"):
+    with pytest.warns(UserWarning, match="'a'") as warned:
         fresh().partial_fit({name: x[:8] for name, x in two_models(100).items()})
+    assert len(warned) == 2  # one for each model, and none of anything else
 
 
 def test_healthy_activations_are_not_warned_of():

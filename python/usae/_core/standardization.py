@@ -108,7 +108,7 @@ class StandardizationReport:
             )
         if self.outlying_rows:
             found.append(self._of_outlying(recipe.outlier_multiple))
-        if self.identical_rows > MANY_EQUAL * self.rows and self.rounding_share <= MOST_ROUNDING:
+        if 1 < self.identical_rows > MANY_EQUAL * self.rows and self.rounding_share <= MOST_ROUNDING:
             share = self.identical_rows / self.rows
             found.append(f"{share:.1%} of the rows are equal, as padding is; leave such rows out of the activations")
         if self.rounding_share > MOST_ROUNDING:

@@ -60,14 +60,16 @@ def outlying_rows(acts: Mapping[str, Any], multiple: float = 5.0) -> dict[str, n
 
 
 def _outlying(x: Activations, multiple: float) -> np.ndarray:
-    center, median = _center(rows_of(x.thinned(SAMPLE_ROWS), slice(None)).astype(float), multiple)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused below, with its row
+        center, median = _center(rows_of(x.thinned(SAMPLE_ROWS), slice(None)).astype(float), multiple)
     found = np.empty(x.n_tokens, bool)
     for rows in chunks(x.n_tokens):
-        distances = _distances(rows_of(x, rows).astype(float), center)
-        if not np.isfinite(distances).all():
-            row = rows.start + int(np.flatnonzero(~np.isfinite(distances))[0])
+        part = rows_of(x, rows).astype(float)
+        finite = np.isfinite(part).all(1)
+        if not finite.all():
+            row = rows.start + int(np.flatnonzero(~finite)[0])
             raise InvalidInputError(f"{x.label} must be finite, got NaN or infinity in row {row}")
-        found[rows] = distances > multiple * median
+        found[rows] = _distances(part, center) > multiple * median
     return found
 
 
