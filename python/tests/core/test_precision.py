@@ -68,6 +68,11 @@ def test_rounding_of_the_array_is_warned_of(dtype, offset):
         fit_two(moved(two_models(300), offset, dtype), steps=2)
 
 
+def test_units_that_float16_rounds_are_warned_of():
+    with pytest.warns(UserWarning, match="'a'.*float16"):
+        fit_two({name: (x.astype(float) * 1e-7).astype(np.float16) for name, x in two_models(300).items()}, steps=2)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_ordinary_rounding_is_not(dtype, recwarn):
     fit_two(moved(two_models(300), 1, dtype), steps=2)

@@ -47,6 +47,28 @@ def test_codes_r2_and_parameters_are_those_of_other_units(plain, factor):
         )
 
 
+RECIPES = {
+    "batchtopk": dict(selection="batchtopk"),
+    "batchnorm": dict(encoder="batchnorm"),
+    "dimension": dict(scale="dimension"),
+    "scalar": dict(center="scalar"),
+    "l1": dict(loss="l1"),
+    "random": dict(initialization="random"),
+    "merging": dict(merge_every=5, merge_cosine=0.5),
+}
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_recipe_depends_on_units(recipe, factor):
+    acts = two_models(600)
+    sae, scaled = (fit_two(x, steps=30, **RECIPES[recipe]) for x in (acts, times(acts, factor)))
+    found, expected = scaled.evaluate(times(HELD_OUT, factor)), sae.evaluate(HELD_OUT)
+    for field in ("r2", "r2_standardized", "r2_scalar_mean", "l0"):
+        assert np.allclose(getattr(found, field), getattr(expected, field), atol=2e-3), field
+    assert (found.firing_counts == expected.firing_counts).mean() > 0.95
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e-6, 1e30])
 def test_constant_dimensions_are_divided_by_a_scale_in_the_units_of_the_others(factor):
     acts = times(two_models(300), factor)

@@ -32,6 +32,7 @@ DEFAULT_MULTIPLE = Recipe().outlier_multiple
 """How far is outlying for a recipe that does not say."""
 
 _MANTISSAS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+_SMALLEST_EXPONENTS = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +97,8 @@ class StandardizationReport:
     def rounding_share(self) -> float:
         """Share of the variance that is rounding to the type of the array, 0 to 1, estimated from the size of the numbers."""
         size = np.hypot(self.mean, self.deviation)
-        step = np.exp2(np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0)) - _MANTISSAS[self.dtype])
+        exponent = np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0))
+        step = np.exp2(np.maximum(exponent, _SMALLEST_EXPONENTS[self.dtype]) - _MANTISSAS[self.dtype])
         return min(1.0, float((step**2).sum() / 12 / (self.deviation**2).sum()))
 
     def warnings(self, recipe: Recipe) -> list[str]:
