@@ -132,6 +132,8 @@ def fault_of(error: Exception, arguments: dict[str, Any]) -> str:
         return "" if isinstance(error, usae.UsaeError) else "another library's MemoryError"
     if isinstance(error, IndexError) and "row" in str(error):
         return ""  # as of a sequence
+    if type(error).__name__ == "Surprise" and "batches" in arguments:
+        return ""  # what a stream raises while it makes a batch is the caller's own
     if isinstance(error, ImportError) and "pip install" in str(error):
         return ""
     if not isinstance(error, (usae.UsaeError, ValueError, TypeError)):

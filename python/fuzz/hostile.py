@@ -111,6 +111,16 @@ def arrays() -> list[Any]:
     ]  # fmt: skip
 
 
+def worst() -> dict[str, Any]:
+    """Return, by name, values that are tried for every argument of every function."""
+    values: dict[str, Any] = {f"raises in {name}": raising(name) for name in _METHODS}
+    return values | {
+        "raises everywhere": raising(*_METHODS), "nested": _nested(2000), "cyclic": _cyclic(), "huge": 10**400, "NUL": "\0",
+        "no text": "\udcff", "records": np.zeros(3, [("a", "f4")]), "bytes": np.zeros((6, 5), "V3"), "a set": {1},
+        "objects": np.array([[raising("__float__")]], object), "no key": {None: None}, "NaN": float("nan"), "None": None,
+    }  # fmt: skip
+
+
 def value(draw: random.Random) -> Any:
     """Return one hostile value."""
     pool = draw.choice([SCALARS, SCALARS, TEXTS, containers(), objects(), arrays(), arrays()])

@@ -27,6 +27,29 @@ def test_no_hostile_argument_is_a_fault(fuzzer, cases):
     assert succeeded > 0 and refused > cases / 4
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_worst_value_for_each_argument_of_each_function_is_refused(tmp_path, monkeypatch):
+    import functions
+    import hostile
+    import targets
+
+    monkeypatch.chdir(tmp_path)
+    faults, worst = {}, hostile.worst()
+    for name, make in targets.all_of(targets.Context(tmp_path)).items():
+        for argument in make()[1]:
+            for what in worst:
+                function, arguments = make()
+                arguments[argument] = worst[what]
+                try:
+                    function(**arguments)
+                except Exception as error:
+                    if functions.fault_of(error, arguments):
+                        faults[name, argument, what] = repr(error)
+    usae.set_num_threads(None)
+    assert faults == {}
+
+
 def test_every_public_function_is_called():
     import targets
 

@@ -254,8 +254,11 @@ class _ImageFormat:
 
     def __init__(self, model: Any, label: str):
         for name in ("size", "mean", "std"):
-            if not hasattr(model, name):
-                raise InvalidInputError(f"{label} must have size, mean and std, got {type(model).__name__} without {name}")
+            try:
+                getattr(model, name)
+            except Exception as error:  # it has none, or its own code raises
+                got = f"{type(model).__name__} without {name}"
+                raise InvalidInputError(f"{label} must have size, mean and std, got {got}: {error}") from error
         check_size_known(model, label)
         self.size = sides(model.size, f"size of {label}")
         self.mean, self.std = three(model.mean, f"mean of {label}"), deviations(model.std, f"std of {label}")
@@ -307,6 +310,6 @@ def _float32(value: Any, name: str) -> np.ndarray | None:
             with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused later
                 return np.ascontiguousarray(array, np.float32)
         got = str(array.dtype)
-    except (TypeError, ValueError, RuntimeError):  # PyTorch raises these for tensors with a graph or on a GPU
+    except Exception:  # of PyTorch for tensors with a graph or on a GPU, of NumPy, or of the value's own methods
         got = type(value).__name__
     raise InvalidInputError(f"{name} must be an array of real numbers, got {got}")

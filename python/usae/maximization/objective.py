@@ -82,7 +82,12 @@ def objective(
     concept = checks.integer(concept, "concept", 0, autoencoder.n_concepts - 1)
     check_kind(kind)
     power = check_power(power)
-    shape = np.shape(activations)
+    try:
+        shape = np.shape(activations)
+    except Exception as error:  # of NumPy, or of the value's own methods
+        raise InvalidInputError(
+            f"activations must be an array [views, tokens, width], got {checks.shown(activations)}: {error}"
+        ) from error
     if len(shape) != 3 or 0 in shape:
         raise InvalidInputError(f"activations must be [views, tokens, width], got shape {list(shape)}")
     if shape[2] != autoencoder.widths[model]:
