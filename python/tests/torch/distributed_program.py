@@ -221,7 +221,32 @@ def loss_of_a_peer(rank, size):
         return {"error": str(error), "before": before, "after": after, "steps": trainer.sae.n_steps_}
 
 
-SCENARIOS = {one.__name__: one for one in (correctness, user_loop, out_of_step, resume, loss_of_a_peer)}
+def masked(rank, size):
+    """Rows that do not count, beside the same without them."""
+    acts = planted(600, seed=0)
+    mask = np.random.default_rng(5).random(600) < 0.7
+    kept = {name: x[mask] for name, x in acts.items()}
+    with_nan = {name: np.where(mask[:, None], x, np.nan).astype(x.dtype) for name, x in acts.items()}
+    options = {"steps": 8, "progress": False}
+    runs = [
+        fit_distributed(new(RECIPES["default"]), with_nan, mask=mask, **options),
+        fit_distributed(new(RECIPES["default"]), usae.MaskedActivations(with_nan, mask), **options),
+        fit_distributed(new(RECIPES["default"]), kept, **options),
+    ]
+    sizes, trainers = [600 // size] * size, [DistributedTrainer(new(None)) for _ in range(3)]
+    own, own_mask = part(with_nan, rank, sizes), part({"": mask}, rank, sizes)[""]
+    for _ in range(2):
+        trainers[0].partial_fit(own, mask=own_mask)
+        trainers[1].partial_fit({name: x[own_mask] for name, x in own.items()})
+    list(trainers[2].steps([usae.MaskedActivations(own, own_mask)] * 2))
+    seen = {"runs": [digest(sae) for sae in runs], "loops": [digest(trainer.sae) for trainer in trainers], "errors": []}
+    keep_error(seen["errors"], lambda: trainers[0].partial_fit(own, mask=own_mask & (rank == 0)))
+    other = mask if rank == 0 else np.roll(mask, 1)
+    keep_error(seen["errors"], lambda: fit_distributed(new(RECIPES["default"]), acts, mask=other, **options))
+    return seen
+
+
+SCENARIOS = {one.__name__: one for one in (correctness, user_loop, out_of_step, resume, loss_of_a_peer, masked)}
 
 
 def main():

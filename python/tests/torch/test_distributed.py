@@ -103,6 +103,16 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_bits(tmp_path):
     assert seen[1]["refused"].startswith("OtherProcessError") and "resume=True" in seen[1]["refused"]
 
 
+def test_rows_that_do_not_count_are_left_out_in_every_process(tmp_path):
+    seen = launched(tmp_path, "masked", 2)
+    assert (
+        len({one for each in seen for one in each["runs"]}) == 1 and len({one for each in seen for one in each["loops"]}) == 1
+    )
+    first, second = (one["errors"] for one in seen)
+    assert first[0].startswith("OtherProcessError") and second[0].startswith("InvalidInputError: mask ")
+    assert first[1] == second[1] and first[1].startswith("InvalidInputError: acts['dinov2']: mask ")
+
+
 def test_the_loss_of_a_process_is_an_error_soon_and_leaves_the_others_whole(tmp_path):
     seen = launched(tmp_path, "loss_of_a_peer", 2)
     assert seen[0]["error"] != "nothing"
