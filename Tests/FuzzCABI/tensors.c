@@ -75,6 +75,20 @@ static void shape(handle *h) {
   array_free(&out);
 }
 
+/* What standardisation was computed from: arrays of the width that is told, or none. */
+static void sample(handle *h) {
+  const int32_t model = any_model(h->sae);
+  const int64_t width = count_of(h->sae, model, USAE_MEAN);
+  array center = array_make(width, 8), deviation = array_make(width, 8);
+  usae_sample out = {.size = chance(95) ? sizeof out : (uint32_t)limit(), .reserved = chance(95) ? 0 : 1};
+  out.center = or_null(center.data);
+  out.deviation = or_null(deviation.data);
+  if (CALL(usae_describe_sample, h->sae, model, chance(95) ? width : limit(), chance(98) ? &out : NULL) != USAE_OK)
+    require(is_unchanged(&center) && is_unchanged(&deviation), "no sample after a failure");
+  array_free(&center);
+  array_free(&deviation);
+}
+
 static void read_one(handle *h) {
   const int32_t model = any_model(h->sae), tensor = any_tensor();
   const int64_t count = count_of(h->sae, model, tensor);
@@ -145,11 +159,12 @@ static void several(handle *h) {
 }
 
 void fuzz_tensors(handle *h) {
-  switch (below(5)) {
+  switch (below(6)) {
   case 0: shape(h); break;
   case 1: read_one(h); break;
   case 2: write_one(h); break;
   case 3: several(h); break;
+  case 4: sample(h); break;
   default: {
     const uint64_t before = state_of(h->sae);
     if (CALL(usae_set_step_count, h->sae, chance(80) ? below(500) : limit()) != USAE_OK)

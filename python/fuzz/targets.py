@@ -112,6 +112,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.top_examples,
             {"sae": sae(), "acts": acts(), "n": 2, "models": ["vit"], "grid": (2, 3), "one_per_image": True},
         ),
+        "outlying_rows": lambda: (usae.outlying_rows, {"acts": acts(), "multiple": 5.0}),
         "consistency": lambda: (
             usae.consistency,
             {"sae": sae(), "independent": c.independent, "concepts": [0, 1, 2], "threshold": 0.5, "seed": 0},

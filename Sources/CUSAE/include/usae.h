@@ -261,8 +261,8 @@ typedef struct usae_sample {
   double largest_distance;
 } usae_sample;
 
-/* Describes the sample of model `model`, whose width must be `width`. Where there was none, because parameters were seeded, `rows`
- * is 0 and the rest is as it was. */
+/* Describes the sample of model `model`, whose width must be `width`. Where there was none, because parameters were seeded,
+ * `rows` is 0 and the rest is as it was. */
 usae_status usae_describe_sample(const usae_sae *sae, int32_t model, int64_t width, usae_sample *sample, usae_error *error);
 
 /* Changes total_steps and dead_tokens of the recipe. */
@@ -423,8 +423,8 @@ usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x
                         const usae_interrupt *interrupt, usae_error *error);
 
 /* Decodes codes, `values` and `indices` [n, slots], to activations of model `model` in its own units, `out` [n, width]. `width`
- * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt, or a row that
- * float32 cannot hold, `out` is partly written. */
+ * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt, or a row
+ * that float32 cannot hold, `out` is partly written. */
 usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
                         const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
                         usae_error *error);
@@ -469,8 +469,8 @@ usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_mat
 
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 
-/* Tensors of one model. Weight and dictionary are [n_concepts, width], mean, its rest and scale [width], the others [n_concepts] if they
- * do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with USAE_ENCODER_BATCHNORM,
+/* Tensors of one model. Weight and dictionary are [n_concepts, width], mean, its rest and scale [width], the others [n_concepts]
+ * if they do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with USAE_ENCODER_BATCHNORM,
  * gradients only from a usae_step with USAE_STEP_GRADIENTS to the next change. */
 enum {
   USAE_MEAN = 0,

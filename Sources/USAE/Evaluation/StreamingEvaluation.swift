@@ -34,8 +34,8 @@ final class StreamingEvaluation {
     for (i, source) in streams.enumerated() {
       for (j, target) in streams.enumerated() where !residuals.sums(encoded: i, decoded: j).allSatisfy(\.isFinite) {
         throw .invalidArgument(
-          name: "activations of '\(source.model.name)'", expected: "reconstructions of '\(target.model.name)' that float32 can hold",
-          got: "larger ones", remedy: "look for outliers in the activations and for huge parameters")
+          name: "activations of '\(source.model.name)'",
+          expected: "reconstructions of '\(target.model.name)' that float32 can hold", got: "larger ones", remedy: "look for outliers in the activations and for huge parameters")
       }
     }
   }

@@ -91,7 +91,9 @@ enum TokenLengths {
       return true
     case .atMost: return square <= Double(Float.greatestFiniteMagnitude)
     case .comparable: return square < Self.largestComparable
-    case .encodable: return square.squareRoot() * model.largestEncoderRow + model.largestBias < Double(Float.greatestFiniteMagnitude)
+    case .encodable:
+      let largest = square.squareRoot() * model.largestEncoderRow + model.largestBias
+      return largest < Double(Float.greatestFiniteMagnitude)
     }
   }
 }

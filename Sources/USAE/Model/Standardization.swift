@@ -76,6 +76,7 @@ struct Standardization {
     let got = moments.rows.count == 1 ? "1 row" : "\(moments.rows.count) equal rows"
     throw .invalidArgument(
       name: "activations of '\(activations.name)'", expected: "rows that differ, of which mean and scale are computed",
-      got: got, remedy: "begin with more rows (see recipe.statistics_tokens, too), choose another layer, or leave the model out")
+      got: got,
+      remedy: "begin with more rows (see recipe.statistics_tokens, too), choose another layer, or leave the model out")
   }
 }

@@ -22,7 +22,7 @@ import Testing
     return matrix
   }
 
-  /// Powers of two change no digit.
+  /// Powers of two change no bit of the fraction.
   @Test(arguments: [-90, -20, 90])
   func unitsScaleMeanAndScale(exponent: Int) throws {
     let factor = Float(sign: .plus, exponent: exponent, significand: 1)

@@ -11,7 +11,7 @@ HELD_OUT = two_models(500, seed=5)
 
 
 def times(acts, factor):
-    """Powers of two change no digit of a float32, others round once more."""
+    """Powers of two change no bit of a float32's fraction, others round once more."""
     return {name: (x.astype(float) * factor).astype(np.float32) for name, x in acts.items()}
 
 

@@ -132,7 +132,8 @@ def test_what_an_older_version_saved_is_read(trained, saved):
 
 def test_a_save_of_a_format_without_a_checksum_is_read_and_only_that(trained, saved):
     rewrite_header(saved, as_format_2, sign=False)
-    assert everything(usae.load(saved)) == everything(trained)
+    loaded, expected = everything(usae.load(saved)), everything(trained)
+    assert loaded.pop("recipe") == expected.pop("recipe").replace(outlier_multiple=None) and loaded == expected
     rewrite_header(saved, lambda header: header.update(format_version=2))
     refuses_to_load(saved, "usae.json")
     rewrite_header(saved, lambda header: header.update(format_version=3), sign=False)

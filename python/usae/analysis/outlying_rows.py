@@ -51,7 +51,7 @@ def outlying_rows(acts: Mapping[str, Any], multiple: float = 5.0) -> dict[str, n
     Examples
     --------
     >>> outlying = np.logical_or.reduce(list(usae.outlying_rows(acts).values()))
-    >>> sae.fit({name: x[~outlying] for name, x in acts.items()})
+    >>> sae.fit(acts, mask=~outlying)
     """
     number = checks.real(multiple, "multiple", "a number above 0")
     if not number > 0:
