@@ -35,7 +35,8 @@ final class StreamingEvaluation {
       for (j, target) in streams.enumerated() where !residuals.sums(encoded: i, decoded: j).allSatisfy(\.isFinite) {
         throw .invalidArgument(
           name: "activations of '\(source.model.name)'",
-          expected: "reconstructions of '\(target.model.name)' that float32 can hold", got: "larger ones", remedy: "look for outliers in the activations and for huge parameters")
+          expected: "reconstructions of '\(target.model.name)' that float32 can hold", got: "larger ones",
+          remedy: "look for outliers in the activations and for huge parameters")
       }
     }
   }

@@ -20,7 +20,7 @@ import Testing
   static func parameters(_ sae: UniversalSAE) throws -> [[Float]] {
     var all: [[Float]] = []
     for model in sae.modelNames.indices {
-      for number in Int32(0)...9 {
+      for number in Int32(0)...10 {
         guard let id = TensorID(number), let shape = try? sae.tensorShape(model: model, id) else { continue }
         var values = [Float](repeating: 0, count: shape.rows * max(1, shape.columns))
         try values.withUnsafeMutableBytes { bytes throws in
