@@ -26,6 +26,8 @@ final class SharedStep {
   /// The exchange that is filled next, and the one whose sum has to come first.
   private var next = 0
   private var awaited: Int?
+  /// Of the call that began: later calls use as many, whatever the process's number has become, since memory is for these.
+  private let threads: Int
   /// Which process this is, and the tokens of those before it.
   private var rank = 0
   private var first = 0
@@ -38,6 +40,7 @@ final class SharedStep {
   init(
     _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: InterruptibleWork
   ) throws(USAEError) {
+    threads = work.threads
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
@@ -107,6 +110,7 @@ final class SharedStep {
     }
     let exchange = exchanges[number]
     try exchange.check(data.count)
+    let work = InterruptibleWork(threads: threads, poll: work.poll)
     try fill(exchange, data, work: work)
     next += 1
     if exchange.isAwaited { awaited = number }
@@ -202,6 +206,7 @@ final class SharedStep {
 
   /// Updates from the sums, `sums` by number of the exchange. Throws before it changes anything.
   func finish(_ sums: [UnsafeBufferPointer<Float>?], work: InterruptibleWork) throws(USAEError) -> StepReport {
+    let work = InterruptibleWork(threads: threads, poll: work.poll)
     guard let (forward, concepts) = gradients, next == exchanges.count, awaited == nil else {
       throw .invalidArgument(name: "step", expected: "all \(exchanges.count) exchanges", got: "\(next) of them")
     }
