@@ -470,8 +470,8 @@ usae_status usae_top_examples(const usae_sae *sae, int32_t model, const usae_mat
 /* --- Parameters and training state --------------------------------------------------------------------------------- */
 
 /* Tensors of one model. Weight and dictionary are [n_concepts, width], mean, its rest and scale [width], the others
- * [n_concepts] if they do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with USAE_ENCODER_BATCHNORM,
- * gradients only from a usae_step with USAE_STEP_GRADIENTS to the next change. */
+ * [n_concepts] if they do not say otherwise. All are float32 but the two that say int64. BN tensors exist only with
+ * USAE_ENCODER_BATCHNORM, gradients only from a usae_step with USAE_STEP_GRADIENTS to the next change. */
 enum {
   USAE_MEAN = 0,
   USAE_SCALE = 1,

@@ -69,7 +69,6 @@ import Testing
     #expect(TensorID(Int32(USAE_FIRST_MOMENT + USAE_DICTIONARY))?.part == .firstMoment)
     #expect(TensorID(Int32(USAE_SECOND_MOMENT + USAE_DICTIONARY))?.part == .secondMoment)
     #expect(TensorID(Int32(USAE_GRADIENT + USAE_DICTIONARY))?.part == .gradient)
-<<<<<<< HEAD
   }
 
   @Test func errorsNameTensorsAndExchangesAsCallersDo() {
@@ -80,10 +79,7 @@ import Testing
     ]
     for (number, name) in names { #expect(TensorID(Int32(number)).map { "\($0)" } == name) }
     #expect("\(SharedExchange.Kind.residualMeans)" == "USAE_EXCHANGE_RESIDUAL_MEANS")
-    #expect(TensorID(10) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
-=======
     #expect(TensorID(11) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
->>>>>>> 2b94766 (Know tensor 10 in the Swift tests)
   }
 }
 
