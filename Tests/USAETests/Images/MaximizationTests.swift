@@ -218,7 +218,7 @@ import KernelTypes
   @Test(arguments: [1e-45, 1e-42, 1e-38, 1e-30, 1e30, 1e37])
   func theLengthOfAGradientDoesNotCount(scale: Double) throws {
     let sizes: [Float] = [1, -2, 1, 1]
-    let pattern = (0..<5 * 3 * 256).map { sizes[$0 % 4] * Float($0 % 3 == 0 ? 0 : 1) }
+    let pattern: [Float] = (0..<5 * 3 * 256).map { (i: Int) -> Float in i % 3 == 0 ? 0 : sizes[i % 4] }
     func image(_ gradient: [Float]) throws -> (length: Double, image: [Float]) {
       let maximizer = try ImageMaximizer(Self.options())
       let length = try Self.add(gradient, to: maximizer)

@@ -13,8 +13,10 @@ import KernelTypes
 
   /// Bytes as groups of four.
   static func groups(_ bytes: [Int]) -> [Int32] {
-    stride(from: 0, to: bytes.count, by: 4).map { first in
-      (0..<4).reduce(Int32(0)) { $0 | Int32(bytes[first + $1] & 0xff) << Int32(8 * $1) }
+    stride(from: 0, to: bytes.count, by: 4).map { (first: Int) -> Int32 in
+      var group: UInt32 = 0
+      for place in 0..<4 { group |= UInt32(bytes[first + place] & 0xff) << UInt32(8 * place) }
+      return Int32(bitPattern: group)
     }
   }
 
