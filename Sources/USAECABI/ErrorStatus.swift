@@ -7,7 +7,7 @@ extension USAEError {
     case .invalidArgument: return usae_status(USAE_INVALID_ARGUMENT)
     case .shapeMismatch: return usae_status(USAE_SHAPE_MISMATCH)
     case .unknownModel: return usae_status(USAE_UNKNOWN_MODEL)
-    case .notFinite, .tooLarge, .lossNotFinite, .sumNotFinite: return usae_status(USAE_NOT_FINITE)
+    case .notFinite, .tooLarge, .decodedTooLarge, .lossNotFinite, .sumNotFinite: return usae_status(USAE_NOT_FINITE)
     case .notInitialized: return usae_status(USAE_NOT_INITIALIZED)
     case .forkedWhileTraining: return usae_status(USAE_INVALID_ARGUMENT)
     case .interrupted: return usae_status(USAE_INTERRUPTED)

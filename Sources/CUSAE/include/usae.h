@@ -423,8 +423,8 @@ usae_status usae_encode(const usae_sae *sae, int32_t model, const usae_matrix *x
                         const usae_interrupt *interrupt, usae_error *error);
 
 /* Decodes codes, `values` and `indices` [n, slots], to activations of model `model` in its own units, `out` [n, width]. `width`
- * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. After an interrupt, or a row
- * that float32 cannot hold, `out` is partly written. */
+ * says how wide the caller's array is, and must be the model's. Slots with index -1 are skipped. A row that float32 cannot hold
+ * is USAE_NOT_FINITE. After that and after an interrupt, `out` is partly written. */
 usae_status usae_decode(const usae_sae *sae, int32_t model, int64_t n, int64_t slots, const float *values,
                         const int32_t *indices, int64_t width, float *out, const usae_interrupt *interrupt,
                         usae_error *error);

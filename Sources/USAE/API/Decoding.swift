@@ -52,11 +52,7 @@ extension UniversalSAE {
           remedy: "decode a copy, or wait for the thread that changes them")
       }
       let large = overflowed.load(ordering: .relaxed)
-      guard large < 0 else {
-        throw .invalidArgument(
-          name: "codes", expected: "values whose activations of '\(model.name)' float32 can hold",
-          got: "larger ones in row \(large)", remedy: "decode smaller values")
-      }
+      guard large < 0 else { throw .decodedTooLarge(model: model.name, row: large) }
     }
   }
 

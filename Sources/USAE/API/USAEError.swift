@@ -8,6 +8,8 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
   case notFinite(model: String, row: Int, column: Int)
   /// The row is finite, but what is computed from it would not be.
   case tooLarge(model: String, row: Int, column: Int, value: Float)
+  /// The code of the row is finite, but the activations that it stands for are not.
+  case decodedTooLarge(model: String, row: Int)
   case lossNotFinite(step: Int)
   case sumNotFinite(exchange: String, position: Int)
   case notInitialized(operation: String)
@@ -29,6 +31,9 @@ public enum USAEError: Error, Equatable, Sendable, CustomStringConvertible {
       return "activations of '\(model)': expected numbers of about the size that the model was fitted to, got \(value) in row "
         + "\(row), column \(column), with which float32 overflows; remove or repair that row in every model, or scale the "
         + "activations as those of the fit were"
+    case .decodedTooLarge(let model, let row):
+      return "codes: expected values whose activations of '\(model)' float32 can hold, got larger ones in row \(row); decode "
+        + "smaller values"
     case .lossNotFinite(let step):
       return "loss: expected a finite number with a finite gradient, got NaN or infinity in step \(step); nothing was changed: "
         + "lower the learning rate, or look for outliers in the activations"

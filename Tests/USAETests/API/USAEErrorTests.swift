@@ -12,6 +12,7 @@ import Testing
     .unknownModel(name: "wit", known: ["vit", "siglip"]),
     .notFinite(model: "vit", row: 7, column: 3),
     .tooLarge(model: "vit", row: 3, column: 5, value: 3e38),
+    .decodedTooLarge(model: "vit", row: 9),
     .lossNotFinite(step: 4),
     .sumNotFinite(exchange: "USAE_EXCHANGE_MEANS", position: 11),
     .notInitialized(operation: "encode"),
@@ -28,8 +29,8 @@ import Testing
   func whatCannotBeMendedByWhatWasExpectedHasARemedy(error: USAEError) {
     switch error {
     case .invalidArgument, .unknownModel: break  // what was expected says what to give
-    case .shapeMismatch, .notFinite, .tooLarge, .lossNotFinite, .sumNotFinite, .notInitialized, .forkedWhileTraining,
-      .outOfMemory:
+    case .shapeMismatch, .notFinite, .tooLarge, .decodedTooLarge, .lossNotFinite, .sumNotFinite, .notInitialized,
+      .forkedWhileTraining, .outOfMemory:
       #expect(error.description.contains("; "))
     case .interrupted: Issue.record("an interrupt is no mistake of a caller")
     }
@@ -38,7 +39,7 @@ import Testing
   @Test func whatCameIsInTheText() {
     #expect(Self.errors[0].description == "k: expected a whole number from 1 to 9, got 0")
     #expect(Self.errors[1].description.hasSuffix("got 6; make it wider"))
-    let words = ["wit", "row 7, column 3", "row 3, column 5", "step 4", "USAE_EXCHANGE_MEANS", "encode"]
+    let words = ["wit", "row 7, column 3", "row 3, column 5", "row 9", "step 4", "USAE_EXCHANGE_MEANS", "encode"]
     for (error, word) in zip(Self.errors[2...], words) {
       #expect(error.description.contains(word))
     }

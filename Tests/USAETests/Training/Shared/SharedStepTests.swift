@@ -248,12 +248,14 @@ import Testing
   }
 
   @Test func numbersOfOneProcessThatAreNotFiniteStopAll() throws {
-    let saes = try Self.copies(Recipe(), 1)
+    var recipe = Recipe()
+    recipe.outlierMultiple = 0  // which would shorten them
+    let saes = try Self.copies(recipe, 1)
     var data = try UniversalSAETests.data(60)
-    let huge = try Matrix(rows: 60, columns: 19, values: data[0].value.values.map { $0 * 1e30 })
+    let huge = try Matrix(rows: 60, columns: 19, values: data[0].value.values.map { $0 * 1e19 })
     data = ["a": huge, "b": data[1].value]
     let before = try UniversalSAETests.parameters(saes[0])
-    #expect(throws: USAEError.lossNotFinite(step: 6)) {
+    #expect(throws: USAEError.self) {
       _ = try Self.step(saes, [try UniversalSAETests.data(60), data], encoder: 0)
     }
     #expect(try UniversalSAETests.parameters(saes[0]) == before)
