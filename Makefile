@@ -12,23 +12,26 @@ BIN := .venv/bin
 # Tests reach into the library (@testable), and need its speed.
 TEST_BUILD := --scratch-path .build-test -c release -Xswiftc -enable-testing
 NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src -type f -o -type l)
+FUZZ_SEED ?= 1
 FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
-.PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel demo wheel lint clean system
+.PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo \
+  test-wheel fuzz demo wheel lint clean system
 
 help:
 	@echo 'make test-quick   lint, and the Python tests that are not slow: under a minute'
 	@echo 'make test         every check below, in this order:'
 	@echo '  lint                     ruff and mypy'
 	@echo '  test-swift               the Swift library, by its own tests and its example'
-	@echo '  test-sanitizers          the same under AddressSanitizer and ThreadSanitizer'
-	@echo '  test-abi                 usae.h, by a C11 program that sees nothing else, and by a C++ compiler'
+	@echo '  test-sanitizers          the same, and calls of usae.h at random, under AddressSanitizer and ThreadSanitizer'
+	@echo '  test-abi                 usae.h, by C11 programs that see nothing else, one at random, and by a C++ compiler'
 	@echo '  test-instruction-sets    that no AVX code leaks into the portable kernels'
 	@echo '  test-arm64               the kernels of arm64, in an emulator'
 	@echo '  test-python              the Python package, against PyTorch; the examples and the README'
 	@echo '  test-demo                the demonstration, small'
 	@echo '  test-wheel               the sdist, and the wheel built from it, where there is neither OpenBLAS nor Swift'
+	@echo 'make fuzz         usae.h, files, public functions and commands at random, for minutes; FUZZ_SEED=N is another run'
 	@echo 'make demo         the demonstration, into demo-output/'
 	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, and the sdist that it was built from, into dist/'
@@ -79,10 +82,13 @@ test-swift: | system
 # XCTest's runner, which is not used, is the only thing that leaks. Optimised: without, the kernels alone take minutes.
 test-sanitizers: | system
 	$(SWIFT) test $(subst .build-test,.build-asan,$(TEST_BUILD)) --sanitize=address --disable-xctest
+	$(SWIFT) run $(subst .build-test,.build-asan,$(TEST_BUILD)) --sanitize=address usae-fuzz-abi 1 20000
 	$(SWIFT) test $(subst .build-test,.build-tsan,$(TEST_BUILD)) --sanitize=thread --disable-xctest
+	$(SWIFT) run $(subst .build-test,.build-tsan,$(TEST_BUILD)) --sanitize=thread usae-fuzz-abi 2 5000
 
 test-abi: | system
 	$(SWIFT) run $(TEST_BUILD) usae-abi-test
+	$(SWIFT) run $(TEST_BUILD) usae-fuzz-abi 1 20000
 	clang++ -fsyntax-only -std=c++17 -Wall -Wextra -Wpedantic -Werror -x c++ Sources/CUSAE/usae.c -I Sources/CUSAE/include
 
 test-instruction-sets: .venv/.installed
@@ -99,6 +105,13 @@ test-demo: .venv/.installed
 
 test-wheel: dist/.wheel
 	SWIFT='$(SWIFT)' tools/test_wheel.sh dist/usae-*.whl $(PYTHON)
+
+# A short run of each is part of `make test`.
+fuzz: .venv/.installed
+	$(SWIFT) run $(TEST_BUILD) usae-fuzz-abi $(FUZZ_SEED) 200000
+	$(BIN)/python python/fuzz/files.py --seed $(FUZZ_SEED) --cases 20000 --seconds 300
+	$(BIN)/python python/fuzz/functions.py --seed $(FUZZ_SEED) --cases 5000 --seconds 300
+	$(BIN)/python python/fuzz/cli.py --seed $(FUZZ_SEED) --cases 400 --seconds 300
 
 # --- Results ----------------------------------------------------------------------------------------------------------
 

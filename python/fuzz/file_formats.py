@@ -19,7 +19,7 @@ import safetensors.numpy
 from file_mutations import damaged, replace_file, strange_archive, strange_json, written_json
 
 import usae
-from usae._files import signed_json
+from usae._files import checksummed_json
 from usae.cli.activations import load_activations
 from usae.interop.published_caches import import_published
 
@@ -79,7 +79,7 @@ def damage_places(folder: pathlib.Path, draw: random.Random, planted: tuple[str,
 
 
 def damage_json(folder: pathlib.Path, draw: random.Random, name: str, tensors: str | None = None) -> None:
-    """Change what a signed file of JSON says, and sign it, as somebody would who knows how."""
+    """Change what a file of JSON with a checksum says, and its checksum, as somebody would who knows how."""
     file = draw.choice(sorted(folder.rglob(name)))
     content = json.loads(file.read_bytes())
     del content["sha256"]
@@ -91,7 +91,7 @@ def damage_json(folder: pathlib.Path, draw: random.Random, name: str, tensors: s
         content = strange_json(content, draw)
     text = written_json(content)
     if text is not None:
-        file.write_text(signed_json.signed(text.decode()) if draw.random() < 0.9 else text.decode())
+        file.write_text(checksummed_json.with_checksum(text.decode()) if draw.random() < 0.9 else text.decode())
 
 
 def one_of(*ways: Callable[[pathlib.Path, random.Random], None]) -> Callable[[pathlib.Path, random.Random], None]:
@@ -147,7 +147,7 @@ def use_run(folder: pathlib.Path, expected: list[str]) -> None:
         raise Wrong("a run was resumed to another end")
 
 
-def use_signed_run(folder: pathlib.Path) -> None:
+def use_checksummed_run(folder: pathlib.Path) -> None:
     """Load and resume what somebody who can sign has made: to any end, but to one, or to an error of ours."""
     with contextlib.suppress(usae.UsaeError):
         checkpoints(folder).load(n_threads=1)
@@ -317,24 +317,24 @@ def formats(examples: pathlib.Path) -> dict[str, Format]:
     pth = functools.partial(damage_archive, of_pickle=True)
     return {
         "save": Format(make_save, damage_bytes, lambda folder: use_save_as_it_was(folder, states(examples)[0])),
-        "signed save": Format(
+        "save, checksummed again": Format(
             make_save, functools.partial(damage_json, name="usae.json", tensors="model.safetensors"), use_save
         ),
         "place of a save": Format(make_save, functools.partial(damage_places, planted=planted), use_save),
         "checkpoints": Format(make_run, damage_bytes, lambda folder: use_run(folder, states(examples)[1])),
-        "signed checkpoints": Format(
+        "checkpoints, checksummed again": Format(
             make_run,
             one_of(
                 functools.partial(damage_json, name="usae.json", tensors="model.safetensors"),
                 functools.partial(damage_json, name="usae-run.json"),
             ),
-            use_signed_run,
+            use_checksummed_run,
         ),
         "place of a checkpoint": Format(
             make_run, functools.partial(damage_places, planted=of_run), lambda folder: use_run(folder, states(examples)[1])
         ),
         "store": Format(make_store, damage_bytes, use_store),
-        "signed store": Format(make_store, functools.partial(damage_json, name="usae-store.json"), use_store),
+        "store, checksummed again": Format(make_store, functools.partial(damage_json, name="usae-store.json"), use_store),
         "place of a store": Format(make_store, functools.partial(damage_places, planted=of_store), use_store),
         "npy": Format(make_npy, one_of(damage_bytes, damage_bytes, damage_places), use_npy),
         "npz": Format(

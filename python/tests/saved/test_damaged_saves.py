@@ -78,7 +78,7 @@ def test_a_folder_in_the_place_of_a_file_is_called_one(trained, saved):
         trained.save(saved)
 
 
-def test_tensors_that_are_no_safetensors_file_are_refused_even_if_signed(saved):
+def test_tensors_that_are_no_safetensors_file_are_refused_even_if_the_checksums_fit(saved):
     content = (saved / "model.safetensors").read_bytes()
     no_tensors = (2).to_bytes(8, "little") + b"{}"
     for hostile in (
@@ -257,7 +257,7 @@ def setitem(key, value):
         (setitem("vit.counters", np.array([1, -1, 1])), "vit.counters"),
     ],
 )
-def test_tensors_that_usae_does_not_write_are_refused_even_if_signed(saved, change, name):
+def test_tensors_that_usae_does_not_write_are_refused_even_if_the_checksums_fit(saved, change, name):
     rewrite_tensors(saved, change)
     refuses_to_load(saved, name)
 

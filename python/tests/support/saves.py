@@ -7,7 +7,7 @@ import shutil
 import usae
 from support.autoencoders import RECIPE
 from support.refusals import refuses
-from usae._files import disk, signed_json
+from usae._files import checksummed_json, disk
 from usae._saved import saved_folder
 from usae._saved.header import fields_since
 
@@ -71,4 +71,4 @@ def rewrite_json(file, change, sign=True):
     content.pop("sha256", None)
     content = change(content) or content
     text = json.dumps(content, indent=2) + "\n"
-    file.write_text(signed_json.signed(text) if sign and isinstance(content, dict) and content else text)
+    file.write_text(checksummed_json.with_checksum(text) if sign and isinstance(content, dict) and content else text)

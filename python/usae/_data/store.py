@@ -20,7 +20,7 @@ from usae._data.chunks import rows_of
 from usae._data.narrowing import Rounding, narrowed
 from usae._data.store_files import DTYPES, Manifest
 from usae._data.stored_array import StoredArray, widened
-from usae._files import disk, locks, signed_json
+from usae._files import checksummed_json, disk, locks
 from usae.errors import CheckpointError, InvalidInputError
 
 DType = Literal["float16", "float32", "bfloat16"]
@@ -464,7 +464,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         if len(image_names) != n or not all(isinstance(name, str) for name in image_names):
             raise InvalidInputError(f"image_names must hold text for each of {n} images, got {disk.shortened(image_names)}")
         for name in image_names:
-            if not signed_json.is_kept(name):
+            if not checksummed_json.is_kept(name):
                 raise InvalidInputError(
                     f"image_names must be text or names of files as Python reads them, got {disk.shortened(name)}; leave "
                     f"out half characters (surrogates)"

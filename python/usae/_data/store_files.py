@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from usae import _usae
-from usae._files import disk, locks, npy_file, regular_files, signed_json
+from usae._files import checksummed_json, disk, locks, npy_file, regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
 FORMAT = "usae-store"
@@ -33,7 +33,7 @@ FORMAT_VERSION = 2
 MANIFEST = "usae-store.json"
 DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "bfloat16": np.dtype("<u2")}
 
-_SIGNED_SINCE = 2
+_CHECKSUM_SINCE = 2
 _MOST_BYTES = 2**32  # some 100 million names of images
 _MOST_VALUES = 2**28
 
@@ -111,7 +111,7 @@ def _to_json(manifest: Manifest) -> str:
     text = json.dumps(manifest | {"shards": []}, indent=2, ensure_ascii=False, allow_nan=False)
     end = '"shards": []\n}'
     whole = text.removesuffix(end) + f'"shards": [\n    {shards}\n  ]\n}}' if shards else text
-    return signed_json.signed(whole + "\n")
+    return checksummed_json.with_checksum(whole + "\n")
 
 
 def remove_leftovers(folder: pathlib.Path, manifest: Manifest) -> None:
@@ -157,7 +157,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 
 def checked_manifest(raw: bytes) -> Manifest:
     """Parse the manifest and check everything that other code relies on."""
-    manifest, is_signed = signed_json.parsed(raw, MANIFEST, _REMEDY, _MOST_VALUES)
+    manifest, has_checksum = checksummed_json.parsed(raw, MANIFEST, _REMEDY, _MOST_VALUES)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f'{MANIFEST} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a store')
     version = manifest.get("format_version")
@@ -168,7 +168,7 @@ def checked_manifest(raw: bytes) -> Manifest:
             f"{MANIFEST}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got {version} "
             f"from usae {manifest.get('package_version')}; update usae"
         )
-    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, MANIFEST, _REMEDY)
+    checksummed_json.check_has_checksum(has_checksum, version >= _CHECKSUM_SINCE, MANIFEST, _REMEDY)
     disk.check_keys(manifest, _KEYS, MANIFEST)
     for key, is_valid in _KEYS.items():
         if not is_valid(manifest[key]):

@@ -12,7 +12,7 @@ from typing import Any
 from usae import _usae
 from usae._core.reports import StepReport
 from usae._core.tensors import INTEGERS
-from usae._files import disk, signed_json
+from usae._files import checksummed_json, disk
 from usae.errors import CheckpointError
 from usae.recipes import Recipe
 
@@ -25,7 +25,7 @@ MOST_BYTES = 2**28
 MOST_MODELS = 4096
 """As the core allows."""
 
-_SIGNED_SINCE = 3
+_CHECKSUM_SINCE = 3
 _REMEDY = "copy it again"
 _MOST_VALUES = 2**24
 
@@ -59,16 +59,16 @@ def to_json(header: Header) -> str:
     history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
     text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
     whole = text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) if history else text
-    return signed_json.signed(whole + "\n")
+    return checksummed_json.with_checksum(whole + "\n")
 
 
 def checked_header(raw: bytes) -> Header:
     """Parse the header and check everything that `restored` relies on."""
-    header, is_signed = signed_json.parsed(raw, HEADER, _REMEDY, _MOST_VALUES)
+    header, has_checksum = checksummed_json.parsed(raw, HEADER, _REMEDY, _MOST_VALUES)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f'{HEADER} was not written by usae: its "format" is not "{FORMAT}"; give what save wrote')
     version = _checked_version(header)
-    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, HEADER, _REMEDY)
+    checksummed_json.check_has_checksum(has_checksum, version >= _CHECKSUM_SINCE, HEADER, _REMEDY)
     if version < 3:
         header.setdefault("mean_rest", False)
     disk.check_keys(header, _HEADER_KEYS, HEADER)

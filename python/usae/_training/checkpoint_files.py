@@ -20,7 +20,7 @@ from typing import TypeVar
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import disk, regular_files, signed_json
+from usae._files import checksummed_json, disk, regular_files
 from usae._saved import saved_folder
 from usae._saved.header import HEADER, Header, fields_since
 from usae._saved.saved_folder import RUN
@@ -31,7 +31,7 @@ FORMAT = "usae-run"
 FORMAT_VERSION = 2
 NEW_RUN = "usae-run.json.new"
 
-_SIGNED_SINCE = 2
+_CHECKSUM_SINCE = 2
 _REMEDY = "copy it again"
 _MOST_BYTES = 2**24
 _MOST_VALUES = 2**20
@@ -73,7 +73,7 @@ def write_run(folder: pathlib.Path, run: Run) -> None:
     """Write the file that describes the run."""
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "package_version": _usae.version(), "run": run}
     text = json.dumps(header, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    disk.write_text(folder / NEW_RUN, signed_json.signed(text))
+    disk.write_text(folder / NEW_RUN, checksummed_json.with_checksum(text))
     (folder / NEW_RUN).replace(folder / RUN)
     disk.sync(folder)
 
@@ -122,7 +122,7 @@ def read_run(folder: pathlib.Path) -> tuple[Run, str]:
         raw = regular_files.read(folder / RUN, _MOST_BYTES)
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: there is no {RUN} in it; give the folder of a run") from None
-    header, is_signed = signed_json.parsed(raw, f"{folder}: {RUN}", _REMEDY, _MOST_VALUES)
+    header, has_checksum = checksummed_json.parsed(raw, f"{folder}: {RUN}", _REMEDY, _MOST_VALUES)
     if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("run"), dict):
         raise CheckpointError(
             f'{folder}: {RUN} was not written by usae: its "format" is not "{FORMAT}"; give the folder of a run'
@@ -133,7 +133,7 @@ def read_run(folder: pathlib.Path) -> tuple[Run, str]:
             f"{folder}: {RUN}: format_version must be at most {FORMAT_VERSION}, which usae {_usae.version()} knows, got "
             f"{disk.shortened(version)} from usae {package_version}; update usae"
         )
-    signed_json.check_signed(is_signed, version >= _SIGNED_SINCE, f"{folder}: {RUN}", _REMEDY)
+    checksummed_json.check_has_checksum(has_checksum, version >= _CHECKSUM_SINCE, f"{folder}: {RUN}", _REMEDY)
     return {f"recipe.{field}": value for field, value in fields_since(0).items()} | header["run"], package_version
 
 

@@ -20,7 +20,7 @@ _LENGTH = len(',\n  "sha256": ""\n}\n') + 64
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def signed(text: str) -> str:
+def with_checksum(text: str) -> str:
     r"""Add the checksum to the text of an object, indented by two spaces, that ends in "\n}\n"."""
     body = escaped(text).removesuffix("\n}\n")
     return f'{body},\n  "{KEY}": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
@@ -62,10 +62,10 @@ def parsed(raw: bytes, file: str, remedy: str, most_values: int) -> tuple[Any, b
     return value, end is not None
 
 
-def check_signed(is_signed: bool, expected: bool, file: str, remedy: str) -> None:
+def check_has_checksum(has_checksum: bool, expected: bool, file: str, remedy: str) -> None:
     """Refuse a file without a checksum whose format has one, and the reverse: its version was changed."""
-    if is_signed != expected:
+    if has_checksum != expected:
         raise CheckpointError(
             f"{file} must {'end with' if expected else 'not have'} a {KEY}, as its format_version says, got "
-            f"{'one' if is_signed else 'none'}; {remedy}"
+            f"{'one' if has_checksum else 'none'}; {remedy}"
         )
