@@ -66,7 +66,7 @@ def test_extract_takes_the_crop_and_the_layer_that_are_asked_for(made, tmp_path,
         "from torch import nn\n"
         "from usae.torch import Model\n"
         "def plain(): return nn.Sequential(nn.Conv2d(3, 5, 32, stride=32), nn.ReLU())\n"
-        "def ready(): return Model(plain().eval(), '1', size=64)\n"
+        "def ready(): return Model(plain().eval(), '1', size=64, mean=0.5, std=0.5)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     arguments = ["extract", "--images", made / "photographs", "--network", "a=two_nets:ready", "--crop"]

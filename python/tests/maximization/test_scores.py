@@ -123,6 +123,6 @@ def test_options_that_are_none_are_refused_before_the_first_step(sae, models, op
 def test_a_network_that_does_not_take_the_size_says_so():
     torch = pytest.importorskip("torch")
     module = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Linear(64, 6)).eval()
-    model = usae.torch.Model(module, "1", n_prefix_tokens=0, size=10)
+    model = usae.torch.Model(module, "1", n_prefix_tokens=0, size=10, mean=0, std=1)
     with refuses("images", "10 x 10 pixels"):
         model(np.zeros((1, 3, 10, 10), np.float32))

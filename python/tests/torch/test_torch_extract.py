@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import usae
+from support.extraction import IDENTITY, IMAGENET
 from support.refusals import refuses
 from usae.torch import Model, batches, extract
-
-IDENTITY = {"mean": 0, "std": 1}
 
 
 class WithClassToken(nn.Module):
@@ -33,7 +32,7 @@ class WithClassToken(nn.Module):
 def models():
     torch.manual_seed(0)
     return {
-        "fine": Model(nn.Conv2d(3, 5, 3, stride=2, padding=1), "", size=32),  # 16 x 16
+        "fine": Model(nn.Conv2d(3, 5, 3, stride=2, padding=1), "", size=32, **IMAGENET),  # 16 x 16
         "coarse": Model(WithClassToken(), "block", n_prefix_tokens=1, size=24, mean=0.5, std=0.5),  # 6 x 6
     }
 
@@ -83,7 +82,10 @@ def test_a_grid_may_be_given_and_may_be_finer(models, images):
 
 
 def test_models_of_other_proportions_are_aligned_unless_cropped(images):
-    models = {"tall": Model(nn.AvgPool2d(4), "", size=(32, 16)), "square": Model(nn.AvgPool2d(4), "", size=16)}
+    models = {
+        "tall": Model(nn.AvgPool2d(4), "", size=(32, 16), **IDENTITY),
+        "square": Model(nn.AvgPool2d(4), "", size=16, **IDENTITY),
+    }
     acts = extract(models, images[:2])
     assert acts["tall"].shape == acts["square"].shape == (2, 16, 3)
     with refuses("crop", "True and tall: 32 x 16, square: 16 x 16"):
@@ -91,7 +93,7 @@ def test_models_of_other_proportions_are_aligned_unless_cropped(images):
 
 
 def test_a_model_without_a_grid_beside_one_with_is_an_error(models, images):
-    lost = Model(models["coarse"].module, "block", size=24)  # its class token is not dropped
+    lost = Model(models["coarse"].module, "block", size=24, **IDENTITY)  # its class token is not dropped
     without = "others: the 37 tokens of 'lost' at layer 'block' have none (1 fewer would be 6 x 6)"
     with refuses("models", without, remedy="Model(..., n_prefix_tokens=)"):
         extract({"fine": models["fine"], "lost": lost}, images)
@@ -168,25 +170,26 @@ def test_a_photograph_is_turned_as_the_camera_was_held(models, images, tmp_path)
 def test_pictures_that_cannot_be_used_are_errors(models, images, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
-    deep = Image.fromarray(np.zeros((4, 4), np.uint16))
+    deep = Image.fromarray(np.zeros((4, 4), np.int32))
     for bad, argument, got in [
-        (images[..., 0], "images", "uint8 [1, 5, 40, 30]"),
+        (images[..., 0], "images", "uint8 [5, 40, 30]"),
         (images.astype(np.int64), "images", "int64 [5, 40, 30, 3]"),
         (images.astype(np.float32), "images", "0 to 255"),
         (np.full((1, 3, 4, 4), np.nan, np.float32), "images", "nan to nan"),
-        ([images[0], {"image": images[1]}], "images[1]", "dict"),
+        ([images[0], {"label": 3}], "images[1]", "a dict of label"),
+        ([images[0], 7], "images[1]", "int"),
         ({"a": images}, "images", "dict"),
         (7, "images", "int"),
         ([], "images", "none"),
         (iter([]), "images", "none"),
-        ([deep], "images[0]", "mode 'I;16'"),
+        ([deep], "images[0]", "mode 'I'"),
         (tmp_path / "bad.jpg", "images", repr(str(tmp_path / "bad.jpg"))),
         (tmp_path / "empty", "images", f"none in {tmp_path / 'empty'}"),
     ]:
         with refuses(argument, got):
             extract(models, bad)
-    with pytest.raises(FileNotFoundError):
-        extract(models, ["missing.jpg"])
+    with refuses("images[1]", "'missing.jpg'"):
+        extract(models, [images[0], "missing.jpg"])
 
 
 # --- What is kept -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import usae
-from support.extraction import IDENTITY, Stopping, networks
+from support.extraction import IDENTITY, IMAGENET, Stopping, networks
 from support.refusals import refuses
 from usae.torch import Model, extract
 
@@ -93,7 +93,7 @@ def test_a_store_of_something_else_is_refused_with_the_first_difference(models, 
     store = extract(models, folder, store=path)
     before = files(store)
     (folder / "02.png").rename(folder / "02b.png")
-    other_layer = models | {"fine": Model(models["fine"].module, "", size=32)}
+    other_layer = models | {"fine": Model(models["fine"].module, "", size=32, **IMAGENET)}
     for given, images_, options, argument, got in [
         (models, folder, {}, "images[2]", "'02b.png'"),
         (models, images, {}, "images[0]", "'sha256:"),
@@ -164,7 +164,7 @@ def test_a_killed_extraction_continues_to_the_same_bytes(tmp_path):
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield image
 
-        models = {"net": usae.torch.Model(net, "0", size=32)}
+        models = {"net": usae.torch.Model(net, "0", size=32, mean=0, std=1)}
         usae.torch.extract(models, pictures(), store=sys.argv[1], batch_size=2, shard_images=3)
     """)
 

@@ -112,13 +112,25 @@ def _as_image_model(model: Any, label: str) -> ImageModel:
             f"{label} must be a usae.torch.Model, a PyTorch module or a usae.FunctionModel, got {type(model).__name__}, which "
             f"has no {missing[0]}"
         )
-    check_size_known(model, label)
+    check_input_known(model, label)
     return model
 
 
-def check_size_known(model: Any, label: str) -> None:
+def check_input_known(model: Any, label: str) -> None:
+    """Refuse a model that does not tell the size and scale of its images, or whose images have no three colours."""
     if model.size is None:
         raise InvalidInputError(f"size of {label} must be known, got None; give it: usae.torch.Model(module, size=224)")
+    for name in ("mean", "std"):
+        if getattr(model, name) is None:
+            raise InvalidInputError(
+                f"{name} of {label} must be known, or images would be on another scale than those that it was trained on, got "
+                f"None; give it: usae.torch.Model(module, mean=0.5, std=0.5), or preprocessing= its image processor"
+            )
+    if (channels := getattr(model, "channels", 3)) != 3:
+        raise InvalidInputError(
+            f"{label} must take images of 3 channels, got a network that takes {channels}; put a layer before it that makes "
+            f"them from colours"
+        )
 
 
 def sides(value: Any, name: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from usae import _usae
 from usae._base import checks
 from usae._base.config import thread_count
 from usae.errors import InvalidInputError
-from usae.maximization.image_models import check_size_known, deviations, sides, three
+from usae.maximization.image_models import check_input_known, deviations, sides, three
 
 PARAMETRIZATIONS = {"phase": _usae.IMAGE_PHASE, "fourier": _usae.IMAGE_SPECTRUM, "pixels": _usae.IMAGE_PIXELS}
 OPTIMIZERS = {"nadam": _usae.ASCENT_NADAM, "adam": _usae.ASCENT_ADAM}
@@ -259,7 +259,7 @@ class _ImageFormat:
             except Exception as error:  # it has none, or its own code raises
                 got = f"{type(model).__name__} without {name}"
                 raise InvalidInputError(f"{label} must have size, mean and std, got {got}: {error}") from error
-        check_size_known(model, label)
+        check_input_known(model, label)
         self.size = sides(model.size, f"size of {label}")
         self.mean, self.std = three(model.mean, f"mean of {label}"), deviations(model.std, f"std of {label}")
 

@@ -16,9 +16,9 @@ from usae._base import checks
 from usae._data.activations import check_names
 from usae._data.narrowing import Rounding
 from usae.errors import InvalidInputError
-from usae.torch._images import resized
 from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import LARGEST_SIDE, Model, as_array, as_pair
+from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
 
 MOST_PREFIX_TOKENS = 16
 """Largest number of class and register tokens that a message proposes to drop."""
@@ -31,17 +31,24 @@ class Plan(NamedTuple):
     batch_size: int
     grid: Grid | None
     """The grid to which all tokens are resized. None if no model has one."""
-    crop: bool
+    crop: Crop
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of channels that the models take."""
+        return tuple(sorted({model.channels for model in self.models.values()}))
 
     @staticmethod
     def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
         """Check arguments. InvalidInputError for any that cannot be used, and for models that cannot be aligned."""
         checked = _checked_models(models)
         size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
-        crop = checks.boolean(crop, "crop")
-        if crop:
-            _check_proportions(checked)
-        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), crop)
+        for model in checked.values():
+            model.known_size, model.known_scale  # noqa: B018  # an error if they are not known
+        cut = checked_crop(crop)
+        if cut:
+            _check_same_part(checked, cut)
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), cut)
 
     @property
     def n_tokens(self) -> int:
@@ -52,11 +59,13 @@ class Plan(NamedTuple):
         """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread."""
         rounding: dict[str, Rounding] = {}
         while batch := list(itertools.islice(rows, self.batch_size)):
-            sizes = {model.known_size for model in self.models.values()}
-            inputs = {size: torch.stack([resized(picture, size, self.crop) for picture in batch]) for size in sizes}
+            inputs = {
+                model.input_kind: torch.stack([model.resized(picture, self.crop) for picture in batch])
+                for model in {model.input_kind: model for model in self.models.values()}.values()
+            }
             found = {}
             for name, model in self.models.items():
-                wide = _aligned(model, inputs[model.known_size], self.grid)
+                wide = _aligned(model, inputs[model.input_kind], self.grid)
                 found[name] = _converted(wide, dtype, name, model)
                 if found[name].dtype != wide.dtype:
                     rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
@@ -126,11 +135,23 @@ def _checked_models(models: object) -> dict[str, Model]:
     return dict(models)
 
 
-def _check_proportions(models: dict[str, Model]) -> None:
+def _check_same_part(models: dict[str, Model], crop: Crop) -> None:
+    """Refuse to crop if models would see different parts of a picture."""
     sizes = {name: model.known_size for name, model in models.items()}
     height, width = next(iter(sizes.values()))
     if any(h * width != w * height for h, w in sizes.values()):
         raise InvalidInputError(
             f"crop must be False where inputs have different proportions, or tokens would be of different parts of a picture, "
-            f"got True and {', '.join(f'{name}: {h} x {w}' for name, (h, w) in sizes.items())}; use crop=False"
+            f"got {crop} and {', '.join(f'{name}: {h} x {w}' for name, (h, w) in sizes.items())}; use crop=False"
+        )
+    if crop != "own":
+        return
+    for model in models.values():
+        check_own_cut(model.preprocessing)
+    cuts = {name: model.preprocessing.cut for name, model in models.items()}
+    if len(set(cuts.values())) > 1:
+        given = ", ".join(f"{name}: {cut.mode}, {cut.share:.4g}" for name, cut in cuts.items() if cut)
+        raise InvalidInputError(
+            f"crop must be True or False where networks cut pictures in different ways, or tokens would be of different parts "
+            f'of a picture, got "own" and {given}; use crop=True'
         )

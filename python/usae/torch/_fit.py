@@ -12,9 +12,11 @@ from usae._core.reports import StepReport
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae.errors import InvalidInputError
-from usae.torch._extract import batches
+from usae.torch._extract import OnError, batches
+from usae.torch._images import SkippedPicture
 from usae.torch._layer_output import Grid
 from usae.torch._model import Model
+from usae.torch._preprocessing import Crop
 
 
 def fit(
@@ -26,7 +28,7 @@ def fit(
     buffer_tokens: int = 65_536,
     batch_size: int = 32,
     grid: Grid | int | None = None,
-    crop: bool = False,
+    crop: Crop = False,
     dtype: Literal["float32", "float16"] = "float32",
     validation: Mapping[str, Any] | None = None,
     callbacks: Iterable[Callable[[StepReport], object]] = (),
@@ -34,6 +36,8 @@ def fit(
     resume: bool = False,
     progress: bool | None = None,
     mask: Any = None,
+    on_error: OnError = "raise",
+    skipped: list[SkippedPicture] | None = None,
 ) -> UniversalSAE:
     """Train on the activations of models as they are computed, without storing them.
 
@@ -45,8 +49,9 @@ def fit(
     ----------
     sae : UniversalSAE
         The autoencoder. It is trained from the beginning.
-    models, images, batch_size, grid, crop, dtype
-        As for `extract`, except that the default of `dtype` is "float32". Images should be in random order, because tokens are
+    models, images, batch_size, grid, crop, dtype, on_error, skipped
+        As for `extract`, except that the default of `dtype` is "float32", and that a picture is left out again, and appended to
+        `skipped` again, whenever images are repeated. Images should be in random order, because tokens are
         shuffled only within `buffer_tokens`. An iterator cannot be repeated, so it must have enough images.
     steps, buffer_tokens, validation, callbacks, checkpoint, resume, progress
         As for `UniversalSAE.fit_stream`.
@@ -65,7 +70,17 @@ def fit(
     """
 
     def begin() -> Iterator[Mapping[str, np.ndarray]]:
-        return batches(models, images, batch_size=batch_size, grid=grid, crop=crop, dtype=dtype, mask=mask)
+        return batches(
+            models,
+            images,
+            batch_size=batch_size,
+            grid=grid,
+            crop=crop,
+            dtype=dtype,
+            mask=mask,
+            on_error=on_error,
+            skipped=skipped,
+        )
 
     first = begin()  # checks the arguments
     stream: Iterable[Mapping[str, np.ndarray]] = first

@@ -19,9 +19,10 @@ from usae._data.store import ActivationStore, DType
 from usae._files import disk
 from usae.errors import InvalidInputError
 from usae.torch._extraction_plan import Plan
-from usae.torch._images import Picture, named_pictures
+from usae.torch._images import Picture, Reader, named_pictures
 from usae.torch._masks import PictureMasks
 from usae.torch._model import LARGEST_SIDE, Model
+from usae.torch._pixels import as_channels
 
 
 def extract(
@@ -32,22 +33,26 @@ def extract(
     path: str | os.PathLike[str],
     shard_images: object,
     mask: Any,
+    reader: Reader,
 ) -> ActivationStore:
     """Extract into a store; see `usae.torch.extract`. No batch spans two shards, so interruptions do not change the result."""
     size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
-    named, n = named_pictures(images)
+    named, n = named_pictures(images, plan.channels)
     masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
     with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
-        rest = _skipped(named, store, bar)
-        _skip_masks(masks, store)
         names: list[str] = []
-        while acts := _shard(plan, _loaded(itertools.islice(rest, size), names), size, store.dtype, bar):
-            store.append(acts, image_names=names, mask=None if masks is None else masks.take(len(names)))
+        numbers: list[int] = []
+        rest = reader.loaded(_after_those_in(store, named, reader, numbers, bar))
+        _check_masks(masks, store, numbers)
+        numbers.clear()
+        names: list[str] = []
+        while acts := _shard(plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
+            store.append(acts, image_names=names, mask=None if masks is None else masks.of(numbers))
             names.clear()
+            numbers.clear()
         if masks is not None:
-            masks.check_used_up()
-        if not store.n_shards:
-            raise InvalidInputError("images must hold at least one picture, got none")
+            masks.check_used_up(reader.number + 1)
+        reader.check_some(len(store.images), stacklevel=4)
         if not store.finished:
             store.finish()
     return store
@@ -66,40 +71,54 @@ def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) 
     return {name: x[:done] for name, x in result.items()}
 
 
-def _loaded(shard: Iterator[Picture], names: list[str]) -> Iterator[Tensor]:
-    """Yield the pictures, and append their names to `names`."""
-    for name, load in shard:
-        picture = load()
-        names.append(_digest(picture) if name is None else name)
-        yield picture
+def _pixels(shard: Iterator[tuple[Picture, Tensor]], reader: Reader, names: list[str], numbers: list[int]) -> Iterator[Tensor]:
+    """Yield the pixels of pictures, and append the pictures' names and numbers to `names` and `numbers`."""
+    for picture, pixels in shard:
+        names.append(_name_of(picture, pixels))
+        numbers.append(reader.number)
+        yield pixels
 
 
-def _skipped(named: Iterator[Picture], store: ActivationStore, bar: Any) -> Iterator[Picture]:
-    """Return the pictures after those in the store. The first pictures have to be those in the store."""
+def _after_those_in(
+    store: ActivationStore, named: Iterator[Picture], reader: Reader, numbers: list[int], bar: Any
+) -> Iterator[Picture]:
+    """Return the pictures after those in the store, and append the numbers of those in it to `numbers`.
+
+    The first pictures have to be those in the store. Others may lie between them if they cannot be read, because they could
+    not be read either when the store was made.
+    """
     for number, kept in enumerate(store.images):
-        name, load = next(named, (None, None))
-        if load is None:
-            raise InvalidInputError(
-                f"images must begin with those of the store {str(store.path)!r}, which has {len(store.images)}, got only "
-                f"{number}; give all images, or another store"
-            )
-        got = _digest(load()) if name is None else name
-        if got != kept:
-            raise _different(store, f"images[{number}]", kept, got)
+        while True:
+            picture = next(named, None)
+            if picture is None:
+                raise InvalidInputError(
+                    f"images must begin with those of the store {str(store.path)!r}, which has {len(store.images)}, got only "
+                    f"{number}; give all images, or another store"
+                )
+            if picture.name == kept:
+                reader.pass_over()
+                break
+            pixels = reader.try_to_load(picture) if reader.skips or picture.name is None else None
+            got = picture.name if pixels is None else _name_of(picture, pixels)
+            if got == kept:
+                break
+            if pixels is not None or not reader.skips:
+                raise _different(store, f"images[{number}]", kept, got)
+        numbers.append(reader.number)
         bar.update()
     return named
 
 
-def _skip_masks(masks: PictureMasks | None, store: ActivationStore) -> None:
-    """Pass over the masks of the pictures in the store. They have to be those that the store has."""
+def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: list[int]) -> None:
+    """Refuse masks of the pictures in the store, which have these numbers, unless they are those that the store has."""
     kept, where = store.mask, f"the store {str(store.path)!r}"
     if masks is None:
         if kept is not None and not store.finished:
             raise InvalidInputError(f"mask must be given, as when {where} was begun, got None; give it again, or another store")
         return
-    for number in range(len(store.images)):
-        given = masks.take(1)[0]
-        if not np.array_equal(given, np.ones_like(given) if kept is None else kept[number]):
+    for place, number in enumerate(numbers):
+        given = masks.of([number])[0]
+        if not np.array_equal(given, np.ones_like(given) if kept is None else kept[place]):
             raise InvalidInputError(
                 f"mask[{number}] must be that of {where}, got another; give the mask with which it was begun, or another "
                 f"store, or change it with store.set_mask(mask)"
@@ -140,19 +159,25 @@ def _different(store: ActivationStore, what: str, kept: object, given: object) -
 
 def _described(model: Model) -> dict[str, Any]:
     """Describe everything that determines the activations of a model, including its weights, as JSON values."""
-    reader = model._reader
-    return {
+    reader, (mean, std) = model._reader, model.known_scale
+    described = {
         "width": model.width,
         "source": model.source,
         "layer": model.layer,
         "network": type(model.module).__name__,
         "tokens_dropped": reader.n_prefix_tokens if reader.tokens is None else "by a function",
         "size": list(model.known_size),
-        "mean": [float(value) for value in model.mean],
-        "std": [float(value) for value in model.std],
+        "mean": [float(value) for value in mean],
+        "std": [float(value) for value in std],
         "autocast": None if model.autocast is None else str(model.autocast),
         "weights": _weights(model.module),
     }
+    # Stores of earlier versions have none of these, and theirs were as here if left out.
+    if model.channels != 3:
+        described["channels"] = model.channels
+    if model.preprocessing.filter != "bilinear":
+        described["filter"] = model.preprocessing.filter
+    return described
 
 
 def _weights(module: torch.nn.Module) -> str:
@@ -165,6 +190,9 @@ def _weights(module: torch.nn.Module) -> str:
     return sha256.hexdigest()
 
 
-def _digest(picture: Tensor) -> str:
-    """Return a name for a picture without one: a hash of its contents."""
-    return "sha256:" + hashlib.sha256(np.ascontiguousarray(picture.numpy()).data).hexdigest()[:32]
+def _name_of(picture: Picture, pixels: Tensor) -> str:
+    """Return a picture's name, or a hash of its contents for one without."""
+    if picture.name is not None:
+        return picture.name
+    pixels = as_channels(pixels, 3) if len(pixels) == 1 else pixels
+    return "sha256:" + hashlib.sha256(np.ascontiguousarray(pixels.numpy()).data).hexdigest()[:32]

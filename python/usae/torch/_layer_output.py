@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from usae._base import checks
 from usae.errors import InvalidInputError
+from usae.torch._wrappers import eager
 
 Grid = tuple[int, int]
 """Rows and columns."""
@@ -146,14 +147,15 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
     key = weakref.ref(presence, hooks.pop)
     try:
         hooks[key] = keep
-        module(images)
+        with eager(module):
+            module(images)
     except _Reached:
         return outputs[0]
     finally:
         hooks.pop(key, None)
-    raise InvalidInputError(
-        f"{label} must run when {type(module).__name__} is given images, got nothing from it; choose another layer"
-    )
+    scripted = isinstance(layer, torch.jit.ScriptModule) or isinstance(module, torch.jit.ScriptModule)
+    remedy = "hooks do not run in TorchScript: give the network before it was scripted" if scripted else "choose another layer"
+    raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, got nothing from it; {remedy}")
 
 
 @contextlib.contextmanager
@@ -178,24 +180,6 @@ def find_layer(module: nn.Module, layer: str) -> nn.Module:
 def children(module: nn.Module) -> str:
     """Return the names of a module's children, for messages."""
     return ", ".join(repr(name) for name, _ in module.named_children()) or "(it has no parts)"
-
-
-def check_evaluating(module: nn.Module) -> None:
-    """Refuse BatchNorm and dropout in training mode, which would be updated by the images or draw random numbers."""
-    for name, part in module.named_modules():
-        if part.training and _differs_in_training(part):
-            raise InvalidInputError(
-                f"module must be in evaluation mode, got {type(module).__name__} whose {name or 'whole'!r} "
-                f"({type(part).__name__}) is in training mode; call .eval() on it"
-            )
-
-
-def _differs_in_training(part: nn.Module) -> bool:
-    if isinstance(part, nn.modules.batchnorm._BatchNorm):
-        return True
-    # Rates of dropout, stochastic depth (torchvision, timm and transformers) and attention (PyTorch and transformers).
-    rates = (getattr(part, name, 0) for name in ("p", "drop_prob", "dropout", "attention_dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def _first_tensor(output: object, label: str) -> Tensor:

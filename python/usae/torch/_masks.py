@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from usae.errors import InvalidInputError
 
 
 class PictureMasks:
-    """The masks of pictures, in their order. Each is bool [tokens].
+    """The masks of pictures, in their order, also of those that cannot be read. Each is bool [tokens].
 
     Parameters
     ----------
@@ -31,20 +31,29 @@ class PictureMasks:
         self._rows = self._of_array(mask, n) if isinstance(mask, (np.ndarray, torch.Tensor)) else self._of_each(mask, n)
         self._taken = 0
 
-    def take(self, n: int) -> np.ndarray:
-        """Return the masks of the next `n` pictures, bool [n, tokens]."""
-        rows = list(itertools.islice(self._rows, n))
+    def of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the masks of pictures, bool [n, tokens].
+
+        `numbers` are their numbers among all pictures, which increase from call to call. Masks between them are passed over.
+        """
+        return np.stack([self._up_to(number) for number in numbers])
+
+    def check_used_up(self, n: int) -> None:
+        """Refuse fewer or more masks than there are pictures, `n`, of which the last may have been left out."""
+        if n > self._taken:
+            self._up_to(n - 1)
+        if next(self._rows, None) is not None:
+            raise InvalidInputError(f"mask must have one for each picture, got more than there are pictures, {self._taken}")
+
+    def _up_to(self, number: int) -> np.ndarray:
+        """Return the mask of the picture with this number, after those before it have been taken."""
+        rows = list(itertools.islice(self._rows, number + 1 - self._taken))
         self._taken += len(rows)
-        if len(rows) < n:
+        if self._taken <= number:
             raise InvalidInputError(
                 f"mask must have one for each picture, got {self._taken} for more pictures; [1, tokens] is the same for all"
             )
-        return np.stack(rows)
-
-    def check_used_up(self) -> None:
-        """Refuse masks that are left when there are no more pictures."""
-        if next(self._rows, None) is not None:
-            raise InvalidInputError(f"mask must have one for each picture, got more than there are pictures, {self._taken}")
+        return rows[-1]
 
     def _of_array(self, mask: Any, n: int | None) -> Iterator[np.ndarray]:
         array = masks.as_mask(mask, "mask")

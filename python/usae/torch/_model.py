@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from usae._base import checks
 from usae.errors import InvalidInputError
-from usae.torch import _layer_output
-from usae.torch._images import pictures, resized
+from usae.torch import _layer_output, _preprocessing
+from usae.torch._evaluation_mode import EvaluationMode
+from usae.torch._images import pictures
 from usae.torch._layer_output import Grid, TokenReader
+from usae.torch._preprocessing import Crop
 from usae.torch._presets import Preset, find_preset
+from usae.torch._wrappers import unwrapped, without_wrapper
 
 LARGEST_SIDE = 2**16
 
@@ -25,13 +28,14 @@ LARGEST_SIDE = 2**16
 class Model:
     """A vision network whose activations are taken at one layer, as [n_images, tokens, width] without class tokens.
 
-    For networks of timm, transformers and torchvision, arguments that are not given are found from the module;
-    docs/extraction.md has a table. The module is not copied and not changed, except that `device` moves it.
+    For networks of timm, transformers and torchvision, arguments that are not given are found from the module, also within
+    wrappers such as `torch.nn.DataParallel` and what `torch.compile` returns; docs/extraction.md has a table. The module is not
+    copied and not changed, except that `device` moves it.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Network in evaluation mode that takes normalised images, [n, 3, height, width].
+        Network in evaluation mode that takes normalised images, [n, channels, height, width].
     layer : str, optional
         Dotted name of the submodule whose output is taken; "" is the module itself. The output of its first call is taken, and
         later layers are not computed. It is [n, tokens, width], [n, width, rows, columns] or [n, rows, columns, width], or a
@@ -45,11 +49,18 @@ class Model:
     grid : (int, int), optional
         Rows and columns of the tokens. Default: None, which takes the patches of a known network; otherwise rows and columns of
         the map, or a grid with the proportions of the image.
-    mean, std : float or three floats, optional
-        Mean and standard deviation of each channel of images in 0..1. Default: None, which takes those of a known network, or
-        ImageNet's.
+    mean, std : float or a float for each channel, optional
+        Mean and standard deviation of each channel of images in 0..1. Default: None, which takes those of `preprocessing` or of
+        a known network. If these are not known either, they must be given before pictures can be converted.
     size : int or (int, int), optional
-        Height and width of the images that the module takes, in pixels. Default: None, which takes the size of a known network.
+        Height and width of the images that the module takes, in pixels. Default: None, which takes the size of
+        `preprocessing` or of a known network.
+    preprocessing : optional
+        What says how the network's images are made: an image processor of transformers, ``weights.transforms()`` of
+        torchvision, or a transform or data config of timm. `mean`, `std`, `size` and its filter are taken from it. Default:
+        None, which takes what the network itself says; networks of timm do.
+    channels : int, optional
+        Number of channels of the images. Default: None, which takes that of a known network, or 3.
     device : torch.device or str, optional
         Device on which to compute. The module is moved there. Default: None, which takes the device of its parameters.
     autocast : torch.dtype, optional
@@ -85,23 +96,31 @@ class Model:
         device: torch.device | str | None = None,
         autocast: torch.dtype | None = None,
         channels_last: bool | None = None,
+        preprocessing: Any = None,
+        channels: int | None = None,
     ):
         if not isinstance(module, nn.Module):
             raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-        preset = find_preset(module)
-        self.module = module
-        self.layer = self._chosen_layer(layer, preset)
-        self.size = preset.size if size is None else as_pair(size, "size")
-        self.mean = _channels(preset.mean if mean is None else mean, "mean")
-        self.std = _channels(preset.std if std is None else std, "std")
-        if not (self.std > 0).all():
+        inside = unwrapped(module)
+        preset = find_preset(inside.network)
+        said = preset.preprocessing if preprocessing is None else _preprocessing.of(preprocessing)
+        self.module = inside.network
+        self._runner = inside.runner
+        self.layer = without_wrapper(self._chosen_layer(layer, preset), module, self.module)
+        self.size = (said.size or preset.preprocessing.size) if size is None else as_pair(size, "size")
+        self.channels = _chosen_channels(channels, preset.channels)
+        self.mean = _scale(mean, said.mean, "mean", self.channels)
+        self.std = _scale(std, said.std, "std", self.channels)
+        if self.std is not None and not (self.std > 0).all():
             raise InvalidInputError(f"std must be above 0, got {checks.shown(std)}")
+        self.preprocessing = said
         self.autocast = _autocast_type(autocast)
         self.source = preset.source
-        self._layer = _layer_output.find_layer(module, self.layer)
+        self._layer = _layer_output.find_layer(self.module, self.layer)
         if tokens is not None and not callable(tokens):
             n_prefix_tokens, tokens = _renamed_tokens(tokens, n_prefix_tokens), None
         self._reader = self._chosen_reader(n_prefix_tokens, tokens, grid, channels_last, preset)
+        self._evaluation = EvaluationMode(self.module, self._label)
         self._probed: tuple[Grid | None, int, int] | None = None
         if device is not None:
             module.to(device)
@@ -113,9 +132,11 @@ class Model:
         grid = self._reader.grid or (self._probed[0] if self._probed else None)
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
-        parts += [f"mean={_short(self.mean)}", f"std={_short(self.std)}"]
+        parts += [f"channels={self.channels}"] if self.channels != 3 else []
+        parts += [f"mean={_short(self.mean)}", f"std={_short(self.std)}", f"filter={self.preprocessing.filter}"]
         parts += [f"autocast={self.autocast}"] if self.autocast else []
-        return f"Model({what} [{self.source}], {', '.join(parts)})"
+        differences = self.preprocessing.differences
+        return f"Model({what} [{self.source}], {', '.join(parts)}{f'; {differences}' if differences else ''})"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         reader = state["_reader"]
@@ -150,37 +171,61 @@ class Model:
             )
         return self.size
 
-    def preprocess(self, images: Any, *, crop: bool = False) -> np.ndarray:
-        """Convert pictures to the input of the module: resize (bilinear, antialiased), then ``(x - mean) / std``.
+    @property
+    def known_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """`mean` and `std`, or an InvalidInputError that asks for them if they are None."""
+        if self.mean is None or self.std is None:
+            missing = "mean" if self.mean is None else "std"
+            raise InvalidInputError(
+                f"{missing} must be that of the images with which {type(self.module).__name__} was trained, which does not "
+                f"tell it, got None; write Model(..., mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)) for ImageNet's, "
+                f"mean=0.5, std=0.5 for -1..1, mean=0, std=1 for 0..1, or preprocessing= its image processor"
+            )
+        return self.mean, self.std
+
+    def preprocess(self, images: Any, *, crop: Crop = False) -> np.ndarray:
+        """Convert pictures to the input of the module: resize (antialiased), then ``(x - mean) / std``.
+
+        The filter is that of the network's own preprocessing if that is bilinear or bicubic, and bilinear if it is not known.
 
         Parameters
         ----------
-        images : array, path, PIL image, or a sequence or iterable of these
+        images : array, path, PIL image, contents of a file, data set, or a sequence or iterable of these
             Pictures: uint8 [n, H, W, 3], floats [n, 3, H, W] in 0..1, files, or a folder of files. Sizes may differ.
-        crop : bool
-            Whether the largest centre with the proportions of `size` is cut out. Otherwise whole pictures are stretched to
-            these proportions. Default: False.
+        crop : bool or "own"
+            Whether the largest centre with the proportions of `size` is cut out. "own" cuts as the network's own preprocessing
+            does, for example a smaller centre. Otherwise whole pictures are stretched to these proportions. Default: False.
 
         Returns
         -------
-        ndarray of float32, [n, 3, height, width]
+        ndarray of float32, [n, channels, height, width]
             Normalised images.
 
         Raises
         ------
         InvalidInputError
-            For pictures that cannot be used, and if the size is not known.
+            For pictures that cannot be used, and if the size, mean or standard deviation is not known, or `crop` is "own" and
+            the network's own cut is not.
         """
-        size = self.known_size
-        crop = checks.boolean(crop, "crop")
-        rows = [resized(picture, size, crop) for picture in pictures(images)[0]]
+        crop = _preprocessing.checked_crop(crop)
+        self.known_scale  # noqa: B018  # before pictures are read
+        rows = [self.resized(picture, crop) for picture in pictures(images, (self.channels,))[0]]
         if not rows:
             raise InvalidInputError("images must hold at least one picture, got none")
         return self.normalized(torch.stack(rows)).numpy()
 
+    def resized(self, picture: Tensor, crop: Crop) -> Tensor:
+        """Resize a picture, [channels, H, W] in 0..1, to the input of the module."""
+        return _preprocessing.resized(picture, self.known_size, crop, self.preprocessing, self.channels)
+
+    @property
+    def input_kind(self) -> tuple[Any, ...]:
+        """What `resized` depends on. It makes the same of a picture for all models that have this in common."""
+        return self.known_size, self.channels, self.preprocessing.filter, self.preprocessing.cut
+
     def normalized(self, images: Tensor) -> Tensor:
-        """Normalise images, [n, 3, height, width] in 0..1, for the module: ``(images - mean) / std``."""
-        mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in (self.mean, self.std))
+        """Normalise images, [n, channels, height, width] in 0..1, for the module: ``(images - mean) / std``."""
+        mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in self.known_scale)
         return (images - mean) / std
 
     def __call__(self, images: Any) -> np.ndarray:
@@ -189,7 +234,7 @@ class Model:
         Parameters
         ----------
         images : ndarray or Tensor
-            Floats, [n, 3, height, width], as `preprocess` returns them.
+            Floats, [n, channels, height, width], as `preprocess` returns them.
 
         Returns
         -------
@@ -219,7 +264,7 @@ class Model:
         Parameters
         ----------
         images : ndarray
-            Normalised images, floats [n, 3, height, width].
+            Normalised images, floats [n, channels, height, width].
 
         Returns
         -------
@@ -227,8 +272,8 @@ class Model:
             Activations.
         pull : callable
             Function from the gradient of a number with respect to `activations`, [n, tokens, width], to its gradient with
-            respect to `images`, float32 [n, 3, height, width]. It can be called many times. It keeps the network's graph in
-            memory until it is deleted.
+            respect to `images`, float32 [n, channels, height, width]. It can be called many times. It keeps the network's graph
+            in memory until it is deleted.
 
         Raises
         ------
@@ -296,7 +341,7 @@ class Model:
         """Return grid, number of tokens and width, which a black image shows."""
         if self._probed is None:
             with _layer_output.without_graph():
-                tokens, grid = self._forward(self._checked_images(np.zeros((1, 3, *self.known_size), np.float32)))
+                tokens, grid = self._forward(self._checked_images(np.zeros((1, self.channels, *self.known_size), np.float32)))
             self._probed = grid, tokens.shape[1], tokens.shape[2]
         return self._probed
 
@@ -304,16 +349,18 @@ class Model:
         """Return a copy of the images on the module's device and in its type."""
         if not isinstance(images, (np.ndarray, Tensor)):
             raise InvalidInputError(
-                f"images must be a NumPy array or a tensor [n, 3, height, width], got {type(images).__name__}; "
+                f"images must be a NumPy array or a tensor [n, {self.channels}, height, width], got {type(images).__name__}; "
                 f"model.preprocess(images) makes one from pictures"
             )
         size = "height, width" if self.size is None else f"{self.size[0]}, {self.size[1]}"
         shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
-        fits = len(shape) == 4 and shape[1] == 3 and self.size in (None, shape[2:]) and 0 not in shape
+        fits = len(shape) == 4 and shape[1] == self.channels and self.size in (None, shape[2:]) and 0 not in shape
         if not fits or "float" not in dtype:
+            takes = len(shape) == 4 and shape[1] != self.channels
+            more = f", or Model(..., channels={shape[1]}) if the network takes as many" if takes else ""
             raise InvalidInputError(
-                f"images must be floats [n, 3, {size}], normalised, got {dtype} {list(shape)}; model.preprocess(images) makes "
-                f"them"
+                f"images must be floats [n, {self.channels}, {size}], normalised, got {dtype} {list(shape)}; "
+                f"model.preprocess(images) makes them{more}"
             )
         copy = _as_tensor(images) if isinstance(images, np.ndarray) else images.detach().clone()
         if not copy.isfinite().all():
@@ -321,11 +368,21 @@ class Model:
         return copy.to(*_where(self.module))
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
-        _layer_output.check_evaluating(self.module)
+        grids: list[Grid | None] = []
+
+        def tokens_of(some: Tensor) -> Tensor:
+            tokens, grid = self._reader.read(self._output(some), len(some), (some.shape[2], some.shape[3]))
+            grids.append(grid)
+            return tokens
+
+        return self._evaluation.checked(tokens_of, images), grids[0]
+
+    def _output(self, images: Tensor) -> Any:
+        """Return the output of the layer."""
         casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         try:
             with casting:
-                output = _layer_output.run_to(self.module, self._layer, self._label, images)
+                return _layer_output.run_to(self._runner, self._layer, self._label, images)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError, AssertionError) as error:
@@ -333,7 +390,6 @@ class Model:
                 f"images must be of a size that {type(self.module).__name__} takes up to layer {self.layer!r}, got "
                 f"{images.shape[2]} x {images.shape[3]} pixels: {error}; is size=... right?"
             ) from error
-        return self._reader.read(output, len(images), (images.shape[2], images.shape[3]))
 
     def _check_finite(self, tokens: Tensor) -> None:
         if not tokens.isfinite().all():
@@ -405,11 +461,28 @@ def as_pair(value: Any, name: str) -> tuple[int, int]:
     return checks.integer(both[0], name, 1, LARGEST_SIDE), checks.integer(both[1], name, 1, LARGEST_SIDE)
 
 
-def _channels(value: Any, name: str) -> np.ndarray:
-    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * 3
+def _chosen_channels(channels: object, known: int | None) -> int:
+    return (known or 3) if channels is None else checks.integer(channels, "channels", 1, LARGEST_SIDE)
+
+
+def _scale(given: Any, found: Sequence[float] | None, name: str, channels: int) -> np.ndarray | None:
+    """Return the mean or standard deviation of each channel; None if it is not known."""
+    if given is not None:
+        return _channels(given, name, channels)
+    if found is not None and len(found) != channels and len(set(found)) == 1:
+        found = [found[0]] * channels
+    return None if found is None or len(found) != channels else _channels(found, name, channels)
+
+
+def _channels(value: Any, name: str, channels: int) -> np.ndarray:
+    value = value.tolist() if isinstance(value, Tensor) else value
+    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * channels
     numbers = [checks.as_float(number) for number in numbers]
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InvalidInputError(f"{name} must be a number or three, one a channel of images in 0..1, got {checks.shown(value)}")
+    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+        raise InvalidInputError(
+            f"{name} must be a number or {channels}, one a channel of images in 0..1, got {checks.shown(value)}; channels= is "
+            f"how many the network's images have"
+        )
     return np.array(numbers, np.float32)
 
 
@@ -419,6 +492,8 @@ def _autocast_type(autocast: object) -> torch.dtype | None:
     return autocast
 
 
-def _short(values: np.ndarray) -> str:
+def _short(values: np.ndarray | None) -> str:
+    if values is None:
+        return "unknown"
     numbers = [f"{value:.4g}" for value in values]
     return numbers[0] if len(set(numbers)) == 1 else f"({', '.join(numbers)})"

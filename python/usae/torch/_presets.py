@@ -11,15 +11,38 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from usae.errors import InvalidInputError
+from usae.torch._preprocessing import Preprocessing, of_timm
 
 Pair = tuple[int, int]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+NONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
-NORMALIZED_BY_HALF = ("vit", "beit", "data2vec-vision")
-"""`model_type` in transformers of networks whose published checkpoints take images in -1..1, as those of SigLIP do."""
+Scale = tuple[Sequence[float], Sequence[float]]
+
+SCALES: dict[str, Scale] = {
+    **dict.fromkeys(
+        ("conditional_detr", "convnext", "convnextv2", "cvt", "deformable_detr", "deit", "depth_anything", "detr", "dinat")
+        + ("dinov2", "dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "eomt", "focalnet", "hiera", "ijepa", "levit")
+        + ("lw_detr", "mask2former", "maskformer", "oneformer", "poolformer", "pvt", "pvt_v2", "regnet", "resnet", "rf_detr")
+        + ("sam", "sam2", "sam_hq", "sapiens2", "segformer", "swin", "swinv2", "table-transformer", "upernet", "van", "vit_mae")
+        + ("vit_msn", "vitpose", "yolos"),
+        IMAGENET,
+    ),
+    **dict.fromkeys(
+        ("aimv2", "altclip", "blip", "blip-2", "blip_2", "chinese_clip", "clip", "git", "instructblip", "metaclip_2", "mlcd")
+        + ("owlv2", "owlvit"),
+        CLIP,
+    ),
+    **dict.fromkeys(("beit", "data2vec-vision", "dpt", "mobilenet_v1", "mobilenet_v2", "siglip", "siglip2", "vit"), HALF),
+    **dict.fromkeys(("d_fine", "rt_detr", "rt_detr_v2"), NONE),
+}
+"""Mean and standard deviation of the published checkpoints, by `model_type` in transformers without "_vision" and "_model".
+
+A module of transformers does not have its processor. What is not in this list has to be given.
+"""
 
 
 class Preset(NamedTuple):
@@ -31,15 +54,18 @@ class Preset(NamedTuple):
         Name of the library.
     patch : (int, int) or None
         Height and width of a patch in pixels, for networks whose tokens are patches of the image at every layer.
+    preprocessing : Preprocessing
+        Scale, size, filter and cut of its images, as far as the library says them.
+    channels : int or None
+        Number of channels of its images.
     """
 
     source: str = "plain module"
     layer: str | None = None
     n_prefix_tokens: int = 0
     patch: Pair | None = None
-    size: Pair | None = None
-    mean: Sequence[float] = IMAGENET[0]
-    std: Sequence[float] = IMAGENET[1]
+    preprocessing: Preprocessing = Preprocessing()
+    channels: int | None = None
     channels_last: bool | None = None
 
 
@@ -60,17 +86,17 @@ def _timm(module: Any) -> Preset:
     patches: Any = getattr(module, "patch_embed", None)
     # The tokens of other networks, such as Swin, are patches at the first layer only.
     is_plain = hasattr(module, "num_prefix_tokens") and hasattr(patches, "patch_size")
-    size = getattr(patches, "img_size", None) or cfg.get("input_size", (None,))[1:]
+    own = of_timm(cfg)
+    size = getattr(patches, "img_size", None) or own.size
     stages = getattr(module, "feature_info", None) or [{}]
-    layer = stages[-1].get("module")
+    layer = stages[-1].get("module") if isinstance(stages, (list, tuple)) else None
     return Preset(
         source="timm",
         layer=layer if layer in dict(module.named_modules()) else None,
         n_prefix_tokens=module.num_prefix_tokens if is_plain else 0,
         patch=_pair(patches.patch_size) if is_plain else None,
-        size=_pair(size) if size else None,
-        mean=cfg.get("mean", IMAGENET[0]),
-        std=cfg.get("std", IMAGENET[1]),
+        preprocessing=own._replace(size=_pair(size) if size else None),
+        channels=_channels_of_first_convolution(module),
         channels_last=getattr(module, "output_fmt", None) == "NHWC" or None,
     )
 
@@ -84,16 +110,15 @@ def _transformers(module: Any) -> Preset:
         )
     config = module.config
     is_plain = not hasattr(config, "depths") and getattr(config, "patch_size", None) is not None
-    mean, std = _normalization(str(getattr(config, "model_type", "")))
+    mean, std = _scale_of(config)
     size = getattr(config, "image_size", None)
     return Preset(
         source="transformers",
         layer=_last_of_encoder(module),
         n_prefix_tokens=_n_prefix_tokens(module) if is_plain else 0,
         patch=_pair(config.patch_size) if is_plain else None,
-        size=_pair(size) if size else None,
-        mean=mean,
-        std=std,
+        preprocessing=Preprocessing(mean, std, _pair(size) if size else None),
+        channels=getattr(config, "num_channels", None),
     )
 
 
@@ -112,20 +137,40 @@ def _n_prefix_tokens(module: Any) -> int:
     return of_class + getattr(module.config, "num_register_tokens", 0)
 
 
-def _normalization(model_type: str) -> tuple[Sequence[float], Sequence[float]]:
-    if model_type.startswith("clip"):
-        return CLIP
-    return HALF if model_type.startswith("siglip") or model_type in NORMALIZED_BY_HALF else IMAGENET
+def _scale_of(config: Any) -> Scale | tuple[None, None]:
+    """Return mean and standard deviation of the images of a network of transformers, or None for both if not known."""
+    kind = str(getattr(config, "model_type", "")).removesuffix("_model").removesuffix("_vision")
+    backbone = getattr(config, "backbone_config", None)
+    if kind == "dpt" and backbone is not None:  # those on DINOv2 take its images, those on BiT theirs
+        return _scale_of(backbone)
+    return SCALES.get(kind, (None, None))
 
 
 def _torchvision(module: Any) -> Preset:
-    size = _pair(getattr(module, "image_size", 224))
+    mean, std = HALF if _is_efficientnet_v2_l(module) else IMAGENET
+    if hasattr(getattr(module, "transform", None), "image_mean"):  # networks for detection normalise their images
+        mean, std = NONE
+    own = Preprocessing(mean, std, _pair(getattr(module, "image_size", 224)))
+    channels = _channels_of_first_convolution(module)
     if hasattr(module, "class_token"):
         last = f"encoder.layers.{list(module.encoder.layers._modules)[-1]}"
-        return Preset("torchvision", last, n_prefix_tokens=1, patch=_pair(module.patch_size), size=size)
+        return Preset("torchvision", last, 1, _pair(module.patch_size), own, channels)
     stages = [name for name, _ in module.named_children() if name in ("layer4", "features", "trunk_output")]
     is_swin = any(cls.__name__ == "SwinTransformer" for cls in type(module).__mro__)
-    return Preset("torchvision", stages[-1] if stages else None, size=size, channels_last=is_swin or None)
+    return Preset("torchvision", stages[-1] if stages else None, 0, None, own, channels, is_swin or None)
+
+
+def _is_efficientnet_v2_l(module: nn.Module) -> bool:
+    """Whether it is the one of torchvision's networks for classification whose weights take images in -1..1."""
+    widths = [part.out_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+    names = {type(part).__name__ for part in module.modules()}
+    return type(module).__name__ == "EfficientNet" and "FusedMBConv" in names and widths[0] == 32
+
+
+def _channels_of_first_convolution(module: nn.Module) -> int | None:
+    """Return how many channels the images of a network have. In timm and torchvision its first convolution takes them."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return None if first is None else first.in_channels
 
 
 def _pair(value: Any) -> Pair:
