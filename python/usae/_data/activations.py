@@ -15,6 +15,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._data import masks
+from usae._data.row_labels import check_same_rows
 from usae._data.stored_array import StoredArray
 from usae.errors import InvalidInputError
 
@@ -168,7 +169,8 @@ def as_aligned(
                 f"{argument} must hold every model ({', '.join(widths)}), got none for {', '.join(missing)}"
             )
         names = widths
-    result = {name: as_activations(acts[name], f"{argument}[{name!r}]") for name in names}
+    taken = {name: acts[name] for name in names}  # once, because a mapping may read files for it
+    result = {name: as_activations(x, f"{argument}[{name!r}]") for name, x in taken.items()}
     if widths is not None:
         for name, activations in result.items():
             check_width(activations, name, widths[name])
@@ -187,6 +189,7 @@ def as_aligned(
             f"{argument}: every model must have the same number of rows, because row t of each is the same place in the "
             f"same image, got {counts}; bring the token grids to one size (and drop class tokens) first"
         )
+    check_same_rows(taken, argument)
     return _masked(result, acts, argument, masks.by_model(mask, mask_argument, list(acts)), empty)
 
 
