@@ -39,8 +39,7 @@ class EvaluationMode:
         training = [part for part in self._module.modules() if part.training]
         ids = frozenset(map(id, training))
         is_new = not ids <= self._agreed
-        buffers = [buffer for part in training for buffer in part.buffers(recurse=False)] if is_new else []
-        copies = [buffer.detach().clone() for buffer in buffers]
+        buffers = [_Buffer(part, name) for part in training for name in part._buffers] if is_new else []
         some = images[:N_COMPARED].detach().clone()  # before a network changes its images in place
         before = _generators(images.device)
         tokens = forward(images)
@@ -54,10 +53,7 @@ class EvaluationMode:
                     f"take that part out"
                 )
         if is_new:
-            if not all(map(_same_numbers, buffers, copies)):
-                with torch.no_grad():
-                    for buffer, copy in zip(buffers, copies, strict=True):
-                        buffer.copy_(copy)
+            if [buffer for buffer in buffers if buffer.was_changed_back()]:
                 raise self._in_training(training, "changes its buffers")
             with torch.no_grad(), _evaluating(training):
                 expected = forward(some)
@@ -72,6 +68,27 @@ class EvaluationMode:
             f"module must be in evaluation mode, got {type(self._module).__name__} that {what} in training mode, in which "
             f"{len(training)} parts are ({kinds}); call .eval() on it"
         )
+
+
+class _Buffer:
+    """A buffer as it was."""
+
+    def __init__(self, part: nn.Module, name: str):
+        self._part, self._name = part, name
+        self._tensor = part._buffers[name]
+        self._copy = None if self._tensor is None else self._tensor.detach().clone()
+
+    def was_changed_back(self) -> bool:
+        """Return whether it was changed or replaced; it is as it was then."""
+        now = self._part._buffers.get(self._name)
+        if self._tensor is None or self._copy is None:
+            return False  # what is made in the first call is a cache
+        if now is not None and now.shape == self._copy.shape and torch.equal(now, self._copy):
+            return False
+        with torch.no_grad():
+            self._tensor.copy_(self._copy)
+        self._part._buffers[self._name] = self._tensor
+        return True
 
 
 def check_evaluating(module: nn.Module) -> None:
@@ -120,7 +137,3 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     if not (one.isfinite().all() and other.isfinite().all()):
         return True  # an error of its own, which names the layer
     return bool((one - other).abs().max() <= 0.02 * one.abs().max())
-
-
-def _same_numbers(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
