@@ -32,6 +32,7 @@ def test_extract_keeps_what_the_networks_say(made, tmp_path, capsys):
         "store": str(store.path),
         "models": store.models,
         "n_images": 12,
+        "skipped": [],
         "n_tokens": 12 * 16,
         "grid": [4, 4],
         "dtype": "float32",

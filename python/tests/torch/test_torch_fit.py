@@ -63,3 +63,20 @@ def test_errors_of_pictures_and_models_come_through(models, images):
     with refuses("images[1]", "int"):
         fit(sae, models, [images[0], 7], steps=3)
     assert not hasattr(sae, "history_")
+
+
+def test_pictures_that_cannot_be_read_can_be_left_out(models, images, tmp_path):
+    options = {"steps": 12, "buffer_tokens": 64}
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    skipped = []
+    with pytest.warns(UserWarning, match="1 of 12 pictures"):
+        sae = fit(
+            usae.UniversalSAE(16, 4, recipe=RECIPE),
+            models,
+            [*images[:5], tmp_path / "bad.jpg", *images[5:]],
+            on_error="skip",
+            skipped=skipped,
+            **options,
+        )
+    assert everything(sae) == everything(fit(usae.UniversalSAE(16, 4, recipe=RECIPE), models, images, **options))
+    assert {(each.number, each.name) for each in skipped} == {(5, str(tmp_path / "bad.jpg"))}

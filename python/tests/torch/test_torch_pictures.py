@@ -155,8 +155,9 @@ def bad_files(folder, image):
     }
     for name, data in made.items():
         (folder / name).write_bytes(data)
-    (folder / "pipe.jpg").symlink_to(folder / "missing.jpg")
-    return [*made, "pipe.jpg"]
+    (folder / "link.jpg").symlink_to(folder / "missing.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    return [*made, "link.jpg", "pipe.jpg"]
 
 
 def test_a_file_that_cannot_be_read_is_named_whatever_pillow_raises(colours, tmp_path):
@@ -165,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_named_whatever_pillow_raises(colours, tmp
         for given in ([colours, path], [colours, str(path)]):
             with refuses("images[1]", repr(str(path))):
                 pixels(given)
-        if path.exists():
+        if path.is_file():
             with refuses("images[1]"):
                 pixels([colours, path.read_bytes()])
     with refuses("images[0]", f"'{tmp_path / 'cut.jpg'}'"):
@@ -190,7 +191,8 @@ def test_pictures_that_cannot_be_read_are_left_out_for_every_model_and_listed(co
     assert [each.name for each in skipped] == sorted(bad) and all(str(tmp_path) in each.reason for each in skipped)
     names = sorted([*good, *bad])
     assert [names[each.number] for each in skipped] == sorted(bad) and isinstance(skipped[0], SkippedPicture)
-    pieces = list(batches(models, tmp_path, batch_size=2, on_error="skip"))
+    with pytest.warns(UserWarning, match=f"{len(bad)} of {len(bad) + 3} pictures"):
+        pieces = list(batches(models, tmp_path, batch_size=2, on_error="skip"))
     assert [len(piece["b"]) for piece in pieces] == [2, 1]
     with refuses("images", repr(str(tmp_path / "bomb.png"))):
         extract(models, tmp_path)

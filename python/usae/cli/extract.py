@@ -57,6 +57,12 @@ def add_to(commands: Any) -> None:
         help="tokens that count, as a .npy file of truth values [pictures, tokens] or [pictures, rows, columns], which the "
         "store keeps; default: all",
     )
+    parser.option(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="what happens if a picture cannot be read; with skip it is left out for every network, and listed",
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,9 +70,10 @@ def run(options: argparse.Namespace) -> None:
     if not Path(options.images).is_dir():
         raise InvalidInputError(f"--images must be a folder with picture files, got {options.images!r}, which is no folder")
     models = networks.load_networks(options.network, networks.pairs(options.layer, "--layer"), options.device)
-    from usae.torch import extract  # importing torch takes long, so the checks above come first
+    from usae.torch import SkippedPicture, extract  # importing torch takes long, so the checks above come first
 
     mask = None if options.mask is None else load_mask([options.mask], "--mask")
+    skipped: list[SkippedPicture] = []
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     store = extract(
         models,
@@ -78,10 +85,14 @@ def run(options: argparse.Namespace) -> None:
         store=options.output,
         shard_images=options.shard_images,
         mask=mask,
+        on_error=options.on_error,
+        skipped=skipped,
     )
     if options.json:
-        print_json(_report(store))
+        print_json(_report(store) | {"skipped": [picture._asdict() for picture in skipped]})
         return
+    for picture in skipped:
+        print(f"left out: {picture.reason}")
     grid = "no grid" if store.grid is None else f"{store.grid[0]} x {store.grid[1]} tokens each"
     for name, model in store.models.items():
         print(f"{name}: {model['network']}, layer {model['layer']!r}, width {model['width']}")

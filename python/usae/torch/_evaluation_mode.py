@@ -123,7 +123,8 @@ def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
 def _generators(device: torch.device) -> tuple[Any, ...]:
     """Return the states of the generators that a network may draw from."""
     numbers: Any = np.random.get_state(legacy=False)["state"]  # noqa: NPY002  # only looked at
-    states = [torch.get_rng_state().numpy().tobytes(), numbers["key"].tobytes(), numbers["pos"], random.getstate()]
+    of_numpy = [x.tobytes() if isinstance(x, np.ndarray) else x for x in numbers.values()]
+    states = [torch.get_rng_state().numpy().tobytes(), *of_numpy, random.getstate()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
     return tuple(states)

@@ -195,7 +195,7 @@ def batches(
     Parameters
     ----------
     models, images, batch_size, grid, crop, dtype, mask, on_error, skipped
-        As for `extract`, except that the default of `dtype` is "float32", and that no warning says what was left out.
+        As for `extract`, except that the default of `dtype` is "float32".
 
     Yields
     ------
@@ -207,7 +207,13 @@ def batches(
     InvalidInputError
         As for `extract`.
     """
-    return _aligned_batches(models, images, batch_size, grid, crop, dtype, mask, Reader(on_error, skipped))[0]
+    reader = Reader(on_error, skipped)
+    return _until_the_warning(_aligned_batches(models, images, batch_size, grid, crop, dtype, mask, reader)[0], reader)
+
+
+def _until_the_warning(pieces: Iterator[Mapping[str, np.ndarray]], reader: Reader) -> Iterator[Mapping[str, np.ndarray]]:
+    yield from pieces
+    reader.warn(stacklevel=3)
 
 
 def _aligned_batches(

@@ -154,6 +154,11 @@ class Reader:
         if not n:
             reason = f" that can be read of {len(new)}; the first error: {new[0].reason}" if new else ""
             raise InvalidInputError(f"images must hold at least one picture, got none{reason}")
+        self.warn(stacklevel + 1)
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Warn of pictures that were left out, if there are any."""
+        new = self.skipped[self._first :]
         if new:
             some = ", ".join(repr(each.name) for each in new[:3]) + (", ..." if len(new) > 3 else "")
             warnings.warn(

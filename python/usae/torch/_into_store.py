@@ -21,7 +21,8 @@ from usae.errors import InvalidInputError
 from usae.torch._extraction_plan import Plan
 from usae.torch._images import Picture, Reader, named_pictures
 from usae.torch._masks import PictureMasks
-from usae.torch._model import LARGEST_SIDE, Model
+from usae.torch._model import Model
+from usae.torch._model_arguments import LARGEST_SIDE
 from usae.torch._pixels import as_channels
 
 

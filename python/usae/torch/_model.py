@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +16,10 @@ from usae.torch import _layer_output, _preprocessing
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
 from usae.torch._layer_output import Grid, TokenReader
+from usae.torch._model_arguments import as_pair, autocast_type, chosen_channels, renamed_tokens, scale, short
 from usae.torch._preprocessing import Crop
 from usae.torch._presets import Preset, find_preset
 from usae.torch._wrappers import unwrapped, without_wrapper
-
-LARGEST_SIDE = 2**16
 
 
 class Model:
@@ -103,22 +100,24 @@ class Model:
             raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         inside = unwrapped(module)
         preset = find_preset(inside.network)
-        said = preset.preprocessing if preprocessing is None else _preprocessing.of(preprocessing)
+        said = preset.preprocessing
+        if preprocessing is not None:
+            said = _preprocessing.of(preprocessing).or_else(said)
         self.module = inside.network
         self._runner = inside.runner
         self.layer = without_wrapper(self._chosen_layer(layer, preset), module, self.module)
-        self.size = (said.size or preset.preprocessing.size) if size is None else as_pair(size, "size")
-        self.channels = _chosen_channels(channels, preset.channels)
-        self.mean = _scale(mean, said.mean, "mean", self.channels)
-        self.std = _scale(std, said.std, "std", self.channels)
+        self.size = said.size if size is None else as_pair(size, "size")
+        self.channels = chosen_channels(channels, preset.channels)
+        self.mean = scale(mean, said.mean, "mean", self.channels)
+        self.std = scale(std, said.std, "std", self.channels)
         if self.std is not None and not (self.std > 0).all():
             raise InvalidInputError(f"std must be above 0, got {checks.shown(std)}")
         self.preprocessing = said
-        self.autocast = _autocast_type(autocast)
+        self.autocast = autocast_type(autocast)
         self.source = preset.source
         self._layer = _layer_output.find_layer(self.module, self.layer)
         if tokens is not None and not callable(tokens):
-            n_prefix_tokens, tokens = _renamed_tokens(tokens, n_prefix_tokens), None
+            n_prefix_tokens, tokens = renamed_tokens(tokens, n_prefix_tokens), None
         self._reader = self._chosen_reader(n_prefix_tokens, tokens, grid, channels_last, preset)
         self._evaluation = EvaluationMode(self.module, self._label)
         self._probed: tuple[Grid | None, int, int] | None = None
@@ -133,7 +132,7 @@ class Model:
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
         parts += [f"channels={self.channels}"] if self.channels != 3 else []
-        parts += [f"mean={_short(self.mean)}", f"std={_short(self.std)}", f"filter={self.preprocessing.filter}"]
+        parts += [f"mean={short(self.mean)}", f"std={short(self.std)}", f"filter={self.preprocessing.filter}"]
         parts += [f"autocast={self.autocast}"] if self.autocast else []
         differences = self.preprocessing.differences
         return f"Model({what} [{self.source}], {', '.join(parts)}{f'; {differences}' if differences else ''})"
@@ -409,21 +408,6 @@ class Model:
         )
 
 
-def _renamed_tokens(tokens: int, n_prefix_tokens: int | None) -> int:
-    """Return a number of tokens to drop that was given by its old name, with a warning that has the new one."""
-    if n_prefix_tokens is not None:
-        raise InvalidInputError(
-            f"tokens must be a function where n_prefix_tokens is given, got {checks.shown(tokens)}; leave it out"
-        )
-    warnings.warn(
-        f"tokens={tokens!r}, the number of tokens to drop, is now called n_prefix_tokens={tokens!r}; the next version takes "
-        f"only a function as tokens",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    return tokens
-
-
 def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     for tensors in (module.parameters(), module.buffers()):
         for tensor in tensors:
@@ -452,48 +436,3 @@ def _checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
         where = np.argwhere(~np.isfinite(array))[0].tolist()
         raise InvalidInputError(f"gradient must be finite, got {array[tuple(where)]} at {where}")
     return _as_tensor(array).to(tokens.device, tokens.dtype)
-
-
-def as_pair(value: Any, name: str) -> tuple[int, int]:
-    both = (value, value) if isinstance(value, (int, np.integer)) else value
-    if not isinstance(both, (tuple, list)) or len(both) != 2:
-        raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {checks.shown(value)}")
-    return checks.integer(both[0], name, 1, LARGEST_SIDE), checks.integer(both[1], name, 1, LARGEST_SIDE)
-
-
-def _chosen_channels(channels: object, known: int | None) -> int:
-    return (known or 3) if channels is None else checks.integer(channels, "channels", 1, LARGEST_SIDE)
-
-
-def _scale(given: Any, found: Sequence[float] | None, name: str, channels: int) -> np.ndarray | None:
-    """Return the mean or standard deviation of each channel; None if it is not known."""
-    if given is not None:
-        return _channels(given, name, channels)
-    if found is not None and len(found) != channels and len(set(found)) == 1:
-        found = [found[0]] * channels
-    return None if found is None or len(found) != channels else _channels(found, name, channels)
-
-
-def _channels(value: Any, name: str, channels: int) -> np.ndarray:
-    value = value.tolist() if isinstance(value, Tensor) else value
-    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * channels
-    numbers = [checks.as_float(number) for number in numbers]
-    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
-        raise InvalidInputError(
-            f"{name} must be a number or {channels}, one a channel of images in 0..1, got {checks.shown(value)}; channels= is "
-            f"how many the network's images have"
-        )
-    return np.array(numbers, np.float32)
-
-
-def _autocast_type(autocast: object) -> torch.dtype | None:
-    if autocast not in (None, torch.bfloat16, torch.float16):
-        raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {checks.shown(autocast)}")
-    return autocast
-
-
-def _short(values: np.ndarray | None) -> str:
-    if values is None:
-        return "unknown"
-    numbers = [f"{value:.4g}" for value in values]
-    return numbers[0] if len(set(numbers)) == 1 else f"({', '.join(numbers)})"

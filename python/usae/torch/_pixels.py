@@ -28,7 +28,10 @@ GREY = (0.299, 0.587, 0.114)
 
 def from_file(path: str | os.PathLike[str], label: str, channels: Collection[int]) -> Tensor:
     """Read a picture file, [channels, height, width] in 0..1. InvalidInputError, with its name, whatever is wrong with it."""
-    return _decoded(path, label, repr(printable(path)), channels)
+    got = repr(printable(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise InvalidInputError(f"{label} must be a picture file that Pillow reads, got {got}, which is no file; leave it out")
+    return _decoded(path, label, got, channels)
 
 
 def from_contents(contents: Any, label: str, channels: Collection[int]) -> Tensor:

@@ -52,6 +52,10 @@ class Preprocessing(NamedTuple):
     more: tuple[str, ...] = ()
     """Steps that are not done here."""
 
+    def or_else(self, other: Preprocessing) -> Preprocessing:
+        """Return this, with what is not known here from another one."""
+        return other._replace(**{name: value for name, value in self._asdict().items() if value is not None})
+
     @property
     def filter(self) -> str:
         """Filter by which pictures are resized here."""

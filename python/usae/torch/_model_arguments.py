@@ -1,0 +1,77 @@
+"""Arguments of `usae.torch.Model`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from usae._base import checks
+from usae.errors import InvalidInputError
+
+LARGEST_SIDE = 2**16
+
+
+def renamed_tokens(tokens: int, n_prefix_tokens: int | None) -> int:
+    """Return a number of tokens to drop that was given by its old name, with a warning that has the new one."""
+    if n_prefix_tokens is not None:
+        raise InvalidInputError(
+            f"tokens must be a function where n_prefix_tokens is given, got {checks.shown(tokens)}; leave it out"
+        )
+    warnings.warn(
+        f"tokens={tokens!r}, the number of tokens to drop, is now called n_prefix_tokens={tokens!r}; the next version takes "
+        f"only a function as tokens",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return tokens
+
+
+def as_pair(value: Any, name: str) -> tuple[int, int]:
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        raise InvalidInputError(f"{name} must be an integer or two, (height, width), got {checks.shown(value)}")
+    return checks.integer(both[0], name, 1, LARGEST_SIDE), checks.integer(both[1], name, 1, LARGEST_SIDE)
+
+
+def chosen_channels(channels: object, known: int | None) -> int:
+    return (known or 3) if channels is None else checks.integer(channels, "channels", 1, LARGEST_SIDE)
+
+
+def scale(given: Any, found: Sequence[float] | None, name: str, channels: int) -> np.ndarray | None:
+    """Return the mean or standard deviation of each channel; None if it is not known."""
+    if given is not None:
+        return per_channel(given, name, channels)
+    if found is not None and len(found) != channels and len(set(found)) == 1:
+        found = [found[0]] * channels
+    return None if found is None or len(found) != channels else per_channel(found, name, channels)
+
+
+def per_channel(value: Any, name: str, channels: int) -> np.ndarray:
+    value = value.tolist() if isinstance(value, Tensor) else value
+    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * channels
+    numbers = [checks.as_float(number) for number in numbers]
+    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+        raise InvalidInputError(
+            f"{name} must be a number or {channels}, one a channel of images in 0..1, got {checks.shown(value)}; channels= is "
+            f"how many the network's images have"
+        )
+    return np.array(numbers, np.float32)
+
+
+def autocast_type(autocast: object) -> torch.dtype | None:
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {checks.shown(autocast)}")
+    return autocast
+
+
+def short(values: np.ndarray | None) -> str:
+    if values is None:
+        return "unknown"
+    numbers = [f"{value:.4g}" for value in values]
+    return numbers[0] if len(set(numbers)) == 1 else f"({', '.join(numbers)})"
