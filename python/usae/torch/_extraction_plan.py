@@ -150,7 +150,7 @@ def _check_same_part(models: dict[str, Model], crop: Crop) -> None:
     for model in models.values():
         check_own_cut(model.preprocessing)
     cuts = {name: model.preprocessing.cut for name, model in models.items()}
-    if len(set(cuts.values())) > 1:
+    if len({cut[:2] for cut in cuts.values() if cut}) > 1:
         given = ", ".join(f"{name}: {cut.mode}, {cut.share:.4g}" for name, cut in cuts.items() if cut)
         raise InvalidInputError(
             f"crop must be True or False where networks cut pictures in different ways, or tokens would be of different parts "

@@ -35,10 +35,13 @@ class Cut(NamedTuple):
         Whether the picture keeps its proportions and its centre is cut out, is stretched, or gets borders.
     share : float
         Side of what is taken, divided by that of the picture as it was resized, of which the shorter side counts in "center".
+    rounds_down : bool
+        Whether half a pixel beside what is taken is rounded down, as transformers does, or to even, as torchvision does.
     """
 
     mode: str
     share: float
+    rounds_down: bool = False
 
 
 class Preprocessing(NamedTuple):
@@ -67,7 +70,7 @@ class Preprocessing(NamedTuple):
     def differences(self) -> str:
         """What `Model.preprocess` does in another way by default, in one line; empty if nothing is known."""
         parts = []
-        if self.cut is not None and self.cut != ("squash", 1.0):
+        if self.cut is not None and self.cut[:2] != ("squash", 1.0):
             what = {
                 "center": "takes the centre, as wide as",
                 "squash": "stretches the picture and takes the centre, as wide as",
@@ -105,7 +108,8 @@ def resized(picture: Tensor, size: Pair, crop: Crop, own: Preprocessing | None =
             raise _without_cut(own)
         tall, wide = _scaled((height, width), size, own.cut)
         picture = _interpolated(picture, (tall, wide), own.filter)
-        top, left = round((tall - h) / 2), round((wide - w) / 2)
+        rounded = math.floor if own.cut.rounds_down else round
+        top, left = rounded((tall - h) / 2), rounded((wide - w) / 2)
         return picture[:, top : top + h, left : left + w]
     if crop:
         tall, wide = min(height, max(1, round(width * h / w))), min(width, max(1, round(height * w / h)))
@@ -213,13 +217,13 @@ def _of_processor(processor: Any) -> Preprocessing:
     size, crop = _sides_of(said("size", {})), _sides_of(said("crop_size", {})) if said("do_center_crop", False) else {}
     if (share := said("crop_pct")) and "shortest_edge" in size:  # ConvNeXt
         edge = size["shortest_edge"]
-        cut, sides = Cut("center", float(share)) if edge < 384 else Cut("squash", 1.0), (edge, edge)
+        cut, sides = Cut("center", float(share), True) if edge < 384 else Cut("squash", 1.0), (edge, edge)
     elif "shortest_edge" in size:
         sides = (crop["height"], crop["width"]) if crop else None
-        cut = Cut("center", min(sides) / size["shortest_edge"]) if sides else None
+        cut = Cut("center", min(sides) / size["shortest_edge"], True) if sides else None
     elif "height" in size:
         sides = (crop["height"], crop["width"]) if crop else (size["height"], size["width"])
-        cut = Cut("squash", sides[0] / size["height"])
+        cut = Cut("squash", min(sides[0] / size["height"], sides[1] / size["width"]), True)
     else:
         sides, cut = None, None
     number = said("resample")
@@ -281,9 +285,9 @@ def _of_steps(steps: Sequence[Any]) -> Preprocessing:
     if edges is None:
         return found
     size = found.size or as_sides(edges)
-    edge = as_sides(edges)[0]
-    cut = Cut("center" if keeps else "squash", size[0] / edge if not keeps else min(size) / min(as_sides(edges)))
-    return found._replace(size=size, cut=None if edge < size[0] else cut)
+    shares = [side / edge for side, edge in zip(size, as_sides(edges), strict=True)]
+    share = min(size) / min(as_sides(edges)) if keeps else min(shares)
+    return found._replace(size=size, cut=None if share > 1 else Cut("center" if keeps else "squash", share))
 
 
 def _name_of_filter(value: Any) -> str:
