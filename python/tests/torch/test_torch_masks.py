@@ -110,6 +110,73 @@ def test_an_extraction_goes_on_with_its_mask_only(models, images, mask, tmp_path
     np.testing.assert_array_equal(store.mask, mask)
 
 
+@pytest.fixture
+def damaged(images, mask):
+    """Pictures of which some cannot be read, also the first and the last, with masks for all of them, and the rest."""
+    bad = [0, 3, 4, 14]
+    pictures, masks = [None] * (N + 4), np.random.default_rng(2).random((N + 4, TOKENS)) < 0.5
+    good = [number for number in range(N + 4) if number not in bad]
+    for place, number in enumerate(good):
+        pictures[number], masks[number] = images[place], mask[place]
+    return pictures, masks, bad
+
+
+@pytest.mark.filterwarnings("ignore:images. .* could not be read:UserWarning")
+def test_the_mask_of_a_picture_that_is_left_out_is_left_out_too(models, images, mask, damaged):
+    pictures, masks, bad = damaged
+    expected = extract(models, images, mask=mask, batch_size=3)
+    for known in (True, False):
+        for form in forms(masks):
+            skipped = []
+            given = pictures if known else (picture for picture in pictures)
+            acts = extract(models, given, mask=form, on_error="skip", skipped=skipped)
+            np.testing.assert_array_equal(acts.mask, mask)
+            assert [each.number for each in skipped] == bad
+            for name in models:
+                np.testing.assert_allclose(acts[name], expected[name], atol=1e-6)
+    parts = list(batches(models, pictures, batch_size=4, mask=masks, on_error="skip"))
+    np.testing.assert_array_equal(np.concatenate([part.mask for part in parts]), mask)
+    same = extract(models, pictures, mask=masks[:1], on_error="skip").mask
+    np.testing.assert_array_equal(same, np.repeat(masks[:1], N, 0))
+    for wrong in (masks[:-1], [*masks, masks[0]]):  # the last picture, which cannot be read, has a mask too
+        for given in (pictures, (picture for picture in pictures)):
+            with refuses("mask"):
+                extract(models, given, mask=wrong, on_error="skip")
+    with refuses("images[0]"):
+        extract(models, pictures, mask=masks)
+
+
+@pytest.mark.filterwarnings("ignore:images. .* could not be read:UserWarning")
+def test_training_leaves_out_pictures_with_their_masks(models, images, mask, damaged):
+    pictures, masks, bad = damaged
+    options = {"steps": 12, "buffer_tokens": 64, "batch_size": 3}
+    sae = fit(new(), models, pictures, mask=masks, on_error="skip", **options)
+    assert everything(sae) == everything(fit(new(), models, images, mask=mask, **options))
+    assert sae.stream_report_.epochs > 1
+
+
+@pytest.mark.filterwarnings("ignore:images. .* could not be read:UserWarning")
+@pytest.mark.parametrize("after", [1, 5, 9, 14, None])
+def test_a_store_leaves_out_pictures_with_their_masks_also_after_an_interruption(
+    models, images, mask, damaged, tmp_path, after
+):
+    pictures, masks, bad = damaged
+    options = {"batch_size": 3, "shard_images": 4, "mask": masks, "store": tmp_path / "acts", "on_error": "skip"}
+    if after is not None:
+        with pytest.raises(KeyboardInterrupt):
+            extract(models, Stopping(pictures, after), **options)
+    expected = extract(models, images, mask=mask, store=tmp_path / "expected", batch_size=3, shard_images=4)
+    for _ in range(2):  # the second time nothing is left to do
+        store = extract(models, pictures, **options)
+        np.testing.assert_array_equal(store.mask, mask)
+        assert store.images == expected.images
+        for name in models:
+            np.testing.assert_array_equal(store[name][:], expected[name][:])
+    masks[5, 3] ^= True
+    with refuses("mask[5]"):
+        extract(models, pictures, **options)
+
+
 WRONG = {
     "integers": (lambda m: m.astype(int), "mask"),
     "too few": (lambda m: m[:-1], "mask"),

@@ -156,8 +156,9 @@ def bad_files(folder, image):
     for name, data in made.items():
         (folder / name).write_bytes(data)
     (folder / "link.jpg").symlink_to(folder / "missing.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
     os.mkfifo(folder / "pipe.jpg")
-    return [*made, "link.jpg", "pipe.jpg"]
+    return [*made, "link.jpg", "device.jpg", "pipe.jpg"]
 
 
 def test_a_file_that_cannot_be_read_is_named_whatever_pillow_raises(colours, tmp_path):

@@ -234,8 +234,9 @@ def test_models_whose_own_cuts_differ_are_refused_and_those_that_agree_see_the_s
             extract({"a": models["a"], "other": model}, picture, crop="own")
         with refuses("crop", '"own"'):
             model.preprocess(picture, crop="own")
-    with refuses("crop", "'middle'"):
-        extract(models, picture, crop="middle")
+    for wrong in ("middle", 2, None, [True]):
+        with refuses("crop", repr(wrong)):
+            extract(models, picture, crop=wrong)
 
 
 def test_another_filter_is_another_store_and_the_default_one_is_that_of_earlier_versions(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from usae._base import checks
 from usae.errors import InvalidInputError
 
 
@@ -49,7 +50,7 @@ def _check_same(labels: RowLabels, other: RowLabels, label: str, other_label: st
     if labels.dimensions != other.dimensions and _are_permuted(labels.dimensions, other.dimensions):
         raise InvalidInputError(
             f"{label} must have its dimensions in the order of {other_label}, {_listed(other.dimensions)}, got "
-            f"{_listed(labels.dimensions)}; use x.transpose{other.dimensions!r}"
+            f"{_listed(labels.dimensions)}; use x.transpose{checks.shown(other.dimensions)}"
         )
     for index, expected in zip(labels.indexes, other.indexes, strict=False):
         if index is None or expected is None or len(index) != len(expected) or index.equals(expected):
@@ -57,9 +58,10 @@ def _check_same(labels: RowLabels, other: RowLabels, label: str, other_label: st
         if _counts(index) and not _has_integers(expected) or _counts(expected) and not _has_integers(index):
             continue  # a frame that was given no labels
         row = _first_difference(index, expected)
+        got, wanted = (checks.shown(_plain(each[row])) for each in (index, expected))
         raise InvalidInputError(
             f"{label} must have the labels of rows that {other_label} has, in the same order, because row t of each is the "
-            f"same place, got {_plain(index[row])!r} in place of {_plain(expected[row])!r} at row {row}; use "
+            f"same place, got {got} in place of {wanted} at row {row}; use "
             f"x.loc[other.index] (frames) or x.reindex_like(other) (xarray), or np.asarray(x) if row t is the same "
             f"place nevertheless"
         )

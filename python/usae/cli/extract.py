@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
         print_json(_report(store) | {"skipped": [picture._asdict() for picture in skipped]})
         return
     for picture in skipped:
-        print(f"left out: {picture.reason}")
+        print(f"skipped: {picture.reason}")
     grid = "no grid" if store.grid is None else f"{store.grid[0]} x {store.grid[1]} tokens each"
     for name, model in store.models.items():
         print(f"{name}: {model['network']}, layer {model['layer']!r}, width {model['width']}")

@@ -123,8 +123,8 @@ def extract(
         Number of images in a file of the store. At most as many are computed again after an interruption. Default: 256.
     mask : array of bool, or iterable of arrays of bool, optional
         Which tokens of each picture count, on the common grid: [n, tokens], [n, rows, columns], or an iterable of [tokens] or
-        [rows, columns] for each picture. [1, tokens] is the same for all pictures. The result carries the mask, so that
-        training and evaluation leave the other tokens out. Default: None, which means that all count.
+        [rows, columns] for each picture, also for those that cannot be read. [1, tokens] is the same for all. The result
+        carries the mask, so that training and evaluation leave the other tokens out. Default: None, which means that all count.
     on_error : "raise" or "skip"
         What happens if a picture cannot be read. With "skip" it is left out for every model, with its mask, so that rows stay
         aligned, and a warning at the end says how many were left out. Default: "raise".

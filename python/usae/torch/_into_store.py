@@ -46,7 +46,6 @@ def extract(
         rest = reader.loaded(_after_those_in(store, named, reader, numbers, bar))
         _check_masks(masks, store, numbers)
         numbers.clear()
-        names: list[str] = []
         while acts := _shard(plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
             store.append(acts, image_names=names, mask=None if masks is None else masks.of(numbers))
             names.clear()

@@ -141,7 +141,11 @@ class Model:
         reader = state["_reader"]
         if callable(reader.n_prefix_tokens):  # in version 0.1 one field held either a number or a function
             state = state | {"_reader": reader._replace(n_prefix_tokens=0, tokens=reader.n_prefix_tokens)}
-        self.__dict__.update(state)
+        # That version had no wrappers, took three channels and resized bilinearly.
+        since = {"_runner": state["module"], "channels": 3, "preprocessing": _preprocessing.Preprocessing()}
+        self.__dict__.update(since | state)
+        if "_evaluation" not in state:
+            self._evaluation = EvaluationMode(self.module, self._label)
 
     # --- Activations -------------------------------------------------------------------------------------------------
 

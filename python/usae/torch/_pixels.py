@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from usae.errors import InvalidInputError
+from usae._files import regular_files
+from usae.errors import CheckpointError, InvalidInputError
 
 ORIENTATION = 0x0112
 """EXIF's number for how the camera was held."""
@@ -29,9 +30,15 @@ GREY = (0.299, 0.587, 0.114)
 def from_file(path: str | os.PathLike[str], label: str, channels: Collection[int]) -> Tensor:
     """Read a picture file, [channels, height, width] in 0..1. InvalidInputError, with its name, whatever is wrong with it."""
     got = repr(printable(path))
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise InvalidInputError(f"{label} must be a picture file that Pillow reads, got {got}, which is no file; leave it out")
-    return _decoded(path, label, got, channels)
+    try:
+        stream = regular_files.opened(path, "it")
+    except Exception as error:  # it is missing, no name of a file, or for example a FIFO, which would be waited for
+        reason = str(error).partition(";")[0] if isinstance(error, CheckpointError) else _reason(error)
+        raise InvalidInputError(
+            f"{label} must be a picture file that Pillow reads, got {got}: {reason}; replace it or leave it out"
+        ) from error
+    with stream:
+        return _decoded(stream, label, got, channels)
 
 
 def from_contents(contents: Any, label: str, channels: Collection[int]) -> Tensor:

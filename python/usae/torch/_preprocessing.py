@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch._pixels import as_channels, kind_of
 
@@ -119,10 +120,8 @@ def resized(picture: Tensor, size: Pair, crop: Crop, own: Preprocessing | None =
 
 
 def checked_crop(crop: object) -> Crop:
-    """Return a value of `crop`. InvalidInputError for any other text than "own"."""
-    if isinstance(crop, str) and crop != "own":
-        raise InvalidInputError(f'crop must be True, False or "own", got {crop!r}')
-    return "own" if isinstance(crop, str) else bool(crop)
+    """Return a value of `crop`. InvalidInputError for anything but True, False and "own"."""
+    return "own" if isinstance(crop, str) and crop == "own" else checks.boolean(crop, "crop", ' or "own"')
 
 
 def check_own_cut(own: Preprocessing) -> None:
@@ -190,8 +189,8 @@ def of(given: Any) -> Preprocessing:
             found = None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise InvalidInputError(
-            f"preprocessing must say sizes and scales as those libraries do, got {kind_of(given)}: {error!r}; give mean=, std= "
-            f"and size= instead"
+            f"preprocessing must say sizes and scales as those libraries do, got {kind_of(given)}: "
+            f"{checks.shown(error)}; give mean=, std= and size= instead"
         ) from error
     if found is None:
         raise InvalidInputError(
