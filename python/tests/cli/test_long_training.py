@@ -110,7 +110,8 @@ def command(*arguments, **options):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_ends_the_command_costs_nothing_of_what_was_learned(pairs, tmp_path, number, with_checkpoints):
     options = ["--checkpoint", tmp_path / "run"] if with_checkpoints else []
-    process = command("train", "--acts", *pairs, "--output", tmp_path / "model", *SMALL[:-1], "1000000", *options)
+    arguments = ["train", "--acts", *pairs, "--output", tmp_path / "model", *SMALL[:-1], "1000000", *options]
+    process = command(*arguments, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup ignores SIGHUP
     try:
         assert "of 1,000,000" in process.stderr.readline()  # it tells its progress although stderr is no terminal
         process.send_signal(number)
