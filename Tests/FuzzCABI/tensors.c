@@ -80,7 +80,7 @@ static void sample(handle *h) {
   const int32_t model = any_model(h->sae);
   const int64_t width = count_of(h->sae, model, USAE_MEAN);
   array center = array_make(width, 8), deviation = array_make(width, 8);
-  usae_sample out = {.size = chance(95) ? sizeof out : (uint32_t)limit(), .reserved = chance(95) ? 0 : 1};
+  usae_sample out = {.size = (uint32_t)(chance(95) ? sizeof out : below(sizeof out)), .reserved = chance(95) ? 0 : 1};
   out.center = or_null(center.data);
   out.deviation = or_null(deviation.data);
   if (CALL(usae_describe_sample, h->sae, model, chance(95) ? width : limit(), chance(98) ? &out : NULL) != USAE_OK)

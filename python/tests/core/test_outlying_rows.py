@@ -66,6 +66,15 @@ def test_outlying_rows_has_the_shape_of_images_and_reads_stores(tmp_path):
     assert np.array_equal(usae.outlying_rows(usae.ActivationStore(tmp_path / "acts"))["b"], outlying.reshape(30, 100))
 
 
+def test_rows_that_do_not_count_are_not_outlying_and_the_result_is_a_mask_of_the_whole():
+    acts, _ = with_outliers(0.005, 100)
+    found = usae.outlying_rows(acts)["b"]
+    keep = np.arange(len(found)) % 3 > 0
+    behind = {name: np.where(keep[:, None], x, np.nan) for name, x in acts.items()}
+    for masked in (usae.MaskedActivations(behind, keep), usae.MaskedActivations(acts, keep)):
+        np.testing.assert_array_equal(usae.outlying_rows(masked)["b"], found & keep)
+
+
 def test_leaving_the_rows_out_gives_the_bits_of_a_world_without_them():
     acts, outlying = with_outliers(0.01, 100)
     kept = ~np.logical_or.reduce(list(usae.outlying_rows(acts).values()))

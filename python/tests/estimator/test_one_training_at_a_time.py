@@ -18,6 +18,7 @@ from support.refusals import refuses
         ("fit_stream", lambda sae, acts: sae.fit_stream([acts], steps=1, buffer_tokens=2048)),
         ("partial_fit", lambda sae, acts: sae.partial_fit(acts)),
         ("initialize", lambda sae, acts: sae.initialize({"a": 3})),
+        ("set_total_steps", lambda sae, acts: sae.set_total_steps(20)),
     ],
 )
 @pytest.mark.parametrize("where", ["callback", "thread"])
@@ -121,3 +122,27 @@ def test_parameters_that_are_set_together_are_set_or_refused_together(acts):
     assert all(np.array_equal(value, before[name]) for name, value in sae.parameters("vit").items())
     sae.set_parameters("vit", {"mean": before["mean"] + 1, "scale": 2 * before["scale"]})
     assert np.array_equal(sae.parameters("vit")["scale"], 2 * before["scale"])
+
+
+@pytest.mark.parametrize("ending", ["copy", "save"])
+def test_a_copy_beside_training_has_the_history_of_its_steps(acts, tmp_path, ending):
+    sae, copies = small().set_params(n_threads=1), []
+    stop = threading.Event()
+
+    def copy():
+        while not stop.is_set():
+            if ending == "copy":
+                copies.append(pickle.loads(pickle.dumps(sae)))
+            elif sae.__sklearn_is_fitted__():
+                sae.save(tmp_path / "save", training_state=True)
+                copies.append(usae.load(tmp_path / "save"))
+
+    thread = threading.Thread(target=copy)
+    thread.start()  # also beside the first step, before which there is nothing to copy
+    try:
+        sae.fit(acts, steps=200)
+    finally:
+        stop.set()
+        thread.join()
+    trained = [each for each in copies if each.__sklearn_is_fitted__() and each.n_steps_]
+    assert trained and all([entry["step"] for entry in each.history_] == [*range(1, each.n_steps_ + 1)] for each in trained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
 from usae.errors import InvalidInputError
 from usae.recipes import PYTHON_FIELDS, Recipe
+
+LONGEST_WAIT = 5.0
+"""Seconds for which a save waits for the thread that trains to record the step that it has just done."""
 
 
 class Autoencoder:
@@ -39,6 +43,7 @@ class Autoencoder:
         self._python_fields = {name: getattr(recipe, name) for name in PYTHON_FIELDS}
         self._entries: dict[int, dict[str, Any]] = {}  # history by step, so that threads sharing the object add each step once
         self.lacks_training_state = False  # True if it was loaded from a trained save without training state
+        self._steps_under_way = 0
         self.stream_report: StreamReport | None = None
         self.standardization: dict[str, StandardizationReport] | None = None
         n_threads = thread_count(params["n_threads"], "n_threads")
@@ -94,7 +99,19 @@ class Autoencoder:
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int) -> StepReport:
         """Do one step. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
         self.record_last()
-        return self.report(self.core.step(*batch_for_core(acts, rows), encoder))
+        self._steps_under_way += 1
+        try:
+            report = self.report(self.core.step(*batch_for_core(acts, rows), encoder))
+            self.record(report)
+            return report
+        finally:
+            self._steps_under_way -= 1
+
+    def wait_for_record(self, step: int) -> None:
+        """Wait until a step that another thread has done, and whose tensors can be read already, is in the history too."""
+        end = time.monotonic() + LONGEST_WAIT
+        while self._steps_under_way and _is_recorded(step) and step not in self._entries and time.monotonic() < end:
+            time.sleep(1e-3)
 
     def gradients(self, acts: Mapping[str, Activations], encoder: int) -> tuple[StepReport, dict[tuple[int, str], np.ndarray]]:
         """Compute the gradients of a step on all rows, by the number of the model and the name of the tensor."""
@@ -117,7 +134,7 @@ class Autoencoder:
 
     def record(self, report: StepReport) -> None:
         """Add a report to the history: of each of the first 10,000 steps, and of every hundredth after them."""
-        if report.step <= 10_000 or report.step % 100 == 0:
+        if _is_recorded(report.step):
             self._entry(report)
 
     def record_last(self) -> None:
@@ -203,3 +220,8 @@ class Autoencoder:
     def write_all(self, tensors: Mapping[tuple[int, str], np.ndarray]) -> None:
         """Replace tensors, given by model and name: all at one moment, or none if one cannot be used."""
         self.core.tensors_write([(model, TENSORS[name], array) for (model, name), array in tensors.items()])
+
+
+def _is_recorded(step: int) -> bool:
+    """Whether the history has an entry of this step."""
+    return step <= 10_000 or step % 100 == 0

@@ -483,8 +483,10 @@ class UniversalSAE:
         Raises
         ------
         InvalidInputError
-            For a number smaller than the steps done.
+            For a number smaller than the steps done, and while `fit` or `fit_stream` trains the object: their number of steps
+            is fixed when they start.
         """
+        exclusive.check(self, "set_total_steps")
         autoencoder = self._initialized()
         if total_steps is not None:
             total_steps = checks.integer(total_steps, "total_steps", max(1, autoencoder.core.step_count), 2**53)
@@ -807,7 +809,7 @@ class UniversalSAE:
         """Return all attributes, a subclass's and those that users added too, with the autoencoder as a header and tensors."""
         state: Any = super().__getstate__()
         if self._autoencoder is None:
-            return state
+            return dict(state) if isinstance(state, dict) else state  # another thread may add to the attributes
         from usae._saved.state import snapshot
 
         attributes, *slots = state if isinstance(state, tuple) else (state,)  # slots are those of a subclass

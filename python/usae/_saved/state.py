@@ -23,6 +23,7 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
     names = autoencoder.parameter_names() + (autoencoder.training_state_names() if training_state else ())
     places = [(i, name) for i in range(len(autoencoder.names)) for name in names]
     arrays, steps = autoencoder.read_all(places)
+    autoencoder.wait_for_record(steps)
     tensors = {f"{autoencoder.names[i]}.{name}": array for (i, name), array in zip(places, arrays, strict=True)}
     header = {
         "format": FORMAT,

@@ -56,5 +56,5 @@ def _refuse(theirs: tuple[str, int, int] | None, call: str) -> None:
     where = "a callback of its own" if theirs[2] == threading.get_ident() else "another thread"
     raise InvalidInputError(
         f"{call}: expected an object that is not in training, got one whose {theirs[0]} is under way and that {where} wants to "
-        f"train; wait for its end, or train another object, for example copy.deepcopy(sae)"
+        f"change; wait for its end, or train another object, for example copy.deepcopy(sae)"
     )

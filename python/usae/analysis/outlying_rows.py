@@ -35,7 +35,8 @@ def outlying_rows(acts: Mapping[str, Any], multiple: float = 5.0) -> dict[str, n
     -------
     dict of str to ndarray of bool
         For each model, True for its outlying rows; [n_tokens] or [images, tokens], as the activations are. A row that is to be
-        left out of one model has to be left out of all, since row t is the same place in every model.
+        left out of one model has to be left out of all, since row t is the same place in every model. Rows that do not count
+        by a mask of `acts` are False: they are neither read nor among the rows that they are compared with.
 
     Raises
     ------
@@ -56,7 +57,16 @@ def outlying_rows(acts: Mapping[str, Any], multiple: float = 5.0) -> dict[str, n
     number = checks.real(multiple, "multiple", "a number above 0")
     if not number > 0:
         raise InvalidInputError(f"multiple must be a number above 0, got {multiple!r}")
-    return {name: _outlying(x, number).reshape(x.array.shape[:-1]) for name, x in as_aligned(acts, "acts").items()}
+    return {name: _in_place(_outlying(x, number), x) for name, x in as_aligned(acts, "acts").items()}
+
+
+def _in_place(found: np.ndarray, x: Activations) -> np.ndarray:
+    """Return truth values of the rows that count at their places among all rows, False elsewhere."""
+    if x.rows is not None:
+        everywhere = np.zeros(x.n_rows, bool)
+        everywhere[x.rows] = found
+        found = everywhere
+    return found.reshape(x.array.shape[:-1])
 
 
 def _outlying(x: Activations, multiple: float) -> np.ndarray:
