@@ -25,6 +25,71 @@ def test_activations_that_rounding_would_lose_are_refused(dtype, offset, rows, t
     assert store.n_tokens < 64
 
 
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("far", ["first", "last", "padding"])
+def test_a_few_outlying_rows_do_not_hide_the_loss_of_all_others(rows, far, tmp_path):
+    acts = moved(600, 300)
+    for x in acts.values():
+        if far == "padding":
+            x[::2] = 0
+        else:
+            x[slice(3) if far == "first" else slice(20, 23)] = 3000
+    with (
+        refuses("acts['a']"),
+        usae.ActivationStore.create(tmp_path / "acts", dtype="bfloat16") as store,
+    ):
+        for first in range(0, 600, rows):
+            store.append({name: x[first : first + rows] for name, x in acts.items()})
+    assert store.n_tokens < 128
+
+
+def test_outlying_rows_in_activations_of_little_loss_are_stored_without_a_word(tmp_path, recwarn):
+    acts = moved(600, 0)
+    for x in acts.values():
+        x[::200] = 3000
+    with usae.ActivationStore.create(tmp_path / "acts", dtype="bfloat16") as store:
+        store.append(acts)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rows", [1, 31])
+def test_a_store_opened_for_a_few_rows_at_a_time_is_checked(rows, masked, tmp_path):
+    acts = moved(300, 300)
+    counts = np.ones(300, bool)
+    if masked:
+        counts[::3] = False
+        for x in acts.values():
+            x[~counts] = 0
+    usae.ActivationStore.create(tmp_path / "acts", dtype="bfloat16").close()
+    with refuses("acts['a']"):
+        for first in range(0, 300, rows):
+            some = slice(first, first + rows)
+            with usae.ActivationStore(tmp_path / "acts") as store:
+                store.append({name: x[some] for name, x in acts.items()}, mask=counts[some] if masked else None)
+    assert usae.ActivationStore(tmp_path / "acts").n_tokens < 64
+
+
+def test_a_store_opened_for_a_few_rows_at_a_time_takes_ordinary_rows_without_a_word(tmp_path, recwarn):
+    acts = moved(300, 0)
+    usae.ActivationStore.create(tmp_path / "acts").close()
+    for first in range(0, 300, 20):
+        with usae.ActivationStore(tmp_path / "acts") as store:
+            store.append({name: x[first : first + 20] for name, x in acts.items()})
+    assert not recwarn.list
+
+
+def test_the_remedy_is_not_the_type_that_the_store_has(tmp_path):
+    acts = {name: x.astype(float) + 2e6 for name, x in two_models(300).items()}
+    with (
+        pytest.warns(UserWarning, match="'a'.*float32") as warned,
+        usae.ActivationStore.create(tmp_path / "acts", dtype="float32") as store,
+    ):
+        store.append(acts)
+    text = str(warned[0].message)
+    assert "subtract the mean" in text and "dtype=" not in text and "dimensions" not in text
+
+
 @pytest.mark.parametrize(("dtype", "offset"), [("float16", 100), ("bfloat16", 10)])
 def test_rounding_that_costs_a_little_is_warned_of(dtype, offset, tmp_path):
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -19,8 +18,11 @@ LARGEST: dict[str, float] = {"float16": 65504.0, "float32": float(np.finfo(np.fl
 FEWEST_ROWS = 32
 """Rows from which on a spread is judged."""
 
-MOST_ROWS = 4096
-"""Rows of a shard that are looked at, evenly spaced."""
+MOST_ROWS, MOST_NUMBERS = 512, 2**19
+"""Rows that are looked at, evenly spaced, and numbers in them. Of wide rows, there are fewer."""
+
+FAR, MOST_FAR = 5.0, 0.1
+"""Rows farther from the median than this many median distances are no part of the spread, up to this share of the rows."""
 
 MUCH, TOO_MUCH = 1e-3, 0.1
 """Shares of a model's variance that rounding may be before it is a warning, and before it is an error."""
@@ -66,48 +68,63 @@ def _without_large(floats: np.ndarray, rows: np.ndarray, largest: float) -> np.n
 
 @dataclasses.dataclass(frozen=True)
 class Rounding:
-    """Moments of one model's rows, and of what rounding to a store's type changed in them, over the shards of a writer."""
+    """A sample of one model's rows, and of what rounding to a store's type changed in them, over the shards of a writer."""
 
-    n: int = 0
-    mean: Any = 0.0  # of each dimension, [width]
-    squares: Any = 0.0  # of distances from the mean, [width]
-    errors: Any = 0.0  # squared, [width]
+    rows: np.ndarray | None = None  # [n, width]
+    errors: np.ndarray | None = None  # squared, [n, width]; NaN where rows are known as they were rounded
     warned: bool = False
 
-    def with_rows(self, floats: np.ndarray, kept: np.ndarray, counting: np.ndarray | None = None) -> Rounding:
-        """Return these moments and those of more rows, [..., width], or of some of many, together (Chan et al.).
+    def with_rows(self, floats: np.ndarray, kept: np.ndarray | None, counting: np.ndarray | None = None) -> Rounding:
+        """Return this sample with more rows, [..., width], or some of them.
 
+        `kept` is what they were rounded to. None means that `floats` are rounded rows, whose errors nobody knows.
         `counting` are the numbers of the rows that count. Default: None, which means all.
         """
-        numbers = np.arange(floats.size // floats.shape[-1]) if counting is None else counting
-        some = numbers[:: max(1, -(-len(numbers) // MOST_ROWS))]
-        rows, rounded = (x.reshape(-1, x.shape[-1])[some].astype(float) for x in (floats, kept))
-        added = len(rows)
-        if not added:
+        width = floats.shape[-1]
+        most = min(MOST_ROWS, max(FEWEST_ROWS * 2, MOST_NUMBERS // width))
+        numbers = np.arange(floats.size // width) if counting is None else counting
+        some = numbers[:: max(1, -(-len(numbers) // most))]
+        if not len(some):
             return self
-        mean = rows.mean(0)
-        delta, n = mean - self.mean, self.n + added
-        squares = self.squares + ((rows - mean) ** 2).sum(0) + delta**2 * (self.n * added / n)
-        errors = self.errors + ((rounded - rows) ** 2).sum(0)
-        return Rounding(n, self.mean + delta * (added / n), squares, errors, self.warned)
+        rows = floats.reshape(-1, width)[some].astype(float)
+        errors = np.full(rows.shape, np.nan) if kept is None else (kept.reshape(-1, width)[some].astype(float) - rows) ** 2
+        if self.rows is not None and self.errors is not None:
+            rows, errors = np.concatenate([self.rows, rows]), np.concatenate([self.errors, errors])
+        step = -(-len(rows) // most)
+        return Rounding(rows[::step], errors[::step], self.warned)
 
     def check(self, label: str, model: str, dtype: str) -> None:
         """Refuse or warn of too much rounding. Says nothing of a few rows, or where nothing varies."""
-        variation = float(np.sum(self.squares))
-        if self.n < FEWEST_ROWS or not variation > 0:
+        if self.rows is None or self.errors is None or len(self.rows) < FEWEST_ROWS:
             return
-        share = float(np.sum(self.errors)) / variation
-        with np.errstate(divide="ignore", invalid="ignore"):
-            lost = int((np.asarray(self.errors) > TOO_MUCH * np.asarray(self.squares)).sum())
+        typical = _typical(self.rows)
+        known = typical & ~np.isnan(self.errors[:, 0])
+        variance = self.rows[typical].var(0)
+        if not known.any() or not variance.sum() > 0:
+            return
+        errors = self.errors[known].mean(0)
+        share, lost = float(errors.sum() / variance.sum()), int((errors > TOO_MUCH * variance).sum())
+        remedy = "subtract the mean of each dimension before"
+        if dtype != "float32":
+            remedy = f'make the store with dtype="float32", or {remedy}'
         if share > TOO_MUCH:
             raise InvalidInputError(
                 f"{label} must keep its spread when it is rounded to {dtype}, got rounding errors of {share:.1%} of its "
-                f'variance; make the store with dtype="float32", or subtract the mean of each dimension before'
+                f"variance; {remedy}"
             )
         if (share > MUCH or lost) and not self.warned:
             object.__setattr__(self, "warned", True)
-            warn(
-                f"model {model!r}: rounding to {dtype} is {share:.1%} of the variance of the activations, and more than "
-                f'{TOO_MUCH:.0%} of that of {lost} dimensions; make the store with dtype="float32", or subtract the mean of '
-                f"each dimension before"
-            )
+            of_lost = f", and more than {TOO_MUCH:.0%} of that of {lost} of {len(errors)} dimensions" if lost else ""
+            warn(f"model {model!r}: rounding to {dtype} is {share:.1%} of the variance of the activations{of_lost}; {remedy}")
+
+
+def _typical(rows: np.ndarray) -> np.ndarray:
+    """Return which rows are within `FAR` median distances of the median; all of them if too many are not.
+
+    Rows that equal each other are one for the medians, so that padding decides nothing.
+    """
+    distinct = list({row.tobytes(): number for number, row in enumerate(rows)}.values())
+    distances = np.linalg.norm(rows - np.median(rows[distinct], axis=0), axis=1)
+    near = distances <= FAR * np.median(distances[distinct])
+    far = len(distinct) - int(near[distinct].sum())
+    return near if far <= MOST_FAR * len(distinct) else np.ones(len(rows), bool)

@@ -17,7 +17,7 @@ from usae._base import checks
 from usae._data import masks, shuffled_blocks, store_files
 from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names, mask_of
 from usae._data.chunks import rows_of
-from usae._data.narrowing import Rounding, narrowed
+from usae._data.narrowing import FEWEST_ROWS, Rounding, narrowed
 from usae._data.store_files import DTYPES, Manifest
 from usae._data.stored_array import StoredArray, widened
 from usae._files import checksummed_json, disk, locks
@@ -355,7 +355,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             arrays.append(kept)
             if floats.dtype != kept.dtype:
                 read = widened(kept, manifest["dtype"] == "bfloat16")
-                checks_of_rounding[name] = self._rounding.get(name, Rounding()).with_rows(floats, read, x.rows)
+                checks_of_rounding[name] = self._sample(name).with_rows(floats, read, x.rows)
                 checks_of_rounding[name].check(x.label, name, manifest["dtype"])
         with disk.io_errors(self._folder, "write", "the store"):
             try:
@@ -439,6 +439,19 @@ class ActivationStore(Mapping[str, StoredArray]):
             except BaseException:
                 self._unlock()
                 raise
+
+    def _sample(self, name: str) -> Rounding:
+        """Return what this writer knows of the spread of a model, or some of the rows that the store holds."""
+        known = self._rounding.get(name, Rounding())
+        if name in self._rounding or not self.n_tokens:
+            return known
+        mask = self.mask
+        numbers = np.arange(self.n_tokens) if mask is None else np.flatnonzero(mask)
+        if not len(numbers):
+            return known
+        stored = self[name]
+        some = numbers[:: -(-len(numbers) // (2 * FEWEST_ROWS))]
+        return known.with_rows(widened(stored.rows(some), stored.bfloat16), None)
 
     def _unlock(self) -> None:
         if self._lock is not None:
