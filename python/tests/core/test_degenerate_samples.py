@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import usae
 from support.commands import printed
@@ -94,6 +95,47 @@ def test_dominating_dimensions_are_warned_of():
         sae = fresh().fit(acts, steps=2)
     assert sae.standardization_["a"].dominating_dimensions.tolist() == [2]
     assert sae.standardization_["a"].dominating_share > 0.99
+
+
+def as_bfloat16(acts):
+    return {name: torch.tensor(x).to(torch.bfloat16) for name, x in acts.items()}
+
+
+@pytest.mark.parametrize("scale", ["scalar", "dimension"])
+def test_one_large_dimension_does_not_hide_that_rounding_loses_all_others(scale):
+    acts = {name: x.astype(float) + 300 for name, x in two_models(300).items()}
+    for x in acts.values():
+        x[:, 0] += 3000 * np.random.default_rng(0).standard_normal(len(x))
+    sae = usae.UniversalSAE(16, 2, recipe=RECIPE.replace(scale=scale), seed=0)
+    with pytest.warns(UserWarning, match="'a'.* 23 of 24 dimensions.*rounding to bfloat16"):
+        sae.fit(as_bfloat16(acts), steps=2)
+    assert sae.standardization_["a"].rounding_by_dimension.shape == (24,)
+
+
+def test_a_constant_dimension_does_not_count_as_rounding():
+    acts = two_models(300)
+    acts["a"][:, 0] = 1000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fresh().fit(as_bfloat16(acts), steps=2)
+
+
+def test_the_mean_that_a_warning_of_rounding_names_is_that_of_its_dimensions():
+    acts = {name: x.astype(float) for name, x in two_models(300).items()}
+    acts["a"][:, 1] += 300  # is lost
+    acts["a"][:, 2] = np.where(np.arange(300) == 0, 1001.0, 1000.0)  # all but constant: one number after rounding
+    with pytest.warns(UserWarning, match="'a'.*rounding to bfloat16") as warned:
+        sae = fresh().fit(as_bfloat16(acts), steps=2)
+    report = sae.standardization_["a"]
+    culprits = np.flatnonzero(report.rounding_by_dimension > 0.1)
+    largest = report.mean_to_deviation[culprits].max()
+    assert any(f"up to {largest:.0f} standard deviations" in str(warning.message) for warning in warned)
+
+
+def test_numbers_too_small_for_their_type_are_warned_of_as_such():
+    acts = {name: (x * np.float32(2e-7)).astype(np.float16) for name, x in two_models(300).items()}
+    with pytest.warns(UserWarning, match="'a'.*rounding to float16.*so small"):
+        fresh().fit(acts, steps=2)
 
 
 def in_store(acts, folder):

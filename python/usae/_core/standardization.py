@@ -22,8 +22,8 @@ FEWEST_ROWS = 32
 MANY_EQUAL = 0.1
 """Share of equal rows from which on they are probably padding."""
 
-MOST_ROUNDING = 0.01
-"""Share of the variance that may be rounding of the type of the array."""
+MOST_ROUNDING, LOST = 0.01, 0.1
+"""Shares of the variance that may be rounding to the type of the array: of the whole, and of a single dimension."""
 
 DOMINATES = 100.0
 """A dimension dominates if its variance is more than this multiple of the median dimension's."""
@@ -94,12 +94,24 @@ class StandardizationReport:
             return np.where(self.mean == 0, 0.0, np.abs(self.mean) / self.deviation)
 
     @property
-    def rounding_share(self) -> float:
-        """Share of the variance that is rounding to the type of the array, 0 to 1, estimated from the size of the numbers."""
+    def rounding_by_dimension(self) -> np.ndarray:
+        """Share of each dimension's variance that is rounding to the type of the array, 0 to 1, float64 [width].
+
+        It is estimated from the size of the numbers, and 0 for constant dimensions.
+        """
         size = np.hypot(self.mean, self.deviation)
         exponent = np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0))
         step = np.exp2(np.maximum(exponent, _SMALLEST_EXPONENTS[self.dtype]) - _MANTISSAS[self.dtype])
-        return min(1.0, float((step**2).sum() / 12 / (self.deviation**2).sum()))
+        varies = np.ones(len(size), bool)
+        varies[self.constant_dimensions] = False
+        ratio = np.divide(step, self.deviation, out=np.zeros_like(size), where=varies)
+        return np.minimum(1.0, ratio**2 / 12)
+
+    @property
+    def rounding_share(self) -> float:
+        """Share of the variance that is rounding to the type of the array, 0 to 1, estimated as for each dimension."""
+        variance = self.deviation**2
+        return float((self.rounding_by_dimension * variance).sum() / variance.sum())
 
     def warnings(self, recipe: Recipe) -> list[str]:
         """Return what there is to warn of, each with the model, the number and the remedy."""
@@ -113,18 +125,26 @@ class StandardizationReport:
         if 1 < self.identical_rows > MANY_EQUAL * self.rows and self.rounding_share <= MOST_ROUNDING:
             share = self.identical_rows / self.rows
             found.append(f"{share:.1%} of the rows are equal, as padding is; leave such rows out of the activations")
-        if self.rounding_share > MOST_ROUNDING:
-            found.append(
-                f"{self.rounding_share:.1%} of the variance is rounding to {self.dtype}, because the mean is up to "
-                f"{self.mean_to_deviation[self.deviation > 0].max():.0f} standard deviations; subtract it before rounding, "
-                f"or keep the activations as a wider type"
-            )
+        if self.rounding_share > MOST_ROUNDING or (self.rounding_by_dimension > LOST).any():
+            found.append(self._of_rounding())
         if recipe.scale == "scalar" and self.dominating_share > 0.5:
             found.append(
                 f"{len(self.dominating_dimensions)} of {len(self.mean)} dimensions have {self.dominating_share:.1%} of the "
                 f'variance, so that little else is learned; use the recipe\'s scale="dimension"'
             )
         return [f"model {self.model!r}: {text}" for text in found]
+
+    def _of_rounding(self) -> str:
+        lost = int((self.rounding_by_dimension > LOST).sum())
+        of_lost = f", and more than {LOST:.0%} of that of {lost} of {len(self.mean)} dimensions," if lost else ""
+        text = f"{self.rounding_share:.1%} of the variance{of_lost} is rounding to {self.dtype}, because "
+        largest = self.mean_to_deviation[self.rounding_by_dimension > (LOST if lost else MOST_ROUNDING)].max()
+        if largest < 10:  # bfloat16, the coarsest, loses so much of normal numbers from 44 on
+            return text + "the numbers are so small; multiply them by a constant before rounding"
+        return text + (
+            f"the mean is up to {largest:.0f} standard deviations; subtract it before rounding, or keep the activations as a "
+            f"wider type"
+        )
 
     def _of_outlying(self, multiple: float | None) -> str:
         farthest = self.largest_distance / self.median_distance
