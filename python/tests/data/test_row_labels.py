@@ -138,3 +138,75 @@ def test_with_three_models_each_is_compared_with_each(rows, names):
             },
             steps=1,
         )
+
+
+def entries_with_masks(sae, tmp_path):
+    """Every public entry that takes a mask, by name, with what its errors call the mask."""
+    store = usae.ActivationStore.create(tmp_path / "acts", {"a": 6, "b": 8})
+    new = lambda: usae.UniversalSAE(16, 4)  # noqa: E731
+    return {
+        "fit": ("mask", lambda x, mask: new().fit(x, steps=2, mask=mask)),
+        "one model's": ("mask['b']", lambda x, mask: new().fit(x, steps=2, mask={"b": mask})),
+        "MaskedActivations": ("mask", lambda x, mask: usae.MaskedActivations(x, mask)),
+        "validation": ("mask", lambda x, mask: new().fit(x, steps=2, validation=usae.MaskedActivations(x, mask))),
+        "partial_fit": ("mask", lambda x, mask: new().partial_fit(x, mask=mask)),
+        "gradients": ("mask", lambda x, mask: sae.gradients(x, encoder="a", mask=mask)),
+        "encode": ("mask", lambda x, mask: sae.encode(x["a"], "a", mask=mask)),
+        "reconstruct": ("mask", lambda x, mask: sae.reconstruct(x["a"], "a", "b", mask=mask)),
+        "preactivations": ("mask", lambda x, mask: sae.preactivations(x["a"], "a", mask=mask)),
+        "evaluate": ("mask", lambda x, mask: sae.evaluate(x, mask=mask)),
+        "controls": ("mask", lambda x, mask: usae.controls(sae, x, include=("tokens",), mask=mask)),
+        "train of controls": ("train_mask", lambda x, mask: usae.controls(sae, x, train=x, train_mask=mask, include=())),
+        "top_examples": ("mask", lambda x, mask: usae.top_examples(sae, x, n=2, mask=mask)),
+        "latent_scaling": ("mask", lambda x, mask: usae.latent_scaling(sae, x, mask=mask, progress=False)),
+        "fit_independent": ("mask", lambda x, mask: usae.fit_independent(x, like=sae, steps=2, mask=mask)),
+        "append": ("mask", lambda x, mask: store.append(x, mask=mask)),
+    }
+
+
+def test_every_entry_refuses_masks_whose_labels_differ(sae, rows, names, tmp_path):
+    frames = {name: pd.DataFrame(x, index=names) for name, x in zip("ab", rows, strict=True)}
+    mask = pd.Series(np.arange(60) < 40, index=names)
+    for entry, (argument, call) in entries_with_masks(sae, tmp_path).items():
+        with refuses(argument, "'image 14, token 3' in place of 'image 0, token 0' at row 0", remedy="mask.loc[other.index]"):
+            pytest.fail(f"{entry} took it: {call(frames, mask[::-1])}")
+
+
+def test_masks_with_the_same_labels_or_none_are_taken_by_position(sae, rows, names):
+    plain, counts = dict(zip("ab", rows, strict=True)), np.arange(60) < 40
+    frames = {name: pd.DataFrame(x, index=names) for name, x in plain.items()}
+    expected = sae.evaluate(plain, mask=counts).r2
+    same = pd.Series(counts, index=names)
+    for acts, mask in (
+        (frames, same),
+        (frames, same[::-1].loc[names]),
+        (frames, same.to_frame()),
+        (frames, counts),
+        (frames, counts.tolist()),
+        (frames, pd.Series(counts)),
+        ({name: pd.DataFrame(x) for name, x in plain.items()}, same),
+        (plain, same),
+        ({"a": rows[0], "b": frames["b"]}, {"a": same, "b": counts}),
+    ):
+        np.testing.assert_array_equal(sae.evaluate(acts, mask=mask).r2, expected)
+    np.testing.assert_array_equal(sae.encode(frames["a"], "a", mask=same).values, sae.encode(rows[0], "a", mask=counts).values)
+
+
+def test_labelled_masks_are_compared_in_each_dimension(sae, rows):
+    dims, coords = ("image", "token", "width"), {"image": [f"{n}.jpg" for n in range(15)], "token": list("abcd")}
+    acts = {
+        name: LabelledArray(x.reshape(15, 4, -1), dims, **coords) for name, x in zip("ab", rows, strict=True)
+    }  # fmt: skip
+    counts = np.random.default_rng(2).random((15, 4)) < 0.6
+    expected = sae.evaluate(dict(zip("ab", rows, strict=True)), mask=counts.ravel()).r2
+    for mask in (LabelledArray(counts, dims[:2], **coords), LabelledArray(counts, ("picture", "place")), counts):
+        np.testing.assert_array_equal(sae.evaluate(acts, mask=mask).r2, expected)
+    usae.MaskedActivations(acts, LabelledArray(counts[:, :1], dims[:2], image=coords["image"], token=["a"]))  # whole images
+    usae.MaskedActivations(acts, LabelledArray(counts.ravel(), ("token",)))  # one dimension has the rows of both
+    for mask in (
+        LabelledArray(counts, dims[:2], **(coords | {"image": coords["image"][::-1]})),
+        LabelledArray(counts, dims[:2], **(coords | {"token": list("abdc")})),
+        LabelledArray(counts.T, ("token", "image")),
+    ):
+        with refuses("mask"):
+            sae.evaluate(acts, mask=mask)

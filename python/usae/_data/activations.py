@@ -15,7 +15,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._data import masks
-from usae._data.row_labels import check_same_rows
+from usae._data.row_labels import check_rows_of_masks, check_same_rows
 from usae._data.stored_array import StoredArray
 from usae.errors import InvalidInputError
 
@@ -190,7 +190,9 @@ def as_aligned(
             f"same image, got {counts}; bring the token grids to one size (and drop class tokens) first"
         )
     check_same_rows(taken, argument)
-    return _masked(result, acts, argument, masks.by_model(mask, mask_argument, list(acts)), empty)
+    explicit = masks.by_model(mask, mask_argument, list(acts))
+    check_rows_of_masks(explicit, [(x, f"{argument}[{name!r}]") for name, x in taken.items()])
+    return _masked(result, acts, argument, explicit, empty)
 
 
 def as_one_model(x: object, label: str, mask: object = None) -> Activations:
@@ -198,7 +200,9 @@ def as_one_model(x: object, label: str, mask: object = None) -> Activations:
     if isinstance(mask, Mapping):
         raise InvalidInputError(f"mask must be an array of truth values for one model, got a mapping; use mask={label!r}")
     given = as_activations(x, label, may_be_empty=True)
-    return _masked({label: given}, None, label, masks.by_model(mask, "mask", []), empty=not given.n_tokens)[label]
+    explicit = masks.by_model(mask, "mask", [])
+    check_rows_of_masks(explicit, [(x, label)])
+    return _masked({label: given}, None, label, explicit, empty=not given.n_tokens)[label]
 
 
 def _masked(

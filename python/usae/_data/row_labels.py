@@ -5,7 +5,7 @@ No library is imported: an index is what has `equals`, and a labelled array what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,11 +46,25 @@ def check_same_rows(acts: Mapping[str, Any], argument: str) -> None:
             _check_same(labels, other, f"{argument}[{name!r}]", f"{argument}[{other_name!r}]")
 
 
-def _check_same(labels: RowLabels, other: RowLabels, label: str, other_label: str) -> None:
+def check_rows_of_masks(found: Iterable[tuple[object, str]], acts: Iterable[tuple[Any, str]]) -> None:
+    """Refuse masks if labels say that row t of one is not row t of the activations. Each comes with its name in errors."""
+    labelled = [(labels, label) for x, label in acts if (labels := _labels_of(x)) is not None]
+    for mask, label in found:
+        labels = _labels_of(mask, of_mask=True)
+        if labels is None:
+            continue
+        for other, other_label in labelled:
+            rows = other._replace(dimensions=other.dimensions[:-1])
+            if len(labels.dimensions) in (0, len(rows.dimensions)) or not rows.dimensions:
+                _check_same(labels, rows, label, other_label, "mask")
+
+
+def _check_same(labels: RowLabels, other: RowLabels, label: str, other_label: str, x: str = "x") -> None:
+    """Compare labels. `x` is what the remedy calls the array that has the first of them."""
     if labels.dimensions != other.dimensions and _are_permuted(labels.dimensions, other.dimensions):
         raise InvalidInputError(
             f"{label} must have its dimensions in the order of {other_label}, {_listed(other.dimensions)}, got "
-            f"{_listed(labels.dimensions)}; use x.transpose{checks.shown(other.dimensions)}"
+            f"{_listed(labels.dimensions)}; use {x}.transpose{checks.shown(other.dimensions)}"
         )
     for index, expected in zip(labels.indexes, other.indexes, strict=False):
         if index is None or expected is None or len(index) != len(expected) or index.equals(expected):
@@ -62,18 +76,20 @@ def _check_same(labels: RowLabels, other: RowLabels, label: str, other_label: st
         raise InvalidInputError(
             f"{label} must have the labels of rows that {other_label} has, in the same order, because row t of each is the "
             f"same place, got {got} in place of {wanted} at row {row}; use "
-            f"x.loc[other.index] (frames) or x.reindex_like(other) (xarray), or np.asarray(x) if row t is the same "
+            f"{x}.loc[other.index] (frames) or {x}.reindex_like(other) (xarray), or np.asarray({x}) if row t is the same "
             f"place nevertheless"
         )
 
 
-def _labels_of(x: Any) -> RowLabels | None:
-    """Return the labels of an array; None if it has none."""
+def _labels_of(x: Any, of_mask: bool = False) -> RowLabels | None:
+    """Return the labels of an array; None if it has none. Every dimension of a mask counts, because it has no width."""
     if isinstance(x, np.ndarray):
         return None
     indexes, dimensions = getattr(x, "indexes", None), getattr(x, "dims", None)
     if isinstance(dimensions, tuple) and isinstance(indexes, Mapping):  # xarray
-        return RowLabels(dimensions, tuple(_as_index(indexes.get(name)) for name in dimensions[:-1]))
+        return RowLabels(
+            dimensions, tuple(_as_index(indexes.get(name)) for name in (dimensions if of_mask else dimensions[:-1]))
+        )
     index = getattr(x, "index", None)
     if index is not None and not callable(index):  # pandas and libraries that are like it
         return RowLabels((), (_as_index(index),))
