@@ -107,14 +107,18 @@ def command(*arguments, **options):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize("with_checkpoints", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_ends_the_command_costs_nothing_of_what_was_learned(pairs, tmp_path, number, with_checkpoints):
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGTERM, 30), (signal.SIGINT, 30)]
+)
+def test_a_signal_that_ends_the_command_costs_nothing_of_what_was_learned(pairs, tmp_path, number, times, with_checkpoints):
     options = ["--checkpoint", tmp_path / "run"] if with_checkpoints else []
     arguments = ["train", "--acts", *pairs, "--output", tmp_path / "model", *SMALL[:-1], "1000000", *options]
     process = command(*arguments, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # nohup ignores SIGHUP
     try:
         assert "of 1,000,000" in process.stderr.readline()  # it tells its progress although stderr is no terminal
-        process.send_signal(number)
+        for _ in range(times):  # as supervisors do, and terminals that signal a process and its group
+            process.send_signal(number)
+            time.sleep(0.005)
         out, err = process.communicate(timeout=300)
     finally:
         process.kill()
@@ -123,6 +127,37 @@ def test_a_signal_that_ends_the_command_costs_nothing_of_what_was_learned(pairs,
     assert usae.load(tmp_path / "model").n_steps_ > 0 and str(tmp_path / "model") in err
     if with_checkpoints:
         assert usae.Checkpoints(tmp_path / "run").load().n_steps_ > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("early", [False, True])
+def test_signals_while_the_result_is_saved(pairs, tmp_path, capsys, stopping, monkeypatch, number, early):
+    def save(self, folder):
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        real(self, folder)
+
+    real = usae.UniversalSAE.save
+    monkeypatch.setattr(usae.UniversalSAE, "save", save)
+    if early:
+        stopping(OSError("the disk fails"), after=5)
+    arguments = ["train", "--acts", *pairs, *SMALL, "--output", str(tmp_path / "model")]
+    assert cli.main(arguments) == (130 if number == signal.SIGINT else 143)
+    assert usae.load(tmp_path / "model").n_steps_ == (5 if early else 8) and "lost" not in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_after_two_seconds_ends_the_saving_and_says_what_is_lost(pairs, tmp_path, capsys, monkeypatch):
+    def save(self, folder):
+        now = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 2.5)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("not reached")
+
+    monkeypatch.setattr(usae.UniversalSAE, "save", save)
+    assert cli.main(["train", "--acts", *pairs, *SMALL, "--output", str(tmp_path / "model")]) == 130
+    err = capsys.readouterr().err
+    assert "what was learned in 8 steps is lost: a second signal" in err and "Traceback" not in err
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch, capsys):

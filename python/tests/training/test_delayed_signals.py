@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -45,10 +46,12 @@ def test_what_is_ignored_stays_ignored(acts, tmp_path, handlers):
     assert steps_kept(tmp_path / "run") == [4]
 
 
-def test_a_second_ctrl_c_is_obeyed_at_once_and_makes_no_checkpoint(acts, tmp_path, handlers):
+def test_a_second_ctrl_c_after_two_seconds_is_obeyed_at_once_and_makes_no_checkpoint(acts, tmp_path, handlers, monkeypatch):
     def twice(report):
         if report.step == 5:
+            now = time.monotonic()
             signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(time, "monotonic", lambda: now + 2.5)
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("not reached")
 
@@ -56,6 +59,21 @@ def test_a_second_ctrl_c_is_obeyed_at_once_and_makes_no_checkpoint(acts, tmp_pat
         new().fit(acts, steps=9, checkpoint=usae.Checkpoints(tmp_path / "run", every_steps=2), callbacks=[twice])
     assert steps_kept(tmp_path / "run") == [2, 4]
     assert signal.getsignal(signal.SIGINT) is handlers[signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_are_repeated_at_once_are_one(acts, tmp_path, handlers, number):
+    def own(number, frame):
+        raise Crash
+
+    def twice(report):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    signal.signal(number, own)
+    with pytest.raises(Crash):
+        new().fit(acts, steps=9, checkpoint=tmp_path / "run", callbacks=[twice])
+    assert steps_kept(tmp_path / "run") == [1]
 
 
 def test_ctrl_c_beside_an_error_of_a_callback_is_not_lost(acts, tmp_path):

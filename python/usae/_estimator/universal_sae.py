@@ -260,7 +260,7 @@ class UniversalSAE:
         every file is compared with its checksum instead. Rows of a store are shuffled by blocks (docs/stores.md). A store of
         at most 65,536 rows gives the same bits as the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss
         that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C, SIGTERM and SIGHUP wait for the end
-        of the step, but a second one does not. docs/long_runs.md says more.
+        of the step, but a second one does not if it comes some seconds later. docs/long_runs.md says more.
         """
         schedule = as_schedule(checkpoint, resume)
         if isinstance(y, Mapping):

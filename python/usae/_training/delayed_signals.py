@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,8 +13,17 @@ DELAYED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 """What Ctrl-C, schedulers and closed terminals send. Windows has no SIGHUP."""
 
 
+def patience(number: int) -> float:
+    """Return for how many seconds after the first signal another does nothing.
+
+    Supervisors send SIGTERM repeatedly, or to a process and to its group. A person who presses Ctrl-C again means it.
+    """
+    return 2.0 if number == signal.SIGINT else 10.0
+
+
 class DelayedSignals:
-    """In a ``with`` block, the first of these signals waits for `deliver`. A second one takes effect at once.
+    """In a ``with`` block, the first of these signals waits for `deliver`. A second one takes effect at once, but does nothing
+    as long as `patience` says.
 
     Signals are delayed only in the main thread, because only that thread may set handlers. Signals that are ignored stay
     ignored. Leaving ``with`` restores the handlers.
@@ -23,12 +33,13 @@ class DelayedSignals:
     pending : int or None
         The signal that waits.
     repeated : bool
-        Whether a second signal came.
+        Whether a second signal took effect.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
         self.repeated = False
+        self._since = 0.0
         self._before: dict[int, Any] = {}
         self._pid = os.getpid()
 
@@ -72,7 +83,9 @@ class DelayedSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         in_child = os.getpid() != self._pid  # in a forked child, such as a data loader's worker, nothing calls `deliver`
         if self.pending is None and not in_child:
-            self.pending = number
+            self.pending, self._since = number, time.monotonic()
+            return
+        if not in_child and time.monotonic() - self._since < patience(number):
             return
         self.repeated, self.pending = True, None
         self._restore()

@@ -13,7 +13,7 @@ from usae.cli.options import Parser, print_json, use_threads
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C, 143 after SIGTERM."""
-    with process.prepared():
+    with process.prepared(whole=arguments is None):
         try:
             options = _parser().parse_args(arguments)
             options.run(options)

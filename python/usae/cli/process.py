@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any, NoReturn
 
 from usae._base import progress
+from usae._training.delayed_signals import DELAYED, patience
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -37,9 +40,12 @@ def one_line(message: object) -> str:
 
 
 @contextlib.contextmanager
-def prepared() -> Iterator[None]:
-    """Let this process run a command: any name can be printed, signals end it in order, and its progress is seen."""
-    with _any_name_can_be_printed(), _signals_end_it_in_order():
+def prepared(whole: bool) -> Iterator[None]:
+    """Let this process run a command: any name can be printed, signals end it in order, and its progress is seen.
+
+    `whole` says whether the process ends after the command.
+    """
+    with _any_name_can_be_printed(), _signals_end_it_in_order(whole):
         token = progress.in_lines.set(True)
         try:
             yield
@@ -64,23 +70,66 @@ def _any_name_can_be_printed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_end_it_in_order() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM and SIGHUP, unless they are ignored (nohup) or the caller handles them."""
-    before = {}
+def _signals_end_it_in_order(whole: bool) -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt`, and SIGTERM and SIGHUP `Terminated`. Repeated ones do nothing for some seconds.
+
+    Signals that are ignored (nohup) or that the caller handles stay as they are.
+    """
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, _terminate)
+        _ending.reset()
+        for number in DELAYED:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, _ending.on_signal)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if whole and _ending.since is not None else handler)  # it is ending
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
+class _Ending:
+    """What signals have come to this process while it runs a command."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.since: float | None = None
+        self.waits = False
+        self.pending: int | None = None
+        self.pid = os.getpid()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() == self.pid:  # and not a child, such as a data loader's worker
+            now = time.monotonic()
+            if self.since is not None and now - self.since < patience(number):
+                return
+            first, self.since = self.since is None, now
+            if first and self.waits:
+                self.pending = number
+                return
+        raise_for(number)
+
+
+_ending = _Ending()
+
+
+def raise_for(number: int) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let the first signal wait for the end of a block that must not be cut short, and raise its exception there."""
+    _ending.waits = True
+    try:
+        yield
+    finally:
+        _ending.waits = False
+    if (number := _ending.pending) is not None:
+        _ending.pending = None
+        raise_for(number)
 
 
 def reader_has_gone() -> int:

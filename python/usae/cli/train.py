@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -84,7 +85,8 @@ def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     _fit(sae, acts, validation, options)
     seconds = time.perf_counter() - start
-    sae.save(options.output)
+    with process.signals_wait():
+        _save(sae, options)
     if options.json:
         print_json(_report(sae, options.output, seconds) | {"n_tokens": n_tokens, "n_left_out": given.n_left_out})
     else:
@@ -105,12 +107,20 @@ def _fit(sae: usae.UniversalSAE, acts: Mapping[str, Any], validation: Any, optio
         )
     except BaseException:  # Ctrl-C, SIGTERM, a file of the data that vanished, a loss that overflows
         if sae.__sklearn_is_fitted__() and sae.n_steps_:
-            try:
-                sae.save(options.output)
-            except usae.UsaeError as error:
-                process.tell(f"what was learned in {sae.n_steps_} steps is lost: {error}")
-            else:
+            with process.signals_wait(), contextlib.suppress(usae.UsaeError):
+                _save(sae, options)
                 process.tell(f"what was learned in {sae.n_steps_} steps is in {options.output}")
+        raise
+
+
+def _save(sae: usae.UniversalSAE, options: argparse.Namespace) -> None:
+    """Save to --output. If that fails, or a signal that came again cuts it short, tell what is lost."""
+    try:
+        sae.save(options.output)
+    except BaseException as error:
+        reason = error if isinstance(error, usae.UsaeError) else "a second signal ended the command before it was saved"
+        kept = "" if options.checkpoint is None else f"; checkpoints are in {options.checkpoint}"
+        process.tell(f"what was learned in {sae.n_steps_} steps is lost: {reason}{kept}")
         raise
 
 

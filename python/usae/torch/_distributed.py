@@ -112,7 +112,7 @@ class DistributedTrainer:
 
         Notes
         -----
-        Ctrl-C and SIGTERM wait for the end of the step, but a second one does not.
+        Ctrl-C and SIGTERM wait for the end of the step, but a second one does not if it comes some seconds later.
         """
         report = self._step(batch, encoder, mask)
         if report is None:
