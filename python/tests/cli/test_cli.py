@@ -1,5 +1,6 @@
 """The command ``usae``: what it prints, and how it ends."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -55,13 +56,31 @@ def test_an_error_of_the_user_ends_with_2_and_its_words_alone(error, monkeypatch
     assert capsys.readouterr() == ("", f"usae: {error}\n")
 
 
-def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+def test_an_error_that_nobody_foresaw_is_one_line_too(monkeypatch, capsys, tmp_path):
     def run(**_):
-        raise KeyError("a bug")
+        importlib.import_module("their_network").forward()
+
+    (tmp_path / "their_network.py").write_text("import json\ndef forward():\n    json.loads({1: 2})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(usae.demo, "run", run, raising=False)
+    monkeypatch.delenv("USAE_TRACEBACK", raising=False)
+    assert cli.main(["demo"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("usae: TypeError in their_network: the JSON") and line.endswith("(USAE_TRACEBACK=1 shows where)\n")
+    monkeypatch.setenv("USAE_TRACEBACK", "1")
+    assert cli.main(["demo"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and "json.loads({1: 2})" in err and err.endswith(line)
+
+
+@pytest.mark.parametrize("error", [usae.InvalidInputError("bad"), MemoryError("bad")])
+def test_the_traceback_of_errors_of_the_user_can_be_seen(error, monkeypatch, capsys):
+    def run(**_):
+        raise error
 
     monkeypatch.setattr(usae.demo, "run", run, raising=False)
-    with pytest.raises(KeyError):
-        cli.main(["demo"])
+    monkeypatch.setenv("USAE_TRACEBACK", "1")
+    assert cli.main(["demo"]) == 2 and capsys.readouterr().err.startswith("Traceback")
 
 
 def test_a_bad_number_of_threads_is_refused(capsys):

@@ -12,7 +12,7 @@ from usae.cli.options import Parser, print_json, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for bad usage or input, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command and return its exit code: 0, 2 for bad usage, input or networks, 130 after Ctrl-C, 143 after SIGTERM."""
     with process.prepared(whole=arguments is None):
         try:
             options = _parser().parse_args(arguments)
@@ -28,10 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             return process.reader_has_gone()
         except MemoryError as error:
+            process.show_traceback(error)
             process.tell(error if isinstance(error, usae.UsaeError) else f"out of memory: {error or 'no more is free'}")
             return process.BAD_INPUT
         except (usae.UsaeError, OSError, ImportError) as error:  # ImportError: an extra that is not installed
+            process.show_traceback(error)
             process.tell(error)
+            return process.BAD_INPUT
+        except Exception as error:  # of a network, which may raise anything, or a fault of usae
+            process.show_traceback(error)
+            process.tell(process.unforeseen(error))
             return process.BAD_INPUT
     return 0
 

@@ -6,12 +6,15 @@ import contextlib
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+import usae
 from usae._base import progress
 from usae._training.delayed_signals import DELAYED, patience
 
@@ -37,6 +40,28 @@ def one_line(message: object) -> str:
     """Return text on one line, with escapes for characters that a terminal would not show."""
     text = " ".join(str(message).split("\n"))
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print where an exception was raised, if the environment variable USAE_TRACEBACK asks for it."""
+    if os.environ.get("USAE_TRACEBACK", "0") not in ("", "0"):
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exception(error)
+
+
+def unforeseen(error: BaseException) -> str:
+    """Describe an exception that usae did not raise on purpose, and whose code raised it."""
+    text = f": {error}" if str(error) else ""
+    return f"{type(error).__name__} in {_raiser(error)}{text} (USAE_TRACEBACK=1 shows where)"
+
+
+def _raiser(error: BaseException) -> str:
+    """Return the module that was last entered, but for libraries if a module of the user's was entered before them."""
+    libraries = tuple(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "purelib", "platlib"))
+    libraries += (os.path.join(os.path.dirname(usae.__file__), ""),)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if not frame.f_code.co_filename.startswith((*libraries, "<"))]
+    return str((own or frames)[-1].f_globals.get("__name__", "unknown code")) if frames else "unknown code"
 
 
 @contextlib.contextmanager
