@@ -48,6 +48,46 @@ def test_outliers_of_one_model_are_reported_for_it_alone():
     assert sae.standardization_["b"].largest_distance > 50 * sae.standardization_["b"].median_distance
 
 
+HEAVY = {
+    "Student's t": lambda random, shape: random.standard_t(3, shape),
+    "log-normal lengths": lambda random, shape: (
+        random.standard_normal(shape) * np.exp(0.5 * random.standard_normal((shape[0], 1)))
+    ),
+    "width of 1": lambda random, shape: random.standard_normal((shape[0], 1)),
+}
+
+
+@pytest.mark.parametrize("kind", HEAVY)
+@pytest.mark.parametrize("multiple", [5.0, None])
+def test_heavy_tails_are_not_warned_of(kind, multiple, recwarn):
+    random = np.random.default_rng(0)
+    acts = {name: HEAVY[kind](random, (4000, width)) for name, width in {"a": 24, "b": 32}.items()}
+    sae = fit_two(acts, steps=2, outlier_multiple=multiple)
+    report = sae.standardization_["a"]
+    assert report.outlying_rows > 0 and 0 < report.outlying_share < 0.1
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("share", [0.0004, 0.005])
+@pytest.mark.parametrize("multiple", [5.0, None])
+def test_few_rows_that_are_very_far_are_warned_of(share, multiple):
+    acts, outlying = with_outliers(share, 100)
+    with pytest.warns(UserWarning, match="'a'.*squared distances"):
+        sae = fit_two(acts, steps=2, outlier_multiple=multiple)
+    report, x = sae.standardization_["a"], acts["a"].astype(float)
+    squares = ((x - report.mean) ** 2).sum(1)
+    assert report.outlying_share == pytest.approx(squares[outlying].sum() / squares.sum(), rel=1e-6)
+
+
+def test_the_share_of_outlying_rows_is_that_of_the_rows_that_count():
+    acts, outlying = with_outliers(0.005, 100)
+    kept = np.ones(len(outlying), bool)
+    kept[np.flatnonzero(outlying)[1:]] = False
+    masked = fit_two(usae.MaskedActivations(acts, kept), steps=2).standardization_["a"]
+    alone = fit_two({name: x[kept] for name, x in acts.items()}, steps=2).standardization_["a"]
+    assert masked.outlying_share == pytest.approx(alone.outlying_share) and masked.outlying_rows == alone.outlying_rows == 1
+
+
 @pytest.mark.parametrize("offset", [0, 50])
 @pytest.mark.parametrize("factor", [1e-30, 1, 1e30])
 def test_outlying_rows_finds_them_in_any_units_and_place(offset, factor):

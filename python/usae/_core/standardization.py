@@ -11,6 +11,7 @@ import numpy as np
 from usae._base.json import plain
 from usae._base.warning import warn
 from usae._data.activations import Activations
+from usae._data.chunks import chunks, rows_of
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -25,11 +26,17 @@ MANY_EQUAL = 0.1
 MOST_ROUNDING, LOST = 0.01, 0.1
 """Shares of the variance that may be rounding to the type of the array: of the whole, and of a single dimension."""
 
+MOST_OUTLYING = 0.1
+"""Share of the squared distances that outlying rows may have. Rows of heavy tails, 5 or 6 median distances away, have less."""
+
 DOMINATES = 100.0
 """A dimension dominates if its variance is more than this multiple of the median dimension's."""
 
-DEFAULT_MULTIPLE = Recipe().outlier_multiple
+DEFAULT_MULTIPLE = Recipe().outlier_multiple or 5.0
 """How far is outlying for a recipe that does not say."""
+
+SAMPLE_ROWS = 65_536
+"""Most rows of which squared distances are added, evenly spaced."""
 
 _MANTISSAS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 _SMALLEST_EXPONENTS = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
@@ -57,6 +64,8 @@ class StandardizationReport:
         Distance of rows from the mean, in the model's own units. Rows that equal many others do not count for the median.
     mean, deviation : ndarray of float64, [width]
         What is subtracted, and the standard deviation about it, in the model's own units.
+    outlying_share : float
+        Share that outlying rows have of all rows' squared distances from the mean, 0 to 1. `fit` warns from 0.1 on.
     """
 
     model: str
@@ -69,6 +78,7 @@ class StandardizationReport:
     largest_distance: float
     mean: np.ndarray
     deviation: np.ndarray
+    outlying_share: float = 0.0
 
     @property
     def constant_dimensions(self) -> np.ndarray:
@@ -120,7 +130,7 @@ class StandardizationReport:
             found.append(
                 f"mean and scale come from {self.rows} rows and stay as they are; begin with at least {FEWEST_ROWS} varied rows"
             )
-        if self.outlying_rows:
+        if self.outlying_share > MOST_OUTLYING:
             found.append(self._of_outlying(recipe.outlier_multiple))
         if 1 < self.identical_rows > MANY_EQUAL * self.rows and self.rounding_share <= MOST_ROUNDING:
             share = self.identical_rows / self.rows
@@ -150,7 +160,8 @@ class StandardizationReport:
         farthest = self.largest_distance / self.median_distance
         text = (
             f"{self.outlying_rows / self.rows:.2%} of the rows are more than {multiple or DEFAULT_MULTIPLE:g} times as far "
-            f"from the mean as the median row, up to {farthest:.0f} times; "
+            f"from the mean as the median row, up to {farthest:.0f} times, and have {self.outlying_share:.1%} of the squared "
+            f"distances; "
         )
         if self.left_out_rows:
             return text + (
@@ -180,8 +191,32 @@ def reports(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> dict[s
         numbers = autoencoder.core.describe_sample(model, mean, deviation)
         if numbers is not None:
             dtype = "bfloat16" if x.bfloat16 else x.array.dtype.name
-            result[name] = StandardizationReport(name, dtype, *numbers, mean, deviation)
+            report = StandardizationReport(name, dtype, *numbers, mean, deviation)
+            if report.outlying_rows:
+                share = _outlying_share(report, x, autoencoder.recipe.outlier_multiple or DEFAULT_MULTIPLE)
+                report = dataclasses.replace(report, outlying_share=share)
+            result[name] = report
     return result
+
+
+def _outlying_share(report: StandardizationReport, x: Activations, multiple: float) -> float:
+    """Return what share of all squared distances is that of outlying rows.
+
+    It is that of evenly spaced rows, or what the report tells of its own if that is more, as where few rows are very far.
+    """
+    limit = multiple * report.median_distance
+    numbers = np.arange(0, x.n_tokens, -(-x.n_tokens // SAMPLE_ROWS))
+    far = total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are an error elsewhere
+        for rows in chunks(len(numbers)):
+            squares = ((rows_of(x, numbers[rows]).astype(float) - report.mean) ** 2).sum(1)
+            squares = squares[np.isfinite(squares)]
+            far += float(squares[squares > limit**2].sum())
+            total += float(squares.sum())
+    least = (report.outlying_rows - 1) * limit**2 + report.largest_distance**2
+    counted = (report.rows - report.left_out_rows) * float((report.deviation**2).sum())
+    all_squares = counted + least if report.left_out_rows else counted
+    return min(1.0, max(far / total if total > 0 else 0.0, least / all_squares if all_squares > 0 else 0.0))
 
 
 def warn_of(found: Mapping[str, StandardizationReport], recipe: Recipe) -> None:
