@@ -9,6 +9,8 @@ import usae
 from support.commands import printed, refusal, run
 from usae import cli
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 pytest.importorskip("torch")
 
 

@@ -13,6 +13,8 @@ from support.maximizations import top_examples
 from support.refusals import names, refuses
 from usae import cli
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 pytest.importorskip("torch")
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import usae
+from support.refusals import refuses
 from support.worlds import fit_two, two_models
 
 HELD_OUT = two_models(500, seed=5)
@@ -76,4 +78,96 @@ def test_units_that_float16_rounds_are_warned_of():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_ordinary_rounding_is_not(dtype, recwarn):
     fit_two(moved(two_models(300), 1, dtype), steps=2)
+    assert not recwarn.list
+
+
+def uses(sae):
+    """Everything that takes activations of a trained autoencoder, and what its errors call them."""
+    one, new = "x", lambda: usae.UniversalSAE(64, 4, recipe=sae.recipe, seed=0)  # noqa: E731
+    wide = moved(HELD_OUT, 3000)
+    return {
+        "encode": (one, lambda x: sae.encode(x["a"], "a")),
+        "reconstruct": (one, lambda x: sae.reconstruct(x["a"], "a", "b")),
+        "preactivations": (one, lambda x: sae.preactivations(x["a"], "a")),
+        "evaluate": ("acts['a']", lambda x: sae.evaluate(x)),
+        "partial_fit": ("batch['a']", lambda x: sae.partial_fit(x)),
+        "gradients": ("batch['a']", lambda x: sae.gradients(x, encoder="a")),
+        "validation": ("validation['a']", lambda x: new().fit(wide, steps=2, validation=x)),
+        "validation of a stream": ("validation['a']", lambda x: new().fit_stream([wide] * 9, steps=2, validation=x)),
+        "top_examples": ("acts['a']", lambda x: usae.top_examples(sae, x, n=2)),
+        "latent_scaling": ("acts['a']", lambda x: usae.latent_scaling(sae, x, owner="a", progress=False)),
+        "controls": ("acts['a']", lambda x: usae.controls(sae, x, include=("tokens",))),
+        "train of controls": ("train['a']", lambda x: usae.controls(sae, wide, train=x, include=("tokens",))),
+    }
+
+
+@pytest.fixture(scope="module")
+def far():
+    return fit_two(moved(two_models(), 3000), steps=20)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_type_that_rounds_the_spread_away_is_refused(far, loaded, tmp_path):
+    if loaded:
+        far.save(tmp_path / "sae")
+    sae = usae.load(tmp_path / "sae") if loaded else far
+    before = sae.n_steps_
+    narrow = moved(HELD_OUT, 3000, np.float16)
+    for entry, (argument, use) in uses(sae).items():
+        with refuses(argument, "float16", remedy="wider type"):
+            pytest.fail(f"{entry} took it: {use(narrow)}")
+    assert sae.n_steps_ == before
+    with refuses("x", "bfloat16"):
+        sae.encode(torch.from_numpy(moved(HELD_OUT, 3000)["a"]).bfloat16(), "a")
+
+
+def test_float32_is_refused_where_the_mean_needs_float64():
+    sae = fit_two(moved(two_models(300), 1e8), steps=3)
+    sae.evaluate(moved(HELD_OUT, 1e8))
+    with refuses("acts['a']", "float32"):
+        sae.evaluate(moved(HELD_OUT, 1e8, np.float32))
+
+
+def test_some_rounding_is_warned_of_once_for_each_model_and_type(recwarn):
+    sae = fit_two(moved(two_models(300), 100), steps=3)
+    narrow = moved(HELD_OUT, 100, np.float16)
+    sae.evaluate(moved(HELD_OUT, 100))
+    assert not recwarn.list
+    for _ in range(3):
+        sae.evaluate(narrow)
+        sae.encode(narrow["a"], "a")
+    found = [str(warning.message) for warning in recwarn.list]
+    assert [text.split(":")[0] for text in found] == ["model 'a'", "model 'b'"]
+    assert all("float16" in text and "; " in text for text in found)
+    assert all(warning.filename == __file__ for warning in recwarn.list)
+    sae.set_parameters("a", {"mean": np.full(24, 3000.1)})
+    with refuses("x", "float16"):
+        sae.encode(narrow["a"], "a")
+    sae.set_parameters("a", {"mean": np.zeros(24)})
+    sae.encode(narrow["a"], "a")
+
+
+@pytest.mark.filterwarnings("ignore:model")
+def test_the_type_that_was_trained_on_is_taken():
+    narrow = moved(two_models(300), 3000, np.float16)
+    sae = fit_two(narrow, steps=3)
+    sae.evaluate(narrow)
+    sae.set_total_steps(None)
+    sae.partial_fit(moved(HELD_OUT, 3000))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("changes", [{}, {"scale": "dimension"}, {"center": "scalar"}])
+def test_healthy_activations_of_any_type_are_taken_in_silence(dtype, changes, recwarn):
+    acts = moved(two_models(300), 1)
+    for x in acts.values():
+        x[:, 0], x[:, 1] = 1024, 0  # constant
+        x[:, 2] *= 30
+        x[0] *= 50  # an attention sink
+    sae = fit_two(acts, steps=3, **changes)
+    recwarn.clear()
+    narrow = {name: torch.from_numpy(x).to(getattr(torch, dtype)) for name, x in acts.items()}
+    sae.set_total_steps(None)
+    sae.evaluate(narrow)
+    sae.partial_fit(narrow)
     assert not recwarn.list

@@ -4,6 +4,8 @@ import pytest
 import usae
 from support.autoencoders import RECIPE
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 
 def first(codes, n_concepts):
     """The codes without the concepts from `n_concepts` on."""

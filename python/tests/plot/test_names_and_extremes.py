@@ -10,6 +10,8 @@ import usae
 from support.autoencoders import planted, small
 from usae.plot._axes import LONGEST, short, words
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 matplotlib = pytest.importorskip("matplotlib")
 pytest.importorskip("matplotlib.figure")
 matplotlib.use("Agg")

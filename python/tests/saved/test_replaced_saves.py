@@ -14,6 +14,8 @@ from support.refusals import refuses_place
 from support.saves import FILES, Stop, steps_of_a_save, two_saves
 from usae._files import disk
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 
 def test_a_save_is_replaced_and_other_files_beside_it_are_left_alone(acts, tmp_path):
     old, new = two_saves(acts)

@@ -14,6 +14,8 @@ from usae._data.activations import as_aligned
 from usae._saved.state import restored, snapshot
 from usae._training import shared_steps
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 
 def check_failed(outcomes, culprit, kind, value, saes, before):
     """Every process has the error of the one that failed, with its value; the others have the rank and the type too."""

@@ -12,6 +12,8 @@ from support.folders import files
 from support.refusals import refuses
 from support.runs import RECIPES, STEPS, Counted, Crash, crash, new, saved, steps_kept
 
+pytestmark = pytest.mark.slow  # together: each is short
+
 FORMS = pytest.mark.parametrize("data", ["array", "memory map", "store", "stream"], indirect=True)
 
 

@@ -46,6 +46,7 @@ class Autoencoder:
         self._steps_under_way = 0
         self.stream_report: StreamReport | None = None
         self.standardization: dict[str, StandardizationReport] | None = None
+        self.rounding_shares: dict[tuple[str, str], float] = {}  # what `rounding.check` found, by model and type
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
             raise InvalidInputError(f"recipe: k_max, the most of one token, must be at least k = {k}, got {recipe.k_max}")
@@ -220,6 +221,7 @@ class Autoencoder:
     def write_all(self, tensors: Mapping[tuple[int, str], np.ndarray]) -> None:
         """Replace tensors, given by model and name: all at one moment, or none if one cannot be used."""
         self.core.tensors_write([(model, TENSORS[name], array) for (model, name), array in tensors.items()])
+        self.rounding_shares.clear()
 
 
 def _is_recorded(step: int) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
-from usae._core import resolved_recipe, standardization
+from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
@@ -466,6 +466,7 @@ class UniversalSAE:
         else:
             given = as_aligned(batch, "batch", autoencoder.widths, mask)
             index = _index(encoder, autoencoder.names)
+            rounding.check(autoencoder, given)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index)
         loop.record_single(autoencoder, report, stacklevel=3)
@@ -519,6 +520,7 @@ class UniversalSAE:
         autoencoder = self._initialized()
         given = as_aligned(batch, "batch", autoencoder.widths, mask)
         index = autoencoder.index(encoder, "encoder")
+        rounding.check(autoencoder, given)
         report, gradients = autoencoder.gradients(given, index)
         result: dict[str, dict[str, np.ndarray]] = {}
         for (number, tensor), array in gradients.items():
@@ -861,6 +863,7 @@ class UniversalSAE:
         from usae.analysis.evaluation import Evaluation
 
         autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
+        rounding.check(autoencoder, acts)
         numbers = evaluate(autoencoder, acts, threshold)
         return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts))
 
@@ -879,6 +882,7 @@ class UniversalSAE:
         index = autoencoder.index(model)
         activations = as_one_model(x, "x", mask)
         check_width(activations, model, autoencoder.widths[model])
+        rounding.check(autoencoder, {model: activations})
         return index, activations
 
 

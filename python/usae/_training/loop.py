@@ -14,6 +14,7 @@ import numpy as np
 
 from usae import _usae
 from usae._base import checks
+from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport
@@ -172,9 +173,10 @@ def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mappin
 
 
 def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activations] | None) -> None:
-    """Refuse held-out activations that are not finite."""
+    """Refuse held-out activations that are not finite, or of a type that rounds their spread away."""
     if held_out is None:
         return
+    rounding.check(autoencoder, held_out)
     try:
         autoencoder.check_finite(held_out)
     except InvalidInputError as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
+from usae._core import rounding
 from usae._data.activations import Activations, as_aligned, left_out, mask_of
 from usae._data.chunks import rows_per_image
 from usae._data.chunks import tokens_per_image as common_tokens_per_image
@@ -254,6 +255,8 @@ def controls(
     chosen = _checked_include(include, learned is not None, None if per_image is not None else _why_no_images(given))
     if {"initial", "shuffled", "seeds"} & chosen:
         planned_steps(sae, steps)
+    for rows in (given, learned or {}):
+        rounding.check(sae._initialized(), rows)
     if learned is not None and chosen & set(NEED_TRAINING_ROWS):
         _check_finite(sae, learned)
     if independent is not None:

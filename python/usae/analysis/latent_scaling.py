@@ -11,6 +11,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.json import plain
 from usae._base.progress import progress_bar
+from usae._core import rounding
 from usae._data.activations import as_aligned, check_known, left_out
 from usae._data.chunks import chunks, n_chunks, rows_of
 from usae.analysis.consistency import checked_concepts, checked_sae
@@ -205,6 +206,7 @@ def latent_scaling(
             f"concepts must not repeat, got {len(chosen)} indices of {len(np.unique(chosen))} concepts; give each once"
         )
     center = checks.boolean(center, "center")
+    rounding.check(sae._initialized(), given)
     if owner is None:
         owners = np.argmax(sae._evaluated(given, 0.0).firing_counts, axis=0)[chosen]
     else:

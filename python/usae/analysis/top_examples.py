@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
+from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
@@ -139,6 +140,7 @@ def top_examples(
     grid = _checked_grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
+    rounding.check(autoencoder, given)
     values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
     tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
     for place, (name, activations) in enumerate(given.items()):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from usae._core import resolved_recipe, standardization
+from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import as_aligned
@@ -167,6 +167,7 @@ class DistributedTrainer:
             def take() -> shared_steps.Part:
                 loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
                 given = as_aligned(batch, "batch", autoencoder.widths, mask)
+                rounding.check(autoencoder, given)
                 return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 
             done = shared_steps.step(autoencoder, take, self._peers, self._buffers)
