@@ -13,7 +13,7 @@ import usae
 from support.interrupts import ctrl_c, ctrl_c_at_each_instruction_of, while_the_core_works
 from usae._training import loop
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="sends a signal")]
 
 
 @pytest.fixture(scope="module")

@@ -168,8 +168,12 @@ class StandardizationReport:
                 "they do not count for mean and scale, and training shortens them; leave such rows out (usae.outlying_rows "
                 "finds them), or use the recipe's outlier_multiple=None if they belong to the data"
             )
-        why = "as the recipe says" if multiple is None else "because outliers are fewer"
-        return text + f"they count like all others, {why}; leave them out (usae.outlying_rows finds them)"
+        why = "as the recipe says" if multiple is None else "because they are more than 5 % of the rows, as data may be"
+        return text + (
+            f"they count like all others, {why}, and may spoil everything; leave them out, "
+            f"mask=~np.logical_or.reduce(list(usae.outlying_rows(acts).values())), or drop such tokens in the network "
+            f"(n_prefix_tokens), if they do not belong to the data"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain Python values, ready for JSON."""
