@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import usae
-from support.commands import SMALL, printed, run
+from support.commands import SMALL, printed, refusal, run
 from support.maximizations import found
+from support.refusals import names
 
 pytest.importorskip("torch")
 
@@ -84,3 +85,11 @@ def test_maximize_compares_with_the_rows_that_count(made, masks, tmp_path, monke
         usae.load(made / "model"), usae.ActivationStore(made / "acts"), 4, grid=(8, 8), one_per_image=True, mask=masks["train"]
     )
     np.testing.assert_array_equal(top.values[:, 3], expected.values[:, 3])
+
+
+@pytest.mark.parametrize("command", ["train --acts {made}/acts", "extract --images {made}/photographs --network demo"])
+def test_a_mask_of_numbers_is_refused_with_what_to_save(made, tmp_path, capsys, command):
+    np.save(tmp_path / "numbers.npy", np.ones((12, TOKENS), int))
+    line = f"{command.format(made=made)} --mask {tmp_path}/numbers.npy --output {tmp_path}/new"
+    told = refusal(capsys, *line.split())
+    assert names("--mask", told, anywhere=True) and "np.save" in told

@@ -246,3 +246,9 @@ def test_one_model_takes_one_mask(acts, parts, fitted):
         fitted.encode(acts["a"], "a", mask={"a": parts[0]})
     with refuses("mask"):
         fitted.encode(acts["a"], "a", mask=parts[0][:, :-1])
+
+
+@pytest.mark.parametrize("ragged", [[[True, False], [True]], ([True], [True, True])])
+def test_a_ragged_mask_is_refused_with_what_to_do(acts, ragged):
+    with refuses("mask", f"a {type(ragged).__name__} whose parts differ", remedy="False"):
+        new().fit(acts, steps=2, mask=ragged)

@@ -23,9 +23,18 @@ def as_mask(mask: object, label: str) -> np.ndarray:
     try:
         array = np.asarray(mask)
     except Exception as error:  # __array__ of other libraries raises exceptions of its own
+        if isinstance(mask, (list, tuple)):
+            raise InvalidInputError(
+                f"{label} must have rows of one length, got a {type(mask).__name__} whose parts differ in length; fill the "
+                f"shorter ones up with False"
+            ) from error
         raise InvalidInputError(f"{label} must be an array of truth values, got {type(mask).__name__}: {error}") from error
     if array.dtype != bool:
-        remedy = "use mask.astype(bool) if other than 0 is a row that counts" if array.dtype.kind in "iuf" else _REMEDY
+        remedy = _REMEDY
+        if array.dtype.kind in "iuf":
+            remedy = "use mask.astype(bool) if other than 0 is a row that counts"
+            if label.startswith("--"):  # an option of a command
+                remedy = "write the file again with np.save(file, np.load(file) != 0) if other than 0 is a row that counts"
         raise InvalidInputError(
             f"{label} must hold truth values, True for a row that counts, got {array.dtype} of shape {list(array.shape)}; "
             f"{remedy}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from usae._data.activations import MaskedActivations, as_aligned
+from usae._data.masks import as_mask
 from usae._files import npy_file
 from usae.cli.networks import pairs
 from usae.errors import CheckpointError, InvalidInputError
@@ -34,8 +35,9 @@ def load_masked(entries: Sequence[str], option: str, mask: Sequence[str], mask_o
 def load_mask(entries: Sequence[str], option: str) -> Any:
     """Map a mask into memory, or that of each model."""
     if len(entries) == 1 and ("=" not in entries[0] or Path(entries[0]).is_file()):
-        return _mapped(entries[0], option)
-    return {name: _mapped(file, f"{option} {name}") for name, file in pairs(entries, option).items()}
+        return as_mask(_mapped(entries[0], option), option)
+    files = {f"{option} {name}": (name, file) for name, file in pairs(entries, option).items()}
+    return {name: as_mask(_mapped(file, label), label) for label, (name, file) in files.items()}
 
 
 def load_activations(entries: Sequence[str], option: str) -> Mapping[str, Any]:
