@@ -20,6 +20,15 @@ def test_info_shows_what_is_in_use(capsys):
     assert shown == {name: str(value) for name, value in usae.show_config().items()}
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_info_says_that_an_instruction_set_is_not_there(flags):
+    environment = os.environ | {"USAE_KERNELS": "typo", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-m", "usae", "info", *flags], env=environment, capture_output=True, text=True)
+    line = next(line for line in done.stdout.splitlines() if "kernels" in line)
+    assert done.returncode == 2 and "'typo'" in line and "portable" in line
+    assert done.stderr.startswith("usae: USAE_KERNELS") and done.stderr.count("\n") == 1
+
+
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])

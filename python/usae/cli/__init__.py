@@ -73,11 +73,18 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    config, refused = usae.show_config(), None
+    try:
+        usae.UniversalSAE(1, 1).initialize({"any": 1})  # the first use of the kernels, which refuses an unknown USAE_KERNELS
+    except usae.InvalidInputError as error:
+        config["kernels"], refused = str(error), error
     if options.json:
-        print_json(usae.show_config())
-        return
-    for name, value in usae.show_config().items():
-        print(f"{name:10} {value}")
+        print_json(config)
+    else:
+        for name, value in config.items():
+            print(f"{name:10} {value}")
+    if refused is not None:
+        raise refused
 
 
 if __name__ == "__main__":

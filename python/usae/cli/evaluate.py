@@ -15,7 +15,7 @@ import usae
 from usae._base.json import plain
 from usae.cli import activations
 from usae.cli.figures import drawn
-from usae.cli.options import Parser, add_threads, print_json, use_threads
+from usae.cli.options import Parser, add_model, add_threads, make_folder, model_of, print_json, use_threads
 from usae.errors import InvalidInputError
 
 FIGURES = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
@@ -33,7 +33,8 @@ def add_to(commands: Any) -> None:
         "docs/method.md defines every number.",
     )
     parser.configurable()
-    parser.option("--model", required=True, metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
+    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
+    add_model(parser)
     parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
     parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
     parser.option(
@@ -52,14 +53,15 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    if not Path(options.model).is_dir():
+    model = model_of(options)
+    if not Path(model).is_dir():
         raise InvalidInputError(
-            f"--model must be the folder of a saved autoencoder, got {options.model!r}, which is none; usae train makes one"
+            f"--model must be the folder of a saved autoencoder, got {model!r}, which is none; usae train makes one"
         )
-    sae = usae.load(options.model)
+    sae = usae.load(model)
     folder = None if options.output is None else Path(options.output)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)  # before the evaluation, which may take long
+        make_folder(folder, "--output")  # before the evaluation, which may take long
     acts = activations.load_masked(options.acts, "--acts", options.mask, "--mask")
     evaluation = sae.evaluate(acts, threshold=options.threshold)
     if not options.json:

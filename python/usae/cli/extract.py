@@ -10,7 +10,7 @@ from typing import Any
 import usae
 from usae.cli import networks
 from usae.cli.activations import load_mask
-from usae.cli.options import Parser, print_json
+from usae.cli.options import Parser, make_folder, print_json
 from usae.errors import InvalidInputError
 
 
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
 
     mask = None if options.mask is None else load_mask([options.mask], "--mask")
     skipped: list[SkippedPicture] = []
-    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(options.output).parent, "the parent of --output")
     store = extract(
         models,
         options.images,

@@ -14,7 +14,7 @@ from usae.cli.activations import HELP as ACTS_HELP
 from usae.cli.activations import MASK_HELP, load_activations, load_mask
 from usae.cli.figures import drawn
 from usae.cli.networks import HELP, load_networks, pairs
-from usae.cli.options import print_json, use_threads
+from usae.cli.options import add_model, make_folder, model_of, print_json, use_threads
 from usae.cli.top_examples import top_examples_in
 
 
@@ -24,13 +24,14 @@ def add_to(commands: Any) -> None:
         help="optimise images that fire concepts of a saved autoencoder in each network",
         description="Coordinated activation maximization: writes images.npz, report.json and a picture of all concepts.",
     )
-    parser.add_argument("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
-    parser.add_argument("folder", nargs="?", metavar="MODEL", help="the same, without the flag")
+    add_model(parser)
     parser.add_argument(
         "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"
     )
-    parser.add_argument("--network", action="append", required=True, metavar="NAME=SPEC", help=HELP)
-    parser.add_argument("--layer", action="append", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer")
+    parser.add_argument("--network", nargs="+", action="extend", required=True, metavar="NAME=SPEC", help=HELP)
+    parser.add_argument(
+        "--layer", nargs="+", action="extend", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer"
+    )
     parser.add_argument(
         "--acts",
         nargs="+",
@@ -67,7 +68,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    sae = usae.load(_model(options))
+    sae = usae.load(model_of(options))
     concepts = list(dict.fromkeys(options.concept))
     for concept in concepts:  # all are checked before the first is optimised, which takes long
         if not 0 <= concept < sae.n_concepts:
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     if options.mask and not acts:
         raise usae.InvalidInputError("--acts must be given where --mask is, got none")
     mask = load_mask(options.mask, "--mask") if options.mask else None
-    options.output.mkdir(parents=True, exist_ok=True)  # before what takes long
+    make_folder(options.output, "--output")  # before what takes long
     dataset = sae.evaluate(acts, mask=mask) if acts else None
     beside: tuple[Any, ...] = top_examples_in(sae, acts, mask, options.images, concepts) if options.images else ()
     results = []
@@ -103,13 +104,6 @@ def run(options: argparse.Namespace) -> None:
         print_json([result.to_dict() for result in results])
     else:
         print(f"Written to {options.output}: maximization.png, images.npz, report.json")
-
-
-def _model(options: argparse.Namespace) -> str:
-    if (options.model is None) == (options.folder is None):
-        got = "none" if options.model is None else f"{options.model!r} and {options.folder!r}"
-        raise usae.InvalidInputError(f"--model must be the folder of one saved autoencoder, got {got}")
-    return options.model or options.folder
 
 
 def write(results: list[usae.Maximization], folder: Path, beside: tuple[Any, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import usae
@@ -12,6 +13,7 @@ from usae._base import checks
 from usae._base.config import thread_count
 from usae._base.json import plain
 from usae.cli.process import one_line
+from usae.errors import InvalidInputError
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +74,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument {extra[0]!r}{checks.closest_or_all(extra[0].partition('=')[0], flags)}")
         values: dict[str, Any] = {**vars(given)}
         if "config" in values and "config" in self._fallbacks:  # the main parser has "config" too, but only from this one
-            values = {**vars(self._of_file(values["config"])), **values}
+            of_file = vars(self._of_file(values["config"]))
+            if "folder" in values:  # see add_model
+                of_file.pop("model", None)
+            values = {**of_file, **values}
         for name, flag in self._required.items():
             if name not in values:
                 self.error(f"{flag} is missing; give it, or {name} in the table [{self.table}] of --config")
@@ -81,7 +86,9 @@ class Parser(argparse.ArgumentParser):
     def _of_file(self, file: str) -> argparse.Namespace:
         """Return the options in the command's table of a TOML file."""
         self._source = f"--config {file}, table [{self.table}]: "
-        actions = {action.dest: action for action in self._actions if action.dest not in ("help", "config")}
+        actions = {
+            action.dest: action for action in self._actions if action.option_strings and action.dest not in ("help", "config")
+        }
         arguments: list[str] = []
         for key, value in self._table_of(file).items():
             if key not in actions:
@@ -131,6 +138,20 @@ CONFIGURED = ("extract", "train", "evaluate")
 """Commands that take --config."""
 
 
+def add_model(parser: Parser) -> None:
+    """Add --model, which can be given without the flag too."""
+    parser.option("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
+    parser.add_argument("folder", nargs="?", metavar="MODEL", help="the same, without the flag", default=argparse.SUPPRESS)
+
+
+def model_of(options: argparse.Namespace) -> str:
+    folder = getattr(options, "folder", None)
+    if (options.model is None) == (folder is None):
+        got = "none" if folder is None else f"{options.model!r} and {folder!r}"
+        raise InvalidInputError(f"--model must be the folder of one saved autoencoder, got {got}")
+    return str(options.model or folder)
+
+
 def add_threads(parser: Parser) -> None:
     parser.option("--threads", type=int, metavar="N", help="number of threads; results do not depend on it; default: all cores")
 
@@ -138,6 +159,19 @@ def add_threads(parser: Parser) -> None:
 def use_threads(options: argparse.Namespace) -> None:
     if options.threads is not None:
         usae.set_num_threads(thread_count(options.threads, "--threads"))
+
+
+def make_folder(folder: str | Path, option: str) -> None:
+    """Make a folder and its parents, unless there is one."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (
+            "which is a file" if isinstance(error, FileExistsError) else f"where none can be made: {error.strerror or error}"
+        )
+        raise InvalidInputError(
+            f"{option} must be a folder, or a place where one can be made, got {str(folder)!r}, {reason}; choose another"
+        ) from error
 
 
 def print_json(value: Any) -> None:
