@@ -11,7 +11,7 @@ import pytest
 
 import usae
 from support.interrupts import ctrl_c, ctrl_c_at_each_instruction_of, while_the_core_works
-from usae._training import loop
+from usae._core.autoencoder import Autoencoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="sends a signal")]
 
@@ -102,7 +102,7 @@ def test_a_step_that_ctrl_c_kept_from_being_recorded_is_in_the_history_all_the_s
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "record_single", interrupted)
+        patched.setattr(Autoencoder, "recorded", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sae.partial_fit(acts)
     assert sae.n_steps_ == 3
@@ -159,7 +159,7 @@ def test_training_state_is_lost_until_a_step_is_done_interrupted_or_not(acts, tm
     usae.UniversalSAE(32, 4).fit(acts, steps=2).save(tmp_path / "saved", training_state=False)
     sae = usae.load(tmp_path / "saved")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "record_single", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patched.setattr(Autoencoder, "recorded", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="training_state=True"):
             sae.partial_fit(acts)
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ import pytest
 from support.autoencoders import everything, planted
 from support.gangs import RECIPES, Gang, copies, parts, share, state
 from support.refusals import refuses
+from usae._core.autoencoder import Autoencoder
 from usae._training import shared_steps
 
 CROSSES = {
@@ -18,11 +19,13 @@ CROSSES = {
 """Besides gradients and the summary."""
 
 
-def test_a_shared_step_that_nobody_recorded_is_in_the_history_all_the_same():
+def test_a_shared_step_that_nobody_recorded_is_in_the_history_all_the_same(monkeypatch):
     """As where Ctrl-C comes when it is done; here nobody records any."""
     saes = copies(RECIPES["default"], 2)
     for _ in range(2):
-        share(saes, parts(planted(200, seed=99), [120, 80]))
+        with monkeypatch.context() as patched:
+            patched.setattr(Autoencoder, "recorded", Autoencoder.report)
+            share(saes, parts(planted(200, seed=99), [120, 80]))
     for sae in saes:
         assert [entry["step"] for entry in sae.history_] == [1, 2, 3, 4]
 

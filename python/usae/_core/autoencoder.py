@@ -102,9 +102,7 @@ class Autoencoder:
         self.record_last()
         self._steps_under_way += 1
         try:
-            report = self.report(self.core.step(*batch_for_core(acts, rows), encoder))
-            self.record(report)
-            return report
+            return self.recorded(self.core.step(*batch_for_core(acts, rows), encoder))
         finally:
             self._steps_under_way -= 1
 
@@ -133,20 +131,28 @@ class Autoencoder:
         }
         return StepReport(**{**report, **named})
 
+    def recorded(self, core_report: Mapping[str, Any]) -> StepReport:
+        """Convert the core's report of a step, and record it."""
+        report = self.report(core_report)
+        self.record(report)
+        return report
+
     def record(self, report: StepReport) -> None:
         """Add a report to the history: of each of the first 10,000 steps, and of every hundredth after them."""
         if _is_recorded(report.step):
             self._entry(report)
 
     def record_last(self) -> None:
-        """Record the newest step if Ctrl-C came before `record`. Called before the next step and before the history is read."""
+        """Record the newest step if Ctrl-C came before that. Called before the next step and before the history is read."""
         last = self.core.last_report
         if last is not None and last["step"] not in self._entries:
             self.record(self.report(last))
 
     def _entry(self, report: StepReport) -> dict[str, Any]:
         """Return the history's entry of a step, which is added if there is none."""
-        return self._entries.setdefault(report.step, report.to_dict())
+        if report.step not in self._entries:
+            self._entries.setdefault(report.step, report.to_dict())
+        return self._entries[report.step]
 
     def add_validation(self, report: StepReport, validation: dict[str, Any]) -> None:
         """Add an evaluation of held-out activations to the entry of the step that was just done."""

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from usae._base import float_types
+from usae._base.float_types import MUCH, TOO_MUCH
 from usae._base.warning import warn
 from usae._data.activations import Activations
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from usae._core.autoencoder import Autoencoder
-
-MUCH, TOO_MUCH = 1e-3, 0.1
-"""Shares of a model's variance that rounding may be before it is a warning, and before it is an error."""
-
-_MANTISSAS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
-_SMALLEST_EXPONENTS = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 
 
 def check(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> None:
@@ -31,7 +27,7 @@ def check(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> None:
     to say of it was said then. A warning comes once for each model and type, until parameters are set.
     """
     for name, x in acts.items():
-        dtype = "bfloat16" if x.bfloat16 else x.array.dtype.name
+        dtype = x.dtype_name
         share = autoencoder.rounding_shares.get((name, dtype))
         if share is not None and share <= TOO_MUCH:
             continue
@@ -67,9 +63,7 @@ def rounding_share(mean: np.ndarray, deviation: np.ndarray, dtype: str) -> float
     A mean that the type holds exactly does not count for the size: it is that of a constant dimension, which is not rounded.
     """
     size = np.hypot(np.where(_holds(mean, dtype), 0.0, mean), deviation)
-    exponent = np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0))
-    step = np.exp2(np.maximum(exponent, _SMALLEST_EXPONENTS[dtype]) - _MANTISSAS[dtype])
-    return float((step**2).sum() / 12 / (deviation**2).sum())
+    return float((float_types.step(size, dtype) ** 2).sum() / 12 / (deviation**2).sum())
 
 
 def _holds(numbers: np.ndarray, dtype: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from usae._base import float_types
 from usae._base.json import plain
 from usae._base.warning import warn
 from usae._data.activations import Activations
@@ -37,9 +38,6 @@ DEFAULT_MULTIPLE = Recipe().outlier_multiple or 5.0
 
 SAMPLE_ROWS = 65_536
 """Most rows of which squared distances are added, evenly spaced."""
-
-_MANTISSAS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
-_SMALLEST_EXPONENTS = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -109,12 +107,10 @@ class StandardizationReport:
 
         It is estimated from the size of the numbers, and 0 for constant dimensions.
         """
-        size = np.hypot(self.mean, self.deviation)
-        exponent = np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0))
-        step = np.exp2(np.maximum(exponent, _SMALLEST_EXPONENTS[self.dtype]) - _MANTISSAS[self.dtype])
-        varies = np.ones(len(size), bool)
+        step = float_types.step(np.hypot(self.mean, self.deviation), self.dtype)
+        varies = np.ones(len(step), bool)
         varies[self.constant_dimensions] = False
-        ratio = np.divide(step, self.deviation, out=np.zeros_like(size), where=varies)
+        ratio = np.divide(step, self.deviation, out=np.zeros_like(step), where=varies)
         return np.minimum(1.0, ratio**2 / 12)
 
     @property
@@ -194,8 +190,7 @@ def reports(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> dict[s
         mean, deviation = np.empty(x.width), np.empty(x.width)
         numbers = autoencoder.core.describe_sample(model, mean, deviation)
         if numbers is not None:
-            dtype = "bfloat16" if x.bfloat16 else x.array.dtype.name
-            report = StandardizationReport(name, dtype, *numbers, mean, deviation)
+            report = StandardizationReport(name, x.dtype_name, *numbers, mean, deviation)
             if report.outlying_rows:
                 share = _outlying_share(report, x, autoencoder.recipe.outlier_multiple or DEFAULT_MULTIPLE)
                 report = dataclasses.replace(report, outlying_share=share)

@@ -46,6 +46,10 @@ class Activations:
         return math.prod(self.array.shape[:-1])
 
     @property
+    def dtype_name(self) -> str:
+        return "bfloat16" if self.bfloat16 else self.array.dtype.name
+
+    @property
     def n_left_out(self) -> int:
         return self.n_rows - self.n_tokens
 

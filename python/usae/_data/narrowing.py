@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from usae._base.float_types import MUCH, TOO_MUCH
 from usae._base.warning import warn
 from usae._data.activations import Activations
 from usae._data.store_files import DTYPES
@@ -23,9 +24,6 @@ MOST_ROWS, MOST_NUMBERS = 512, 2**19
 
 FAR, MOST_FAR = 5.0, 0.1
 """Rows farther from the median than this many median distances are no part of the spread, up to this share of the rows."""
-
-MUCH, TOO_MUCH = 1e-3, 0.1
-"""Shares of a model's variance that rounding may be before it is a warning, and before it is an error."""
 
 
 def narrowed(x: Activations, dtype: str, layer: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -469,7 +469,7 @@ class UniversalSAE:
             rounding.check(autoencoder, given)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index)
-        loop.record_single(autoencoder, report, stacklevel=3)
+        loop.warn_of_end(autoencoder, report, stacklevel=3)
         self._autoencoder = autoencoder
         return report
 

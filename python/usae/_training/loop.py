@@ -89,11 +89,11 @@ def train(
     bar: Any,
     checkpoints: CheckpointWriter | NoCheckpoints,
 ) -> None:
-    """Train and record until `total` steps are done, counting those done before, or until a callback ends the training."""
+    """Train until `total` steps are done, counting those done before, or until a callback ends the training."""
     for step in range(autoencoder.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = autoencoder.step(acts, rows, -1)
-        if recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
+        if after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
                 record_validation(autoencoder, report, held_out)
@@ -103,7 +103,7 @@ def train(
     checkpoints.save()
 
 
-def recorded(
+def after_step(
     autoencoder: Autoencoder,
     report: StepReport,
     total: int,
@@ -112,8 +112,7 @@ def recorded(
     bar: Any,
     checkpoints: CheckpointWriter | NoCheckpoints,
 ) -> bool:
-    """Record a step, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
-    autoencoder.record(report)
+    """Validate, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
     if held_out is not None:
         validate(autoencoder, report, held_out, total)
     checkpoints.recorded()
@@ -146,15 +145,14 @@ def warn_of_lost_optimizer(autoencoder: Autoencoder, stacklevel: int) -> None:
         )
 
 
-def record_single(autoencoder: Autoencoder, report: StepReport, stacklevel: int) -> None:
-    """Record a step of `partial_fit`. Warns once if the planned steps are over and the learning rate is 0."""
+def warn_of_end(autoencoder: Autoencoder, report: StepReport, stacklevel: int) -> None:
+    """Warn once, after a step of `partial_fit`, if the planned steps are over and the learning rate is 0."""
     if report.learning_rate == 0 and report.step == (autoencoder.recipe.total_steps or math.inf) + 1:  # once
         warnings.warn(
             f"the planned {autoencoder.recipe.total_steps} steps are over and the learning rate is 0, so this step "
             "changed nothing; call set_total_steps(None) for a constant rate, or set_total_steps(n) for a run of n steps",
             stacklevel=stacklevel,
         )
-    autoencoder.record(report)
 
 
 def validate(autoencoder: Autoencoder, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:

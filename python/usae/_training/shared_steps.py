@@ -165,11 +165,11 @@ def _exchange(
     _raise_failure(peers, (flags == FAILED) if (flags == FAILED).any() else (flags != 0), failure)
     start = time.perf_counter()
     sums = [None if exchange.awaited else array for exchange, array in zip(exchanges, arrays, strict=True)]
-    report = autoencoder.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]])
+    report = autoencoder.recorded(autoencoder.core.shared_finish([*sums[:-1], arrays[-1][: exchanges[-1].n_numbers]]))
     updating = time.perf_counter() - start
     names = tuple(_name(exchange, autoencoder.names) for exchange in exchanges)
     sizes = tuple(4 * count for count in counts)
-    return autoencoder.report(report), Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
+    return report, Exchanged(names, sizes, tuple(computing), tuple(waiting), updating)
 
 
 def _sum_arrays(

@@ -123,7 +123,6 @@ def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int
                 _usae.shuffled_rows(order, x.n_tokens, step * size, rows)
                 batch[name] = as_activations(rows_of(x, rows), f"train[{name!r}]")
             report = autoencoder.step(batch, None, -1)
-            autoencoder.record(report)
             bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
             bar.update()
 

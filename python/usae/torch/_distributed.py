@@ -174,7 +174,7 @@ class DistributedTrainer:
             if done is None:
                 return None
             report, self.exchanged_ = done
-            loop.record_single(autoencoder, report, stacklevel=4)
+            loop.warn_of_end(autoencoder, report, stacklevel=4)
             return report
 
     def synchronize(self) -> None:

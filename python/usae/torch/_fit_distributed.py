@@ -199,7 +199,7 @@ def _train(
             break
         with _telling_errors(peers):
             report, _ = done
-            ends = loop.recorded(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
+            ends = loop.after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
             if ends or report.step == total:
                 checkpoints.save()
             else:
