@@ -7,45 +7,35 @@ a child process with 2 GB of memory. The last line has the counts; the exit code
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import json
 import os
 import pathlib
 import random
-import resource
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import arguments as command_line
 import numpy as np
+from processes import Case
 
-MEMORY = 2 * 2**30
 MODELS = {"a": 5, "b": 6}
 
 
-def child(seed: int, first: int, cases: int) -> None:
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def cases_of(seed: int, first: int, last: int) -> Iterator[Case]:
+    """Give cases: commands that follow from the seed and the number."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         prepare(folder)
         os.chdir(folder)
         sys.path.insert(0, name)
-        with open("/proc/self/statm") as statm:
-            used = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        for number in range(first, first + cases):
-            draw = random.Random(seed * 1_000_003 + number)
-            arguments = command(folder, draw, number)
-            print(json.dumps({"case": number, "target": " ".join(map(repr, arguments))[:400]}), file=out)
-            outcome, what = case(arguments)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if peak > MEMORY:
-                outcome, what = "fault", f"memory: {peak / 2**30:.1f} GB"
-            print(json.dumps({"case": number, "outcome": outcome, "what": what}), file=out)
+        for number in range(first, last):
+            given = command(folder, random.Random(seed * 1_000_003 + number), number)
+            yield number, " ".join(map(repr, given))[:400], functools.partial(case, given)
 
 
 def prepare(folder: pathlib.Path) -> None:
@@ -181,15 +171,5 @@ def case(arguments: list[str]) -> tuple[str, str]:
     return "refused", ""
 
 
-def main() -> int:
-    from functions import parsed, run
-
-    options = parsed(__doc__)
-    if options.child:
-        child(options.seed, options.first, options.cases)
-        return 0
-    return run(__file__, options.seed, options.cases, options.seconds)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.main(__file__, __doc__, cases_of))

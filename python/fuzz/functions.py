@@ -7,65 +7,51 @@ the end. The last line has the counts; the exit code is 1 if there was a fault.
 
 from __future__ import annotations
 
-import argparse
-import collections
 import contextlib
+import functools
 import io
-import json
 import logging
 import numbers
 import os
 import pathlib
 import random
 import re
-import resource
-import selectors
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
-MEMORY = 2 * 2**30
-HANG = 60.0
-"""Seconds of one case after which it counts as hanging."""
-
-CHILD = ("--child",)
+import arguments as command_line
+from processes import Case
 
 
-def child(seed: int, first: int, cases: int) -> None:
-    """Run cases. Prints the number of each before it starts, and what came of it, as JSON lines."""
+def cases_of(seed: int, first: int, last: int) -> Iterator[Case]:
+    """Give cases: the targets in turn, with arguments that follow from the seed and the number."""
     import hostile
+    import matplotlib
     import targets
 
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     warnings.simplefilter("ignore")
     logging.disable()
-    import matplotlib
-
     matplotlib.use("Agg")
     with tempfile.TemporaryDirectory() as folder:
-        context = targets.Context(pathlib.Path(folder))
-        everything = targets.all_of(context)
+        everything = targets.all_of(targets.Context(pathlib.Path(folder)))
         names = sorted(everything)
-        limit = resource.getrlimit(resource.RLIMIT_AS)[1]
-        with open("/proc/self/statm") as statm:
-            used = int(statm.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limit))
         os.chdir(folder)
-        for number in range(first, first + cases):
-            draw = random.Random(seed * 1_000_003 + number)
+        for number in range(first, last):
             name = names[number % len(names)]
-            print(json.dumps({"case": number, "target": name}), file=out)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                told = case(everything[name], draw, hostile, targets)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if peak > MEMORY:
-                told = ("fault", f"memory: {peak / 2**30:.1f} GB")
-            print(json.dumps({"case": number, "outcome": told[0], "what": told[1]}), file=out)
-            matplotlib.pyplot.close("all") if hasattr(matplotlib, "pyplot") else None
+            draw = random.Random(seed * 1_000_003 + number)
+            yield number, name, functools.partial(quiet_case, everything[name], draw, hostile, targets)
+
+
+def quiet_case(make: Any, draw: random.Random, hostile: Any, targets: Any) -> tuple[str, str]:
+    """Run a case without what it prints and without the figures that it leaves."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        told = case(make, draw, hostile, targets)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    return told
 
 
 def case(make: Any, draw: random.Random, hostile: Any, targets: Any) -> tuple[str, str]:
@@ -161,83 +147,5 @@ def shown(value: Any) -> str:
     return text if len(text) <= 160 else f"{text[:120]}... ({type(value).__name__})"
 
 
-def run(script: str, seed: int, cases: int, seconds: float, options: tuple[str, ...] = ()) -> int:
-    """Run cases in child processes, and print the faults and a line of counts. Returns the exit code."""
-    counts: collections.Counter[str] = collections.Counter()
-    end, number = time.monotonic() + seconds, 0
-    while number < cases and time.monotonic() < end:
-        number = some(script, seed, number, cases, end, counts, options)
-    print(
-        f"{pathlib.Path(script).stem}: seed {seed}, {number} cases: {counts['ok']} succeeded, {counts['refused']} refused, "
-        f"{counts['fault']} faults, {counts['crash']} crashes, {counts['hang']} hangs"
-    )
-    return 1 if counts["fault"] or counts["crash"] or counts["hang"] else 0
-
-
-def some(script: str, seed: int, first: int, cases: int, end: float, counts: collections.Counter[str], options: Any) -> int:
-    """Run a child until it ends. Returns the number of the next case."""
-    command = [
-        sys.executable,
-        script,
-        *options,
-        *CHILD,
-        "--seed",
-        str(seed),
-        "--first",
-        str(first),
-        "--cases",
-        str(cases - first),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    number, target, done = first, "start", True
-    selector = selectors.DefaultSelector()
-    selector.register(process.stdout, selectors.EVENT_READ)
-    try:
-        while time.monotonic() < end:
-            if not selector.select(timeout=HANG + (120 if number == first and done else 0)):
-                counts["hang"] += 1
-                print(f"case {number}, {target}: no end after {HANG:.0f} s")
-                return number + 1
-            line = process.stdout.readline()
-            if not line:
-                break
-            told = json.loads(line)
-            if "outcome" not in told:
-                number, target, done = told["case"], told["target"], False
-                continue
-            counts[told["outcome"]] += 1
-            done = True
-            if told["outcome"] == "fault":
-                print(f"case {number}, {target}: {told['what']}", flush=True)
-            number += 1
-    finally:
-        process.kill()
-        errors = process.communicate()[1]
-    if time.monotonic() < end and (number < cases or not done):
-        counts["crash"] += 1
-        print(f"case {number}, {target}: the process ended with {process.returncode}: {errors[-2000:]}", flush=True)
-        return number + 1
-    return number
-
-
-def parsed(description: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cases", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main() -> int:
-    options = parsed(__doc__)
-    if options.child:
-        child(options.seed, options.first, options.cases)
-        return 0
-    return run(__file__, options.seed, options.cases, options.seconds)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.main(__file__, __doc__, cases_of))

@@ -1,45 +1,21 @@
 """Collections of pictures as users have them: data sets, loaders, folders, arrays and series of paths."""
 
-import io
 import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from support.extraction import IDENTITY
+from support.pictures import MODEL, SIZE, contents, pixels, random_colours
 from support.refusals import refuses
-from usae.torch import Model, extract
-
-SIZE = (6, 8)
-MODEL = Model(nn.Identity(), "", size=SIZE, channels_last=False, **IDENTITY)
+from usae.torch import extract
 
 
 @pytest.fixture
 def colours():
-    return np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-
-
-def pixels(images, model=MODEL):
-    return model.preprocess(images)
-
-
-def contents(image, **options):
-    stream = io.BytesIO()
-    image.save(stream, **options)
-    return stream.getvalue()
-
-
-def every_way(image, tmp_path, format="PNG", **options):
-    """One PIL image as a file, its contents, an open file, and what Pillow opens from each."""
-    path = tmp_path / f"a.{format.lower()}"
-    path.write_bytes(contents(image, format=format, **options))
-    data = path.read_bytes()
-    opened = Image.open(path), [Image.open(io.BytesIO(data))]
-    return [path, str(path), [path], data, bytearray(data), [data], io.BytesIO(data), *opened]
+    return random_colours()
 
 
 class Pairs(Dataset):
