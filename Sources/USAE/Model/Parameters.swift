@@ -95,8 +95,8 @@ final class ModelParameters: @unchecked Sendable {
   /// From this ratio of mean and scale on, float32 rounds the mean by more than 1/1024 of the scale.
   private static let largestRatio = 0x1p14
 
-  static func needsDouble(center: (Int) -> Double, scale: Double, width: Int) -> Bool {
-    (0..<width).contains { abs(center($0)) > largestRatio * scale }
+  static func needsDouble(center: (Int) -> Double, scale: (Int) -> Double, width: Int) -> Bool {
+    (0..<width).contains { abs(center($0)) > largestRatio * scale($0) }
   }
 
   /// Parameters that a step with this model as encoder trains besides dictionaries.
@@ -125,7 +125,7 @@ final class ModelParameters: @unchecked Sendable {
   /// To be called after every change of mean or scale.
   func standardizationChanged() {
     isStandardized = (0..<width).contains { mean.base[$0] != 0 || scale.base[$0] != 1 }
-    let needed = (0..<width).contains { abs(Double(mean.base[$0])) > Self.largestRatio * Double(scale.base[$0]) }
+    let needed = Self.needsDouble(center: { Double(mean.base[$0]) }, scale: { Double(scale.base[$0]) }, width: width)
     doubles =
       needed
       ? DoubleStandardization(

@@ -54,7 +54,7 @@ struct RowMoments {
   /// Whether float32 cannot tell where in its spread an element is. float64 elements have to be read as they are then.
   var needsExactReading: Bool {
     guard activations.isFloat64 else { return false }
-    return ModelParameters.needsDouble(center: { center[$0] }, scale: overallDeviation, width: center.count)
+    return ModelParameters.needsDouble(center: { center[$0] }, scale: { _ in overallDeviation }, width: center.count)
   }
 
   /// Whether the deviation is no more than rounding of sums of the centre's size.

@@ -16,6 +16,7 @@ import CPlatform
 final class ForkSafeLock: @unchecked Sendable {
   private let memory: UnsafeMutablePointer<usae_lock>
 
+  /// Without memory for some bytes it ends the process, as Swift does where there is none for the object itself.
   init() {
     guard let made = usae_lock_make() else { fatalError("no memory for a lock") }
     memory = made

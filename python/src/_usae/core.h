@@ -44,7 +44,7 @@ PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
-/* The arguments of a step. Zero it before, and clear it after, even on failure. */
+/* The arguments of a step, and memory for each model's loss. Zero it before, and clear it after, even on failure. */
 typedef struct step_batch {
   PyObject *names;
   activations_list inputs;
@@ -52,6 +52,7 @@ typedef struct step_batch {
   const int64_t *row_numbers; /* NULL: all */
   int64_t n_rows;
   int32_t encoder;
+  double *losses;
 } step_batch;
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out);
 void step_batch_clear(step_batch *batch);

@@ -57,10 +57,13 @@ bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject 
   } else if (out->inputs.count > 0) {
     out->n_rows = activations_rows(&out->inputs.items[0]);
   }
-  return true;
+  out->losses = PyMem_Calloc((size_t)out->inputs.count + 1, sizeof *out->losses);
+  if (out->losses == NULL) PyErr_NoMemory();
+  return out->losses != NULL;
 }
 
 void step_batch_clear(step_batch *batch) {
+  PyMem_Free(batch->losses);
   PyBuffer_Release(&batch->rows);
   activations_list_clear(&batch->inputs);
   Py_XDECREF(batch->names);
@@ -71,28 +74,21 @@ PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs) {
   const module_state *state = state_of(self);
   PyObject *py_inputs, *py_rows, *py_encoder, *result = NULL;
   step_batch batch = {0};
-  double *losses = NULL;
   usae_step_report report = {.size = sizeof report};
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:step", keywords, &py_inputs, &py_rows, &py_encoder) ||
       !step_batch_take(self, py_inputs, py_rows, py_encoder, &batch))
     goto done;
-  losses = PyMem_Calloc((size_t)batch.inputs.count + 1, sizeof *losses);
-  if (losses == NULL) {
-    PyErr_NoMemory();
-    goto done;
-  }
 
   core_call_begin(&call);
   usae_status status = usae_step(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
-                                 batch.n_rows, batch.encoder, USAE_STEP_TRAIN, &call.interrupt, &report, losses,
+                                 batch.n_rows, batch.encoder, USAE_STEP_TRAIN, &call.interrupt, &report, batch.losses,
                                  &call.error);
   if (!core_call_end(&call, state, status)) goto done;
-  result = report_dict(&report, losses, batch.inputs.count);
+  result = report_dict(&report, batch.losses, batch.inputs.count);
   remember(&core_of(self)->last_report, result);
 done:
-  PyMem_Free(losses);
   step_batch_clear(&batch);
   return result;
 }
@@ -103,27 +99,20 @@ PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs) {
   PyObject *py_inputs, *py_rows, *py_encoder, *py_tensors, *result = NULL;
   step_batch batch = {0};
   tensor_list list = {0};
-  double *losses = NULL;
   usae_step_report report = {.size = sizeof report};
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:gradients", keywords, &py_inputs, &py_rows, &py_encoder, &py_tensors) ||
       !step_batch_take(self, py_inputs, py_rows, py_encoder, &batch) || !tensors_take(state, py_tensors, true, &list))
     goto done;
-  losses = PyMem_Calloc((size_t)batch.inputs.count + 1, sizeof *losses);
-  if (losses == NULL) {
-    PyErr_NoMemory();
-    goto done;
-  }
 
   core_call_begin(&call);
   usae_status status = usae_gradients(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
-                                      batch.n_rows, batch.encoder, list.count, list.tensors, &call.interrupt, &report, losses,
-                                      &call.error);
+                                      batch.n_rows, batch.encoder, list.count, list.tensors, &call.interrupt, &report,
+                                      batch.losses, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
-  result = report_dict(&report, losses, batch.inputs.count);
+  result = report_dict(&report, batch.losses, batch.inputs.count);
 done:
-  PyMem_Free(losses);
   tensors_clear(&list);
   step_batch_clear(&batch);
   return result;

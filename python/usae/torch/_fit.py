@@ -87,8 +87,8 @@ def fit(
     if not isinstance(images, Iterator):
         if isinstance(mask, Iterator):
             raise InvalidInputError(
-                f"mask must be such that can be gone through again, because images are repeated, got {type(mask).__name__}; "
-                f"give a list or an array"
+                f"mask must support iterating again, because images are repeated, got {type(mask).__name__}; give a list or an "
+                f"array"
             )
         stream = _Repeatable(begin)
     return sae.fit_stream(

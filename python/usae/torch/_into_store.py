@@ -114,13 +114,15 @@ def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: li
     kept, where = store.mask, f"the store {str(store.path)!r}"
     if masks is None:
         if kept is not None and not store.finished:
-            raise InvalidInputError(f"mask must be given, as when {where} was begun, got None; give it again, or another store")
+            raise InvalidInputError(
+                f"mask must be given, as when {where} was started, got None; give it again, or another store"
+            )
         return
     for place, number in enumerate(numbers):
         given = masks.of([number])[0]
         if not np.array_equal(given, np.ones_like(given) if kept is None else kept[place]):
             raise InvalidInputError(
-                f"mask[{number}] must be that of {where}, got another; give the mask with which it was begun, or another "
+                f"mask[{number}] must be that of {where}, got another; give the mask with which it was started, or another "
                 f"store, or change it with store.set_mask(mask)"
             )
 
