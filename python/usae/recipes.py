@@ -78,8 +78,9 @@ class Recipe:
         Number that is added to the norm of a dictionary row when the row is divided by its norm. Default: 1e-8.
     aux : "none", "unchosen" or "dead"
         Concepts that have to reconstruct the residual (AuxK). "dead" (Gao et al., arXiv 2406.04093) takes the dead concepts
-        with the largest positive pre-activations. "unchosen", the published AuxK, takes those of all concepts that are not in
-        the code. "none" means no auxiliary loss. Default: "dead".
+        with the largest positive pre-activations, for one token in eight, a different one in each step. "unchosen", the
+        published AuxK, takes those of all concepts that are not in the code, for all tokens. "none" means no auxiliary loss.
+        Default: "dead".
     aux_k : int or None
         Largest number of such concepts for each token. Default: None, which means half of all concepts with "unchosen" and 2 k
         with "dead".

@@ -145,7 +145,7 @@ typedef struct usae_recipe {
   /* Auxiliary loss: a second code has to reconstruct the residual */
   int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN, the published AuxK: its code is the aux_k largest
                                  of the positive pre-activations that were not selected. DEAD: the aux_k largest of those of
-                                 dead concepts. Default: DEAD. */
+                                 dead concepts, for every eighth token, beginning one later in each step. Default: DEAD. */
   int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: the auxiliary loss is divided by the loss of predicting the residual's
                                  batch mean, which is held constant. Default: RESIDUAL. */
   int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */

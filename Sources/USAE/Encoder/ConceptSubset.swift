@@ -52,19 +52,22 @@ struct ConceptSubset {
     for one in scratch { try one.reserveValues(values) }
   }
 
-  /// For each token of a tile the `slots` largest positive pre-activations among the concepts of the subset that are not in its
-  /// code.
-  func selectNext(_ tile: EncodedTile, slots: Int) -> SelectedKeys {
+  /// For some tokens of a tile the `slots` largest positive pre-activations among the concepts of the subset that are not in the
+  /// token's code.
+  ///
+  /// - Parameter some: numbers of the tile's tokens.
+  func selectNext(_ tile: EncodedTile, of some: SpacedRows, slots: Int) -> SelectedKeys {
     let scratch = scratch[tile.worker]
-    let (tokens, codes, keys) = (tile.tokens, tile.keys, scratch.keys)
+    let (codes, keys) = (tile.keys, scratch.keys)
     keys.clear()
-    if (0..<tokens.count).contains(where: { !codes.hasAllPositive($0) }) {
-      panels.product(tokens, packed: scratch.packed, out: scratch.values.base)
+    if (0..<some.count).contains(where: { !codes.hasAllPositive(some[$0]) }) {
+      panels.product(tile.tokens.taking(some), packed: scratch.packed, out: scratch.values.base)
     }
     concepts.withUnsafeBufferPointer { concepts in
-      for token in 0..<tokens.count {
+      for number in 0..<some.count {
+        let token = some[number]
         if let concepts = concepts.baseAddress, !codes.hasAllPositive(token) {
-          let values = scratch.values.base + token &* panels.columns
+          let values = scratch.values.base + number &* panels.columns
           keys.add(concepts, values, self.concepts.count, above: 0, below: codes[token].last ?? .max)
         }
         keys.endToken(k: slots)

@@ -3,6 +3,8 @@ final class StepWorkspace: @unchecked Sendable {
   let rows: Int
   /// Tokens that the step's means are over: `rows`, or with a shared step those of all processes.
   var totalRows: Int
+  /// With a shared step, the row of the whole batch that is this process's first.
+  var firstRow = 0
   /// Standardised tokens of each model, [rows, width].
   let tokens: [PaddedMatrix]
   /// Residuals x - z D of each model, then dLoss/d(z D).

@@ -42,7 +42,7 @@ final class Trainer: @unchecked Sendable {
   ) throws(USAEError) -> StepWorkspace {
     let rows = selection.count(of: activations[0].rows)
     let workspace = try workspace(rows: rows, recipe: recipe, threads: work.threads)
-    workspace.totalRows = rows
+    (workspace.totalRows, workspace.firstRow) = (rows, 0)
     for j in models.indices {
       try Ingestion(model: models[j], activations: activations[j], lengths: .atMost(recipe.outlierMultiple)).copy(
         0..<rows, of: selection, to: workspace.tokens[j], scratch: workspace.scratch, work: work)

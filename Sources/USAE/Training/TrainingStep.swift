@@ -73,7 +73,7 @@ struct TrainingStep {
   func isFinite(_ forward: Forward) -> Bool {
     (forward.losses + [forward.auxiliaryLoss, loss(forward)]).allSatisfy(\.isFinite)
       && workspace.codes.isFinite(workspace.codeGradients, rows: workspace.rows)
-      && (forward.statistics?.isFinite ?? true) && forward.auxiliary.isFinite(rows: workspace.rows)
+      && (forward.statistics?.isFinite ?? true) && forward.auxiliary.isFinite
   }
 }
 
@@ -145,7 +145,7 @@ extension TrainingStep {
     workspace.keepConcepts(before: prefix)
     try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
     try allocateGradients(isDense: forward.auxiliary.isDense)
-    try reconstruction.forward(finish: !forward.auxiliary.exists, work: work)
+    try reconstruction.forward(forward.auxiliary.backward(reconstruction), work: work)
     forward.losses = reconstruction.losses()
   }
 

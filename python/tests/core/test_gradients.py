@@ -34,18 +34,28 @@ def recipe_for(encoder, loss, aux, update):
     )  # fmt: skip
 
 
-def core_gradients(problem, encoder, recipe, k, seed=0):
+def prepared(problem, recipe, k, seed=0):
+    """An SAE with the problem's parameters."""
     n_concepts = len(problem.dead)
     sae = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=seed)
     sae.initialize({j: x.shape[1] for j, x in problem.batch.items()})
     for j, own in problem.parameters.items():
         keep = own if recipe.encoder == "batchnorm" else {n: v for n, v in own.items() if not n.startswith("bn_")}
         sae.set_parameters(j, keep)
+    silence(sae, problem, recipe)
+    return sae
+
+
+def silence(sae, problem, recipe):
+    """Makes the problem's dead concepts dead in every model."""
     for index in range(len(problem.batch)):
         # One token below the threshold is alive, at the threshold it is dead.
         silent = np.where(problem.dead, recipe.dead_tokens, recipe.dead_tokens - 1).astype(np.int64)
         sae._autoencoder.write(index, "silent_tokens", silent)
-    return sae.gradients(problem.batch, encoder=encoder)
+
+
+def core_gradients(problem, encoder, recipe, k, seed=0):
+    return prepared(problem, recipe, k, seed).gradients(problem.batch, encoder=encoder)
 
 
 def smallest_norms(parameters, encoder, step, recipe):
@@ -79,7 +89,11 @@ def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N
     )  # fmt: skip
     report, found = core_gradients(problem, encoder, recipe, k, seed)
     assert report.prefix == (prefix or n_concepts)
+    return compare(problem, encoder, recipe, step, expected, report, found)
 
+
+def compare(problem, encoder, recipe, step, expected, report, found):
+    """Compares a report and gradients with the reference's; the largest error / (norm + smallest norm)."""
     # Sums of at most N d values with relative error near u; 1e-5 leaves an order of magnitude.
     assert report.loss == pytest.approx(step.loss.item(), rel=1e-5)
     assert {j: set(own) for j, own in found.items()} == {j: set(own) for j, own in expected.items()}
@@ -269,6 +283,31 @@ def test_the_number_of_auxiliary_codes_is_respected(aux, aux_k, record_property)
     record_property("worst", check(recipe, k=7))
 
 
+TEACHING = SHAPES | {"one-token": dict(k=7, n_tokens=1), "five-tokens": dict(k=7, n_tokens=5), "many": dict(k=7, dead=0.5)}
+
+
+@pytest.mark.parametrize("selection", ["topk", "batchtopk"])
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("shape", TEACHING)
+def test_each_step_teaches_dead_concepts_by_other_tokens(shape, detach, selection):
+    recipe = recipe_for("linear", "mse", ("dead", "residual", detach), "all")
+    recipe = recipe.replace(learning_rate=0.0, renormalize=False, selection=selection, k_max=None)  # parameters stay
+    options = {"n_tokens": N_TOKENS} | TEACHING[shape]
+    k = options.pop("k")
+    problem = problems.separated(recipe, k, "b", WIDTHS, n_concepts=N_CONCEPTS, **options)
+    sae = prepared(problem, recipe, k)
+    taught = 0
+    for number in range(reference.AUXILIARY_SPACING + 1):
+        silence(sae, problem, recipe)
+        step, expected = reference.gradients(
+            problem.parameters, problem.batch, "b", recipe, k, problem.dead, number=number
+        )  # fmt: skip
+        compare(problem, "b", recipe, step, expected, *sae.gradients(problem.batch, encoder="b"))
+        taught = taught | step.auxiliary_tokens
+        sae.partial_fit(problem.batch, encoder="b")
+    assert taught.all()
+
+
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
 def test_a_gradient_step_leaves_the_autoencoder_alone(encoder):
     recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all")
@@ -288,14 +327,21 @@ def test_a_gradient_step_leaves_the_autoencoder_alone(encoder):
 
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
 def test_the_problems_are_what_their_names_say(encoder):
+    def auxiliary_codes(recipe, problem, k):
+        """The auxiliary codes of all tokens, each from the step that gives it one, as a mask."""
+        mask = torch.zeros(len(problem.batch["b"]), N_CONCEPTS, dtype=torch.bool)
+        for number in range(reference.AUXILIARY_SPACING):
+            step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead, number=number)
+            mask |= step.auxiliary if step.auxiliary is not None else False
+        return mask
+
     def active(shape, **changes):
         options = {**SHAPES[shape], **changes}
         recipe = recipe_for(encoder, "l1", ("dead", "none", False), "all")
         k = options.pop("k")
         problem = problems.separated(recipe, k, "b", WIDTHS, N_TOKENS, N_CONCEPTS, **options)
         step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead)
-        auxiliary = step.auxiliary if step.auxiliary is not None else torch.zeros_like(step.chosen)
-        return step.chosen.sum(1), auxiliary.sum(1), problem.dead
+        return step.chosen.sum(1), auxiliary_codes(recipe, problem, k).sum(1), problem.dead
 
     # A selection by batch gives some tokens more than k, some fewer, and some all that they can have.
     recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all").replace(selection="batchtopk", k_max=8)
@@ -305,7 +351,8 @@ def test_the_problems_are_what_their_names_say(encoder):
     assert step.chosen.sum(1).min() < 7 and (step.chosen.sum(1) == 8).any()
     # Dead concepts are both among a token's eight that the batch left out and beyond them.
     offered = reference.largest(step.pre, torch.ones_like(step.chosen), 8)
-    assert (step.auxiliary & offered).any() and (step.auxiliary & ~offered).any()
+    auxiliary = auxiliary_codes(recipe, problem, 7)
+    assert (auxiliary & offered).any() and (auxiliary & ~offered).any()
 
     chosen, auxiliary, dead = active("fewer-than-k")
     assert 0 < chosen.min() < 24

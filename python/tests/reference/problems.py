@@ -79,7 +79,8 @@ def is_separated(problem, encoder, recipe, k, prefix=None):
     if step.auxiliary is not None:
         allowed = ~step.chosen if recipe.aux == "unchosen" else ~step.chosen & torch.tensor(problem.dead)
         count = reference.aux_count(recipe, n_concepts, k)
-        safe.append(selection_is_safe(step.pre, error, step.auxiliary, allowed, count))
+        auxiliary = reference.largest(step.pre, allowed, count)  # of all tokens, some of which have one in this step
+        safe.append(selection_is_safe(step.pre, error, auxiliary, allowed, count))
     if recipe.loss == "l1":
         for j, residual in step.residual.items():
             dictionary = step.dictionary[j].abs()

@@ -14,6 +14,7 @@ import torch
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1
+AUXILIARY_SPACING = 8  # with aux="dead", one token in so many has an auxiliary code
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Step:
     pre: torch.Tensor  # [N, m]
     chosen: torch.Tensor  # [N, m] bool: the k that are kept
     auxiliary: torch.Tensor | None  # [N, m] bool: those of the auxiliary code
+    auxiliary_tokens: torch.Tensor  # [N] bool: the tokens that can have one, over which the auxiliary loss is a mean
     dictionary: dict  # {model: [m, d_j]} with normalised rows
     residual: dict  # {model: [N, d_j]}
     shorter_residuals: dict  # {model: [[N, d_j]]} of the prefixes but the last
@@ -56,6 +58,12 @@ def aux_count(recipe, n_concepts, k):
     return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
 
 
+def auxiliary_tokens(recipe, n_tokens, number):
+    """The tokens that have an auxiliary code after `number` steps, as a mask."""
+    spacing = min(AUXILIARY_SPACING, n_tokens) if recipe.aux == "dead" else 1
+    return torch.arange(n_tokens) % spacing == number % spacing
+
+
 def largest_of_batch(values, k, k_max):
     """The k for each row on average that are the largest positive entries of all rows, at most k_max of a row, as a mask.
 
@@ -80,8 +88,8 @@ def shorter_prefixes(recipe, n_concepts):
     return [math.floor(share * n_concepts + 0.5) for share in (recipe.prefixes or (1,))[:-1]]
 
 
-def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None):
-    """The step's loss for tensors `parameters` and `batch` {model: [N, d_j]}.
+def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, number=0):
+    """The loss of the step after `number` others, for tensors `parameters` and `batch` {model: [N, d_j]}.
 
     `dead` [m] bool is for aux="dead"; `prefix` is the number of concepts that were drawn to reconstruct, None for all.
     """
@@ -102,10 +110,11 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None):
         codes = torch.where(torch.arange(pre.shape[1]) < prefix, codes, 0)
 
     auxiliary = auxiliary_codes = None
+    tokens = auxiliary_tokens(recipe, len(pre), number)
     has_auxiliary = recipe.aux == "unchosen" or (recipe.aux == "dead" and dead.any())  # with nothing dead there is none
     if has_auxiliary and is_whole:
         allowed = ~chosen if recipe.aux == "unchosen" else ~chosen & dead
-        auxiliary = largest(pre.detach(), allowed, aux_count(recipe, pre.shape[1], k))
+        auxiliary = largest(pre.detach(), allowed & tokens[:, None], aux_count(recipe, pre.shape[1], k))
         auxiliary_codes = torch.where(auxiliary, pre, 0)
 
     dictionary, residual, shorter_residuals, auxiliary_residual, losses = {}, {}, {}, {}, {}
@@ -120,14 +129,14 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None):
             continue
         target = residual[j].detach() if recipe.aux_detach else residual[j]
         auxiliary_residual[j] = target - auxiliary_codes @ dictionary[j]
-        term = element_loss(recipe.loss, auxiliary_residual[j])
+        term = element_loss(recipe.loss, auxiliary_residual[j][tokens])
         if recipe.aux_scale == "residual":
             spread = element_loss(recipe.loss, residual[j] - residual[j].mean(0)).detach()
             term = term / spread if spread > 0 else 0 * term
         auxiliary_loss = auxiliary_loss + term
     loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
     return Step(
-        x, linear, pre, chosen, auxiliary, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
+        x, linear, pre, chosen, auxiliary, tokens, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
         auxiliary_loss, loss,
     )  # fmt: skip
 
@@ -148,8 +157,8 @@ def to_tensors(parameters, dtype):
     return {j: {n: torch.tensor(np.asarray(v), dtype=dtype) for n, v in p.items()} for j, p in parameters.items()}
 
 
-def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64, prefix=None):
-    """The step and its raw gradients {model: {name: array}} for arrays `parameters` and `batch`."""
+def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64, prefix=None, number=0):
+    """The step after `number` others and its raw gradients {model: {name: array}} for arrays `parameters` and `batch`."""
     tensors = to_tensors(parameters, dtype)
     names = stepped_names(recipe, list(batch), encoder)
     for j, own in names.items():
@@ -157,7 +166,7 @@ def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.floa
             tensors[j][name].requires_grad_()
     data = {j: torch.tensor(np.asarray(a), dtype=dtype) for j, a in batch.items()}
     dead = None if dead is None else torch.tensor(np.asarray(dead))
-    step = forward(tensors, data, encoder, recipe, k, dead, prefix)
+    step = forward(tensors, data, encoder, recipe, k, dead, prefix, number)
     for intermediate in (step.linear, *(step.dictionary[j] for j in names)):
         intermediate.retain_grad()
     step.loss.backward()
@@ -211,7 +220,7 @@ class Trainer:
         dead = self.silent[encoder] >= self.dead_tokens if self.dead_tokens > 0 else self.silent[encoder] < 0
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        step = forward(self.tensors, data, encoder, recipe, self.k, dead, prefix)
+        step = forward(self.tensors, data, encoder, recipe, self.k, dead, prefix, self.steps)
         step.loss.backward()
 
         names = stepped_names(recipe, list(batch), encoder)

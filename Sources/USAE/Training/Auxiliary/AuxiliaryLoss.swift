@@ -6,12 +6,15 @@ struct AuxiliaryLoss {
   let reconstruction: Reconstruction
   /// Divisors by target model. 0 drops the model's part, where the divisor is so small that the quotient could overflow.
   let scales: [Double]
+  /// Tokens that the means are over, those of all processes.
+  var tokens: Int
 
   private var workspace: StepWorkspace { reconstruction.workspace }
   private var models: [ModelParameters] { reconstruction.models }
 
   init(_ reconstruction: Reconstruction, work: InterruptibleWork) throws(USAEError) {
     self.reconstruction = reconstruction
+    tokens = reconstruction.workspace.totalRows
     guard reconstruction.recipe.auxiliaryScale == .residual else {
       scales = reconstruction.models.map { _ in 1 }
       return
@@ -31,6 +34,7 @@ struct AuxiliaryLoss {
   /// - Parameter spreads: mean L(r - batch mean of r) by target model, where the recipe scales by it.
   init(_ reconstruction: Reconstruction, spreads: [Double]) {
     self.reconstruction = reconstruction
+    tokens = reconstruction.workspace.totalRows
     scales = spreads.map(Self.usable)
   }
 
@@ -39,8 +43,8 @@ struct AuxiliaryLoss {
   /// Factor of the slope of model j's part in the whole loss.
   func slopeFactor(_ target: Int) -> Float {
     guard scales[target] > 0 else { return 0 }
-    return reconstruction.slopeFactor(target)
-      * Float(reconstruction.recipe.auxiliaryCoefficient / scales[target])
+    let ofMean = -1 / (Float(tokens) * Float(models[target].width))
+    return ofMean * Float(reconstruction.recipe.auxiliaryCoefficient / scales[target])
   }
 
   /// Replaces q D_j of a token by its slope dLoss/d(q D_j); returns the loss L(r_j - q D_j), a sum over the width.
@@ -58,7 +62,7 @@ struct AuxiliaryLoss {
     for j in models.indices where scales[j] > 0 {
       var sum = 0.0
       for block in 0..<blocks { sum += sums.base[block * models.count + j] }
-      total += sum / (Double(workspace.totalRows) * Double(models[j].width) * scales[j])
+      total += sum / (Double(tokens) * Double(models[j].width) * scales[j])
     }
     return total
   }

@@ -1,6 +1,8 @@
 /// AuxK on dead concepts (Gao et al., 2024): concepts that have not fired for a while reconstruct the residual.
 ///
-/// A token's auxiliary code has few entries, as its main code has, so everything stays sparse.
+/// A token's auxiliary code has few entries, as its main code has, so everything stays sparse. But by default it has twice as
+/// many, and fewer concepts share them: if every token had one, a dead concept would learn from some twenty times as many
+/// tokens as an alive one, and that would be most of a step's work. So only some tokens have one (`AuxiliaryTokens`).
 struct DeadAuxiliary {
   let reconstruction: Reconstruction
   let buffers: Buffers
@@ -14,9 +16,16 @@ struct DeadAuxiliary {
     let groups: ConceptGroups
     /// For each thread.
     let scratch: [ConceptSubset.Scratch]
+    /// The step's rows that have an auxiliary code. All arrays are by number of such a row.
+    fileprivate(set) var tokens = SpacedRows(first: 0, spacing: 1, count: 0)
+    /// How many tokens of all processes have one.
+    fileprivate(set) var totalTokens = 0
 
-    /// - Parameter columns: of the packed encoder.
+    /// - Parameters:
+    ///   - rows: of the batch.
+    ///   - columns: of the packed encoder.
     init(rows: Int, slots: Int, concepts: Int, columns: Int, widths: [Int], threads: Int) throws(USAEError) {
+      let rows = AuxiliaryTokens.most(of: rows)
       codes = try CodeBuffer(rows: rows, slots: slots)
       codeGradients = try FloatBuffer(rows * slots)
       groups = try ConceptGroups(rows: rows, slots: slots, concepts: concepts)
@@ -27,21 +36,31 @@ struct DeadAuxiliary {
       scratch = try (0..<threads).map { _ throws(USAEError) in try ConceptSubset.Scratch(columns: columns, depth: widest) }
     }
 
+    /// Begins a step.
+    func begin(_ chosen: AuxiliaryTokens, rows: Int) {
+      (tokens, totalTokens) = (chosen.rows(rows), chosen.total)
+    }
+
     /// With BatchTopK: puts the dead concepts that were trimmed from a token's main code in front of its auxiliary code, since
     /// they are larger than all that never were in the main code.
     func takeTrimmed(
       from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: InterruptibleWork
     ) throws(USAEError) {
       try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, _ in
-        for token in range { self.takeTrimmed(from: main, selection.trimmed(main, token), token, isDead: isDead) }
+        for number in self.tokens.numbers(in: range) {
+          let token = self.tokens[number]
+          self.takeTrimmed(from: main, selection.trimmed(main, token), token, number, isDead: isDead)
+        }
       }
     }
 
-    private func takeTrimmed(from main: CodeBuffer, _ trimmed: Range<Int>, _ token: Int, isDead: (Int32) -> Bool) {
-      let (values, indices) = (codes.values(token), codes.indices(token))
+    private func takeTrimmed(
+      from main: CodeBuffer, _ trimmed: Range<Int>, _ token: Int, _ number: Int, isDead: (Int32) -> Bool
+    ) {
+      let (values, indices) = (codes.values(number), codes.indices(number))
       let taken = min(codes.slots, trimmed.reduce(0) { $0 + (isDead(main.indices(token)[$1]) ? 1 : 0) })
       guard taken > 0 else { return }
-      let count = min(codes.slots, codes.count(token) + taken)
+      let count = min(codes.slots, codes.count(number) + taken)
       for slot in stride(from: count - 1, through: taken, by: -1) {
         (values[slot], indices[slot]) = (values[slot - taken], indices[slot - taken])
       }
@@ -50,7 +69,7 @@ struct DeadAuxiliary {
         (values[slot], indices[slot]) = (main.values(token)[source], main.indices(token)[source])
         slot += 1
       }
-      codes.counts.base[token] = Int32(count)
+      codes.counts.base[number] = Int32(count)
     }
   }
 
@@ -68,9 +87,18 @@ struct DeadAuxiliary {
     ///
     /// A dead concept that a token fires is in its main code, and so not in the auxiliary one.
     func select(_ tile: EncodedTile) {
-      let next = concepts.selectNext(tile, slots: buffers.codes.slots)
-      for (token, row) in tile.rows.enumerated() { buffers.codes.store(next[token], row: row) }
+      let numbers = buffers.tokens.numbers(in: tile.rows)
+      guard let first = numbers.first else { return }
+      let some = SpacedRows(
+        first: buffers.tokens[first] - tile.rows.lowerBound, spacing: buffers.tokens.spacing, count: numbers.count)
+      let next = concepts.selectNext(tile, of: some, slots: buffers.codes.slots)
+      for number in numbers { buffers.codes.store(next[number - first], row: number) }
     }
+  }
+
+  /// Whether the slopes of the main loss stay as they are, and each is made from one residual.
+  static func leavesSlopes(_ reconstruction: Reconstruction) -> Bool {
+    reconstruction.recipe.auxiliaryDetach && reconstruction.workspace.nested == nil
   }
 
   /// Returns the loss without its coefficient; leaves slopes and code gradients of both codes in the buffers.
@@ -80,22 +108,43 @@ struct DeadAuxiliary {
     let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
     let sums = try AlignedBuffer<Double>(blocks * models.count)
     let detached = reconstruction.recipe.auxiliaryDetach
+    let hasCodeGradients = Self.leavesSlopes(reconstruction)
+    var loss = loss
+    loss.tokens = buffers.totalTokens
     for j in models.indices {
       let target = reconstruction.makeTarget(j)
       try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
         let scratch = workspace.scratch[worker].base
         for t in range {
-          let gradients = self.buffers.codeGradients.base + t * self.buffers.codes.slots
-          if j == 0 { for q in 0..<self.buffers.codes.count(t) { gradients[q] = 0 } }
-          let slope = self.buffers.slopes[j].row(t)
-          target.dictionary.decode(self.buffers.codes, token: t, scratch: scratch, to: slope)
-          sums.base[block * models.count + j] += loss.differentiate(slope, token: t, target)
-          self.reconstruction.addCodeGradients(
-            token: t, codes: self.buffers.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
-          self.reconstruction.backward(token: t, target, auxiliarySlope: detached ? nil : slope, scratch: scratch)
+          var auxiliarySlope: UnsafePointer<Float>?
+          if let number = self.buffers.tokens.number(of: t) {
+            sums.base[block * models.count + j] += self.differentiate(number, token: t, target, loss, scratch: scratch)
+            if !detached { auxiliarySlope = UnsafePointer(self.buffers.slopes[j].row(number)) }
+          }
+          if hasCodeGradients {
+            self.reconstruction.finishBackward(token: t, target)
+          } else {
+            self.reconstruction.backward(token: t, target, auxiliarySlope: auxiliarySlope, scratch: scratch)
+          }
         }
       }
     }
     return loss.total(sums, blocks: blocks)
+  }
+
+  /// Computes a token's auxiliary slope in a target model and adds its part to the gradients of the auxiliary code; model 0
+  /// comes first and starts them. Returns the loss, a sum over the width.
+  @inline(__always)
+  private func differentiate(
+    _ number: Int, token: Int, _ target: Reconstruction.Target, _ loss: AuxiliaryLoss, scratch: UnsafeMutablePointer<Float>
+  ) -> Double {
+    let (codes, slope) = (buffers.codes, buffers.slopes[target.index].row(number))
+    let gradients = buffers.codeGradients.base + number &* codes.slots
+    if target.index == 0 { gradients.update(repeating: 0, count: codes.count(number)) }
+    target.dictionary.decode(codes, token: number, scratch: scratch, to: slope)
+    let sum = loss.differentiate(slope, token: token, target)
+    reconstruction.addCodeGradients(
+      token: number, codes: codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
+    return sum
   }
 }

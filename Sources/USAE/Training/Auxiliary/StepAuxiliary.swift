@@ -11,6 +11,15 @@ enum StepAuxiliary {
     if case .none = self { false } else { true }
   }
 
+  /// How much of the backward pass can come before the auxiliary loss.
+  func backward(_ reconstruction: Reconstruction) -> Reconstruction.Backward {
+    switch self {
+    case .none: .all
+    case .dead: DeadAuxiliary.leavesSlopes(reconstruction) ? .codeGradients : .none
+    case .published: .none
+    }
+  }
+
   /// Whether gradients are dense: then the tensors' gradient buffers already hold a part when the gradients of the codes'
   /// entries are added.
   var isDense: Bool { denseSums != nil }
@@ -25,10 +34,10 @@ enum StepAuxiliary {
   }
 
   /// Whether all code gradients are finite.
-  func isFinite(rows: Int) -> Bool {
+  var isFinite: Bool {
     switch self {
     case .none: true
-    case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: rows)
+    case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: buffers.tokens.count)
     case .published(let buffers): (0..<buffers.sums.count).allSatisfy { buffers.sums.base[$0].isFinite }
     }
   }
@@ -51,7 +60,10 @@ extension TrainingStep {
   func makeAuxiliary(_ packed: PackedEncoder, dead: [Int32]) throws(USAEError) -> StepAuxiliary {
     switch auxiliary {
     case .dead where !dead.isEmpty:
-      return .dead(try workspace.deadBuffers(slots: auxiliarySlots, columns: packed.columns))
+      let buffers = try workspace.deadBuffers(slots: auxiliarySlots, columns: packed.columns)
+      buffers.begin(
+        AuxiliaryTokens(step: number, firstRow: workspace.firstRow, totalRows: workspace.totalRows), rows: workspace.rows)
+      return .dead(buffers)
     case .published: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
     case .none, .dead: return .none
     }

@@ -17,11 +17,19 @@ struct Reconstruction {
   /// dLoss/d(z D) for one unit of the main loss's slope.
   func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalRows) * Float(models[target].width)) }
 
-  /// Computes the residuals, and the losses by block. With `finish` it also runs the backward pass; without, an auxiliary loss
-  /// comes first and runs it.
+  /// How much of the backward pass `forward` does. The dictionary rows that a code's gradients need have just been read.
+  enum Backward {
+    /// Nothing: the auxiliary loss changes the slopes.
+    case none
+    /// The code gradients: the auxiliary loss reads the residuals, and replaces them by slopes.
+    case codeGradients
+    case all
+  }
+
+  /// Computes the residuals, the losses by block, and what it can of the backward pass. An auxiliary loss does the rest.
   ///
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
-  func forward(finish: Bool, work: InterruptibleWork) throws(USAEError) {
+  func forward(_ backward: Backward, work: InterruptibleWork) throws(USAEError) {
     for j in models.indices {
       let target = makeTarget(j)
       try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
@@ -29,7 +37,12 @@ struct Reconstruction {
         var sum = 0.0
         for t in range {
           sum += self.decode(token: t, target, scratch: scratch)
-          if finish { self.backward(token: t, target, auxiliarySlope: nil, scratch: scratch) }
+          switch backward {
+          case .none: break
+          case .codeGradients:
+            self.startCodeGradients(token: t, target, slope: self.workspace.updateScratch[worker].base, scratch: scratch)
+          case .all: self.backward(token: t, target, auxiliarySlope: nil, scratch: scratch)
+          }
         }
         self.workspace.lossSums.base[block * self.models.count + j] = sum
       }
@@ -116,6 +129,26 @@ struct Reconstruction {
         scratch: scratch, to: gradients)
       longer = UnsafePointer(slope)
     }
+  }
+
+  /// The code gradients of `backward` without an auxiliary slope and nested prefixes. The residual stays.
+  ///
+  /// - Parameter slope: scratch memory of the target's stride.
+  @inline(__always)
+  private func startCodeGradients(
+    token: Int, _ target: Target, slope: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+  ) {
+    let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
+    if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
+    kernels.training.slope(which, target.slopeFactor, target.residual(token), target.stride, slope)
+    addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
+  }
+
+  /// What `backward` does after `startCodeGradients`: turns the residual into a slope.
+  @inline(__always)
+  func finishBackward(token: Int, _ target: Target) {
+    let slope = target.residual(token)
+    kernels.training.slope(which, target.slopeFactor, slope, target.stride, slope)
   }
 
   /// gradients[q] += slope . unit dictionary row of slot q, for all slots of the token or some.

@@ -68,6 +68,7 @@ final class SharedStep {
     processes = tokens.count
     self.rank = rank
     first = tokens[..<rank].reduce(0, +)
+    workspace.firstRow = first
     try local.requireTokens()
     exchanges = makeExchanges(processes: tokens.count)
   }

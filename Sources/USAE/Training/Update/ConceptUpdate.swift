@@ -28,7 +28,7 @@ struct ConceptUpdate {
     statistics = forward.statistics
     (dead, denseSums) = (forward.auxiliary.dead, forward.auxiliary.denseSums)
     workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
-    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: workspace.rows) }
+    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: dead.tokens.count) }
     let model = step.model
     encoderRows = TrainedRows(model.encoderWeight)
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
@@ -139,7 +139,7 @@ struct ConceptUpdate {
     gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, scratch: scratch)
     if let dead {
       let (slopes, entries) = (dead.slopes[target].base, dead.groups.entries(concept))
-      addGathered(slopes, stride, entries, entries.values, to: out, scratch: scratch)
+      addGathered(slopes, stride, entries, entries.values, columns: stride, to: out, scratch: scratch)
     }
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
     let row = dictionary.rows + concept &* stride
@@ -165,7 +165,9 @@ struct ConceptUpdate {
     for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
       let entries = dead.groups.entries(concept)
-      addGathered(tokens, stride, entries, entries.gradients, to: out, scratch: scratch)
+      addGathered(
+        tokens + dead.tokens.first * stride, stride * dead.tokens.spacing, entries, entries.gradients, columns: stride, to: out,
+        scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
     guard let batchNormRows else {
@@ -200,18 +202,18 @@ struct ConceptUpdate {
     if !isDense {
       kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
     } else {
-      addGathered(rows, stride, entries, coefficients, to: out, scratch: scratch)
+      addGathered(rows, stride, entries, coefficients, columns: stride, to: out, scratch: scratch)
     }
   }
 
   @inline(__always)
   private func addGathered(
     _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
-    to out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+    columns: Int, to out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
     guard entries.count > 0 else { return }
-    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, scratch)
-    kernels.rows.addScaled(1, scratch, stride, out)
+    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, columns, scratch)
+    kernels.rows.addScaled(1, scratch, columns, out)
   }
 
   // MARK: Updates

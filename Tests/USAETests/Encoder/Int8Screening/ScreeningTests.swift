@@ -36,7 +36,8 @@ import KernelTypes
           try encoder.forEachTile(
             of: tokens, 0..<tokens.rows, k: k, above: threshold, scratch: encoder.makeScratch(2), work: work
           ) { tile in
-            let nextKeys = subset.selectNext(tile, slots: 7)
+            let every = SpacedRows(from: 0, by: 1, below: tile.rows.count)
+            let nextKeys = subset.selectNext(tile, of: every, slots: 7)
             for (token, row) in tile.rows.enumerated() { (keys[row], next[row]) = (Array(tile[row]), Array(nextKeys[token])) }
           }
         }
@@ -59,11 +60,11 @@ import KernelTypes
       return keys
     }
 
-    /// The next 7 of the subset that each token's keys leave out.
-    func next(_ sorted: [[UInt64]], after keys: [[UInt64]]) -> [[UInt64]] {
+    /// The next of the subset that each token's keys leave out.
+    func next(_ sorted: [[UInt64]], after keys: [[UInt64]], slots: Int = 7) -> [[UInt64]] {
       let subset = Set(subset)
       return zip(sorted, keys).map { all, chosen in
-        Array(all.filter { subset.contains(column(ofKey: $0)) && !chosen.contains($0) }.prefix(7))
+        Array(all.filter { subset.contains(column(ofKey: $0)) && !chosen.contains($0) }.prefix(slots))
       }
     }
   }
