@@ -78,12 +78,15 @@ class Recipe:
         Number that is added to the norm of a dictionary row when the row is divided by its norm. Default: 1e-8.
     aux : "none", "unchosen" or "dead"
         Concepts that have to reconstruct the residual (AuxK). "dead" (Gao et al., arXiv 2406.04093) takes the dead concepts
-        with the largest positive pre-activations, for one token in eight, a different one in each step. "unchosen", the
-        published AuxK, takes those of all concepts that are not in the code, for all tokens. "none" means no auxiliary loss.
-        Default: "dead".
+        with the largest positive pre-activations. "unchosen", the published AuxK, takes those of all concepts that are not in
+        the code. "none" means no auxiliary loss. Default: "dead".
     aux_k : int or None
         Largest number of such concepts for each token. Default: None, which means half of all concepts with "unchosen" and 2 k
         with "dead".
+    aux_every : int
+        With "dead", one token in so many has such concepts, drawn in each step from each `aux_every` tokens of the batch that
+        follow each other. 1: every token, as in Gao et al.; a step with a tenth of the concepts dead then takes twice as long.
+        With "unchosen", every token has them, whatever this says. Default: 8.
     aux_coefficient : float
         Weight of the auxiliary loss. Default: 1 / 32.
     aux_scale : "none" or "residual"
@@ -164,6 +167,7 @@ class Recipe:
     dictionary_epsilon: float = 1e-8
     aux: Literal["none", "unchosen", "dead"] = "dead"
     aux_k: int | None = None
+    aux_every: int = 8
     aux_coefficient: float = 1 / 32
     aux_scale: Literal["none", "residual"] = "residual"
     aux_detach: bool = True
@@ -288,6 +292,7 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         outlier_multiple=None,
         renormalize=False,
         aux="unchosen",
+        aux_every=1,
         aux_coefficient=0.1,
         aux_scale="none",
         aux_detach=False,

@@ -145,7 +145,7 @@ typedef struct usae_recipe {
   /* Auxiliary loss: a second code has to reconstruct the residual */
   int32_t aux;                /* USAE_AUX_NONE: there is none. UNCHOSEN, the published AuxK: its code is the aux_k largest
                                  of the positive pre-activations that were not selected. DEAD: the aux_k largest of those of
-                                 dead concepts, for every eighth token, beginning one later in each step. Default: DEAD. */
+                                 dead concepts, for one token in aux_every. Default: DEAD. */
   int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: the auxiliary loss is divided by the loss of predicting the residual's
                                  batch mean, which is held constant. Default: RESIDUAL. */
   int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */
@@ -190,6 +190,10 @@ typedef struct usae_recipe {
                                  rows. In training, tokens longer than this multiple of sqrt(width), which is about the length
                                  of a typical one, are shortened to sqrt(width), but for models of mean 0
                                  and scale 1, whose tokens may have any length. 0: no row is outlying. Default: 5. */
+
+  /* Auxiliary loss, continued */
+  int64_t aux_every;          /* With USAE_AUX_DEAD, one token in so many has an auxiliary code: one that is drawn in each step
+                                 from each aux_every rows of the batch that follow each other. 1: every token. Default: 8. */
 } usae_recipe;
 
 enum {

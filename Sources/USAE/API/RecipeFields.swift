@@ -69,6 +69,8 @@ extension Recipe {
     number("decay_share", \.decayShare, 0...1),
 
     number("outlier_multiple", \.outlierMultiple, 0...1e6, zeroIsNone: true),
+
+    count("aux_every", \.auxiliaryEvery, from: 1),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

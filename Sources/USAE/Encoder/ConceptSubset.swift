@@ -52,20 +52,23 @@ struct ConceptSubset {
     for one in scratch { try one.reserveValues(values) }
   }
 
-  /// For some tokens of a tile the `slots` largest positive pre-activations among the concepts of the subset that are not in the
-  /// token's code.
+  /// For some tokens of a tile the `slots` largest positive pre-activations among the concepts of the subset that are not in
+  /// the token's code.
   ///
-  /// - Parameter some: numbers of the tile's tokens.
-  func selectNext(_ tile: EncodedTile, of some: SpacedRows, slots: Int) -> SelectedKeys {
+  /// - Parameters:
+  ///   - rows: those of the tokens in the tile's matrix, ascending.
+  ///   - tokens: the tokens themselves, one after the other.
+  func selectNext(_ tile: EncodedTile, rows: ArraySlice<Int>, tokens: TokenRows, slots: Int) -> SelectedKeys {
     let scratch = scratch[tile.worker]
     let (codes, keys) = (tile.keys, scratch.keys)
     keys.clear()
-    if (0..<some.count).contains(where: { !codes.hasAllPositive(some[$0]) }) {
-      panels.product(tile.tokens.taking(some), packed: scratch.packed, out: scratch.values.base)
+    let first = tile.rows.lowerBound
+    if rows.contains(where: { !codes.hasAllPositive($0 &- first) }) {
+      panels.product(tokens, packed: scratch.packed, out: scratch.values.base)
     }
     concepts.withUnsafeBufferPointer { concepts in
-      for number in 0..<some.count {
-        let token = some[number]
+      for (number, row) in rows.enumerated() {
+        let token = row &- first
         if let concepts = concepts.baseAddress, !codes.hasAllPositive(token) {
           let values = scratch.values.base + number &* panels.columns
           keys.add(concepts, values, self.concepts.count, above: 0, below: codes[token].last ?? .max)

@@ -9,42 +9,7 @@ struct TokenRows {
     count = rows.count
   }
 
-  private init(base: UnsafePointer<Float>, stride: Int, count: Int) {
-    (self.base, self.stride, self.count) = (base, stride, count)
-  }
-
   @inline(__always) func row(_ token: Int) -> UnsafePointer<Float> { base + token &* stride }
-
-  /// Some of these tokens.
-  func taking(_ some: SpacedRows) -> TokenRows {
-    TokenRows(base: row(some.first), stride: stride * some.spacing, count: some.count)
-  }
-}
-
-/// Rows of a matrix at equal distances: first, first + spacing, ..., `count` of them.
-struct SpacedRows: Equatable {
-  let first, spacing, count: Int
-
-  init(first: Int, spacing: Int, count: Int) { (self.first, self.spacing, self.count) = (first, spacing, count) }
-
-  /// Those of 0..<`count` from `first` on.
-  init(from first: Int, by spacing: Int, below count: Int) {
-    self.init(first: first, spacing: spacing, count: max(0, (count - first + spacing - 1) / spacing))
-  }
-
-  @inline(__always) subscript(number: Int) -> Int { first &+ number &* spacing }
-
-  /// The number of a row that is one of these, and nil for another row.
-  @inline(__always) func number(of row: Int) -> Int? {
-    let distance = row &- first
-    return distance >= 0 && distance % spacing == 0 && distance / spacing < count ? distance / spacing : nil
-  }
-
-  /// The numbers of the rows that lie in a range.
-  func numbers(in range: Range<Int>) -> Range<Int> { numbersBelow(range.lowerBound)..<numbersBelow(range.upperBound) }
-
-  /// How many of the rows are below a bound.
-  private func numbersBelow(_ bound: Int) -> Int { min(count, max(0, (bound - first + spacing - 1) / spacing)) }
 }
 
 /// A tile whose codes are selected.

@@ -22,6 +22,7 @@ struct CounterRandom: Sendable {
     case viewBoxes = 10
     case viewNoise = 11
     case prefixDraw = 12
+    case auxiliaryTokens = 13
   }
 
   private let key: (UInt32, UInt32)

@@ -111,10 +111,11 @@ final class StepWorkspace: @unchecked Sendable {
     return made
   }
 
-  func deadBuffers(slots: Int, columns: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
+  func deadBuffers(every: Int, slots: Int, columns: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
     if let dead { return dead }
     let made = try DeadAuxiliary.Buffers(
-      rows: rows, slots: slots, concepts: concepts, columns: columns, widths: residuals.map(\.columns), threads: threads)
+      rows: AuxiliaryTokens.most(of: rows, every: every), slots: slots, concepts: concepts, columns: columns,
+      widths: residuals.map(\.columns), threads: threads)
     dead = made
     return made
   }

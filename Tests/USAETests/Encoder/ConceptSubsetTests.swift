@@ -9,7 +9,8 @@ import Testing
     let share: Double
     let slots: Int
     var screening = true
-    var spacing = 1
+    /// One row in so many, at uneven distances.
+    var every = 1
   }
 
   static let concepts = 300
@@ -17,14 +18,14 @@ import Testing
   static let cases = [0, 0.01, 0.1, 0.5, 1].flatMap { share in
     // The last has more slots than there are concepts in any subset.
     [1, 12, concepts].flatMap { slots in
-      [Case(share: share, slots: slots), Case(share: share, slots: slots, screening: false, spacing: 8)]
+      [Case(share: share, slots: slots), Case(share: share, slots: slots, screening: false, every: 8)]
     }
   }
 
   @Test(arguments: cases) func theLargestThatCodesLeftOut(of one: Case) throws {
     var random = TestRandom(31)
-    let every = one.share > 0 ? Int((1 / one.share).rounded()) : Self.concepts + 1
-    let subset = stride(from: Int32(every - 1), to: Int32(Self.concepts), by: every).map { $0 }
+    let apart = one.share > 0 ? Int((1 / one.share).rounded()) : Self.concepts + 1
+    let subset = stride(from: Int32(apart - 1), to: Int32(Self.concepts), by: apart).map { $0 }
     #expect(subset.count == Int(one.share * Double(Self.concepts)))
     let bias = random.row(Self.concepts)
     let problem = ScreeningTests.Problem(
@@ -32,16 +33,16 @@ import Testing
       tokens: try ScreeningTests.matrix(random.rows(333, 48)), scale: { _ in 1 }, bias: { 0.1 * bias[$0] }, subset: subset)
     let sorted = try problem.sorted()
     for k in [6, 200] {  // few tokens have 200 positive pre-activations, so codes leave nothing out
-      let rows = SpacedRows(from: one.spacing - 1, by: one.spacing, below: 333)
+      let rows = AuxiliaryTokens(every: one.every, seed: 1, step: k, firstRow: 0, totalRows: 333).rows(333)
       let found = try Self.next(problem, one, k: k, rows)
       let expected = problem.next(sorted, after: sorted.map { Array($0.prefix(k)) }, slots: one.slots)
-      #expect(found == (0..<rows.count).map { expected[rows[$0]] })
+      #expect(found == rows.map { expected[$0] })
     }
   }
 
   /// Keys of some rows.
   private static func next(
-    _ problem: ScreeningTests.Problem, _ one: Case, k: Int, _ rows: SpacedRows
+    _ problem: ScreeningTests.Problem, _ one: Case, k: Int, _ rows: [Int]
   ) throws -> [[UInt64]] {
     let work = InterruptibleWork(threads: 2)
     let encoder = try problem.encoder(screening: one.screening)
@@ -51,15 +52,17 @@ import Testing
     try encoder.forEachTile(
       of: problem.tokens, 0..<problem.tokens.rows, k: k, scratch: encoder.makeScratch(2), work: work
     ) { tile in
-      let numbers = rows.numbers(in: tile.rows)
-      guard let first = numbers.first else { return }
-      let own = SpacedRows(first: rows[first] - tile.rows.lowerBound, spacing: rows.spacing, count: numbers.count)
-      let keys = subset.selectNext(tile, of: own, slots: one.slots)
-      for number in numbers {
-        let own = Array(keys[number - first])
-        found.withLock { $0[number] = own }
+      let own = rows.filter(tile.rows.contains)
+      guard let tokens = try? PaddedMatrix(rows: own.count, columns: problem.tokens.columns) else { return }
+      for (number, row) in own.enumerated() {
+        tokens.row(number).update(from: problem.tokens.row(row), count: tokens.stride)
+      }
+      let keys = subset.selectNext(tile, rows: own[...], tokens: TokenRows(tokens, 0..<own.count), slots: one.slots)
+      for (number, row) in own.enumerated() {
+        let next = Array(keys[number])
+        found.withLock { $0[row] = next }
       }
     }
-    return (0..<rows.count).map { row in found.withLock { $0[row] ?? [] } }
+    return rows.map { row in found.withLock { $0[row] ?? [] } }
   }
 }

@@ -47,6 +47,35 @@ def test_the_saved_bytes_do_not_depend_on_the_number_of_threads(wide_acts, tmp_p
     assert saved[1] == saved[2] == saved[4]
 
 
+@pytest.mark.parametrize("every", [1, 8])
+@pytest.mark.parametrize("selection", ["topk", "batchtopk"])
+def test_dead_concepts_learn_the_same_with_any_number_of_threads_and_after_a_save(wide_acts, tmp_path, selection, every):
+    recipe = RECIPE.replace(dead_tokens=1, prefixes=None, selection=selection, aux_every=every)
+
+    def new(n_threads):
+        return usae.UniversalSAE(N_CONCEPTS, K, recipe=recipe, seed=5, n_threads=n_threads)
+
+    def step(sae, number):
+        batch = {name: x[100 * number :][:531] for name, x in wide_acts.items()}
+        if not number:
+            sae.initialize(WIDE)
+        for model in range(len(batch)):
+            sae._autoencoder.write(model, "silent_tokens", np.where(np.arange(N_CONCEPTS) % 3 == 0, 500, 0))
+        assert sae.partial_fit(batch).dead > 0
+
+    states = []
+    for n_threads in (1, 2, 4, "after a save"):
+        sae = new(n_threads if n_threads != "after a save" else 2)
+        for number in range(6):
+            if n_threads == "after a save" and number == 3:
+                sae.save(tmp_path / "midway", training_state=True)
+                sae = usae.load(tmp_path / "midway", n_threads=3)
+            step(sae, number)
+        sae.save(tmp_path / str(n_threads), training_state=True)
+        states.append((tmp_path / str(n_threads) / "model.safetensors").read_bytes())
+    assert len(set(states)) == 1
+
+
 def test_results_do_not_depend_on_the_number_of_threads(wide, wide_acts, tmp_path):
     wide.save(tmp_path / "run")
     alone, many = usae.load(tmp_path / "run", n_threads=1), usae.load(tmp_path / "run", n_threads=4)

@@ -85,7 +85,7 @@ def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N
     """
     problem = problems.separated(recipe, k, encoder, widths or WIDTHS, n_tokens, n_concepts, prefix=prefix, **options)
     step, expected = reference.gradients(
-        problem.parameters, problem.batch, encoder, recipe, k, problem.dead, prefix=prefix
+        problem.parameters, problem.batch, encoder, recipe, k, problem.dead, prefix=prefix, seed=seed
     )  # fmt: skip
     report, found = core_gradients(problem, encoder, recipe, k, seed)
     assert report.prefix == (prefix or n_concepts)
@@ -288,24 +288,50 @@ TEACHING = SHAPES | {"one-token": dict(k=7, n_tokens=1), "five-tokens": dict(k=7
 
 @pytest.mark.parametrize("selection", ["topk", "batchtopk"])
 @pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("every", [2, 8])
 @pytest.mark.parametrize("shape", TEACHING)
-def test_each_step_teaches_dead_concepts_by_other_tokens(shape, detach, selection):
-    recipe = recipe_for("linear", "mse", ("dead", "residual", detach), "all")
+def test_each_step_teaches_dead_concepts_by_other_tokens(shape, every, detach, selection):
+    recipe = recipe_for("linear", "mse", ("dead", "residual", detach), "all").replace(aux_every=every)
     recipe = recipe.replace(learning_rate=0.0, renormalize=False, selection=selection, k_max=None)  # parameters stay
     options = {"n_tokens": N_TOKENS} | TEACHING[shape]
     k = options.pop("k")
     problem = problems.separated(recipe, k, "b", WIDTHS, n_concepts=N_CONCEPTS, **options)
-    sae = prepared(problem, recipe, k)
-    taught = 0
-    for number in range(reference.AUXILIARY_SPACING + 1):
+    seed = 2**40 + 3
+    sae = prepared(problem, recipe, k, seed)
+    taught = []
+    for number in range(6):
         silence(sae, problem, recipe)
         step, expected = reference.gradients(
-            problem.parameters, problem.batch, "b", recipe, k, problem.dead, number=number
+            problem.parameters, problem.batch, "b", recipe, k, problem.dead, number=number, seed=seed
         )  # fmt: skip
         compare(problem, "b", recipe, step, expected, *sae.gradients(problem.batch, encoder="b"))
-        taught = taught | step.auxiliary_tokens
+        taught.append(tuple(step.auxiliary_tokens.nonzero().ravel().tolist()))
         sae.partial_fit(problem.batch, encoder="b")
-    assert taught.all()
+    n_tokens = options["n_tokens"]
+    assert all(len(tokens) == -(-n_tokens // every) for tokens in taught)
+    assert n_tokens == 1 or len(set(taught)) > 1
+
+
+@pytest.mark.parametrize("setting", [one for one in SETTINGS if one[2][0] == "dead"], ids=name_of)
+def test_gradients_with_auxk_on_every_token_equal_autograd_in_float64(setting, record_property):
+    record_property("worst", check(recipe_for(*setting).replace(aux_every=1), k=7))
+
+
+@pytest.mark.parametrize("every", [2, 3, 7, 47, 48, 49, 2**53])
+def test_gradients_hold_for_any_number_of_tokens_in_one(every, record_property):
+    for loss, detach in (("l1", False), ("mse", True)):
+        recipe = recipe_for("linear", loss, ("dead", "residual", detach), "all").replace(aux_every=every)
+        record_property("worst", check(recipe, k=7, seed=every))
+
+
+def test_the_published_auxk_is_on_every_token():
+    recipe = recipe_for("batchnorm", "l1", ("unchosen", "none", False), "encoder")
+    problem = problems.separated(recipe, 7, "b", WIDTHS, N_TOKENS, N_CONCEPTS)
+    (one, expected), (other, found) = (core_gradients(problem, "b", recipe.replace(aux_every=n), 7) for n in (1, 8))
+    assert one == other
+    for j, own in expected.items():
+        for name, gradient in own.items():
+            assert np.array_equal(found[j][name], gradient)
 
 
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
@@ -327,32 +353,24 @@ def test_a_gradient_step_leaves_the_autoencoder_alone(encoder):
 
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
 def test_the_problems_are_what_their_names_say(encoder):
-    def auxiliary_codes(recipe, problem, k):
-        """The auxiliary codes of all tokens, each from the step that gives it one, as a mask."""
-        mask = torch.zeros(len(problem.batch["b"]), N_CONCEPTS, dtype=torch.bool)
-        for number in range(reference.AUXILIARY_SPACING):
-            step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead, number=number)
-            mask |= step.auxiliary if step.auxiliary is not None else False
-        return mask
-
     def active(shape, **changes):
         options = {**SHAPES[shape], **changes}
-        recipe = recipe_for(encoder, "l1", ("dead", "none", False), "all")
+        recipe = recipe_for(encoder, "l1", ("dead", "none", False), "all").replace(aux_every=1)
         k = options.pop("k")
         problem = problems.separated(recipe, k, "b", WIDTHS, N_TOKENS, N_CONCEPTS, **options)
         step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, k, problem.dead)
-        return step.chosen.sum(1), auxiliary_codes(recipe, problem, k).sum(1), problem.dead
+        auxiliary = step.auxiliary if step.auxiliary is not None else torch.zeros_like(step.chosen)
+        return step.chosen.sum(1), auxiliary.sum(1), problem.dead
 
     # A selection by batch gives some tokens more than k, some fewer, and some all that they can have.
-    recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all").replace(selection="batchtopk", k_max=8)
+    recipe = recipe_for(encoder, "mse", ("dead", "none", False), "all").replace(selection="batchtopk", k_max=8, aux_every=1)
     problem = problems.separated(recipe, 7, "b", WIDTHS, N_TOKENS, N_CONCEPTS)
     step, _ = reference.gradients(problem.parameters, problem.batch, "b", recipe, 7, problem.dead)
     assert step.chosen.sum() == 7 * N_TOKENS
     assert step.chosen.sum(1).min() < 7 and (step.chosen.sum(1) == 8).any()
     # Dead concepts are both among a token's eight that the batch left out and beyond them.
     offered = reference.largest(step.pre, torch.ones_like(step.chosen), 8)
-    auxiliary = auxiliary_codes(recipe, problem, 7)
-    assert (auxiliary & offered).any() and (auxiliary & ~offered).any()
+    assert (step.auxiliary & offered).any() and (step.auxiliary & ~offered).any()
 
     chosen, auxiliary, dead = active("fewer-than-k")
     assert 0 < chosen.min() < 24

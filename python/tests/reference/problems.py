@@ -63,6 +63,7 @@ def is_separated(problem, encoder, recipe, k, prefix=None):
     """Whether no decision of the step could be turned by the rounding of a float32 implementation."""
     tensors = reference.to_tensors(problem.parameters, torch.float64)
     data = {j: torch.tensor(a, dtype=torch.float64) for j, a in problem.batch.items()}
+    recipe = recipe.replace(aux_every=1)  # so that the step may teach dead concepts by any tokens
     step = reference.forward(tensors, data, encoder, recipe, k, torch.tensor(problem.dead), prefix)
     error = preactivation_error(tensors[encoder], step, step.x[encoder], recipe)
 
@@ -79,8 +80,7 @@ def is_separated(problem, encoder, recipe, k, prefix=None):
     if step.auxiliary is not None:
         allowed = ~step.chosen if recipe.aux == "unchosen" else ~step.chosen & torch.tensor(problem.dead)
         count = reference.aux_count(recipe, n_concepts, k)
-        auxiliary = reference.largest(step.pre, allowed, count)  # of all tokens, some of which have one in this step
-        safe.append(selection_is_safe(step.pre, error, auxiliary, allowed, count))
+        safe.append(selection_is_safe(step.pre, error, step.auxiliary, allowed, count))
     if recipe.loss == "l1":
         for j, residual in step.residual.items():
             dictionary = step.dictionary[j].abs()

@@ -14,7 +14,7 @@ import torch
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1
-AUXILIARY_SPACING = 8  # with aux="dead", one token in so many has an auxiliary code
+AUXILIARY_TOKENS = 13  # the core's number of the random numbers that choose tokens for AuxK
 
 
 @dataclass
@@ -58,10 +58,25 @@ def aux_count(recipe, n_concepts, k):
     return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
 
 
-def auxiliary_tokens(recipe, n_tokens, number):
-    """The tokens that have an auxiliary code after `number` steps, as a mask."""
-    spacing = min(AUXILIARY_SPACING, n_tokens) if recipe.aux == "dead" else 1
-    return torch.arange(n_tokens) % spacing == number % spacing
+def auxiliary_tokens(recipe, n_tokens, number, seed):
+    """The tokens that have an auxiliary code after `number` steps, as a mask: one that is drawn of each few."""
+    every = recipe.aux_every if recipe.aux == "dead" else 1
+    mask = torch.zeros(n_tokens, dtype=torch.bool)
+    for group, first in enumerate(range(0, n_tokens, every)):
+        high, low, _, _ = philox((group, 0, AUXILIARY_TOKENS, number), seed)
+        mask[first + ((high << 32 | low) * min(every, n_tokens - first) >> 64)] = True
+    return mask
+
+
+def philox(counter, seed):
+    """Philox4x32-10 (Salmon et al., 2011), four numbers of 32 bits."""
+    a, b, c, d = counter
+    key = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        left, right = a * 0xD2511F53, c * 0xCD9E8D57
+        a, b, c, d = right >> 32 ^ b ^ key[0], right & 0xFFFFFFFF, left >> 32 ^ d ^ key[1], left & 0xFFFFFFFF
+        key = key[0] + 0x9E3779B9 & 0xFFFFFFFF, key[1] + 0xBB67AE85 & 0xFFFFFFFF
+    return a, b, c, d
 
 
 def largest_of_batch(values, k, k_max):
@@ -88,7 +103,7 @@ def shorter_prefixes(recipe, n_concepts):
     return [math.floor(share * n_concepts + 0.5) for share in (recipe.prefixes or (1,))[:-1]]
 
 
-def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, number=0):
+def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, number=0, seed=0):
     """The loss of the step after `number` others, for tensors `parameters` and `batch` {model: [N, d_j]}.
 
     `dead` [m] bool is for aux="dead"; `prefix` is the number of concepts that were drawn to reconstruct, None for all.
@@ -110,7 +125,7 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, numbe
         codes = torch.where(torch.arange(pre.shape[1]) < prefix, codes, 0)
 
     auxiliary = auxiliary_codes = None
-    tokens = auxiliary_tokens(recipe, len(pre), number)
+    tokens = auxiliary_tokens(recipe, len(pre), number, seed)
     has_auxiliary = recipe.aux == "unchosen" or (recipe.aux == "dead" and dead.any())  # with nothing dead there is none
     if has_auxiliary and is_whole:
         allowed = ~chosen if recipe.aux == "unchosen" else ~chosen & dead
@@ -157,7 +172,7 @@ def to_tensors(parameters, dtype):
     return {j: {n: torch.tensor(np.asarray(v), dtype=dtype) for n, v in p.items()} for j, p in parameters.items()}
 
 
-def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64, prefix=None, number=0):
+def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.float64, prefix=None, number=0, seed=0):
     """The step after `number` others and its raw gradients {model: {name: array}} for arrays `parameters` and `batch`."""
     tensors = to_tensors(parameters, dtype)
     names = stepped_names(recipe, list(batch), encoder)
@@ -166,7 +181,7 @@ def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.floa
             tensors[j][name].requires_grad_()
     data = {j: torch.tensor(np.asarray(a), dtype=dtype) for j, a in batch.items()}
     dead = None if dead is None else torch.tensor(np.asarray(dead))
-    step = forward(tensors, data, encoder, recipe, k, dead, prefix, number)
+    step = forward(tensors, data, encoder, recipe, k, dead, prefix, number, seed)
     for intermediate in (step.linear, *(step.dictionary[j] for j in names)):
         intermediate.retain_grad()
     step.loss.backward()
@@ -197,8 +212,8 @@ def learning_rate(recipe, t):
 class Trainer:
     """Steps of any recipe with `torch.optim.AdamW`, one optimiser for each (model, encoder) and (model, dictionary)."""
 
-    def __init__(self, parameters, recipe, k, dead_tokens=0, dtype=torch.float64):
-        self.recipe, self.k, self.dead_tokens, self.dtype = recipe, k, dead_tokens, dtype
+    def __init__(self, parameters, recipe, k, dead_tokens=0, dtype=torch.float64, seed=0):
+        self.recipe, self.k, self.dead_tokens, self.dtype, self.seed = recipe, k, dead_tokens, dtype, seed
         self.tensors = to_tensors(parameters, dtype)
         self.steps = 0
         self.draws = dict.fromkeys(parameters, 0)
@@ -220,7 +235,7 @@ class Trainer:
         dead = self.silent[encoder] >= self.dead_tokens if self.dead_tokens > 0 else self.silent[encoder] < 0
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        step = forward(self.tensors, data, encoder, recipe, self.k, dead, prefix, self.steps)
+        step = forward(self.tensors, data, encoder, recipe, self.k, dead, prefix, self.steps, self.seed)
         step.loss.backward()
 
         names = stepped_names(recipe, list(batch), encoder)

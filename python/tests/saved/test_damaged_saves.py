@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 import usae
-from support.autoencoders import everything
+from support.autoencoders import RECIPE, everything
 from support.refusals import refuses_place
 from support.saves import FILES, refuses_to_load, rewrite_json, without_later_fields
 from usae._saved.header import FORMAT_VERSION
@@ -119,7 +119,7 @@ def test_what_an_older_version_saved_is_read(trained, saved):
     rewrite_header(saved, as_format_1, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
     # Nothing was merged, nothing drawn, and no row was outlying.
-    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean", outlier_multiple=None)
+    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean", outlier_multiple=None, aux_every=1)
     assert loaded.pop("recipe") == expected.pop("recipe").replace(**as_then)
     whole = trained.n_concepts
     as_read = [{key: x for key, x in entry.items() if key != "prefix"} | {"prefix": whole} for entry in trained.history_]
@@ -130,10 +130,26 @@ def test_what_an_older_version_saved_is_read(trained, saved):
     refuses_to_load(saved, "usae.json")
 
 
+def test_a_run_that_was_saved_before_auxk_was_on_some_tokens_goes_on_with_all(acts, tmp_path):
+    recipe = RECIPE.replace(dead_tokens=1, prefixes=None, aux_every=1)
+    sae = usae.UniversalSAE(32, 4, recipe=recipe).fit(acts, steps=4)
+    sae.save(tmp_path / "now", training_state=True)
+    sae.save(tmp_path / "then", training_state=True)
+    rewrite_header(tmp_path / "then", lambda header: without_later_fields(header, 3))
+    now, then = usae.load(tmp_path / "now"), usae.load(tmp_path / "then")
+    assert then.recipe == now.recipe == recipe
+    for loaded in (now, then):
+        loaded.set_total_steps(None)  # as more than the planned steps follow
+        for model in range(len(acts)):
+            loaded._autoencoder.write(model, "silent_tokens", np.where(np.arange(32) % 3 == 0, 500, 0))
+        assert loaded.partial_fit(acts).dead > 0
+    assert everything(now) == everything(then)
+
+
 def test_a_save_of_a_format_without_a_checksum_is_read_and_only_that(trained, saved):
     rewrite_header(saved, as_format_2, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
-    assert loaded.pop("recipe") == expected.pop("recipe").replace(outlier_multiple=None) and loaded == expected
+    assert loaded.pop("recipe") == expected.pop("recipe").replace(outlier_multiple=None, aux_every=1) and loaded == expected
     rewrite_header(saved, lambda header: header.update(format_version=2))
     refuses_to_load(saved, "usae.json")
     rewrite_header(saved, lambda header: header.update(format_version=3), sign=False)

@@ -90,13 +90,14 @@ def parts(batch, sizes=SIZES):
     return [{name: x[a:b] for name, x in batch.items()} for a, b in zip(ends, ends[1:], strict=False)]
 
 
-def share(saes, batches, encoder=-1, wrap=lambda core, rank: core):
+def share(saes, batches, encoder=-1, wrap=lambda core, rank: core, masks=None):
     def task(peers):
         autoencoder = saes[peers.rank]._autoencoder
         autoencoder.core = wrap(autoencoder.core, peers.rank)
 
         def take():
-            return as_aligned(batches[peers.rank], "batch", autoencoder.widths), None, encoder
+            mask = None if masks is None else masks[peers.rank]
+            return as_aligned(batches[peers.rank], "batch", autoencoder.widths, mask), None, encoder
 
         return shared_steps.step(autoencoder, take, peers, shared_steps.ExchangeBuffers()), peers
 

@@ -296,7 +296,7 @@ def test_a_run_of_a_version_without_checksums_is_resumed(acts, stopped_at_14, tm
     assert usae.Checkpoints(run).load().n_steps_ == 14
     with refuses("resume", "5.0"):
         new().fit(acts, steps=STEPS, checkpoint=run, resume=True)  # whose recipe has what that version did not
-    like_then = new().set_params(recipe=RECIPES["default"].replace(outlier_multiple=None))
+    like_then = new().set_params(recipe=RECIPES["default"].replace(outlier_multiple=None, aux_every=1))
     resumed, expected = like_then.fit(acts, steps=STEPS, checkpoint=run, resume=True), new().fit(acts, steps=STEPS)
     for name in expected.model_names_:  # no row of these is outlying
         for key, values in expected.parameters(name).items():

@@ -67,6 +67,40 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
             assert np.array_equal(sae._autoencoder.read(number, "counters"), single._autoencoder.read(number, "counters"))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["dead", "batchtopk"])
+def test_processes_teach_dead_concepts_by_the_tokens_that_one_process_would(name, masked):
+    recipe = RECIPES[name].replace(prefixes=None)
+    sizes = [3, 9, 31, 1, 47]  # beginning anywhere in eight rows
+    *saes, single = copies(recipe, len(sizes) + 1)
+    for number in range(4):
+        batch = planted(sum(sizes), seed=200 + number)
+        mask = np.random.default_rng(number).random(sum(sizes)) < 0.7 if masked else np.ones(sum(sizes), bool)
+        mask[[0, -1, 43]] = True  # at least one token for each process
+        for sae in (*saes, single):
+            for model in range(3):
+                sae._autoencoder.write(model, "silent_tokens", np.where(np.arange(48) % 3 == 0, 500, 0))
+        kept = {model: x[mask] for model, x in batch.items()}
+        encoder = single.model_names_[number % 3]
+        _, gradients = single.gradients(kept, encoder=encoder)
+        expected = single.partial_fit(kept, encoder=encoder)
+        holed = {model: np.where(mask[:, None], x, np.nan).astype(x.dtype) for model, x in batch.items()}
+        masks = [own[""] for own in parts({"": mask}, sizes)] if masked else None
+        (report, exchanged), peers = share(saes, parts(holed, sizes), number % 3, masks=masks)[0]
+        assert report.dead == expected.dead > 0
+        assert report.auxiliary_loss == pytest.approx(expected.auxiliary_loss, rel=1e-5)
+        sums = peers.added[-len(exchanged.names) :]
+        for what, total in zip(exchanged.names, sums, strict=True):
+            if what.startswith("gradient"):
+                tensor, model = what.removeprefix("gradient of ").split(" of ")
+                wanted = gradients[model][tensor].ravel()
+                assert np.linalg.norm(total - wanted) < 1e-5 * np.linalg.norm(wanted), what
+        for sae in saes:  # go on from the same bits: sums in another order differ by rounding
+            for model in range(3):
+                for tensor in single._autoencoder.parameter_names():
+                    sae._autoencoder.write(model, tensor, single._autoencoder.read(model, tensor))
+
+
 def test_everything_of_the_first_process_can_be_given_to_all():
     saes = copies(RECIPES["published"], 2, steps=3)
     for sae in saes[1:]:

@@ -17,7 +17,7 @@ from usae.errors import CheckpointError
 from usae.recipes import Recipe
 
 FORMAT = "usae"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 HEADER = "usae.json"
 MOST_BYTES = 2**28
 """A history of 100,000 entries has some 70 MB."""
@@ -219,5 +219,6 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "prefix_loss": "mean",
     },
     3: {"first_step_full": False, "warmup_inclusive": False, "outlier_multiple": None},
+    4: {"aux_every": 1},
 }
 """The recipe's fields that each format added, with values that give what was done before."""

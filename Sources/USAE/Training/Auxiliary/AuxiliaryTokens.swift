@@ -1,30 +1,39 @@
-/// Which tokens of a batch have an auxiliary code on dead concepts: every eighth, beginning one token later in each step, so
-/// that all come where the order of rows means something, such as the places of an image.
+/// Which tokens of a batch have an auxiliary code on dead concepts: one, drawn, of each `every` tokens that follow each other.
 ///
-/// It depends on the step and on a token's row in the whole batch alone, so processes that share a step choose what one
-/// process would.
+/// Drawn, and not every eighth: tokens may be ordered, such as those of an image, and every eighth of them could be the same
+/// place of every image. One of each eight, so that a step has as many whatever is drawn.
+///
+/// The draw depends on the seed, the step and a token's row in the whole batch alone, so processes that share a step choose
+/// what one process would.
 struct AuxiliaryTokens {
-  /// Measured: with every token, AuxK more than doubled a step with a tenth of the concepts dead, and dead concepts learned no
-  /// better; with every sixteenth, more were left (docs/recipes.md).
-  static let spacing = 8
-  private let first, spacing: Int
-  /// How many of the whole batch there are.
-  let total: Int
+  private let random: CounterRandom
+  private let every, firstRow, totalRows: Int
 
   /// - Parameters:
   ///   - step: steps done before this one.
   ///   - firstRow: the row of the whole batch that is this process's first.
   ///   - totalRows: of the whole batch.
-  init(step: Int, firstRow: Int, totalRows: Int) {
-    spacing = max(1, min(Self.spacing, totalRows))
-    let offset = step % spacing
-    total = SpacedRows(from: offset, by: spacing, below: totalRows).count
-    first = (offset - firstRow % spacing + spacing) % spacing
+  init(every: Int, seed: UInt64, step: Int, firstRow: Int, totalRows: Int) {
+    random = CounterRandom(seed: seed, stream: .auxiliaryTokens, part: step)
+    (self.every, self.firstRow, self.totalRows) = (every, firstRow, totalRows)
   }
 
-  /// Those among this process's rows, of which there are `count`.
-  func rows(_ count: Int) -> SpacedRows { SpacedRows(from: first, by: spacing, below: count) }
+  /// How many of the whole batch there are.
+  var total: Int { totalRows / every + (totalRows % every > 0 ? 1 : 0) }
 
-  /// The most that there can be among `rows` of a process.
-  static func most(of rows: Int) -> Int { (rows + spacing - 1) / spacing }
+  /// Those among this process's rows, of which there are `count`: numbers of rows, ascending.
+  func rows(_ count: Int) -> [Int] {
+    guard count > 0 else { return [] }
+    let groups = firstRow / every...(firstRow + count - 1) / every
+    return groups.map(drawn).filter { firstRow <= $0 && $0 < firstRow + count }.map { $0 - firstRow }
+  }
+
+  /// The row of the whole batch that is drawn from a group.
+  private func drawn(_ group: Int) -> Int {
+    let first = group * every
+    return first + random.index(UInt64(group), below: min(every, totalRows - first))
+  }
+
+  /// The most that there can be among `rows` of a process, whose first and last groups may lie in other processes too.
+  static func most(of rows: Int, every: Int) -> Int { rows > 0 ? min(rows, (rows - 1) / every + 2) : 0 }
 }

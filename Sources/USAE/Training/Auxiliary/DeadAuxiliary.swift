@@ -16,16 +16,17 @@ struct DeadAuxiliary {
     let groups: ConceptGroups
     /// For each thread.
     let scratch: [ConceptSubset.Scratch]
-    /// The step's rows that have an auxiliary code. All arrays are by number of such a row.
-    fileprivate(set) var tokens = SpacedRows(first: 0, spacing: 1, count: 0)
+    /// The step's rows that have an auxiliary code, ascending. All arrays are by number of such a row.
+    private(set) var rows: [Int] = []
     /// How many tokens of all processes have one.
-    fileprivate(set) var totalTokens = 0
+    private(set) var totalTokens = 0
+    /// Copies of the tokens that have one, so that they follow each other.
+    let tokens: PaddedMatrix
 
     /// - Parameters:
-    ///   - rows: of the batch.
+    ///   - rows: the most that have one.
     ///   - columns: of the packed encoder.
     init(rows: Int, slots: Int, concepts: Int, columns: Int, widths: [Int], threads: Int) throws(USAEError) {
-      let rows = AuxiliaryTokens.most(of: rows)
       codes = try CodeBuffer(rows: rows, slots: slots)
       codeGradients = try FloatBuffer(rows * slots)
       groups = try ConceptGroups(rows: rows, slots: slots, concepts: concepts)
@@ -33,12 +34,30 @@ struct DeadAuxiliary {
       for width in widths { slopes.append(try PaddedMatrix(rows: rows, columns: width)) }
       self.slopes = slopes
       let widest = widths.max() ?? 1
+      tokens = try PaddedMatrix(rows: rows, columns: widest)
       scratch = try (0..<threads).map { _ throws(USAEError) in try ConceptSubset.Scratch(columns: columns, depth: widest) }
     }
 
     /// Begins a step.
-    func begin(_ chosen: AuxiliaryTokens, rows: Int) {
-      (tokens, totalTokens) = (chosen.rows(rows), chosen.total)
+    ///
+    /// - Parameter count: of this process's rows.
+    func begin(_ chosen: AuxiliaryTokens, rows count: Int) {
+      (rows, totalTokens) = (chosen.rows(count), chosen.total)
+    }
+
+    /// The numbers of the rows that lie in a range.
+    fileprivate func numbers(in range: Range<Int>) -> Range<Int> {
+      numbersBelow(range.lowerBound)..<numbersBelow(range.upperBound)
+    }
+
+    /// How many of the rows are below a bound.
+    private func numbersBelow(_ bound: Int) -> Int {
+      var (low, high) = (0, rows.count)
+      while low < high {
+        let middle = (low + high) / 2
+        if rows[middle] < bound { low = middle + 1 } else { high = middle }
+      }
+      return low
     }
 
     /// With BatchTopK: puts the dead concepts that were trimmed from a token's main code in front of its auxiliary code, since
@@ -47,8 +66,8 @@ struct DeadAuxiliary {
       from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: InterruptibleWork
     ) throws(USAEError) {
       try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, _ in
-        for number in self.tokens.numbers(in: range) {
-          let token = self.tokens[number]
+        for number in self.numbers(in: range) {
+          let token = self.rows[number]
           self.takeTrimmed(from: main, selection.trimmed(main, token), token, number, isDead: isDead)
         }
       }
@@ -87,11 +106,14 @@ struct DeadAuxiliary {
     ///
     /// A dead concept that a token fires is in its main code, and so not in the auxiliary one.
     func select(_ tile: EncodedTile) {
-      let numbers = buffers.tokens.numbers(in: tile.rows)
+      let numbers = buffers.numbers(in: tile.rows)
       guard let first = numbers.first else { return }
-      let some = SpacedRows(
-        first: buffers.tokens[first] - tile.rows.lowerBound, spacing: buffers.tokens.spacing, count: numbers.count)
-      let next = concepts.selectNext(tile, of: some, slots: buffers.codes.slots)
+      for number in numbers {
+        let token = tile.tokens.row(buffers.rows[number] - tile.rows.lowerBound)
+        buffers.tokens.row(number).update(from: token, count: tile.tokens.stride)
+      }
+      let next = concepts.selectNext(
+        tile, rows: buffers.rows[numbers], tokens: TokenRows(buffers.tokens, numbers), slots: buffers.codes.slots)
       for number in numbers { buffers.codes.store(next[number - first], row: number) }
     }
   }
@@ -115,9 +137,11 @@ struct DeadAuxiliary {
       let target = reconstruction.makeTarget(j)
       try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
         let scratch = workspace.scratch[worker].base
+        var numbers = self.buffers.numbers(in: range)
         for t in range {
           var auxiliarySlope: UnsafePointer<Float>?
-          if let number = self.buffers.tokens.number(of: t) {
+          if let number = numbers.first, self.buffers.rows[number] == t {
+            numbers.removeFirst()
             sums.base[block * models.count + j] += self.differentiate(number, token: t, target, loss, scratch: scratch)
             if !detached { auxiliarySlope = UnsafePointer(self.buffers.slopes[j].row(number)) }
           }

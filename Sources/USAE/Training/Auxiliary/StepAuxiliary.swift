@@ -37,7 +37,7 @@ enum StepAuxiliary {
   var isFinite: Bool {
     switch self {
     case .none: true
-    case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: buffers.tokens.count)
+    case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: buffers.rows.count)
     case .published(let buffers): (0..<buffers.sums.count).allSatisfy { buffers.sums.base[$0].isFinite }
     }
   }
@@ -60,9 +60,12 @@ extension TrainingStep {
   func makeAuxiliary(_ packed: PackedEncoder, dead: [Int32]) throws(USAEError) -> StepAuxiliary {
     switch auxiliary {
     case .dead where !dead.isEmpty:
-      let buffers = try workspace.deadBuffers(slots: auxiliarySlots, columns: packed.columns)
-      buffers.begin(
-        AuxiliaryTokens(step: number, firstRow: workspace.firstRow, totalRows: workspace.totalRows), rows: workspace.rows)
+      let buffers = try workspace.deadBuffers(
+        every: recipe.auxiliaryEvery, slots: auxiliarySlots, columns: packed.columns)
+      let chosen = AuxiliaryTokens(
+        every: recipe.auxiliaryEvery, seed: trainer.seed, step: number, firstRow: workspace.firstRow,
+        totalRows: workspace.totalRows)
+      buffers.begin(chosen, rows: workspace.rows)
       return .dead(buffers)
     case .published: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
     case .none, .dead: return .none

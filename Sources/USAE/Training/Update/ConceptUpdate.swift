@@ -28,7 +28,7 @@ struct ConceptUpdate {
     statistics = forward.statistics
     (dead, denseSums) = (forward.auxiliary.dead, forward.auxiliary.denseSums)
     workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
-    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: dead.tokens.count) }
+    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: dead.rows.count) }
     let model = step.model
     encoderRows = TrainedRows(model.encoderWeight)
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
@@ -166,8 +166,7 @@ struct ConceptUpdate {
     if let dead {
       let entries = dead.groups.entries(concept)
       addGathered(
-        tokens + dead.tokens.first * stride, stride * dead.tokens.spacing, entries, entries.gradients, columns: stride, to: out,
-        scratch: scratch)
+        dead.tokens.base, dead.tokens.stride, entries, entries.gradients, columns: stride, to: out, scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
     guard let batchNormRows else {

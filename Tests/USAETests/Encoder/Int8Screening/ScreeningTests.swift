@@ -36,8 +36,7 @@ import KernelTypes
           try encoder.forEachTile(
             of: tokens, 0..<tokens.rows, k: k, above: threshold, scratch: encoder.makeScratch(2), work: work
           ) { tile in
-            let every = SpacedRows(from: 0, by: 1, below: tile.rows.count)
-            let nextKeys = subset.selectNext(tile, of: every, slots: 7)
+            let nextKeys = subset.selectNext(tile, rows: Array(tile.rows)[...], tokens: tile.tokens, slots: 7)
             for (token, row) in tile.rows.enumerated() { (keys[row], next[row]) = (Array(tile[row]), Array(nextKeys[token])) }
           }
         }
