@@ -17,8 +17,8 @@ HEADER = (HEADERS / "usae.h").read_text()
 KINDS = typing.get_type_hints(Recipe)
 FIELDS = _usae.recipe_fields()
 DEFAULT = _usae.recipe_preset(_usae.PRESET_DEFAULT)
-NONE_OF_PYTHON = {"dead_tokens"}
-"""Where None says that another field, `dead_share`, decides; the core is then given a number."""
+NONE_OF_PYTHON = {"dead_tokens", "learning_rate"}
+"""Where None lets Python derive the number that the core is given: from `dead_share`, and from what suits every width."""
 
 TYPES_IN_C = {"choice": "int32_t", "switch": "int32_t", "count": "int64_t", "number": "double", "shares": "double"}
 
@@ -121,7 +121,8 @@ def another(name):
 def test_a_field_arrives_in_the_core_and_comes_back(name):
     recipe = resolved_recipe.resolved(Recipe(**{name: another(name)}), 1)
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3})
-    assert sae._autoencoder.core.recipe == DEFAULT | {"dead_tokens": recipe.dead_tokens, name: another(name)}
+    derived = {field: getattr(recipe, field) for field in ("dead_tokens", "learning_rate", "rate_times_width")}
+    assert sae._autoencoder.core.recipe == DEFAULT | derived | {name: another(name)}
     assert sae.recipe_ == recipe
 
 

@@ -35,7 +35,8 @@ def recipes(draw):
         "dead_share": share,
         "dead_tokens": st.none() | st.integers(0, 2**53),
         "batch_size": st.integers(1, 2**24),
-        "learning_rate": positive,
+        "learning_rate": st.none() | positive,
+        "rate_times_width": st.none() | positive,
         "warmup_steps": st.just(warmup),
         "total_steps": st.none() | st.integers(max(warmup, 1), 2**53),
         "decay_share": st.floats(0, 1),
@@ -61,7 +62,10 @@ def test_every_recipe_survives_json_bit_by_bit(recipe):
 @hypothesis.given(recipes())
 def test_the_core_takes_every_recipe(recipe):
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3, "b": 5})
-    assert sae.recipe_ == recipe.replace(dead_tokens=sae.recipe_.dead_tokens)
+    derived = {field: getattr(sae.recipe_, field) for field in ("dead_tokens", "learning_rate", "rate_times_width")}
+    assert sae.recipe_ == recipe.replace(**derived)
+    given = {field: value for field in derived if (value := getattr(recipe, field)) is not None}
+    assert given.items() <= derived.items()
 
 
 def test_an_unknown_field_is_refused_and_the_right_one_suggested():
@@ -270,6 +274,21 @@ def test_a_concept_is_dead_after_its_share_of_the_tokens_that_one_model_is_plann
     assert resolved_recipe.resolved(Recipe(), 3).dead_tokens == 1_000_000
 
 
+def test_a_learning_rate_that_is_not_given_is_derived():
+    """The core then gives each model the rate min(learning_rate, rate_times_width / width)."""
+
+    def derived(**fields):
+        recipe = fitted_recipe(Recipe(**fields))
+        return recipe.learning_rate, recipe.rate_times_width
+
+    assert derived() == derived(prefixes=None, prefix_loss="mean") == (7e-3, 1.2)
+    assert derived(prefix_loss="mean") == (5e-3, 1.2)
+    assert derived(rate_times_width=0.5) == (7e-3, 0.5)
+    assert derived(learning_rate=1e-3) == (1e-3, None)  # that is the rate of every model
+    assert derived(learning_rate=1e-3, rate_times_width=0.5) == (1e-3, 0.5)
+    assert fitted_recipe(usae.recipes.published(total_steps=100)).rate_times_width is None
+
+
 def test_lengths_that_contradict_each_other_are_refused():
     planned = Recipe(total_steps=500)
     assert fitted_recipe(planned).total_steps == 500
@@ -294,6 +313,6 @@ def test_the_recipes_that_ship_are_what_their_names_say():
     assert usae.recipes.default().merge_cosine == 0.8
     assert usae.recipes.published().merge_cosine is None  # the published code merges nothing
     nested = usae.recipes.matryoshka(batch_size=7)
-    assert nested == Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3, batch_size=7)
+    assert nested == Recipe(name="matryoshka", prefix_loss="mean", batch_size=7)
     assert nested.prefixes == usae.recipes.default().prefixes == (0.25, 0.5, 0.75, 1)
     assert usae.recipes.published().prefixes is None

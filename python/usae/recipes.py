@@ -102,8 +102,16 @@ class Recipe:
         `dead_share`, or 1,000,000 tokens if the length of the run is unknown.
     batch_size : int
         Tokens in a step of `UniversalSAE.fit`. Default: 2048.
-    learning_rate, warmup_learning_rate, final_learning_rate : float
-        Learning rates after the warm-up, at the start of the warm-up, and at the end of the decay. Default: 7e-3, 0.0 and 0.0.
+    learning_rate : float or None
+        Learning rate between warm-up and decay. Default: None, which derives it for each model from its width d:
+        min(7e-3, 1.2 / d), and with ``prefix_loss="mean"`` min(5e-3, 1.2 / d). A number is the rate of every model, unless
+        `rate_times_width` limits it.
+    rate_times_width : float or None
+        Largest product of a model's learning rate and its width: the rate of a model of width d is
+        min(learning_rate, rate_times_width / d). Default: None, which takes 1.2 where `learning_rate` is None, and no limit
+        otherwise.
+    warmup_learning_rate, final_learning_rate : float
+        Learning rates at the start of the warm-up and at the end of the decay. Default: 0.0 for both.
     warmup_steps : int
         Length of the linear warm-up. If `total_steps` is None, `fit` uses at most a tenth of its steps. Default: 100.
     total_steps : int or None
@@ -174,7 +182,8 @@ class Recipe:
     dead_share: float = 0.05
     dead_tokens: int | None = None
     batch_size: int = 2048
-    learning_rate: float = 7e-3
+    learning_rate: float | None = None
+    rate_times_width: float | None = None
     warmup_learning_rate: float = 0.0
     final_learning_rate: float = 0.0
     warmup_steps: int = 100
@@ -249,7 +258,7 @@ def matryoshka(**changes: Any) -> Recipe:
     Compared with the default it finds as many shared concepts, more private concepts where these are hard to find, and leaves
     fewer concepts dead in short runs. A step takes more time and memory (docs/recipes.md).
     """
-    return Recipe(name="matryoshka", prefix_loss="mean", learning_rate=5e-3).replace(**changes)
+    return Recipe(name="matryoshka", prefix_loss="mean").replace(**changes)
 
 
 def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:

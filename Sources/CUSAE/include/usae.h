@@ -177,7 +177,7 @@ typedef struct usae_recipe {
                                  second step. Default: 0. */
   int32_t warmup_inclusive;   /* 1: the last step of the warm-up has the full rate. 0: the step after it does. Default: 0. */
   int32_t reserved;
-  double learning_rate;       /* Of the constant part. Default: 7e-3. */
+  double learning_rate;       /* Of the constant part; see rate_times_width. Default: 7e-3. */
   double warmup_learning_rate; /* Where the warm-up starts. Default: 0. */
   double final_learning_rate; /* Where the decay ends. Default: 0. */
   int64_t warmup_steps;       /* Default: 100. */
@@ -194,6 +194,11 @@ typedef struct usae_recipe {
   /* Auxiliary loss, continued */
   int64_t aux_every;          /* With USAE_AUX_DEAD, one token in so many has an auxiliary code: one that is drawn in each step
                                  from each aux_every rows of the batch that follow each other. 1: every token. Default: 8. */
+
+  /* Learning rate, continued */
+  double rate_times_width;    /* Largest product of a model's learning rate and its width: the constant part of a model of width
+                                 d has the rate min(learning_rate, rate_times_width / d). 0: learning_rate at every width.
+                                 Default: 1.2. */
 } usae_recipe;
 
 enum {

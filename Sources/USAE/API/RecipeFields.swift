@@ -71,6 +71,8 @@ extension Recipe {
     number("outlier_multiple", \.outlierMultiple, 0...1e6, zeroIsNone: true),
 
     count("aux_every", \.auxiliaryEvery, from: 1),
+
+    number("rate_times_width", \.rateTimesWidth, 0...1e12, zeroIsNone: true),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

@@ -5,8 +5,14 @@
 #endif
 
 extension Recipe {
-  /// Learning rate of the step after `step` others.
-  func learningRate(at step: Int) -> Double {
+  /// Learning rate of a model, in the constant part of the schedule.
+  func learningRate(width: Int) -> Double {
+    rateTimesWidth > 0 ? min(learningRate, rateTimesWidth / Double(width)) : learningRate
+  }
+
+  /// Learning rate of a model in the step after `step` others.
+  func learningRate(at step: Int, width: Int) -> Double {
+    let learningRate = learningRate(width: width)
     if step == 0, firstStepFull { return learningRate }
     if step < warmupSteps {
       let steps = warmupInclusive ? max(1, warmupSteps - 1) : warmupSteps

@@ -177,14 +177,14 @@ extension TrainingStep {
   /// Gradients and update; nothing here can fail or be interrupted.
   func finish(_ forward: Forward, update: Bool, work: InterruptibleWork) -> StepReport {
     let concepts = ConceptUpdate(self, forward)
-    let rate = learningRate()
+    let rates = learningRates()
     var norm = Double.nan
     if buffered || forward.auxiliary.isDense {
       let squares = concepts.computeGradients(work: work)
       norm = squares[encoder].squareRoot()
-      if update { concepts.apply(rate: rate, factors: squares.map(clipFactor), work: work) }
+      if update { concepts.apply(rates: rates, factors: squares.map(clipFactor), work: work) }
     } else {
-      concepts.computeAndApply(rate: rate, work: work)
+      concepts.computeAndApply(rates: rates, work: work)
     }
     if update {
       countFirings()
@@ -192,11 +192,15 @@ extension TrainingStep {
     }
     return StepReport(
       encoder: encoder, step: update ? number + 1 : number, loss: loss(forward), losses: forward.losses,
-      auxiliaryLoss: forward.auxiliaryLoss, l0: meanActive(), learningRate: rate, gradientNorm: norm,
+      auxiliaryLoss: forward.auxiliaryLoss, l0: meanActive(), learningRate: rates[encoder], gradientNorm: norm,
       deadConcepts: forward.deadConcepts, prefix: prefix, screening: forward.screening)
   }
 
-  func learningRate() -> Double { recipe.learningRate(at: recipe.clock == .model ? model.encoderSteps : number) }
+  /// By model.
+  func learningRates() -> [Double] {
+    let steps = recipe.clock == .model ? model.encoderSteps : number
+    return models.map { recipe.learningRate(at: steps, width: $0.width) }
+  }
 
   /// As torch.nn.utils.clip_grad_norm_.
   func clipFactor(square: Double) -> Float {

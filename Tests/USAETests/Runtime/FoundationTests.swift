@@ -106,25 +106,40 @@ import Testing
   @Test func aWarmUpOfOneStepStartsWhereItIsTold() {
     var recipe = Recipe()
     (recipe.warmupSteps, recipe.warmupLearningRate, recipe.warmupInclusive) = (1, 1e-5, true)
-    #expect(recipe.learningRate(at: 0) == 1e-5)
-    #expect(recipe.learningRate(at: 1) == recipe.learningRate)
+    #expect(recipe.learningRate(at: 0, width: 100) == 1e-5)
+    #expect(recipe.learningRate(at: 1, width: 100) == recipe.learningRate)
     recipe.warmupSteps = 0
-    #expect(recipe.learningRate(at: 0) == recipe.learningRate)
+    #expect(recipe.learningRate(at: 0, width: 100) == recipe.learningRate)
   }
 
   @Test func thePublishedScheduleWarmsUpAndFallsAsACosine() {
     var recipe = Recipe.published(totalSteps: 1000, warmupSteps: 100)
-    #expect(recipe.learningRate(at: 0) == 3e-4)
-    #expect(abs(recipe.learningRate(at: 1) - (1e-6 + (3e-4 - 1e-6) / 99)) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 99) - 3e-4) < 1e-15)
+    #expect(recipe.learningRate(at: 0, width: 100) == 3e-4)
+    #expect(abs(recipe.learningRate(at: 1, width: 100) - (1e-6 + (3e-4 - 1e-6) / 99)) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 99, width: 100) - 3e-4) < 1e-15)
     recipe.firstStepFull = false
-    #expect(recipe.learningRate(at: 0) == 1e-6)
+    #expect(recipe.learningRate(at: 0, width: 100) == 1e-6)
     recipe.warmupInclusive = false
-    #expect(abs(recipe.learningRate(at: 50) - (1e-6 + 0.5 * (3e-4 - 1e-6))) < 1e-15)
-    #expect(recipe.learningRate(at: 100) == 3e-4)
-    #expect(abs(recipe.learningRate(at: 550) - (3e-4 + 1e-6) / 2) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 1000) - 1e-6) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 5000) - 1e-6) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 50, width: 100) - (1e-6 + 0.5 * (3e-4 - 1e-6))) < 1e-15)
+    #expect(recipe.learningRate(at: 100, width: 100) == 3e-4)
+    #expect(abs(recipe.learningRate(at: 550, width: 100) - (3e-4 + 1e-6) / 2) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 1000, width: 100) - 1e-6) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 5000, width: 100) - 1e-6) < 1e-15)
+  }
+
+  @Test func wideModelsHaveALowerRate() {
+    var recipe = Recipe()
+    (recipe.learningRate, recipe.rateTimesWidth, recipe.warmupSteps) = (1e-2, 2, 10)
+    (recipe.totalSteps, recipe.decayShare, recipe.finalLearningRate) = (100, 0.2, 0)
+    for (width, rate) in [(1, 1e-2), (200, 1e-2), (400, 5e-3), (2000, 1e-3)] {
+      #expect(recipe.learningRate(width: width) == rate)
+      #expect(abs(recipe.learningRate(at: 5, width: width) - rate / 2) < 1e-15)
+      #expect(recipe.learningRate(at: 50, width: width) == rate)
+      #expect(abs(recipe.learningRate(at: 90, width: width) - rate / 2) < 1e-15)
+    }
+    recipe.rateTimesWidth = 0
+    #expect(recipe.learningRate(at: 50, width: 2000) == 1e-2)
+    #expect(Recipe.published().learningRate(width: 4096) == 3e-4)
   }
 
   @Test func aLinearDecayTakesTheLastShare() {
@@ -133,10 +148,10 @@ import Testing
     recipe.warmupSteps = 10
     recipe.totalSteps = 100
     recipe.decayShare = 0.2
-    #expect(recipe.learningRate(at: 79) == 1)
-    #expect(abs(recipe.learningRate(at: 90) - 0.5) < 1e-12)
-    #expect(recipe.learningRate(at: 100) == 0)
+    #expect(recipe.learningRate(at: 79, width: 100) == 1)
+    #expect(abs(recipe.learningRate(at: 90, width: 100) - 0.5) < 1e-12)
+    #expect(recipe.learningRate(at: 100, width: 100) == 0)
     recipe.totalSteps = 0
-    #expect(recipe.learningRate(at: 1_000_000) == 1)
+    #expect(recipe.learningRate(at: 1_000_000, width: 100) == 1)
   }
 }

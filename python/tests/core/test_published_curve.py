@@ -97,7 +97,7 @@ def small_problem(seed, recipe, k=6, n_concepts=90):
     sae = usae.UniversalSAE(n_concepts, k, recipe=recipe, seed=0).initialize(widths)
     for j, own in problem.parameters.items():
         sae.set_parameters(j, {n: v for n, v in own.items() if recipe.encoder == "batchnorm" or not n.startswith("bn_")})
-    trainer = reference.Trainer(problem.parameters, recipe, k, dead_tokens=recipe.dead_tokens or 0)
+    trainer = reference.Trainer(problem.parameters, sae.recipe_, k, dead_tokens=recipe.dead_tokens or 0)
     x = problems.mixtures(seed, widths, 4096)
     random = np.random.default_rng(seed)
 
@@ -158,6 +158,8 @@ SETTINGS = {
     "without-auxiliary-loss": dict(aux="none", renormalize=True),
     "full-first-step": dict(first_step_full=True, clock="model", warmup_steps=2),
     "inclusive-warm-up": dict(warmup_inclusive=True, warmup_learning_rate=2e-4),
+    "rates-by-width": dict(rate_times_width=0.03),  # 7.5e-4 for the widest model alone
+    "derived-rates": dict(learning_rate=None, rate_times_width=0.1),
     "other-moments": dict(beta1=0.5, beta2=0.9, epsilon=1e-6),
 }
 
@@ -170,7 +172,8 @@ def test_several_steps_follow_the_reference_trainer(name):
     rates, prefixes = 0.0, set()
     for drawn in "abcabbcaabca":
         batch = next(batches)
-        rate = reference.learning_rate(recipe, trainer.steps if recipe.clock == "global" else trainer.draws[drawn])
+        t = trainer.steps if recipe.clock == "global" else trainer.draws[drawn]
+        rate = reference.learning_rate(sae.recipe_, t, batch[drawn].shape[1])
         report = sae.partial_fit(batch, encoder=drawn)
         step = trainer.step(batch, drawn, report.prefix)
         prefixes.add(report.prefix)

@@ -188,11 +188,13 @@ def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.floa
     return step, {j: {name: tensors[j][name].grad.numpy() for name in own} for j, own in names.items()}
 
 
-def learning_rate(recipe, t):
-    """The rate of the step with schedule index `t`, counted from 0."""
+def learning_rate(recipe, t, width=1):
+    """The rate of a model in the step with schedule index `t`, counted from 0."""
     base, final, total, warmup = (
         recipe.learning_rate, recipe.final_learning_rate, recipe.total_steps, recipe.warmup_steps,
     )  # fmt: skip
+    if recipe.rate_times_width is not None:
+        base = min(base, recipe.rate_times_width / width)
     if t == 0 and recipe.first_step_full:
         return base
     if t < warmup:
@@ -239,12 +241,12 @@ class Trainer:
         step.loss.backward()
 
         names = stepped_names(recipe, list(batch), encoder)
-        rate = learning_rate(recipe, self.steps if recipe.clock == "global" else self.draws[encoder])
+        t = self.steps if recipe.clock == "global" else self.draws[encoder]
         for j, own in names.items():
             if recipe.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_([self.tensors[j][name] for name in own], recipe.clip_norm)
             for part in ("encoder", "dictionary") if j == encoder else ("dictionary",):
-                self.optimizers[j, part].param_groups[0]["lr"] = rate
+                self.optimizers[j, part].param_groups[0]["lr"] = learning_rate(recipe, t, batch[j].shape[-1])
                 self.optimizers[j, part].step()
             if recipe.renormalize:
                 with torch.no_grad():

@@ -83,8 +83,9 @@ def checked_header(raw: bytes) -> Header:
             header[key] = _upgraded_recipe(header[key], version)
             disk.check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
             Recipe.from_dict(header[key])
-    if header["resolved_recipe"]["dead_tokens"] is None:
-        raise disk.unexpected(HEADER, "resolved_recipe.dead_tokens", None)
+    for field in ("dead_tokens", "learning_rate"):
+        if header["resolved_recipe"][field] is None:
+            raise disk.unexpected(HEADER, f"resolved_recipe.{field}", None)
     for i, entry in enumerate(header["history"]):
         if version < 2 and isinstance(entry, dict):
             entry.setdefault("prefix", header["n_concepts"])  # format 1 had no shorter prefixes
@@ -219,6 +220,6 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "prefix_loss": "mean",
     },
     3: {"first_step_full": False, "warmup_inclusive": False, "outlier_multiple": None},
-    4: {"aux_every": 1},
+    4: {"aux_every": 1, "rate_times_width": None},
 }
 """The recipe's fields that each format added, with values that give what was done before."""

@@ -77,8 +77,8 @@ extension ConceptUpdate {
   }
 
   /// Updates every stepped tensor, each model's gradients times its factor.
-  func apply(_ totals: SharedTotals, rate: Double, factors: [Float], work: InterruptibleWork) {
-    let constants = makeConstants(rate: rate, factors: factors)
+  func apply(_ totals: SharedTotals, rates: [Double], factors: [Float], work: InterruptibleWork) {
+    let constants = makeConstants(rates: rates, factors: factors)
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
       SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)

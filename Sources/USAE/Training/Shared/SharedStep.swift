@@ -221,16 +221,16 @@ final class SharedStep {
     for sum in totals.others { try sum.requireFinite(work: work) }
     let restarts = try totals.restarts.map { sum throws(USAEError) in try restartTokens(sum) }
 
-    let rate = local.learningRate()
+    let rates = local.learningRates()
     let isNormWanted = recipe.clipNorm > 0 || forward.auxiliary.isDense
     let squares = isNormWanted ? concepts.squares(of: totals, work: work) : models.map { _ in .nan }
-    concepts.apply(totals, rate: rate, factors: squares.map(local.clipFactor), work: work)
+    concepts.apply(totals, rates: rates, factors: squares.map(local.clipFactor), work: work)
     summary.countFirings(of: local.model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
     if let smallest = selection.smallest { local.model.followThreshold(smallest) }
     if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
     return StepReport(
       encoder: local.encoder, step: local.number + 1, loss: summary.loss, losses: summary.losses,
-      auxiliaryLoss: summary.auxiliary, l0: summary.active / Double(workspace.totalRows), learningRate: rate,
+      auxiliaryLoss: summary.auxiliary, l0: summary.active / Double(workspace.totalRows), learningRate: rates[local.encoder],
       gradientNorm: isNormWanted ? squares[local.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
       prefix: local.prefix, screening: forward.screening)
   }

@@ -86,8 +86,8 @@ struct ConceptUpdate {
   }
 
   /// Updates every stepped tensor from the gradient buffers, each model's gradients times its factor.
-  func apply(rate: Double, factors: [Float], work: InterruptibleWork) {
-    let constants = makeConstants(rate: rate, factors: factors)
+  func apply(rates: [Double], factors: [Float], work: InterruptibleWork) {
+    let constants = makeConstants(rates: rates, factors: factors)
     forEachConcept(work) { concept, _ in
       for j in self.steppedDictionaries {
         self.updateDictionary(concept, j, self.dictionaryRows[j].gradientRow(concept), constants.dictionaries[j])
@@ -100,8 +100,8 @@ struct ConceptUpdate {
   /// Computes and applies the gradient of each tensor in one pass over the concepts, with memory for one row.
   ///
   /// Tensors follow each other, so that the rows that a gradient sums stay in the last cache.
-  func computeAndApply(rate: Double, work: InterruptibleWork) {
-    let constants = makeConstants(rate: rate, factors: models.map { _ in 1 })
+  func computeAndApply(rates: [Double], work: InterruptibleWork) {
+    let constants = makeConstants(rates: rates, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
     forEachConcept(work) { concept, worker in
       let row = workspace.updateScratch[worker].base
@@ -222,10 +222,10 @@ struct ConceptUpdate {
     let dictionaries: [AdamConstants]
   }
 
-  func makeConstants(rate: Double, factors: [Float]) -> Constants {
+  func makeConstants(rates: [Double], factors: [Float]) -> Constants {
     Constants(
-      encoder: constants(rate, steps: model.encoderSteps + 1, factors[encoder]),
-      dictionaries: models.indices.map { constants(rate, steps: models[$0].dictionarySteps + 1, factors[$0]) })
+      encoder: constants(rates[encoder], steps: model.encoderSteps + 1, factors[encoder]),
+      dictionaries: models.indices.map { constants(rates[$0], steps: models[$0].dictionarySteps + 1, factors[$0]) })
   }
 
   private func constants(_ rate: Double, steps: Int, _ factor: Float) -> AdamConstants {
