@@ -109,3 +109,8 @@ def test_a_grid_that_contradicts_the_arrays_is_refused(trained, held_out):
         usae.top_examples(trained, held_out).rows  # noqa: B018
     with refuses("sae", "dict"):
         usae.top_examples(held_out, held_out)
+
+
+def test_more_examples_than_memory_holds_are_refused(trained, held_out):
+    with refuses("n", 2**32, "fewer", error=usae.UsaeMemoryError):  # 4 TB
+        usae.top_examples(trained, held_out, n=2**32)

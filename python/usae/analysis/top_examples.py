@@ -14,7 +14,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
 from usae._estimator.universal_sae import UniversalSAE
-from usae.errors import InvalidInputError
+from usae.errors import InvalidInputError, UsaeMemoryError
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -124,6 +124,8 @@ def top_examples(
     ------
     InvalidInputError
         For arguments that cannot be used, and for activations that are no whole images of the grid.
+    UsaeMemoryError
+        If memory cannot hold `n` examples of each concept and model.
 
     Examples
     --------
@@ -141,8 +143,12 @@ def top_examples(
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
     rounding.check(autoencoder, given)
-    values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
-    tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
+    try:
+        values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
+        tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
+    except MemoryError as error:
+        size = 12 * len(names) * autoencoder.n_concepts * n
+        raise UsaeMemoryError(f"n must leave examples that fit into memory, got {n}, {size:,} bytes; ask for fewer") from error
     for place, (name, activations) in enumerate(given.items()):
         _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
     first = given[names[0]]
