@@ -35,6 +35,7 @@ class Context:
         self.blob = pickle.dumps(self.sae)
         self.codes = self.sae.encode(self.acts["vit"], "vit")
         self.evaluation = self.sae.evaluate(self.acts)
+        self.cofire_null = usae.controls(self.sae, self.acts, include=("tokens",), n_draws=20, progress=False).tokens
         self.top = usae.top_examples(self.sae, self.acts, 3, grid=(2, 3))
         self.sae.save(folder / "saved")
         with usae.ActivationStore.create(folder / "store", grid=(2, 3), dtype="float32") as store:
@@ -127,6 +128,9 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.latent_scaling, {"sae": sae(), "acts": acts(), "concepts": [0, 1], "owner": None, "center": True, **quiet}
         ),
         "energy_fit": lambda: (c.evaluation.energy_fit, {"least_cofires": 1}),
+        "universal": lambda: (
+            c.evaluation.universal, {"share": 0.05, "entropy": 0.9, "error_rate": 0.05, "null": c.cofire_null},
+        ),
         "mean_cofire_proportion": lambda: (c.evaluation.mean_cofire_proportion, {"top": 5}),
         "objective": lambda: (
             usae.objective,

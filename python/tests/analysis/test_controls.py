@@ -8,19 +8,10 @@ import scipy.stats
 import sklearn.linear_model
 
 import usae
-from support.autoencoders import RECIPE, WIDTHS, planted
+from support.autoencoders import RECIPE, WIDTHS, identity_sae, planted
 from support.refusals import refuses
 from usae._data.activations import as_aligned
 from usae.analysis import baselines, nulls
-
-
-def identity_sae(n_concepts, models, k):
-    """Concept c fires where dimension c is positive, with that value: so activations are codes."""
-    sae = usae.UniversalSAE(n_concepts, k, n_threads=1).initialize({name: n_concepts for name in models})
-    for name in models:
-        eye = np.eye(n_concepts, dtype=np.float32)
-        sae.set_parameters(name, {"encoder_weight": eye, "dictionary": eye, "encoder_bias": np.zeros(n_concepts)})
-    return sae
 
 
 def codes(rng, n_tokens, rates):
@@ -35,6 +26,7 @@ def counts(dense):
 
 def null(dense, **changes):
     options = {"level": 0.95, "n_draws": 2000, "seed": 0, "progress": False} | changes
+    options["energy"] = np.square(np.mean(dense, 1))
     return nulls.tokens_null(*counts(dense), len(dense[0]), **options)
 
 

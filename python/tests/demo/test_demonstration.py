@@ -19,7 +19,7 @@ UNUSED = {name: np.zeros((2, 2)) for name in ("r2", "r2_standardized", "r2_scala
 UNUSED |= {name: np.zeros((2, 2)) for name in ("pair_cofire_counts", "union_counts", "code_products")}
 
 
-def evaluation(firing_counts, mean_activation):
+def evaluation(firing_counts, cofire_counts, mean_activation):
     """Two networks' worth of numbers about the concepts, [2, m]."""
     return usae.Evaluation(
         model_names=("a", "b"),
@@ -27,23 +27,24 @@ def evaluation(firing_counts, mean_activation):
         threshold=0.0,
         l0=np.ones(2),
         firing_counts=np.array(firing_counts),
-        cofire_counts=np.zeros(len(firing_counts[0]), np.int64),
+        cofire_counts=np.array(cofire_counts),
         mean_activation=np.array(mean_activation),
         **UNUSED,
     )
 
 
-def test_universal_concepts_fire_evenly_and_the_most_energetic_comes_first():
+def test_universal_concepts_fire_evenly_and_together_and_the_most_energetic_comes_first():
     found = concepts.universal_concepts(
         evaluation(
-            #    even, one-sided, even, dead, silent in b, even
-            [[100, 500, 50, 0, 80, 10], [90, 5, 60, 0, 0, 10]],
-            [[0.1, 9.0, 0.5, 0.0, 3.0, 0.2], [0.1, 9.0, 0.5, 0.0, 0.0, 0.9]],
+            #    even, one-sided, even, dead, dead in b, even, even but apart
+            [[100, 500, 50, 0, 80, 10, 100], [90, 5, 60, 0, 0, 10, 100]],
+            [80, 5, 40, 0, 0, 9, 10],
+            [[0.1, 9.0, 0.5, 0.0, 3.0, 0.2, 5.0], [0.1, 9.0, 0.5, 0.0, 0.0, 0.9, 5.0]],
         ),
         12,
     )
     assert found == [2, 5, 0]  # 0.5 * 0.5 > 0.2 * 0.9 > 0.1 * 0.1
-    assert concepts.universal_concepts(evaluation([[0, 3], [0, 0]], [[0, 1], [0, 0]]), 12) == []
+    assert concepts.universal_concepts(evaluation([[0, 3], [0, 0]], [0, 0], [[0, 1], [0, 0]]), 12) == []
 
 
 def codes_of(heat):

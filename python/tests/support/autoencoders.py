@@ -40,3 +40,12 @@ def everything(sae):
             model: {name: values.tobytes() for name, values in sae.parameters(model).items()} for model in sae.model_names_
         },
     }
+
+
+def identity_sae(n_concepts, models, k):
+    """Concept c fires where dimension c is positive, with that value: so activations are codes."""
+    sae = usae.UniversalSAE(n_concepts, k, n_threads=1).initialize({name: n_concepts for name in models})
+    for name in models:
+        eye = np.eye(n_concepts, dtype=np.float32)
+        sae.set_parameters(name, {"encoder_weight": eye, "dictionary": eye, "encoder_bias": np.zeros(n_concepts)})
+    return sae

@@ -15,15 +15,20 @@ from usae._data.activations import Activations, as_aligned, left_out, mask_of
 from usae._data.chunks import rows_per_image
 from usae._data.chunks import tokens_per_image as common_tokens_per_image
 from usae._estimator.universal_sae import UniversalSAE
-from usae.analysis import baselines, nulls
+from usae.analysis import baselines, cofiring, nulls, universality
 from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
 from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
-from usae.analysis.evaluation import UNIVERSAL_ENTROPY, Evaluation
+from usae.analysis.evaluation import Evaluation
 from usae.analysis.nulls import CofireNull
 from usae.errors import InvalidInputError
 
 CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "shuffled", "seeds")
 """Names of the controls, the cheapest first."""
+
+COLUMNS = (
+    "r2_same", "r2_other", "cofire_proportion", "cofire_low", "cofire_high", "universal", "evenly_shared", "fire_in_all",
+)  # fmt: skip
+"""Names of the columns of `Controls.table`."""
 
 NEED_TRAINING_ROWS = ("linear", "initial", "shuffled", "seeds")
 
@@ -73,8 +78,10 @@ class Controls:
         Columns:
 
         * "r2_same" and "r2_other" are the means of the diagonal and of the rest of the R2 matrix.
-        * "cofire_proportion" is the mean over models of the mean over the model's concepts that fire. "cofire_low" and
-          "cofire_high" are the limits of its null band.
+        * "cofire_proportion" is the mean over models of `Evaluation.mean_cofire_proportion`, that of each model's 1,000 most
+          energetic concepts. "cofire_low" and "cofire_high" are the limits of its null band. Models in which none of these
+          concepts fires are left out.
+        * "universal" is the share of all concepts that `Evaluation.universal` calls so.
         * "evenly_shared" is the share of all concepts whose firing entropy is at least .9.
         * "fire_in_all" is the share of all concepts that fire in every model, at the same tokens or not.
         """
@@ -91,9 +98,9 @@ class Controls:
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
                 rows[f"{null.permuted} permuted"] = _figures(None) | {
-                    "cofire_proportion": float(null.proportion_mean.mean()),
-                    "cofire_low": float(null.proportion_low.mean()),
-                    "cofire_high": float(null.proportion_high.mean()),
+                    "cofire_proportion": cofiring.mean_of_known(null.proportion_mean),
+                    "cofire_low": cofiring.mean_of_known(null.proportion_low),
+                    "cofire_high": cofiring.mean_of_known(null.proportion_high),
                 }
         if self.linear is not None:
             rows["ridge regression"] = _figures(None) | _of_matrix(self.linear.r2)
@@ -119,14 +126,15 @@ class Controls:
         """Return the table and the consistencies as text."""
         table = self.table()
         first = max(map(len, table))
-        lines = [f"{'':<{first}}  R2 same  R2 other  {'mean co-fire proportion':<25}  evenly shared  fire in all"]
+        lines = [f"{'':<{first}}  R2 same  R2 other  {'mean co-fire proportion':<25}  universal  evenly shared  fire in all"]
         for name, cells in table.items():
             band = _cell(cells["cofire_proportion"], ".4f")
             if cells["cofire_low"] is not None:
                 band += f" [{_cell(cells['cofire_low'], '.4f')}, {_cell(cells['cofire_high'], '.4f')}]"
             lines.append(
                 f"{name:<{first}}  {_cell(cells['r2_same'], '.3f'):>7}  {_cell(cells['r2_other'], '.3f'):>8}  {band:<25}  "
-                f"{_cell(cells['evenly_shared'], '.1%'):>13}  {_cell(cells['fire_in_all'], '.1%'):>11}".rstrip()
+                f"{_cell(cells['universal'], '.1%'):>9}  {_cell(cells['evenly_shared'], '.1%'):>13}  "
+                f"{_cell(cells['fire_in_all'], '.1%'):>11}".rstrip()
             )
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
@@ -134,6 +142,8 @@ class Controls:
                     f"{null.permuted} permuted: {null.share_above:.1%} of the concepts alive in all models co-fire above "
                     f"their {null.level:.0%} band, by chance {null.above_by_chance:.1%} would ({null.n_draws} draws)"
                 )
+        lines += self._universal_by_images()
+        lines += universality.rare_lines(self.evaluation)
         parts = {"with independent SAEs": self.consistency}
         if self.seeds is not None:
             parts["of independent SAEs, two seeds"] = self.seeds.independent
@@ -142,6 +152,16 @@ class Controls:
             if part is not None:
                 lines += ["", f"Consistency {name}: {part.summary()}"]
         return "\n".join(lines)
+
+    def _universal_by_images(self) -> list[str]:
+        """Return a line that tells how many concepts are universal by the null of images, if it was run."""
+        if self.images is None:
+            return []
+        try:
+            share = universality.mask(self.evaluation, null=self.images)[0].mean()
+        except InvalidInputError:
+            return [f"images permuted: {self.images.n_draws} draws are too few to tell universal concepts"]
+        return [f"images permuted: {share:.1%} of all concepts are universal by this null"]
 
     def __repr__(self) -> str:
         run = [name for name in CONTROLS if getattr(self, name) is not None]
@@ -269,7 +289,7 @@ def controls(
     evaluation = sae._evaluated(given, threshold)
     firing, cofire = evaluation.firing_counts, evaluation.cofire_counts
     results: dict[str, Any] = {}
-    common: dict[str, Any] = {"level": level, "seed": seed, "progress": progress}
+    common: dict[str, Any] = {"energy": evaluation.energy, "level": level, "seed": seed, "progress": progress}
     permuting = common | {"threshold": threshold, "n_draws": n_permutations}
     if "tokens" in chosen:
         results["tokens"] = nulls.tokens_null(firing, cofire, evaluation.n_tokens, n_draws=n_draws, **common)
@@ -297,13 +317,13 @@ def controls(
 
 
 def _figures(evaluation: Evaluation | None) -> dict[str, float | None]:
-    columns = ("r2_same", "r2_other", "cofire_proportion", "cofire_low", "cofire_high", "evenly_shared", "fire_in_all")
-    figures: dict[str, float | None] = dict.fromkeys(columns)
+    figures: dict[str, float | None] = dict.fromkeys(COLUMNS)
     if evaluation is not None:
         with np.errstate(invalid="ignore"):
-            evenly = evaluation.firing_entropy >= UNIVERSAL_ENTROPY
+            evenly = evaluation.firing_entropy >= cofiring.UNIVERSAL_ENTROPY
         figures |= _of_matrix(evaluation.r2)
-        figures["cofire_proportion"] = float((nulls.weights(evaluation.firing_counts) @ evaluation.cofire_counts).mean())
+        figures["cofire_proportion"] = cofiring.mean_of_known(evaluation.mean_cofire_proportion())
+        figures["universal"] = float(universality.mask(evaluation)[0].mean())
         figures["evenly_shared"] = float(evenly.mean())
         figures["fire_in_all"] = float((~evaluation.dead).all(0).mean())
     return figures

@@ -9,12 +9,13 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
+from usae._base.warning import warn
+from usae.analysis import cofiring, universality
 
 if TYPE_CHECKING:
     import pandas
 
-UNIVERSAL_ENTROPY = 0.9
-"""Smallest firing entropy of a concept that is called universal. It fires about equally often in every model."""
+    from usae.analysis.nulls import CofireNull
 
 
 class EnergyFit(NamedTuple):
@@ -117,16 +118,99 @@ class Evaluation:
         with np.errstate(invalid="ignore"):
             return self.cofire_counts / self.firing_counts
 
-    def mean_cofire_proportion(self, top: int = 1000) -> np.ndarray:
+    def mean_cofire_proportion(self, top: int = cofiring.MOST_ENERGETIC) -> np.ndarray:
         """Mean co-fire proportion of each model's concepts with the largest energy, float64 [M]. NaN if none of them fires.
+
+        Every summary, table and plot reports this number. All concepts that fire have the same weight, however often they fire;
+        those among the `top` that never fire are left out.
 
         Parameters
         ----------
         top : int
-            Number of concepts of each model. Default: 1000, or all if there are fewer.
+            Number of concepts of each model. Default: 1000, as in the paper, or all if there are fewer.
         """
-        order = np.argsort(-self.energy, axis=1, kind="stable")[:, : checks.integer(top, "top", 1, 2**24)]
-        return np.array([_mean(values) for values in np.take_along_axis(self.cofire_proportion, order, 1)])
+        top = checks.integer(top, "top", 1, 2**24)
+        return cofiring.mean_proportions(self.firing_counts, self.cofire_counts, self.energy, top)
+
+    @property
+    def cofire_p_value(self) -> np.ndarray:
+        """Probability of so many co-fires of a concept if models fire independently, float64 [m]. NaN if it is dead in one.
+
+        It is that of the observed number or more, and an upper bound: never too small, for any number of models and rows.
+        `universal` has the formula, and what it assumes.
+        """
+        return np.exp(cofiring.log_cofire_p_values(self.firing_counts, self.cofire_counts, self.n_tokens))
+
+    def universal(
+        self,
+        share: float = cofiring.UNIVERSAL_SHARE,
+        entropy: float = cofiring.UNIVERSAL_ENTROPY,
+        *,
+        error_rate: float = cofiring.ERROR_RATE,
+        null: CofireNull | None = None,
+    ) -> np.ndarray:
+        """Tell which concepts are universal, bool [m]: ``np.flatnonzero(evaluation.universal())`` are their indices.
+
+        A concept is universal if all of these hold:
+
+        1. It is alive in every model.
+        2. Its firing entropy is at least `entropy`, as in the paper: it fires about equally often in every model.
+        3. Its co-fire proportion is at least `share` in every model: it fires at the same places.
+        4. It co-fires above its null: more often than chance explains.
+
+        Parameters
+        ----------
+        share : float
+            Smallest co-fire proportion, from 0 to 1. Default: 0.05.
+        entropy : float
+            Smallest firing entropy, from 0 to 1. Default: 0.9.
+        error_rate : float
+            Largest probability that any concept at all passes the null by chance, if none is shared. Default: 0.05.
+        null : CofireNull, optional
+            The null of images permuted, from `usae.controls` with the same activations. It needs at least 1 / error_rate - 1
+            draws. Default: None, which is the null of tokens permuted.
+
+        Returns
+        -------
+        ndarray of bool, [m]
+            True for universal concepts.
+
+        Raises
+        ------
+        InvalidInputError
+            With one model, which shares nothing; for numbers out of their range; for a null of something else.
+
+        Warns
+        -----
+        UserWarning
+            If no concept fires often enough for its null, so that none could be universal however it co-fires.
+
+        Notes
+        -----
+        The default null keeps how often a concept fires in each model, F_i of N rows, and permutes the rows of each model.
+        Given where model i fires, each of these rows is then a co-fire with probability q_i = prod_{j != i} F_j / N, and the
+        probability of c co-fires or more is at most exp(-F_i KL(c / F_i || q_i)), with KL(p || q) = p log(p / q) + (1 - p)
+        log((1 - p) / (1 - q)). (This is Chernoff's bound. It holds for negatively associated events: Joag-Dev and Proschan
+        1983, Dubhashi and Ranjan 1998.) `cofire_p_value` is the smallest of these bounds. A concept passes if it is at most
+        `error_rate` divided by the number of concepts that are alive in every model (Bonferroni), whether concepts depend on
+        each other or not.
+
+        This null takes rows as independent. Rows that are alike, such as the tokens of one image, are worth fewer, and concepts
+        pass more easily than `error_rate` says: with the images of the shipped activations shuffled in each model, of 256
+        concepts none to three passed for three models, and none to nine for two, in place of 100 with the right pairs.
+        ``null=usae.controls(sae, acts, include=["images"]).images`` permutes whole images. q_i is then no less than the mean
+        co-fires of the permutations are of F_i, and a concept passes if its probability is smaller than the smallest of all
+        concepts in all but `error_rate` of the permutations (Westfall and Young 1993). That allows for tokens that are alike,
+        and for concepts that are at the same place in all images.
+        """
+        universal, too_rare = universality.mask(self, share, entropy, error_rate, null)
+        alive = int((~self.dead).all(0).sum())
+        if alive and int(too_rare.sum()) == alive:
+            warn(
+                f"no concept can be told from chance in {self.n_tokens:,} tokens: the {alive:,} that are alive in every model "
+                "would not be above their null if they always co-fired; evaluate more rows"
+            )
+        return universal
 
     @property
     def cofire_iou(self) -> np.ndarray:
@@ -209,9 +293,10 @@ class Evaluation:
     def to_frame(self) -> pandas.DataFrame:
         """Return a pandas DataFrame with a row for each concept.
 
-        Some columns belong to the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``), some to
-        the concept in a model (``firing_counts[vit]``, and likewise ``cofire_proportion``, ``energy``, ``mean_activation``,
-        ``max_activation``), and some to two models (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
+        Some columns belong to the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``,
+        ``cofire_p_value``, and with two models or more ``universal``), some to the concept in a model (``firing_counts[vit]``,
+        and likewise ``cofire_proportion``, ``energy``, ``mean_activation``, ``max_activation``), and some to two models
+        (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
 
         Raises
         ------
@@ -222,7 +307,10 @@ class Evaluation:
             import pandas
         except ImportError as error:
             raise ImportError("Evaluation.to_frame needs pandas, which usae does not install: pip install pandas") from error
-        columns = {name: getattr(self, name) for name in ("firing_entropy", "cofire_counts", "union_counts", "cofire_iou")}
+        own = ("firing_entropy", "cofire_counts", "union_counts", "cofire_iou", "cofire_p_value")
+        columns = {name: getattr(self, name) for name in own}
+        if len(self.model_names) > 1:
+            columns["universal"] = self.universal()
         for name in ("firing_counts", "cofire_proportion", "energy", "mean_activation", "max_activation"):
             values = getattr(self, name)
             columns |= {f"{name}[{model}]": values[i] for i, model in enumerate(self.model_names)}
@@ -246,7 +334,7 @@ class Evaluation:
             return "  ".join([head.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
 
         alive = (~self.dead).sum(1)
-        top = min(1000, len(self.cofire_counts))
+        top = min(cofiring.MOST_ENERGETIC, len(self.cofire_counts))
         lines = [
             f"R2 of {self.n_tokens:,} tokens{self._left_out()}, in each model's own units",
             row("encoded \\ decoded", names),
@@ -255,10 +343,11 @@ class Evaluation:
             row("", names),
             row("active concepts", [f"{value:.1f}" for value in self.l0]),
             row("concepts alive", [f"{value:,}" for value in alive]),
-            row("co-fire proportion", [f"{value:.3f}" for value in self.mean_cofire_proportion(top)]),
+            row("co-fire proportion", [f"{value:.3f}" for value in self.mean_cofire_proportion()]),
             row("r(energy, co-fires)", [f"{value:.2f}" for value in self.energy_cofire_correlation]),
             "",
             f"co-fire proportion: mean of each model's {top:,} most energetic concepts",
+            *universality.lines(self),
             f"{len(self.cofire_counts):,} concepts; {int(self.dead_everywhere.sum()):,} fire in no model, "
             f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
         ]
@@ -281,9 +370,3 @@ def entropy_of_counts(firing_counts: np.ndarray) -> np.ndarray:
         terms = np.where(share == 0, 0.0, share * np.log(share))
         entropy = -terms.sum(0) / np.log(len(firing_counts))
     return entropy + 0.0  # turns -0.0 into 0.0
-
-
-def _mean(values: np.ndarray) -> float:
-    """Return the mean of the values that are not NaN, or NaN if all are."""
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")

@@ -14,6 +14,7 @@ from usae._base.progress import progress_bar
 from usae._data.activations import Activations
 from usae._data.chunks import chunks, n_chunks, rows_of
 from usae._estimator.codes import Codes
+from usae.analysis import cofiring
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -56,9 +57,12 @@ class CofireNull:
         Share of concepts above their band under the null, to compare `share_above` with. It is less than (1 - level) / 2
         because counts are whole numbers.
     proportion : ndarray of float64, [M]
-        Share of a concept's firing that is co-firing, averaged over the concepts that fire in a model.
+        `Evaluation.mean_cofire_proportion`: the mean over each model's 1,000 most energetic concepts.
     proportion_mean, proportion_low, proportion_high : ndarray of float64, [M]
-        Mean and band of `proportion` under the null.
+        Mean and band of `proportion` under the null. NaN for a model in which none of these concepts fires.
+    smallest_log_p : ndarray of float64, [n_draws], optional
+        Logarithm of the smallest probability of all concepts in each permutation of images, with which `Evaluation.universal`
+        compares the observed ones. None for other permutations.
     """
 
     permuted: str
@@ -75,6 +79,12 @@ class CofireNull:
     proportion_mean: np.ndarray
     proportion_low: np.ndarray
     proportion_high: np.ndarray
+    smallest_log_p: np.ndarray | None = None
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Mean of the counts under the null with the observed one among them, float64 [m]: no draw differs from it in kind."""
+        return (self.mean * self.n_draws + self.observed) / (self.n_draws + 1)
 
     @property
     def share_above(self) -> float:
@@ -89,8 +99,8 @@ class CofireNull:
 
     def __repr__(self) -> str:
         return (
-            f"CofireNull({self.permuted}; mean proportion {self.proportion.mean():.3f}, null "
-            f"{self.proportion_mean.mean():.3f}; {self.share_above:.1%} of concepts above the band, by chance "
+            f"CofireNull({self.permuted}; mean co-fire proportion {cofiring.mean_of_known(self.proportion):.3f}, null "
+            f"{cofiring.mean_of_known(self.proportion_mean):.3f}; {self.share_above:.1%} of concepts above the band, by chance "
             f"{self.above_by_chance:.1%})"
         )
 
@@ -99,8 +109,9 @@ class CofireNull:
 
 
 def tokens_null(
-    firing: np.ndarray, cofire: np.ndarray, n_tokens: int, *, level: float, n_draws: int, seed: int, progress: bool | None
-) -> CofireNull:
+    firing: np.ndarray, cofire: np.ndarray, n_tokens: int, *, energy: np.ndarray, level: float, n_draws: int, seed: int,
+    progress: bool | None,
+) -> CofireNull:  # fmt: skip
     """Null distribution if the tokens of each model are permuted independently, which keeps all firing counts.
 
     The number of co-fires of two models is then hypergeometric. With each further model it is hypergeometric given the number
@@ -118,7 +129,7 @@ def tokens_null(
     deviation = np.sqrt(np.maximum(both + mean - mean**2, 0))
 
     low, high, p_value = (np.full(n_concepts, np.nan) for _ in range(3))
-    by_chance, each, proportions = 0.0, weights(firing), np.zeros((n_draws, n_models))
+    by_chance, each, proportions = 0.0, cofiring.weights(firing, energy), np.zeros((n_draws, n_models))
     living = np.flatnonzero(alive)
     size = max(1, DRAWN_AT_ONCE // n_draws)
     parts = [living[start : start + size] for start in range(0, len(living), size)]
@@ -133,7 +144,7 @@ def tokens_null(
             by_chance += chance.sum()
             bar.update()
     return _null(
-        "tokens", n_draws, level, firing, cofire, np.where(alive, mean, np.nan), low, high, deviation, p_value,
+        "tokens", n_draws, level, firing, cofire, energy, np.where(alive, mean, np.nan), low, high, deviation, p_value,
         by_chance / max(len(living), 1), proportions,
     )  # fmt: skip
 
@@ -165,8 +176,8 @@ def _counted(draws: np.ndarray, cofire: np.ndarray, level: float) -> tuple[np.nd
 
 
 def _null(
-    permuted: str, n_draws: int, level: float, firing: np.ndarray, cofire: np.ndarray, mean: np.ndarray, low: np.ndarray,
-    high: np.ndarray, deviation: np.ndarray, p_value: np.ndarray, by_chance: float, proportions: np.ndarray,
+    permuted: str, n_draws: int, level: float, firing: np.ndarray, cofire: np.ndarray, energy: np.ndarray, mean: np.ndarray,
+    low: np.ndarray, high: np.ndarray, deviation: np.ndarray, p_value: np.ndarray, by_chance: float, proportions: np.ndarray,
 ) -> CofireNull:  # fmt: skip
     """Make the result. `proportions` has the mean co-fire proportions of each draw, [n_draws, M]."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -174,21 +185,15 @@ def _null(
     z[cofire == mean] = 0
     band = np.quantile(proportions, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return CofireNull(
-        permuted, n_draws, level, cofire, mean, low, high, z, p_value, float(by_chance), weights(firing) @ cofire,
-        proportions.mean(0), *band,
+        permuted, n_draws, level, cofire, mean, low, high, z, p_value, float(by_chance),
+        cofiring.mean_proportions(firing, cofire, energy), proportions.mean(0), band[0], band[1],
     )  # fmt: skip
 
 
-def weights(firing: np.ndarray) -> np.ndarray:
-    """Return factors, float64 [M, m], whose product with co-fire counts is the mean co-fire proportions."""
-    alive = firing > 0
-    each = np.divide(1.0, firing, out=np.zeros(firing.shape), where=alive)
-    return each / np.maximum(alive.sum(1, keepdims=True), 1)
-
-
 def _from_draws(
-    permuted: str, level: float, firing: np.ndarray, cofire: np.ndarray, draws: np.ndarray, proportions: np.ndarray
-) -> CofireNull:
+    permuted: str, level: float, firing: np.ndarray, cofire: np.ndarray, energy: np.ndarray, draws: np.ndarray,
+    proportions: np.ndarray,
+) -> CofireNull:  # fmt: skip
     alive = firing.min(0) > 0
     low, high, p_value, chance = _counted(draws, cofire, level)
     for values in (low, high, p_value):
@@ -196,8 +201,7 @@ def _from_draws(
     mean = np.where(alive, draws.mean(0), np.nan)
     by_chance = chance[alive].mean() if alive.any() else np.nan
     return _null(
-        permuted, len(draws), level, firing, cofire, mean, low, high, draws.std(0), p_value,
-        by_chance, proportions,
+        permuted, len(draws), level, firing, cofire, energy, mean, low, high, draws.std(0), p_value, by_chance, proportions,
     )  # fmt: skip
 
 
@@ -210,6 +214,7 @@ def images_null(
     firing: np.ndarray,
     cofire: np.ndarray,
     *,
+    energy: np.ndarray,
     tokens_per_image: int,
     threshold: float,
     level: float,
@@ -241,7 +246,11 @@ def images_null(
                     together = together.multiply(matrix[(order[rows, None] * tokens_per_image + places).ravel()])
                 draw += _counts(together)
             bar.update()
-    return _from_draws("images", level, firing, cofire, draws, draws @ weights(firing).T)
+    proportions = draws @ cofiring.weights(firing, energy).T
+    result = _from_draws("images", level, firing, cofire, energy, draws, proportions)
+    each = (cofiring.log_cofire_p_values(firing, draw, n_tokens, result.expected) for draw in draws)
+    smallest = np.array([np.min(values, initial=0, where=~np.isnan(values)) for values in each])  # 0, certain, if none is alive
+    return dataclasses.replace(result, smallest_log_p=smallest)
 
 
 def concepts_null(
@@ -250,6 +259,7 @@ def concepts_null(
     firing: np.ndarray,
     cofire: np.ndarray,
     *,
+    energy: np.ndarray,
     threshold: float,
     level: float,
     n_draws: int,
@@ -276,12 +286,13 @@ def concepts_null(
                 draw += _counts(together)
             bar.update()
     proportions = np.empty((n_draws, n_models))
-    permuted = np.empty_like(firing)
+    each = cofiring.weights(firing, energy)
+    permuted = np.empty_like(each)
     for draw, slot, proportion in zip(draws, slots, proportions, strict=True):
         for model in range(n_models):
-            permuted[model, slot[model]] = firing[model]
-        proportion[:] = weights(permuted) @ draw
-    return _from_draws("concepts", level, firing, cofire, draws, proportions)
+            permuted[model, slot[model]] = each[model]
+        proportion[:] = permuted @ draw
+    return _from_draws("concepts", level, firing, cofire, energy, draws, proportions)
 
 
 def fires(codes: Codes, threshold: float) -> scipy.sparse.csr_array:

@@ -21,7 +21,9 @@ from usae.errors import InvalidInputError
 FIGURES = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
 """Functions of `usae.plot` that draw figures. The files have the same names."""
 
-DERIVED = ("firing_entropy", "cofire_proportion", "cofire_iou", "pair_cofire_iou", "correlation", "energy")
+DERIVED = (
+    "firing_entropy", "cofire_proportion", "cofire_iou", "cofire_p_value", "pair_cofire_iou", "correlation", "energy",
+)  # fmt: skip
 """Properties of `usae.Evaluation` that are written in addition to its attributes."""
 
 
@@ -83,9 +85,17 @@ def _write_numbers(evaluation: usae.Evaluation, folder: Path) -> list[str]:
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
     names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
     arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
+    universal = _universal(evaluation)
+    if universal is not None:
+        arrays["universal"] = universal
     np.savez_compressed(files[0], **arrays)  # without allow_pickle=, which NumPy before 2.2 would save as an array
     files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [str(file) for file in files]
+
+
+def _universal(evaluation: usae.Evaluation) -> np.ndarray | None:
+    """Return which concepts are universal, or None for one model, which shares nothing."""
+    return evaluation.universal() if len(evaluation.model_names) > 1 else None
 
 
 def _draw(evaluation: usae.Evaluation, folder: Path) -> list[str]:
@@ -108,6 +118,7 @@ def _figure(name: str, evaluation: usae.Evaluation) -> Any:
 
 def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
     """Return the numbers of the summary. Those of single concepts are in evaluation.npz."""
+    universal = _universal(evaluation)
     return {
         "model_names": evaluation.model_names,
         "n_tokens": evaluation.n_tokens,
@@ -122,7 +133,8 @@ def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
         "concepts_alive": (~evaluation.dead).sum(1),
         "concepts_dead_everywhere": int(evaluation.dead_everywhere.sum()),
         "concepts_in_all_models_at_once": int((evaluation.cofire_counts > 0).sum()),
-        "cofire_proportion": evaluation.mean_cofire_proportion(),
+        "concepts_universal": None if universal is None else int(universal.sum()),
+        "mean_cofire_proportion": evaluation.mean_cofire_proportion(),
         "energy_cofire_correlation": evaluation.energy_cofire_correlation,
         "energy_cofire_slope": evaluation.energy_cofire_slope,
     }

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from usae import Codes, Evaluation
-from usae.analysis.evaluation import UNIVERSAL_ENTROPY
 from usae.demo.photographs import Crops
 
 
@@ -30,11 +29,9 @@ class Example:
 def universal_concepts(evaluation: Evaluation, n: int) -> list[int]:
     """Return the `n` universal concepts with the largest energy, the largest first.
 
-    Energy is the geometric mean over the networks, so that a concept must be important in all of them. A concept that never
-    fires in one of the networks is not universal.
+    Energy is the geometric mean over the networks, so that a concept must be important in all of them.
     """
-    with np.errstate(invalid="ignore"):
-        universal = (evaluation.firing_entropy >= UNIVERSAL_ENTROPY) & ~evaluation.dead.any(0)
+    universal = evaluation.universal()
     with np.errstate(divide="ignore"):
         importance = np.where(universal, np.log(evaluation.energy).mean(0), -np.inf)
     order = np.argsort(-importance, kind="stable")

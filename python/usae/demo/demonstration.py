@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 import usae
 from usae._base import checks
-from usae.analysis.evaluation import UNIVERSAL_ENTROPY
 from usae.demo import figures, networks, photographs
 from usae.demo.concepts import Example, examples, photograph_shares, universal_concepts
 
@@ -250,9 +249,6 @@ def _report(
     titles: Sequence[str],
     pages: Pages,
 ) -> dict[str, Any]:
-    with np.errstate(invalid="ignore"):
-        entropy = evaluation.firing_entropy
-    alive = ~np.isnan(entropy)
     off = ~np.eye(len(evaluation.model_names), dtype=bool)
     return {
         "usae": usae.__version__,
@@ -267,12 +263,12 @@ def _report(
         "l0": evaluation.l0.tolist(),
         "dead": evaluation.dead.sum(1).tolist(),
         "dead_everywhere": int(evaluation.dead_everywhere.sum()),
-        "universal": int((entropy[alive] >= UNIVERSAL_ENTROPY).sum()),
-        "mean_cofire_proportion": np.nanmean(evaluation.cofire_proportion, axis=1).tolist(),
+        "universal": int(evaluation.universal().sum()),
+        "mean_cofire_proportion": evaluation.mean_cofire_proportion().tolist(),
         "concepts": [
             {
                 "concept": concept,
-                "firing_entropy": float(entropy[concept]),
+                "firing_entropy": float(evaluation.firing_entropy[concept]),
                 "energy": evaluation.energy[:, concept].tolist(),
                 "firing_counts": evaluation.firing_counts[:, concept].tolist(),
                 "cofire_proportion": evaluation.cofire_proportion[:, concept].tolist(),
@@ -287,11 +283,11 @@ def _tell(folder: Path, evaluation: usae.Evaluation, report: dict[str, Any]) -> 
     """Print the summary and the paths of the results."""
     print()
     print(evaluation.summary())
-    print(f"{report['universal']:,} concepts are universal (firing entropy {UNIVERSAL_ENTROPY} or more)\n")
-    print("The most energetic universal concepts, and the photographs they fire on:")
+    print("\nThe most energetic universal concepts, and the photographs they fire on:")
     for entry in report["concepts"]:
         where = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["photographs"].items())[:3])
-        print(f"  {entry['concept']:5}  entropy {entry['firing_entropy']:.2f}  {where}")
+        together = min(entry["cofire_proportion"])
+        print(f"  {entry['concept']:5}  entropy {entry['firing_entropy']:.2f}  co-firing {together:.0%}  {where}")
     own = [found["whole"]["share"][i][i] for found in report["maximization"] for i in range(len(found["whole"]["share"]))]
     if own:
         print(f"\nImages made for {len(report['maximization'])} of them: {np.mean(np.array(own) > 0):.0%} fire their concept")

@@ -55,6 +55,8 @@ def cross_reconstruction(evaluation: Evaluation, *, ax: Axes | None = None, null
 def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any = None, bins: int = 40) -> Axes:
     """Draw a histogram of the firing entropy of all concepts that fire. 1: equally in all models; 0: in one model only.
 
+    Those that `Evaluation.universal` calls so have another colour.
+
     Parameters
     ----------
     evaluation : Evaluation
@@ -83,6 +85,11 @@ def firing_entropy(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     # Rounding may put the entropy of a concept that fires equally in all models slightly above 1.
     alive = np.clip(entropy[~np.isnan(entropy)], 0, 1)
     ax.hist(alive, edges, color=COLOURS[0], alpha=0.85, label=f"{len(alive):,} concepts")
+    universal = evaluation.universal()
+    counts, _ = np.histogram(np.clip(entropy[universal], 0, 1), edges)
+    ax.fill_between(
+        edges, [*counts, 0], step="post", color=COLOURS[1], linewidth=0, zorder=2, label=f"{universal.sum():,} universal"
+    )
     if outlined is not None:
         other = np.clip(outlined[~np.isnan(outlined)], 0, 1)
         ax.hist(other, edges, histtype="step", color="black", linewidth=1.3, label=f"null, {len(other):,} concepts")
