@@ -1,6 +1,6 @@
 """Ablation of coordinated activation maximization: python benchmarks/maximization.py [--quick].
 
-Images are optimised for fifty universal concepts in each network of the demonstration. The concepts are chosen by rank, without
+Images are optimised for fifty evenly shared concepts in each network of the demonstration. The concepts are chosen by rank, without
 looking at images. Rows are the default objective, other objectives, and MACO as its reference implementations have it. Rows
 that are in the results are not run again. docs/maximization.md discusses the results.
 """
@@ -60,10 +60,10 @@ class Subject:
         self.evaluation = self.sae.evaluate(held_out)
         ev = self.evaluation
         alive = (ev.firing_entropy >= 0.9) & (ev.firing_counts.min(0) >= LEAST_FIRING)
-        universal = np.flatnonzero(alive)[np.argsort(-ev.energy[:, alive].min(0), kind="stable")]
-        n = min(2 if quick else 50, len(universal))
-        self.concepts = [int(c) for c in universal[np.linspace(0, len(universal) - 1, n).round().astype(int)]]
-        self.n_universal = len(universal)
+        even = np.flatnonzero(alive)[np.argsort(-ev.energy[:, alive].min(0), kind="stable")]
+        n = min(2 if quick else 50, len(even))
+        self.concepts = [int(c) for c in even[np.linspace(0, len(even) - 1, n).round().astype(int)]]
+        self.n_even = len(even)
         self.steps = 8 if quick else STEPS
 
     def ours(self, concept: int, options: dict[str, Any]) -> list[np.ndarray]:
@@ -163,7 +163,7 @@ def main() -> None:
     report.data["versions"] = {"usae": {"version": usae.__version__}, "torch": {"version": torch.__version__}}
     report.data["records"] = records
     report.words(
-        f"{len(subject.concepts)} of the {subject.n_universal} universal concepts (firing entropy .9 or more, {LEAST_FIRING} "
+        f"{len(subject.concepts)} of the {subject.n_even} evenly shared concepts (firing entropy .9 or more, {LEAST_FIRING} "
         f"firings or more in each network) of the demonstration's networks, evenly spaced by energy; {subject.steps} steps of "
         f"{VIEWS} views. Of whole images, means over concepts and networks."
     )

@@ -15,10 +15,10 @@ sae.fit(train, steps=500, validation=held_out)
 evaluation = sae.evaluate(held_out)
 print(evaluation.summary())
 
-# Concepts that all networks share fire about equally often in each. Those with the largest energy come first.
-universal = np.flatnonzero(evaluation.firing_entropy > 0.95)
+# Universal concepts fire about as often in all networks, and at the same places. Those with the largest energy come first.
+universal = np.flatnonzero(evaluation.universal())
 strongest = universal[np.argsort(-evaluation.energy.sum(0)[universal])][:5]
-print(f"\n{len(universal)} concepts fire about equally in all networks; the most energetic are {strongest.tolist()}")
+print(f"\n{len(universal)} concepts are universal; the most energetic are {strongest.tolist()}")
 
 # Predict the activations of the classifier from those of the masked autoencoder.
 codes = sae.encode(held_out["masked"], "masked")
