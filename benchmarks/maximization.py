@@ -1,8 +1,8 @@
 """Ablation of coordinated activation maximization: python benchmarks/maximization.py [--quick].
 
-Images are optimised for fifty evenly shared concepts in each network of the demonstration. The concepts are chosen by rank, without
-looking at images. Rows are the default objective, other objectives, and MACO as its reference implementations have it. Rows
-that are in the results are not run again. docs/maximization.md discusses the results.
+Images are optimised for fifty evenly shared concepts in each network of the demonstration. The concepts are chosen by rank,
+without looking at images. Rows are the default objective, other objectives, and MACO as its reference implementations have it.
+Rows that are in the results are not run again. docs/maximization.md discusses the results.
 """
 
 from __future__ import annotations

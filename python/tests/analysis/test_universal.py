@@ -14,6 +14,7 @@ import usae
 from support.autoencoders import RECIPE, identity_sae
 from support.refusals import refuses
 from usae.analysis import cofiring
+from usae.cli.evaluate import _report
 
 N = 4000
 RATES = {"shared": 0.05, "half shared": 0.05, "apart": 0.05, "dense apart": 0.6, "dense shared": 0.6}
@@ -133,8 +134,10 @@ def test_too_few_tokens_are_told_in_words_and_as_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lines = evaluation.summary().splitlines()
+        told = _report(evaluation)
     alive = int((~evaluation.dead).all(0).sum())
     assert any(line.startswith(f"{alive} of the {alive} concepts") for line in lines)
+    assert told["concepts_universal"] == 0 and told["concepts_too_rare_to_tell"] == alive
     several = evaluated(firing)[2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -221,8 +224,6 @@ def wide():
 
 def test_every_summary_has_the_same_co_fire_proportion(wide):
     plt = pytest.importorskip("matplotlib.pyplot")
-    from usae.cli.evaluate import _report
-
     evaluation, result = wide
     proportion = evaluation.mean_cofire_proportion()
     assert not np.allclose(proportion, np.nanmean(evaluation.cofire_proportion, 1), rtol=0.01)  # of all concepts it is another
@@ -266,25 +267,26 @@ def test_controls_of_a_model_that_never_fires_say_so_and_are_json():
 
 
 def test_the_same_concepts_are_universal_in_every_place(wide, tmp_path):
+    for needed in ("pandas", "matplotlib", "skimage"):
+        pytest.importorskip(needed)
     from usae.cli import evaluate as command
     from usae.demo.concepts import universal_concepts
 
-    pandas = pytest.importorskip("pandas")
     evaluation, result = wide
     universal = evaluation.universal()
     assert 0 < universal.sum() < 1000
     frame = evaluation.to_frame()
     assert frame["universal"].dtype == bool and np.array_equal(frame["universal"], universal)
     assert np.array_equal(frame["cofire_p_value"], evaluation.cofire_p_value, equal_nan=True)
-    assert isinstance(frame, pandas.DataFrame)
     assert any(line.startswith(f"{universal.sum():,} concepts universal") for line in evaluation.summary().splitlines())
     assert command._report(evaluation)["concepts_universal"] == universal.sum()
+    assert command._report(evaluation)["concepts_too_rare_to_tell"] == 1  # it fires in few tokens of one model
     command._write_numbers(evaluation, tmp_path)
     with np.load(tmp_path / "evaluation.npz") as arrays:
         assert np.array_equal(arrays["universal"], universal)
     assert sorted(universal_concepts(evaluation, 2000)) == np.flatnonzero(universal).tolist()
     assert result.table()["this autoencoder"]["universal"] == universal.mean()
-    axes = pytest.importorskip("usae.plot").firing_entropy(evaluation)
+    axes = usae.plot.firing_entropy(evaluation)
     assert f"{universal.sum():,} universal" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 

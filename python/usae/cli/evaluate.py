@@ -13,6 +13,7 @@ import numpy as np
 
 import usae
 from usae._base.json import plain
+from usae.analysis import universality
 from usae.cli import activations
 from usae.cli.figures import drawn
 from usae.cli.options import Parser, add_model, add_threads, make_folder, model_of, print_json, use_threads
@@ -85,17 +86,11 @@ def _write_numbers(evaluation: usae.Evaluation, folder: Path) -> list[str]:
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
     names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
     arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
-    universal = _universal(evaluation)
-    if universal is not None:
-        arrays["universal"] = universal
+    if len(evaluation.model_names) > 1:  # one model shares nothing
+        arrays["universal"] = universality.mask(evaluation)[0]
     np.savez_compressed(files[0], **arrays)  # without allow_pickle=, which NumPy before 2.2 would save as an array
     files[1].write_text(json.dumps(plain(_report(evaluation)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [str(file) for file in files]
-
-
-def _universal(evaluation: usae.Evaluation) -> np.ndarray | None:
-    """Return which concepts are universal, or None for one model, which shares nothing."""
-    return evaluation.universal() if len(evaluation.model_names) > 1 else None
 
 
 def _draw(evaluation: usae.Evaluation, folder: Path) -> list[str]:
@@ -118,7 +113,9 @@ def _figure(name: str, evaluation: usae.Evaluation) -> Any:
 
 def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
     """Return the numbers of the summary. Those of single concepts are in evaluation.npz."""
-    universal = _universal(evaluation)
+    universal, too_rare = None, None  # one model shares nothing
+    if len(evaluation.model_names) > 1:
+        universal, too_rare = (int(mask.sum()) for mask in universality.mask(evaluation))
     return {
         "model_names": evaluation.model_names,
         "n_tokens": evaluation.n_tokens,
@@ -133,7 +130,8 @@ def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
         "concepts_alive": (~evaluation.dead).sum(1),
         "concepts_dead_everywhere": int(evaluation.dead_everywhere.sum()),
         "concepts_in_all_models_at_once": int((evaluation.cofire_counts > 0).sum()),
-        "concepts_universal": None if universal is None else int(universal.sum()),
+        "concepts_universal": universal,
+        "concepts_too_rare_to_tell": too_rare,
         "mean_cofire_proportion": evaluation.mean_cofire_proportion(),
         "energy_cofire_correlation": evaluation.energy_cofire_correlation,
         "energy_cofire_slope": evaluation.energy_cofire_slope,
