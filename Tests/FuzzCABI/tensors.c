@@ -5,7 +5,8 @@
 
 static const int32_t kinds[] = {USAE_MEAN,        USAE_SCALE,           USAE_ENCODER_WEIGHT,  USAE_ENCODER_BIAS,
                                 USAE_BN_WEIGHT,   USAE_BN_BIAS,         USAE_BN_RUNNING_MEAN, USAE_BN_RUNNING_VAR,
-                                USAE_DICTIONARY,  USAE_THRESHOLD,       USAE_SILENT_TOKENS,   USAE_COUNTERS};
+                                USAE_DICTIONARY,  USAE_THRESHOLD,       USAE_SILENT_TOKENS,   USAE_COUNTERS,
+                                USAE_EFFECTIVE_DIMENSIONS};
 enum { KINDS = sizeof kinds / sizeof kinds[0], LARGEST = MOST_CONCEPTS * 4096 };
 
 static bool is_integer(int32_t tensor) { return tensor == USAE_SILENT_TOKENS || tensor == USAE_COUNTERS; }
@@ -102,7 +103,7 @@ static void read_one(handle *h) {
 /* Numbers that a tensor can have, and sometimes others. */
 static array numbers_for(handle *h, int32_t tensor, int64_t count) {
   array made = array_make(count, is_integer(tensor) ? 8 : 4);
-  const bool has_sign = tensor != USAE_SCALE && tensor != USAE_THRESHOLD;
+  const bool has_sign = tensor != USAE_SCALE && tensor != USAE_THRESHOLD && tensor != USAE_EFFECTIVE_DIMENSIONS;
   for (int64_t i = 0; i < count; i++) {
     if (is_integer(tensor)) ((int64_t *)made.data)[i] = below(100);
     else ((float *)made.data)[i] = (float)(real() + 0.1) * (has_sign && chance(50) ? -1 : 1);

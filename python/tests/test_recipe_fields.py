@@ -121,7 +121,7 @@ def another(name):
 def test_a_field_arrives_in_the_core_and_comes_back(name):
     recipe = resolved_recipe.resolved(Recipe(**{name: another(name)}), 1)
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3})
-    derived = {field: getattr(recipe, field) for field in ("dead_tokens", "learning_rate", "rate_times_width")}
+    derived = {field: getattr(recipe, field) for field in ("dead_tokens", "learning_rate", "step_limit")}
     assert sae._autoencoder.core.recipe == DEFAULT | derived | {name: another(name)}
     assert sae.recipe_ == recipe
 

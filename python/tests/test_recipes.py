@@ -36,7 +36,7 @@ def recipes(draw):
         "dead_tokens": st.none() | st.integers(0, 2**53),
         "batch_size": st.integers(1, 2**24),
         "learning_rate": st.none() | positive,
-        "rate_times_width": st.none() | positive,
+        "step_limit": st.none() | positive,
         "warmup_steps": st.just(warmup),
         "total_steps": st.none() | st.integers(max(warmup, 1), 2**53),
         "decay_share": st.floats(0, 1),
@@ -62,7 +62,7 @@ def test_every_recipe_survives_json_bit_by_bit(recipe):
 @hypothesis.given(recipes())
 def test_the_core_takes_every_recipe(recipe):
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3, "b": 5})
-    derived = {field: getattr(sae.recipe_, field) for field in ("dead_tokens", "learning_rate", "rate_times_width")}
+    derived = {field: getattr(sae.recipe_, field) for field in ("dead_tokens", "learning_rate", "step_limit")}
     assert sae.recipe_ == recipe.replace(**derived)
     given = {field: value for field in derived if (value := getattr(recipe, field)) is not None}
     assert given.items() <= derived.items()
@@ -275,18 +275,18 @@ def test_a_concept_is_dead_after_its_share_of_the_tokens_that_one_model_is_plann
 
 
 def test_a_learning_rate_that_is_not_given_is_derived():
-    """The core then gives each model the rate min(learning_rate, rate_times_width / width)."""
+    """The core then gives each model the rate min(learning_rate, step_limit sqrt(effective dimensions) / width)."""
 
     def derived(**fields):
         recipe = fitted_recipe(Recipe(**fields))
-        return recipe.learning_rate, recipe.rate_times_width
+        return recipe.learning_rate, recipe.step_limit
 
-    assert derived() == derived(prefixes=None, prefix_loss="mean") == (7e-3, 1.2)
-    assert derived(prefix_loss="mean") == (5e-3, 1.2)
-    assert derived(rate_times_width=0.5) == (7e-3, 0.5)
+    assert derived() == derived(prefixes=None, prefix_loss="mean") == (7e-3, 0.15)
+    assert derived(prefix_loss="mean") == (5e-3, 0.15)
+    assert derived(step_limit=0.5) == (7e-3, 0.5)
     assert derived(learning_rate=1e-3) == (1e-3, None)  # that is the rate of every model
-    assert derived(learning_rate=1e-3, rate_times_width=0.5) == (1e-3, 0.5)
-    assert fitted_recipe(usae.recipes.published(total_steps=100)).rate_times_width is None
+    assert derived(learning_rate=1e-3, step_limit=0.5) == (1e-3, 0.5)
+    assert fitted_recipe(usae.recipes.published(total_steps=100)).step_limit is None
 
 
 def test_lengths_that_contradict_each_other_are_refused():

@@ -103,12 +103,13 @@ class Recipe:
     batch_size : int
         Tokens in a step of `UniversalSAE.fit`. Default: 2048.
     learning_rate : float or None
-        Learning rate between warm-up and decay. Default: None, which derives it for each model from its width d:
-        min(7e-3, 1.2 / d), and with ``prefix_loss="mean"`` min(5e-3, 1.2 / d). A number is the rate of every model, unless
-        `rate_times_width` limits it.
-    rate_times_width : float or None
-        Largest product of a model's learning rate and its width: the rate of a model of width d is
-        min(learning_rate, rate_times_width / d). Default: None, which takes 1.2 where `learning_rate` is None, and no limit
+        Learning rate between warm-up and decay. Default: None, which derives it for each model from its activations:
+        min(7e-3, 0.15 sqrt(D) / d), and with ``prefix_loss="mean"`` min(5e-3, 0.15 sqrt(D) / d), where d is the width and D the
+        number of effective dimensions. A number is the rate of every model, unless `step_limit` limits it.
+    step_limit : float or None
+        How far a step may move pre-activations: the rate of a model is min(learning_rate, step_limit sqrt(D) / d). The
+        effective dimensions D are the participation ratio (sum of v)^2 / (sum of v^2) of the variances v of the standardised
+        activations' principal components, 1 to d. Default: None, which takes 0.15 where `learning_rate` is None, and no limit
         otherwise.
     warmup_learning_rate, final_learning_rate : float
         Learning rates at the start of the warm-up and at the end of the decay. Default: 0.0 for both.
@@ -183,7 +184,7 @@ class Recipe:
     dead_tokens: int | None = None
     batch_size: int = 2048
     learning_rate: float | None = None
-    rate_times_width: float | None = None
+    step_limit: float | None = None
     warmup_learning_rate: float = 0.0
     final_learning_rate: float = 0.0
     warmup_steps: int = 100

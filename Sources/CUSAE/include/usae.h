@@ -177,7 +177,7 @@ typedef struct usae_recipe {
                                  second step. Default: 0. */
   int32_t warmup_inclusive;   /* 1: the last step of the warm-up has the full rate. 0: the step after it does. Default: 0. */
   int32_t reserved;
-  double learning_rate;       /* Of the constant part; see rate_times_width. Default: 7e-3. */
+  double learning_rate;       /* Of the constant part; see step_limit. Default: 7e-3. */
   double warmup_learning_rate; /* Where the warm-up starts. Default: 0. */
   double final_learning_rate; /* Where the decay ends. Default: 0. */
   int64_t warmup_steps;       /* Default: 100. */
@@ -196,9 +196,9 @@ typedef struct usae_recipe {
                                  from each aux_every rows of the batch that follow each other. 1: every token. Default: 8. */
 
   /* Learning rate, continued */
-  double rate_times_width;    /* Largest product of a model's learning rate and its width: the constant part of a model of width
-                                 d has the rate min(learning_rate, rate_times_width / d). 0: learning_rate at every width.
-                                 Default: 1.2. */
+  double step_limit;          /* How far a step may move pre-activations: the rate of a model's constant part is
+                                 min(learning_rate, step_limit * sqrt(D) / width), with D its USAE_EFFECTIVE_DIMENSIONS.
+                                 0: learning_rate in every model. Default: 0.15. */
 } usae_recipe;
 
 enum {
@@ -500,7 +500,10 @@ enum {
   USAE_SECOND_MOMENT = 200,
   USAE_GRADIENT = 300,
   USAE_SILENT_TOKENS = 400, /* int64: tokens encoded since the concept last fired */
-  USAE_COUNTERS = 401       /* int64 [3]: steps of the encoder, steps of the dictionary, tokens encoded */
+  USAE_COUNTERS = 401,      /* int64 [3]: steps of the encoder, steps of the dictionary, tokens encoded */
+  USAE_EFFECTIVE_DIMENSIONS = 402 /* [1]: in how many directions the standardised tokens vary, 1 to the width (the participation
+                                     ratio of their principal components); the width where it was not computed from
+                                     activations */
 };
 
 /* Writes the shape of a tensor; a vector has *columns = 0. A tensor that does not exist is USAE_INVALID_ARGUMENT. */

@@ -98,11 +98,12 @@ public struct Recipe: Sendable, Equatable {
   public var auxiliaryEvery = 8
 
   // Learning rate, continued
-  /// Largest product of a model's learning rate and its width; 0: the rate is `learningRate` at every width.
+  /// How far a step of Adam may move a model's pre-activations: the model's learning rate is at most this times
+  /// sqrt(D) / width, with D its effective dimensions (`EffectiveDimensions`); 0: the rate is `learningRate` in every model.
   ///
-  /// A step of Adam moves a row by about rate x sqrt(width), and a pre-activation by as much times the length of a token, which
-  /// is sqrt(width) too. Measured on pretrained networks of widths 80 to 1,280 (docs/recipes.md).
-  public var rateTimesWidth = 1.2
+  /// A step moves a row by about rate x sqrt(width). Along the tokens' main directions, in which they are about
+  /// sqrt(width / sqrt(D)) long, that moves a pre-activation the more, the wider the model and the fewer the directions.
+  public var stepLimit = 0.15
 
   /// The default recipe.
   public init() {}
@@ -125,7 +126,7 @@ public struct Recipe: Sendable, Equatable {
     recipe.auxiliaryCoefficient = 0.1
     recipe.deadTokens = 0
     recipe.learningRate = 3e-4
-    recipe.rateTimesWidth = 0
+    recipe.stepLimit = 0
     recipe.warmupLearningRate = 1e-6
     recipe.finalLearningRate = 1e-6
     recipe.warmupSteps = warmupSteps

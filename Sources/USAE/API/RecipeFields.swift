@@ -72,7 +72,7 @@ extension Recipe {
 
     count("aux_every", \.auxiliaryEvery, from: 1),
 
-    number("rate_times_width", \.rateTimesWidth, 0...1e12, zeroIsNone: true),
+    number("step_limit", \.stepLimit, 0...1e12, zeroIsNone: true),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

@@ -14,6 +14,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
     case meanRest = 10
     case silentTokens = 400
     case counters = 401
+    case effectiveDimensions = 402
 
     /// As errors, files and Python name it.
     package var description: String {
@@ -31,6 +32,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
       case .meanRest: "mean_rest"
       case .silentTokens: "silent_tokens"
       case .counters: "counters"
+      case .effectiveDimensions: "effective_dimensions"
       }
     }
   }
@@ -93,7 +95,8 @@ extension ModelParameters {
     case .batchNormWeight: return batchNorm?.weight
     case .batchNormBias: return batchNorm?.bias
     case .dictionary: return dictionary
-    case .mean, .meanRest, .scale, .runningMean, .runningVariance, .threshold, .silentTokens, .counters: return nil
+    case .mean, .meanRest, .scale, .runningMean, .runningVariance, .threshold: return nil
+    case .silentTokens, .counters, .effectiveDimensions: return nil
     }
   }
 
@@ -115,6 +118,7 @@ extension ModelParameters {
     case .runningMean: return batchNorm?.runningMean
     case .runningVariance: return batchNorm?.runningVariance
     case .threshold: return threshold
+    case .effectiveDimensions: return effectiveDimensions
     default: return nil
     }
   }
@@ -245,13 +249,19 @@ extension UniversalSAE {
       let valid: Bool
       switch id.kind {
       case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
+      case .effectiveDimensions: valid = value >= 1 && value <= Float(model.width)
       case .runningVariance, .threshold: valid = value >= 0 && value.isFinite
       // A gradient of some 1e19 leaves infinity there, as in PyTorch's AdamW; the element then no longer trains.
       case _ where id.part == .secondMoment: valid = value >= 0
       default: valid = value.isFinite
       }
       guard valid else {
-        let expected = id.kind == .scale ? "positive finite numbers" : "finite numbers, no negative variances or thresholds"
+        let expected =
+          switch id.kind {
+          case .scale: "positive finite numbers"
+          case .effectiveDimensions: "a number from 1 to the width"
+          default: "finite numbers, no negative variances or thresholds"
+          }
         throw .invalidArgument(
           name: "\(id) of '\(model.name)'", expected: expected, got: "\(value) at position \(i)")
       }

@@ -55,6 +55,8 @@ final class ModelParameters: @unchecked Sendable {
   private(set) var isStandardized = false
   /// What mean and scale were computed from; nil where they were set otherwise.
   var sample: SampleReport?
+  /// [1, 1]; see `EffectiveDimensions`. The width where mean and scale were not computed from activations.
+  let effectiveDimensions: PaddedMatrix
   let encoderWeight: Trainable  // [n_concepts, width]
   let encoderBias: Trainable  // [1, n_concepts]
   let batchNorm: BatchNormParameters?
@@ -82,6 +84,8 @@ final class ModelParameters: @unchecked Sendable {
     self.batchNorm = batchNorm ? try BatchNormParameters(concepts: concepts) : nil
     threshold = batchTopK ? try PaddedMatrix(rows: 1, columns: 1) : nil
     dictionary = try Trainable(rows: concepts, columns: width)
+    effectiveDimensions = try PaddedMatrix(rows: 1, columns: 1)
+    effectiveDimensions.base[0] = Float(width)
     inverseNorms = try FloatBuffer(concepts)
     silentTokens = try AlignedBuffer<Int64>(concepts)
     setScale { _ in 1 }

@@ -25,6 +25,8 @@ struct Standardization {
     let outlying = moments.outlyingRows(beyond: multiple)
     let leftOut = try leaveOut(outlying, of: &moments, work: work)
     try set(model, moments, activations)
+    let dimensions = EffectiveDimensions(model: model, recipe: recipe)
+    model.effectiveDimensions.base[0] = try dimensions.compute(activations, rows, work: work)
     model.sample = SampleReport(moments, outlying: leftOut > 0 ? leftOut : outlying.count, leftOut: leftOut)
   }
 

@@ -5,14 +5,15 @@
 #endif
 
 extension Recipe {
-  /// Learning rate of a model, in the constant part of the schedule.
-  func learningRate(width: Int) -> Double {
-    rateTimesWidth > 0 ? min(learningRate, rateTimesWidth / Double(width)) : learningRate
+  /// Learning rate of a model in the constant part of the schedule.
+  func learningRate(of model: ModelParameters) -> Double {
+    guard stepLimit > 0 else { return learningRate }
+    return min(learningRate, stepLimit * Double(model.effectiveDimensions.base[0]).squareRoot() / Double(model.width))
   }
 
   /// Learning rate of a model in the step after `step` others.
-  func learningRate(at step: Int, width: Int) -> Double {
-    let learningRate = learningRate(width: width)
+  func learningRate(at step: Int, of model: ModelParameters) -> Double {
+    let learningRate = learningRate(of: model)
     if step == 0, firstStepFull { return learningRate }
     if step < warmupSteps {
       let steps = warmupInclusive ? max(1, warmupSteps - 1) : warmupSteps

@@ -199,7 +199,7 @@ extension TrainingStep {
   /// By model.
   func learningRates() -> [Double] {
     let steps = recipe.clock == .model ? model.encoderSteps : number
-    return models.map { recipe.learningRate(at: steps, width: $0.width) }
+    return models.map { recipe.learningRate(at: steps, of: $0) }
   }
 
   /// As torch.nn.utils.clip_grad_norm_.

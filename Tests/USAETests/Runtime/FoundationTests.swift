@@ -103,55 +103,66 @@ import Testing
 }
 
 @Suite struct ScheduleTests {
-  @Test func aWarmUpOfOneStepStartsWhereItIsTold() {
+  /// A model whose tokens vary in `dimensions` directions.
+  private func model(_ width: Int = 100, dimensions: Float = 100) throws -> ModelParameters {
+    let model = try ModelParameters(name: "a", width: width, concepts: 1, batchNorm: false, batchTopK: false)
+    model.effectiveDimensions.base[0] = dimensions
+    return model
+  }
+
+  @Test func aWarmUpOfOneStepStartsWhereItIsTold() throws {
+    let model = try model()
     var recipe = Recipe()
     (recipe.warmupSteps, recipe.warmupLearningRate, recipe.warmupInclusive) = (1, 1e-5, true)
-    #expect(recipe.learningRate(at: 0, width: 100) == 1e-5)
-    #expect(recipe.learningRate(at: 1, width: 100) == recipe.learningRate)
+    #expect(recipe.learningRate(at: 0, of: model) == 1e-5)
+    #expect(recipe.learningRate(at: 1, of: model) == recipe.learningRate)
     recipe.warmupSteps = 0
-    #expect(recipe.learningRate(at: 0, width: 100) == recipe.learningRate)
+    #expect(recipe.learningRate(at: 0, of: model) == recipe.learningRate)
   }
 
-  @Test func thePublishedScheduleWarmsUpAndFallsAsACosine() {
+  @Test func thePublishedScheduleWarmsUpAndFallsAsACosine() throws {
+    let model = try model()
     var recipe = Recipe.published(totalSteps: 1000, warmupSteps: 100)
-    #expect(recipe.learningRate(at: 0, width: 100) == 3e-4)
-    #expect(abs(recipe.learningRate(at: 1, width: 100) - (1e-6 + (3e-4 - 1e-6) / 99)) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 99, width: 100) - 3e-4) < 1e-15)
+    #expect(recipe.learningRate(at: 0, of: model) == 3e-4)
+    #expect(abs(recipe.learningRate(at: 1, of: model) - (1e-6 + (3e-4 - 1e-6) / 99)) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 99, of: model) - 3e-4) < 1e-15)
     recipe.firstStepFull = false
-    #expect(recipe.learningRate(at: 0, width: 100) == 1e-6)
+    #expect(recipe.learningRate(at: 0, of: model) == 1e-6)
     recipe.warmupInclusive = false
-    #expect(abs(recipe.learningRate(at: 50, width: 100) - (1e-6 + 0.5 * (3e-4 - 1e-6))) < 1e-15)
-    #expect(recipe.learningRate(at: 100, width: 100) == 3e-4)
-    #expect(abs(recipe.learningRate(at: 550, width: 100) - (3e-4 + 1e-6) / 2) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 1000, width: 100) - 1e-6) < 1e-15)
-    #expect(abs(recipe.learningRate(at: 5000, width: 100) - 1e-6) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 50, of: model) - (1e-6 + 0.5 * (3e-4 - 1e-6))) < 1e-15)
+    #expect(recipe.learningRate(at: 100, of: model) == 3e-4)
+    #expect(abs(recipe.learningRate(at: 550, of: model) - (3e-4 + 1e-6) / 2) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 1000, of: model) - 1e-6) < 1e-15)
+    #expect(abs(recipe.learningRate(at: 5000, of: model) - 1e-6) < 1e-15)
   }
 
-  @Test func wideModelsHaveALowerRate() {
+  @Test func aStepMovesPreActivationsByALimitAtMost() throws {
     var recipe = Recipe()
-    (recipe.learningRate, recipe.rateTimesWidth, recipe.warmupSteps) = (1e-2, 2, 10)
+    (recipe.learningRate, recipe.stepLimit, recipe.warmupSteps) = (1e-2, 0.5, 10)
     (recipe.totalSteps, recipe.decayShare, recipe.finalLearningRate) = (100, 0.2, 0)
-    for (width, rate) in [(1, 1e-2), (200, 1e-2), (400, 5e-3), (2000, 1e-3)] {
-      #expect(recipe.learningRate(width: width) == rate)
-      #expect(abs(recipe.learningRate(at: 5, width: width) - rate / 2) < 1e-15)
-      #expect(recipe.learningRate(at: 50, width: width) == rate)
-      #expect(abs(recipe.learningRate(at: 90, width: width) - rate / 2) < 1e-15)
+    for (width, dimensions, rate) in [(1, 1, 1e-2), (200, 16, 1e-2), (400, 16, 5e-3), (400, 1, 1.25e-3), (2000, 16, 1e-3)] {
+      let model = try model(width, dimensions: Float(dimensions))
+      #expect(recipe.learningRate(of: model) == rate)
+      #expect(abs(recipe.learningRate(at: 5, of: model) - rate / 2) < 1e-15)
+      #expect(recipe.learningRate(at: 50, of: model) == rate)
+      #expect(abs(recipe.learningRate(at: 90, of: model) - rate / 2) < 1e-15)
     }
-    recipe.rateTimesWidth = 0
-    #expect(recipe.learningRate(at: 50, width: 2000) == 1e-2)
-    #expect(Recipe.published().learningRate(width: 4096) == 3e-4)
+    recipe.stepLimit = 0
+    #expect(recipe.learningRate(at: 50, of: try model(2000, dimensions: 1)) == 1e-2)
+    #expect(Recipe.published().learningRate(of: try model(4096, dimensions: 1)) == 3e-4)
   }
 
-  @Test func aLinearDecayTakesTheLastShare() {
+  @Test func aLinearDecayTakesTheLastShare() throws {
+    let model = try model()
     var recipe = Recipe()
-    recipe.learningRate = 1
+    (recipe.learningRate, recipe.stepLimit) = (1, 0)
     recipe.warmupSteps = 10
     recipe.totalSteps = 100
     recipe.decayShare = 0.2
-    #expect(recipe.learningRate(at: 79, width: 100) == 1)
-    #expect(abs(recipe.learningRate(at: 90, width: 100) - 0.5) < 1e-12)
-    #expect(recipe.learningRate(at: 100, width: 100) == 0)
+    #expect(recipe.learningRate(at: 79, of: model) == 1)
+    #expect(abs(recipe.learningRate(at: 90, of: model) - 0.5) < 1e-12)
+    #expect(recipe.learningRate(at: 100, of: model) == 0)
     recipe.totalSteps = 0
-    #expect(recipe.learningRate(at: 1_000_000, width: 100) == 1)
+    #expect(recipe.learningRate(at: 1_000_000, of: model) == 1)
   }
 }

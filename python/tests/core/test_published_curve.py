@@ -158,8 +158,8 @@ SETTINGS = {
     "without-auxiliary-loss": dict(aux="none", renormalize=True),
     "full-first-step": dict(first_step_full=True, clock="model", warmup_steps=2),
     "inclusive-warm-up": dict(warmup_inclusive=True, warmup_learning_rate=2e-4),
-    "rates-by-width": dict(rate_times_width=0.03),  # 7.5e-4 for the widest model alone
-    "derived-rates": dict(learning_rate=None, rate_times_width=0.1),
+    "limited-rates": dict(step_limit=0.005),  # 7.9e-4 for the widest model alone
+    "derived-rates": dict(learning_rate=None, step_limit=0.02),
     "other-moments": dict(beta1=0.5, beta2=0.9, epsilon=1e-6),
 }
 

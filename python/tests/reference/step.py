@@ -188,13 +188,13 @@ def gradients(parameters, batch, encoder, recipe, k, dead=None, dtype=torch.floa
     return step, {j: {name: tensors[j][name].grad.numpy() for name in own} for j, own in names.items()}
 
 
-def learning_rate(recipe, t, width=1):
+def learning_rate(recipe, t, width=1, effective_dimensions=None):
     """The rate of a model in the step with schedule index `t`, counted from 0."""
     base, final, total, warmup = (
         recipe.learning_rate, recipe.final_learning_rate, recipe.total_steps, recipe.warmup_steps,
     )  # fmt: skip
-    if recipe.rate_times_width is not None:
-        base = min(base, recipe.rate_times_width / width)
+    if recipe.step_limit is not None:
+        base = min(base, recipe.step_limit * math.sqrt(effective_dimensions or width) / width)
     if t == 0 and recipe.first_step_full:
         return base
     if t < warmup:

@@ -15,7 +15,7 @@ from usae._base.config import thread_count
 from usae._core import resolved_recipe, standardization
 from usae._core.reports import Screening, StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
-from usae._core.tensors import INTEGERS, PARAMETERS, TENSORS, TRAINED
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
 from usae.errors import InvalidInputError
@@ -204,7 +204,7 @@ class Autoencoder:
     def training_state_names(self) -> tuple[str, ...]:
         trained = [name for name in self.parameter_names() if name in TRAINED]
         moments = [f"{name}_{moment}_moment" for name in trained for moment in ("first", "second")]
-        return (*moments, *INTEGERS)
+        return (*moments, *INTEGERS, EFFECTIVE_DIMENSIONS)
 
     def shape(self, model: int, tensor: str) -> tuple[int, ...]:
         return tuple(self.core.tensor_shape(model, TENSORS[tensor]))

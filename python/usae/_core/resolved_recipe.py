@@ -26,8 +26,8 @@ LEARNING_RATE = 7e-3
 LEARNING_RATE_OF_MEAN = 5e-3
 """The same with the mean loss over all prefixes, each step of which has the gradients of all."""
 
-RATE_TIMES_WIDTH = 1.2
-"""Product of a derived learning rate and a width at which it is below the largest. Measured: docs/recipes.md."""
+STEP_LIMIT = 0.15
+"""`Recipe.step_limit` of derived learning rates. Measured: docs/recipes.md."""
 
 
 def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float | None, steps: int | None) -> Recipe:
@@ -56,7 +56,7 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
     """Return the recipe with the learning rate and `dead_tokens` filled in."""
     if recipe.learning_rate is None:
         rate = LEARNING_RATE_OF_MEAN if recipe.prefix_loss == "mean" and recipe.prefixes is not None else LEARNING_RATE
-        recipe = recipe.replace(learning_rate=rate, rate_times_width=recipe.rate_times_width or RATE_TIMES_WIDTH)
+        recipe = recipe.replace(learning_rate=rate, step_limit=recipe.step_limit or STEP_LIMIT)
     if recipe.dead_tokens is not None:
         return recipe
     if recipe.total_steps is None:

@@ -22,6 +22,7 @@ PARAMETERS = {
     "threshold": _usae.THRESHOLD,
 }
 TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
+EFFECTIVE_DIMENSIONS = "effective_dimensions"
 INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
 
 TENSORS = (
@@ -30,5 +31,6 @@ TENSORS = (
     | {f"{name}_second_moment": PARAMETERS[name] + _usae.SECOND_MOMENT for name in TRAINED}
     | {f"{name}_gradient": PARAMETERS[name] + _usae.GRADIENT for name in TRAINED}
     | INTEGERS
+    | {EFFECTIVE_DIMENSIONS: _usae.EFFECTIVE_DIMENSIONS}
 )
 """The core's number of each tensor of a model, by the name it has in Python and in files."""

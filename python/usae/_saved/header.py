@@ -11,7 +11,7 @@ from typing import Any
 
 from usae import _usae
 from usae._core.reports import StepReport
-from usae._core.tensors import INTEGERS
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS
 from usae._files import checksummed_json, disk
 from usae.errors import CheckpointError
 from usae.recipes import Recipe
@@ -71,6 +71,8 @@ def checked_header(raw: bytes) -> Header:
     checksummed_json.check_has_checksum(has_checksum, version >= _CHECKSUM_SINCE, HEADER, _REMEDY)
     if version < 3:
         header.setdefault("mean_rest", False)
+    if version < 4:
+        header.setdefault("effective_dimensions", False)
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -168,6 +170,8 @@ def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
             shapes |= {"threshold": [1]}
         expected |= {f"{name}.{key}": ("F32", shape) for key, shape in shapes.items()}
         if header["training_state"]:
+            if header["effective_dimensions"]:
+                expected[f"{name}.{EFFECTIVE_DIMENSIONS}"] = ("F32", [1])
             expected |= {f"{name}.{key}": ("I64", [3 if key == "counters" else n_concepts]) for key in INTEGERS}
     return expected
 
@@ -202,6 +206,7 @@ _HEADER_KEYS = {
     "resolved_recipe": lambda value: isinstance(value, dict),
     "training_state": lambda value: isinstance(value, bool),
     "mean_rest": lambda value: isinstance(value, bool),
+    "effective_dimensions": lambda value: isinstance(value, bool),
     "tensors": lambda value: isinstance(value, dict)
     and set(value) == {"bytes", "sha256"}
     and disk.is_integer(value["bytes"], 0)
@@ -220,6 +225,6 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "prefix_loss": "mean",
     },
     3: {"first_step_full": False, "warmup_inclusive": False, "outlier_multiple": None},
-    4: {"aux_every": 1, "rate_times_width": None},
+    4: {"aux_every": 1, "step_limit": None},
 }
 """The recipe's fields that each format added, with values that give what was done before."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
-from usae._core.tensors import Tensors
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, Tensors
 from usae._saved.header import FORMAT, FORMAT_VERSION, Header, fields_since, history_from_json, history_to_json
 from usae.recipes import Recipe
 
@@ -38,6 +38,7 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "resolved_recipe": autoencoder.recipe.to_dict(),
         "training_state": training_state,
         "mean_rest": autoencoder.has_mean_rest,
+        "effective_dimensions": training_state,
         "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
     return header, tensors
@@ -58,9 +59,11 @@ def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int |
 
 def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.ndarray]) -> None:
     """Set an autoencoder of the same sizes and recipe to the saved state."""
-    training_state = autoencoder.training_state_names() if header["training_state"] else ()
+    absent = () if header.get("effective_dimensions", False) else (EFFECTIVE_DIMENSIONS,)
+    names = autoencoder.training_state_names() if header["training_state"] else ()
+    training_state = [name for name in names if name not in absent]
     for i, model in enumerate(autoencoder.names):
-        for name in autoencoder.parameter_names(header.get("mean_rest", False)) + training_state:
+        for name in (*autoencoder.parameter_names(header.get("mean_rest", False)), *training_state):
             autoencoder.write(i, name, tensors[f"{model}.{name}"])
     autoencoder.core.step_count = header["n_steps"]
     autoencoder.history = [history_from_json(entry) for entry in header["history"]]
