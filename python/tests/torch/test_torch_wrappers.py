@@ -126,6 +126,32 @@ def test_a_layer_of_a_compiled_network_runs_also_after_the_network_has_run(image
     assert not any(part._forward_hooks for part in net.modules())
 
 
+@pytest.mark.parametrize("runs", [0, 1])
+@pytest.mark.parametrize("where", ["forward", "features", "forward of a part", "method of a class"])
+def test_a_layer_that_a_compiled_method_runs_is_found_also_after_it_has_run(images, where, runs):
+    class Parted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = transformer()
+
+        def features(self, x):
+            return self.net(x)
+
+        def forward(self, x):
+            return self.features(x)
+
+    net = Parted().eval()
+    expected = Model(net, "net.block", n_prefix_tokens=2)(images)
+    owner, name = (net, where) if where in ("forward", "features") else (net.net.block, "forward")
+    if where == "method of a class":
+        owner, name = Parted, "features"
+    setattr(owner, name, torch.compile(getattr(owner, name), backend="eager"))
+    with torch.no_grad():  # as it runs for `Model`, or it would be compiled again, then with the hook
+        for _ in range(runs):
+            net(torch.from_numpy(images))
+    np.testing.assert_allclose(Model(net, "net.block", n_prefix_tokens=2)(images), expected, atol=1e-6)
+
+
 def test_a_scripted_network_is_refused_with_what_to_give():
     net = torch.jit.trace(convolutional(), torch.zeros(1, 3, 16, 24))
     with refuses("layer '0'", remedy="before it was scripted"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -154,7 +155,11 @@ def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> A
     finally:
         hooks.pop(key, None)
     scripted = isinstance(layer, torch.jit.ScriptModule) or isinstance(module, torch.jit.ScriptModule)
-    remedy = "hooks do not run in TorchScript: give the network before it was scripted" if scripted else "choose another layer"
+    remedy = "choose another layer"
+    if scripted:
+        remedy = "hooks do not run in TorchScript: give the network before it was scripted"
+    elif "torch._dynamo" in sys.modules:  # functions outside of modules may be compiled too, which cannot be seen
+        remedy += ", or, if a compiled function runs it, give the network before torch.compile"
     raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, got nothing from it; {remedy}")
 
 

@@ -80,7 +80,7 @@ def without_wrapper(layer: str, module: nn.Module, network: nn.Module) -> str:
 @contextlib.contextmanager
 def eager(module: nn.Module) -> Iterator[None]:
     """Run what is compiled in a module as plain Python, in which hooks run. Nothing is done for one without such parts."""
-    if not any(_is_compiled(part) for part in module.modules()):
+    if not is_compiled(module):
         yield
         return
     set_stance: Any = getattr(torch.compiler, "set_stance", None)  # PyTorch 2.6
@@ -88,8 +88,21 @@ def eager(module: nn.Module) -> Iterator[None]:
         yield
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module, a part of it or a method of one is compiled."""
+    parts = list(module.modules())
+    kinds = {cls for part in parts for cls in type(part).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module}
+    return any(map(_is_compiled, parts)) or any(map(_has_compiled, kinds)) or any(map(_has_compiled, parts))
+
+
 def _is_compiled(part: nn.Module) -> bool:
-    return getattr(part, "_compiled_call_impl", None) is not None or hasattr(part, "_torchdynamo_orig_callable")
+    return getattr(part, "_compiled_call_impl", None) is not None
+
+
+def _has_compiled(owner: Any) -> bool:
+    """Whether a module or a class of them has a function in its place that `torch.compile` returned."""
+    values = list(vars(owner).values())
+    return any("_torchdynamo_orig_callable" in getattr(value, "__dict__", ()) for value in values if callable(value))
 
 
 def _wrapper_of(module: nn.Module) -> Wrapper | None:
