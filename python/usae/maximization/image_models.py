@@ -126,6 +126,7 @@ def check_input_known(model: Any, label: str) -> None:
                 f"{name} of {label} must be known, or images would be on another scale than those that it was trained on, got "
                 f"None; give it: usae.torch.Model(module, mean=0.5, std=0.5), or preprocessing= its image processor"
             )
+    getattr(model, "known_scale", None)  # of a `usae.torch.Model`, which warns if it is assumed
     if (channels := getattr(model, "channels", 3)) != 3:
         raise InvalidInputError(
             f"{label} must take images of 3 channels, got a network that takes {channels}; put a layer before it that makes "
@@ -153,6 +154,11 @@ def three(value: Any, name: str) -> tuple[float, float, float]:
         raise InvalidInputError(f"{name} must be a number or three, got {checks.shown(value)}") from error
     if not all(map(math.isfinite, (red, green, blue))):
         raise InvalidInputError(f"{name} must be finite, got {checks.shown(value)}")
+    if max(red, green, blue) > 1:
+        raise InvalidInputError(
+            f"{name} must be of images in 0..1, so 1 at most, got {checks.shown(value)}; if it is of images in 0..255, divide "
+            f"mean and std by 255"
+        )
     return red, green, blue
 
 

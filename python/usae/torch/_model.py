@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from usae._base import checks
+from usae._base.warning import warn
 from usae.errors import InvalidInputError
-from usae.torch import _layer_output, _preprocessing
+from usae.torch import _layer_output, _preprocessing, _transforms
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
 from usae.torch._layer_output import Grid, TokenReader
 from usae.torch._model_arguments import as_pair, autocast_type, chosen_channels, renamed_tokens, scale, short
-from usae.torch._preprocessing import Crop
+from usae.torch._preprocessing import Crop, Preprocessing
 from usae.torch._presets import Preset, find_preset
 from usae.torch._wrappers import unwrapped, without_wrapper
 
@@ -48,14 +49,16 @@ class Model:
         the map, or a grid with the proportions of the image.
     mean, std : float or a float for each channel, optional
         Mean and standard deviation of each channel of images in 0..1. Default: None, which takes those of `preprocessing` or of
-        a known network. If these are not known either, they must be given before pictures can be converted.
+        a known network. If the network itself does not say them (timm's do), those of its family are taken, and a warning says
+        which. If these are not known either, they must be given before pictures can be converted.
     size : int or (int, int), optional
         Height and width of the images that the module takes, in pixels. Default: None, which takes the size of
         `preprocessing` or of a known network.
     preprocessing : optional
         What says how the network's images are made: an image processor of transformers, ``weights.transforms()`` of
-        torchvision, or a transform or data config of timm. `mean`, `std`, `size` and its filter are taken from it. Default:
-        None, which takes what the network itself says; networks of timm do.
+        torchvision, or a transform or data config of timm. `mean`, `std`, `size` and its filter are taken from it. A warning
+        says what in it is not done here; random steps and a transform without Normalize are refused. Default: None, which takes
+        what the network itself says; networks of timm do.
     channels : int, optional
         Number of channels of the images. Default: None, which takes that of a known network, or 3.
     device : torch.device or str, optional
@@ -100,19 +103,23 @@ class Model:
             raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         inside = unwrapped(module)
         preset = find_preset(inside.network)
-        said = preset.preprocessing
+        said, told = preset.preprocessing, Preprocessing()
         if preprocessing is not None:
-            said = _preprocessing.of(preprocessing).or_else(said)
+            told = _transforms.of(preprocessing, [name for name, value in (("mean", mean), ("std", std)) if value is not None])
+            said = told.or_else(said)
         self.module = inside.network
         self._runner = inside.runner
         self.layer = without_wrapper(self._chosen_layer(layer, preset), module, self.module)
         self.size = said.size if size is None else as_pair(size, "size")
         self.channels = chosen_channels(channels, preset.channels)
-        self.mean = scale(mean, said.mean, "mean", self.channels)
-        self.std = scale(std, said.std, "std", self.channels)
+        self.mean = scale(mean, said.mean, "mean", self.channels, told.mean)
+        self.std = scale(std, said.std, "std", self.channels, told.std)
         if self.std is not None and not (self.std > 0).all():
             raise InvalidInputError(f"std must be above 0, got {checks.shown(std)}")
         self.preprocessing = said
+        is_told = (mean is not None or told.mean is not None) and (std is not None or told.std is not None)
+        self._assumed = "" if is_told or self.mean is None else preset.assumed
+        self._is_assumption_told = False
         self.autocast = autocast_type(autocast)
         self.source = preset.source
         self._layer = _layer_output.find_layer(self.module, self.layer)
@@ -123,6 +130,11 @@ class Model:
         self._probed: tuple[Grid | None, int, int] | None = None
         if device is not None:
             module.to(device)
+        if told.not_done:
+            warn(
+                f"preprocessing of {type(self.module).__name__} {'; '.join(told.not_done)}; if that changes images, give "
+                f"pictures to which it was done before"
+            )
 
     def __repr__(self) -> str:
         what = type(self.module).__name__
@@ -132,7 +144,9 @@ class Model:
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
         parts += [f"channels={self.channels}"] if self.channels != 3 else []
-        parts += [f"mean={short(self.mean)}", f"std={short(self.std)}", f"filter={self.preprocessing.filter}"]
+        parts += [f"mean={short(self.mean)}", f"std={short(self.std)}"]
+        parts += [f"which are those of {self._assumed}"] if self._assumed else []
+        parts += [f"filter={self.preprocessing.filter}"]
         parts += [f"autocast={self.autocast}"] if self.autocast else []
         differences = self.preprocessing.differences
         return f"Model({what} [{self.source}], {', '.join(parts)}{f'; {differences}' if differences else ''})"
@@ -142,7 +156,8 @@ class Model:
         if callable(reader.n_prefix_tokens):  # in version 0.1 one field held either a number or a function
             state = state | {"_reader": reader._replace(n_prefix_tokens=0, tokens=reader.n_prefix_tokens)}
         # That version had no wrappers, took three channels and resized bilinearly.
-        since = {"_runner": state["module"], "channels": 3, "preprocessing": _preprocessing.Preprocessing()}
+        since = {"_runner": state["module"], "channels": 3, "preprocessing": Preprocessing()}
+        since |= {"_assumed": "", "_is_assumption_told": False}
         self.__dict__.update(since | state)
         if "_evaluation" not in state:
             self._evaluation = EvaluationMode(self.module, self._label)
@@ -176,13 +191,20 @@ class Model:
 
     @property
     def known_scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """`mean` and `std`, or an InvalidInputError that asks for them if they are None."""
+        """`mean` and `std`, or an InvalidInputError that asks for them if they are None. It warns once if they are assumed."""
         if self.mean is None or self.std is None:
             missing = "mean" if self.mean is None else "std"
             raise InvalidInputError(
                 f"{missing} must be that of the images with which {type(self.module).__name__} was trained, which does not "
                 f"tell it, got None; write Model(..., mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)) for ImageNet's, "
                 f"mean=0.5, std=0.5 for -1..1, mean=0, std=1 for 0..1, or preprocessing= its image processor"
+            )
+        if self._assumed and not self._is_assumption_told:
+            self._is_assumption_told = True
+            warn(
+                f"{type(self.module).__name__} does not say the mean and standard deviation of its images, so those of "
+                f"{self._assumed} are taken, mean={short(self.mean)} and std={short(self.std)}; give preprocessing= its image "
+                f"processor or transform, or mean= and std="
             )
         return self.mean, self.std
 

@@ -43,12 +43,19 @@ def chosen_channels(channels: object, known: int | None) -> int:
     return (known or 3) if channels is None else checks.integer(channels, "channels", 1, LARGEST_SIDE)
 
 
-def scale(given: Any, found: Sequence[float] | None, name: str, channels: int) -> np.ndarray | None:
-    """Return the mean or standard deviation of each channel; None if it is not known."""
+def scale(
+    given: Any, found: Sequence[float] | None, name: str, channels: int, told: Sequence[float] | None = None
+) -> np.ndarray | None:
+    """Return the mean or standard deviation of each channel; None if it is not known. `told` is what `preprocessing` says."""
     if given is not None:
         return per_channel(given, name, channels)
     if found is not None and len(found) != channels and len(set(found)) == 1:
         found = [found[0]] * channels
+    if told is not None and found is not None and len(found) != channels:
+        raise InvalidInputError(
+            f"preprocessing must be for images of {channels} channels, got {len(told)} numbers as {name}; give {name}=, or "
+            f"channels= how many the network's images have"
+        )
     return None if found is None or len(found) != channels else per_channel(found, name, channels)
 
 
@@ -60,6 +67,11 @@ def per_channel(value: Any, name: str, channels: int) -> np.ndarray:
         raise InvalidInputError(
             f"{name} must be a number or {channels}, one a channel of images in 0..1, got {checks.shown(value)}; channels= is "
             f"how many the network's images have"
+        )
+    if max(numbers) > 1:
+        raise InvalidInputError(
+            f"{name} must be of images in 0..1, so 1 at most, got {checks.shown(value)}; if it is of images in 0..255, divide "
+            f"mean and std by 255"
         )
     return np.array(numbers, np.float32)
 

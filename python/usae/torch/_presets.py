@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from usae.errors import InvalidInputError
-from usae.torch._preprocessing import Preprocessing, of_timm
+from usae.torch._preprocessing import Preprocessing
+from usae.torch._transforms import checked, of_timm
 
 Pair = tuple[int, int]
 
@@ -67,6 +68,8 @@ class Preset(NamedTuple):
     preprocessing: Preprocessing = Preprocessing()
     channels: int | None = None
     channels_last: bool | None = None
+    assumed: str = ""
+    """Whose mean and standard deviation were taken, if the module itself says nothing of them."""
 
 
 def find_preset(module: nn.Module) -> Preset:
@@ -86,7 +89,7 @@ def _timm(module: Any) -> Preset:
     patches: Any = getattr(module, "patch_embed", None)
     # The tokens of other networks, such as Swin, are patches at the first layer only.
     is_plain = hasattr(module, "num_prefix_tokens") and hasattr(patches, "patch_size")
-    own = of_timm(cfg)
+    own = _of_config(cfg)
     size = getattr(patches, "img_size", None) or own.size
     stages = getattr(module, "feature_info", None) or [{}]
     layer = stages[-1].get("module") if isinstance(stages, (list, tuple)) else None
@@ -99,6 +102,14 @@ def _timm(module: Any) -> Preset:
         channels=_channels_of_first_convolution(module),
         channels_last=getattr(module, "output_fmt", None) == "NHWC" or None,
     )
+
+
+def _of_config(cfg: Any) -> Preprocessing:
+    """Return what a network of timm says of its images; nothing if that cannot be read."""
+    try:
+        return checked(of_timm(cfg))
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return Preprocessing()
 
 
 def _transformers(module: Any) -> Preset:
@@ -119,6 +130,7 @@ def _transformers(module: Any) -> Preset:
         patch=_pair(config.patch_size) if is_plain else None,
         preprocessing=Preprocessing(mean, std, _pair(size) if size else None),
         channels=getattr(config, "num_channels", None),
+        assumed="" if mean is None else f"the published networks of model_type {config.model_type!r} in transformers",
     )
 
 
@@ -148,16 +160,17 @@ def _scale_of(config: Any) -> Scale | tuple[None, None]:
 
 def _torchvision(module: Any) -> Preset:
     mean, std = HALF if _is_efficientnet_v2_l(module) else IMAGENET
+    assumed = "torchvision's published networks"
     if hasattr(getattr(module, "transform", None), "image_mean"):  # networks for detection normalise their images
-        mean, std = NONE
+        (mean, std), assumed = NONE, ""
     own = Preprocessing(mean, std, _pair(getattr(module, "image_size", 224)))
     channels = _channels_of_first_convolution(module)
     if hasattr(module, "class_token"):
         last = f"encoder.layers.{list(module.encoder.layers._modules)[-1]}"
-        return Preset("torchvision", last, 1, _pair(module.patch_size), own, channels)
+        return Preset("torchvision", last, 1, _pair(module.patch_size), own, channels, assumed=assumed)
     stages = [name for name, _ in module.named_children() if name in ("layer4", "features", "trunk_output")]
     is_swin = any(cls.__name__ == "SwinTransformer" for cls in type(module).__mro__)
-    return Preset("torchvision", stages[-1] if stages else None, 0, None, own, channels, is_swin or None)
+    return Preset("torchvision", stages[-1] if stages else None, 0, None, own, channels, is_swin or None, assumed)
 
 
 def _is_efficientnet_v2_l(module: nn.Module) -> bool:
