@@ -16,8 +16,9 @@ from usae._base import checks
 from usae._data.activations import check_names
 from usae._data.narrowing import Rounding
 from usae.errors import InvalidInputError
+from usae.torch._inputs import as_array
 from usae.torch._layer_output import Grid, grid_like, without_graph
-from usae.torch._model import Model, as_array
+from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE, as_pair
 from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
 

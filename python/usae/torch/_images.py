@@ -17,6 +17,7 @@ from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch import _pixels
 from usae.torch._pixels import expected_arrays, kind_of
+from usae.torch._plain import plain
 
 SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
@@ -90,6 +91,7 @@ def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Pict
     if _is_array(images):
         if _holds_objects(images):
             return named_pictures(images.item() if images.ndim == 0 else _rows(images), channels)
+        images = plain(images, "images")
         return one_or_many(images, "images"), len(images) if images.ndim == 4 else 1
     if _is_path(images) or _is_contents(images) or _pixels.is_pil(images):
         return one_or_many(images, "images"), 1
@@ -97,7 +99,7 @@ def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Pict
         return _of_data_set(images, channels), len(images) if isinstance(images, Sized) else None
     if not isinstance(images, Iterable) or isinstance(images, Mapping):
         raise InvalidInputError(f"images must be {_expected(channels)}, got {kind_of(images)}")
-    each = (one_or_many(image, f"images[{number}]") for number, image in enumerate(images))
+    each = (one_or_many(image, f"images[{number}]") for number, image in enumerate(_items(images)))
     # Other sequences, for example data sets that read files, are not searched: it might take hours.
     known = isinstance(images, (list, tuple)) and not any(map(_is_many, images))
     return itertools.chain.from_iterable(each), len(images) if known else None  # type: ignore[arg-type]
@@ -196,12 +198,26 @@ def _pictures_of(item: Any, where: str, channels: Channels) -> Iterator[Picture]
 
 def _of_array(array: Any, where: str, channels: Channels) -> Iterator[Picture]:
     try:
+        array = plain(array, where)
         _pixels.check_array(array, where, channels)
     except InvalidInputError as error:  # about the whole array, and not about each of its pictures
         yield Picture(where, None, functools.partial(_fail, error))
         return
     for row in array if array.ndim == 4 else (array,):
         yield Picture(where, None, functools.partial(_pixels.from_array, row, where, channels))
+
+
+def _items(images: Iterable[Any]) -> Iterator[Any]:
+    """Yield the items of an iterable. Whatever its own code raises becomes an error that says where."""
+    number = 0
+    try:
+        for item in images:
+            yield item
+            number += 1
+    except (InvalidInputError, MemoryError):
+        raise
+    except Exception as error:
+        raise _refusal(f"images[{number}]", None, error) from error
 
 
 def _of_file(path: Any, where: str, channels: Channels, name: str | None = None) -> Picture:
@@ -319,6 +335,8 @@ def _entry_of_mapping(item: Mapping[Any, Any], where: str) -> Any:
 def _alike(first: Any, other: Any) -> bool:
     """Whether another element of an item might be a second picture, which must not be ignored."""
     if _is_array(first) and _is_array(other):
+        if any(isinstance(x, Tensor) and x.is_nested for x in (first, other)):
+            return True
         return first.ndim == other.ndim > 2 and first.shape[-2:] == other.shape[-2:]
     if _pixels.is_pil(first) and _pixels.is_pil(other):
         return first.mode == other.mode
@@ -346,6 +364,11 @@ def _holds_objects(x: Any) -> bool:
 
 
 def _rows(array: np.ndarray) -> list[Any]:
+    if array.size and isinstance(array.flat[0], (int, float, np.number)):
+        raise InvalidInputError(
+            f"images must be an array of numbers, got one of objects {list(array.shape)} that are numbers; give "
+            f"x.astype('uint8') of 0..255, or floats in 0..1"
+        )
     if array.ndim > 1:
         raise InvalidInputError(
             f"images must have one dimension if they are an array of files or pictures, got {list(array.shape)}; use "

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from usae._base import checks
-from usae.errors import InvalidInputError
+from usae.errors import InvalidInputError, UsaeError
+from usae.torch._plain import in_a_standard_type, plain
 from usae.torch._wrappers import eager
 
 Grid = tuple[int, int]
@@ -69,8 +70,8 @@ class TokenReader(NamedTuple):
         """
         tensor = _first_tensor(output, self.label)
         if self.tokens is not None:
-            tensor = _first_tensor(self.tokens(tensor), f"tokens(output of {self.label})")
-        if tensor.ndim not in (3, 4) or not tensor.is_floating_point():
+            tensor = _first_tensor(self._rearranged(tensor), f"tokens(output of {self.label})")
+        if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
             raise InvalidInputError(
                 f"{self.label} must give floats [n_images, tokens, width] or a map of four dimensions, got {tensor.dtype} "
                 f"{list(tensor.shape)}; choose a layer before images are pooled, or give tokens= a function that makes tokens"
@@ -81,6 +82,17 @@ class TokenReader(NamedTuple):
                 f"give tokens= a function that brings them there, for instance tokens=lambda x: x.transpose(0, 1)"
             )
         return self._from_map(tensor, size) if tensor.ndim == 4 else self._from_sequence(tensor, size)
+
+    def _rearranged(self, tensor: Tensor) -> object:
+        try:
+            return self.tokens(tensor)  # type: ignore[misc]
+        except (UsaeError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise InvalidInputError(
+                f"tokens must be a function of the output of {self.label}, got {type(error).__name__}: {error}, when given a "
+                f"tensor {list(tensor.shape)}; correct it"
+            ) from error
 
     def _from_sequence(self, tensor: Tensor, size: Grid) -> tuple[Tensor, Grid | None]:
         prefix = self.n_prefix_tokens
@@ -189,11 +201,11 @@ def children(module: nn.Module) -> str:
 
 def _first_tensor(output: object, label: str) -> Tensor:
     if isinstance(output, Tensor):
-        return output
+        return in_a_standard_type(plain(output, label))
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
     for part in parts:
-        if isinstance(part, torch.Tensor):
-            return part
+        if isinstance(part, Tensor):
+            return in_a_standard_type(plain(part, label))
     raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
 
 

@@ -16,8 +16,19 @@ from usae.errors import InvalidInputError
 from usae.torch import _layer_output, _preprocessing, _transforms
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
+from usae.torch._inputs import as_array, checked_gradient, checked_images, where
 from usae.torch._layer_output import Grid, TokenReader
-from usae.torch._model_arguments import as_pair, autocast_type, chosen_channels, renamed_tokens, scale, short
+from usae.torch._model_arguments import (
+    as_pair,
+    autocast_type,
+    checked_device,
+    chosen_channels,
+    move,
+    renamed_tokens,
+    scale,
+    short,
+)
+from usae.torch._network_errors import errors_of_backward, errors_of_forward
 from usae.torch._preprocessing import Crop, Preprocessing
 from usae.torch._presets import Preset, find_preset
 from usae.torch._wrappers import unwrapped, without_wrapper
@@ -101,6 +112,7 @@ class Model:
     ):
         if not isinstance(module, nn.Module):
             raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        target = None if device is None else checked_device(device)
         inside = unwrapped(module)
         preset = find_preset(inside.network)
         said, told = preset.preprocessing, Preprocessing()
@@ -128,8 +140,8 @@ class Model:
         self._reader = self._chosen_reader(n_prefix_tokens, tokens, grid, channels_last, preset)
         self._evaluation = EvaluationMode(self.module, self._label)
         self._probed: tuple[Grid | None, int, int] | None = None
-        if device is not None:
-            module.to(device)
+        if target is not None:
+            move(module, target)
         if told.not_done:
             warn(
                 f"preprocessing of {type(self.module).__name__} {'; '.join(told.not_done)}; if that changes images, give "
@@ -270,14 +282,14 @@ class Model:
         ------
         InvalidInputError
             For images of another shape or type or with NaN, a module in training mode, a layer whose output cannot be
-            read, and activations that are not finite.
+            read, activations that are not finite, and what the network itself raises, which is the ``__cause__``.
         """
         with _layer_output.without_graph():
             return as_array(self.activations(images)[0])
 
     def activations(self, images: Any) -> tuple[Tensor, Grid | None]:
         """Return activations as a tensor on its device, in its own type and with its graph, and the grid."""
-        tokens, grid = self._forward(self._checked_images(images))
+        tokens, grid = self._forward(self._as_input(images))
         self._check_finite(tokens)
         return tokens, grid
 
@@ -307,7 +319,7 @@ class Model:
             gradient of another shape, and if that gradient or the result is not finite.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            leaf = self._checked_images(images).requires_grad_()
+            leaf = self._as_input(images).requires_grad_()
             tokens, _ = self._forward(leaf.clone())  # a clone, because some networks change their input in place
             self._check_finite(tokens)
         if not tokens.requires_grad:
@@ -315,8 +327,9 @@ class Model:
 
         def pull(gradient: np.ndarray) -> np.ndarray:
             with torch.inference_mode(False):
-                given = _checked_gradient(gradient, tokens)
-                (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
+                given = checked_gradient(gradient, tokens)
+                with errors_of_backward(self._label):
+                    (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
             if result is None:
                 raise self._without_gradient()
             if not result.isfinite().all():
@@ -366,31 +379,12 @@ class Model:
         """Return grid, number of tokens and width, which a black image shows."""
         if self._probed is None:
             with _layer_output.without_graph():
-                tokens, grid = self._forward(self._checked_images(np.zeros((1, self.channels, *self.known_size), np.float32)))
+                tokens, grid = self._forward(self._as_input(np.zeros((1, self.channels, *self.known_size), np.float32)))
             self._probed = grid, tokens.shape[1], tokens.shape[2]
         return self._probed
 
-    def _checked_images(self, images: object) -> Tensor:
-        """Return a copy of the images on the module's device and in its type."""
-        if not isinstance(images, (np.ndarray, Tensor)):
-            raise InvalidInputError(
-                f"images must be a NumPy array or a tensor [n, {self.channels}, height, width], got {type(images).__name__}; "
-                f"model.preprocess(images) makes one from pictures"
-            )
-        size = "height, width" if self.size is None else f"{self.size[0]}, {self.size[1]}"
-        shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
-        fits = len(shape) == 4 and shape[1] == self.channels and self.size in (None, shape[2:]) and 0 not in shape
-        if not fits or "float" not in dtype:
-            takes = len(shape) == 4 and shape[1] != self.channels
-            more = f", or Model(..., channels={shape[1]}) if the network takes as many" if takes else ""
-            raise InvalidInputError(
-                f"images must be floats [n, {self.channels}, {size}], normalised, got {dtype} {list(shape)}; "
-                f"model.preprocess(images) makes them{more}"
-            )
-        copy = _as_tensor(images) if isinstance(images, np.ndarray) else images.detach().clone()
-        if not copy.isfinite().all():
-            raise InvalidInputError("images must be finite, got NaN or infinity")
-        return copy.to(*_where(self.module))
+    def _as_input(self, images: object) -> Tensor:
+        return checked_images(images, self.module, self.channels, self.size)
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
         grids: list[Grid | None] = []
@@ -405,16 +399,8 @@ class Model:
     def _output(self, images: Tensor) -> Any:
         """Return the output of the layer."""
         casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
-        try:
-            with casting:
-                return _layer_output.run_to(self._runner, self._layer, self._label, images)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError, AssertionError) as error:
-            raise InvalidInputError(
-                f"images must be of a size that {type(self.module).__name__} takes up to layer {self.layer!r}, got "
-                f"{images.shape[2]} x {images.shape[3]} pixels: {error}; is size=... right?"
-            ) from error
+        with casting, errors_of_forward(self._label, images):
+            return _layer_output.run_to(self._runner, self._layer, self._label, images)
 
     def _check_finite(self, tokens: Tensor) -> None:
         if not tokens.isfinite().all():
@@ -423,7 +409,7 @@ class Model:
             )
 
     def _remedy_for_overflow(self) -> str:
-        if torch.float16 in (self.autocast, _where(self.module)[1]):
+        if torch.float16 in (self.autocast, where(self.module)[1]):
             return "float16 ends at 65504: compute in bfloat16, which has the range of float32, or in float32"
         return "look for NaN in its parameters"
 
@@ -432,33 +418,3 @@ class Model:
             f"{self._label} must depend on the images by differentiable operations, got no gradient from PyTorch: the "
             f"network detaches its tokens or computes under torch.no_grad(); choose an earlier layer or remove that"
         )
-
-
-def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    for tensors in (module.parameters(), module.buffers()):
-        for tensor in tensors:
-            if tensor.is_floating_point():
-                return tensor.device, tensor.dtype
-    return torch.device("cpu"), torch.float32
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    """Return a copy of an array of floats."""
-    return torch.from_numpy(array.astype(np.float64 if array.itemsize > 4 else np.float32, order="C"))
-
-
-def as_array(tensor: Tensor) -> np.ndarray:
-    """Return a copy as an array, so that a change of the array does not change what `pull` computes."""
-    return np.array(tensor.float().cpu().numpy(), order="C")
-
-
-def _checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
-    array = np.asarray(gradient)
-    if array.dtype.kind != "f" or array.shape != tuple(tokens.shape):
-        raise InvalidInputError(
-            f"gradient must be floats {list(tokens.shape)}, one for each activation, got {array.dtype} {list(array.shape)}"
-        )
-    if not np.isfinite(array).all():
-        where = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InvalidInputError(f"gradient must be finite, got {array[tuple(where)]} at {where}")
-    return _as_tensor(array).to(tokens.device, tokens.dtype)

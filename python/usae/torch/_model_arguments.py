@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from usae._base import checks
 from usae.errors import InvalidInputError
@@ -80,6 +80,45 @@ def autocast_type(autocast: object) -> torch.dtype | None:
     if autocast not in (None, torch.bfloat16, torch.float16):
         raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {checks.shown(autocast)}")
     return autocast
+
+
+def checked_device(device: object) -> torch.device:
+    """Return a device on which this machine can compute. InvalidInputError, which lists those, for anything else."""
+    try:
+        if isinstance(device, bool) or not isinstance(device, (torch.device, str, int)):
+            raise TypeError(f"a value of type {type(device).__name__}")
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # PyTorch raises errors of five types, and ModuleNotFoundError
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InvalidInputError(
+            f"device must be {_devices()}, got {checks.shown(device)}: {reason}; leave it out for that of its parameters"
+        ) from error
+    if found.type == "meta":
+        raise InvalidInputError(f'device must be {_devices()}, got "meta", which computes no numbers; leave it out')
+    return found
+
+
+def _devices() -> str:
+    """Return the devices of this machine, for messages."""
+    found = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return f"one that PyTorch has here ({', '.join(found)})"
+
+
+def move(module: nn.Module, device: torch.device) -> None:
+    """Move a module. InvalidInputError if it cannot be moved."""
+    try:
+        module.to(device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # for example of quantized modules
+        raise InvalidInputError(
+            f'device must be one to which {type(module).__name__} can be moved, got "{device}": {type(error).__name__}: '
+            f"{error}; leave it out and move the network yourself"
+        ) from error
 
 
 def short(values: np.ndarray | None) -> str:

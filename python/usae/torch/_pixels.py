@@ -19,6 +19,7 @@ from torch import Tensor
 
 from usae._files import regular_files
 from usae.errors import CheckpointError, InvalidInputError
+from usae.torch._plain import plain, type_of
 
 ORIENTATION = 0x0112
 """EXIF's number for how the camera was held."""
@@ -77,23 +78,25 @@ def from_array(array: Any, label: str, channels: Collection[int]) -> Tensor:
 
     If both of the last are possible, three channels go before others; then integers have channels last, and floats first.
     """
+    array = plain(array, label)
     axis = check_array(array, label, channels)
-    name = _type_of(array)
-    if isinstance(array, Tensor):
-        array = array.detach().cpu()
-        array = array.float() if "float" in name else array.numpy()
-    picture = array if isinstance(array, Tensor) else torch.from_numpy(_as_floats(np.asarray(array), axis))
-    picture = picture[None] if picture.ndim == 2 else picture.movedim(2, 0) if axis == 2 else picture
-    picture = picture.float()
-    return _checked_range(picture, label) if "float" in name else picture
+    try:
+        picture = _as_tensor(array, axis)
+        return _checked_range(picture, label) if "float" in type_of(array) else picture
+    except (InvalidInputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of a subclass, such as PyTorch's fake tensors
+        raise InvalidInputError(
+            f"{label} must be an array whose numbers can be read, got {kind_of(array)}: {_reason(error)}; make a plain one"
+        ) from error
 
 
 def check_array(array: Any, label: str, channels: Collection[int]) -> int:
     """Return which dimension of a picture has the channels (0 without), for the array of a picture or of many of them."""
-    name, shape = _type_of(array), list(array.shape)
+    name, shape = type_of(array), list(array.shape)
     axis = _channel_axis(shape[1:] if len(shape) == 4 else shape, "float" not in name, channels)
     if axis is None or 0 in shape or not (name in ("bool", "uint8", "uint16") or "float" in name):
-        raise InvalidInputError(f"{label} must be {expected_arrays(channels)}, got {name} {shape}; {_remedy(shape)}")
+        raise InvalidInputError(f"{label} must be {expected_arrays(channels)}, got {name} {shape}; {_remedy(shape, name)}")
     return axis
 
 
@@ -177,8 +180,14 @@ def _pixels_of(image: Any, label: str) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _type_of(array: Any) -> str:
-    return str(array.dtype).removeprefix("torch.")
+def _as_tensor(array: Any, axis: int) -> Tensor:
+    """Convert to float32 [channels, height, width]; `axis` is what `check_array` returns."""
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        array = array.float() if array.is_floating_point() else array.numpy()
+    picture = array if isinstance(array, Tensor) else torch.from_numpy(_as_floats(array, axis))
+    picture = picture[None] if picture.ndim == 2 else picture.movedim(2, 0) if axis == 2 else picture
+    return picture.float()
 
 
 def _channel_axis(shape: list[int], is_integer: bool, channels: Collection[int]) -> int | None:
@@ -197,7 +206,7 @@ def _as_floats(array: np.ndarray, axis: int) -> np.ndarray:
     """Convert to floats, and integers and booleans to 0..1. A copy, because PyTorch does not take every array of NumPy."""
     if array.dtype.kind == "f":
         return array.astype(np.float32)
-    if array.dtype == np.uint16:
+    if array.dtype.name == "uint16":  # of either byte order
         if array.ndim == 2 or array.shape[axis] == 1:
             return (array / np.float64(65535)).astype(np.float32)
         array = (array >> 8).astype(np.uint8)  # as Pillow reads colours of 16 bits
@@ -214,7 +223,11 @@ def _checked_range(picture: Tensor, label: str) -> Tensor:
     return picture
 
 
-def _remedy(shape: list[int]) -> str:
+def _remedy(shape: list[int], name: str) -> str:
+    if 0 in shape:
+        return "give at least one picture, and one pixel and one channel of each"
+    if "float" not in name and name not in ("bool", "uint8", "uint16"):
+        return "integers in 0..255 become x.astype('uint8')"
     if len(shape) in (3, 4) and 4 in (shape[-3], shape[-1]):
         return "of red, green, blue and alpha give the first three, x[..., :3]; other four are for networks that take four"
     return "grey pictures [n, H, W] become x[..., None]"

@@ -75,12 +75,14 @@ class Preset(NamedTuple):
 def find_preset(module: nn.Module) -> Preset:
     """Find the properties of a module. A subclass of a known class is recognised too."""
     libraries = {cls.__module__.partition(".")[0] for cls in type(module).__mro__}
-    if "timm" in libraries:
-        return _timm(module)
-    if "transformers" in libraries:
-        return _transformers(module)
-    if "torchvision" in libraries:
-        return _torchvision(module)
+    for library, find in (("timm", _timm), ("transformers", _transformers), ("torchvision", _torchvision)):
+        if library in libraries:
+            try:
+                return find(module)
+            except (AttributeError, TypeError, ValueError, LookupError) as error:
+                if isinstance(error, InvalidInputError):
+                    raise
+                return Preset(library)  # a part of a network, or one that a user made of its parts, so nothing is known of it
     return Preset()
 
 
@@ -119,7 +121,9 @@ def _transformers(module: Any) -> Preset:
             f"module must take images first, got {type(module).__name__}, which takes {module.main_input_name}; give its part "
             f"for pictures{f', .{part}' if part else ''}"
         )
-    config = module.config
+    config = getattr(module, "config", None)
+    if config is None:  # a part of a network
+        return Preset("transformers")
     is_plain = not hasattr(config, "depths") and getattr(config, "patch_size", None) is not None
     mean, std = _scale_of(config)
     size = getattr(config, "image_size", None)
