@@ -1,5 +1,8 @@
 """`usae extract`: from pictures to a store."""
 
+import importlib
+import types
+
 import numpy as np
 import pytest
 
@@ -75,3 +78,38 @@ def test_extract_takes_the_crop_and_the_layer_that_are_asked_for(made, tmp_path,
     assert told["models"]["a"]["layer"] == "1" and usae.ActivationStore(tmp_path / "acts").metadata == {"crop": True}
     line = refusal(capsys, *arguments, "--layer", "a=0", "--output", tmp_path / "acts")
     assert names("--layer", line, anywhere=True), line
+
+
+def test_networks_of_torchvision_have_the_scale_of_their_weights(made, tmp_path, monkeypatch, recwarn):
+    from torch import nn
+
+    pretrained = type("Net", (nn.Sequential,), {"__module__": "torchvision.models.tiny"})(nn.Conv2d(3, 5, 32, 32), nn.ReLU())
+    own = types.SimpleNamespace(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(transforms=lambda: own))
+    fake = types.SimpleNamespace(get_model=lambda name, weights: pretrained, get_model_weights=lambda name: weights)
+    real = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name: fake if name == "torchvision.models" else real(name))
+    arguments = ["extract", "--images", made / "photographs", "--network", "a=torchvision:tiny", "--layer", "a=1"]
+    run(*arguments, "--output", tmp_path / "acts")
+    assert usae.ActivationStore(tmp_path / "acts").models["a"]["mean"] == pytest.approx([0.1, 0.2, 0.3])
+    assert not [each for each in recwarn.list if "mean" in str(each.message)]
+    del own.mean, own.std  # as for detection, where the network itself normalises
+    run(*arguments, "--output", tmp_path / "others")
+    assert usae.ActivationStore(tmp_path / "others").models["a"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_a_device_that_is_not_here_is_refused(made, tmp_path, capsys):
+    for device in ("cudaa", "meta", "hpu"):
+        line = refusal(
+            capsys,
+            "extract",
+            "--images",
+            made / "photographs",
+            "--network",
+            "demo",
+            "--device",
+            device,
+            "--output",
+            tmp_path / "x",
+        )
+        assert names("--device", line, anywhere=True), line

@@ -237,6 +237,8 @@ def test_ways_there_and_back_that_cannot_be_used_are_refused(sae, models, concep
         (there, lambda x, g: x * np.nan, "gradient['left']", "NaN or infinity"),
         (there, lambda x, g: x[..., 0], "gradient['left']", "[3, 3, 16]"),
         (there, lambda x, g: None, "gradient['left']", "object"),
+        (there, lambda x, g: [[1.0], [2.0, 3.0]], "vjp", "list"),
+        (lambda x: [[1.0], [2.0, 3.0]], back, "forward", "list"),
         (lambda x: there(x) * np.nan, back, "activations of 'left'", "nan in view 0, token 0"),
         (lambda x: there(x)[:, 0], back, "forward", "ndarray of shape [3, 12]"),
         (lambda x: there(x)[:2], back, "forward", "ndarray of shape [2, 16, 12]"),

@@ -1,5 +1,6 @@
 """Pictures, devices and networks of unusual kinds: what plain ones give, or an error that says what to change."""
 
+import contextlib
 import itertools
 import warnings
 
@@ -290,3 +291,107 @@ def test_parts_of_the_networks_of_libraries_are_modules_of_which_nothing_is_know
         ):
             part = type("Part", (nn.Conv2d,), {"__module__": f"{library}.layers", **attributes})(3, 4, 4, 4).eval()
             assert Model(part, "", channels_last=False, size=(16, 24))(images).shape == (1, 24, 4)
+
+
+# --- Values that are no arguments -------------------------------------------------------------------------------------
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    __hash__ = None
+
+    def _raise(self, *others):
+        raise ArithmeticError
+
+    __repr__ = __len__ = __iter__ = __eq__ = __bool__ = __getattr__ = __array__ = __fspath__ = __index__ = __float__ = _raise
+
+
+class Unsure:
+    """Neither equal nor unequal, as arrays are."""
+
+    def __eq__(self, other):
+        return np.array([True, False])
+
+    __hash__ = None
+
+
+def no_arguments():
+    yield from (
+        Hostile(),
+        Unsure(),
+        np.array([1, 2]),
+        np.array([]),
+        np.array(3),
+        torch.tensor([0.1, 0.2]),
+        torch.empty(3, device="meta"),
+    )
+    yield from (
+        None,
+        "x" * 5000,
+        "\ud800",
+        b"x",
+        -1,
+        2**70,
+        float("nan"),
+        True,
+        [],
+        {},
+        {1},
+        object(),
+        np.ma.masked,
+        1j,
+        type,
+        ...,
+    )
+
+
+def only_own_errors(call, *args, **options):
+    with contextlib.suppress(usae.UsaeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        call(*args, **options)
+
+
+MODEL_ARGUMENTS = ["module", "layer", "n_prefix_tokens", "tokens", "grid", "mean", "std", "size", "device", "autocast"]
+MODEL_ARGUMENTS += ["channels_last", "preprocessing", "channels"]
+
+
+@pytest.mark.parametrize("name", MODEL_ARGUMENTS)
+def test_no_value_of_an_argument_of_a_model_leaks_an_error(name):
+    images = np.zeros((1, 3, 16, 24), np.float32)
+
+    def used(value):
+        options = {"module": convolutional(), "layer": "3", **OPTIONS, name: value}
+        model = Model(options.pop("module"), **options)
+        repr(model), model.preprocess(BYTES), model(images)
+
+    for value in no_arguments():
+        only_own_errors(used, value)
+
+
+EXTRACT_ARGUMENTS = [
+    "models",
+    "images",
+    "batch_size",
+    "grid",
+    "crop",
+    "dtype",
+    "mask",
+    "on_error",
+    "skipped",
+    "shard_images",
+    "store",
+]
+
+
+@pytest.mark.parametrize("name", EXTRACT_ARGUMENTS)
+@pytest.mark.parametrize("into", ["memory", "a store"])
+def test_no_value_of_an_argument_of_extract_leaks_an_error(model, name, into, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, value in enumerate(no_arguments()):
+        options = {"models": {"a": model}, "images": BYTES, "progress": False}
+        options |= {"store": tmp_path / str(number)} if into == "a store" else {}
+        only_own_errors(extract, **options | {name: value})
+        only_own_errors(model, value)
+        for item in ([value], [(value, 3)], [{"image": value}], [{"bytes": value}], [{"path": value}]):
+            only_own_errors(model.preprocess, item)

@@ -34,8 +34,11 @@ def load_networks(entries: Sequence[str], layers: Mapping[str, str], device: str
     models = _models(entries, layers)
     if device is not None:
         try:
+            from usae.torch._model_arguments import checked_device
+
+            target = checked_device(device)
             for model in models.values():
-                model.module.to(device)
+                model.module.to(target)
         except Exception as error:  # PyTorch raises many kinds if it does not have the device
             reason = str(error).partition("\n")[0]
             raise InvalidInputError(
@@ -75,7 +78,7 @@ def _model(name: str, spec: str, layer: str | None) -> Model:
                 f"--layer must be left out for {name!r}, got one although {spec} returns a usae.torch.Model, which has its own"
             )
         return module
-    return Model(module.eval(), layer)
+    return Model(module.eval(), layer, **(_scale_of_weights(what) if source == "torchvision" else {}))
 
 
 def _pretrained(name: str, source: str, what: str) -> Any:
@@ -90,6 +93,12 @@ def _pretrained(name: str, source: str, what: str) -> Any:
             f"--network {name} must be a network that {source} has and can load here, got {what!r}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _scale_of_weights(what: str) -> dict[str, Any]:
+    """Return mean and standard deviation of the images of a network's weights in torchvision; none if these do not say them."""
+    own = importlib.import_module("torchvision.models").get_model_weights(what).DEFAULT.transforms()
+    return {name: getattr(own, name) for name in ("mean", "std")} if hasattr(own, "mean") and hasattr(own, "std") else {}
 
 
 def _made(name: str, module: str, function: str) -> Any:

@@ -77,7 +77,7 @@ class FunctionModel:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return activations, [n, tokens, width], of images, [n, 3, height, width]."""
         found = self._forward(images)
-        activations = np.asarray(found)
+        activations = _as_array(found, "forward")
         if activations.ndim != 3 or len(activations) != len(images) or activations.dtype.kind != "f":
             raise InvalidInputError(
                 f"forward must give floats [{len(images)}, tokens, width], got {type(found).__name__} of shape "
@@ -87,10 +87,20 @@ class FunctionModel:
 
     def vjp(self, images: np.ndarray) -> tuple[np.ndarray, Pull]:
         """Return the activations, and the function from their gradient to that of the images."""
-        return self(images), lambda gradient: np.asarray(self._vjp(images, gradient))
+        return self(images), lambda gradient: _as_array(self._vjp(images, gradient), "vjp")
 
     def __repr__(self) -> str:
         return f"FunctionModel(size={self.size[0]}x{self.size[1]}, mean={self.mean}, std={self.std})"
+
+
+def _as_array(found: Any, function: str) -> np.ndarray:
+    """Return what a function gave as an array. What the function itself raises is the user's."""
+    try:
+        return np.asarray(found)
+    except MemoryError:
+        raise
+    except Exception as error:  # of NumPy, or of the value's own methods
+        raise InvalidInputError(f"{function} must give an array of NumPy, got {type(found).__name__}: {error}") from error
 
 
 def as_image_models(models: object, argument: str = "models") -> dict[str, ImageModel]:
@@ -106,7 +116,7 @@ def _as_image_model(model: Any, label: str) -> ImageModel:
         from usae.torch import Model
 
         model = Model(model)
-    missing = [name for name in ("size", "mean", "std", "vjp") if not hasattr(model, name)]
+    missing = [name for name in ("size", "mean", "std", "vjp") if not _has(model, name)]
     if missing:
         raise InvalidInputError(
             f"{label} must be a usae.torch.Model, a PyTorch module or a usae.FunctionModel, got {type(model).__name__}, which "
@@ -114,6 +124,13 @@ def _as_image_model(model: Any, label: str) -> ImageModel:
         )
     check_input_known(model, label)
     return model
+
+
+def _has(model: object, name: str) -> bool:
+    try:
+        return hasattr(model, name)
+    except Exception:  # of the object's own method
+        return False
 
 
 def check_input_known(model: Any, label: str) -> None:

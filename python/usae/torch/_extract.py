@@ -220,7 +220,7 @@ def _aligned_batches(
     models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object, mask: Any, reader: Reader
 ) -> tuple[Iterator[Mapping[str, np.ndarray]], int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
-    if dtype not in ("float32", "float16"):
+    if not isinstance(dtype, str) or dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {checks.shown(dtype)}')
     plan = Plan.of(models, batch_size, grid, crop)
     named, n = named_pictures(images, plan.channels)

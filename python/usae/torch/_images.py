@@ -85,8 +85,10 @@ def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Pict
     `channels` are numbers of channels that networks take. Arrays may have these, or 1 or 3.
     """
     one_or_many = functools.partial(_pictures_of, channels=channels)
+    if _is_path(images):
+        images = _text(images, "images")
     if _is_path(images) and os.path.isdir(images):
-        files = _files(os.fspath(images))
+        files = _files(images)
         return (_of_file(os.path.join(images, name), "images", channels, name) for name in files), len(files)
     if _is_array(images):
         if _holds_objects(images):
@@ -119,7 +121,7 @@ class Reader:
     """
 
     def __init__(self, on_error: object = "raise", skipped: object = None):
-        if on_error not in ("raise", "skip"):
+        if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
             raise InvalidInputError(f'on_error must be "raise" or "skip", got {checks.shown(on_error)}')
         if skipped is not None and not isinstance(skipped, list):
             raise InvalidInputError(f"skipped must be a list, to which pictures are appended, or None, got {kind_of(skipped)}")
@@ -178,10 +180,11 @@ def _pictures_of(item: Any, where: str, channels: Channels) -> Iterator[Picture]
     load: Callable[..., Tensor]
     try:
         item = _entry(item, where)
+        item = _text(item, where) if _is_path(item) else item
     except InvalidInputError as error:
         yield Picture(where, None, functools.partial(_fail, error))
         return
-    if _is_path(item):
+    if isinstance(item, str):
         yield _of_file(item, where, channels)
         return
     if _is_array(item):
@@ -265,7 +268,7 @@ def _file_names(images: Any) -> Callable[[int], str | None]:
     def name_of(number: int) -> str | None:
         sample = samples[number]
         path = sample[0] if isinstance(sample, (list, tuple)) and sample else sample
-        return os.fsdecode(path) if _is_path(path) else None
+        return _text(path, "images") if _is_path(path) else None
 
     return name_of
 
@@ -381,13 +384,28 @@ def _is_path(x: object) -> bool:
     return isinstance(x, (str, os.PathLike))
 
 
+def _text(path: Any, where: str) -> str:
+    """Return a path as text."""
+    try:
+        return os.fsdecode(path)
+    except Exception as error:  # of the object's own method
+        raise InvalidInputError(f"{where} must be the path of a file, got {kind_of(path)}: {error}; give text") from error
+
+
 def _is_contents(x: object) -> bool:
-    return isinstance(x, (bytes, bytearray, memoryview)) or (hasattr(x, "read") and not _pixels.is_pil(x))
+    return isinstance(x, (bytes, bytearray, memoryview)) or (_has(x, "read") and not _pixels.is_pil(x))
+
+
+def _has(x: object, name: str) -> bool:
+    try:
+        return hasattr(x, name)
+    except Exception:  # of the object's own method
+        return False
 
 
 def _is_numbered(x: object) -> bool:
     """Whether pictures are taken by number: of a data set of PyTorch or of `datasets`, or of what cannot be iterated over."""
-    if isinstance(x, (IterableDataset, Mapping)) or not hasattr(x, "__getitem__"):
+    if isinstance(x, (IterableDataset, Mapping)) or not _has(x, "__getitem__"):
         return False
     of_datasets = type(x).__module__.partition(".")[0] == "datasets" and hasattr(x, "__len__")
     return isinstance(x, Dataset) or of_datasets or (hasattr(x, "__len__") and not isinstance(x, (Iterable, Sequence)))

@@ -132,7 +132,9 @@ def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> Ac
     models = {name: _described(model) for name, model in plan.models.items()}
     metadata = {"crop": plan.crop}
     folder = disk.folder_of(path)
-    if not (folder / store_files.MANIFEST).exists():
+    if not (dtype is None or isinstance(dtype, str)):
+        raise InvalidInputError(f"dtype must be the name of a type or None, got {checks.shown(dtype)}")
+    if not os.path.exists(folder / store_files.MANIFEST):  # False too for what can be no path, of which `create` tells
         return ActivationStore.create(path, models, dtype=dtype or "float16", grid=plan.grid, metadata=metadata)
     store = ActivationStore(path)
     if dtype not in (None, store.dtype):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from usae._data import masks
-from usae.errors import InvalidInputError
+from usae.errors import InvalidInputError, UsaeError
 
 
 class PictureMasks:
@@ -68,9 +68,23 @@ class PictureMasks:
                 f"mask must be an array of truth values [n, tokens] or [n, rows, columns], or an iterable of one for each "
                 f"picture, got {type(mask).__name__}"
             )
-        if n is not None and isinstance(mask, Sized) and len(mask) != n:  # found before the networks run
-            raise InvalidInputError(f"mask must have one for each of {n} pictures, got {len(mask)}")
-        return (self._one(each, f"mask[{number}]") for number, each in enumerate(mask))
+        length = _length(mask)
+        if n is not None and length not in (None, n):  # found before the networks run
+            raise InvalidInputError(f"mask must have one for each of {n} pictures, got {length}")
+        return self._from_items(mask)
+
+    def _from_items(self, mask: Iterable[Any]) -> Iterator[np.ndarray]:
+        number = 0
+        try:
+            for each in mask:
+                yield self._one(each, f"mask[{number}]")
+                number += 1
+        except (UsaeError, MemoryError):
+            raise
+        except Exception as error:  # of the iterable's own code
+            raise InvalidInputError(
+                f"mask[{number}] must be an array of truth values, got {type(error).__name__}: {error}; correct it"
+            ) from error
 
     def _one(self, mask: Any, label: str) -> np.ndarray:
         array = masks.as_mask(mask, label)
@@ -80,3 +94,10 @@ class PictureMasks:
                 f"{list(array.shape)}"
             )
         return array.reshape(-1)
+
+
+def _length(mask: object) -> int | None:
+    try:
+        return len(mask) if isinstance(mask, Sized) else None
+    except Exception:  # of the object's own method, or of a length that is not known
+        return None

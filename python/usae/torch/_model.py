@@ -372,7 +372,9 @@ class Model:
             grid = as_pair(grid, "grid")
         elif preset.patch is not None and self.size is not None:
             grid = self.size[0] // preset.patch[0], self.size[1] // preset.patch[1]
-        channels_last = preset.channels_last if channels_last is None else bool(channels_last)
+        channels_last = (
+            preset.channels_last if channels_last is None else checks.boolean(channels_last, "channels_last", " or None")
+        )
         return TokenReader(self._label, n_prefix, grid, channels_last, tokens)
 
     def _probe(self) -> tuple[Grid | None, int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from usae._base import checks
 from usae.errors import InvalidInputError
+from usae.torch._plain import plain
 
 LARGEST_SIDE = 2**16
 
@@ -23,6 +24,7 @@ def renamed_tokens(tokens: int, n_prefix_tokens: int | None) -> int:
         raise InvalidInputError(
             f"tokens must be a function where n_prefix_tokens is given, got {checks.shown(tokens)}; leave it out"
         )
+    tokens = checks.integer(tokens, "tokens", 0, 2**31, ", or a function")
     warnings.warn(
         f"tokens={tokens!r}, the number of tokens to drop, is now called n_prefix_tokens={tokens!r}; the next version takes "
         f"only a function as tokens",
@@ -60,8 +62,9 @@ def scale(
 
 
 def per_channel(value: Any, name: str, channels: int) -> np.ndarray:
-    value = value.tolist() if isinstance(value, Tensor) else value
-    numbers = list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * channels
+    if isinstance(value, (Tensor, np.ndarray)):
+        value = _listed(value, name)
+    numbers = list(value) if isinstance(value, Sequence) else [value] * channels
     numbers = [checks.as_float(number) for number in numbers]
     if len(numbers) != channels or not all(map(math.isfinite, numbers)):
         raise InvalidInputError(
@@ -76,8 +79,17 @@ def per_channel(value: Any, name: str, channels: int) -> np.ndarray:
     return np.array(numbers, np.float32)
 
 
-def autocast_type(autocast: object) -> torch.dtype | None:
-    if autocast not in (None, torch.bfloat16, torch.float16):
+def _listed(value: Any, name: str) -> Any:
+    """Return the numbers of an array or tensor, one or a list."""
+    value = plain(value, name)
+    try:
+        return value.tolist()
+    except Exception as error:  # of a subclass
+        raise InvalidInputError(f"{name} must be numbers, got {type(value).__name__}: {error}; give a list") from error
+
+
+def autocast_type(autocast: object) -> Any:
+    if not any(autocast is known for known in (None, torch.bfloat16, torch.float16)):
         raise InvalidInputError(f"autocast must be torch.bfloat16, torch.float16 or None, got {checks.shown(autocast)}")
     return autocast
 
