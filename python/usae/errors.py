@@ -28,4 +28,4 @@ class OtherProcessError(UsaeError, RuntimeError):
 
 
 class UsaeMemoryError(UsaeError, MemoryError):
-    """The core could not allocate memory. The object is as it was before the call."""
+    """There was not enough memory. The object is as it was before the call."""

@@ -20,6 +20,7 @@ from usae.torch._inputs import as_array
 from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE, as_pair
+from usae.torch._network_errors import errors_of_memory
 from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
 
 MOST_PREFIX_TOKENS = 16
@@ -82,7 +83,8 @@ def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
         if own is None or own == grid or grid is None:
             return as_array(tokens)
         places = tokens.float().transpose(1, 2).unflatten(2, own)
-        places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
+        with errors_of_memory(f"activations on the grid {grid}"):
+            places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
         return as_array(places.flatten(2).transpose(1, 2))
 
 

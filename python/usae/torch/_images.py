@@ -6,35 +6,39 @@ import functools
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Subset
 
 from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch import _pixels
-from usae.torch._pixels import expected_arrays, kind_of
-from usae.torch._plain import plain
-
-SUFFIXES = (
-    *(".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
-    *(".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+from usae.torch._items import (
+    SUFFIXES,
+    Channels,
+    entry,
+    expected,
+    holds_objects,
+    is_array,
+    is_contents,
+    is_many,
+    is_numbered,
+    is_path,
+    length_of,
+    rows,
+    text_of,
 )
-"""Suffixes of the files in a folder that are taken as pictures, in upper or lower case."""
+from usae.torch._pixels import kind_of
+from usae.torch._plain import plain
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 """Folders of copies and thumbnails that systems make. Files and folders whose names begin with a dot are hidden too."""
 
-KEYS = ("image", "img", "pixel_values", "jpg", "jpeg", "png", "webp")
-"""Names that data sets give to the picture among the values of an example."""
-
 RGB = (3,)
 """Channels of pictures for networks that take colours."""
-
-Channels = Collection[int]
 
 
 class Picture(NamedTuple):
@@ -85,25 +89,25 @@ def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Pict
     `channels` are numbers of channels that networks take. Arrays may have these, or 1 or 3.
     """
     one_or_many = functools.partial(_pictures_of, channels=channels)
-    if _is_path(images):
-        images = _text(images, "images")
-    if _is_path(images) and os.path.isdir(images):
+    if is_path(images):
+        images = text_of(images, "images")
+    if is_path(images) and os.path.isdir(images):
         files = _files(images)
         return (_of_file(os.path.join(images, name), "images", channels, name) for name in files), len(files)
-    if _is_array(images):
-        if _holds_objects(images):
-            return named_pictures(images.item() if images.ndim == 0 else _rows(images), channels)
+    if is_array(images):
+        if holds_objects(images):
+            return named_pictures(images.item() if images.ndim == 0 else rows(images), channels)
         images = plain(images, "images")
         return one_or_many(images, "images"), len(images) if images.ndim == 4 else 1
-    if _is_path(images) or _is_contents(images) or _pixels.is_pil(images):
+    if is_path(images) or is_contents(images) or _pixels.is_pil(images):
         return one_or_many(images, "images"), 1
-    if _is_numbered(images):
-        return _of_data_set(images, channels), len(images) if isinstance(images, Sized) else None
+    if is_numbered(images):
+        return _of_data_set(images, channels), length_of(images)
     if not isinstance(images, Iterable) or isinstance(images, Mapping):
-        raise InvalidInputError(f"images must be {_expected(channels)}, got {kind_of(images)}")
+        raise InvalidInputError(f"images must be {expected(channels)}, got {kind_of(images)}")
     each = (one_or_many(image, f"images[{number}]") for number, image in enumerate(_items(images)))
     # Other sequences, for example data sets that read files, are not searched: it might take hours.
-    known = isinstance(images, (list, tuple)) and not any(map(_is_many, images))
+    known = isinstance(images, (list, tuple)) and not any(map(is_many, images))
     return itertools.chain.from_iterable(each), len(images) if known else None  # type: ignore[arg-type]
 
 
@@ -179,20 +183,20 @@ def _pictures_of(item: Any, where: str, channels: Channels) -> Iterator[Picture]
     """Yield the picture or pictures of an array, a file, the contents of one, a PIL image, or an example of a data set."""
     load: Callable[..., Tensor]
     try:
-        item = _entry(item, where)
-        item = _text(item, where) if _is_path(item) else item
+        item = entry(item, where)
+        item = text_of(item, where) if is_path(item) else item
     except InvalidInputError as error:
         yield Picture(where, None, functools.partial(_fail, error))
         return
     if isinstance(item, str):
         yield _of_file(item, where, channels)
         return
-    if _is_array(item):
+    if is_array(item):
         yield from _of_array(item, where, channels)
         return
     if _pixels.is_pil(item):
         load = _pixels.from_pil
-    elif _is_contents(item):
+    elif is_contents(item):
         load = _pixels.from_contents
     else:
         load = _refuse
@@ -217,7 +221,7 @@ def _items(images: Iterable[Any]) -> Iterator[Any]:
         for item in images:
             yield item
             number += 1
-    except (InvalidInputError, MemoryError):
+    except (InvalidInputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise _refusal(f"images[{number}]", None, error) from error
@@ -230,16 +234,18 @@ def _of_file(path: Any, where: str, channels: Channels, name: str | None = None)
 
 def _of_data_set(images: Any, channels: Channels) -> Iterator[Picture]:
     """Yield the pictures of a data set by their numbers, so that an example that fails does not end it."""
-    names = _file_names(images)
-    for number in range(len(images)) if isinstance(images, Sized) else itertools.count():
+    names, length = _file_names(images), length_of(images)
+    for number in itertools.count() if length is None else range(length):
         where = f"images[{number}]"
         try:
             item = images[number]
         except IndexError as error:
-            if isinstance(images, Sized):
+            if length is not None:
                 item = _refusal(where, names(number), error)
             else:
                 return
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # whatever a data set of the user's raises when it reads a file
             item = _refusal(where, names(number), error)
         if isinstance(item, InvalidInputError):
@@ -262,19 +268,15 @@ def _file_names(images: Any) -> Callable[[int], str | None]:
         inner = _file_names(images.dataset)
         return lambda number: inner(images.indices[number])
     samples = getattr(images, "samples", None)
-    if not isinstance(samples, (list, tuple)) or len(samples) != _length(images):
+    if not isinstance(samples, (list, tuple)) or len(samples) != length_of(images):
         return lambda number: None
 
     def name_of(number: int) -> str | None:
         sample = samples[number]
         path = sample[0] if isinstance(sample, (list, tuple)) and sample else sample
-        return _text(path, "images") if _is_path(path) else None
+        return text_of(path, "images") if is_path(path) else None
 
     return name_of
-
-
-def _length(images: object) -> int:
-    return len(images) if isinstance(images, Sized) else -1
 
 
 def _files(folder: str) -> list[str]:
@@ -302,115 +304,6 @@ def _search(folder: str, below: tuple[str, ...], above: tuple[str, ...], found: 
                 found.append((*below, entry.name))
 
 
-# --- What an item is --------------------------------------------------------------------------------------------------
-
-
-def _entry(item: Any, where: str = "images") -> Any:
-    """Return what stands for the picture in an item: itself, the first of a pair with a label, or an entry of a mapping."""
-    if isinstance(item, Mapping):
-        return _entry_of_mapping(item, where)
-    if isinstance(item, (tuple, list)) and item:
-        first, *others = item
-        if isinstance(first, (tuple, list)) or any(_alike(first, other) for other in others):
-            kinds = ", ".join(map(kind_of, item[:4])) + (", ..." if len(item) > 4 else "")
-            raise InvalidInputError(
-                f"{where} must be one picture, or a picture with its label, got {kind_of(item)} of {kinds}; give the pictures "
-                f"alone: (x[0] for x in images)"
-            )
-        return _entry(first, where)
-    return item
-
-
-def _entry_of_mapping(item: Mapping[Any, Any], where: str) -> Any:
-    if "bytes" in item and item["bytes"] is not None:  # how `datasets` gives files that it does not decode
-        return item["bytes"]
-    if "path" in item:
-        return item["path"]
-    keys = [key for key in KEYS if key in item]
-    if len(keys) != 1:
-        raise InvalidInputError(
-            f"{where} must have its picture as one of {', '.join(KEYS)}, got a {kind_of(item)} of "
-            f"{', '.join(map(str, item)) or 'nothing'}; give the pictures alone: (x[...] for x in images)"
-        )
-    return _entry(item[keys[0]], where)
-
-
-def _alike(first: Any, other: Any) -> bool:
-    """Whether another element of an item might be a second picture, which must not be ignored."""
-    if _is_array(first) and _is_array(other):
-        if any(isinstance(x, Tensor) and x.is_nested for x in (first, other)):
-            return True
-        return first.ndim == other.ndim > 2 and first.shape[-2:] == other.shape[-2:]
-    if _pixels.is_pil(first) and _pixels.is_pil(other):
-        return first.mode == other.mode
-    if _is_path(first) and _is_path(other):
-        return os.fsdecode(other).lower().endswith(SUFFIXES)
-    return _is_contents(first) and _is_contents(other)
-
-
-def _is_many(item: Any) -> bool:
-    """Whether an item of a sequence is an array of several pictures."""
-    while isinstance(item, (tuple, list)) and item:
-        item = item[0]
-    if isinstance(item, Mapping):
-        return any(_is_many(item[key]) for key in KEYS if key in item)
-    return _is_array(item) and item.ndim == 4
-
-
-def _is_array(x: object) -> Any:
-    return isinstance(x, (np.ndarray, Tensor))
-
-
-def _holds_objects(x: Any) -> bool:
-    """Whether an array holds paths or other objects in place of numbers."""
-    return isinstance(x, np.ndarray) and x.dtype.kind in "OUST"
-
-
-def _rows(array: np.ndarray) -> list[Any]:
-    if array.size and isinstance(array.flat[0], (int, float, np.number)):
-        raise InvalidInputError(
-            f"images must be an array of numbers, got one of objects {list(array.shape)} that are numbers; give "
-            f"x.astype('uint8') of 0..255, or floats in 0..1"
-        )
-    if array.ndim > 1:
-        raise InvalidInputError(
-            f"images must have one dimension if they are an array of files or pictures, got {list(array.shape)}; use "
-            f"images.ravel()"
-        )
-    return [os.fsdecode(x) if array.dtype.kind == "S" else x for x in array.tolist()]
-
-
-def _is_path(x: object) -> bool:
-    return isinstance(x, (str, os.PathLike))
-
-
-def _text(path: Any, where: str) -> str:
-    """Return a path as text."""
-    try:
-        return os.fsdecode(path)
-    except Exception as error:  # of the object's own method
-        raise InvalidInputError(f"{where} must be the path of a file, got {kind_of(path)}: {error}; give text") from error
-
-
-def _is_contents(x: object) -> bool:
-    return isinstance(x, (bytes, bytearray, memoryview)) or (_has(x, "read") and not _pixels.is_pil(x))
-
-
-def _has(x: object, name: str) -> bool:
-    try:
-        return hasattr(x, name)
-    except Exception:  # of the object's own method
-        return False
-
-
-def _is_numbered(x: object) -> bool:
-    """Whether pictures are taken by number: of a data set of PyTorch or of `datasets`, or of what cannot be iterated over."""
-    if isinstance(x, (IterableDataset, Mapping)) or not _has(x, "__getitem__"):
-        return False
-    of_datasets = type(x).__module__.partition(".")[0] == "datasets" and hasattr(x, "__len__")
-    return isinstance(x, Dataset) or of_datasets or (hasattr(x, "__len__") and not isinstance(x, (Iterable, Sequence)))
-
-
 def _refuse(item: object, where: str, channels: Channels) -> Tensor:
     raise InvalidInputError(
         f"{where} must be an array, a file, the contents of one or a PIL image, got {kind_of(item)}; give pictures, one by one"
@@ -419,10 +312,3 @@ def _refuse(item: object, where: str, channels: Channels) -> Tensor:
 
 def _fail(error: InvalidInputError) -> Tensor:
     raise error
-
-
-def _expected(channels: Channels) -> str:
-    return (
-        f"{expected_arrays(channels)}, a folder, a data set, or a sequence or iterable of such arrays, of files, of their "
-        f"contents, or of PIL images"
-    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from usae.errors import InvalidInputError
-from usae.torch._network_errors import is_out_of_memory
+from usae.torch._network_errors import pass_on
 from usae.torch._plain import in_a_standard_type, plain, type_of
 
 
@@ -42,8 +42,7 @@ def checked_images(given: Any, network: nn.Module, channels: int, known_size: tu
         copy = in_a_standard_type(copy).to(device, kind)
         is_finite = bool(copy.isfinite().all())
     except Exception as error:  # of a subclass, such as PyTorch's fake tensors
-        if is_out_of_memory(error):
-            raise
+        pass_on(error, "images")
         raise InvalidInputError(
             f"images must be an array whose numbers can be read, got {type(images).__name__}: {type(error).__name__}: "
             f"{error}; make a plain one"
@@ -82,6 +81,11 @@ def checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
 def as_array(tensor: Tensor) -> np.ndarray:
     """Return a copy as an array, so that a change of the array does not change what `pull` computes."""
     return np.array(tensor.float().cpu().numpy(), order="C")
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor of float64 as float32, which results are, and in which it may overflow; another as it is."""
+    return tensor.detach().float() if tensor.dtype == torch.float64 else tensor
 
 
 def where(module: nn.Module) -> tuple[torch.device, torch.dtype]:

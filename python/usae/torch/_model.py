@@ -16,7 +16,7 @@ from usae.errors import InvalidInputError
 from usae.torch import _layer_output, _preprocessing, _transforms
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
-from usae.torch._inputs import as_array, checked_gradient, checked_images, where
+from usae.torch._inputs import as_array, checked_gradient, checked_images, in_float32, where
 from usae.torch._layer_output import Grid, TokenReader
 from usae.torch._model_arguments import (
     as_pair,
@@ -28,7 +28,7 @@ from usae.torch._model_arguments import (
     scale,
     short,
 )
-from usae.torch._network_errors import errors_of_backward, errors_of_forward
+from usae.torch._network_errors import errors_of_backward, errors_of_forward, errors_of_memory
 from usae.torch._preprocessing import Crop, Preprocessing
 from usae.torch._presets import Preset, find_preset
 from usae.torch._wrappers import unwrapped, without_wrapper
@@ -253,7 +253,8 @@ class Model:
 
     def resized(self, picture: Tensor, crop: Crop) -> Tensor:
         """Resize a picture, [channels, H, W] in 0..1, to the input of the module."""
-        return _preprocessing.resized(picture, self.known_size, crop, self.preprocessing, self.channels)
+        with errors_of_memory(f"a picture resized to {self.known_size}"):
+            return _preprocessing.resized(picture, self.known_size, crop, self.preprocessing, self.channels)
 
     @property
     def input_kind(self) -> tuple[Any, ...]:
@@ -332,7 +333,7 @@ class Model:
                     (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
             if result is None:
                 raise self._without_gradient()
-            if not result.isfinite().all():
+            if not in_float32(result).isfinite().all():
                 raise InvalidInputError(
                     f"gradient of {self._label} with respect to the images must be finite, got NaN or infinity; "
                     f"{self._remedy_for_overflow()}"
@@ -405,7 +406,7 @@ class Model:
             return _layer_output.run_to(self._runner, self._layer, self._label, images)
 
     def _check_finite(self, tokens: Tensor) -> None:
-        if not tokens.isfinite().all():
+        if not in_float32(tokens).isfinite().all():
             raise InvalidInputError(
                 f"activations of {self._label} must be finite, got NaN or infinity; {self._remedy_for_overflow()}"
             )

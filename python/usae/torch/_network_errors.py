@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from usae.errors import InvalidInputError, UsaeError
+from usae.errors import InvalidInputError, UsaeError, UsaeMemoryError
 
 OF_SHAPES = (RuntimeError, IndexError, AssertionError)
 """What PyTorch and networks raise for images of a size that they do not take."""
@@ -22,8 +21,7 @@ def errors_of_forward(label: str, images: Tensor) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _passes(error):
-            raise
+        pass_on(error, f"images {shape}, as computed up to {label},")
         if isinstance(error, OF_SHAPES) and not isinstance(error, RecursionError):
             raise InvalidInputError(
                 f"images must be of a size that the network takes up to {label}, got {shape[2]} x {shape[3]} pixels: {error}; "
@@ -41,20 +39,30 @@ def errors_of_backward(label: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _passes(error):
-            raise
+        pass_on(error, f"the gradient of {label}")
         raise InvalidInputError(
             f"{label} must depend on the images by differentiable operations, got {type(error).__name__}: {error}; choose an "
             f"earlier layer or correct that"
         ) from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory, on a GPU or for the CPU, of which PyTorch tells by several types of errors."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", str(error)) is not None
+@contextmanager
+def errors_of_memory(what: str) -> Iterator[None]:
+    """Turn PyTorch's RuntimeError for memory that the CPU does not have into a UsaeMemoryError. `what` did not fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        pass_on(error, what)
+        raise
 
 
-def _passes(error: Exception) -> bool:
-    return isinstance(error, UsaeError) or is_out_of_memory(error)
+def pass_on(error: Exception, what: str) -> None:
+    """Raise errors of this package, and such of memory, of which PyTorch tells by several types."""
+    if isinstance(error, (UsaeError, MemoryError, torch.OutOfMemoryError)):
+        raise error
+    if isinstance(error, RuntimeError) and "out of memory" in str(error):  # on a GPU
+        raise error
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+        raise UsaeMemoryError(
+            f"{what} must fit into memory, got {str(error).rpartition(': ')[2]}; take fewer images at a time, or smaller ones"
+        ) from error

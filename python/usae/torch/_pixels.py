@@ -224,6 +224,8 @@ def _checked_range(picture: Tensor, label: str) -> Tensor:
 
 
 def _remedy(shape: list[int], name: str) -> str:
+    if len(shape) == 1:
+        return "contents of a file are given as bytes, x.tobytes()"
     if 0 in shape:
         return "give at least one picture, and one pixel and one channel of each"
     if "float" not in name and name not in ("bool", "uint8", "uint16"):
@@ -234,6 +236,6 @@ def _remedy(shape: list[int], name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = printable(re.sub(r" <[^>]* object at 0x\w+>", "", str(error).partition("\n")[0]))
+    text = printable(re.sub(r" <(_io\.[^>]*|[^>]* object at 0x\w+)>", "", str(error).partition("\n")[0]))
     known = isinstance(error, (OSError, ValueError)) and text
     return text if known else f"{type(error).__name__}{f': {text}' if text else ''}"
