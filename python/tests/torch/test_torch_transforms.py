@@ -154,6 +154,8 @@ def test_what_is_not_done_is_told(v1, v2):
         "Resize after CenterCrop": [v1.CenterCrop(36), v1.Resize(32)],
         "a second CenterCrop": [v1.Resize(40), v1.CenterCrop(36), v1.CenterCrop(32)],
         "CenterCrop without Resize": [v1.CenterCrop(32)],
+        "another shape": [v1.Resize(40), v1.CenterCrop((32, 24))],
+        "of another shape": [v1.Resize((40, 36)), v1.CenterCrop(32)],
         "max_size": [v1.Resize(32, max_size=40), v1.CenterCrop(32)],
         "antialiasing": [v1.Resize(36, antialias=False), v1.CenterCrop(32)],
         "shorter side": [v1.Resize(32)],
@@ -166,6 +168,35 @@ def test_what_is_not_done_is_told(v1, v2):
         assert name in repr(model)
     with pytest.warns(UserWarning, match="resize_mode"):
         model_of({"mean": 0.5, "std": 0.5, "size": 224, "resize_mode": "longest"})
+
+
+@pytest.mark.slow
+def test_what_a_transform_does_beside_what_it_says_is_told(v1):
+    class Inverted(v1.Compose):
+        def __call__(self, picture):
+            return 1 - super().__call__(picture)
+
+    class Flipped(v1.Normalize):
+        def forward(self, tensor):
+            return super().forward(tensor).flip(0)
+
+    Flipped.__name__ = "Normalize"
+    steps = [v1.Resize((32, 32)), v1.ToTensor()]
+    drawing = v1.Lambda(lambda x: x + 0 * torch.rand(1))
+    drawing.__class__ = type("Identity", (v1.Lambda,), {})
+    before = torch.get_rng_state()
+    for odd in (Inverted([*steps, v1.Normalize(*HALF)]), v1.Compose([*steps, drawing, Flipped(*HALF)])):
+        with pytest.warns(UserWarning, match="0..1") as told:
+            model_of(odd)
+        assert len(told) == 1 and told[0].filename == __file__ and str(told[0].message).startswith("preprocessing")
+    assert torch.equal(torch.get_rng_state(), before)
+
+    class Failing(v1.Compose):
+        def __call__(self, picture):
+            raise ZeroDivisionError
+
+    quietly(Failing([*steps, v1.Normalize(*HALF)]))  # what takes no PIL image is read all the same
+    assert quietly(Failing([*steps, v1.Normalize(*HALF)]), mean=0, std=1).mean.tolist() == [0] * 3
 
 
 @pytest.mark.slow
@@ -197,6 +228,10 @@ def test_every_switch_of_an_image_processor_is_honoured_or_told():
         processor = transformers.EfficientNetImageProcessor(**options)
         model = quietly(processor)
         assert_same(model, lambda image, processor=processor: processor(image, return_tensors="np")["pixel_values"][0])
+    vivit = transformers.VivitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    assert quietly(vivit).mean.tolist() == pytest.approx([0.75] * 3)
+    with pytest.warns(UserWarning, match="of 0..1"):  # it resizes to more than it says
+        model_of(transformers.LevitImageProcessor())
     with pytest.warns(UserWarning, match="do_flip_channel_order"):
         model_of(transformers.MobileViTImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}))
     with pytest.warns(UserWarning, match="longest_edge"):

@@ -31,6 +31,7 @@ from usae.torch._model_arguments import (
 from usae.torch._network_errors import errors_of_backward, errors_of_forward, errors_of_memory
 from usae.torch._preprocessing import Crop, Preprocessing
 from usae.torch._presets import Preset, find_preset
+from usae.torch._trial import disagreement
 from usae.torch._wrappers import unwrapped, without_wrapper
 
 
@@ -67,9 +68,9 @@ class Model:
         `preprocessing` or of a known network.
     preprocessing : optional
         What says how the network's images are made: an image processor of transformers, ``weights.transforms()`` of
-        torchvision, or a transform or data config of timm. `mean`, `std`, `size` and its filter are taken from it. A warning
-        says what in it is not done here; random steps and a transform without Normalize are refused. Default: None, which takes
-        what the network itself says; networks of timm do.
+        torchvision, or a transform or data config of timm. `mean`, `std`, `size` and its filter are taken from it. It is tried
+        on a picture, and a warning says what in it is not done here; random steps and a transform without Normalize are
+        refused. Default: None, which takes what the network itself says; networks of timm do.
     channels : int, optional
         Number of channels of the images. Default: None, which takes that of a known network, or 3.
     device : torch.device or str, optional
@@ -145,7 +146,13 @@ class Model:
         if told.not_done:
             warn(
                 f"preprocessing of {type(self.module).__name__} {'; '.join(told.not_done)}; if that changes images, give "
-                f"pictures to which it was done before"
+                f"pictures to which it was done before, or mean= and std= that do it too"
+            )
+        elif difference := disagreement(preprocessing, told):
+            warn(
+                f"preprocessing of {type(self.module).__name__} makes other images than Model.preprocess, which does what "
+                f"it says: a picture differs by {difference:.2g} of 0..1 on average; compare one of yours, and give mean=, "
+                f"std= and size="
             )
 
     def __repr__(self) -> str:

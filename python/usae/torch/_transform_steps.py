@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -99,7 +100,7 @@ class _Places:
         self._edges: Any = None
         self._keeps = True
         self._size: Pair | None = None
-        self._pads = self._is_other = False
+        self._pads = self._is_other = self._is_ratio = False
 
     def took(self, name: str, step: Any) -> bool:
         """Read a step if it is one of these."""
@@ -118,7 +119,8 @@ class _Places:
             self._other("a second Resize" if self._edges is not None else "Resize after CenterCrop")
             self._size = None
         self._edges = step.size
-        self._keeps = name == "ResizeKeepRatio" or isinstance(step.size, int) or len(step.size) == 1
+        self._is_ratio = name == "ResizeKeepRatio"
+        self._keeps = self._is_ratio or isinstance(step.size, int) or len(step.size) == 1
         self._pads = bool(getattr(step, "longest", 0))
         if isinstance(step.interpolation, (tuple, list)):
             raise _random(name)
@@ -144,6 +146,10 @@ class _Places:
             self.more.append("Resize of the shorter side without CenterCrop")
             return size, None
         shares = [side / edge for side, edge in zip(size, edges, strict=True)]
+        fits = all(math.floor(side / min(shares) + 1e-6) == edge for side, edge in zip(size, edges, strict=True))
+        if not fits and not self._is_ratio:
+            self.more.append("CenterCrop of another shape than Resize")
+            return size, None
         if self._keeps:
             return size, Cut("border" if self._pads else "center", min(size) / min(edges))
         return size, Cut("squash", min(shares))

@@ -160,7 +160,7 @@ def _of_processor(processor: Any, told: Sequence[str]) -> Preprocessing:
             "it does not rescale pictures (do_rescale), and does not say whether it takes them in 0..255 or in 0..1; give "
             "mean= and std= of those in 0..1"
         )
-    if said("rescale_offset", False) and does("rescale"):
+    if (said("rescale_offset", False) or said("offset", False)) and does("rescale"):  # EfficientNet and ViViT
         mean = [x + 1 / factor for x in mean]
     if said("include_top", False):  # EfficientNet divides by the standard deviation once more
         std = [x * y for x, y in zip(std, numbers_of(said("image_std"), 3), strict=True)]
@@ -189,11 +189,11 @@ def _cut_of_processor(size: dict[str, int], crop: dict[str, int], share: Any) ->
         edge = size["shortest_edge"]
         if share:  # ConvNeXt
             return (edge, edge), Cut("center", float(share), True) if edge < 384 else Cut("squash", 1.0)
-        return sides, Cut("center", min(sides) / edge, True) if sides else None
+        return sides, Cut("center", sides[0] / edge, True) if sides and sides[0] == sides[1] else None
     if "height" in size and "width" in size:
         height, width = size["height"], size["width"]
         sides = sides or (height, width)
-        return sides, Cut("squash", min(sides[0] / height, sides[1] / width), True)
+        return sides, Cut("squash", sides[0] / height, True) if sides[0] * width == sides[1] * height else None
     return sides, None
 
 
@@ -216,5 +216,5 @@ def _of_torchvision(preset: Any) -> Preprocessing:
         std=numbers_of(preset.std),
         size=size,
         interpolation=name_of_filter(preset.interpolation),
-        cut=Cut("center", min(size) / edge),
+        cut=Cut("center", size[0] / edge) if size[0] == size[1] else None,
     )
