@@ -180,7 +180,7 @@ def test_concepts_are_permuted_among_those_that_fire_about_as_often():
 
 
 def test_the_linear_baseline_is_ridge_regression(acts, held_out):
-    train, test = (as_aligned(x, "acts", WIDTHS) for x in (acts, held_out))
+    train, test = (as_aligned(x, "acts") for x in (acts, held_out))
     result = baselines.linear_baseline(test, train, False, np.array([1e-3]))
     assert result.penalty.tolist() == [[1e-3] * 3] * 3
     for i, source in enumerate(WIDTHS):
@@ -217,8 +217,8 @@ def test_images_lie_on_one_side_of_the_split_and_constant_dimensions_do_no_harm(
 
 
 def test_training_with_one_order_for_all_models_is_fit(acts, trained):
-    sae = baselines._before_training(trained, as_aligned(acts, "train", WIDTHS), None, 3)
-    baselines._train(sae, as_aligned(acts, "train", WIDTHS), [3, 3, 3], 60, False)
+    sae = baselines._before_training(trained, as_aligned(acts, "train"), None, 3)
+    baselines._train(sae, as_aligned(acts, "train"), [3, 3, 3], 60, False)
     for name in WIDTHS:
         for tensor, values in trained.parameters(name).items():
             assert np.array_equal(sae.parameters(name)[tensor], values)

@@ -97,7 +97,7 @@ def share(saes, batches, encoder=-1, wrap=lambda core, rank: core, masks=None):
 
         def take():
             mask = None if masks is None else masks[peers.rank]
-            return as_aligned(batches[peers.rank], "batch", autoencoder.widths, mask), None, encoder
+            return as_aligned(batches[peers.rank], "batch", autoencoder.columns, mask), None, encoder
 
         return shared_steps.step(autoencoder, take, peers, shared_steps.ExchangeBuffers()), peers
 

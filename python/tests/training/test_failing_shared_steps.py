@@ -110,7 +110,7 @@ def test_a_sum_that_is_damaged_is_refused_in_all_and_changes_nothing(name):
             autoencoder = saes[peers.rank]._autoencoder
             return shared_steps.step(
                 autoencoder,
-                lambda: (as_aligned(batches[peers.rank], "batch", autoencoder.widths), None, 0),
+                lambda: (as_aligned(batches[peers.rank], "batch", autoencoder.columns), None, 0),
                 peers,
                 shared_steps.ExchangeBuffers(),
             )

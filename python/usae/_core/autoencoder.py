@@ -18,6 +18,7 @@ from usae._core.standardization import StandardizationReport
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, TENSORS, TRAINED
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
+from usae._data.columns import Columns, Label
 from usae.errors import InvalidInputError
 from usae.recipes import PYTHON_FIELDS, Recipe
 
@@ -46,6 +47,7 @@ class Autoencoder:
         self._steps_under_way = 0
         self.stream_report: StreamReport | None = None
         self.standardization: dict[str, StandardizationReport] | None = None
+        self.column_labels: dict[str, tuple[Label, ...]] = {}  # of models that were given as data frames or labelled arrays
         self.rounding_shares: dict[tuple[str, str], float] = {}  # what `rounding.check` found, by model and type
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
@@ -77,6 +79,21 @@ class Autoencoder:
     def widths(self) -> dict[str, int]:
         return dict(zip(self.core.names, self.core.widths, strict=True))
 
+    @property
+    def columns(self) -> dict[str, Columns]:
+        """What is known of the columns of each model: activations have to fit it."""
+        return {name: self._columns(name, width) for name, width in self.widths.items()}
+
+    def _columns(self, name: str, width: int) -> Columns:
+        return Columns(width, self.column_labels.get(name), "training", f"sae.feature_names_in_[{name!r}]")
+
+    def remember_columns(self, acts: Mapping[str, Activations]) -> None:
+        """Remember the labels of columns that were trained on. They were compared with what is known."""
+        for name, x in acts.items():
+            if x.labels is not None and x.labels is not self.column_labels.get(name):
+                labels = self._columns(name, x.width).adding(x.labels).labels or x.labels
+                self.column_labels = self.column_labels | {name: labels}  # a new one, for threads that read the old one
+
     def index(self, model: object, argument: str = "model") -> int:
         names = self.names
         check_known(model, names, argument)
@@ -102,7 +119,9 @@ class Autoencoder:
         self.record_last()
         self._steps_under_way += 1
         try:
-            return self.recorded(self.core.step(*batch_for_core(acts, rows), encoder))
+            report = self.recorded(self.core.step(*batch_for_core(acts, rows), encoder))
+            self.remember_columns(acts)
+            return report
         finally:
             self._steps_under_way -= 1
 
@@ -168,6 +187,7 @@ class Autoencoder:
             acts = shuffled_blocks.sample(acts, self.seed)
         self.core.initialize_from(list(acts), [x.native for x in acts.values()])
         self.standardization = standardization.reports(self, acts)
+        self.remember_columns(acts)
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
         """Raise an error that names the first element that is NaN or infinite.

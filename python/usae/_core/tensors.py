@@ -23,6 +23,9 @@ PARAMETERS = {
 }
 TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
 EFFECTIVE_DIMENSIONS = "effective_dimensions"
+OF_COLUMNS = ("mean", "mean_rest", "scale", "encoder_weight", "dictionary")
+"""Those whose last dimension is a model's columns."""
+
 INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
 
 TENSORS = (

@@ -15,6 +15,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._data import masks
+from usae._data.columns import Columns, Label, labels_of
 from usae._data.row_labels import check_rows_of_masks, check_same_rows
 from usae._data.stored_array import StoredArray
 from usae.errors import InvalidInputError
@@ -27,13 +28,14 @@ class Activations:
     """Activations of one model, [n_tokens, width] or [images, tokens, width].
 
     `label` is their name in error messages. `array` holds bfloat16 elements as uint16. `rows` are the numbers of the rows that
-    count, increasing; None means all. Methods count rows among these, and never read the others.
+    count, increasing; None means all. Methods count rows among these, and never read the others. `labels` are those of columns.
     """
 
     array: np.ndarray | StoredArray
     label: str
     bfloat16: bool = False
     rows: np.ndarray | None = None
+    labels: tuple[Label, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -56,6 +58,10 @@ class Activations:
     @property
     def width(self) -> int:
         return self.array.shape[-1]
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.width, self.labels, self.label)
 
     @property
     def stored(self) -> bool:
@@ -116,10 +122,11 @@ def as_activations(x: object, label: str, may_be_empty: bool = False) -> Activat
     """
     array: np.ndarray | StoredArray
     if isinstance(x, StoredArray):
-        array, bfloat16 = x, x.bfloat16
+        array, bfloat16, labels = x, x.bfloat16, x.labels
         x.check_finished(label)
     else:
         array, bfloat16 = as_float_array(x, label)
+        labels = None if isinstance(x, np.ndarray) or not array.ndim else labels_of(x, array.shape[-1])
     if array.ndim not in (2, 3):
         raise InvalidInputError(
             f"{label} must be [n_tokens, width] or [images, tokens, width], got {array.ndim}-D with shape "
@@ -127,13 +134,13 @@ def as_activations(x: object, label: str, may_be_empty: bool = False) -> Activat
         )
     if array.size == 0 and not (may_be_empty and array.shape[-1]):
         raise InvalidInputError(f"{label} must have at least one row and one column, got shape {list(array.shape)}")
-    return Activations(array, label, bfloat16)
+    return Activations(array, label, bfloat16, labels=labels)
 
 
 def as_aligned(
     acts: object,
     argument: str,
-    widths: Mapping[str, int] | None = None,
+    columns: Mapping[str, Columns] | None = None,
     mask: object = None,
     *,
     mask_argument: str = "mask",
@@ -146,9 +153,9 @@ def as_aligned(
     acts : mapping of str to array
     argument : str
         The name of `acts` in error messages.
-    widths : mapping of str to int, optional
-        Widths of an autoencoder's models. All of these models have to be there, and the result has their order. Default: None,
-        which allows any models and keeps the order of `acts`.
+    columns : mapping of str to Columns, optional
+        What is known of an autoencoder's models. All of these models have to be there, and the result has their order. Default:
+        None, which allows any models and keeps the order of `acts`.
     mask : array or mapping of str to array, optional
         Rows that count, or those of each model; see `MaskedActivations`. Masks that `acts` carry count too. Default: None.
     mask_argument : str
@@ -161,23 +168,23 @@ def as_aligned(
             f"{argument} must be a mapping from model names to arrays, got {_kind(acts)}; "
             f'write {argument}={{"name of the model": array, ...}}'
         )
-    if widths is None:
+    if columns is None:
         check_names(acts, argument)
         names: Iterable[str] = acts
     else:
         for name in acts:
-            check_known(name, list(widths), argument)
-        missing = [name for name in widths if name not in acts]
+            check_known(name, list(columns), argument)
+        missing = [name for name in columns if name not in acts]
         if missing:
             raise InvalidInputError(
-                f"{argument} must hold every model ({', '.join(widths)}), got none for {', '.join(missing)}"
+                f"{argument} must hold every model ({', '.join(columns)}), got none for {', '.join(missing)}"
             )
-        names = widths
+        names = columns
     taken = {name: acts[name] for name in names}  # once, because a mapping may read files for it
     result = {name: as_activations(x, f"{argument}[{name!r}]") for name, x in taken.items()}
-    if widths is not None:
+    if columns is not None:
         for name, activations in result.items():
-            check_width(activations, name, widths[name])
+            check_columns(activations, name, columns[name])
     if len({activations.stored for activations in result.values()}) > 1:
         stored = ", ".join(name for name, activations in result.items() if activations.stored)
         raise InvalidInputError(
@@ -339,12 +346,18 @@ def _check_same_images(arrays: Sequence[StoredArray], argument: str) -> None:
                 )
 
 
-def check_width(activations: Activations, model: str, width: int) -> None:
-    if activations.width != width:
+def check_columns(activations: Activations, model: str, columns: Columns) -> None:
+    """Refuse activations of another width than a model's, or whose columns have other labels or another order."""
+    if activations.width != columns.width:
         raise InvalidInputError(
-            f"{activations.label} must have {width} columns, the width of model {model!r}, got shape "
+            f"{activations.label} must have {columns.width} columns, the width of model {model!r}, got shape "
             f"{list(activations.array.shape)}"
         )
+    columns.check(activations.labels, activations.label)
+
+
+def columns_of(acts: Mapping[str, Activations]) -> dict[str, Columns]:
+    return {name: x.columns for name, x in acts.items()}
 
 
 def check_known(name: object, names: Sequence[str], argument: str) -> None:

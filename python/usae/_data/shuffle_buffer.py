@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
-from usae._data.activations import Activations, as_aligned, left_out
+from usae._data.activations import Activations, as_aligned, columns_of, left_out
+from usae._data.columns import Columns
 from usae._data.shuffled_blocks import Batch
 from usae._data.stored_array import widened
 from usae.errors import InvalidInputError
@@ -86,7 +87,8 @@ class ShuffleBuffer:
         return {name: x.raw_rows(slice(0, x.n_tokens)) for name, x in self._buffer.items()}
 
     def _part(self, rows: slice | np.ndarray) -> dict[str, Activations]:
-        return {name: x.part(rows) for name, x in self._buffer.items()}
+        labels = {name: columns.labels for name, columns in self._rows.columns.items()}
+        return {name: dataclasses.replace(x.part(rows), labels=labels[name]) for name, x in self._buffer.items()}
 
     def _close_holes(self, holes: np.ndarray) -> None:
         if len(holes):
@@ -111,7 +113,7 @@ class _Rows:
         self._can_repeat = self._iterator is not batches
         self._number = 0  # of batches read in this epoch
         self._some = False  # whether a row of this epoch counts
-        self._widths: dict[str, int] | None = None  # widths in the first batch
+        self.columns: dict[str, Columns] = {}  # those of all batches read so far
         self._elements: dict[str, str] = {}
         self._batch: dict[str, Activations] = {}
         self._at = self._end = 0
@@ -164,9 +166,9 @@ class _Rows:
         return True
 
     def _checked(self, batch: object) -> dict[str, Activations]:
-        given = as_aligned(batch, f"batches[{self._number}]", self._widths, empty=True)
-        if self._widths is None:
-            self._widths = {name: x.width for name, x in given.items()}
+        given = as_aligned(batch, f"batches[{self._number}]", self.columns or None, empty=True)
+        if not self.columns:
+            self.columns = columns_of(given)
             self._elements = {name: _elements(x) for name, x in given.items()}
         for name, x in given.items():
             if _elements(x) != self._elements[name]:
@@ -178,6 +180,7 @@ class _Rows:
                 row, column = np.argwhere(~finite)[0].tolist()
                 row = row if x.rows is None else int(x.rows[row])
                 raise InvalidInputError(f"{x.label} must be finite, got NaN or infinity in row {row}, column {column}")
+        self.columns = {name: self.columns[name].adding(x.labels) for name, x in given.items()}
         return given
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from usae import _usae
 from usae._base import checks
 from usae._data import masks, shuffled_blocks, store_files
-from usae._data.activations import Activations, as_activations, as_aligned, check_known, check_names, mask_of
+from usae._data.activations import Activations, as_aligned, check_known, check_names, columns_of, mask_of
 from usae._data.chunks import rows_of
+from usae._data.columns import Columns
 from usae._data.narrowing import FEWEST_ROWS, Rounding, narrowed
 from usae._data.store_files import DTYPES, Manifest
 from usae._data.stored_array import StoredArray, widened
@@ -170,7 +171,14 @@ class ActivationStore(Mapping[str, StoredArray]):
             functools.partial(_verify_model, self._folder, manifest, model),
             lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
             functools.partial(_read_mask, self._folder, manifest),
+            self._columns(manifest, name).labels,
         )
+
+    @staticmethod
+    def _columns(manifest: Manifest, name: str) -> Columns:
+        width = next(model["width"] for model in manifest["models"] if model["name"] == name)
+        labels = manifest.get("column_labels", {}).get(name)
+        return Columns(width, None if labels is None else tuple(labels), "the store")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.model_names)
@@ -338,14 +346,17 @@ class ActivationStore(Mapping[str, StoredArray]):
         with disk.io_errors(self._folder, "write", "the store"):
             self._open_for_writing()
         manifest = dict(self._manifest)
-        known = {model["name"]: model["width"] for model in manifest["models"]}
+        known = {name: self._columns(manifest, name) for name in self.model_names}
         given = as_aligned(acts, "acts", known or None, mask, empty=True)
         given = {
-            name: dataclasses.replace(as_activations(np.asarray(x.array), x.label), rows=x.rows) if x.stored else x
+            name: dataclasses.replace(x, array=np.asarray(x.array), bfloat16=False) if x.stored else x
             for name, x in given.items()
         }
         if not known:
             manifest["models"] = _described({name: x.width for name, x in given.items()})
+            known = columns_of(given)
+        labels = {name: list(each) for name, x in given.items() if (each := known[name].adding(x.labels).labels) is not None}
+        manifest |= {"column_labels": labels} if labels else {}
         n, manifest["tokens"] = _common_shape(given, manifest)
         names = self._names(image_names, n, manifest["tokens"])
         counts = mask_of(given)

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from usae import _usae
+from usae._data.columns import are_labels
 from usae._files import checksummed_json, disk, locks, npy_file, regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
@@ -108,8 +109,14 @@ def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
 def _to_json(manifest: Manifest) -> str:
     """Return indented JSON with one line for each shard, for people to read, and with its checksum."""
     shards = ",\n    ".join(json.dumps(shard, ensure_ascii=False, allow_nan=False) for shard in manifest["shards"])
-    text = json.dumps(manifest | {"shards": []}, indent=2, ensure_ascii=False, allow_nan=False)
+    last = {key: manifest[key] for key in ("column_labels", "shards") if key in manifest}
+    first = {key: value for key, value in manifest.items() if key not in last}
+    empty = {key: type(value)() for key, value in last.items()}
+    text = json.dumps(first | empty, indent=2, ensure_ascii=False, allow_nan=False)
     end = '"shards": []\n}'
+    if "column_labels" in manifest:
+        labels = json.dumps(manifest["column_labels"], ensure_ascii=False)
+        text = text.replace('"column_labels": {}', f'"column_labels": {labels}', 1)
     whole = text.removesuffix(end) + f'"shards": [\n    {shards}\n  ]\n}}' if shards else text
     return checksummed_json.with_checksum(whole + "\n")
 
@@ -169,13 +176,18 @@ def checked_manifest(raw: bytes) -> Manifest:
             f"from usae {manifest.get('package_version')}; update usae"
         )
     checksummed_json.check_has_checksum(has_checksum, version >= _CHECKSUM_SINCE, MANIFEST, _REMEDY)
-    disk.check_keys(manifest, _KEYS, MANIFEST)
-    for key, is_valid in _KEYS.items():
+    keys = _KEYS | ({"column_labels": lambda value: isinstance(value, dict)} if "column_labels" in manifest else {})
+    disk.check_keys(manifest, keys, MANIFEST)
+    for key, is_valid in keys.items():
         if not is_valid(manifest[key]):
             raise disk.unexpected(MANIFEST, key, manifest[key])
     names = [model["name"] for model in manifest["models"]]
     if len(set(names)) < len(names):
         raise CheckpointError(f"{MANIFEST}: a model's name occurs twice in {names}; {_REMEDY}")
+    widths = {model["name"]: model["width"] for model in manifest["models"]}
+    for name, labels in manifest.get("column_labels", {}).items():
+        if name not in widths or not are_labels(labels, widths[name]):
+            raise disk.unexpected(MANIFEST, f"column_labels[{name!r}]", labels)
     if manifest["grid"] is not None and math.prod(manifest["grid"]) != manifest["tokens"]:
         raise disk.unexpected(MANIFEST, "tokens", manifest["tokens"])
     for number, shard in enumerate(manifest["shards"]):

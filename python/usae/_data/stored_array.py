@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from usae._base import checks
 from usae.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from usae._data.columns import Label
 
 
 class StoredArray:
@@ -32,12 +35,14 @@ class StoredArray:
         verify: Callable[[], None],
         checksums: Callable[[], list[str]],
         read_mask: Callable[[], np.ndarray | None],
+        labels: tuple[Label, ...] | None,
     ):
         """Make the array of a model of the store in the folder `path`.
 
         `lengths` has the number of images in each file, and `item_shape` the shape of an image, (tokens, width) or (width,).
         `images` returns the names of the images, and `open_shard` the array of a file. `verify` reads all files and compares
-        their checksums; `checksums` returns those of the manifest. `read_mask` returns which rows count.
+        their checksums; `checksums` returns those of the manifest. `read_mask` returns which rows count. `labels`
+        are those of columns.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *item_shape)
@@ -50,6 +55,7 @@ class StoredArray:
         self.verify = verify
         self.checksums = checksums
         self._read_mask = read_mask
+        self.labels = labels
 
     @property
     def mask(self) -> np.ndarray | None:

@@ -21,17 +21,19 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
-from usae._core.tensors import PARAMETERS
+from usae._core.tensors import OF_COLUMNS, PARAMETERS
 from usae._data.activations import (
     Activations,
     as_aligned,
     as_float_array,
     as_one_model,
+    check_columns,
     check_known,
     check_names,
-    check_width,
+    columns_of,
     left_out,
 )
+from usae._data.columns import labels_of
 from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
 from usae._estimator import constructor
@@ -81,6 +83,10 @@ class UniversalSAE:
         Names of the models, in the order of the mapping that was first given.
     n_features_in_ : dict of str to int
         Width of each model.
+    feature_names_in_ : dict of str to list
+        Labels of the columns of each model that was given as data frames or labelled arrays (pandas, Polars, xarray). Whatever
+        takes activations of the model later refuses other labels, or another order of them; arrays without labels are taken
+        as they are. Labels other than text and integers are kept as text.
     recipe_ : Recipe
         The recipe, in which fields that depend on the data are filled in.
     n_steps_ : int
@@ -155,6 +161,10 @@ class UniversalSAE:
     @property
     def n_features_in_(self) -> dict[str, int]:
         return self._initialized().widths
+
+    @property
+    def feature_names_in_(self) -> dict[str, list[str | int]]:
+        return {name: list(labels) for name, labels in self._initialized().column_labels.items()}
 
     @property
     def recipe_(self) -> Recipe:
@@ -267,7 +277,7 @@ class UniversalSAE:
             raise InvalidInputError("y must be labels, which are not used, or None, got a mapping; use validation=... for it")
         given = as_aligned(acts, "acts", mask=mask)
         widths = {name: x.width for name, x in given.items()}
-        held_out = None if validation is None else as_aligned(validation, "validation", widths)
+        held_out = None if validation is None else as_aligned(validation, "validation", columns_of(given))
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
@@ -365,7 +375,7 @@ class UniversalSAE:
         buffer = ShuffleBuffer(batches, buffer_tokens)
         sample = buffer.sample
         widths = {name: x.width for name, x in sample.items()}
-        held_out = None if validation is None else as_aligned(validation, "validation", widths)
+        held_out = None if validation is None else as_aligned(validation, "validation", columns_of(sample))
         n_tokens = next(iter(sample.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
         total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
@@ -464,7 +474,7 @@ class UniversalSAE:
             autoencoder.initialize_from(given)
             standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
         else:
-            given = as_aligned(batch, "batch", autoencoder.widths, mask)
+            given = as_aligned(batch, "batch", autoencoder.columns, mask)
             index = _index(encoder, autoencoder.names)
             rounding.check(autoencoder, given)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
@@ -518,7 +528,7 @@ class UniversalSAE:
             as in `parameters`. Only the tensors that the step would change are in it.
         """
         autoencoder = self._initialized()
-        given = as_aligned(batch, "batch", autoencoder.widths, mask)
+        given = as_aligned(batch, "batch", autoencoder.columns, mask)
         index = autoencoder.index(encoder, "encoder")
         rounding.check(autoencoder, given)
         report, gradients = autoencoder.gradients(given, index)
@@ -683,7 +693,7 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-        return self._evaluated(as_aligned(acts, "acts", autoencoder.widths, mask), threshold)
+        return self._evaluated(as_aligned(acts, "acts", autoencoder.columns, mask), threshold)
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -759,6 +769,10 @@ class UniversalSAE:
             (index, name): _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))
             for name, value in parameters.items()
         }
+        columns = autoencoder.columns[model]
+        for name, value in parameters.items():  # such as frame.mean(), which has the labels of columns
+            if name in OF_COLUMNS:
+                columns.check(labels_of(value, columns.width), f"parameters[{name!r}]")
         # A new mean resets mean_rest, which so comes after it.
         autoencoder.write_all({(index, name): new[index, name] for name in PARAMETERS if (index, name) in new})
 
@@ -881,7 +895,7 @@ class UniversalSAE:
         autoencoder = self._initialized()
         index = autoencoder.index(model)
         activations = as_one_model(x, "x", mask)
-        check_width(activations, model, autoencoder.widths[model])
+        check_columns(activations, model, autoencoder.columns[model])
         rounding.check(autoencoder, {model: activations})
         return index, activations
 

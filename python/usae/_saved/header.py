@@ -12,6 +12,7 @@ from typing import Any
 from usae import _usae
 from usae._core.reports import StepReport
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS
+from usae._data.columns import are_labels
 from usae._files import checksummed_json, disk
 from usae.errors import CheckpointError
 from usae.recipes import Recipe
@@ -57,7 +58,11 @@ def history_from_json(value: Any) -> Any:
 def to_json(header: Header) -> str:
     """Return indented JSON with one line for each step of the history, for people to read."""
     history = ",\n    ".join(json.dumps(entry, allow_nan=False) for entry in header["history"])
-    text = json.dumps(header | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
+    labels: Header = {"column_labels": {}} if "column_labels" in header else {}
+    text = json.dumps(header | labels | {"history": []}, indent=2, allow_nan=False, ensure_ascii=False)
+    if labels:
+        in_one_line = json.dumps(header["column_labels"], ensure_ascii=False)
+        text = text.replace('"column_labels": {}', f'"column_labels": {in_one_line}', 1)
     whole = text.replace('"history": []', f'"history": [\n    {history}\n  ]', 1) if history else text
     return checksummed_json.with_checksum(whole + "\n")
 
@@ -73,6 +78,7 @@ def checked_header(raw: bytes) -> Header:
         header.setdefault("mean_rest", False)
     if version < 4:
         header.setdefault("effective_dimensions", False)
+    header.setdefault("column_labels", {})  # there only where columns had labels
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -80,6 +86,10 @@ def checked_header(raw: bytes) -> Header:
     names = [model["name"] for model in header["models"]]
     if len(set(names)) < len(names):
         raise CheckpointError(f"{HEADER}: a model's name occurs twice in {names}; copy it again")
+    widths = {model["name"]: model["width"] for model in header["models"]}
+    for name, labels in header["column_labels"].items():
+        if name not in widths or not are_labels(labels, widths[name]):
+            raise disk.unexpected(HEADER, f"column_labels[{name!r}]", labels)
     for key in ("recipe", "resolved_recipe"):
         if header[key] is not None:
             header[key] = _upgraded_recipe(header[key], version)
@@ -207,6 +217,7 @@ _HEADER_KEYS = {
     "training_state": lambda value: isinstance(value, bool),
     "mean_rest": lambda value: isinstance(value, bool),
     "effective_dimensions": lambda value: isinstance(value, bool),
+    "column_labels": lambda value: isinstance(value, dict),  # see checked_header
     "tensors": lambda value: isinstance(value, dict)
     and set(value) == {"bytes", "sha256"}
     and disk.is_integer(value["bytes"], 0)

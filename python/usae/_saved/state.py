@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +40,16 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "training_state": training_state,
         "mean_rest": autoencoder.has_mean_rest,
         "effective_dimensions": training_state,
+        **_column_labels(autoencoder),
         "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
     return header, tensors
+
+
+def _column_labels(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return the field of the header that is only there if a model's columns have labels."""
+    labels = {name: list(each) for name, each in autoencoder.column_labels.items()}
+    return {"column_labels": labels} if labels else {}
 
 
 def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Autoencoder:
@@ -65,6 +73,8 @@ def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.n
     for i, model in enumerate(autoencoder.names):
         for name in (*autoencoder.parameter_names(header.get("mean_rest", False)), *training_state):
             autoencoder.write(i, name, tensors[f"{model}.{name}"])
+    saved = {name: tuple(labels) for name, labels in header.get("column_labels", {}).items()}
+    autoencoder.column_labels = saved | autoencoder.column_labels  # those of a run that is resumed now are newer
     autoencoder.core.step_count = header["n_steps"]
     autoencoder.history = [history_from_json(entry) for entry in header["history"]]
     autoencoder.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]

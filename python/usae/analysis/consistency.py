@@ -231,7 +231,7 @@ def fit_independent(
     InvalidInputError
         For arguments that cannot be used, as for `UniversalSAE.fit`.
     """
-    given = as_aligned(acts, "acts", checked_sae(like, "like").n_features_in_, mask)
+    given = as_aligned(acts, "acts", checked_sae(like, "like")._initialized().columns, mask)
     counts = mask_of(given)
     if seed is None:
         seed = next_seed(like)

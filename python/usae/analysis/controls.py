@@ -262,10 +262,10 @@ def controls(
     names = sae.model_names_
     if len(names) < 2:
         raise InvalidInputError(f"sae must have at least two models, got one, {names[0]!r}; for one use usae.consistency")
-    given = as_aligned(acts, "acts", sae.n_features_in_, mask)
+    given = as_aligned(acts, "acts", sae._initialized().columns, mask)
     learned = None
     if train is not None:
-        learned = as_aligned(train, "train", sae.n_features_in_, train_mask, mask_argument="train_mask")
+        learned = as_aligned(train, "train", sae._initialized().columns, train_mask, mask_argument="train_mask")
     threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
     level = _checked_level(level)
     n_draws = checks.integer(n_draws, "n_draws", 1, 10**6)

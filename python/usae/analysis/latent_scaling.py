@@ -199,7 +199,7 @@ def latent_scaling(
     """
     sae = checked_sae(sae, "sae")
     names = sae.model_names_
-    given = as_aligned(acts, "acts", sae.n_features_in_, mask)
+    given = as_aligned(acts, "acts", sae._initialized().columns, mask)
     chosen = checked_concepts(concepts, sae._initialized().n_concepts)
     if len(np.unique(chosen)) < len(chosen):
         raise InvalidInputError(

@@ -138,7 +138,7 @@ def top_examples(
     n = checks.integer(n, "n", 1, 2**32)
     names = _chosen(models, autoencoder.names)
     chosen = acts if models is None else of_models(acts, names)
-    given = as_aligned(chosen, "acts", {name: autoencoder.widths[name] for name in names}, mask)
+    given = as_aligned(chosen, "acts", {name: autoencoder.columns[name] for name in names}, mask)
     grid = _checked_grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)

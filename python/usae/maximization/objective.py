@@ -100,6 +100,7 @@ def objective(
     values = np.empty(shape[0])
     gradient = np.empty((shape[0] * shape[1], shape[2]), np.float32)
     given = as_activations(activations, f"activations of {model!r}")
+    autoencoder.columns[model].check(given.labels, given.label, "activations")
     selected = -1 if token is None else token
     try:
         autoencoder.core.objective(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
-from usae._data.activations import as_activations, check_known, check_width
+from usae._data.activations import as_activations, check_columns, check_known
 from usae._data.chunks import chunks
+from usae._data.columns import Columns
 from usae._estimator.codes import Codes
 from usae.errors import InvalidInputError
 from usae.synthetic._ground_truth import CHUNK, Tokens, Universal
@@ -50,7 +51,7 @@ class SupervisedEncoders:
         """Encode activations, [n_tokens, width], in the model's own units, as `UniversalSAE.encode` does."""
         check_known(model, list(self.encoder_weight), "model")
         activations = as_activations(x, "x")
-        check_width(activations, model, self.encoder_weight[model].shape[1])
+        check_columns(activations, model, Columns(self.encoder_weight[model].shape[1]))
         rows = np.asarray(activations.array, np.float32).reshape(-1, activations.width)
         parts = [self._encode(rows[part], model) for part in chunks(len(rows), size=CHUNK)]
         values, indices = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
-from usae._data.activations import as_aligned
+from usae._data.activations import Activations, as_aligned
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import loop, shared_steps
 from usae._training.delayed_signals import DelayedSignals
@@ -164,15 +164,19 @@ class DistributedTrainer:
                 self._begun = True
             autoencoder = self._autoencoder()
 
+            given: dict[str, Activations] = {}
+
             def take() -> shared_steps.Part:
+                nonlocal given
                 loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
-                given = as_aligned(batch, "batch", autoencoder.widths, mask)
+                given = as_aligned(batch, "batch", autoencoder.columns, mask)
                 rounding.check(autoencoder, given)
                 return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 
             done = shared_steps.step(autoencoder, take, self._peers, self._buffers)
             if done is None:
                 return None
+            autoencoder.remember_columns(given)
             report, self.exchanged_ = done
             loop.warn_of_end(autoencoder, report, stacklevel=4)
             return report

@@ -16,7 +16,7 @@ from usae._base.progress import progress_bar
 from usae._core import resolved_recipe, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
-from usae._data.activations import Activations, are_stored, as_aligned
+from usae._data.activations import Activations, are_stored, as_aligned, columns_of
 from usae._data.shuffled_blocks import Batch
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import exclusive, loop, run_identity, shared_steps
@@ -89,8 +89,7 @@ def fit_distributed(
             raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
         schedule = as_schedule(checkpoint, resume)
         given = as_aligned(acts, "acts", mask=mask)
-        widths = {name: x.width for name, x in given.items()}
-        held_out = None if validation is None else as_aligned(validation, "validation", widths)
+        held_out = None if validation is None else as_aligned(validation, "validation", columns_of(given))
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
