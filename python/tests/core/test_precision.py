@@ -1,11 +1,16 @@
 """Activations whose mean is huge against their spread: computed in the type that came, or warned of."""
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 import usae
+from support.autoencoders import RECIPE
 from support.refusals import refuses
+from support.saves import rewrite_json
 from support.worlds import fit_two, two_models
 
 HELD_OUT = two_models(500, seed=5)
@@ -119,6 +124,39 @@ def test_a_type_that_rounds_the_spread_away_is_refused(far, loaded, tmp_path):
     assert sae.n_steps_ == before
     with refuses("x", "bfloat16"):
         sae.encode(torch.from_numpy(moved(HELD_OUT, 3000)["a"]).bfloat16(), "a")
+
+
+@pytest.mark.filterwarnings("ignore:model")
+@pytest.mark.parametrize("way", ["none", "save", "pickle", "checkpoint"])
+def test_the_type_that_was_trained_on_is_taken_also_after_a_save(way, tmp_path):
+    """Its rounding is a tenth of the variance or more, of which training warned."""
+    narrow, coarser = moved(HELD_OUT, 3000, np.float16), moved(HELD_OUT, 3000)
+    sae = usae.UniversalSAE(64, 4, recipe=RECIPE.replace(batch_size=512), seed=0)
+    sae.fit(moved(two_models(), 3000, np.float16), steps=20, checkpoint=tmp_path / "run", progress=False)
+    sae.save(tmp_path / "save", training_state=True)
+    ways = {
+        "none": lambda: sae,
+        "save": lambda: usae.load(tmp_path / "save"),
+        "pickle": lambda: pickle.loads(pickle.dumps(sae)),
+        "checkpoint": lambda: usae.Checkpoints(tmp_path / "run").load(),
+    }
+    sae = ways[way]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, (_, use) in uses(sae).items():
+            if "validation" not in name and name != "partial_fit":
+                use(narrow)
+    sae.set_total_steps(None).partial_fit(narrow)
+    with refuses("x", "bfloat16"):
+        sae.encode(torch.from_numpy(coarser["a"]).bfloat16(), "a")
+
+
+@pytest.mark.parametrize("types", [{"c": "float16"}, {"a": "int8"}, {"a": ["float16"]}, ["float16"]])
+def test_types_in_files_are_checked(far, tmp_path, types):
+    far.save(tmp_path / "save")
+    rewrite_json(tmp_path / "save" / "usae.json", lambda header: header | {"standardized_types": types})
+    with refuses("standardized_types", error=usae.CheckpointError):
+        usae.load(tmp_path / "save")
 
 
 def test_float32_is_refused_where_the_mean_needs_float64():

@@ -8,6 +8,7 @@ MUCH, TOO_MUCH = 1e-3, 0.1
 """Shares of the variance that rounding may be before it is a warning, and before it is an error."""
 
 _FRACTION_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+FLOATS = tuple(_FRACTION_BITS)
 _SMALLEST_EXPONENTS = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 
 

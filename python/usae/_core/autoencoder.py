@@ -48,6 +48,7 @@ class Autoencoder:
         self.stream_report: StreamReport | None = None
         self.standardization: dict[str, StandardizationReport] | None = None
         self.column_labels: dict[str, tuple[Label, ...]] = {}  # of models that were given as data frames or labelled arrays
+        self.standardized_types: dict[str, str] = {}  # types of the arrays that mean and scale come from
         self.rounding_shares: dict[tuple[str, str], float] = {}  # what `rounding.check` found, by model and type
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:
@@ -187,6 +188,7 @@ class Autoencoder:
             acts = shuffled_blocks.sample(acts, self.seed)
         self.core.initialize_from(list(acts), [x.native for x in acts.values()])
         self.standardization = standardization.reports(self, acts)
+        self.standardized_types = {name: x.dtype_name for name, x in acts.items()}
         self.remember_columns(acts)
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:

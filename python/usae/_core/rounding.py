@@ -53,8 +53,8 @@ def _share(autoencoder: Autoencoder, name: str, dtype: str) -> float:
     (mean, rest, scale), _ = autoencoder.read_all([(model, tensor) for tensor in ("mean", "mean_rest", "scale")])
     exact, deviation = mean.astype(float) + rest, scale.astype(float)
     share = rounding_share(exact, deviation, dtype)
-    trained = (autoencoder.standardization or {}).get(name)
-    return 0.0 if trained is not None and rounding_share(exact, deviation, trained.dtype) >= share else share
+    trained = autoencoder.standardized_types.get(name)
+    return 0.0 if trained is not None and rounding_share(exact, deviation, trained) >= share else share
 
 
 def rounding_share(mean: np.ndarray, deviation: np.ndarray, dtype: str) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from usae import _usae
+from usae._base.float_types import FLOATS
 from usae._core.reports import StepReport
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS
 from usae._data.columns import are_labels
@@ -78,7 +79,8 @@ def checked_header(raw: bytes) -> Header:
         header.setdefault("mean_rest", False)
     if version < 4:
         header.setdefault("effective_dimensions", False)
-    header.setdefault("column_labels", {})  # there only where columns had labels
+    header.setdefault("column_labels", {})  # these are there only if they hold something
+    header.setdefault("standardized_types", {})
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -90,6 +92,9 @@ def checked_header(raw: bytes) -> Header:
     for name, labels in header["column_labels"].items():
         if name not in widths or not are_labels(labels, widths[name]):
             raise disk.unexpected(HEADER, f"column_labels[{name!r}]", labels)
+    for name in header["standardized_types"]:
+        if name not in widths:
+            raise disk.unexpected(HEADER, "standardized_types", name)
     for key in ("recipe", "resolved_recipe"):
         if header[key] is not None:
             header[key] = _upgraded_recipe(header[key], version)
@@ -218,6 +223,7 @@ _HEADER_KEYS = {
     "mean_rest": lambda value: isinstance(value, bool),
     "effective_dimensions": lambda value: isinstance(value, bool),
     "column_labels": lambda value: isinstance(value, dict),  # see checked_header
+    "standardized_types": lambda value: isinstance(value, dict) and all(each in FLOATS for each in value.values()),
     "tensors": lambda value: isinstance(value, dict)
     and set(value) == {"bytes", "sha256"}
     and disk.is_integer(value["bytes"], 0)

@@ -40,16 +40,17 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "training_state": training_state,
         "mean_rest": autoencoder.has_mean_rest,
         "effective_dimensions": training_state,
-        **_column_labels(autoencoder),
+        **_of_arrays(autoencoder),
         "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
     return header, tensors
 
 
-def _column_labels(autoencoder: Autoencoder) -> dict[str, Any]:
-    """Return the field of the header that is only there if a model's columns have labels."""
+def _of_arrays(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return what is known of the arrays that were trained on, in fields of the header that are only there if not empty."""
     labels = {name: list(each) for name, each in autoencoder.column_labels.items()}
-    return {"column_labels": labels} if labels else {}
+    fields = {"column_labels": labels, "standardized_types": dict(autoencoder.standardized_types)}
+    return {key: value for key, value in fields.items() if value}
 
 
 def restored(header: Header, tensors: Mapping[str, np.ndarray], n_threads: int | None) -> Autoencoder:
@@ -75,6 +76,7 @@ def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.n
             autoencoder.write(i, name, tensors[f"{model}.{name}"])
     saved = {name: tuple(labels) for name, labels in header.get("column_labels", {}).items()}
     autoencoder.column_labels = saved | autoencoder.column_labels  # those of a run that is resumed now are newer
+    autoencoder.standardized_types = header.get("standardized_types", {}) | autoencoder.standardized_types
     autoencoder.core.step_count = header["n_steps"]
     autoencoder.history = [history_from_json(entry) for entry in header["history"]]
     autoencoder.lacks_training_state = header["n_steps"] > 0 and not header["training_state"]

@@ -321,7 +321,7 @@ def _name(exchange: _Exchange, models: Sequence[str]) -> str:
 
 
 def broadcast_state(autoencoder: Autoencoder, peers: Peers) -> None:
-    """Copy the parameters, the training state, the history and labels of columns of rank 0 to all processes."""
+    """Copy the parameters, the training state, the history and what is known of the arrays from rank 0 to all processes."""
     step = np.array([autoencoder.core.step_count], np.int64)
     peers.broadcast(step)
     for model in range(len(autoencoder.names)):
@@ -332,6 +332,6 @@ def broadcast_state(autoencoder: Autoencoder, peers: Peers) -> None:
                 autoencoder.write(model, name, values)
     if peers.rank > 0:
         autoencoder.core.step_count = int(step[0])
-    mine = json.dumps([autoencoder.history, autoencoder.column_labels]) if peers.rank == 0 else ""
-    autoencoder.history, labels = json.loads(peers.all_gather(mine)[0])
+    mine = [autoencoder.history, autoencoder.column_labels, autoencoder.standardized_types] if peers.rank == 0 else None
+    autoencoder.history, labels, autoencoder.standardized_types = json.loads(peers.all_gather(json.dumps(mine))[0])
     autoencoder.column_labels = {name: tuple(each) for name, each in labels.items()}
