@@ -10,17 +10,20 @@ import usae
 from support.autoencoders import small
 from support.refusals import refuses
 
+CALLS = [
+    ("fit", lambda sae, acts: sae.fit(acts, steps=1)),
+    ("fit_stream", lambda sae, acts: sae.fit_stream([acts], steps=1, buffer_tokens=2048)),
+    ("partial_fit", lambda sae, acts: sae.partial_fit(acts)),
+    ("initialize", lambda sae, acts: sae.initialize({"a": 3})),
+    ("set_total_steps", lambda sae, acts: sae.set_total_steps(20)),
+    ("set_parameters", lambda sae, acts: sae.set_parameters("vit", {"mean": np.zeros(17)})),
+    ("set_params", lambda sae, acts: sae.set_params(seed=3)),
+    ("__setstate__", lambda sae, acts: sae.__setstate__(small().fit(acts, steps=1).__getstate__())),
+]
+CHANGING = {name for name, _ in CALLS}
 
-@pytest.mark.parametrize(
-    "name, call",
-    [
-        ("fit", lambda sae, acts: sae.fit(acts, steps=1)),
-        ("fit_stream", lambda sae, acts: sae.fit_stream([acts], steps=1, buffer_tokens=2048)),
-        ("partial_fit", lambda sae, acts: sae.partial_fit(acts)),
-        ("initialize", lambda sae, acts: sae.initialize({"a": 3})),
-        ("set_total_steps", lambda sae, acts: sae.set_total_steps(20)),
-    ],
-)
+
+@pytest.mark.parametrize("name, call", CALLS)
 @pytest.mark.parametrize("where", ["callback", "thread"])
 def test_an_object_in_training_is_not_trained_by_a_second_call(acts, name, call, where):
     """It would replace what the first one trains, or add steps to its plan."""
@@ -47,6 +50,54 @@ def test_an_object_in_training_is_not_trained_by_a_second_call(acts, name, call,
     assert refused == [True] * 3
     assert all(np.array_equal(sae.parameters("vit")[key], value) for key, value in expected.parameters("vit").items())
     call(sae, acts)  # and then it can be trained
+
+
+def test_every_method_that_changes_an_object_is_among_them():
+    """A method that only reads may be called while the object is trained; so one that is added has to be sorted here."""
+    reading = {"decode", "dictionary", "encode", "evaluate", "get_params", "gradients", "parameters", "preactivations"}
+    reading |= {"reconstruct", "save", "save_history"}
+    public = {name for name, value in vars(usae.UniversalSAE).items() if callable(value) and not name.startswith("_")}
+    assert public - reading == CHANGING - {"__setstate__"}
+
+
+def test_of_two_first_steps_at_once_none_is_lost(acts):
+    for _ in range(20):
+        sae, barrier, done = small(), threading.Barrier(2), []
+
+        def step(sae=sae, barrier=barrier, done=done):
+            barrier.wait()
+            try:
+                sae.partial_fit(acts)
+            except usae.InvalidInputError:
+                return
+            done.append(True)
+
+        threads = [threading.Thread(target=step) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sae.n_steps_ == len(done) >= 1
+
+
+def test_a_step_that_ends_during_a_fit_does_not_bring_back_the_object_before_it(acts, monkeypatch):
+    sae = small().initialize({name: x.shape[1] for name, x in acts.items()})
+    step, in_step, may_end = type(sae._autoencoder).step, threading.Event(), threading.Event()
+
+    def slow(self, *arguments):
+        if threading.current_thread() is thread:
+            in_step.set()
+            may_end.wait(60)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(type(sae._autoencoder), "step", slow)
+    thread = threading.Thread(target=lambda: sae.partial_fit(acts))
+    thread.start()
+    in_step.wait(60)
+    sae.fit(acts, steps=3)
+    may_end.set()
+    thread.join()
+    assert sae.n_steps_ == 3
 
 
 def test_what_failed_or_was_stopped_is_no_longer_in_training(acts):

@@ -136,8 +136,15 @@ class UniversalSAE:
         return constructor.with_nested(params) if deep else params
 
     def set_params(self, **params: Any) -> UniversalSAE:
-        """Change arguments of the constructor for the next `fit`. Returns the object."""
-        constructor.assign(self, constructor.names_of(type(self)), params)
+        """Change arguments of the constructor for the next `fit`. Returns the object.
+
+        Raises
+        ------
+        InvalidInputError
+            For a name that is not one of the arguments, and while `fit` trains the object.
+        """
+        with exclusive.run(self, "set_params"):
+            constructor.assign(self, constructor.names_of(type(self)), params)
         return self
 
     def __repr__(self) -> str:
@@ -424,16 +431,16 @@ class UniversalSAE:
         Without data, standardisation has mean 0 and scale 1 until `set_parameters` changes them, the initialisation "data"
         becomes "tied". Until then no row is outlying, because nothing tells how long a typical token is.
         """
-        exclusive.check(self, "initialize")
         if not isinstance(widths, Mapping):
             raise InvalidInputError(f"widths must be a mapping from model names to integers, got {type(widths).__name__}")
         check_names(widths, "widths")
         for name, width in widths.items():
             checks.integer(width, f"widths[{name!r}]", 1, 2**20)
         widths = {name: int(width) for name, width in widths.items()}
-        autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
-        autoencoder.initialize(widths)
-        self._autoencoder = autoencoder
+        with exclusive.run(self, "initialize"):
+            autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(widths)))
+            autoencoder.initialize(widths)
+            self._autoencoder = autoencoder
         return self
 
     def partial_fit(self, batch: Mapping[str, Any], *, encoder: str | None = None, mask: Any = None) -> StepReport:
@@ -465,21 +472,29 @@ class UniversalSAE:
         Without ``recipe.total_steps`` the learning rate stays constant after the warm-up. If the planned steps are over, for
         example those of an earlier `fit`, and the learning rate is 0, a warning says so; `set_total_steps` plans more.
         """
+        if self._autoencoder is None:
+            with exclusive.run(self, "partial_fit"):  # another thread's first step would replace this one
+                if self._autoencoder is None:  # still
+                    return self._first_step(batch, encoder, mask)
+        autoencoder = self._initialized()
         exclusive.check(self, "partial_fit")
-        autoencoder = self._autoencoder
-        if autoencoder is None:
-            given = as_aligned(batch, "batch", mask=mask)
-            index = _index(encoder, given)
-            autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
-            autoencoder.initialize_from(given)
-            standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
-        else:
-            given = as_aligned(batch, "batch", autoencoder.columns, mask)
-            index = _index(encoder, autoencoder.names)
-            rounding.check(autoencoder, given)
+        given = as_aligned(batch, "batch", autoencoder.columns, mask)
+        index = _index(encoder, autoencoder.names)
+        rounding.check(autoencoder, given)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index)
         loop.warn_of_end(autoencoder, report, stacklevel=3)
+        return report
+
+    def _first_step(self, batch: Mapping[str, Any], encoder: str | None, mask: Any) -> StepReport:
+        """Do the step of `partial_fit` that also makes the parameters."""
+        given = as_aligned(batch, "batch", mask=mask)
+        index = _index(encoder, given)
+        autoencoder = Autoencoder(self._arguments(), resolved_recipe.resolved(self._checked_recipe(), len(given)))
+        autoencoder.initialize_from(given)
+        standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
+        report = autoencoder.step(given, None, index)
+        loop.warn_of_end(autoencoder, report, stacklevel=4)
         self._autoencoder = autoencoder
         return report
 
@@ -497,8 +512,8 @@ class UniversalSAE:
             For a number smaller than the steps done, and while `fit` or `fit_stream` trains the object: their number of steps
             is fixed when they start.
         """
-        exclusive.check(self, "set_total_steps")
         autoencoder = self._initialized()
+        exclusive.check(self, "set_total_steps")  # after the line above: a run that starts now has an autoencoder of its own
         if total_steps is not None:
             total_steps = checks.integer(total_steps, "total_steps", max(1, autoencoder.core.step_count), 2**53)
         recipe = dataclasses.replace(autoencoder.recipe, total_steps=total_steps)  # checks that the warm-up is not longer
@@ -754,9 +769,11 @@ class UniversalSAE:
         ------
         InvalidInputError
             For an unknown name, a wrong shape, a value that is not finite, a scale that is not positive, or a negative
-            variance. Nothing is changed then.
+            variance; for columns with other labels than were trained on; and while `fit` trains the object. Nothing is changed
+            then.
         """
         autoencoder = self._initialized()
+        exclusive.check(self, "set_parameters")
         index = autoencoder.index(model)
         if not isinstance(parameters, Mapping):
             raise InvalidInputError(f"parameters must be a mapping from names to arrays, got {type(parameters).__name__}")
@@ -835,6 +852,7 @@ class UniversalSAE:
         return (attributes, *slots) if slots else attributes
 
     def __setstate__(self, state: Any) -> None:
+        exclusive.check(self, "__setstate__")
         attributes, slots = state if isinstance(state, tuple) else (state, {})
         attributes = dict(attributes or {})
         saved, stream_report = attributes.pop("_saved", None), attributes.pop("_stream_report", None)

@@ -12,7 +12,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, as_aligned
 from usae._estimator.universal_sae import UniversalSAE
-from usae._training import loop, shared_steps
+from usae._training import exclusive, loop, shared_steps
 from usae._training.delayed_signals import DelayedSignals
 from usae._training.shared_steps import Exchanged
 from usae.errors import InvalidInputError, OtherProcessError
@@ -168,6 +168,7 @@ class DistributedTrainer:
 
             def take() -> shared_steps.Part:
                 nonlocal given
+                exclusive.check(self.sae, "partial_fit")
                 loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
                 given = as_aligned(batch, "batch", autoencoder.columns, mask)
                 rounding.check(autoencoder, given)
@@ -233,6 +234,7 @@ class DistributedTrainer:
     def _check_same_settings(self) -> list[bool]:
         """Return which processes have parameters. An error in all if the arguments of their autoencoders differ."""
         with self._peers.sharing_errors():
+            exclusive.check(self.sae, "DistributedTrainer")
             params = self.sae._arguments()
             numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
