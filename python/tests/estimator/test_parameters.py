@@ -79,6 +79,23 @@ def test_batchnorm_parameters_belong_to_the_batchnorm_encoder(acts, trained):
     assert everything(sae) == before
 
 
+@pytest.mark.parametrize("factor", [1e19, 1e30, 1e37])
+def test_the_dictionary_is_the_one_that_decodes_whatever_the_length_of_its_rows(acts, factor):
+    sae = small().fit(acts, steps=2)
+    codes, expected = sae.encode(acts["vit"], "vit"), sae.dictionary("vit")
+    decoded = sae.decode(codes, "vit")
+    sae.set_parameters("vit", {"dictionary": sae.parameters("vit")["dictionary"].astype(float) * factor})
+    np.testing.assert_allclose(sae.decode(codes, "vit"), decoded, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sae.dictionary("vit"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_preactivations_that_float32_does_not_hold_are_refused(acts):
+    sae = small().fit(acts, steps=2)
+    sae.set_parameters("vit", {"encoder_weight": sae.parameters("vit")["encoder_weight"].astype(float) * 3e38})
+    with refuses("x", "infinity or NaN for row 6"):
+        sae.preactivations(acts["vit"], "vit", mask=np.arange(len(acts["vit"])) > 5)
+
+
 @pytest.mark.parametrize("update", ["all", "encoder"])
 def test_gradients_are_those_of_the_tensors_that_a_step_would_change_and_change_nothing(acts, update):
     sae = small(encoder="batchnorm", update=update).fit(acts, steps=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from usae._base.config import thread_count
 from usae._core import resolved_recipe, standardization
 from usae._core.reports import Screening, StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
-from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, TENSORS, TRAINED
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, TENSORS, TRAINED, is_finite
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
 from usae._data.columns import Columns, Label
@@ -123,6 +123,9 @@ class Autoencoder:
             report = self.recorded(self.core.step(*batch_for_core(acts, rows), encoder))
             self.remember_columns(acts)
             return report
+        except InvalidInputError as error:  # perhaps because of what an earlier step has done
+            self.check_parameters(error)
+            raise
         finally:
             self._steps_under_way -= 1
 
@@ -202,6 +205,13 @@ class Autoencoder:
         else:
             self.core.check_finite([x.native for x in acts.values()])
 
+    def check_parameters(self, cause: BaseException | None = None) -> None:
+        """Raise an error, because of `cause`, if an update has left parameters that are not finite. It reads all of them."""
+        for model in range(len(self.names)):
+            for name in self.parameter_names():
+                arrays, steps = self.read_all([(model, name)])
+                check_finite(self.names, [(model, name)], arrays, steps, cause)
+
     def parameter_names(self, mean_rest: bool | None = None) -> tuple[str, ...]:
         """Return the names of the parameters.
 
@@ -250,6 +260,22 @@ class Autoencoder:
         """Replace tensors, given by model and name: all at one moment, or none if one cannot be used."""
         self.core.tensors_write([(model, TENSORS[name], array) for (model, name), array in tensors.items()])
         self.rounding_shares.clear()
+
+
+def check_finite(
+    models: Sequence[str],
+    places: Iterable[tuple[int, str]],
+    arrays: Iterable[np.ndarray],
+    steps: int,
+    cause: BaseException | None = None,
+) -> None:
+    """Refuse tensors, given by model and name, that are not finite after so many steps."""
+    for (model, name), values in zip(places, arrays, strict=True):
+        if not is_finite(name, values):
+            raise InvalidInputError(
+                f"recipe: learning_rate, weight_decay and epsilon must keep parameters finite, got NaN or infinity in {name} "
+                f"of model {models[model]!r} after step {steps}; lower the first two, or raise epsilon, and train again"
+            ) from cause
 
 
 def _is_recorded(step: int) -> bool:

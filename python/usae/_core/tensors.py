@@ -28,6 +28,15 @@ OF_COLUMNS = ("mean", "mean_rest", "scale", "encoder_weight", "dictionary")
 
 INTEGERS = {"silent_tokens": _usae.SILENT_TOKENS, "counters": _usae.COUNTERS}
 
+
+def is_finite(name: str, values: np.ndarray) -> bool:
+    """Whether a tensor is one that training can continue from.
+
+    A second moment is infinite if a gradient was 1e19 or more; then its parameter trains no more.
+    """
+    return bool(np.isfinite(values).all()) or (name.endswith("_second_moment") and not np.isnan(values).any())
+
+
 TENSORS = (
     PARAMETERS
     | {f"{name}_first_moment": PARAMETERS[name] + _usae.FIRST_MOMENT for name in TRAINED}

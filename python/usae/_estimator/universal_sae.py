@@ -678,6 +678,13 @@ class UniversalSAE:
         out = np.empty((activations.n_tokens, autoencoder.n_concepts), np.float32)
         if activations.n_tokens:
             autoencoder.core.preactivations(index, activations.native, out)
+            if not (np.isfinite(out.min()) and np.isfinite(out.max())):
+                row, concept = np.argwhere(~np.isfinite(out))[0].tolist()
+                row = row if activations.rows is None else int(activations.rows[row])
+                raise InvalidInputError(
+                    f"x must have activations whose pre-activations float32 holds, got infinity or NaN for row {row}, concept "
+                    f"{concept}; repair that row, or look at the model's mean, scale and encoder"
+                )
         return _spread(out, activations, 0)
 
     def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0, mask: Any = None) -> Evaluation:
@@ -727,8 +734,12 @@ class UniversalSAE:
         index = autoencoder.index(model)
         units = checks.choice(units, "units", ("standardized", "model"))  # type: ignore[assignment]
         (dictionary, scale), _ = autoencoder.read_all([(index, "dictionary"), (index, "scale")])
-        norms = np.linalg.norm(dictionary, axis=1, keepdims=True) + np.float32(autoencoder.recipe.dictionary_epsilon)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(dictionary, axis=1, keepdims=True) + np.float32(autoencoder.recipe.dictionary_epsilon)
+        large = ~np.isfinite(norms[:, 0])  # rows whose squares are too large for float32, from 1e19 on
+        exact = dictionary[large].astype(float)
         dictionary /= np.where(norms > 0, norms, 1)  # a row of zeros adds nothing
+        dictionary[large] = exact / np.linalg.norm(exact, axis=1, keepdims=True)
         if units == "model":
             dictionary *= scale
         return dictionary

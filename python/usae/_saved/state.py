@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
-from usae._core.autoencoder import Autoencoder
+from usae._core.autoencoder import Autoencoder, check_finite
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, Tensors
 from usae._saved.header import FORMAT, FORMAT_VERSION, Header, fields_since, history_from_json, history_to_json
 from usae.recipes import Recipe
@@ -24,6 +24,7 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
     names = autoencoder.parameter_names() + (autoencoder.training_state_names() if training_state else ())
     places = [(i, name) for i in range(len(autoencoder.names)) for name in names]
     arrays, steps = autoencoder.read_all(places)
+    check_finite(autoencoder.names, places, arrays, steps)  # such a save could not be loaded
     autoencoder.wait_for_record(steps)
     tensors = {f"{autoencoder.names[i]}.{name}": array for (i, name), array in zip(places, arrays, strict=True)}
     header = {

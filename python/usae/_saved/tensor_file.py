@@ -9,11 +9,10 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.numpy
 
-from usae._core.tensors import INTEGERS, Tensors
+from usae._core.tensors import INTEGERS, Tensors, is_finite
 from usae._files import disk, regular_files
 from usae.errors import CheckpointError, CheckpointFileError
 
@@ -65,10 +64,9 @@ def read_tensors(folder: pathlib.Path, wanted: dict[str, Any], expected: dict[st
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{file.name} is not a safetensors file, or a damaged one: {error}; copy it again") from None
     for name, values in tensors.items():
-        moment = name.endswith("_second_moment")  # infinite if a gradient was 1e19 or more; then its parameter trains no more
-        if not np.isfinite(values).all() and (not moment or np.isnan(values).any()):
+        if not is_finite(name, values):
             raise CheckpointError(f"{file.name}: tensor {name!r} holds NaN or infinity; use an earlier save")
-        if (moment or name.endswith(tuple(INTEGERS))) and (values < 0).any():
+        if (name.endswith("_second_moment") or name.endswith(tuple(INTEGERS))) and (values < 0).any():
             raise CheckpointError(f"{file.name}: tensor {name!r} holds negative numbers; use an earlier save")
     return tensors
 

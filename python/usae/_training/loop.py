@@ -94,12 +94,14 @@ def train(
         acts, rows = next(batches)
         report = autoencoder.step(acts, rows, -1)
         if after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
+            autoencoder.check_parameters()
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
                 record_validation(autoencoder, report, held_out)
             return
         if step < total:
             checkpoints.between_steps()
+    autoencoder.check_parameters()  # the loss of a next step would tell it, but there is none
     checkpoints.save()
 
 

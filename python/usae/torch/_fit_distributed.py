@@ -200,6 +200,7 @@ def _train(
             report, _ = done
             ends = loop.after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
             if ends or report.step == total:
+                autoencoder.check_parameters()
                 checkpoints.save()
             else:
                 checkpoints.between_steps()
