@@ -175,3 +175,12 @@ def test_a_killed_extraction_continues_to_the_same_bytes(tmp_path):
     assert run(tmp_path / "acts", 7) == -9 and run(tmp_path / "acts", 11) == -9 and run(tmp_path / "acts", 99) == 0
     whole, store = (usae.ActivationStore(tmp_path / name) for name in ("whole", "acts"))
     assert files(store) == files(whole)
+
+
+def test_rounding_is_warned_of_once_for_each_network_and_not_for_each_shard(models, images, tmp_path, recwarn):
+    for model in models.values():
+        model.module[0].bias.data += 300
+        model.module[0].weight.data *= 5
+    extract(models, images, store=tmp_path / "acts", batch_size=2, shard_images=4)
+    texts = [str(warning.message) for warning in recwarn.list]
+    assert sorted(text.split(":")[0] for text in texts) == ["model 'coarse'", "model 'fine'"], texts

@@ -133,7 +133,7 @@ def remove_leftovers(folder: pathlib.Path, manifest: Manifest) -> None:
 def check_free(folder: pathlib.Path) -> None:
     """Refuse to make a store in a folder that is not empty. The files of a `create` that was stopped are allowed."""
     names = {path.name for path in folder.iterdir()}
-    if not names <= {disk.LOCK, f"{MANIFEST}.new"}:
+    if not names <= {locks.LOCK, f"{MANIFEST}.new"}:
         words = "open it with ActivationStore(path), or " if MANIFEST in names else ""
         raise CheckpointFileError(
             errno.EEXIST, f"cannot make a store there: the folder is not empty; {words}choose another path", str(folder)
@@ -141,7 +141,7 @@ def check_free(folder: pathlib.Path) -> None:
 
 
 def locked(folder: pathlib.Path) -> locks.Lock:
-    return locks.locked(folder / disk.LOCK, "the store")
+    return locks.locked(folder / locks.LOCK, "the store")
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,6 @@ from usae._base import checks
 from usae._files import regular_files
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError
 
-LOCK = "writer.lock"
-"""Name of the file that the one writer of a folder locks."""
-
 TEMPORARY = ".usae-"
 """Prefix of the names of files and folders that are being written or removed."""
 

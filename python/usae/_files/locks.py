@@ -19,6 +19,9 @@ from collections.abc import Iterator
 
 from usae.errors import CheckpointError, CheckpointFileError
 
+LOCK = "writer.lock"
+"""Name of the file that the one writer of a folder locks."""
+
 _UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL, errno.EBADF)
 """What `flock` says where there are no locks. EBADF: NFS does not lock what is open for reading alone, as a folder is."""
 

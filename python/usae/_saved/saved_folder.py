@@ -34,7 +34,7 @@ from usae._saved.state import restored, snapshot
 from usae._saved.tensor_file import NEW_TENSORS, TENSORS, is_described, read_tensors, write_tensors
 from usae.errors import CheckpointError, CheckpointFileError, InvalidInputError, UsaeError, UsaeMemoryError
 
-NEW_HEADER = "usae.json.new"
+NEW_HEADER = f"{HEADER}.new"
 
 RUN = "usae-run.json"
 """The file that describes the run in a folder of checkpoints. `load` looks for it to say how such a folder is read."""

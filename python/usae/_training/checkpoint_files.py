@@ -20,7 +20,7 @@ from typing import TypeVar
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import Tensors
-from usae._files import checksummed_json, disk, regular_files
+from usae._files import checksummed_json, disk, locks, regular_files
 from usae._saved import saved_folder
 from usae._saved.header import HEADER, Header, fields_since
 from usae._saved.saved_folder import RUN
@@ -63,7 +63,7 @@ def steps(folder: pathlib.Path) -> list[int]:
 def check_free(folder: pathlib.Path) -> None:
     """Refuse a folder that is neither empty nor a folder of checkpoints."""
     names = {path.name for path in folder.iterdir()}
-    if RUN not in names and not names <= {disk.LOCK, NEW_RUN}:
+    if RUN not in names and not names <= {locks.LOCK, NEW_RUN}:
         raise CheckpointFileError(
             errno.EEXIST, "cannot keep checkpoints there: the folder holds other things; choose another path", str(folder)
         )

@@ -107,7 +107,7 @@ def checkpoint_writer(
         given.mkdir(exist_ok=True)
         folder = pathlib.Path(os.path.realpath(given))
         checkpoint_files.check_free(folder)
-        lock = locks.locked(folder / disk.LOCK, "the checkpoints")
+        lock = locks.locked(folder / locks.LOCK, "the checkpoints")
     with lock:
         with disk.io_errors(folder, "write", "the checkpoints"):
             if not checkpoint_files.steps(folder):

@@ -58,9 +58,14 @@ class Plan(NamedTuple):
         """Number of tokens of a picture."""
         return next(iter(self.models.values())).n_tokens if self.grid is None else math.prod(self.grid)
 
-    def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread."""
-        rounding: dict[str, Rounding] = {}
+    def batches(
+        self, rows: Iterator[Tensor], dtype: str, rounding: dict[str, Rounding] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread.
+
+        `rounding` is what earlier calls found, by model, to which this one adds. Default: None, for nothing.
+        """
+        rounding = {} if rounding is None else rounding
         while batch := list(itertools.islice(rows, self.batch_size)):
             inputs = {
                 model.input_kind: torch.stack([model.resized(picture, self.crop) for picture in batch])

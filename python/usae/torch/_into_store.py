@@ -15,6 +15,7 @@ from torch import Tensor
 from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._data import store_files
+from usae._data.narrowing import Rounding
 from usae._data.store import ActivationStore, DType
 from usae._files import disk
 from usae.errors import InvalidInputError
@@ -46,7 +47,10 @@ def extract(
         rest = reader.loaded(_after_those_in(store, named, reader, numbers, bar))
         _check_masks(masks, store, numbers)
         numbers.clear()
-        while acts := _shard(plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
+        rounding: dict[str, Rounding] = {}  # of all shards, so that it is warned of once
+        while acts := _shard(
+            plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar, rounding
+        ):
             store.append(acts, image_names=names, mask=None if masks is None else masks.of(numbers))
             names.clear()
             numbers.clear()
@@ -58,11 +62,13 @@ def extract(
     return store
 
 
-def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) -> dict[str, np.ndarray]:
+def _shard(
+    plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any, rounding: dict[str, Rounding]
+) -> dict[str, np.ndarray]:
     """Return the activations of at most `size` pictures, or an empty mapping if there are none."""
     result: dict[str, np.ndarray] = {}
     done = 0
-    for batch in plan.batches(rows, "float16" if dtype == "float16" else "float32"):
+    for batch in plan.batches(rows, "float16" if dtype == "float16" else "float32", rounding):
         n = len(next(iter(batch.values())))
         for name, x in batch.items():
             result.setdefault(name, np.empty((size, *x.shape[1:]), x.dtype))[done : done + n] = x
