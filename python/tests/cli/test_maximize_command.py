@@ -169,3 +169,10 @@ def test_a_picture_that_cannot_be_read_is_grey_and_told(made, tmp_path, capsys):
         picture.write_bytes(b"")
     with refuses("--images"):
         top_examples_in(sae, store, None, tmp_path / "pictures", concepts)
+
+
+def test_maximize_takes_a_file_of_options_like_the_others(tmp_path):
+    (tmp_path / "usae.toml").write_text('[maximize]\nconcept = [3, 7]\nnetwork = { a = "demo" }\njoint = true\nsteps = 5\n')
+    parser = cli._parser()
+    options = parser.parse_args(["maximize", "--config", str(tmp_path / "usae.toml"), "--model", "m", "--steps", "9"])
+    assert (options.concept, options.network, options.joint, options.steps) == ([3, 7], ["a=demo"], True, 9)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from usae._base.progress import progress_bar
 from usae._core.autoencoder import Autoencoder
 from usae._core.merged_evaluations import MergedEvaluations
 from usae._data.activations import Activations, are_stored
@@ -16,18 +17,25 @@ PART = 2 * CHUNK
 """Rows of a store that are evaluated at once. A store with at most this many rows gives the same bits as arrays."""
 
 
-def evaluate(autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
-    """Return the arrays of an `Evaluation`, by field. For a store, counts are exact and floats are equal up to rounding."""
+def evaluate(
+    autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float, progress: bool | None = False
+) -> dict[str, np.ndarray]:
+    """Return the arrays of an `Evaluation`, by field. For a store, counts are exact and floats are equal up to rounding.
+
+    `progress` is that of `progress_bar`, for a store of several parts.
+    """
     n_tokens = next(iter(acts.values())).n_tokens
     if not are_stored(acts):
         return _of_arrays(autoencoder, acts, threshold)
     together = MergedEvaluations(autoencoder)
-    with ReadAhead(_parts(acts, n_tokens)) as parts:
+    shown = progress if n_tokens > PART else False
+    with ReadAhead(_parts(acts, n_tokens)) as parts, progress_bar(n_tokens, shown, "evaluating", "row") as bar:
         for part in parts:
             numbers = _of_arrays(autoencoder, part, threshold)
             if n_tokens <= PART:
                 return numbers
             together.add(part, numbers)
+            bar.update(next(iter(part.values())).n_tokens)
     return together.result()
 
 

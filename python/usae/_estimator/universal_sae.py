@@ -687,7 +687,9 @@ class UniversalSAE:
                 )
         return _spread(out, activations, 0)
 
-    def evaluate(self, acts: Mapping[str, Any], *, threshold: float = 0.0, mask: Any = None) -> Evaluation:
+    def evaluate(
+        self, acts: Mapping[str, Any], *, threshold: float = 0.0, mask: Any = None, progress: bool | None = None
+    ) -> Evaluation:
         """Evaluate aligned activations: encode each model, and decode each code to every model.
 
         It reads the rows once, and memory does not grow with their number.
@@ -702,6 +704,8 @@ class UniversalSAE:
         mask : array of bool, or mapping of str to array of bool, optional
             Rows that count, as for `fit`. The result has the bits of an evaluation of arrays without the others.
             Default: None.
+        progress : bool, optional
+            Whether to show a progress bar for a store of more than 16,384 rows. Default: None, as for `fit`.
 
         Returns
         -------
@@ -715,7 +719,8 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-        return self._evaluated(as_aligned(acts, "acts", autoencoder.columns, mask), threshold)
+        progress = checked_progress(progress)
+        return self._evaluated(as_aligned(acts, "acts", autoencoder.columns, mask), threshold, progress)
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -901,13 +906,13 @@ class UniversalSAE:
             )
         return self._autoencoder
 
-    def _evaluated(self, acts: Mapping[str, Activations], threshold: float) -> Evaluation:
+    def _evaluated(self, acts: Mapping[str, Activations], threshold: float, progress: bool | None = False) -> Evaluation:
         """Evaluate activations that were checked before."""
         from usae.analysis.evaluation import Evaluation
 
         autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
         rounding.check(autoencoder, acts)
-        numbers = evaluate(autoencoder, acts, threshold)
+        numbers = evaluate(autoencoder, acts, threshold, progress)
         return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts))
 
     def _checked_recipe(self) -> Recipe:

@@ -14,55 +14,54 @@ from usae.cli.activations import HELP as ACTS_HELP
 from usae.cli.activations import MASK_HELP, load_activations, load_mask
 from usae.cli.figures import drawn
 from usae.cli.networks import HELP, load_networks, pairs
-from usae.cli.options import add_model, make_folder, model_of, print_json, use_threads
+from usae.cli.options import Parser, add_model, add_threads, make_folder, model_of, print_json, use_threads
 from usae.cli.top_examples import top_examples_in
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "maximize",
         help="optimise images that fire concepts of a saved autoencoder in each network",
         description="Coordinated activation maximization: writes images.npz, report.json and a picture of all concepts.",
     )
+    parser.configurable()
+    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
-    parser.add_argument(
+    parser.option(
         "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"
     )
-    parser.add_argument("--network", nargs="+", action="extend", required=True, metavar="NAME=SPEC", help=HELP)
-    parser.add_argument(
+    parser.option("--network", nargs="+", action="extend", required=True, metavar="NAME=SPEC", help=HELP)
+    parser.option(
         "--layer", nargs="+", action="extend", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer"
     )
-    parser.add_argument(
+    parser.option(
         "--acts",
+        default=[],
         nargs="+",
+        action="extend",
         metavar="ACTS",
         help=f"activations of natural images to compare with, preferably held-out ones: {ACTS_HELP}",
     )
-    parser.add_argument("--mask", nargs="+", default=[], metavar="FILE", help=f"of --acts: {MASK_HELP}")
-    parser.add_argument(
+    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=f"of --acts: {MASK_HELP}")
+    parser.option(
         "--images",
         type=Path,
         metavar="FOLDER",
         help="pictures that the store in --acts was made of; those that fire a concept most are drawn beside its image",
     )
-    parser.add_argument("--joint", action="store_true", help="optimise one image for all networks instead of one for each")
-    parser.add_argument("--steps", type=int, default=256, metavar="N", help="optimisation steps (%(default)s)")
-    parser.add_argument("--views", type=int, default=16, metavar="N", help="crops in a step (%(default)s)")
-    parser.add_argument(
+    parser.option("--joint", default=False, help="optimise one image for all networks instead of one for each")
+    parser.option("--steps", type=int, default=256, metavar="N", help="optimisation steps")
+    parser.option("--views", type=int, default=16, metavar="N", help="crops in a step")
+    parser.option(
         "--canvas",
         type=int,
         metavar="PIXELS",
         help="side of the image; default: 2.3 times the largest side of the networks' images",
     )
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="seeds to optimise from, to see how images vary (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of start, crops and noise (%(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="number of threads; default: all cores")
-    parser.add_argument(
-        "--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="folder for the results (%(default)s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print report.json instead of text, for programs")
+    parser.option("--seeds", type=int, default=1, metavar="N", help="seeds to optimise from, to see how images vary")
+    parser.option("--seed", type=int, default=0, help="seed of start, crops and noise")
+    add_threads(parser)
+    parser.option("--output", type=Path, default=Path("maximization"), metavar="FOLDER", help="folder for the results")
     parser.set_defaults(run=run)
 
 

@@ -131,10 +131,12 @@ class Parser(argparse.ArgumentParser):
             values = [str(value)]
         if action.nargs == "+":
             return [flag, *values]
+        if isinstance(action, argparse._AppendAction):  # repeated on the command line
+            return [f"{flag}={item}" for item in values]
         return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is not taken for a flag
 
 
-CONFIGURED = ("extract", "train", "evaluate")
+CONFIGURED = ("extract", "train", "evaluate", "maximize")
 """Commands that take --config."""
 
 
