@@ -49,6 +49,8 @@ class Autoencoder:
         self.standardization: dict[str, StandardizationReport] | None = None
         self.column_labels: dict[str, tuple[Label, ...]] = {}  # of models that were given as data frames or labelled arrays
         self.standardized_types: dict[str, str] = {}  # types of the arrays that mean and scale come from
+        self.watch: object | None = None  # the `Watch` of its training
+        self.is_watched = True  # False in all but one of the processes that train together
         self.rounding_shares: dict[tuple[str, str], float] = {}  # what `rounding.check` found, by model and type
         n_threads = thread_count(params["n_threads"], "n_threads")
         if recipe.selection == "batchtopk" and recipe.k_max is not None and recipe.k_max < k:

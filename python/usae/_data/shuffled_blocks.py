@@ -25,7 +25,7 @@ GROUP_BLOCKS = 64
 SAMPLE_BLOCK_ROWS = 64
 """Consecutive rows in a sample of a store. They are few, so that the sample comes from a thousand places of the store."""
 
-Batch = tuple[dict[str, Activations], np.ndarray | None]
+Batch = tuple[Mapping[str, Activations], np.ndarray | None]
 """Activations and the numbers of the rows that form the batch. None: all rows."""
 
 

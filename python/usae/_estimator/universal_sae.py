@@ -38,7 +38,7 @@ from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
 from usae._estimator import constructor
 from usae._estimator.codes import Codes
-from usae._training import exclusive, loop, run_identity
+from usae._training import exclusive, loop, run_identity, watch
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
@@ -496,6 +496,7 @@ class UniversalSAE:
         report = autoencoder.step(given, None, index)
         loop.warn_of_end(autoencoder, report, stacklevel=4)
         self._autoencoder = autoencoder
+        watch.after_step(autoencoder, report, (given, None))
         return report
 
     def set_total_steps(self, total_steps: int | None) -> UniversalSAE:

@@ -20,6 +20,7 @@ from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored
 from usae._data.shuffled_blocks import Batch, shuffled_batches
+from usae._training import watch
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ def train(
     for step in range(autoencoder.core.step_count + 1, total + 1):
         acts, rows = next(batches)
         report = autoencoder.step(acts, rows, -1)
-        if after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints):
+        if after_step(autoencoder, report, (acts, rows), total, held_out, callbacks, bar, checkpoints):
             autoencoder.check_parameters()
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
             if held_out is not None and step < total:
-                record_validation(autoencoder, report, held_out)
+                validate_end(autoencoder, report, held_out)
             return
         if step < total:
             checkpoints.between_steps()
@@ -108,16 +109,17 @@ def train(
 def after_step(
     autoencoder: Autoencoder,
     report: StepReport,
+    batch: Batch,
     total: int,
     held_out: Mapping[str, Activations] | None,
     callbacks: Callbacks,
     bar: Any,
     checkpoints: CheckpointWriter | NoCheckpoints,
 ) -> bool:
-    """Validate, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
-    if held_out is not None:
-        validate(autoencoder, report, held_out, total)
+    """Validate, watch, update the progress bar and call the callbacks. Returns whether a callback ends the training."""
+    r2 = None if held_out is None else validate(autoencoder, report, held_out, total)
     checkpoints.recorded()
+    watch.after_step(autoencoder, report, batch, r2, last=report.step == total)
     bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
     bar.update()
     ends = [asks_to_end(callback(report)) for callback in callbacks]  # all of them see the step
@@ -157,19 +159,28 @@ def warn_of_end(autoencoder: Autoencoder, report: StepReport, stacklevel: int) -
         )
 
 
-def validate(autoencoder: Autoencoder, report: StepReport, held_out: Mapping[str, Activations], total: int) -> None:
-    """Evaluate held-out activations if it is time: some rows at each fifth of the run, all rows at its end."""
+def validate(
+    autoencoder: Autoencoder, report: StepReport, held_out: Mapping[str, Activations], total: int
+) -> list[list[float]] | None:
+    """Evaluate held-out activations if it is time: some rows at each fifth, all rows at the end. Returns their R2."""
     if report.step == total:
-        record_validation(autoencoder, report, held_out)
-    elif report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
-        record_validation(autoencoder, report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
+        return record_validation(autoencoder, report, held_out)
+    if report.step in {total * part // VALIDATIONS for part in range(1, VALIDATIONS)}:
+        return record_validation(autoencoder, report, {name: x.thinned(VALIDATION_TOKENS) for name, x in held_out.items()})
+    return None
 
 
-def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mapping[str, Activations]) -> None:
-    """Evaluate held-out activations and add the result to the history's entry of the step that was just done."""
+def validate_end(autoencoder: Autoencoder, report: StepReport, held_out: Mapping[str, Activations]) -> None:
+    """Evaluate all held-out activations at the end of a run that a callback ended."""
+    watch.after_last_validation(autoencoder, report, record_validation(autoencoder, report, held_out))
+
+
+def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mapping[str, Activations]) -> list[list[float]]:
+    """Evaluate held-out activations and add the result to the history's entry of the step that was just done. Returns R2."""
     numbers = evaluate(autoencoder, acts, 0.0)
-    n_tokens = next(iter(acts.values())).n_tokens
-    autoencoder.add_validation(report, {"n_tokens": n_tokens, "r2": numbers["r2"].tolist(), "l0": numbers["l0"].tolist()})
+    n_tokens, r2 = next(iter(acts.values())).n_tokens, numbers["r2"].tolist()
+    autoencoder.add_validation(report, {"n_tokens": n_tokens, "r2": r2, "l0": numbers["l0"].tolist()})
+    return r2
 
 
 def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activations] | None) -> None:

@@ -12,7 +12,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, as_aligned
 from usae._estimator.universal_sae import UniversalSAE
-from usae._training import exclusive, loop, shared_steps
+from usae._training import exclusive, loop, shared_steps, watch
 from usae._training.delayed_signals import DelayedSignals
 from usae._training.shared_steps import Exchanged
 from usae.errors import InvalidInputError, OtherProcessError
@@ -163,7 +163,7 @@ class DistributedTrainer:
                 self._begin(batch, mask)
                 self._begun = True
             autoencoder = self._autoencoder()
-
+            autoencoder.is_watched = self.rank == 0  # the losses are the same in all
             given: dict[str, Activations] = {}
 
             def take() -> shared_steps.Part:
@@ -180,6 +180,7 @@ class DistributedTrainer:
             autoencoder.remember_columns(given)
             report, self.exchanged_ = done
             loop.warn_of_end(autoencoder, report, stacklevel=4)
+            watch.after_step(autoencoder, report, (given, None))
             return report
 
     def synchronize(self) -> None:

@@ -114,6 +114,7 @@ def fit_distributed(
         shared_steps.broadcast_state(autoencoder, peers)
         done = autoencoder.core.step_count
         bar = progress_bar(total, progress if peers.rank == 0 else False, initial=done)
+        autoencoder.is_watched = peers.rank == 0  # the losses are the same in all
         sae._autoencoder = autoencoder
         batches = stack.enter_context(
             contextlib.closing(loop.batches_of(given, autoencoder.seed, recipe.batch_size, done))
@@ -189,16 +190,21 @@ def _train(
 ) -> None:
     """Train until all steps are done or a callback of one process ends the training, which that process tells the others."""
     buffers, report, is_cut_short = shared_steps.ExchangeBuffers(), None, False
+    part: shared_steps.Part
+
+    def take() -> shared_steps.Part:
+        nonlocal part
+        part = _part_of(next(batches), autoencoder.recipe.batch_size, peers)
+        return part
+
     while autoencoder.core.step_count < total:
-        done = shared_steps.step(
-            autoencoder, lambda: _part_of(next(batches), autoencoder.recipe.batch_size, peers), peers, buffers
-        )
+        done = shared_steps.step(autoencoder, take, peers, buffers)
         if done is None:
             is_cut_short = True
             break
         with _telling_errors(peers):
             report, _ = done
-            ends = loop.after_step(autoencoder, report, total, held_out, callbacks, bar, checkpoints)
+            ends = loop.after_step(autoencoder, report, part[:2], total, held_out, callbacks, bar, checkpoints)
             if ends or report.step == total:
                 autoencoder.check_parameters()
                 checkpoints.save()
@@ -211,7 +217,7 @@ def _train(
         if is_cut_short:
             checkpoints.save()  # before the evaluation below, which a run that is resumed from here must not contain
         if report is not None and held_out is not None and report.step < total:
-            loop.record_validation(autoencoder, report, held_out)
+            loop.validate_end(autoencoder, report, held_out)
 
 
 @contextlib.contextmanager
