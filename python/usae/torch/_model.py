@@ -27,10 +27,12 @@ from usae.torch._model_arguments import (
     renamed_tokens,
     scale,
     short,
+    thread_number,
 )
 from usae.torch._network_errors import errors_of_backward, errors_of_forward, errors_of_memory
 from usae.torch._preprocessing import Crop, Preprocessing
 from usae.torch._presets import Preset, find_preset
+from usae.torch._threads import using_threads
 from usae.torch._trial import disagreement
 from usae.torch._wrappers import unwrapped, without_wrapper
 
@@ -81,6 +83,11 @@ class Model:
     channels_last : bool, optional
         Whether a map is [n, rows, columns, width]. Default: None. If it is not known from the network, the two dimensions that
         equal `grid`, or have the proportions of the image, are rows and columns; if that is ambiguous, it is an error.
+    threads : int, optional
+        Number of PyTorch's threads with which the network computes on the CPU, from 1 to 1024. It is set for each pass
+        (`torch.set_num_threads`), and afterwards, or after an error, PyTorch has the number that it had. A thread of yours
+        that computes with PyTorch for the first time during a pass starts with this number. Default: None, which leaves
+        PyTorch's number as it is; docs/extraction.md says when another one is faster.
 
     Raises
     ------
@@ -110,6 +117,7 @@ class Model:
         channels_last: bool | None = None,
         preprocessing: Any = None,
         channels: int | None = None,
+        threads: int | None = None,
     ):
         if not isinstance(module, nn.Module):
             raise InvalidInputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
@@ -134,6 +142,7 @@ class Model:
         self._assumed = "" if is_told or self.mean is None else preset.assumed
         self._is_assumption_told = False
         self.autocast = autocast_type(autocast)
+        self.threads = thread_number(threads)
         self.source = preset.source
         self._layer = _layer_output.find_layer(self.module, self.layer)
         if tokens is not None and not callable(tokens):
@@ -167,6 +176,7 @@ class Model:
         parts += [f"which are those of {self._assumed}"] if self._assumed else []
         parts += [f"filter={self.preprocessing.filter}"]
         parts += [f"autocast={self.autocast}"] if self.autocast else []
+        parts += [f"threads={self.threads}"] if self.threads else []
         differences = self.preprocessing.differences
         return f"Model({what} [{self.source}], {', '.join(parts)}{f'; {differences}' if differences else ''})"
 
@@ -174,8 +184,8 @@ class Model:
         reader = state["_reader"]
         if callable(reader.n_prefix_tokens):  # in version 0.1 one field held either a number or a function
             state = state | {"_reader": reader._replace(n_prefix_tokens=0, tokens=reader.n_prefix_tokens)}
-        # That version had no wrappers, took three channels and resized bilinearly.
-        since = {"_runner": state["module"], "channels": 3, "preprocessing": Preprocessing()}
+        # That version had no wrappers, took three channels, resized bilinearly and left PyTorch's threads alone.
+        since = {"_runner": state["module"], "channels": 3, "preprocessing": Preprocessing(), "threads": None}
         since |= {"_assumed": "", "_is_assumption_told": False}
         self.__dict__.update(since | state)
         if "_evaluation" not in state:
@@ -336,7 +346,7 @@ class Model:
         def pull(gradient: np.ndarray) -> np.ndarray:
             with torch.inference_mode(False):
                 given = checked_gradient(gradient, tokens)
-                with errors_of_backward(self._label):
+                with errors_of_backward(self._label), using_threads(self.threads):
                     (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
             if result is None:
                 raise self._without_gradient()
@@ -404,7 +414,8 @@ class Model:
             grids.append(grid)
             return tokens
 
-        return self._evaluation.checked(tokens_of, images), grids[0]
+        with using_threads(self.threads):
+            return self._evaluation.checked(tokens_of, images), grids[0]
 
     def _output(self, images: Tensor) -> Any:
         """Return the output of the layer."""

@@ -133,6 +133,10 @@ def move(module: nn.Module, device: torch.device) -> None:
         ) from error
 
 
+def thread_number(threads: object) -> int | None:
+    return None if threads is None else checks.integer(threads, "threads", 1, 1024, ", or None for PyTorch's own number")
+
+
 def short(values: np.ndarray | None) -> str:
     if values is None:
         return "unknown"
