@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae.cli import evaluate, extract, maximize, process, train
+from usae.cli import evaluate, extract, maximize, openmp, process, train
 from usae.cli.options import Parser, print_json, use_threads
 
 
@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with process.prepared(whole=arguments is None):
         try:
             options = _parser().parse_args(arguments)
+            if arguments is None:  # the process is the command's own
+                openmp.set_up(getattr(options, "threads", None))
             options.run(options)
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where an error of it is told in a line
