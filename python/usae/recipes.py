@@ -105,12 +105,12 @@ class Recipe:
     learning_rate : float or None
         Learning rate between warm-up and decay. Default: None, which derives it for each model from its activations:
         min(7e-3, 0.15 sqrt(D) / d), and with ``prefix_loss="mean"`` min(5e-3, 0.15 sqrt(D) / d), where d is the width and D the
-        number of effective dimensions. A number is the rate of every model, unless `step_limit` limits it.
+        number of effective dimensions, or 32 if that is more. A number is the rate of every model, but for `step_limit`.
     step_limit : float or None
         How far a step may move pre-activations: the rate of a model is min(learning_rate, step_limit sqrt(D) / d). The
         effective dimensions D are the participation ratio (sum of v)^2 / (sum of v^2) of the variances v of the standardised
-        activations' principal components, 1 to d. Default: None, which takes 0.15 where `learning_rate` is None, and no limit
-        otherwise.
+        activations' principal components, and at least 32. Default: None, which takes 0.15 where `learning_rate` is None, and
+        no limit otherwise.
     warmup_learning_rate, final_learning_rate : float
         Learning rates at the start of the warm-up and at the end of the decay. Default: 0.0 for both.
     warmup_steps : int

@@ -197,7 +197,8 @@ typedef struct usae_recipe {
 
   /* Learning rate, continued */
   double step_limit;          /* How far a step may move pre-activations: the rate of a model's constant part is
-                                 min(learning_rate, step_limit * sqrt(D) / width), with D its USAE_EFFECTIVE_DIMENSIONS.
+                                 min(learning_rate, step_limit * sqrt(D) / width), with D its USAE_EFFECTIVE_DIMENSIONS, or
+                                 32 if that is more.
                                  0: learning_rate in every model. Default: 0.15. */
 } usae_recipe;
 

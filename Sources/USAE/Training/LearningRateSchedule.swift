@@ -5,10 +5,15 @@
 #endif
 
 extension Recipe {
+  /// Fewer effective dimensions count as so many: models of widths up to 128 with 6 to 13 of them learn less at a rate that these
+  /// would ask for.
+  private static let fewestDimensions = 32.0
+
   /// Learning rate of a model in the constant part of the schedule.
   func learningRate(of model: ModelParameters) -> Double {
     guard stepLimit > 0 else { return learningRate }
-    return min(learningRate, stepLimit * Double(model.effectiveDimensions.base[0]).squareRoot() / Double(model.width))
+    let dimensions = max(Self.fewestDimensions, Double(model.effectiveDimensions.base[0]))
+    return min(learningRate, stepLimit * dimensions.squareRoot() / Double(model.width))
   }
 
   /// Learning rate of a model in the step after `step` others.

@@ -140,13 +140,16 @@ import Testing
     var recipe = Recipe()
     (recipe.learningRate, recipe.stepLimit, recipe.warmupSteps) = (1e-2, 0.5, 10)
     (recipe.totalSteps, recipe.decayShare, recipe.finalLearningRate) = (100, 0.2, 0)
-    for (width, dimensions, rate) in [(1, 1, 1e-2), (200, 16, 1e-2), (400, 16, 5e-3), (400, 1, 1.25e-3), (2000, 16, 1e-3)] {
+    // Fewer than 32 dimensions count as 32.
+    for (width, dimensions, rate) in [(1, 1, 1e-2), (200, 64, 1e-2), (800, 64, 5e-3), (8000, 64, 5e-4), (8000, 256, 1e-3)] {
       let model = try model(width, dimensions: Float(dimensions))
       #expect(recipe.learningRate(of: model) == rate)
       #expect(abs(recipe.learningRate(at: 5, of: model) - rate / 2) < 1e-15)
       #expect(recipe.learningRate(at: 50, of: model) == rate)
       #expect(abs(recipe.learningRate(at: 90, of: model) - rate / 2) < 1e-15)
     }
+    let few = try model(8000, dimensions: 1), more = try model(8000, dimensions: 32)
+    #expect(recipe.learningRate(of: few) == recipe.learningRate(of: more))
     recipe.stepLimit = 0
     #expect(recipe.learningRate(at: 50, of: try model(2000, dimensions: 1)) == 1e-2)
     #expect(Recipe.published().learningRate(of: try model(4096, dimensions: 1)) == 3e-4)

@@ -194,7 +194,7 @@ def learning_rate(recipe, t, width=1, effective_dimensions=None):
         recipe.learning_rate, recipe.final_learning_rate, recipe.total_steps, recipe.warmup_steps,
     )  # fmt: skip
     if recipe.step_limit is not None:
-        base = min(base, recipe.step_limit * math.sqrt(effective_dimensions or width) / width)
+        base = min(base, recipe.step_limit * math.sqrt(max(32, effective_dimensions or width)) / width)
     if t == 0 and recipe.first_step_full:
         return base
     if t < warmup:
