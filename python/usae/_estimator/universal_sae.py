@@ -486,6 +486,7 @@ class UniversalSAE:
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index)
         loop.warn_of_end(autoencoder, report, stacklevel=3)
+        watch.after_step(autoencoder, report, (given, None))
         return report
 
     def _first_step(self, batch: Mapping[str, Any], encoder: str | None, mask: Any) -> StepReport:
