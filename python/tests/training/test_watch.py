@@ -13,6 +13,8 @@ from usae._core.reports import StepReport
 from usae._data.activations import as_activations
 from usae._training.watch import Watch
 
+pytestmark = pytest.mark.slow
+
 WILD = RECIPE.replace(learning_rate=1.0)
 
 
