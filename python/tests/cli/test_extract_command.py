@@ -75,3 +75,13 @@ def test_extract_takes_the_crop_and_the_layer_that_are_asked_for(made, tmp_path,
     assert told["models"]["a"]["layer"] == "1" and usae.ActivationStore(tmp_path / "acts").metadata == {"crop": True}
     line = refusal(capsys, *arguments, "--layer", "a=0", "--output", tmp_path / "acts")
     assert names("--layer", line, anywhere=True), line
+
+
+def test_extract_takes_workers_and_names_their_flags(made, tmp_path, capsys):
+    arguments = ["extract", "--images", made / "photographs", "--network", "demo", "--output", tmp_path / "acts"]
+    for flag in ("--num-workers", "--prefetch"):
+        assert cli.main([*map(str, arguments), flag, "-1"]) == 2 and flag in capsys.readouterr().err
+    assert not (tmp_path / "acts").exists()
+    run(*arguments, "--num-workers", "2", "--prefetch", "1")
+    given, kept = usae.ActivationStore(made / "acts"), usae.ActivationStore(tmp_path / "acts")
+    assert all(np.array_equal(kept[name][:], given[name][:]) for name in given)

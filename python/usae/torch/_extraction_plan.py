@@ -25,6 +25,10 @@ MOST_PREFIX_TOKENS = 16
 """Largest number of class and register tokens that a message proposes to drop."""
 
 
+Inputs = dict[tuple[Any, ...], Tensor]
+"""A picture as networks take it, by `Model.input_kind`, in 0..1."""
+
+
 class Plan(NamedTuple):
     """The checked arguments of an extraction."""
 
@@ -56,14 +60,16 @@ class Plan(NamedTuple):
         """Number of tokens of a picture."""
         return next(iter(self.models.values())).n_tokens if self.grid is None else math.prod(self.grid)
 
-    def batches(self, rows: Iterator[Tensor], dtype: str) -> Iterator[dict[str, np.ndarray]]:
+    def inputs_of(self, picture: Tensor) -> Inputs:
+        """Resize a picture once for each kind of input. Any thread may do it."""
+        kinds = {model.input_kind: model for model in self.models.values()}
+        return {kind: model.resized(picture, self.crop) for kind, model in kinds.items()}
+
+    def batches(self, rows: Iterator[Inputs], dtype: str) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread."""
         rounding: dict[str, Rounding] = {}
         while batch := list(itertools.islice(rows, self.batch_size)):
-            inputs = {
-                model.input_kind: torch.stack([model.resized(picture, self.crop) for picture in batch])
-                for model in {model.input_kind: model for model in self.models.values()}.values()
-            }
+            inputs = {kind: torch.stack([row[kind] for row in batch]) for kind in batch[0]}
             found = {}
             for name, model in self.models.items():
                 wide = _aligned(model, inputs[model.input_kind], self.grid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,12 +19,14 @@ from usae._data import store_files
 from usae._data.store import ActivationStore, DType
 from usae._files import disk
 from usae.errors import InvalidInputError
-from usae.torch._extraction_plan import Plan
-from usae.torch._images import Picture, Reader, named_pictures
+from usae.torch._extraction_plan import Inputs, Plan
+from usae.torch._feeder import Feeder, Feeding, Outcome, kept
+from usae.torch._images import Picture, named_pictures
 from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE
 from usae.torch._pixels import as_channels
+from usae.torch._reader import Reader
 
 
 def extract(
@@ -35,18 +38,23 @@ def extract(
     shard_images: object,
     mask: Any,
     reader: Reader,
+    feeding: Feeding,
 ) -> ActivationStore:
     """Extract into a store; see `usae.torch.extract`. No batch spans two shards, so interruptions do not change the result."""
     size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
     named, n = named_pictures(images, plan.channels)
     masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
-    with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
+    with (
+        _opened(path, plan, dtype) as store,
+        progress_bar(n, progress, desc="extracting", unit="image") as bar,
+        Feeder(feeding, plan.batch_size, lambda picture, pixels: _prepared(plan, picture, pixels)) as feeder,
+    ):
         names: list[str] = []
         numbers: list[int] = []
-        rest = reader.loaded(_after_those_in(store, named, reader, numbers, bar))
+        rest = kept(feeder.outcomes(_after_those_in(store, named, reader, numbers, bar)), reader)
         _check_masks(masks, store, numbers)
         numbers.clear()
-        while acts := _shard(plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
+        while acts := _shard(plan, _inputs(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
             store.append(acts, image_names=names, mask=None if masks is None else masks.of(numbers))
             names.clear()
             numbers.clear()
@@ -58,7 +66,7 @@ def extract(
     return store
 
 
-def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) -> dict[str, np.ndarray]:
+def _shard(plan: Plan, rows: Iterator[Inputs], size: int, dtype: str, bar: Any) -> dict[str, np.ndarray]:
     """Return the activations of at most `size` pictures, or an empty mapping if there are none."""
     result: dict[str, np.ndarray] = {}
     done = 0
@@ -71,12 +79,16 @@ def _shard(plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any) 
     return {name: x[:done] for name, x in result.items()}
 
 
-def _pixels(shard: Iterator[tuple[Picture, Tensor]], reader: Reader, names: list[str], numbers: list[int]) -> Iterator[Tensor]:
-    """Yield the pixels of pictures, and append the pictures' names and numbers to `names` and `numbers`."""
-    for picture, pixels in shard:
-        names.append(_name_of(picture, pixels))
+def _prepared(plan: Plan, picture: Picture, pixels: Tensor) -> Outcome:
+    return Outcome(picture, plan.inputs_of(pixels), _name_of(picture, pixels))
+
+
+def _inputs(shard: Iterator[Outcome], reader: Reader, names: list[str], numbers: list[int]) -> Iterator[Inputs]:
+    """Yield pictures as networks take them, and append the pictures' names and numbers to `names` and `numbers`."""
+    for outcome in shard:
+        names.append(str(outcome.name))
         numbers.append(reader.number)
-        yield pixels
+        yield outcome.inputs
 
 
 def _after_those_in(
@@ -87,26 +99,29 @@ def _after_those_in(
     The first pictures have to be those in the store. Others may lie between them if they cannot be read, because they could
     not be read either when the store was made.
     """
-    for number, kept in enumerate(store.images):
+    parts: deque[Picture] = deque()
+    for number, name in enumerate(store.images):
         while True:
-            picture = next(named, None)
+            if not parts:
+                parts.extend(next((picture.parts() for picture in named), ()))
+            picture = parts.popleft() if parts else None
             if picture is None:
                 raise InvalidInputError(
                     f"images must begin with those of the store {str(store.path)!r}, which has {len(store.images)}, got only "
                     f"{number}; give all images, or another store"
                 )
-            if picture.name == kept:
+            if picture.name == name:
                 reader.pass_over()
                 break
             pixels = reader.try_to_load(picture) if reader.skips or picture.name is None else None
             got = picture.name if pixels is None else _name_of(picture, pixels)
-            if got == kept:
+            if got == name:
                 break
             if pixels is not None or not reader.skips:
-                raise _different(store, f"images[{number}]", kept, got)
+                raise _different(store, f"images[{number}]", name, got)
         numbers.append(reader.number)
         bar.update()
-    return named
+    return itertools.chain(parts, named)
 
 
 def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: list[int]) -> None:

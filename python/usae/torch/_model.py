@@ -165,6 +165,11 @@ class Model:
         return self._probe()[2]
 
     @property
+    def device(self) -> torch.device:
+        """Device on which the network computes, that of its parameters."""
+        return _where(self.module)[0]
+
+    @property
     def known_size(self) -> Grid:
         """`size`, or an InvalidInputError that asks for it if it is None."""
         if self.size is None:
