@@ -19,6 +19,7 @@ from usae.errors import InvalidInputError
 from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import Model, as_array
 from usae.torch._model_arguments import LARGEST_SIDE, as_pair
+from usae.torch._passes import Pass, passes
 from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
 
 MOST_PREFIX_TOKENS = 16
@@ -68,27 +69,31 @@ class Plan(NamedTuple):
     def batches(self, rows: Iterator[Inputs], dtype: str) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread."""
         rounding: dict[str, Rounding] = {}
+        in_turn = passes(self.models)
         while batch := list(itertools.islice(rows, self.batch_size)):
             inputs = {kind: torch.stack([row[kind] for row in batch]) for kind in batch[0]}
-            found = {}
-            for name, model in self.models.items():
-                wide = _aligned(model, inputs[model.input_kind], self.grid)
-                found[name] = _converted(wide, dtype, name, model)
-                if found[name].dtype != wide.dtype:
-                    rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
-                    rounding[name].check(f"activations of {name!r}", name, dtype)
-            yield found
+            found: dict[str, np.ndarray] = {}
+            for each in in_turn:
+                for name, wide in _aligned(each, inputs[each.first.input_kind], self.grid).items():
+                    found[name] = _converted(wide, dtype, name, self.models[name])
+                    if found[name].dtype != wide.dtype:
+                        rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
+                        rounding[name].check(f"activations of {name!r}", name, dtype)
+            yield {name: found[name] for name in self.models}
 
 
-def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
+def _aligned(each: Pass, images: Tensor, grid: Grid | None) -> dict[str, np.ndarray]:
     """Return activations, [n, tokens, width], of images in 0..1, on `grid`."""
     with without_graph():
-        tokens, own = model.activations(model.normalized(images))
-        if own is None or own == grid or grid is None:
-            return as_array(tokens)
-        places = tokens.float().transpose(1, 2).unflatten(2, own)
-        places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
-        return as_array(places.flatten(2).transpose(1, 2))
+        return {name: _on_grid(tokens, own, grid) for name, (tokens, own) in each.activations(images).items()}
+
+
+def _on_grid(tokens: Tensor, own: Grid | None, grid: Grid | None) -> np.ndarray:
+    if own is None or own == grid or grid is None:
+        return as_array(tokens)
+    places = tokens.float().transpose(1, 2).unflatten(2, own)
+    places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
+    return as_array(places.flatten(2).transpose(1, 2))
 
 
 def _converted(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
 from usae.torch._layer_output import Grid, TokenReader
 from usae.torch._model_arguments import as_pair, autocast_type, chosen_channels, renamed_tokens, scale, short
+from usae.torch._passes import one_pass
 from usae.torch._preprocessing import Crop
 from usae.torch._presets import Preset, find_preset
 from usae.torch._wrappers import unwrapped, without_wrapper
@@ -376,28 +376,7 @@ class Model:
         return copy.to(*_where(self.module))
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
-        grids: list[Grid | None] = []
-
-        def tokens_of(some: Tensor) -> Tensor:
-            tokens, grid = self._reader.read(self._output(some), len(some), (some.shape[2], some.shape[3]))
-            grids.append(grid)
-            return tokens
-
-        return self._evaluation.checked(tokens_of, images), grids[0]
-
-    def _output(self, images: Tensor) -> Any:
-        """Return the output of the layer."""
-        casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
-        try:
-            with casting:
-                return _layer_output.run_to(self._runner, self._layer, self._label, images)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError, AssertionError) as error:
-            raise InvalidInputError(
-                f"images must be of a size that {type(self.module).__name__} takes up to layer {self.layer!r}, got "
-                f"{images.shape[2]} x {images.shape[3]} pixels: {error}; is size=... right?"
-            ) from error
+        return one_pass([self], self._evaluation, images)[0]
 
     def _check_finite(self, tokens: Tensor) -> None:
         if not tokens.isfinite().all():
