@@ -101,7 +101,12 @@ def rows(model: usae.torch.Model, timed: Timed, pictures: Path, n: int, options:
             timed.seconds = 0.0
             start = time.perf_counter()
             acts = usae.torch.extract(
-                {"network": model}, pictures, num_workers=workers, batch_size=options.batch_size, progress=False
+                {"network": model},
+                pictures,
+                num_workers=workers,
+                batch_size=options.batch_size,
+                reduce=options.reduce,
+                progress=False,
             )["network"]
             walls[workers].append(time.perf_counter() - start)
             shares[workers].append(timed.seconds / walls[workers][-1])
@@ -122,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, help="folder of JPEG files; default: made up")
     parser.add_argument("--large", action="store_true", help="make up pictures of 12 megapixels")
+    parser.add_argument("--reduce", action="store_true", help="decode large pictures at a part of their size")
     parser.add_argument("--n", type=int, default=256, help="number of pictures that are made up")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--runs", type=int, default=RUNS)

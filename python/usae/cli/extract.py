@@ -52,6 +52,12 @@ def add_to(commands: Any) -> None:
         "cores, as many if a network is on a GPU, at most 16",
     )
     parser.option("--prefetch", type=int, metavar="N", help="batches that are read ahead; default: 2")
+    parser.option(
+        "--reduce",
+        default=False,
+        help="decode JPEG files that are much larger than the networks' images at a part of their size, which is faster and "
+        "changes pixels a little",
+    )
     parser.option("--device", metavar="DEVICE", help="device of PyTorch, such as cuda or cuda:1; default: cpu")
     parser.option(
         "--shard-images",
@@ -101,6 +107,7 @@ def run(options: argparse.Namespace) -> None:
         skipped=skipped,
         num_workers=options.num_workers,
         prefetch=options.prefetch,
+        reduce=options.reduce,
     )
     if options.json:
         print_json(_report(store) | {"skipped": [picture._asdict() for picture in skipped]})

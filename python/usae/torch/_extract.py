@@ -43,6 +43,7 @@ def extract(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> dict[str, np.ndarray]: ...
 
 
@@ -61,6 +62,7 @@ def extract(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> MaskedActivations: ...
 
 
@@ -81,6 +83,7 @@ def extract(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> ActivationStore: ...
 
 
@@ -100,6 +103,7 @@ def extract(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> dict[str, np.ndarray] | MaskedActivations | ActivationStore:
     """Run every model over the same images and return their activations, for `usae.UniversalSAE.fit`.
 
@@ -148,6 +152,10 @@ def extract(
     prefetch : int, optional
         Number of batches that are read ahead. Default: None, which takes 2, and 0 for an iterator, of which no more than the
         next batch is taken then.
+    reduce : bool
+        Whether JPEG files that are much larger than the networks' images are decoded at 1/2, 1/4 or 1/8 of their size, so that
+        at least twice the networks' size is left. It is several times as fast for large photographs, and changes pixels a
+        little: docs/extraction.md says how much. Default: False, so that a picture has the same pixels however it comes.
 
     Returns
     -------
@@ -166,12 +174,12 @@ def extract(
     """
     reader = Reader(on_error, skipped)
     if store is not None:
-        plan = Plan.of(models, batch_size, grid, crop)
+        plan = Plan.of(models, batch_size, grid, crop, reduce)
         feeding = Feeding.of(num_workers, prefetch, plan.models, images)
         return _into_store.extract(plan, images, dtype, progress, store, shard_images, mask, reader, feeding)
     as_type = "float32" if dtype is None else dtype
     batches_of_images, n = _aligned_batches(
-        models, images, batch_size, grid, crop, as_type, mask, reader, num_workers, prefetch
+        models, images, batch_size, grid, crop, as_type, mask, reader, num_workers, prefetch, reduce
     )
     parts: list[Mapping[str, np.ndarray]] = []
     result: dict[str, np.ndarray] = {}
@@ -210,6 +218,7 @@ def batches(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield what `extract` returns, `batch_size` images at a time, for `usae.UniversalSAE.partial_fit` or files of your own.
 
@@ -217,7 +226,7 @@ def batches(
 
     Parameters
     ----------
-    models, images, batch_size, grid, crop, dtype, mask, on_error, skipped, num_workers, prefetch
+    models, images, batch_size, grid, crop, dtype, mask, on_error, skipped, num_workers, prefetch, reduce
         As for `extract`, except that the default of `dtype` is "float32". Threads end with the generator, also if it is closed
         or deleted before its end.
 
@@ -232,7 +241,7 @@ def batches(
         As for `extract`.
     """
     reader = Reader(on_error, skipped)
-    pieces, _ = _aligned_batches(models, images, batch_size, grid, crop, dtype, mask, reader, num_workers, prefetch)
+    pieces, _ = _aligned_batches(models, images, batch_size, grid, crop, dtype, mask, reader, num_workers, prefetch, reduce)
     return _until_the_warning(pieces, reader)
 
 
@@ -252,11 +261,12 @@ def _aligned_batches(
     reader: Reader,
     num_workers: object,
     prefetch: object,
+    reduce: object,
 ) -> tuple[Pieces, int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
     if dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {checks.shown(dtype)}')
-    plan = Plan.of(models, batch_size, grid, crop)
+    plan = Plan.of(models, batch_size, grid, crop, reduce)
     feeding = Feeding.of(num_workers, prefetch, plan.models, images)
     named, n = named_pictures(images, plan.channels)
     masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
@@ -267,7 +277,7 @@ def _pieces(
     plan: Plan, named: Iterator[Picture], dtype: str, masks: PictureMasks | None, reader: Reader, feeding: Feeding
 ) -> Pieces:
     numbers: list[int] = []
-    with Feeder(feeding, plan.batch_size, lambda picture, pixels: Outcome(picture, plan.inputs_of(pixels))) as feeder:
+    with Feeder(feeding, plan, lambda picture, pixels: Outcome(picture, plan.inputs_of(pixels))) as feeder:
         for batch in plan.batches(_inputs(feeder.outcomes(named), reader, numbers), dtype):
             yield batch if masks is None else MaskedActivations(batch, masks.of(numbers))
             numbers.clear()

@@ -20,7 +20,9 @@ from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import Model, as_array
 from usae.torch._model_arguments import LARGEST_SIDE, as_pair
 from usae.torch._passes import Pass, passes
+from usae.torch._pixels import Draft
 from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
+from usae.torch._reduced import draft_for
 
 MOST_PREFIX_TOKENS = 16
 """Largest number of class and register tokens that a message proposes to drop."""
@@ -38,6 +40,8 @@ class Plan(NamedTuple):
     grid: Grid | None
     """The grid to which all tokens are resized. None if no model has one."""
     crop: Crop
+    draft: Draft | None = None
+    """What has large files decoded at a smaller size. None: they are decoded in full."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -45,7 +49,7 @@ class Plan(NamedTuple):
         return tuple(sorted({model.channels for model in self.models.values()}))
 
     @staticmethod
-    def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
+    def of(models: object, batch_size: object, grid: Any, crop: object, reduce: object = False) -> Plan:
         """Check arguments. InvalidInputError for any that cannot be used, and for models that cannot be aligned."""
         checked = _checked_models(models)
         size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
@@ -54,7 +58,8 @@ class Plan(NamedTuple):
         cut = checked_crop(crop)
         if cut:
             _check_same_part(checked, cut)
-        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), cut)
+        draft = draft_for(checked.values(), cut) if checks.boolean(reduce, "reduce") else None
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), cut, draft)
 
     @property
     def n_tokens(self) -> int:

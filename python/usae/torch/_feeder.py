@@ -19,7 +19,7 @@ from torch import Tensor
 from usae import _usae
 from usae._base import checks
 from usae.errors import InvalidInputError
-from usae.torch._extraction_plan import Inputs
+from usae.torch._extraction_plan import Inputs, Plan
 from usae.torch._images import Picture
 from usae.torch._model import Model
 from usae.torch._reader import Reader
@@ -83,9 +83,10 @@ class Feeder:
     A picture is read by any thread, by one thread in the order of pictures, or by the caller's, as `Picture.threads` says.
     """
 
-    def __init__(self, feeding: Feeding, batch_size: int, prepare: Prepare):
+    def __init__(self, feeding: Feeding, plan: Plan, prepare: Prepare):
         self._feeding = feeding
-        self._batch_size = batch_size
+        self._batch_size = plan.batch_size
+        self._draft = plan.draft
         self._prepare = prepare
         self._pools: list[ThreadPoolExecutor] = []
         self._waiting: deque[tuple[Picture | None, Future[list[Outcome]]]] = deque()
@@ -166,7 +167,7 @@ class Feeder:
 
     def _outcome(self, picture: Picture) -> Outcome:
         try:
-            pixels = picture.load()
+            pixels = picture.loaded(self._draft)
         except InvalidInputError as error:
             return Outcome(picture, {}, error=error)
         return self._prepare(picture, pixels)

@@ -40,6 +40,7 @@ def fit(
     skipped: list[SkippedPicture] | None = None,
     num_workers: int | None = None,
     prefetch: int | None = None,
+    reduce: bool = False,
 ) -> UniversalSAE:
     """Train on the activations of models as they are computed, without storing them.
 
@@ -51,7 +52,7 @@ def fit(
     ----------
     sae : UniversalSAE
         The autoencoder. It is trained from the beginning.
-    models, images, batch_size, grid, crop, dtype, on_error, skipped, num_workers, prefetch
+    models, images, batch_size, grid, crop, dtype, on_error, skipped, num_workers, prefetch, reduce
         As for `extract`, except that the default of `dtype` is "float32", and that a picture is left out again, and appended to
         `skipped` again, whenever images are repeated. Images should be in random order, because tokens are
         shuffled only within `buffer_tokens`. An iterator cannot be repeated, so it must have enough images.
@@ -84,6 +85,7 @@ def fit(
             skipped=skipped,
             num_workers=num_workers,
             prefetch=prefetch,
+            reduce=reduce,
         )
 
     first = begin()  # checks the arguments

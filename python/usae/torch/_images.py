@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from usae.errors import InvalidInputError
 from usae.torch import _pixels
-from usae.torch._pixels import expected_arrays, kind_of
+from usae.torch._pixels import Draft, expected_arrays, kind_of
 
 SUFFIXES = (
     *(".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
@@ -46,24 +46,31 @@ class Picture(NamedTuple):
     name : str or None
         The path of its file; in a folder, the path below that folder.
     load : callable
-        Function that loads it as float32 [channels, height, width] in 0..1.
+        Function that loads it as float32 [channels, height, width] in 0..1. Of a file or its contents it takes a `Draft` too.
     threads : "any", "one" or "caller"
         Which threads may load it: any, at the same time as others; one, in the order of pictures, because pictures may share
         what they are read from; or the caller's alone, before the next picture is taken from the caller's iterable, which may
         change what it gave.
     expand : callable or None
         Function that reads an example of a data set, which may hold several pictures, and returns them. None: it is one.
+    is_file : bool
+        Whether it is decoded from a file or the contents of one.
     """
 
     where: str
     name: str | None
-    load: Callable[[], Tensor]
+    load: Callable[..., Tensor]
     threads: Threads = "any"
     expand: Callable[[], list[Picture]] | None = None
+    is_file: bool = False
 
     def parts(self) -> list[Picture]:
         """Return the pictures that this stands for."""
         return [self] if self.expand is None else self.expand()
+
+    def loaded(self, draft: Draft | None) -> Tensor:
+        """Return its pixels, perhaps of a smaller size if it is a file."""
+        return self.load(draft=draft) if self.is_file and draft is not None else self.load()
 
 
 def pictures(images: object, channels: Channels = RGB) -> tuple[Iterator[Tensor], int | None]:
@@ -126,7 +133,8 @@ def _pictures_of(item: Any, where: str, channels: Channels, keeps: bool = True) 
         load = _pixels.from_contents
     else:
         load = _refuse
-    yield Picture(where, None, functools.partial(load, item, where, channels), threads)
+    is_file = load is _pixels.from_contents
+    yield Picture(where, None, functools.partial(load, item, where, channels), threads, is_file=is_file)
 
 
 def _of_array(array: Any, where: str, channels: Channels, keeps: bool) -> Iterator[Picture]:
@@ -143,7 +151,7 @@ def _of_array(array: Any, where: str, channels: Channels, keeps: bool) -> Iterat
 
 def _of_file(path: Any, where: str, channels: Channels, name: str | None = None) -> Picture:
     load = functools.partial(_pixels.from_file, path, where, channels)
-    return Picture(where, os.fsdecode(path) if name is None else name, load)
+    return Picture(where, os.fsdecode(path) if name is None else name, load, is_file=True)
 
 
 def _of_data_set(images: Any, channels: Channels) -> Iterator[Picture]:

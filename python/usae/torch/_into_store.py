@@ -47,11 +47,11 @@ def extract(
     with (
         _opened(path, plan, dtype) as store,
         progress_bar(n, progress, desc="extracting", unit="image") as bar,
-        Feeder(feeding, plan.batch_size, lambda picture, pixels: _prepared(plan, picture, pixels)) as feeder,
+        Feeder(feeding, plan, lambda picture, pixels: _prepared(plan, picture, pixels)) as feeder,
     ):
         names: list[str] = []
         numbers: list[int] = []
-        rest = kept(feeder.outcomes(_after_those_in(store, named, reader, numbers, bar)), reader)
+        rest = kept(feeder.outcomes(_after_those_in(store, plan, named, reader, numbers, bar)), reader)
         _check_masks(masks, store, numbers)
         numbers.clear()
         while acts := _shard(plan, _inputs(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar):
@@ -92,7 +92,7 @@ def _inputs(shard: Iterator[Outcome], reader: Reader, names: list[str], numbers:
 
 
 def _after_those_in(
-    store: ActivationStore, named: Iterator[Picture], reader: Reader, numbers: list[int], bar: Any
+    store: ActivationStore, plan: Plan, named: Iterator[Picture], reader: Reader, numbers: list[int], bar: Any
 ) -> Iterator[Picture]:
     """Return the pictures after those in the store, and append the numbers of those in it to `numbers`.
 
@@ -113,7 +113,7 @@ def _after_those_in(
             if picture.name == name:
                 reader.pass_over()
                 break
-            pixels = reader.try_to_load(picture) if reader.skips or picture.name is None else None
+            pixels = reader.try_to_load(picture, plan.draft) if reader.skips or picture.name is None else None
             got = picture.name if pixels is None else _name_of(picture, pixels)
             if got == name:
                 break
@@ -145,7 +145,9 @@ def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: li
 def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> ActivationStore:
     """Open the store at `path`, which must have been made by the same plan, or make a new one."""
     models = {name: _described(model) for name, model in plan.models.items()}
-    metadata = {"crop": plan.crop}
+    metadata: dict[str, Any] = {"crop": plan.crop}
+    if plan.draft is not None:  # which stores of earlier versions do not have
+        metadata["reduce"] = True
     folder = disk.folder_of(path)
     if not (folder / store_files.MANIFEST).exists():
         return ActivationStore.create(path, models, dtype=dtype or "float16", grid=plan.grid, metadata=metadata)

@@ -10,7 +10,7 @@ from torch import Tensor
 from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch._images import Picture
-from usae.torch._pixels import kind_of
+from usae.torch._pixels import Draft, kind_of
 
 
 class SkippedPicture(NamedTuple):
@@ -54,10 +54,10 @@ class Reader:
         self._first = len(self.skipped)
         self.number = -1
 
-    def try_to_load(self, picture: Picture) -> Tensor | None:
+    def try_to_load(self, picture: Picture, draft: Draft | None) -> Tensor | None:
         """Return a picture's pixels, or None if it was left out."""
         try:
-            pixels = picture.load()
+            pixels = picture.loaded(draft)
         except InvalidInputError as error:
             self.leave_out(picture, error)
             return None
