@@ -22,6 +22,7 @@ from usae.errors import InvalidInputError
 from usae.torch._extraction_plan import Inputs, Plan
 from usae.torch._feeder import Feeder, Feeding, Outcome, kept
 from usae.torch._images import Picture, named_pictures
+from usae.torch._layer_output import images_first
 from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE
@@ -184,7 +185,7 @@ def _described(model: Model) -> dict[str, Any]:
         "source": model.source,
         "layer": model.layer,
         "network": type(model.module).__name__,
-        "tokens_dropped": reader.n_prefix_tokens if reader.tokens is None else "by a function",
+        "tokens_dropped": reader.n_prefix_tokens if reader.tokens in (None, images_first) else "by a function",
         "size": list(model.known_size),
         "mean": [float(value) for value in mean],
         "std": [float(value) for value in std],

@@ -211,6 +211,11 @@ def _first_tensor(output: object, label: str) -> Tensor:
     raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
 
 
+def images_first(output: Tensor) -> Tensor:
+    """Return [tokens, images, width] as [images, tokens, width], and other outputs as they are."""
+    return output.transpose(0, 1) if output.ndim == 3 else output
+
+
 def grid_like(n: int, size: Grid) -> Grid | None:
     """Return the grid of `n` tokens with the proportions of the image, or None if there is none."""
     rows = round(math.sqrt(n * size[0] / size[1]))

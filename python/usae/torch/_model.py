@@ -14,11 +14,13 @@ from usae.errors import InvalidInputError
 from usae.torch import _layer_output, _preprocessing
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
-from usae.torch._layer_output import Grid, TokenReader
+from usae.torch._layer_output import Grid, TokenReader, images_first
 from usae.torch._model_arguments import as_pair, autocast_type, chosen_channels, renamed_tokens, scale, short
 from usae.torch._passes import one_pass
 from usae.torch._preprocessing import Crop
-from usae.torch._presets import Preset, find_preset
+from usae.torch._preset import Preset
+from usae.torch._presets import find_preset
+from usae.torch._unmasked import unmasked
 from usae.torch._wrappers import unwrapped, without_wrapper
 
 
@@ -104,7 +106,7 @@ class Model:
         if preprocessing is not None:
             said = _preprocessing.of(preprocessing).or_else(said)
         self.module = inside.network
-        self._runner = inside.runner
+        self._runner = unmasked(inside.runner)
         self.layer = without_wrapper(self._chosen_layer(layer, preset), module, self.module)
         self.size = said.size if size is None else as_pair(size, "size")
         self.channels = chosen_channels(channels, preset.channels)
@@ -127,7 +129,7 @@ class Model:
     def __repr__(self) -> str:
         what = type(self.module).__name__
         parts = [f"layer={self.layer!r}", f"n_prefix_tokens={self._reader.n_prefix_tokens}"]
-        parts += ["tokens=a function"] if self._reader.tokens else []
+        parts += ["tokens=a function"] if self._reader.tokens not in (None, images_first) else []
         grid = self._reader.grid or (self._probed[0] if self._probed else None)
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
@@ -343,6 +345,8 @@ class Model:
         elif preset.patch is not None and self.size is not None:
             grid = self.size[0] // preset.patch[0], self.size[1] // preset.patch[1]
         channels_last = preset.channels_last if channels_last is None else bool(channels_last)
+        if tokens is None and preset.gives_tokens_first(self.layer):
+            tokens = images_first
         return TokenReader(self._label, n_prefix, grid, channels_last, tokens)
 
     def _probe(self) -> tuple[Grid | None, int, int]:

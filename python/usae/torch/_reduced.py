@@ -1,7 +1,8 @@
 """Decoding JPEG files at 1/2, 1/4 or 1/8 of their size, which the format makes cheap, where twice what networks take is left.
 
 The decoder averages pixels as it goes; the network's own filter then resizes by the rest. With less than twice the network's
-size left, or with pixels left over at an edge, which would shift the others, the result would differ by more than compression does.
+size left, or with pixels left over at an edge, which would shift the others, the result would differ by more than compression
+does.
 """
 
 from __future__ import annotations
