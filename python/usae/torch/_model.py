@@ -236,7 +236,7 @@ class Model:
     def normalized(self, images: Tensor) -> Tensor:
         """Normalise images, [n, channels, height, width] in 0..1, for the module: ``(images - mean) / std``."""
         mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in self.known_scale)
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     def __call__(self, images: Any) -> np.ndarray:
         """Compute activations of normalised images.
@@ -375,7 +375,7 @@ class Model:
                 f"model.preprocess(images) makes them{more}"
             )
         copy = _as_tensor(images) if isinstance(images, np.ndarray) else images.detach().clone()
-        if not copy.isfinite().all():
+        if not _all_finite(copy):
             raise InvalidInputError("images must be finite, got NaN or infinity")
         return copy.to(*_where(self.module))
 
@@ -383,7 +383,7 @@ class Model:
         return one_pass([self], self._evaluation, images)[0]
 
     def _check_finite(self, tokens: Tensor) -> None:
-        if not tokens.isfinite().all():
+        if not _all_finite(tokens):
             raise InvalidInputError(
                 f"activations of {self._label} must be finite, got NaN or infinity; {self._remedy_for_overflow()}"
             )
@@ -406,6 +406,12 @@ def _where(module: nn.Module) -> tuple[torch.device, torch.dtype]:
             if tensor.is_floating_point():
                 return tensor.device, tensor.dtype
     return torch.device("cpu"), torch.float32
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum is not if one is not, and takes a twentieth of the time."""
+    tensor = tensor.detach()
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:

@@ -229,6 +229,6 @@ def _remedy(shape: list[int]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = printable(re.sub(r" <[^>]* object at 0x\w+>", "", str(error).partition("\n")[0]))
+    text = printable(re.sub(r" <[^>]* (object at 0x\w+|name=\d+)>", "", str(error).partition("\n")[0]))
     known = isinstance(error, (OSError, ValueError)) and text
     return text if known else f"{type(error).__name__}{f': {text}' if text else ''}"
