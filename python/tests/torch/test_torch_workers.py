@@ -2,7 +2,10 @@
 
 import gc
 import itertools
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -323,6 +326,32 @@ def test_ctrl_c_and_errors_in_a_network_leave_nothing_running(folder):
         with pytest.raises((KeyboardInterrupt, MemoryError, usae.InvalidInputError)) as caught:
             extract({"net": model}, folder, batch_size=2, num_workers=2)
         assert caught.value.__traceback__ is not None and not left_running()
+
+
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+from torch import nn
+from usae.torch import Model, extract
+
+class Slow(nn.Module):
+    def forward(self, images):
+        if images.abs().sum() > 0:
+            print("computing", flush=True)
+            time.sleep(60)
+        return images
+
+extract({"net": Model(Slow(), "", size=8, mean=0, std=1, channels_last=False)}, sys.argv[1], batch_size=2, num_workers=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_at_once_by_ctrl_c(folder):
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"computing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT and said.rstrip().endswith(b"KeyboardInterrupt")
 
 
 def test_threads_of_pytorch_are_as_they_were_for_all_but_the_workers(models, folder):
