@@ -1,6 +1,7 @@
 """`usae extract`: from pictures to a store."""
 
 import importlib
+import sys
 import types
 
 import numpy as np
@@ -113,3 +114,26 @@ def test_a_device_that_is_not_here_is_refused(made, tmp_path, capsys):
             tmp_path / "x",
         )
         assert names("--device", line, anywhere=True), line
+
+
+def test_extract_takes_workers_and_names_their_flags(made, tmp_path, capsys):
+    arguments = ["extract", "--images", made / "photographs", "--network", "demo", "--output", tmp_path / "acts"]
+    for flag in ("--num-workers", "--prefetch"):
+        assert cli.main([*map(str, arguments), flag, "-1"]) == 2 and flag in capsys.readouterr().err
+    assert not (tmp_path / "acts").exists()
+    run(*arguments, "--num-workers", "2", "--prefetch", "1")
+    given, kept = usae.ActivationStore(made / "acts"), usae.ActivationStore(tmp_path / "acts")
+    assert all(np.array_equal(kept[name][:], given[name][:]) for name in given)
+
+
+def test_layers_of_one_pretrained_network_share_it(monkeypatch):
+    from torch import nn
+
+    from usae.cli.networks import load_networks
+
+    timm = types.SimpleNamespace(create_model=lambda name, pretrained: nn.Sequential(nn.Conv2d(3, 4, 2), nn.ReLU()))
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    layers = {"early": "0", "late": "1", "other": "1"}
+    models = load_networks(["early=timm:a", "late=timm:a", "other=timm:b"], layers)
+    assert {name: model.layer for name, model in models.items()} == layers
+    assert models["early"].module is models["late"].module is not models["other"].module

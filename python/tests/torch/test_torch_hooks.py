@@ -18,15 +18,15 @@ def hooks_of(net):
     return [hook for part in net.modules() for hook in part._forward_hooks.values()]
 
 
-@pytest.mark.parametrize("layer", ["0", "3"])
-def test_ctrl_c_at_any_moment_leaves_no_hook_and_the_network_runs_as_before(images, layer):
+@pytest.mark.parametrize("layers", ["0", "3", "02", "230"])
+def test_ctrl_c_at_any_moment_leaves_no_hook_and_the_network_runs_as_before(images, layers):
     net, pixels = convolutional(), torch.from_numpy(images)
-    expected = Model(net, layer)(images)
-    moments = 0
-    for moments in ctrl_c_at_each_instruction_of(lambda: run_to(net, net[int(layer)], layer, pixels)):
+    expected = Model(net, layers[-1])(images)
+    parts, moments = [net[int(layer)] for layer in layers], 0
+    for moments in ctrl_c_at_each_instruction_of(lambda: run_to(net, parts, layers, pixels)):
         assert not hooks_of(net), f"interrupted at instruction {moments}"
     assert moments > 50
-    np.testing.assert_array_equal(Model(net, layer)(images), expected)
+    np.testing.assert_array_equal(Model(net, layers[-1])(images), expected)
 
 
 def test_an_error_within_the_network_leaves_no_hook(images):

@@ -12,6 +12,7 @@ from torch import nn
 from support.networks import Gives, convolutional
 from support.refusals import refuses
 from usae.torch import Model, extract
+from usae.torch._threads import compute_alone, using_threads
 
 OUTSIDE, INSIDE = 2, 3
 
@@ -124,6 +125,18 @@ def test_a_pass_within_a_pass_has_its_own_number(images):
 
     Model(Gives(make).eval(), "part", threads=1)(images)
     assert inner.module.forward_threads == [INSIDE] and torch.get_num_threads() == OUTSIDE
+
+
+def test_threads_that_read_pictures_compute_alone_and_change_no_other(images):
+    net = Telling().eval()
+    model = Model(net, "layer", threads=INSIDE, mean=0, std=1, size=(16, 24))
+    extract({"a": model}, images.clip(0, 1), num_workers=2, batch_size=1)
+    assert set(net.forward_threads) == {INSIDE}
+    assert torch.get_num_threads() == of_a_new_thread(torch.get_num_threads) == OUTSIDE
+    with using_threads(INSIDE):  # the first worker may begin while a network computes
+        assert of_a_new_thread(lambda: (compute_alone(), torch.get_num_threads())) == (None, 1)
+        assert torch.get_num_threads() == of_a_new_thread(torch.get_num_threads) == INSIDE
+    assert torch.get_num_threads() == of_a_new_thread(torch.get_num_threads) == OUTSIDE
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1025, 1.5, "2", True])

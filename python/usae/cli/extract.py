@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import usae
+from usae._base import checks
 from usae.cli import networks
 from usae.cli.activations import load_mask
 from usae.cli.options import Parser, make_folder, print_json
@@ -43,6 +44,20 @@ def add_to(commands: Any) -> None:
         help="type of the numbers in the store; default: float16, or that of the interrupted store",
     )
     parser.option("--batch-size", type=int, default=32, metavar="N", help="pictures that a network takes at a time")
+    parser.option(
+        "--num-workers",
+        type=int,
+        metavar="N",
+        help="threads that decode and resize pictures while the networks compute; 0: in between; default: half as many as "
+        "cores, as many if a network is on a GPU, at most 16",
+    )
+    parser.option("--prefetch", type=int, metavar="N", help="batches that are read ahead; default: 2")
+    parser.option(
+        "--reduce",
+        default=False,
+        help="decode JPEG files that are much larger than the networks' images at a part of their size, which is faster and "
+        "changes pixels a little",
+    )
     parser.option("--device", metavar="DEVICE", help="device of PyTorch, such as cuda or cuda:1; default: cpu")
     parser.option(
         "--shard-images",
@@ -69,6 +84,9 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     if not Path(options.images).is_dir():
         raise InvalidInputError(f"--images must be a folder with picture files, got {options.images!r}, which is no folder")
+    for flag, value in (("--num-workers", options.num_workers), ("--prefetch", options.prefetch)):
+        if value is not None:
+            checks.integer(value, flag, 0, 1024)  # before networks are loaded
     models = networks.load_networks(options.network, networks.pairs(options.layer, "--layer"), options.device)
     from usae.torch import SkippedPicture, extract  # importing torch takes long, so the checks above come first
 
@@ -87,6 +105,9 @@ def run(options: argparse.Namespace) -> None:
         mask=mask,
         on_error=options.on_error,
         skipped=skipped,
+        num_workers=options.num_workers,
+        prefetch=options.prefetch,
+        reduce=options.reduce,
     )
     if options.json:
         print_json(_report(store) | {"skipped": [picture._asdict() for picture in skipped]})

@@ -60,10 +60,12 @@ def _models(entries: Sequence[str], layers: Mapping[str, str]) -> dict[str, Mode
     for name in layers:
         if name not in networks:
             raise InvalidInputError(f"--layer must be of one of the networks {', '.join(networks) or '(none)'}, got {name!r}")
-    return {name: _model(name, spec, layers.get(name)) for name, spec in networks.items()}
+    loaded: dict[str, Any] = {}
+    return {name: _model(name, spec, layers.get(name), loaded) for name, spec in networks.items()}
 
 
-def _model(name: str, spec: str, layer: str | None) -> Model:
+def _model(name: str, spec: str, layer: str | None, loaded: dict[str, Any]) -> Model:
+    """Return the model of a network. Pretrained ones are put into `loaded`, so that layers of one share it and its pass."""
     from usae.torch import Model
 
     source, colon, what = spec.partition(":")
@@ -71,7 +73,12 @@ def _model(name: str, spec: str, layer: str | None) -> Model:
         raise InvalidInputError(
             f"--network {name}: expected timm:..., torchvision:... or package.module:function, got {spec!r}"
         )
-    module = _pretrained(name, source, what) if source in ("timm", "torchvision") else _made(name, source, what)
+    if source in ("timm", "torchvision"):
+        if spec not in loaded:
+            loaded[spec] = _pretrained(name, source, what)
+        module = loaded[spec]
+    else:
+        module = _made(name, source, what)
     if isinstance(module, Model):
         if layer is not None:
             raise InvalidInputError(

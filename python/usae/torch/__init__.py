@@ -17,7 +17,7 @@ from usae.torch._distributed import DistributedTrainer
 from usae.torch._extract import batches, extract
 from usae.torch._fit import fit
 from usae.torch._fit_distributed import fit_distributed
-from usae.torch._images import SkippedPicture
 from usae.torch._model import Model
+from usae.torch._reader import SkippedPicture
 
 __all__ = ["DistributedTrainer", "Exchanged", "Model", "SkippedPicture", "batches", "extract", "fit", "fit_distributed"]

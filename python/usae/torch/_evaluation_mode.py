@@ -33,8 +33,8 @@ class EvaluationMode:
         self._label = label
         self._agreed: frozenset[int] = frozenset()
 
-    def checked(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Return ``forward(images)``, whose first dimension is that of the images."""
+    def checked(self, forward: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tensor]:
+        """Return ``forward(images)``, tensors whose first dimension is that of the images."""
         check_evaluating(self._module)
         training = [part for part in self._module.modules() if part.training]
         ids = frozenset(map(id, training))
@@ -46,7 +46,7 @@ class EvaluationMode:
         if before != _generators(images.device):  # by this network or, meanwhile, by another thread
             with torch.no_grad():
                 again = forward(some.clone())
-            if not _alike(tokens[:N_COMPARED], again):
+            if not _all_alike(tokens, again):
                 raise InvalidInputError(
                     f"module must give the same activations whenever it is given an image, got different ones at "
                     f"{self._label}: it draws random numbers, for example for dropout or a mask; call .eval() on it, or "
@@ -57,7 +57,7 @@ class EvaluationMode:
                 raise self._in_training(training, "changes its buffers")
             with torch.no_grad(), _evaluating(training):
                 expected = forward(some)
-            if not _alike(tokens[:N_COMPARED], expected):
+            if not _all_alike(tokens, expected):
                 raise self._in_training(training, "gives other activations")
             self._agreed |= ids
         return tokens
@@ -128,6 +128,10 @@ def _generators(device: torch.device) -> tuple[Any, ...]:
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device).numpy().tobytes())
     return tuple(states)
+
+
+def _all_alike(tokens: list[Tensor], again: list[Tensor]) -> bool:
+    return all(_alike(one[:N_COMPARED], other) for one, other in zip(tokens, again, strict=True))
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

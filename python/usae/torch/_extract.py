@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
-from torch import Tensor
 
 from usae._base import checks
 from usae._base.progress import progress_bar
@@ -15,14 +15,17 @@ from usae._data.activations import MaskedActivations
 from usae._data.store import ActivationStore, DType
 from usae.errors import InvalidInputError
 from usae.torch import _into_store
-from usae.torch._extraction_plan import Plan
-from usae.torch._images import Picture, Reader, SkippedPicture, named_pictures
+from usae.torch._extraction_plan import Inputs, Plan
+from usae.torch._feeder import Feeder, Feeding, Outcome, kept
+from usae.torch._images import Picture, named_pictures
 from usae.torch._layer_output import Grid
 from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 from usae.torch._preprocessing import Crop
+from usae.torch._reader import Reader, SkippedPicture
 
 OnError = Literal["raise", "skip"]
+Pieces = Generator[Mapping[str, np.ndarray], None, None]
 
 
 @overload
@@ -38,6 +41,9 @@ def extract(
     mask: None = None,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> dict[str, np.ndarray]: ...
 
 
@@ -54,6 +60,9 @@ def extract(
     mask: Any,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> MaskedActivations: ...
 
 
@@ -72,6 +81,9 @@ def extract(
     mask: Any = None,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> ActivationStore: ...
 
 
@@ -89,6 +101,9 @@ def extract(
     mask: Any = None,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> dict[str, np.ndarray] | MaskedActivations | ActivationStore:
     """Run every model over the same images and return their activations, for `usae.UniversalSAE.fit`.
 
@@ -130,6 +145,17 @@ def extract(
         aligned, and a warning at the end says how many were left out. Default: "raise".
     skipped : list, optional
         A list to which a `SkippedPicture` (number, name, reason) is appended for each picture that is left out. Default: None.
+    num_workers : int, optional
+        Number of threads that decode and resize pictures while the networks compute. Results do not depend on it. 0 does it in
+        between. Default: None, which takes half the cores that this process may use (`usae.set_num_threads`) if all networks
+        are on the CPU, otherwise as many as cores, and at most 16.
+    prefetch : int, optional
+        Number of batches that are read ahead. Default: None, which takes 2, and 0 for an iterator, of which no more than the
+        next batch is taken then.
+    reduce : bool
+        Whether JPEG files that are much larger than the networks' images are decoded at 1/2, 1/4 or 1/8 of their size, so that
+        at least twice the networks' size is left. It is several times as fast for large photographs, and changes pixels a
+        little: docs/extraction.md says how much. Default: False, so that a picture has the same pixels however it comes.
 
     Returns
     -------
@@ -148,15 +174,18 @@ def extract(
     """
     reader = Reader(on_error, skipped)
     if store is not None:
-        plan = Plan.of(models, batch_size, grid, crop)
-        return _into_store.extract(plan, images, dtype, progress, store, shard_images, mask, reader)
-    kept = "float32" if dtype is None else dtype
-    batches_of_images, n = _aligned_batches(models, images, batch_size, grid, crop, kept, mask, reader)
+        plan = Plan.of(models, batch_size, grid, crop, reduce)
+        feeding = Feeding.of(num_workers, prefetch, plan.models, images)
+        return _into_store.extract(plan, images, dtype, progress, store, shard_images, mask, reader, feeding)
+    as_type = "float32" if dtype is None else dtype
+    batches_of_images, n = _aligned_batches(
+        models, images, batch_size, grid, crop, as_type, mask, reader, num_workers, prefetch, reduce
+    )
     parts: list[Mapping[str, np.ndarray]] = []
     result: dict[str, np.ndarray] = {}
     found: list[np.ndarray] = []
     done = 0
-    with progress_bar(n, progress, desc="extracting", unit="image") as bar:
+    with contextlib.closing(batches_of_images), progress_bar(n, progress, desc="extracting", unit="image") as bar:
         for batch in batches_of_images:
             size = len(next(iter(batch.values())))
             if isinstance(batch, MaskedActivations):
@@ -187,6 +216,9 @@ def batches(
     mask: Any = None,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield what `extract` returns, `batch_size` images at a time, for `usae.UniversalSAE.partial_fit` or files of your own.
 
@@ -194,8 +226,9 @@ def batches(
 
     Parameters
     ----------
-    models, images, batch_size, grid, crop, dtype, mask, on_error, skipped
-        As for `extract`, except that the default of `dtype` is "float32".
+    models, images, batch_size, grid, crop, dtype, mask, on_error, skipped, num_workers, prefetch, reduce
+        As for `extract`, except that the default of `dtype` is "float32". Threads end with the generator, also if it is closed
+        or deleted before its end.
 
     Yields
     ------
@@ -208,40 +241,52 @@ def batches(
         As for `extract`.
     """
     reader = Reader(on_error, skipped)
-    return _until_the_warning(_aligned_batches(models, images, batch_size, grid, crop, dtype, mask, reader)[0], reader)
+    pieces, _ = _aligned_batches(models, images, batch_size, grid, crop, dtype, mask, reader, num_workers, prefetch, reduce)
+    return _until_the_warning(pieces, reader)
 
 
-def _until_the_warning(pieces: Iterator[Mapping[str, np.ndarray]], reader: Reader) -> Iterator[Mapping[str, np.ndarray]]:
+def _until_the_warning(pieces: Pieces, reader: Reader) -> Pieces:
     yield from pieces
     reader.warn(stacklevel=3)
 
 
 def _aligned_batches(
-    models: object, images: Any, batch_size: object, grid: Any, crop: object, dtype: object, mask: Any, reader: Reader
-) -> tuple[Iterator[Mapping[str, np.ndarray]], int | None]:
+    models: object,
+    images: Any,
+    batch_size: object,
+    grid: Any,
+    crop: object,
+    dtype: object,
+    mask: Any,
+    reader: Reader,
+    num_workers: object,
+    prefetch: object,
+    reduce: object,
+) -> tuple[Pieces, int | None]:
     """Return batches of aligned activations, and the number of images if it is known in advance."""
     if not isinstance(dtype, str) or dtype not in ("float32", "float16"):
         raise InvalidInputError(f'dtype must be "float32" or "float16", got {checks.shown(dtype)}')
-    plan = Plan.of(models, batch_size, grid, crop)
+    plan = Plan.of(models, batch_size, grid, crop, reduce)
+    feeding = Feeding.of(num_workers, prefetch, plan.models, images)
     named, n = named_pictures(images, plan.channels)
+    masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
+    return _pieces(plan, named, str(dtype), masks, reader, feeding), n
+
+
+def _pieces(
+    plan: Plan, named: Iterator[Picture], dtype: str, masks: PictureMasks | None, reader: Reader, feeding: Feeding
+) -> Pieces:
     numbers: list[int] = []
-    batches_of_images = plan.batches(_pixels(reader, named, numbers), str(dtype))
-    if mask is None:
-        return batches_of_images, n
-    return _masked(batches_of_images, PictureMasks(mask, plan.n_tokens, n), numbers, reader), n
+    with Feeder(feeding, plan, lambda picture, pixels: Outcome(picture, plan.inputs_of(pixels))) as feeder:
+        for batch in plan.batches(_inputs(feeder.outcomes(named), reader, numbers), dtype):
+            yield batch if masks is None else MaskedActivations(batch, masks.of(numbers))
+            numbers.clear()
+    if masks is not None:
+        masks.check_used_up(reader.number + 1)
 
 
-def _pixels(reader: Reader, named: Iterator[Picture], numbers: list[int]) -> Iterator[Tensor]:
-    """Yield the pixels of pictures, and append the pictures' numbers to `numbers`."""
-    for _, pixels in reader.loaded(named):
+def _inputs(outcomes: Iterator[Outcome], reader: Reader, numbers: list[int]) -> Iterator[Inputs]:
+    """Yield pictures as networks take them, and append the pictures' numbers to `numbers`."""
+    for outcome in kept(outcomes, reader):
         numbers.append(reader.number)
-        yield pixels
-
-
-def _masked(
-    batches_of_images: Iterator[dict[str, np.ndarray]], masks: PictureMasks, numbers: list[int], reader: Reader
-) -> Iterator[MaskedActivations]:
-    for batch in batches_of_images:
-        yield MaskedActivations(batch, masks.of(numbers))
-        numbers.clear()
-    masks.check_used_up(reader.number + 1)
+        yield outcome.inputs

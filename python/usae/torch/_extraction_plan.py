@@ -21,10 +21,17 @@ from usae.torch._layer_output import Grid, grid_like, without_graph
 from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE, as_pair
 from usae.torch._network_errors import errors_of_memory
+from usae.torch._passes import Pass, passes
+from usae.torch._pixels import Draft
 from usae.torch._preprocessing import Crop, check_own_cut, checked_crop
+from usae.torch._reduced import draft_for
 
 MOST_PREFIX_TOKENS = 16
 """Largest number of class and register tokens that a message proposes to drop."""
+
+
+Inputs = dict[tuple[Any, ...], Tensor]
+"""A picture as networks take it, by `Model.input_kind`, in 0..1."""
 
 
 class Plan(NamedTuple):
@@ -35,6 +42,8 @@ class Plan(NamedTuple):
     grid: Grid | None
     """The grid to which all tokens are resized. None if no model has one."""
     crop: Crop
+    draft: Draft | None = None
+    """What has large files decoded at a smaller size. None: they are decoded in full."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -42,7 +51,7 @@ class Plan(NamedTuple):
         return tuple(sorted({model.channels for model in self.models.values()}))
 
     @staticmethod
-    def of(models: object, batch_size: object, grid: Any, crop: object) -> Plan:
+    def of(models: object, batch_size: object, grid: Any, crop: object, reduce: object = False) -> Plan:
         """Check arguments. InvalidInputError for any that cannot be used, and for models that cannot be aligned."""
         checked = _checked_models(models)
         size = checks.integer(batch_size, "batch_size", 1, LARGEST_SIDE)
@@ -51,46 +60,53 @@ class Plan(NamedTuple):
         cut = checked_crop(crop)
         if cut:
             _check_same_part(checked, cut)
-        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), cut)
+        draft = draft_for(checked.values(), cut) if checks.boolean(reduce, "reduce") else None
+        return Plan(checked, size, _common_grid(checked, None if grid is None else as_pair(grid, "grid")), cut, draft)
 
     @property
     def n_tokens(self) -> int:
         """Number of tokens of a picture."""
         return next(iter(self.models.values())).n_tokens if self.grid is None else math.prod(self.grid)
 
+    def inputs_of(self, picture: Tensor) -> Inputs:
+        """Resize a picture once for each kind of input. Any thread may do it."""
+        kinds = {model.input_kind: model for model in self.models.values()}
+        return {kind: model.resized(picture, self.crop) for kind, model in kinds.items()}
+
     def batches(
-        self, rows: Iterator[Tensor], dtype: str, rounding: dict[str, Rounding] | None = None
+        self, rows: Iterator[Inputs], dtype: str, rounding: dict[str, Rounding] | None = None
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yield the activations of each batch of pictures. InvalidInputError if `dtype` does not hold range or spread.
 
         `rounding` is what earlier calls found, by model, to which this one adds. Default: None, for nothing.
         """
         rounding = {} if rounding is None else rounding
+        in_turn = passes(self.models)
         while batch := list(itertools.islice(rows, self.batch_size)):
-            inputs = {
-                model.input_kind: torch.stack([model.resized(picture, self.crop) for picture in batch])
-                for model in {model.input_kind: model for model in self.models.values()}.values()
-            }
-            found = {}
-            for name, model in self.models.items():
-                wide = _aligned(model, inputs[model.input_kind], self.grid)
-                found[name] = _converted(wide, dtype, name, model)
-                if found[name].dtype != wide.dtype:
-                    rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
-                    rounding[name].check(f"activations of {name!r}", name, dtype)
-            yield found
+            inputs = {kind: torch.stack([row[kind] for row in batch]) for kind in batch[0]}
+            found: dict[str, np.ndarray] = {}
+            for each in in_turn:
+                for name, wide in _aligned(each, inputs[each.first.input_kind], self.grid).items():
+                    found[name] = _converted(wide, dtype, name, self.models[name])
+                    if found[name].dtype != wide.dtype:
+                        rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
+                        rounding[name].check(f"activations of {name!r}", name, dtype)
+            yield {name: found[name] for name in self.models}
 
 
-def _aligned(model: Model, images: Tensor, grid: Grid | None) -> np.ndarray:
+def _aligned(each: Pass, images: Tensor, grid: Grid | None) -> dict[str, np.ndarray]:
     """Return activations, [n, tokens, width], of images in 0..1, on `grid`."""
     with without_graph():
-        tokens, own = model.activations(model.normalized(images))
-        if own is None or own == grid or grid is None:
-            return as_array(tokens)
-        places = tokens.float().transpose(1, 2).unflatten(2, own)
-        with errors_of_memory(f"activations on the grid {grid}"):
-            places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
-        return as_array(places.flatten(2).transpose(1, 2))
+        return {name: _on_grid(tokens, own, grid) for name, (tokens, own) in each.activations(images).items()}
+
+
+def _on_grid(tokens: Tensor, own: Grid | None, grid: Grid | None) -> np.ndarray:
+    if own is None or own == grid or grid is None:
+        return as_array(tokens)
+    places = tokens.float().transpose(1, 2).unflatten(2, own)
+    with errors_of_memory(f"activations on the grid {grid}"):
+        places = F.interpolate(places, size=grid, mode="bilinear", antialias=True, align_corners=False)
+    return as_array(places.flatten(2).transpose(1, 2))
 
 
 def _converted(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:

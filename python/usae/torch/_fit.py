@@ -13,10 +13,10 @@ from usae._estimator.universal_sae import UniversalSAE
 from usae._training.checkpoint_schedule import CheckpointSchedule
 from usae.errors import InvalidInputError
 from usae.torch._extract import OnError, batches
-from usae.torch._images import SkippedPicture
 from usae.torch._layer_output import Grid
 from usae.torch._model import Model
 from usae.torch._preprocessing import Crop
+from usae.torch._reader import SkippedPicture
 
 
 def fit(
@@ -38,6 +38,9 @@ def fit(
     mask: Any = None,
     on_error: OnError = "raise",
     skipped: list[SkippedPicture] | None = None,
+    num_workers: int | None = None,
+    prefetch: int | None = None,
+    reduce: bool = False,
 ) -> UniversalSAE:
     """Train on the activations of models as they are computed, without storing them.
 
@@ -49,7 +52,7 @@ def fit(
     ----------
     sae : UniversalSAE
         The autoencoder. It is trained from the beginning.
-    models, images, batch_size, grid, crop, dtype, on_error, skipped
+    models, images, batch_size, grid, crop, dtype, on_error, skipped, num_workers, prefetch, reduce
         As for `extract`, except that the default of `dtype` is "float32", and that a picture is left out again, and appended to
         `skipped` again, whenever images are repeated. Images should be in random order, because tokens are
         shuffled only within `buffer_tokens`. An iterator cannot be repeated, so it must have enough images.
@@ -80,6 +83,9 @@ def fit(
             mask=mask,
             on_error=on_error,
             skipped=skipped,
+            num_workers=num_workers,
+            prefetch=prefetch,
+            reduce=reduce,
         )
 
     first = begin()  # checks the arguments

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from usae._base import checks
 from usae.errors import InvalidInputError
 from usae.torch import _pixels
 from usae.torch._items import (
@@ -31,7 +30,7 @@ from usae.torch._items import (
     rows,
     text_of,
 )
-from usae.torch._pixels import kind_of
+from usae.torch._pixels import Draft, kind_of
 from usae.torch._plain import plain
 
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
@@ -39,6 +38,8 @@ HIDDEN_FOLDERS = ("__MACOSX", "@eaDir")
 
 RGB = (3,)
 """Channels of pictures for networks that take colours."""
+
+Threads = Literal["any", "one", "caller"]
 
 
 class Picture(NamedTuple):
@@ -51,36 +52,37 @@ class Picture(NamedTuple):
     name : str or None
         The path of its file; in a folder, the path below that folder.
     load : callable
-        Function that loads it as float32 [channels, height, width] in 0..1.
+        Function that loads it as float32 [channels, height, width] in 0..1. Of a file or its contents it takes a `Draft` too.
+    threads : "any", "one" or "caller"
+        Which threads may load it: any, at the same time as others; one, in the order of pictures, because pictures may share
+        what they are read from; or the caller's alone, before the next picture is taken from the caller's iterable, which may
+        change what it gave.
+    expand : callable or None
+        Function that reads an example of a data set, which may hold several pictures, and returns them. None: it is one.
+    is_file : bool
+        Whether it is decoded from a file or the contents of one.
     """
 
     where: str
     name: str | None
-    load: Callable[[], Tensor]
+    load: Callable[..., Tensor]
+    threads: Threads = "any"
+    expand: Callable[[], list[Picture]] | None = None
+    is_file: bool = False
 
+    def parts(self) -> list[Picture]:
+        """Return the pictures that this stands for."""
+        return [self] if self.expand is None else self.expand()
 
-class SkippedPicture(NamedTuple):
-    """A picture that was left out because it could not be read.
-
-    Attributes
-    ----------
-    number : int
-        Its number among all pictures.
-    name : str
-        Its file, or what it is called in messages.
-    reason : str
-        The error's text.
-    """
-
-    number: int
-    name: str
-    reason: str
+    def loaded(self, draft: Draft | None) -> Tensor:
+        """Return its pixels, perhaps of a smaller size if it is a file."""
+        return self.load(draft=draft) if self.is_file and draft is not None else self.load()
 
 
 def pictures(images: object, channels: Channels = RGB) -> tuple[Iterator[Tensor], int | None]:
     """Return the pictures one by one, float32 [channels, height, width] in 0..1, and their number if it is known before."""
     named, n = named_pictures(images, channels)
-    return (picture.load() for picture in named), n
+    return (part.load() for picture in named for part in picture.parts()), n
 
 
 def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Picture], int | None]:
@@ -105,82 +107,21 @@ def named_pictures(images: Any, channels: Channels = RGB) -> tuple[Iterator[Pict
         return _of_data_set(images, channels), length_of(images)
     if not isinstance(images, Iterable) or isinstance(images, Mapping):
         raise InvalidInputError(f"images must be {expected(channels)}, got {kind_of(images)}")
-    each = (one_or_many(image, f"images[{number}]") for number, image in enumerate(_items(images)))
+    keeps = isinstance(images, (list, tuple))
+    each = (one_or_many(image, f"images[{number}]", keeps=keeps) for number, image in enumerate(_items(images)))
     # Other sequences, for example data sets that read files, are not searched: it might take hours.
-    known = isinstance(images, (list, tuple)) and not any(map(is_many, images))
+    known = keeps and not any(map(is_many, images))
     return itertools.chain.from_iterable(each), len(images) if known else None  # type: ignore[arg-type]
-
-
-class Reader:
-    """Loads pictures, and leaves out those that cannot be read if `on_error` is "skip".
-
-    Attributes
-    ----------
-    skips : bool
-        Whether pictures are left out.
-    skipped : list of SkippedPicture
-        What was left out. It is the caller's list if one was given.
-    number : int
-        Number, among all pictures, of the one that was loaded, left out or passed over last; -1 before the first.
-    """
-
-    def __init__(self, on_error: object = "raise", skipped: object = None):
-        if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
-            raise InvalidInputError(f'on_error must be "raise" or "skip", got {checks.shown(on_error)}')
-        if skipped is not None and not isinstance(skipped, list):
-            raise InvalidInputError(f"skipped must be a list, to which pictures are appended, or None, got {kind_of(skipped)}")
-        self.skips = on_error == "skip"
-        self.skipped: list[SkippedPicture] = [] if skipped is None else skipped
-        self._first = len(self.skipped)
-        self.number = -1
-
-    def loaded(self, named: Iterable[Picture]) -> Iterator[tuple[Picture, Tensor]]:
-        """Yield each picture with its pixels."""
-        for picture in named:
-            pixels = self.try_to_load(picture)
-            if pixels is not None:
-                yield picture, pixels
-
-    def try_to_load(self, picture: Picture) -> Tensor | None:
-        """Return a picture's pixels, or None if it was left out."""
-        self.number += 1
-        try:
-            return picture.load()
-        except InvalidInputError as error:
-            if not self.skips:
-                raise
-            self.skipped.append(SkippedPicture(self.number, picture.name or picture.where, str(error)))
-            return None
-
-    def pass_over(self) -> None:
-        """Count a picture that need not be loaded."""
-        self.number += 1
-
-    def check_some(self, n: int, stacklevel: int = 3) -> None:
-        """Refuse to have read no picture. With some, warn of those that were left out."""
-        new = self.skipped[self._first :]
-        if not n:
-            reason = f" that can be read of {len(new)}; the first error: {new[0].reason}" if new else ""
-            raise InvalidInputError(f"images must hold at least one picture, got none{reason}")
-        self.warn(stacklevel + 1)
-
-    def warn(self, stacklevel: int = 2) -> None:
-        """Warn of pictures that were left out, if there are any."""
-        new = self.skipped[self._first :]
-        if new:
-            some = ", ".join(repr(each.name) for each in new[:3]) + (", ..." if len(new) > 3 else "")
-            warnings.warn(
-                f"images: {len(new)} of {self.number + 1} pictures could not be read and were left out ({some}); the first "
-                f"error: {new[0].reason}; give skipped=[] to get the whole list",
-                stacklevel=stacklevel,
-            )
 
 
 # --- Sources ----------------------------------------------------------------------------------------------------------
 
 
-def _pictures_of(item: Any, where: str, channels: Channels) -> Iterator[Picture]:
-    """Yield the picture or pictures of an array, a file, the contents of one, a PIL image, or an example of a data set."""
+def _pictures_of(item: Any, where: str, channels: Channels, keeps: bool = True) -> Iterator[Picture]:
+    """Yield the picture or pictures of an array, a file, the contents of one, a PIL image, or an example of a data set.
+
+    `keeps` says whether the caller's collection keeps the item as it is, whatever is taken from the collection next.
+    """
     load: Callable[..., Tensor]
     try:
         item = entry(item, where)
@@ -192,18 +133,21 @@ def _pictures_of(item: Any, where: str, channels: Channels) -> Iterator[Picture]
         yield _of_file(item, where, channels)
         return
     if is_array(item):
-        yield from _of_array(item, where, channels)
+        yield from _of_array(item, where, channels, keeps)
         return
+    # Open files and PIL images may read from one file of several pictures.
+    threads: Threads = "any" if isinstance(item, bytes) else "one" if keeps else "caller"
     if _pixels.is_pil(item):
         load = _pixels.from_pil
     elif is_contents(item):
         load = _pixels.from_contents
     else:
         load = _refuse
-    yield Picture(where, None, functools.partial(load, item, where, channels))
+    is_file = load is _pixels.from_contents
+    yield Picture(where, None, functools.partial(load, item, where, channels), threads, is_file=is_file)
 
 
-def _of_array(array: Any, where: str, channels: Channels) -> Iterator[Picture]:
+def _of_array(array: Any, where: str, channels: Channels, keeps: bool) -> Iterator[Picture]:
     try:
         array = plain(array, where)
         _pixels.check_array(array, where, channels)
@@ -211,7 +155,9 @@ def _of_array(array: Any, where: str, channels: Channels) -> Iterator[Picture]:
         yield Picture(where, None, functools.partial(_fail, error))
         return
     for row in array if array.ndim == 4 else (array,):
-        yield Picture(where, None, functools.partial(_pixels.from_array, row, where, channels))
+        if isinstance(row, Tensor) and row.device.type != "cpu":
+            row = row.detach().cpu()  # here, because each thread has its own stream of a GPU
+        yield Picture(where, None, functools.partial(_pixels.from_array, row, where, channels), "any" if keeps else "caller")
 
 
 def _items(images: Iterable[Any]) -> Iterator[Any]:
@@ -229,30 +175,37 @@ def _items(images: Iterable[Any]) -> Iterator[Any]:
 
 def _of_file(path: Any, where: str, channels: Channels, name: str | None = None) -> Picture:
     load = functools.partial(_pixels.from_file, path, where, channels)
-    return Picture(where, os.fsdecode(path) if name is None else name, load)
+    return Picture(where, os.fsdecode(path) if name is None else name, load, is_file=True)
 
 
 def _of_data_set(images: Any, channels: Channels) -> Iterator[Picture]:
     """Yield the pictures of a data set by their numbers, so that an example that fails does not end it."""
     names, length = _file_names(images), length_of(images)
-    for number in itertools.count() if length is None else range(length):
-        where = f"images[{number}]"
-        try:
-            item = images[number]
-        except IndexError as error:
-            if length is not None:
-                item = _refusal(where, names(number), error)
-            else:
-                return
-        except (MemoryError, torch.OutOfMemoryError):
+    if length is not None:
+        for number in range(length):
+            example = functools.partial(_of_example, images, number, channels, names)
+            yield Picture(f"images[{number}]", names(number), _unread, "one", example)
+        return
+    with contextlib.suppress(IndexError):
+        for number in itertools.count():
+            yield from _of_example(images, number, channels, names, ends=True)
+
+
+def _of_example(
+    images: Any, number: int, channels: Channels, names: Callable[[int], str | None], ends: bool = False
+) -> list[Picture]:
+    """Read an example of a data set and return its pictures. With `ends` an IndexError is raised as it is."""
+    where, name = f"images[{number}]", names(number)
+    try:
+        item = images[number]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a data set of the user's raises when it reads a file
+        if ends and isinstance(error, IndexError):
             raise
-        except Exception as error:  # whatever a data set of the user's raises when it reads a file
-            item = _refusal(where, names(number), error)
-        if isinstance(item, InvalidInputError):
-            yield Picture(where, names(number), functools.partial(_fail, item))
-            continue
-        for picture in _pictures_of(item, where, channels):
-            yield picture if picture.name is not None else picture._replace(name=names(number))
+        return [Picture(where, name, functools.partial(_fail, _refusal(where, name, error)), "caller")]
+    found = _pictures_of(item, where, channels, keeps=False)
+    return [picture if picture.name is not None else picture._replace(name=name) for picture in found]
 
 
 def _refusal(where: str, name: str | None, error: Exception) -> InvalidInputError:
@@ -308,6 +261,10 @@ def _refuse(item: object, where: str, channels: Channels) -> Tensor:
     raise InvalidInputError(
         f"{where} must be an array, a file, the contents of one or a PIL image, got {kind_of(item)}; give pictures, one by one"
     )
+
+
+def _unread() -> Tensor:
+    raise RuntimeError("an example of a data set has to be expanded first")
 
 
 def _fail(error: InvalidInputError) -> Tensor:

@@ -40,7 +40,7 @@ def checked_images(given: Any, network: nn.Module, channels: int, known_size: tu
     try:
         copy = _as_tensor(images) if isinstance(images, np.ndarray) else images.detach().clone()
         copy = in_a_standard_type(copy).to(device, kind)
-        is_finite = bool(copy.isfinite().all())
+        is_finite = all_finite(copy)
     except Exception as error:  # of a subclass, such as PyTorch's fake tensors
         pass_on(error, "images")
         raise InvalidInputError(
@@ -81,6 +81,12 @@ def checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
 def as_array(tensor: Tensor) -> np.ndarray:
     """Return a copy as an array, so that a change of the array does not change what `pull` computes."""
     return np.array(tensor.float().cpu().numpy(), order="C")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. Their sum is not if one is not, and takes a twentieth of the time."""
+    tensor = tensor.detach()
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def in_float32(tensor: Tensor) -> Tensor:

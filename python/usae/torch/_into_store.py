@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,12 +20,15 @@ from usae._data.narrowing import Rounding
 from usae._data.store import ActivationStore, DType
 from usae._files import disk
 from usae.errors import InvalidInputError
-from usae.torch._extraction_plan import Plan
-from usae.torch._images import Picture, Reader, named_pictures
+from usae.torch._extraction_plan import Inputs, Plan
+from usae.torch._feeder import Feeder, Feeding, Outcome, kept
+from usae.torch._images import Picture, named_pictures
+from usae.torch._layer_output import images_first
 from usae.torch._masks import PictureMasks
 from usae.torch._model import Model
 from usae.torch._model_arguments import LARGEST_SIDE
 from usae.torch._pixels import as_channels
+from usae.torch._reader import Reader
 
 
 def extract(
@@ -36,20 +40,25 @@ def extract(
     shard_images: object,
     mask: Any,
     reader: Reader,
+    feeding: Feeding,
 ) -> ActivationStore:
     """Extract into a store; see `usae.torch.extract`. No batch spans two shards, so interruptions do not change the result."""
     size = checks.integer(shard_images, "shard_images", 1, LARGEST_SIDE)
     named, n = named_pictures(images, plan.channels)
     masks = None if mask is None else PictureMasks(mask, plan.n_tokens, n)
-    with _opened(path, plan, dtype) as store, progress_bar(n, progress, desc="extracting", unit="image") as bar:
+    with (
+        _opened(path, plan, dtype) as store,
+        progress_bar(n, progress, desc="extracting", unit="image") as bar,
+        Feeder(feeding, plan, lambda picture, pixels: _prepared(plan, picture, pixels)) as feeder,
+    ):
         names: list[str] = []
         numbers: list[int] = []
-        rest = reader.loaded(_after_those_in(store, named, reader, numbers, bar))
+        rest = kept(feeder.outcomes(_after_those_in(store, plan, named, reader, numbers, bar)), reader)
         _check_masks(masks, store, numbers)
         numbers.clear()
         rounding: dict[str, Rounding] = {}  # of all shards, so that it is warned of once
         while acts := _shard(
-            plan, _pixels(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar, rounding
+            plan, _inputs(itertools.islice(rest, size), reader, names, numbers), size, store.dtype, bar, rounding
         ):
             store.append(acts, image_names=names, mask=None if masks is None else masks.of(numbers))
             names.clear()
@@ -63,7 +72,7 @@ def extract(
 
 
 def _shard(
-    plan: Plan, rows: Iterator[Tensor], size: int, dtype: str, bar: Any, rounding: dict[str, Rounding]
+    plan: Plan, rows: Iterator[Inputs], size: int, dtype: str, bar: Any, rounding: dict[str, Rounding]
 ) -> dict[str, np.ndarray]:
     """Return the activations of at most `size` pictures, or an empty mapping if there are none."""
     result: dict[str, np.ndarray] = {}
@@ -77,42 +86,49 @@ def _shard(
     return {name: x[:done] for name, x in result.items()}
 
 
-def _pixels(shard: Iterator[tuple[Picture, Tensor]], reader: Reader, names: list[str], numbers: list[int]) -> Iterator[Tensor]:
-    """Yield the pixels of pictures, and append the pictures' names and numbers to `names` and `numbers`."""
-    for picture, pixels in shard:
-        names.append(_name_of(picture, pixels))
+def _prepared(plan: Plan, picture: Picture, pixels: Tensor) -> Outcome:
+    return Outcome(picture, plan.inputs_of(pixels), _name_of(picture, pixels))
+
+
+def _inputs(shard: Iterator[Outcome], reader: Reader, names: list[str], numbers: list[int]) -> Iterator[Inputs]:
+    """Yield pictures as networks take them, and append the pictures' names and numbers to `names` and `numbers`."""
+    for outcome in shard:
+        names.append(str(outcome.name))
         numbers.append(reader.number)
-        yield pixels
+        yield outcome.inputs
 
 
 def _after_those_in(
-    store: ActivationStore, named: Iterator[Picture], reader: Reader, numbers: list[int], bar: Any
+    store: ActivationStore, plan: Plan, named: Iterator[Picture], reader: Reader, numbers: list[int], bar: Any
 ) -> Iterator[Picture]:
     """Return the pictures after those in the store, and append the numbers of those in it to `numbers`.
 
     The first pictures have to be those in the store. Others may lie between them if they cannot be read, because they could
     not be read either when the store was made.
     """
-    for number, kept in enumerate(store.images):
+    parts: deque[Picture] = deque()
+    for number, name in enumerate(store.images):
         while True:
-            picture = next(named, None)
+            if not parts:
+                parts.extend(next((picture.parts() for picture in named), ()))
+            picture = parts.popleft() if parts else None
             if picture is None:
                 raise InvalidInputError(
                     f"images must begin with those of the store {str(store.path)!r}, which has {len(store.images)}, got only "
                     f"{number}; give all images, or another store"
                 )
-            if picture.name == kept:
+            if picture.name == name:
                 reader.pass_over()
                 break
-            pixels = reader.try_to_load(picture) if reader.skips or picture.name is None else None
+            pixels = reader.try_to_load(picture, plan.draft) if reader.skips or picture.name is None else None
             got = picture.name if pixels is None else _name_of(picture, pixels)
-            if got == kept:
+            if got == name:
                 break
             if pixels is not None or not reader.skips:
-                raise _different(store, f"images[{number}]", kept, got)
+                raise _different(store, f"images[{number}]", name, got)
         numbers.append(reader.number)
         bar.update()
-    return named
+    return itertools.chain(parts, named)
 
 
 def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: list[int]) -> None:
@@ -136,7 +152,9 @@ def _check_masks(masks: PictureMasks | None, store: ActivationStore, numbers: li
 def _opened(path: str | os.PathLike[str], plan: Plan, dtype: DType | None) -> ActivationStore:
     """Open the store at `path`, which must have been made by the same plan, or make a new one."""
     models = {name: _described(model) for name, model in plan.models.items()}
-    metadata = {"crop": plan.crop}
+    metadata: dict[str, Any] = {"crop": plan.crop}
+    if plan.draft is not None:  # which stores of earlier versions do not have
+        metadata["reduce"] = True
     folder = disk.folder_of(path)
     if not (dtype is None or isinstance(dtype, str)):
         raise InvalidInputError(f"dtype must be the name of a type or None, got {checks.shown(dtype)}")
@@ -175,7 +193,7 @@ def _described(model: Model) -> dict[str, Any]:
         "source": model.source,
         "layer": model.layer,
         "network": type(model.module).__name__,
-        "tokens_dropped": reader.n_prefix_tokens if reader.tokens is None else "by a function",
+        "tokens_dropped": reader.n_prefix_tokens if reader.tokens in (None, images_first) else "by a function",
         "size": list(model.known_size),
         "mean": [float(value) for value in mean],
         "std": [float(value) for value in std],

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import operator
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -137,38 +140,43 @@ class TokenReader(NamedTuple):
         return last > first
 
 
-def run_to(module: nn.Module, layer: nn.Module, label: str, images: Tensor) -> Any:
-    """Return the output of `layer` when it first runs in ``module(images)``. Later layers are not computed.
+def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str], images: Tensor) -> list[Any]:
+    """Return the output of each of `layers` when it first runs in ``module(images)``. What follows the last is not computed.
 
-    So no later layer can overwrite the output in place either.
+    So no later layer can overwrite that output in place either. Of the others copies are kept.
     """
-    outputs: list[Any] = []
+    outputs: dict[int, Any] = {}
+    wanted = {id(layer): layer for layer in layers}
     thread = threading.get_ident()
 
-    def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
-        if threading.get_ident() == thread:  # another thread may be using the same module
-            outputs.append(output)
+    def keep(layer: nn.Module, _inputs: object, output: Any) -> None:
+        if threading.get_ident() != thread or id(layer) in outputs:  # another thread may be using the same module
+            return
+        is_last = len(outputs) + 1 == len(wanted)
+        outputs[id(layer)] = output if is_last else _copied(output)
+        if is_last:
             raise _Reached
 
     # Ctrl-C may come between any two calls of Python functions, so within `register_forward_hook` and `RemovableHandle.remove`
-    # too, and the hook would stay in the user's network. Here a single call of C puts it in, within `try`, and a single one
-    # takes it out. Should that one not be reached, the hook goes with this call's `_Presence`, to which its key refers. (A weak
-    # reference that is gone before its referent calls nothing, so `key` is the earlier variable.)
-    hooks: dict[Any, Any] = layer._forward_hooks
-    key: Any = None
+    # too, and a hook would stay in the user's network. Here a single call of C puts them in, within `try`, and a single one
+    # takes them out. Should that one not be reached, the hooks go with this call's `_Presence`, to which their keys refer. (A
+    # weak reference that is gone before its referent calls nothing, so `keys` is the earlier variable.)
+    keys: list[Any] = []
     presence = _Presence()
-    key = weakref.ref(presence, hooks.pop)
+    all_hooks: list[Any] = [layer._forward_hooks for layer in wanted.values()]
+    keys += [weakref.ref(presence, hooks.pop) for hooks in all_hooks]
+    removers = [hooks.pop for hooks in all_hooks]
     try:
-        hooks[key] = keep
+        deque(map(operator.setitem, all_hooks, keys, repeat(keep)), maxlen=0)
         with eager(module):
             module(images)
     except _Reached:
-        return outputs[0]
+        return [outputs[id(layer)] for layer in layers]
     finally:
-        hooks.pop(key, None)
-    scripted = isinstance(layer, torch.jit.ScriptModule) or isinstance(module, torch.jit.ScriptModule)
+        deque(map(operator.call, removers, keys, repeat(None)), maxlen=0)
+    label = next(label for layer, label in zip(layers, labels, strict=True) if id(layer) not in outputs)
     remedy = "choose another layer"
-    if scripted:
+    if any(isinstance(part, torch.jit.ScriptModule) for part in (module, *layers)):
         remedy = "hooks do not run in TorchScript: give the network before it was scripted"
     elif "torch._dynamo" in sys.modules:  # functions outside of modules may be compiled too, which cannot be seen
         remedy += ", or, if a compiled function runs it, give the network before torch.compile"
@@ -199,14 +207,29 @@ def children(module: nn.Module) -> str:
     return ", ".join(repr(name) for name, _ in module.named_children()) or "(it has no parts)"
 
 
-def _first_tensor(output: object, label: str) -> Tensor:
+def _copied(output: Any) -> Any:
+    """Return a copy of the tensor that is read of a layer's output, and another output as it is."""
+    tensor = _found_tensor(output)
+    return output if tensor is None else tensor.clone()
+
+
+def _found_tensor(output: object) -> Tensor | None:
     if isinstance(output, Tensor):
-        return in_a_standard_type(plain(output, label))
+        return output
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    for part in parts:
-        if isinstance(part, Tensor):
-            return in_a_standard_type(plain(part, label))
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def _first_tensor(output: object, label: str) -> Tensor:
+    tensor = _found_tensor(output)
+    if tensor is not None:
+        return in_a_standard_type(plain(tensor, label))
     raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
+
+
+def images_first(output: Tensor) -> Tensor:
+    """Return [tokens, images, width] as [images, tokens, width], and other outputs as they are."""
+    return output.transpose(0, 1) if output.ndim == 3 else output
 
 
 def grid_like(n: int, size: Grid) -> Grid | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from usae.errors import InvalidInputError
 from usae.torch import _layer_output, _preprocessing, _transforms
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._images import pictures
-from usae.torch._inputs import as_array, checked_gradient, checked_images, in_float32, where
-from usae.torch._layer_output import Grid, TokenReader
+from usae.torch._inputs import all_finite, as_array, checked_gradient, checked_images, in_float32, where
+from usae.torch._layer_output import Grid, TokenReader, images_first
 from usae.torch._model_arguments import (
     as_pair,
     autocast_type,
@@ -29,11 +28,14 @@ from usae.torch._model_arguments import (
     short,
     thread_number,
 )
-from usae.torch._network_errors import errors_of_backward, errors_of_forward, errors_of_memory
+from usae.torch._network_errors import errors_of_backward, errors_of_memory
+from usae.torch._passes import one_pass
 from usae.torch._preprocessing import Crop, Preprocessing
-from usae.torch._presets import Preset, find_preset
+from usae.torch._preset import Preset
+from usae.torch._presets import find_preset
 from usae.torch._threads import using_threads
 from usae.torch._trial import disagreement
+from usae.torch._unmasked import unmasked
 from usae.torch._wrappers import unwrapped, without_wrapper
 
 
@@ -129,7 +131,7 @@ class Model:
             told = _transforms.of(preprocessing, [name for name, value in (("mean", mean), ("std", std)) if value is not None])
             said = told.or_else(said)
         self.module = inside.network
-        self._runner = inside.runner
+        self._runner = unmasked(inside.runner)
         self.layer = without_wrapper(self._chosen_layer(layer, preset), module, self.module)
         self.size = said.size if size is None else as_pair(size, "size")
         self.channels = chosen_channels(channels, preset.channels)
@@ -167,7 +169,7 @@ class Model:
     def __repr__(self) -> str:
         what = type(self.module).__name__
         parts = [f"layer={self.layer!r}", f"n_prefix_tokens={self._reader.n_prefix_tokens}"]
-        parts += ["tokens=a function"] if self._reader.tokens else []
+        parts += ["tokens=a function"] if self._reader.tokens not in (None, images_first) else []
         grid = self._reader.grid or (self._probed[0] if self._probed else None)
         parts += [f"grid={grid[0]}x{grid[1]}"] if grid else []
         parts += [f"size={self.size[0]}x{self.size[1]}" if self.size else "size=any"]
@@ -207,6 +209,11 @@ class Model:
     def width(self) -> int:
         """Dimensions of a token. It may run the network once."""
         return self._probe()[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which the network computes, that of its parameters."""
+        return where(self.module)[0]
 
     @property
     def known_size(self) -> Grid:
@@ -281,7 +288,7 @@ class Model:
     def normalized(self, images: Tensor) -> Tensor:
         """Normalise images, [n, channels, height, width] in 0..1, for the module: ``(images - mean) / std``."""
         mean, std = (torch.from_numpy(x).to(images)[:, None, None] for x in self.known_scale)
-        return (images - mean) / std
+        return (images - mean).div_(std)
 
     def __call__(self, images: Any) -> np.ndarray:
         """Compute activations of normalised images.
@@ -350,7 +357,7 @@ class Model:
                     (result,) = torch.autograd.grad(tokens, leaf, given, retain_graph=True, allow_unused=True)
             if result is None:
                 raise self._without_gradient()
-            if not in_float32(result).isfinite().all():
+            if not all_finite(in_float32(result)):
                 raise InvalidInputError(
                     f"gradient of {self._label} with respect to the images must be finite, got NaN or infinity; "
                     f"{self._remedy_for_overflow()}"
@@ -393,6 +400,8 @@ class Model:
         channels_last = (
             preset.channels_last if channels_last is None else checks.boolean(channels_last, "channels_last", " or None")
         )
+        if tokens is None and preset.gives_tokens_first(self.layer):
+            tokens = images_first
         return TokenReader(self._label, n_prefix, grid, channels_last, tokens)
 
     def _probe(self) -> tuple[Grid | None, int, int]:
@@ -407,24 +416,10 @@ class Model:
         return checked_images(images, self.module, self.channels, self.size)
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Grid | None]:
-        grids: list[Grid | None] = []
-
-        def tokens_of(some: Tensor) -> Tensor:
-            tokens, grid = self._reader.read(self._output(some), len(some), (some.shape[2], some.shape[3]))
-            grids.append(grid)
-            return tokens
-
-        with using_threads(self.threads):
-            return self._evaluation.checked(tokens_of, images), grids[0]
-
-    def _output(self, images: Tensor) -> Any:
-        """Return the output of the layer."""
-        casting = torch.autocast(images.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
-        with casting, errors_of_forward(self._label, images):
-            return _layer_output.run_to(self._runner, self._layer, self._label, images)
+        return one_pass([self], self._evaluation, images)[0]
 
     def _check_finite(self, tokens: Tensor) -> None:
-        if not in_float32(tokens).isfinite().all():
+        if not all_finite(in_float32(tokens)):
             raise InvalidInputError(
                 f"activations of {self._label} must be finite, got NaN or infinity; {self._remedy_for_overflow()}"
             )

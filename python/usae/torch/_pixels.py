@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from usae._files import regular_files
 from usae.errors import CheckpointError, InvalidInputError
 from usae.torch._plain import plain, type_of
 
+Draft = Callable[[Any], None]
+"""A function that is given a PIL image that was opened and not read yet."""
+
 ORIENTATION = 0x0112
 """EXIF's number for how the camera was held."""
 
@@ -28,8 +31,11 @@ GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R 601), as Pillow's mode "L" has them."""
 
 
-def from_file(path: str | os.PathLike[str], label: str, channels: Collection[int]) -> Tensor:
-    """Read a picture file, [channels, height, width] in 0..1. InvalidInputError, with its name, whatever is wrong with it."""
+def from_file(path: str | os.PathLike[str], label: str, channels: Collection[int], draft: Draft | None = None) -> Tensor:
+    """Read a picture file, [channels, height, width] in 0..1. InvalidInputError, with its name, whatever is wrong with it.
+
+    `draft` may have it decoded at a smaller size, as for `from_contents`; see `_reduced`.
+    """
     got = repr(printable(path))
     try:
         stream = regular_files.opened(path, "it")
@@ -39,10 +45,10 @@ def from_file(path: str | os.PathLike[str], label: str, channels: Collection[int
             f"{label} must be a picture file that Pillow reads, got {got}: {reason}; replace it or leave it out"
         ) from error
     with stream:
-        return _decoded(stream, label, got, channels)
+        return _decoded(stream, label, got, channels, draft)
 
 
-def from_contents(contents: Any, label: str, channels: Collection[int]) -> Tensor:
+def from_contents(contents: Any, label: str, channels: Collection[int], draft: Draft | None = None) -> Tensor:
     """Read a picture from the contents of a file: bytes, or an open file, which is read from its beginning if it can seek."""
     got = f"the contents of one as {kind_of(contents)}"
     try:
@@ -55,7 +61,7 @@ def from_contents(contents: Any, label: str, channels: Collection[int]) -> Tenso
         raise InvalidInputError(
             f"{label} must be a picture file that Pillow reads, got {got}: {_reason(error)}; open it for reading bytes"
         ) from error
-    return _decoded(stream, label, got, channels)
+    return _decoded(stream, label, got, channels, draft)
 
 
 def from_pil(image: Any, label: str, channels: Collection[int]) -> Tensor:
@@ -139,13 +145,15 @@ def kind_of(x: object) -> str:
 # --- Private ----------------------------------------------------------------------------------------------------------
 
 
-def _decoded(source: Any, label: str, got: str, channels: Collection[int]) -> Tensor:
+def _decoded(source: Any, label: str, got: str, channels: Collection[int], draft: Draft | None) -> Tensor:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
         raise ImportError(f"reading picture files needs Pillow ({error}): pip install pillow") from error
     try:
         with Image.open(source) as image:
+            if draft is not None:
+                draft(image)
             array = _pixels_of(image, label)
     except (InvalidInputError, MemoryError):
         raise

@@ -1,27 +1,20 @@
-"""Properties of networks of timm, transformers and torchvision.
+"""Properties of networks of timm, transformers and torchvision, and of the repositories in `_repositories`.
 
 A network is recognised by the module in which its class is defined, so these libraries are never imported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from usae.errors import InvalidInputError
+from usae.torch import _repositories
 from usae.torch._preprocessing import Preprocessing
+from usae.torch._preset import CLIP, HALF, IMAGENET, NONE, Preset, Scale, as_pair_of
 from usae.torch._transforms import checked, of_timm
-
-Pair = tuple[int, int]
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-NONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-
-Scale = tuple[Sequence[float], Sequence[float]]
 
 SCALES: dict[str, Scale] = {
     **dict.fromkeys(
@@ -46,44 +39,26 @@ A module of transformers does not have its processor. What is not in this list h
 """
 
 
-class Preset(NamedTuple):
-    """Properties of a network. Most are arguments of `usae.torch.Model`.
-
-    Attributes
-    ----------
-    source : str
-        Name of the library.
-    patch : (int, int) or None
-        Height and width of a patch in pixels, for networks whose tokens are patches of the image at every layer.
-    preprocessing : Preprocessing
-        Scale, size, filter and cut of its images, as far as the library says them.
-    channels : int or None
-        Number of channels of its images.
-    """
-
-    source: str = "plain module"
-    layer: str | None = None
-    n_prefix_tokens: int = 0
-    patch: Pair | None = None
-    preprocessing: Preprocessing = Preprocessing()
-    channels: int | None = None
-    channels_last: bool | None = None
-    assumed: str = ""
-    """Whose mean and standard deviation were taken, if the module itself says nothing of them."""
-
-
 def find_preset(module: nn.Module) -> Preset:
     """Find the properties of a module. A subclass of a known class is recognised too."""
     libraries = {cls.__module__.partition(".")[0] for cls in type(module).__mro__}
+    for recognise in _repositories.KNOWN:
+        if (preset := _tried(recognise, module, libraries, _timm)) is not None:
+            return preset
     for library, find in (("timm", _timm), ("transformers", _transformers), ("torchvision", _torchvision)):
         if library in libraries:
-            try:
-                return find(module)
-            except (AttributeError, TypeError, ValueError, LookupError) as error:
-                if isinstance(error, InvalidInputError):
-                    raise
-                return Preset(library)  # a part of a network, or one that a user made of its parts, so nothing is known of it
+            return _tried(find, module) or Preset(library)
     return Preset()
+
+
+def _tried(find: Callable[..., Preset | None], *arguments: Any) -> Preset | None:
+    """Return what is found; None for a part of a network, or one that a user made of its parts, of which nothing is known."""
+    try:
+        return find(*arguments)
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        return None
 
 
 def _timm(module: Any) -> Preset:
@@ -99,8 +74,8 @@ def _timm(module: Any) -> Preset:
         source="timm",
         layer=layer if layer in dict(module.named_modules()) else None,
         n_prefix_tokens=module.num_prefix_tokens if is_plain else 0,
-        patch=_pair(patches.patch_size) if is_plain else None,
-        preprocessing=own._replace(size=_pair(size) if size else None),
+        patch=as_pair_of(patches.patch_size) if is_plain else None,
+        preprocessing=own._replace(size=as_pair_of(size) if size else None),
         channels=_channels_of_first_convolution(module),
         channels_last=getattr(module, "output_fmt", None) == "NHWC" or None,
     )
@@ -131,8 +106,8 @@ def _transformers(module: Any) -> Preset:
         source="transformers",
         layer=_last_of_encoder(module),
         n_prefix_tokens=_n_prefix_tokens(module) if is_plain else 0,
-        patch=_pair(config.patch_size) if is_plain else None,
-        preprocessing=Preprocessing(mean, std, _pair(size) if size else None),
+        patch=as_pair_of(config.patch_size) if is_plain else None,
+        preprocessing=Preprocessing(mean, std, as_pair_of(size) if size else None),
         channels=getattr(config, "num_channels", None),
         assumed="" if mean is None else f"the published networks of model_type {config.model_type!r} in transformers",
     )
@@ -167,14 +142,14 @@ def _torchvision(module: Any) -> Preset:
     assumed = "torchvision's published networks"
     if hasattr(getattr(module, "transform", None), "image_mean"):  # networks for detection normalise their images
         (mean, std), assumed = NONE, ""
-    own = Preprocessing(mean, std, _pair(getattr(module, "image_size", 224)))
+    own = Preprocessing(mean, std, as_pair_of(getattr(module, "image_size", 224)))
     channels = _channels_of_first_convolution(module)
     if hasattr(module, "class_token"):
         last = f"encoder.layers.{list(module.encoder.layers._modules)[-1]}"
-        return Preset("torchvision", last, 1, _pair(module.patch_size), own, channels, assumed=assumed)
+        return Preset("torchvision", last, 1, as_pair_of(module.patch_size), own, channels, assumed=assumed)
     stages = [name for name, _ in module.named_children() if name in ("layer4", "features", "trunk_output")]
     is_swin = any(cls.__name__ == "SwinTransformer" for cls in type(module).__mro__)
-    return Preset("torchvision", stages[-1] if stages else None, 0, None, own, channels, is_swin or None, assumed)
+    return Preset("torchvision", stages[-1] if stages else None, 0, None, own, channels, is_swin or None, assumed=assumed)
 
 
 def _is_efficientnet_v2_l(module: nn.Module) -> bool:
@@ -188,8 +163,3 @@ def _channels_of_first_convolution(module: nn.Module) -> int | None:
     """Return how many channels the images of a network have. In timm and torchvision its first convolution takes them."""
     first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
     return None if first is None else first.in_channels
-
-
-def _pair(value: Any) -> Pair:
-    """Return (height, width) from one integer or two."""
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))

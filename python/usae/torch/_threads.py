@@ -34,6 +34,19 @@ def using_threads(n: int | None) -> Iterator[None]:
         _leave(n, own)
 
 
+def compute_alone() -> None:
+    """Have PyTorch compute with one thread in this thread, which is new, as long as it lives. No other thread sees a change.
+
+    The number for threads that have not computed yet is set back by a thread that ends.
+    """
+    with _lock:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        other = threading.Thread(target=torch.set_num_threads, args=(before,))
+        other.start()
+        other.join()
+
+
 def _enter(n: int) -> int:
     """Set the number, and return the one to restore."""
     global _before
