@@ -5,8 +5,8 @@
 #endif
 
 extension Recipe {
-  /// Fewer effective dimensions count as so many: models of widths up to 128 with 6 to 13 of them learn less at a rate that these
-  /// would ask for.
+  /// Fewer effective dimensions count as so many: models of widths up to 128 with 6 to 13 of them learn less at the rate that
+  /// these would ask for.
   private static let fewestDimensions = 32.0
 
   /// Learning rate of a model in the constant part of the schedule.

@@ -13,6 +13,8 @@ from support.refusals import refuses
 from usae._data.activations import as_aligned
 from usae.analysis import baselines, nulls
 
+pytestmark = pytest.mark.slow
+
 
 def codes(rng, n_tokens, rates):
     """float32 [n_tokens, concepts]: 1 where a concept fires."""

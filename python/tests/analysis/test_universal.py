@@ -16,6 +16,8 @@ from support.refusals import refuses
 from usae.analysis import cofiring
 from usae.cli.evaluate import _report
 
+pytestmark = pytest.mark.slow
+
 N = 4000
 RATES = {"shared": 0.05, "half shared": 0.05, "apart": 0.05, "dense apart": 0.6, "dense shared": 0.6}
 

@@ -11,6 +11,8 @@ import usae
 from support.commands import refusal
 from usae.cli import openmp
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """
 import json, os
 print(json.dumps(dict(os.environ)))

@@ -10,6 +10,8 @@ import usae
 from reference import problems
 from reference import step as reference
 
+pytestmark = pytest.mark.slow  # test_published_curve.py, which is quick, follows PyTorch too
+
 TOLERANCE = 1e-4
 WIDTHS = {"a": 24, "b": 40, "c": 13}  # 24 = 16 + 8, 40 = 32 + 8 and an odd one: every tail of a 16-wide kernel
 N_TOKENS = 48

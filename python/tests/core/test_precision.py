@@ -13,6 +13,8 @@ from support.refusals import refuses
 from support.saves import rewrite_json
 from support.worlds import fit_two, two_models
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = two_models(500, seed=5)
 
 

@@ -23,6 +23,8 @@ from support.published_checkpoints import (
 )
 from usae.interop.published import load_published
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_checkpoints_give_the_architectures_codes_and_reconstructions(saes, tmp_path):
     sae = load_published(saved(saes, tmp_path), statistics=STATISTICS, k=K)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STATE = """
 import faulthandler, gc, json, locale, logging, os, signal, sys, threading, warnings
 import random

@@ -12,6 +12,8 @@ from support.networks import convolutional, transformer
 from support.refusals import refuses
 from usae.torch import Model, extract
 
+pytestmark = pytest.mark.slow
+
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": (3, 16, 24), "interpolation": "bicubic", "crop_pct": 0.9}
 
 

@@ -21,6 +21,8 @@ from usae._saved import saved_folder
 from usae._saved.header import fields_since
 from usae._training import checkpoint_files
 
+pytestmark = pytest.mark.slow
+
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 

@@ -275,9 +275,11 @@ class UniversalSAE:
         A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is read once before training, so
         that a NaN in the last row is found at once and not after hours. A store has only finite activations, so for a store
         every file is compared with its checksum instead. Rows of a store are shuffled by blocks (docs/stores.md). A store of
-        at most 65,536 rows gives the same bits as the same rows in arrays. After Ctrl-C, an exception in a callback, or a loss
-        that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C, SIGTERM and SIGHUP wait for the end
-        of the step, but a second one does not if it comes some seconds later. docs/long_runs.md says more.
+        at most 65,536 rows gives the same bits as the same rows in arrays. A loss or a validation that is worse than that of
+        predicting the mean, or than at its start, is a warning that names the remedy (docs/training.md). After Ctrl-C, an
+        exception in a callback, or a loss that overflows, the object keeps what it has learned. With checkpoints, Ctrl-C,
+        SIGTERM and SIGHUP wait for the end of the step, but a second one does not if it comes some seconds later.
+        docs/long_runs.md says more.
         """
         schedule = as_schedule(checkpoint, resume)
         if isinstance(y, Mapping):
@@ -484,6 +486,7 @@ class UniversalSAE:
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
         report = autoencoder.step(given, None, index)
         loop.warn_of_end(autoencoder, report, stacklevel=3)
+        watch.after_step(autoencoder, report, (given, None))
         return report
 
     def _first_step(self, batch: Mapping[str, Any], encoder: str | None, mask: Any) -> StepReport:

@@ -15,7 +15,7 @@ SAMPLE = 256
 
 
 def mean_loss(autoencoder: Autoencoder, name: str, x: Activations, rows: np.ndarray | None) -> float:
-    """Return the main loss that an empty code has in a model, on some rows of a batch. `rows` None: all rows.
+    """Return the main loss that an empty code has in a model, on some rows of a batch; it is above 0. `rows` None: all rows.
 
     In standardised units it is 1 for squared errors, as long as the rows are like those that mean and scale come from.
     """
@@ -30,4 +30,4 @@ def mean_loss(autoencoder: Autoencoder, name: str, x: Activations, rows: np.ndar
     if recipe.outlier_multiple is not None and (mean.any() or (scale != 1).any()):  # nothing is outlying without statistics
         factors = np.sqrt(tokens.shape[1] / np.maximum((tokens**2).sum(1), np.finfo(float).tiny))
         tokens *= np.where(recipe.outlier_multiple * factors < 1, factors, 1)[:, None]
-    return float(np.mean(tokens**2 if recipe.loss == "mse" else np.abs(tokens)))
+    return max(float(np.mean(tokens**2 if recipe.loss == "mse" else np.abs(tokens))), np.finfo(float).tiny)

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from usae._data.shuffled_blocks import Batch
 
 FIRST = 4
-"""Steps of a model whose median loss is that of its start."""
+"""Steps of a model whose lowest loss is that of its start. Steps that are far too large show in the second loss already."""
 WINDOW = 8
-"""Steps of a model whose median is its present loss, so that an odd batch or two do not count."""
+"""Steps of a model whose median is its present loss, so that an odd batch or two do not count. Their second lowest loss is what
+the lowest of four is, and is compared with the start."""
 STRIDE = 4
 """Steps of a model between two comparisons."""
 FEWEST = 4
@@ -40,6 +41,8 @@ FALLEN = 0.95
 """A loss that is below this share of its start has fallen."""
 FITS = 0.5
 """A loss that is below this share of the mean's tells that the training rows are learned."""
+EXPLODED = 2.0
+"""Held-out squared errors of so many times the mean's, and the start's, cannot be a slow beginning."""
 R2_DROP = 0.1
 """A validation has dropped if R2 is so much below its best. The last one has other rows than those before it."""
 
@@ -66,7 +69,7 @@ class Losses:
         if len(self._first) < FIRST:
             self._first.append(loss)
             if len(self._first) == FIRST:
-                self.best = self.start
+                self.best = statistics.median(self._first)
             return
         self._recent.append(loss)
         self._n += 1
@@ -77,27 +80,45 @@ class Losses:
         return self._n >= max(WINDOW, self._n_compared + STRIDE)
 
     @property
+    def is_started(self) -> bool:
+        """Whether there are enough steps to say where the loss starts."""
+        return len(self._first) == FIRST
+
+    @property
     def is_known(self) -> bool:
         """Whether there are enough steps to say whether the loss falls."""
         return self._n >= FEWEST
 
     @property
     def start(self) -> float:
-        return statistics.median(self._first)
+        return min(self._first)
 
     @property
     def now(self) -> float:
         return statistics.median(list(self._recent))  # a copy, because another thread may add a step
 
     @property
-    def highest(self) -> float:
-        """Loss above which the loss has risen since the start."""
-        return max(WORSE * self.start, self.start + RISEN * self.mean)
+    def low(self) -> float:
+        return sorted(self._recent)[len(self._recent) // FIRST - 1]
+
+    @property
+    def last(self) -> float:
+        """Median of the last steps alone, for a loss that still falls."""
+        return statistics.median((self._first + list(self._recent))[-FEWEST:])
+
+    @property
+    def has_risen(self) -> bool:
+        return self.low > self.highest()
+
+    def highest(self, mean: float = math.nan) -> float:
+        """Return the loss above which it has risen since the start. `mean`: that of the present rows, if it is another one."""
+        ratio = max(1.0, mean / self.mean) if mean > 0 and self.mean > 0 else 1.0
+        return max(WORSE * self.start, self.start + RISEN * self.mean) * ratio
 
     @property
     def falls(self) -> bool:
         """Whether the loss is below that of the start, and not above the lowest of a window."""
-        return self.now < FALLEN * self.start and self.now < WORSE * self.best
+        return self.low < FALLEN * self.start and self.now < WORSE * self.best
 
     def compared(self) -> None:
         """Note that the present window was compared with the ones before it."""
@@ -135,16 +156,16 @@ class Watch:
             losses.mean = self._mean_loss(name, batch)
         if not losses.is_due:
             return
-        now, best = losses.now, losses.best
+        now, has_recovered = losses.now, losses.now <= WORSE * losses.best
         losses.compared()
-        if report.step <= self._warmup or "rate" in self._warned or not (now > WORSE * best or now > losses.highest):
+        if report.step <= self._warmup or "rate" in self._warned or (has_recovered and not losses.has_risen):
             return
         mean = self._mean_loss(name, batch)  # of these rows, because what a stream brings may change
-        highest = losses.highest * max(1.0, mean / losses.mean) if losses.mean > 0 else math.inf
+        highest = losses.highest(mean)
         what = f"the training loss is {now:.3g}, the median of {WINDOW} steps,"
-        if now > mean and now > WORSE * best:
+        if now > mean and not has_recovered:
             self._warn_of_rate(name, report.step, f"{what} above {mean:.3g}, that of predicting the mean")
-        elif now > highest:
+        elif losses.low > highest:
             what += f" above {highest:.3g}; in the first steps it was {losses.start:.3g}"
             self._warn_of_rate(name, report.step, what)
 
@@ -154,8 +175,8 @@ class Watch:
             if self._warned or not losses.is_known or report.step <= self._warmup:
                 continue
             mean = self._mean_loss(name, batch)
-            if losses.now > mean:
-                what = f"the training loss is {losses.now:.3g}, above {mean:.3g}, that of predicting the mean"
+            if losses.last > mean:
+                what = f"the training loss is {losses.last:.3g}, above {mean:.3g}, that of predicting the mean"
                 self._warn_of_length(name, report.step, what)
 
     def validation(self, step: int, r2: Sequence[Sequence[float]], last: bool) -> None:
@@ -165,7 +186,7 @@ class Watch:
         if step <= self._warmup:
             return
         for model, (name, losses) in enumerate(self._losses.items()):
-            if losses.is_known:
+            if losses.is_started:
                 before = [(other[model][model], at) for at, other in earlier]
                 self._judge_own(name, losses, step, r2[model][model], before, last)
         if last:
@@ -179,8 +200,11 @@ class Watch:
             what += ", below 0, that of predicting the mean"
         elif has_dropped:
             what += f", below {best - R2_DROP:.3f}, {R2_DROP:g} less than at step {best_step}"
-        if r2 < 0 and losses.now > losses.highest:
+        has_exploded = 1 - r2 > EXPLODED * max(1.0, losses.start / losses.mean) and losses.last > FITS * losses.mean
+        if has_exploded or (losses.is_known and r2 < 0 and losses.has_risen):
             self._warn_of_rate(name, step, what)
+        elif not losses.is_known:
+            return
         elif has_dropped and (r2 < 0 or last):
             self._warn_of_rate_or_data(name, losses, step, what, best_step)
         elif r2 < 0 and losses.falls and losses.now < FITS * losses.mean:
@@ -239,7 +263,9 @@ class Watch:
         self._warn("data", name, step, f"{what}; train on more or more varied rows{fewer}")
 
     def _warn_of_length(self, name: str, step: int, what: str) -> None:
-        self._warn("length", name, step, f"{what}, at the end of training; train for more steps")
+        if "rate" not in self._warned:
+            what += ", at the end of training"
+            self._warn("length", name, step, f"{what}; train for more steps, or at a lower learning_rate if the loss swings")
 
     def _warn(self, kind: str, name: str, step: int, text: str) -> None:
         if kind not in self._warned:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 import usae
 from usae._base import checks
-from usae.demo import figures, networks, photographs
+from usae.demo import figures, networks, photographs, side_by_side
 from usae.demo.concepts import Example, examples, photograph_shares, universal_concepts
 
 
@@ -217,14 +217,8 @@ def _maximize(
     sae: usae.UniversalSAE, evaluation: usae.Evaluation, concepts: Sequence[int], size: Size, seed: int
 ) -> list[usae.Maximization]:
     """Optimise an image for each concept and network."""
-    models = networks.load_models()
-    with tqdm(concepts, desc="maximizing", unit="concept") as bar:
-        return [
-            usae.maximize(
-                sae, concept, models, steps=size.ascent_steps, views=VIEWS, dataset=evaluation, seed=seed, progress=False
-            )
-            for concept in bar
-        ]
+    options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
+    return side_by_side.maximized(sae, concepts, **options)
 
 
 def _draw_maximized(

@@ -20,7 +20,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -210,16 +210,19 @@ class OnCommonGrid(nn.Module):
         return F.interpolate(self.network.tokens(images), size=(GRID, GRID), mode="bilinear", antialias=True)
 
 
-def load_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Model]:
+def load_models(folder: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> dict[str, Model]:
     """Return the three networks for `usae.maximize` and `usae.torch.extract`. Their tokens are those of `activations`.
 
     Parameters
     ----------
     folder : path-like, optional
         Folder of weights, as for `load_networks`. Default: None.
+    threads : int, optional
+        Number of PyTorch's threads in a pass, as for `usae.torch.Model`. Default: None.
     """
+    settings: dict[str, Any] = {"mean": 0.0, "std": 1.0, "size": CROP_SIDE, "threads": threads}
     return {
-        name: Model(OnCommonGrid(network), "", n_prefix_tokens=0, grid=(GRID, GRID), mean=0.0, std=1.0, size=CROP_SIDE)
+        name: Model(OnCommonGrid(network), "", n_prefix_tokens=0, grid=(GRID, GRID), **settings)
         for name, network in load_networks(folder).items()
     }
 
