@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from usae.torch._model import Model
 from usae.torch._pixels import ORIENTATION, Draft
 from usae.torch._preprocessing import Crop, Pair, _scaled
+
+if TYPE_CHECKING:
+    from usae.torch._model import Model
 
 SCALES = (8, 4, 2)
 """What sides are divided by, in the decoder's steps."""
