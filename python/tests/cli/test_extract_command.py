@@ -12,6 +12,8 @@ from support.commands import printed, refusal, run
 from support.refusals import names
 from usae import cli
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 
 

@@ -5,6 +5,8 @@ import usae
 from support.autoencoders import RECIPE, WIDTHS, planted
 from support.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 N_CONCEPTS, K = 64, 4
 BATCH = RECIPE.replace(selection="batchtopk", k_max=10)
 MODEL = "siglip"

@@ -12,6 +12,8 @@ from support.commands import printed
 from support.refusals import refuses
 from support.worlds import fit_two, two_models
 
+pytestmark = pytest.mark.slow
+
 RECIPE = usae.recipes.default(batch_size=64)
 
 

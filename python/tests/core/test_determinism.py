@@ -11,6 +11,8 @@ import usae
 from support.autoencoders import RECIPE, planted
 from support.kernels import SCREENING_KERNELS
 
+pytestmark = pytest.mark.slow
+
 # Larger than a tile of tokens and than a block of concepts, and multiples of neither.
 WIDE = {"a": 48, "b": 67, "c": 31}
 N_TOKENS, N_CONCEPTS, K = 1100, 333, 9

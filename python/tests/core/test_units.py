@@ -7,6 +7,8 @@ import usae
 from support.refusals import refuses
 from support.worlds import fit_two, two_models
 
+pytestmark = pytest.mark.slow
+
 HELD_OUT = two_models(500, seed=5)
 
 

@@ -7,6 +7,8 @@ import usae
 from support.refusals import refuses
 from support.worlds import two_models
 
+pytestmark = pytest.mark.slow
+
 
 def moved(n, offset):
     return {name: x + np.float32(offset) for name, x in two_models(n).items()}

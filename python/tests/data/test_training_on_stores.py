@@ -15,6 +15,8 @@ from support.refusals import refuses
 from usae._core import evaluation
 from usae.analysis import top_examples
 
+pytestmark = pytest.mark.slow
+
 
 def store_of(path, acts, shards, **options):
     """A store of 600 rows or so as images of 4 tokens, in files of these numbers of images."""

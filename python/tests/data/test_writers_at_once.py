@@ -15,6 +15,8 @@ import usae
 from support.refusals import refuses_place
 from support.stores import images
 
+pytestmark = pytest.mark.slow
+
 
 def in_threads(functions):
     """Run functions at the same time, and return the exceptions that they raised."""

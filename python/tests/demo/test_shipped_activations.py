@@ -9,6 +9,8 @@ import pytest
 import usae
 from usae.demo import shipped_activations
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"classifier": 96, "masked": 128, "contrastive": 64}
 
 

@@ -11,6 +11,8 @@ from support.autoencoders import everything
 from support.masks import images, masked, new
 from support.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def acts():

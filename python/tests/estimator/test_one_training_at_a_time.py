@@ -10,6 +10,8 @@ import usae
 from support.autoencoders import small
 from support.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 CALLS = [
     ("fit", lambda sae, acts: sae.fit(acts, steps=1)),
     ("fit_stream", lambda sae, acts: sae.fit_stream([acts], steps=1, buffer_tokens=2048)),

@@ -8,6 +8,8 @@ import pytest
 from support.refusals import refuses
 from usae import _usae
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-6  # of the norm; float32 rounds to 6e-8, and a transform of n numbers does so about log n times
 
 SIZES = [

@@ -8,7 +8,7 @@ import pytest
 
 FUZZERS = pathlib.Path(__file__).parents[2] / "fuzz"
 sys.path.insert(0, str(FUZZERS))
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")]
 
 PROGRAM = """
 import os, sys, time

@@ -21,6 +21,8 @@ from support.refusals import refuses, refuses_place
 from usae._files.torch_file import read
 from usae.interop.published import load_published
 
+pytestmark = pytest.mark.slow
+
 
 def load_one(path_or_state, **options):
     return load_published({"siglip": path_or_state}, statistics={"siglip": STATISTICS["siglip"]}, k=K, **options)

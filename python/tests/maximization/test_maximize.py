@@ -14,6 +14,8 @@ from reference.image import MEAN, STD, Eye
 from support.autoencoders import RECIPE
 from support.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 # --- maximize ---------------------------------------------------------------------------------------------------------
 
 

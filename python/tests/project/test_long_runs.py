@@ -10,6 +10,8 @@ import pytest
 
 from support.autoencoders import planted
 
+pytestmark = pytest.mark.slow
+
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "long_runs.md"
 
 

@@ -9,6 +9,8 @@ import tokenize
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VOCABULARY = ROOT / "docs" / "vocabulary.md"
 

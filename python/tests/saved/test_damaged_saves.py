@@ -17,6 +17,8 @@ from support.refusals import refuses_place
 from support.saves import FILES, refuses_to_load, rewrite_json, without_later_fields
 from usae._saved.header import FORMAT_VERSION
 
+pytestmark = pytest.mark.slow
+
 
 def rewrite_header(folder, change, sign=True):
     rewrite_json(folder / "usae.json", change, sign)

@@ -7,6 +7,8 @@ from support.refusals import refuses
 from support.worlds import WIDTHS, small
 from usae import synthetic
 
+pytestmark = pytest.mark.slow
+
 # --- The world --------------------------------------------------------------------------------------------------------
 
 

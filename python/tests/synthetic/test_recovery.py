@@ -12,6 +12,8 @@ from support.refusals import refuses
 from support.worlds import WIDTHS, DecodingOracle, Oracle, small
 from usae import synthetic
 
+pytestmark = pytest.mark.slow
+
 # --- The score --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ from support.refusals import refuses
 from usae.torch import Model
 from usae.torch._layer_output import run_to
 
+pytestmark = pytest.mark.slow
+
 
 def hooks_of(net):
     return [hook for part in net.modules() for hook in part._forward_hooks.values()]

@@ -13,6 +13,8 @@ from support.networks import convolutional, transformer
 from support.refusals import refuses
 from usae.torch import Model, extract
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"size": (16, 24), "mean": 0.5, "std": 0.5}
 BYTES = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), np.uint8)
 FLOATS = torch.from_numpy(BYTES).permute(0, 3, 1, 2).float() / 255

@@ -10,6 +10,8 @@ from support.extraction import Stopping, networks
 from support.refusals import refuses
 from usae.torch import batches, extract, fit
 
+pytestmark = pytest.mark.slow
+
 N, TOKENS = 11, 16
 RECIPE = usae.recipes.default(batch_size=32)
 

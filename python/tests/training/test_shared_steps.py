@@ -9,6 +9,8 @@ from support.refusals import refuses
 from usae._core.autoencoder import Autoencoder
 from usae._training import shared_steps
 
+pytestmark = pytest.mark.slow
+
 CROSSES = {
     "default": set(),
     "dead": {"residual means", "spreads"},
