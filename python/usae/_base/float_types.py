@@ -1,4 +1,4 @@
-"""How floating-point types of activations round."""
+"""How floating-point types of activations round, and how bfloat16, which NumPy lacks, becomes float32."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def step(size: np.ndarray, dtype: str) -> np.ndarray:
     """Return the distance of neighbouring numbers of a type at these sizes. Rounding has a variance of step**2 / 12."""
     exponent = np.floor(np.log2(size, out=np.full_like(size, -np.inf), where=size > 0))
     return np.exp2(np.maximum(exponent, _SMALLEST_EXPONENTS[dtype]) - _FRACTION_BITS[dtype])
+
+
+def widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
+    """Return floats in a type of NumPy. bfloat16, viewed as uint16, is the upper half of a float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if bfloat16 else array

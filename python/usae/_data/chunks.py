@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from usae._base.float_types import widened
 from usae._data import masks
 from usae._data.activations import Activations
-from usae._data.stored_array import widened
 
 CHUNK = 8192
 """Tokens that are processed at once: 50 MB as float64 for a model of width 768."""

@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from usae._base.float_types import MUCH, TOO_MUCH
+from usae._base.float_types import MUCH, TOO_MUCH, widened
 from usae._base.warning import warn
 from usae._data.activations import Activations
 from usae._data.store_files import DTYPES
-from usae._data.stored_array import as_bfloat16, widened
+from usae._data.stored_array import as_bfloat16
 from usae.errors import InvalidInputError
 
 LARGEST: dict[str, float] = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max), "bfloat16": 3.38e38}

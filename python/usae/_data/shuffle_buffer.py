@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
+from usae._base.float_types import widened
 from usae._data.activations import Activations, as_aligned, columns_of, left_out
 from usae._data.columns import Columns
 from usae._data.shuffled_blocks import Batch
-from usae._data.stored_array import widened
 from usae.errors import InvalidInputError
 
 

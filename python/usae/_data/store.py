@@ -14,13 +14,14 @@ import numpy as np
 
 from usae import _usae
 from usae._base import checks
+from usae._base.float_types import widened
 from usae._data import masks, shuffled_blocks, store_files
 from usae._data.activations import Activations, as_aligned, check_known, check_names, columns_of, mask_of
 from usae._data.chunks import rows_of
 from usae._data.columns import Columns
 from usae._data.narrowing import FEWEST_ROWS, Rounding, narrowed
 from usae._data.store_files import DTYPES, Manifest
-from usae._data.stored_array import StoredArray, widened
+from usae._data.stored_array import StoredArray
 from usae._files import checksummed_json, disk, locks
 from usae.errors import CheckpointError, InvalidInputError
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.float_types import widened
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -143,11 +144,6 @@ class StoredArray:
 
     def _shard_rows(self, shard: int) -> np.ndarray:
         return self.open_shard(shard).reshape(-1, self.shape[-1])
-
-
-def widened(array: np.ndarray, bfloat16: bool) -> np.ndarray:
-    """Return floats in a type of NumPy. bfloat16, viewed as uint16, is the upper half of a float32."""
-    return (array.astype(np.uint32) << 16).view(np.float32) if bfloat16 else array
 
 
 def as_bfloat16(array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from usae._base import checks
+from usae._base.float_types import widened
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe, rounding, standardization
@@ -960,10 +961,8 @@ def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.
     array, bfloat16 = as_float_array(value, label)
     if array.shape != shape:
         raise InvalidInputError(f"{label} must have shape {list(shape)}, got {list(array.shape)}")
-    if bfloat16:  # the upper half of a float32
-        array = (array.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused below
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.ascontiguousarray(widened(array, bfloat16), np.float32)
     if not np.isfinite(array).all():
         position = np.argwhere(~np.isfinite(array))[0].tolist()
         raise InvalidInputError(f"{label} must be finite as float32, got {array[tuple(position)]} at {position}")

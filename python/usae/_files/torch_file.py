@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
+from usae._base.float_types import widened
 from usae._files import disk, regular_files, torch_pickle
 from usae.errors import CheckpointError, CheckpointFileError, UsaeMemoryError
 
@@ -193,8 +194,8 @@ class StoredTensor:
 
 
 def float32_copy(array: np.ndarray, bfloat16: bool) -> np.ndarray:
-    """Return a float32 copy. bfloat16, viewed as uint16, is the upper half of a float32."""
+    """Return a float32 copy."""
     if bfloat16:
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        return widened(array, bfloat16)
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and is refused later
         return np.array(array, np.float32)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from usae._data.chunks import rows_of
+
 if TYPE_CHECKING:
     from usae._core.autoencoder import Autoencoder
     from usae._data.activations import Activations
@@ -22,9 +24,7 @@ def mean_loss(autoencoder: Autoencoder, name: str, x: Activations, rows: np.ndar
     model, recipe = autoencoder.names.index(name), autoencoder.recipe
     n_tokens = x.n_tokens if rows is None else len(rows)
     sample = np.arange(0, n_tokens, -(-n_tokens // SAMPLE))
-    raw = x.raw_rows(sample if rows is None else rows[sample])
-    if x.bfloat16 and raw.dtype == np.uint16:  # the upper half of a float32
-        raw = (raw.astype(np.uint32) << 16).view(np.float32)
+    raw = rows_of(x, sample if rows is None else rows[sample])
     mean, scale = autoencoder.exact_mean(model), autoencoder.read(model, "scale").astype(float)
     tokens = (raw.astype(float) - mean) / scale
     if recipe.outlier_multiple is not None and (mean.any() or (scale != 1).any()):  # nothing is outlying without statistics

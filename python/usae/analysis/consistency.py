@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.float_types import widened
 from usae._base.json import plain
 from usae._data.activations import as_aligned, as_float_array, check_known, check_names, mask_of
 from usae._estimator.universal_sae import UniversalSAE
@@ -314,7 +315,7 @@ def _rows(source: Any, model: str, label: str) -> np.ndarray:
     array, bfloat16 = as_float_array(source, label)
     if array.ndim != 2 or array.size == 0:
         raise InvalidInputError(f"{label} must be an array of dictionary rows [concepts, width], got shape {list(array.shape)}")
-    rows = (array.astype(np.uint32) << 16).view(np.float32).astype(float) if bfloat16 else array.astype(float)
+    rows = widened(array, bfloat16).astype(float)
     if not np.isfinite(rows).all():
         raise InvalidInputError(f"{label} must be finite, got {rows[~np.isfinite(rows)][0]}")
     return unit_rows(rows)

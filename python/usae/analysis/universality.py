@@ -38,8 +38,8 @@ def mask(
         raise InvalidInputError(f"error_rate must be a number between 0 and 1, such as .05, got {checks.shown(error_rate)}")
     firing = np.asarray(evaluation.firing_counts)
     limit, expected = cofiring.log_limit(int((firing.min(0) > 0).sum()), rate), None
-    if null is not None and _checked(null, evaluation).smallest_log_p is not None:
-        limit, expected = _limit_of_images(null, rate), null.expected
+    if null is not None and (smallest := _checked(null, evaluation).smallest_log_p) is not None:
+        limit, expected = _limit_of_images(smallest, null.n_draws, rate), null.expected
     observed, largest = (
         cofiring.log_cofire_p_values(firing, cofires, evaluation.n_tokens, expected)
         for cofires in (evaluation.cofire_counts, firing.min(0))
@@ -67,13 +67,12 @@ def _checked(null: object, evaluation: Evaluation) -> CofireNull:
     return null
 
 
-def _limit_of_images(null: CofireNull, error_rate: float) -> float:
-    assert null.smallest_log_p is not None
-    limit = cofiring.log_limit_of_draws(null.smallest_log_p, error_rate)
+def _limit_of_images(smallest_log_p: np.ndarray, n_draws: int, error_rate: float) -> float:
+    limit = cofiring.log_limit_of_draws(smallest_log_p, error_rate)
     if limit == -math.inf:
         raise InvalidInputError(
             f"null must have at least {math.ceil(1 / error_rate) - 1} draws for an error rate of {error_rate:g}, got "
-            f"{null.n_draws}; give usae.controls a larger n_permutations"
+            f"{n_draws}; give usae.controls a larger n_permutations"
         )
     return limit
 
