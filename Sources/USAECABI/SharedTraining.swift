@@ -16,7 +16,7 @@ public func usae_shared_begin(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), work: sae.makeWork(poll: poll(interrupt)))
     out.write(
       usae_shared_opening(
-        size: 0, encoder: Int32(begun.encoder), step: Int64(begun.step), tokens: Int64(begun.tokens),
+        size: 0, encoder: Int32(begun.encoders[0]), step: Int64(begun.step), tokens: Int64(begun.tokens),
         fingerprint: begun.fingerprint))
   }
 }
@@ -92,7 +92,7 @@ public func usae_shared_finish(
     }
     let done = try sae.finishShared(buffers)
     out.write(usae_step_report(done))
-    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+    write(done.losses, to: losses)
   }
 }
 

@@ -20,7 +20,7 @@ public func usae_step(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
     out.write(usae_step_report(done))
-    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+    write(done.losses, to: losses)
   }
 }
 
@@ -41,8 +41,29 @@ public func usae_gradients(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), keepGradients: true, copying: memory,
       work: sae.makeWork(poll: poll(interrupt)))
     out.write(usae_step_report(done))
-    if let losses { for (j, loss) in done.losses.enumerated() { losses[j] = loss } }
+    write(done.losses, to: losses)
   }
+}
+
+@c @implementation
+public func usae_step_encoders(
+  _ sae: OpaquePointer?, _ encoder: Int32, _ encoders: UnsafeMutablePointer<Int32>?, _ n_encoders: UnsafeMutablePointer<Int32>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let (out, count) = (try required(encoders, "encoders"), try required(n_encoders, "n_encoders"))
+    _ = try batch(nil, 0, encoder: encoder)
+    let all = try sae.encoders(first: encoder < 0 ? nil : Int(encoder))
+    for (place, model) in all.enumerated() { out[place] = Int32(model) }
+    count.pointee = Int32(all.count)
+  }
+}
+
+/// Writes losses by encoder and target model.
+func write(_ losses: [[Double]], to out: UnsafeMutablePointer<Double>?) {
+  guard let out else { return }
+  for (i, loss) in losses.joined().enumerated() { out[i] = loss }
 }
 
 /// The rows of a batch. Checks the number of its encoder, too.
@@ -62,7 +83,10 @@ func batch(_ rows: UnsafePointer<Int64>?, _ n_rows: Int64, encoder: Int32) throw
 extension usae_step_report {
   init(_ done: StepReport) {
     self.init()
-    encoder = Int32(done.encoder)
+    encoder = Int32(done.encoders[0])
+    n_encoders = Int32(done.encoders.count)
+    second_encoder = done.encoders.count > 1 ? Int32(done.encoders[1]) : -1
+    agreement = done.agreement
     step = Int64(done.step)
     loss = done.loss
     auxiliary_loss = done.auxiliaryLoss

@@ -78,6 +78,7 @@ int main(void) {
   test_prefixes();
   test_shared_steps();
   test_selection_by_batch();
+  test_several_encoders();
   test_fourier_transforms();
   test_image_options();
   test_image_steps();

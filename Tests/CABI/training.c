@@ -91,3 +91,35 @@ void test_selection_by_batch(void) {
   check(above, "are above it");
   usae_destroy(sae);
 }
+
+void test_several_encoders(void) {
+  usae_recipe r = recipe();
+  usae_error error;
+  usae_sae *sae = NULL;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
+  usae_step_report report = {.size = sizeof report};
+  int32_t encoders[2] = {-7, -7}, count = -7;
+  double losses[4] = {-1, -1, -1, -1};
+  r.encoded_models = USAE_ENCODED_TWO;
+  r.agreement = 0.1;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "a step may encode two models");
+  check(usae_step_encoders(sae, -1, encoders, &count, &error) == USAE_NOT_INITIALIZED && count == -7, "once there are models");
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "which there are now");
+  check(usae_step_encoders(sae, 2, encoders, &count, &error) == USAE_UNKNOWN_MODEL && encoders[0] == -7, "of those there are");
+  check(usae_step_encoders(sae, 1, NULL, &count, &error) == USAE_INVALID_ARGUMENT, "NULL is refused");
+  check(usae_step_encoders(sae, 1, encoders, &count, &error) == USAE_OK && count == 2 && encoders[0] == 1 && encoders[1] == 0,
+        "the first is the caller's");
+  check(usae_step(sae, 2, inputs, NULL, 0, 1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_OK, "a step of both");
+  check(report.encoder == 1 && report.n_encoders == 2 && report.second_encoder == 0, "says so");
+  check(report.agreement > 0 && fabs(report.loss - (losses[0] + losses[1] + losses[2] + losses[3]) / 2 -
+                                     0.1 * report.agreement) < 1e-6 * report.loss, "the loss is their mean and the term");
+  usae_destroy(sae);
+  r.encoded_models = USAE_ENCODED_ONE;
+  sae = NULL;
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "with one of them");
+  check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK &&
+            usae_step(sae, 2, inputs, NULL, 0, 1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_OK,
+        "a step");
+  check(report.n_encoders == 1 && report.second_encoder == -1 && isnan(report.agreement), "has no term");
+  usae_destroy(sae);
+}

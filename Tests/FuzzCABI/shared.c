@@ -125,7 +125,8 @@ static void take(handle *h) {
 static void finish(handle *h) {
   const uint64_t before = state_of(h->sae);
   array report = array_make(1, sizeof(usae_step_report));
-  array losses = array_make(usae_model_count(h->sae), sizeof(double));
+  const int64_t n_models = usae_model_count(h->sae);
+  array losses = array_make(n_models * n_models, sizeof(double));
   ((usae_step_report *)report.data)->size = sizeof(usae_step_report);
   memcpy(report.copy, report.data, report.bytes);
   if (h->n_exchanges > 0 && chance(2)) {

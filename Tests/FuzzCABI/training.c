@@ -36,7 +36,7 @@ static void step(handle *h) {
   activations x = activations_make(n, widths, true);
   int64_t *rows = chance(50) ? NULL : any_rows(row_count(&x.inputs[0]), &n_rows);
   const int32_t encoder = any_encoder(h->sae);
-  array report = array_make(1, sizeof(usae_step_report)), losses = array_make(n, sizeof(double));
+  array report = array_make(1, sizeof(usae_step_report)), losses = array_make((int64_t)n * n, sizeof(double));
   ((usae_step_report *)report.data)->size = chance(95) ? sizeof(usae_step_report) : (uint32_t)(8 * below(15));
   memcpy(report.copy, report.data, report.bytes);
   const uint64_t before = state_of(h->sae);
@@ -70,6 +70,21 @@ static void step(handle *h) {
   activations_free(&x);
 }
 
+static void step_encoders(handle *h) {
+  const int32_t n = usae_model_count(h->sae);
+  array encoders = array_make(n, sizeof(int32_t));
+  int32_t count = -1;
+  const usae_status status = CALL(usae_step_encoders, h->sae, any_encoder(h->sae), or_null(encoders.data), &count);
+  if (status != USAE_OK) require(is_unchanged(&encoders) && count == -1, "no encoders after a failure");
+  require(status != USAE_OK || (count >= 1 && count <= n), "one encoder, or more");
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t one = ((int32_t *)encoders.data)[i];
+    require(one >= 0 && one < n, "encoders are models");
+    for (int32_t j = 0; j < i; j++) require(((int32_t *)encoders.data)[j] != one, "and differ");
+  }
+  array_free(&encoders);
+}
+
 static void shuffle(void) {
   array rows = array_make(between(0, 40), sizeof(int64_t));
   const int64_t total = chance(80) ? between(1, 100) : limit(), position = chance(80) ? below(1000) : limit();
@@ -91,6 +106,7 @@ static void check_finite(handle *h) {
 
 void fuzz_training(handle *h) {
   if (chance(85)) step(h);
-  else if (chance(50)) check_finite(h);
+  else if (chance(40)) check_finite(h);
+  else if (chance(40)) step_encoders(h);
   else shuffle();
 }

@@ -26,9 +26,11 @@ class Core:
     def describe_sample(self, model: int, center: Buffer, deviation: Buffer) -> tuple[int, int, int, int, float, float] | None:
         """Returns the numbers of `usae_sample` in its order, and writes its arrays, float64 [width]. None: no sample."""
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
+    def encoders(self, encoder: int) -> list[int]:
+        """Returns the numbers of the models that the next step encodes. `encoder` is the first; -1 draws it."""
     def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, Any]:
-        """Returns the fields of `usae_step_report`, with those of screening as one tuple, and "losses", a list by decoded
-        model."""
+        """Returns the fields of `usae_step_report`, with those of screening as one tuple and the numbers of the encoded models
+        as "encoders", and "losses", a list for each encoded model by decoded model."""
     def gradients(
         self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, tensors: Sequence[tuple[int, int, Buffer]]
     ) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Recipe:
         The same as a number of tokens; it overrides `dead_share`. 0: a concept is never dead. Default: None, which takes
         `dead_share`, or 1,000,000 tokens if the length of the run is unknown.
     batch_size : int
-        Tokens in a step of `UniversalSAE.fit`. Default: 2048.
+        Tokens in a step of `UniversalSAE.fit`. Where a step encodes several models (`encoded_models`), the number of encodings:
+        tokens times encoded models. Default: 2048.
     learning_rate : float or None
         Learning rate between warm-up and decay. Default: None, which derives it for each model from its activations:
         min(7e-3, 0.15 sqrt(D) / d), and with ``prefix_loss="mean"`` min(5e-3, 0.15 sqrt(D) / d), where d is the width and D the
@@ -153,6 +154,20 @@ class Recipe:
     merge_every : int
         Number of steps between two searches for duplicate concepts. They take place after the warm-up, in the first 19/20 of
         the run. Default: 50.
+    encoded_models : "one", "two" or "all"
+        How many models encode each token of a step: one or two that are drawn, or all. The loss is the mean over them. A step
+        has `batch_size` encodings in any case, and so takes about as long. Default: "one".
+    agreement : float
+        Weight of the agreement term, which the loss has where a step encodes several models. It is the mean, over tokens and
+        pairs i, j of these models, of the sum over c of (p_i,c - p_j,c)^2 / s, where c are the concepts that i or j selects for
+        the token. It makes the same concept fire for the same token in every model, which nothing else in the loss asks for.
+        The literature calls that concept consistency (CoSAE, arXiv 2606.09653); the term is our own. 0: there is none.
+        Default: 0.0.
+    agreement_on : "preactivations" or "codes"
+        Whether the p are pre-activations, so that an encoder also learns where it should have selected a concept, or codes,
+        which are 0 where a concept is not selected. Default: "preactivations".
+    agreement_scale : float or None
+        The fixed number s. Default: None, which takes the mean width of the models.
 
     Raises
     ------
@@ -203,6 +218,10 @@ class Recipe:
     prefix_loss: Literal["mean", "drawn"] = "drawn"
     merge_cosine: float | None = 0.8
     merge_every: int = 50
+    encoded_models: Literal["one", "two", "all"] = "one"
+    agreement: float = 0.0
+    agreement_on: Literal["preactivations", "codes"] = "preactivations"
+    agreement_scale: float | None = None
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():

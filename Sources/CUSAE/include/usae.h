@@ -99,6 +99,8 @@ enum { USAE_AUX_SCALE_NONE = 0, USAE_AUX_SCALE_RESIDUAL = 1 };
 enum { USAE_UPDATE_ALL = 0, USAE_UPDATE_ENCODER = 1 };
 enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
 enum { USAE_CLOCK_GLOBAL = 0, USAE_CLOCK_MODEL = 1 };
+enum { USAE_ENCODED_ONE = 0, USAE_ENCODED_TWO = 1, USAE_ENCODED_ALL = 2 };
+enum { USAE_AGREEMENT_PREACTIVATIONS = 0, USAE_AGREEMENT_CODES = 1 };
 
 enum { USAE_MOST_PREFIXES = 16 };
 
@@ -171,7 +173,8 @@ typedef struct usae_recipe {
 
   /* Learning rate: a linear warm-up, a constant part, a decay */
   int32_t schedule;           /* USAE_SCHEDULE_*: form of the decay; CONSTANT is none. Default: LINEAR. */
-  int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it.
+  int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it; the
+                                 dictionary of a model that is not encoded has the encoded models' smallest count.
                                  Default: GLOBAL. */
   int32_t first_step_full;    /* 1: the first step that a clock counts has the full rate, before the warm-up goes on from its
                                  second step. Default: 0. */
@@ -200,6 +203,16 @@ typedef struct usae_recipe {
                                  min(learning_rate, step_limit * sqrt(D) / width), with D its USAE_EFFECTIVE_DIMENSIONS, or
                                  32 if that is more.
                                  0: learning_rate in every model. Default: 0.15. */
+
+  /* Agreement */
+  int32_t encoded_models;     /* USAE_ENCODED_*: how many models encode each token of a step. The loss is the mean over them.
+                                 Of an autoencoder with fewer models, all do. Default: ONE. */
+  int32_t agreement_on;       /* USAE_AGREEMENT_PREACTIVATIONS: the encoders of a step should agree in the pre-activations p of
+                                 each concept that one of them selects; CODES: in the codes, which are 0 where a concept is not
+                                 selected. Default: PREACTIVATIONS. */
+  double agreement;           /* Weight of the term sum over c of (p_i,c - p_j,c)^2 / agreement_scale, a mean over tokens and
+                                 pairs i, j of encoders. A step of one encoder has none. 0: there is none. Default: 0. */
+  double agreement_scale;     /* 0: the mean width of the models. Default: 0. */
 } usae_recipe;
 
 enum {
@@ -303,12 +316,13 @@ usae_status usae_current_recipe(const usae_sae *sae, usae_recipe *recipe, usae_e
 /* What a step did. Fill `size`; the rest is output. */
 typedef struct usae_step_report {
   uint32_t size;
-  int32_t encoder;             /* index of the encoded model */
+  int32_t encoder;             /* index of the encoded model, or of the first where there are several */
   int64_t step;                /* steps done, this one included */
-  double loss;                 /* main loss (the mean over prefixes, or that of the drawn one) and weighted auxiliary loss */
+  double loss;                 /* main loss (the mean over prefixes, or that of the drawn one), weighted auxiliary loss and
+                                  weighted agreement; means over the encoded models */
   double auxiliary_loss;       /* without its weight */
   double l0;                   /* mean number of active concepts of a token */
-  double learning_rate;        /* of the encoded model in this step */
+  double learning_rate;        /* of the (first) encoded model in this step; so are the next two */
   double gradient_norm;        /* of the encoded model's gradient before clipping; NaN where the step does not need it */
   int64_t dead;                /* concepts that were dead in the encoded model before this step */
   int64_t prefix;              /* concepts that had to reconstruct: all, or the first of them where a prefix is drawn */
@@ -317,6 +331,10 @@ typedef struct usae_step_report {
   int64_t screened_candidates; /* concepts that the estimates could not rule out, over all tokens */
   int64_t screened_computed;   /* pre-activations that were then computed in float32 */
   int64_t screened_fallbacks;  /* tokens whose estimates ruled nothing out */
+  /* Of steps that encode several models */
+  int32_t n_encoders;          /* 1, 2 or n_models; after the second, encoders are in the order of their indices */
+  int32_t second_encoder;      /* -1: there is none */
+  double agreement;            /* the agreement term without its weight; NaN where the loss has none */
 } usae_step_report;
 
 enum {
@@ -324,9 +342,16 @@ enum {
   USAE_STEP_GRADIENTS = 1 /* changes no parameter, and keeps the gradients before clipping for usae_tensor_read */
 };
 
-/* One training step on the rows `rows` [n_rows] of `activations` [n_models], at most 2^24; `rows` NULL takes all in order.
- * `encoder` is the model to encode; -1 draws it. `mode` is USAE_STEP_*. `report` may be NULL, and so may `losses` [n_models],
- * the main loss of each decoded model. An interrupt or an error leaves the autoencoder as it was before the step. */
+/* Writes to `encoders` [n_models] the models that the next step encodes, and how many they are to *n_encoders. `encoder` is the
+ * first of them; -1 draws it. Another is drawn with USAE_ENCODED_TWO; with ALL the others follow in the order of their
+ * indices. */
+usae_status usae_step_encoders(const usae_sae *sae, int32_t encoder, int32_t *encoders, int32_t *n_encoders,
+                               usae_error *error);
+
+/* One training step on the rows `rows` [n_rows] of `activations` [n_models]; `rows` NULL takes all in order. Rows times encoded
+ * models are at most 2^24. `encoder` is as of usae_step_encoders. `mode` is USAE_STEP_*. `report` may be NULL, and so may
+ * `losses` [n_encoders, n_models], the main loss of each encoded and decoded model. An interrupt or an error leaves the
+ * autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
@@ -365,7 +390,7 @@ usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_
 /* Fill `size`; the rest is output. */
 typedef struct usae_shared_opening {
   uint32_t size;
-  int32_t encoder;       /* the model that is encoded, in every process the same */
+  int32_t encoder;       /* the (first) model that is encoded, in every process the same */
   int64_t step;          /* steps done before this one */
   int64_t tokens;        /* of this process */
   uint64_t fingerprint;  /* equal in processes whose parameters are equal */
@@ -384,11 +409,11 @@ usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t 
 enum {
   USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoded model's tokens [width] */
   USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
-  USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [sum of widths] */
-  USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [n_models] */
+  USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [encoders with dead concepts, sum of widths] */
+  USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [encoders with dead concepts, n_models] */
   USAE_EXCHANGE_RESTARTS = 4,       /* duplicate concepts: the tokens from which freed concepts start again */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
-  USAE_EXCHANGE_SUMMARY = 6,        /* the last: losses, counts, gradients of the encoder's vectors, concepts that fired */
+  USAE_EXCHANGE_SUMMARY = 6,        /* the last: losses, counts, gradients of encoders' vectors, concepts that fired */
   USAE_EXCHANGE_UPPER_HALVES = 7,   /* BatchTopK: how many entries have each upper half of bits [65536] */
   USAE_EXCHANGE_LOWER_HALVES = 8,   /* and each lower half, of those with the upper half of the smallest that is kept [65536] */
   USAE_EXCHANGE_TIES = 9            /* and how many equal the smallest, in each process [n_processes] */
@@ -398,7 +423,7 @@ enum {
 typedef struct usae_exchange {
   uint32_t size;
   int32_t kind;    /* USAE_EXCHANGE_* */
-  int32_t model;   /* -1: not of one model */
+  int32_t model;   /* -1: not of one model, or BatchTopK's of the only encoded model */
   int32_t tensor;  /* of a gradient: USAE_ENCODER_WEIGHT or USAE_DICTIONARY; else -1 */
   int32_t awaited; /* 1: usae_shared_take must follow usae_shared_fill */
   int32_t reserved;

@@ -3,7 +3,7 @@ extension UniversalSAE {
   ///
   /// - Parameters:
   ///   - steps: length of the run.
-  ///   - batchSize: tokens of a step; all rows where there are fewer.
+  ///   - batchSize: encodings of a step: its tokens, times the models that the recipe encodes. All rows where there are fewer.
   ///   - onStep: sees each report; returning false ends the run early.
   @discardableResult
   public func fit(
@@ -17,7 +17,7 @@ extension UniversalSAE {
       try initialize(from: all, work: work)
       try setPlan(totalSteps: steps, deadTokens: recipe.deadTokens)
       let order = RowOrder(seed: seed, rows: all[0].rows)
-      let batch = min(batchSize, all[0].rows)
+      let batch = min(recipe.tokens(ofBatch: batchSize, models: all.count), all[0].rows)
       var reports: [StepReport] = []
       var rows = [Int64](repeating: 0, count: batch)
       for step in 0..<steps {
@@ -32,7 +32,7 @@ extension UniversalSAE {
 
   /// One step on all rows of a batch; the first call makes the models from it.
   ///
-  /// - Parameter encoder: the model to encode; nil draws it.
+  /// - Parameter encoder: the first model to encode; nil draws it.
   @discardableResult
   public func partialFit(_ batch: KeyValuePairs<String, Matrix>, encoder: String? = nil) throws(USAEError) -> StepReport {
     let work = makeWork()

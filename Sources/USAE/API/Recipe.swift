@@ -19,6 +19,8 @@ public struct Recipe: Sendable, Equatable {
   public enum Update: Int32, RecipeChoice { case all, encoder }
   public enum Schedule: Int32, RecipeChoice { case constant, cosine, linear }
   public enum Clock: Int32, RecipeChoice { case global, model }
+  public enum EncodedModels: Int32, RecipeChoice { case one, two, all }
+  public enum AgreementOn: Int32, RecipeChoice { case preactivations, codes }
 
   // Before the first step
   public var initialization = Initialization.data
@@ -104,6 +106,15 @@ public struct Recipe: Sendable, Equatable {
   /// A step moves a row by about rate x sqrt(width). Along the tokens' main directions, in which they are about
   /// sqrt(width / sqrt(D)) long, that moves a pre-activation the more, the wider the model and the fewer the directions.
   public var stepLimit = 0.15
+
+  // Agreement
+  /// How many models encode each token of a step: one, or two, or all.
+  public var encodedModels = EncodedModels.one
+  /// Weight of the agreement term (`Agreement`), which steps of several encoders have; 0: there is none.
+  public var agreement = 0.0
+  public var agreementOn = AgreementOn.preactivations
+  /// What the term is divided by; 0: the models' mean width.
+  public var agreementScale = 0.0
 
   /// The default recipe.
   public init() {}

@@ -73,6 +73,11 @@ extension Recipe {
     count("aux_every", \.auxiliaryEvery, from: 1),
 
     number("step_limit", \.stepLimit, 0...1e12, zeroIsNone: true),
+
+    choice("encoded_models", \.encodedModels),
+    choice("agreement_on", \.agreementOn),
+    number("agreement", \.agreement, 0...1e6),
+    number("agreement_scale", \.agreementScale, 0...1e12, zeroIsNone: true),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

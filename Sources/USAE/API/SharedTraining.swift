@@ -1,7 +1,7 @@
 extension UniversalSAE {
   /// What every process tells the others of a step that it has begun.
   package struct SharedOpening: Sendable, Equatable {
-    package let encoder: Int
+    package let encoders: [Int]
     /// Steps done before it.
     package let step: Int
     /// Tokens of this process.
@@ -13,17 +13,17 @@ extension UniversalSAE {
   /// Begins a step that several processes share: takes in this process's tokens. Nothing else may change the autoencoder until
   /// the step is finished or abandoned.
   ///
-  /// - Parameter encoder: the model to encode; nil draws it, in every process the same.
+  /// - Parameter encoder: the first model to encode; nil draws it, in every process the same.
   package func beginShared(_ activations: [Activations], rows selection: RowSelection, encoder: Int?, work: InterruptibleWork)
     throws(USAEError) -> SharedOpening
   {
     try changing(poll: work.poll) { () throws(USAEError) in
       let trainer = try checkBatch(activations, selection, encoder: encoder)
-      let encoder = encoder ?? trainer.drawEncoder(step: state.step)
+      let encoders = trainer.encoders(first: encoder, step: state.step, recipe: state.recipe)
       let workspace = try trainer.ingest(activations, selection, recipe: state.recipe, work: work)
       state.shared = try SharedStep(
-        trainer, workspace: workspace, recipe: state.recipe, encoder: encoder, step: state.step, work: work)
-      return SharedOpening(encoder: encoder, step: state.step, tokens: workspace.rows, fingerprint: fingerprint())
+        trainer, workspace: workspace, recipe: state.recipe, encoders: encoders, step: state.step, work: work)
+      return SharedOpening(encoders: encoders, step: state.step, tokens: workspace.rows, fingerprint: fingerprint())
     }
   }
 

@@ -1,15 +1,18 @@
 /// What a step did.
 public struct StepReport: Sendable, Equatable {
-  /// Index of the encoded model.
-  public let encoder: Int
+  /// Indices of the encoded models. What a report says of one model is of the first.
+  public let encoders: [Int]
   /// Steps done, this one included.
   public let step: Int
-  /// Main losses and weighted auxiliary loss.
+  /// Main losses, weighted auxiliary loss and weighted agreement; means over the encoders.
   public let loss: Double
-  /// The main loss by target model; with prefixes the mean over them, or that of the drawn one.
-  public let losses: [Double]
+  /// The main loss by encoder, in the order of `encoders`, and target model; with prefixes the mean over them, or that of the
+  /// drawn one.
+  public let losses: [[Double]]
   /// The auxiliary loss without its coefficient.
   public let auxiliaryLoss: Double
+  /// The agreement term without its weight; NaN where the loss has none.
+  public let agreement: Double
   /// Mean number of active concepts.
   public let l0: Double
   public let learningRate: Double
@@ -21,4 +24,9 @@ public struct StepReport: Sendable, Equatable {
   public let prefix: Int
   /// What screening did; no tokens where codes were selected by the product.
   public let screening: ScreeningCounts
+}
+
+extension StepReport {
+  /// The first encoded model.
+  public var encoder: Int { encoders[0] }
 }

@@ -150,7 +150,7 @@ extension UniversalSAE {
   private func isVisible(_ index: Int, _ id: TensorID) throws(USAEError) -> Bool {
     guard id.part == .gradient else { return true }
     guard let visible = state.visibleGradients else { return false }
-    return id.kind == .dictionary ? visible.dictionaries.contains(index) : visible.encoder == index
+    return id.kind == .dictionary ? visible.dictionaries.contains(index) : visible.encoders.contains(index)
   }
 
   private func checkCount(_ index: Int, _ id: TensorID, _ count: Int) throws(USAEError) -> (rows: Int, columns: Int) {

@@ -30,8 +30,8 @@ public final class UniversalSAE: Sendable {
     var trainer: Trainer?
     /// A step that several processes share, from its begin to its end.
     var shared: SharedStep?
-    /// Encoder and stepped dictionaries of the gradients that can be read.
-    var visibleGradients: (encoder: Int, dictionaries: Set<Int>)?
+    /// Encoders and stepped dictionaries of the gradients that can be read.
+    var visibleGradients: (encoders: Set<Int>, dictionaries: Set<Int>)?
     let inference: InferenceCache
 
     init(recipe: Recipe, k: Int, slots: Int) {
@@ -78,7 +78,7 @@ public final class UniversalSAE: Sendable {
   }
 
   /// To be called after every change, inside the lock for writing.
-  func changed(gradients: (Int, Set<Int>)?) {
+  func changed(gradients: (Set<Int>, Set<Int>)?) {
     state.visibleGradients = gradients
     state.inference.clear()
     summary.withLock {
@@ -250,7 +250,7 @@ public final class UniversalSAE: Sendable {
       recipe.deadTokens = deadTokens
       try recipe.validate()
       state.recipe = recipe
-      changed(gradients: state.visibleGradients.map { ($0.encoder, $0.dictionaries) })
+      changed(gradients: state.visibleGradients.map { ($0.encoders, $0.dictionaries) })
     }
   }
 
@@ -272,6 +272,18 @@ public final class UniversalSAE: Sendable {
   /// Rows that are checked between two polls for an interrupt.
   private static let checkedRows = 8192
 
+  /// The models that the next step encodes.
+  ///
+  /// - Parameter encoder: the first of them; nil draws it.
+  public func encoders(first encoder: Int? = nil) throws(USAEError) -> [Int] {
+    try lock.reading { () throws(USAEError) in
+      try requireModels("a training step")
+      if let encoder { _ = try model(encoder, for: "a training step") }
+      guard let trainer = state.trainer else { return [] }
+      return trainer.encoders(first: encoder, step: state.step, recipe: state.recipe)
+    }
+  }
+
   /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead: `tensors` are
   /// copied before another call can change them.
   package func step(
@@ -283,9 +295,10 @@ public final class UniversalSAE: Sendable {
       let report = try trainer.step(
         activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
         work: work)
-      let stepped = state.recipe.update == .all ? Set(state.models.indices) : [report.encoder]
+      let encoders = Set(report.encoders)
+      let stepped = state.recipe.update == .all ? Set(state.models.indices) : encoders
       if !keepGradients { state.step = report.step }
-      changed(gradients: keepGradients ? (report.encoder, stepped) : nil)
+      changed(gradients: keepGradients ? (encoders, stepped) : nil)
       try copyOut(tensors)
       return report
     }
@@ -297,7 +310,10 @@ public final class UniversalSAE: Sendable {
     if let encoder { _ = try model(encoder, for: "a training step") }
     try selection.validate(total: activations[0].rows)
     let rows = selection.count(of: activations[0].rows)
-    try Self.require("rows of the batch", rows, in: 1...RowSelection.mostRows, remedy: "take a smaller batch_size")
+    let encoders = state.recipe.encoderCount(models: state.models.count)
+    try Self.require(
+      "rows of the batch", rows, in: 1...RowSelection.mostRows / encoders, remedy: "take a smaller batch_size")
+    let slots = slots * encoders
     let (entries, overflow) = rows.multipliedReportingOverflow(by: slots)
     guard !overflow, entries <= 1 << 40, let trainer = state.trainer else {
       throw .invalidArgument(

@@ -39,8 +39,7 @@ final class PackedEncoder: @unchecked Sendable {
     depth = weight.columns
     self.weight = weight
     self.limit = limit
-    let width = kernels.largestPanel
-    columns = paddedWidth((concepts + width - 1) / width * width)
+    columns = Self.columns(concepts: concepts)
     if let previous {
       precondition(previous.concepts == concepts && previous.depth == depth, "an encoder of another shape")
       (scales, bias) = (previous.scales, previous.bias)
@@ -57,6 +56,12 @@ final class PackedEncoder: @unchecked Sendable {
       ? try ScreenedWeights(
         weight, columns: columns, scales: scales, bias: bias, reusing: previous?.screened, work: work) : nil
     shared = LockProtected(Shared(policy: policy, oldPanels: old?.panels ?? old?.oldPanels))
+  }
+
+  /// `concepts`, rounded up to whole panels.
+  static func columns(concepts: Int) -> Int {
+    let width = kernels.largestPanel
+    return paddedWidth((concepts + width - 1) / width * width)
   }
 
   /// What screening did with this encoder.

@@ -87,21 +87,21 @@ final class PaddedMatrix: @unchecked Sendable {
 }
 
 extension PaddedMatrix {
-  /// Mean of each column over the first `count` rows.
+  /// Mean of each column over some rows.
   func columnMeans(
-    _ count: Int, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork
+    _ rows: Range<Int>, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork
   ) throws(USAEError) {
-    try columnSums(count, blocks: size, work: work) { mean[$0] = Float($1 / Double(count)) }
+    try columnSums(rows, blocks: size, work: work) { mean[$0] = Float($1 / Double(rows.count)) }
   }
 
-  /// Sum of each column over the first `count` rows: float32 sums over blocks of rows, double over the blocks.
+  /// Sum of each column over some rows: float32 sums over blocks of rows, double over the blocks.
   func columnSums(
-    _ count: Int, blocks size: Int, work: InterruptibleWork, _ take: (_ column: Int, _ sum: Double) -> Void
+    _ rows: Range<Int>, blocks size: Int, work: InterruptibleWork, _ take: (_ column: Int, _ sum: Double) -> Void
   ) throws(USAEError) {
-    let blocks = (count + size - 1) / size
+    let (blocks, first) = ((rows.count + size - 1) / size, rows.lowerBound)
     let partial = try FloatBuffer(blocks * stride)
-    try work.runBlocks(count, of: size) { block, range, _ in
-      for row in range { kernels.rows.addScaled(1, self.row(row), self.stride, partial.base + block * self.stride) }
+    try work.runBlocks(rows.count, of: size) { block, range, _ in
+      for row in range { kernels.rows.addScaled(1, self.row(first + row), self.stride, partial.base + block * self.stride) }
     }
     for c in 0..<stride {
       var sum = 0.0

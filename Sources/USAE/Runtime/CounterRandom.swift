@@ -23,6 +23,7 @@ struct CounterRandom: Sendable {
     case viewNoise = 11
     case prefixDraw = 12
     case auxiliaryTokens = 13
+    case secondEncoderDraw = 14
   }
 
   private let key: (UInt32, UInt32)

@@ -1,13 +1,16 @@
 /// Memory of a training step, kept from step to step: proportional to the batch and to a tile, never to tokens x concepts.
 final class StepWorkspace: @unchecked Sendable {
+  /// Tokens of the step.
   let rows: Int
+  /// Each token, encoded by each of the step's encoders.
+  let encodings: StepEncodings
   /// Tokens that the step's means are over: `rows`, or with a shared step those of all processes.
   var totalRows: Int
   /// With a shared step, the row of the whole batch that is this process's first.
   var firstRow = 0
   /// Standardised tokens of each model, [rows, width].
   let tokens: [PaddedMatrix]
-  /// Residuals x - z D of each model, then dLoss/d(z D).
+  /// Residuals x - z D of each model, then dLoss/d(z D), [encodings, width].
   let residuals: [PaddedMatrix]
   let codes: CodeBuffer
   /// dLoss/dz, laid out as the codes.
@@ -30,40 +33,46 @@ final class StepWorkspace: @unchecked Sendable {
   // By width, since models of the same width share them.
   private var encoders: [Int: PackedEncoder] = [:]
   private var tileScratch: [Int: [TileScratch]] = [:]
-  private var statistics: [Int: BatchStatistics] = [:]
+  // By place, since the statistics of all encoders of a step are needed for its update, and by width.
+  private var statistics: [[Int: BatchStatistics]]
   private var dead: DeadAuxiliary.Buffers?
   private var published: PublishedAuxiliary.Buffers?
+  private var agreementBuffers: Agreement.Buffers?
   /// For each thread a gradient row, and scratch memory of the same size.
   let updateScratch: [FloatBuffer]
 
-  init(rows: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int) throws(USAEError) {
+  /// - Parameter rows: tokens of a step.
+  init(
+    rows: Int, encoders: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int
+  ) throws(USAEError) {
     self.rows = rows
+    encodings = StepEncodings(tokens: rows, encoders: encoders)
     totalRows = rows
+    statistics = Array(repeating: [:], count: encoders)
     self.concepts = concepts
     self.threads = threads
     var tokens: [PaddedMatrix] = []
     var residuals: [PaddedMatrix] = []
     for width in widths {
       tokens.append(try PaddedMatrix(rows: rows, columns: width))
-      residuals.append(try PaddedMatrix(rows: rows, columns: width))
+      residuals.append(try PaddedMatrix(rows: encodings.count, columns: width))
     }
     self.tokens = tokens
     self.residuals = residuals
     let slots = try recipe.slots(concepts: concepts, k: k)
-    codes = try CodeBuffer(rows: rows, slots: slots)
-    codeGradients = try FloatBuffer(rows * slots)
-    batchSelection = recipe.selection == .batchTopK ? try BatchSelection(rows: rows) : nil
+    codes = try CodeBuffer(rows: encodings.count, slots: slots)
+    codeGradients = try FloatBuffer(encodings.count * slots)
+    batchSelection = recipe.selection == .batchTopK ? try BatchSelection(rows: encodings.count) : nil
     // However many slots a token has, all tokens use k on average at most.
-    groups = try ConceptGroups(rows: rows, slots: k, concepts: concepts)
+    groups = try ConceptGroups(rows: encodings.count, encoders: encoders, slots: k, concepts: concepts)
     let prefixEnds = recipe.prefixEnds(concepts: concepts)
     let isDrawn = !prefixEnds.isEmpty && recipe.prefixLoss == .drawn
     drawn = isDrawn ? DrawnPrefix(ends: prefixEnds) : nil
-    found = isDrawn ? try AlignedBuffer<Int32>(rows) : nil
+    found = isDrawn ? try AlignedBuffer<Int32>(encodings.count) : nil
     nested =
       prefixEnds.isEmpty || isDrawn
-      ? nil : try NestedPrefixes(ends: prefixEnds, rows: rows, slots: slots, widths: widths, threads: threads)
-    let blocks = (rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
-    lossSums = try AlignedBuffer<Double>(blocks * widths.count)
+      ? nil : try NestedPrefixes(ends: prefixEnds, rows: encodings.count, slots: slots, widths: widths, threads: threads)
+    lossSums = try AlignedBuffer<Double>(encoders * encodings.blocks(of: Reconstruction.blockRows) * widths.count)
     let widest = paddedWidth(widths.max() ?? 1)
     scratch = try makeScratch(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
     updateScratch = try makeScratch(threads, 2 * widest)
@@ -72,7 +81,8 @@ final class StepWorkspace: @unchecked Sendable {
   /// Allocates for a shared step, where one process may keep more than k entries a token.
   func allowUnevenCodes() throws(USAEError) {
     guard groups.tokens.count < codes.values.count else { return }
-    groups = try ConceptGroups(rows: rows, slots: codes.slots, concepts: concepts)
+    groups = try ConceptGroups(
+      rows: encodings.count, encoders: encodings.encoders, slots: codes.slots, concepts: concepts)
   }
 
   /// Excludes concepts from `end` on from the reconstruction.
@@ -84,7 +94,12 @@ final class StepWorkspace: @unchecked Sendable {
   /// Number of all entries of a token's code, those outside the prefix included.
   @inline(__always) func foundCount(_ token: Int) -> Int { found.map { Int($0.base[token]) } ?? codes.count(token) }
 
-  func fits(rows: Int, threads: Int) -> Bool { self.rows == rows && self.threads == threads }
+  /// Tokens, encoded by each of the step's encoders, that the means of all processes are over.
+  var totalEncodings: Int { totalRows * encodings.encoders }
+
+  func fits(rows: Int, encoders: Int, threads: Int) -> Bool {
+    self.rows == rows && encodings.encoders == encoders && self.threads == threads
+  }
 
   /// Packs a model's encoder in the memory of the last one of the same width.
   func pack(
@@ -104,26 +119,35 @@ final class StepWorkspace: @unchecked Sendable {
     return made
   }
 
-  func statistics(width: Int) throws(USAEError) -> BatchStatistics {
-    if let found = statistics[width] { return found }
+  func statistics(place: Int, width: Int) throws(USAEError) -> BatchStatistics {
+    if let found = statistics[place][width] { return found }
     let made = try BatchStatistics(rows: rows, width: width, concepts: concepts, threads: threads)
-    statistics[width] = made
+    statistics[place][width] = made
     return made
   }
 
   func deadBuffers(every: Int, slots: Int, columns: Int) throws(USAEError) -> DeadAuxiliary.Buffers {
     if let dead { return dead }
     let made = try DeadAuxiliary.Buffers(
-      rows: AuxiliaryTokens.most(of: rows, every: every), slots: slots, concepts: concepts, columns: columns,
-      widths: residuals.map(\.columns), threads: threads)
+      tokens: AuxiliaryTokens.most(of: rows, every: every), encodings: encodings, slots: slots, concepts: concepts,
+      columns: columns, widths: residuals.map(\.columns), threads: threads)
     dead = made
     return made
   }
 
   func publishedBuffers(columns: Int, models: [ModelParameters]) throws(USAEError) -> PublishedAuxiliary.Buffers {
     if let published { return published }
-    let made = try PublishedAuxiliary.Buffers(columns: columns, models: models, threads: threads)
+    let made = try PublishedAuxiliary.Buffers(
+      encoders: encodings.encoders, columns: columns, models: models, threads: threads)
     published = made
+    return made
+  }
+
+  func agreementBuffers(_ recipe: Recipe) throws(USAEError) -> Agreement.Buffers? {
+    guard recipe.hasAgreement(models: tokens.count) else { return nil }
+    if let agreementBuffers { return agreementBuffers }
+    let made = try Agreement.Buffers(encodings, slots: codes.slots, concepts: concepts, threads: threads)
+    agreementBuffers = made
     return made
   }
 }

@@ -17,7 +17,7 @@ final class Trainer: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - step: steps done before this one.
-  ///   - encoder: the model to encode; nil draws it.
+  ///   - encoder: the first model to encode; nil draws it. The recipe says how many more are encoded.
   ///   - keepGradients: leave the parameters alone and the raw gradients in the tensors' buffers.
   func step(
     _ activations: [Activations], _ selection: RowSelection, step number: Int, encoder: Int?, recipe: Recipe,
@@ -25,8 +25,8 @@ final class Trainer: @unchecked Sendable {
   ) throws(USAEError) -> StepReport {
     let workspace = try ingest(activations, selection, recipe: recipe, work: work)
     let step = TrainingStep(
-      trainer: self, workspace: workspace, recipe: recipe, encoder: encoder ?? drawEncoder(step: number), step: number,
-      buffered: keepGradients || recipe.clipNorm > 0)
+      trainer: self, workspace: workspace, recipe: recipe, encoders: encoders(first: encoder, step: number, recipe: recipe),
+      step: number, buffered: keepGradients || recipe.clipNorm > 0)
     let merging = DuplicateMerging(models: models, recipe: recipe, seed: seed)
     let duplicates = !keepGradients && merging.isDue(after: number + 1) ? try merging.find(work: work) : []
     let forward = try step.forward(work: work)
@@ -50,15 +50,26 @@ final class Trainer: @unchecked Sendable {
     return workspace
   }
 
-  func drawEncoder(step: Int) -> Int {
-    CounterRandom(seed: seed, stream: .encoderDraw).index(UInt64(step), below: models.count)
+  /// The models that the step after `step` others encodes.
+  ///
+  /// - Parameter first: the first of them; nil draws it.
+  func encoders(first: Int?, step: Int, recipe: Recipe) -> [Int] {
+    let position = UInt64(step)
+    let first = first ?? CounterRandom(seed: seed, stream: .encoderDraw).index(position, below: models.count)
+    var others = models.indices.filter { $0 != first }
+    if recipe.encoderCount(models: models.count) == 2, others.count > 1 {
+      others = [others[CounterRandom(seed: seed, stream: .secondEncoderDraw).index(position, below: others.count)]]
+    }
+    return [first] + others.prefix(recipe.encoderCount(models: models.count) - 1)
   }
 
   private func workspace(rows: Int, recipe: Recipe, threads: Int) throws(USAEError) -> StepWorkspace {
-    if let workspace, workspace.fits(rows: rows, threads: threads) { return workspace }
+    let encoders = recipe.encoderCount(models: models.count)
+    if let workspace, workspace.fits(rows: rows, encoders: encoders, threads: threads) { return workspace }
     workspace = nil  // before the new one: both together would double the peak
     let made = try StepWorkspace(
-      rows: rows, k: k, recipe: recipe, concepts: concepts, widths: models.map { $0.width }, threads: threads)
+      rows: rows, encoders: encoders, k: k, recipe: recipe, concepts: concepts, widths: models.map { $0.width },
+      threads: threads)
     workspace = made
     return made
   }

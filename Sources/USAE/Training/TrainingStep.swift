@@ -1,9 +1,10 @@
-/// The phases of one step, and what each hands to the next: encode, decode, auxiliary loss, group by concept, update.
+/// The phases of one step, and what each hands to the next: encode, decode, auxiliary loss, agreement, group by concept, update.
 struct TrainingStep {
   let trainer: Trainer
   let workspace: StepWorkspace
   let recipe: Recipe
-  let encoder: Int
+  /// The models that are encoded. An encoder's number here is its place (`StepEncodings`).
+  let encoders: [Int]
   /// Steps done before this one.
   let number: Int
   /// Concepts that reconstruct: all, or a prefix of them.
@@ -12,57 +13,88 @@ struct TrainingStep {
   let buffered: Bool
 
   /// - Parameter step: steps done before this one.
-  init(trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, buffered: Bool) {
+  init(trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoders: [Int], step: Int, buffered: Bool) {
     self.trainer = trainer
     self.workspace = workspace
     self.recipe = recipe
-    self.encoder = encoder
+    self.encoders = encoders
     self.buffered = buffered
     number = step
     prefix = workspace.drawn?.concepts(seed: trainer.seed, step: step) ?? trainer.concepts
   }
 
   var models: [ModelParameters] { trainer.models }
-  var model: ModelParameters { models[encoder] }
-  var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : [encoder] }
+  /// The encoded models by place.
+  var encodedModels: [ModelParameters] { encoders.map { models[$0] } }
+  var encodings: StepEncodings { workspace.encodings }
+  var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : encoders }
   var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
 
   /// What the forward phases compute for the update.
   struct Forward {
     // From `encode`.
+    let encoded: [Encoded]
+    let auxiliary: StepAuxiliary
+    // From `decode`, `addAuxiliary` and `addAgreement`.
+    /// The main loss by place and target model.
+    var losses: [[Double]] = []
+    var auxiliaryLoss = 0.0
+    var agreement: Agreement.Result?
+
+    var screening: ScreeningCounts { encoded.reduce(into: ScreeningCounts()) { $0 += $1.screening } }
+  }
+
+  /// What the encoding of one model leaves.
+  struct Encoded {
     let encoder: PackedEncoder
     let statistics: BatchStatistics?
-    let auxiliary: StepAuxiliary
     let deadConcepts: Int
     let screening: ScreeningCounts
     /// With BatchTopK, the smallest entry that the batch kept.
     let smallest: Float?
-    // From `decode` and `addAuxiliary`.
-    var losses: [Double] = []
-    var auxiliaryLoss = 0.0
   }
 
   func forward(work: InterruptibleWork) throws(USAEError) -> Forward {
     var forward = try encode(batchStatistics(work: work), work: work)
     try decode(&forward, work: work)
-    if forward.auxiliary.exists { try addAuxiliary(AuxiliaryLoss(reconstruction, work: work), &forward, work: work) }
+    if forward.auxiliary.exists {
+      try addAuxiliary(AuxiliaryLoss(reconstruction, forward.auxiliary, work: work), &forward, work: work)
+    }
+    try addAgreement(&forward, work: work)
     return forward
   }
 
-  func loss(_ forward: Forward) -> Double {
-    forward.losses.reduce(0, +) + recipe.auxiliaryCoefficient * forward.auxiliaryLoss
+  /// The step's loss from that by place and target model, and the other terms.
+  func loss(_ losses: [[Double]], auxiliary: Double, agreement: Double) -> Double {
+    meanLosses(losses).reduce(0, +) + recipe.auxiliaryCoefficient * auxiliary + recipe.agreement * agreement
   }
 
-  private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> BatchStatistics? {
-    guard model.batchNorm != nil else { return nil }
+  private func loss(_ forward: Forward) -> Double {
+    loss(forward.losses, auxiliary: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? 0)
+  }
+
+  /// Means over the encoders, by target model.
+  private func meanLosses(_ losses: [[Double]]) -> [Double] {
+    models.indices.map { j in losses.reduce(0) { $0 + $1[j] } / Double(losses.count) }
+  }
+
+  private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> [BatchStatistics?] {
     try requireTokens()
-    let statistics = try workspace.statistics(width: model.width)
-    try statistics.compute(workspace.tokens[encoder], count: workspace.rows, model: model, work: work)
-    return statistics
+    var all: [BatchStatistics?] = []
+    for (place, model) in encodedModels.enumerated() {
+      guard model.batchNorm != nil else {
+        all.append(nil)
+        continue
+      }
+      let statistics = try workspace.statistics(place: place, width: model.width)
+      try statistics.compute(workspace.tokens[encoders[place]], count: workspace.rows, model: model, work: work)
+      all.append(statistics)
+    }
+    return all
   }
 
   func requireTokens() throws(USAEError) {
-    guard model.batchNorm == nil || workspace.totalRows > 1 else {
+    guard models[0].batchNorm == nil || workspace.totalRows > 1 else {
       throw .invalidArgument(
         name: "batch", expected: "at least 2 tokens for an encoder with BatchNorm", got: "\(workspace.totalRows)")
     }
@@ -71,9 +103,10 @@ struct TrainingStep {
   /// Near the largest float32, the loss can be finite where a slope or a variance of the batch is not, and one such number
   /// would spoil the parameters.
   func isFinite(_ forward: Forward) -> Bool {
-    (forward.losses + [forward.auxiliaryLoss, loss(forward)]).allSatisfy(\.isFinite)
-      && workspace.codes.isFinite(workspace.codeGradients, rows: workspace.rows)
-      && (forward.statistics?.isFinite ?? true) && forward.auxiliary.isFinite
+    (forward.losses.flatMap { $0 } + [forward.auxiliaryLoss, loss(forward)]).allSatisfy(\.isFinite)
+      && workspace.codes.isFinite(workspace.codeGradients, rows: encodings.count)
+      && forward.encoded.allSatisfy { $0.statistics?.isFinite ?? true } && forward.auxiliary.isFinite
+      && (forward.agreement?.isFinite ?? true)
   }
 }
 
@@ -83,58 +116,84 @@ extension TrainingStep {
   /// Selects the codes, and the auxiliary codes of dead concepts.
   ///
   /// - Parameter whole: whether the batch is this process's alone, so that BatchTopK can select here.
-  func encode(_ statistics: BatchStatistics?, whole: Bool = true, work: InterruptibleWork) throws(USAEError) -> Forward {
-    let packed = try workspace.pack(model, statistics, work: work)
-    let dead = deadConcepts()
-    let auxiliary = try makeAuxiliary(packed, dead: dead)
-    let deadSelection = try auxiliary.dead.map { buffers throws(USAEError) in
-      try DeadAuxiliary.Selection(dead, of: packed, buffers, work: work)
+  func encode(_ statistics: [BatchStatistics?], whole: Bool = true, work: InterruptibleWork) throws(USAEError) -> Forward {
+    let dead = encoders.indices.map(deadConcepts)
+    let auxiliary = try makeAuxiliary(dead: dead)
+    var encoded: [Encoded] = []
+    for place in encoders.indices {
+      encoded.append(
+        try encode(place, statistics[place], dead: dead[place], auxiliary.dead, whole: whole, work: work))
+    }
+    return Forward(encoded: encoded, auxiliary: auxiliary)
+  }
+
+  private func encode(
+    _ place: Int, _ statistics: BatchStatistics?, dead: [Int32], _ buffers: DeadAuxiliary.Buffers?, whole: Bool,
+    work: InterruptibleWork
+  ) throws(USAEError) -> Encoded {
+    let packed = try workspace.pack(models[encoders[place]], statistics, work: work)
+    var deadSelection: DeadAuxiliary.Selection?
+    if let buffers, !dead.isEmpty {
+      deadSelection = try DeadAuxiliary.Selection(dead, of: packed, buffers, place: place, work: work)
     }
     var smallest: Float?
     if whole, let selection = workspace.batchSelection {
-      smallest = try selectByBatch(packed, deadSelection, selection, work: work)
+      smallest = try selectByBatch(place, packed, deadSelection, selection, work: work)
     } else {
-      try select(packed, deadSelection, work: work)
+      try select(place, packed, deadSelection, work: work)
     }
-    return Forward(
-      encoder: packed, statistics: statistics, auxiliary: auxiliary, deadConcepts: dead.count,
-      screening: packed.screeningCounts, smallest: smallest)
+    return Encoded(
+      encoder: packed, statistics: statistics, deadConcepts: dead.count, screening: packed.screeningCounts,
+      smallest: smallest)
   }
 
   private func select(
-    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0, work: InterruptibleWork
+    _ place: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0,
+    work: InterruptibleWork
   ) throws(USAEError) {
     let codes = workspace.codes
+    let first = encodings.range(place).lowerBound
     try packed.forEachTile(
-      of: workspace.tokens[encoder], 0..<workspace.rows, k: codes.slots, above: threshold,
+      of: workspace.tokens[encoders[place]], 0..<workspace.rows, k: codes.slots, above: threshold,
       scratch: workspace.tileScratch(for: packed), work: work
     ) { tile in
-      for row in tile.rows { codes.store(tile[row], row: row) }
+      for row in tile.rows { codes.store(tile[row], row: first &+ row) }
       dead?.select(tile)
     }
   }
 
   /// Selects by BatchTopK. Returns the smallest entry that is kept, or nil where there is none.
   private func selectByBatch(
-    _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection, work: InterruptibleWork
+    _ place: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection,
+    work: InterruptibleWork
   ) throws(USAEError) -> Float? {
-    let wanted = workspace.rows * trainer.k
-    let threshold = selection.threshold(model: encoder)
-    try select(packed, dead, above: threshold, work: work)
-    if threshold > 0, selection.total(workspace.codes, rows: workspace.rows) < wanted {
-      try select(packed, dead, work: work)
+    let (wanted, rows) = (workspace.rows * trainer.k, encodings.range(place))
+    let threshold = selection.threshold(model: encoders[place])
+    try select(place, packed, dead, above: threshold, work: work)
+    if threshold > 0, selection.total(workspace.codes, rows: rows) < wanted {
+      try select(place, packed, dead, work: work)
     }
-    let smallest = selection.trim(workspace.codes, rows: workspace.rows, wanted: wanted, model: encoder)
-    try dead?.buffers.takeTrimmed(from: workspace.codes, selection, rows: workspace.rows, isDead: isDead, work: work)
+    let smallest = selection.trim(workspace.codes, rows: rows, wanted: wanted, model: encoders[place])
+    if let dead { try takeTrimmed(place, selection, dead.buffers, work: work) }
     return smallest
   }
 
-  func deadConcepts() -> [Int32] {
-    guard recipe.deadTokens > 0 else { return [] }
-    return (0..<Int32(trainer.concepts)).filter(isDead)
+  func takeTrimmed(
+    _ place: Int, _ selection: BatchSelection, _ buffers: DeadAuxiliary.Buffers, work: InterruptibleWork
+  ) throws(USAEError) {
+    try buffers.takeTrimmed(
+      from: workspace.codes, selection, rows: encodings.range(place), isDead: { self.isDead($0, place: place) }, work: work)
   }
 
-  func isDead(_ concept: Int32) -> Bool { model.silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens) }
+  /// Concepts that are dead in the encoded model at a place.
+  func deadConcepts(_ place: Int) -> [Int32] {
+    guard recipe.deadTokens > 0 else { return [] }
+    return (0..<Int32(trainer.concepts)).filter { isDead($0, place: place) }
+  }
+
+  private func isDead(_ concept: Int32, place: Int) -> Bool {
+    models[encoders[place]].silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens)
+  }
 }
 
 // MARK: Decode, auxiliary loss
@@ -143,7 +202,7 @@ extension TrainingStep {
   /// Computes residuals and main losses; also slopes and code gradients, unless an auxiliary loss needs the residuals first.
   func decode(_ forward: inout Forward, work: InterruptibleWork) throws(USAEError) {
     workspace.keepConcepts(before: prefix)
-    try workspace.nested?.arrange(workspace.codes, rows: workspace.rows, work: work)
+    try workspace.nested?.arrange(workspace.codes, rows: encodings.count, work: work)
     try allocateGradients(isDense: forward.auxiliary.isDense)
     try reconstruction.forward(forward.auxiliary.backward(reconstruction), work: work)
     forward.losses = reconstruction.losses()
@@ -151,8 +210,10 @@ extension TrainingStep {
 
   /// Dense parts are added up in the buffers, which therefore start at zero. Vectors always have a buffer.
   private func allocateGradients(isDense: Bool) throws(USAEError) {
-    let large = [model.encoderWeight] + steppedDictionaries.map { models[$0].dictionary }
-    for tensor in model.encoderTrainables.dropFirst() { try tensor.allocateGradient() }
+    let large = encodedModels.map(\.encoderWeight) + steppedDictionaries.map { models[$0].dictionary }
+    for model in encodedModels {
+      for tensor in model.encoderTrainables.dropFirst() { try tensor.allocateGradient() }
+    }
     for tensor in large {
       if buffered || isDense { try tensor.allocateGradient() } else { tensor.dropGradient() }
       if isDense { tensor.gradient?.storage.zero() }
@@ -166,8 +227,14 @@ extension TrainingStep {
     case .dead(let buffers):
       forward.auxiliaryLoss = try DeadAuxiliary(reconstruction: reconstruction, buffers: buffers).run(loss, work: work)
     case .published(let buffers):
-      forward.auxiliaryLoss = try PublishedAuxiliary(self, packed: forward.encoder, buffers: buffers).run(loss, work: work)
+      forward.auxiliaryLoss = try PublishedAuxiliary(self, forward, buffers: buffers).run(loss, work: work)
     }
+  }
+
+  /// Computes the agreement term, and adds its gradients to those of the codes.
+  func addAgreement(_ forward: inout Forward, work: InterruptibleWork) throws(USAEError) {
+    guard let buffers = try workspace.agreementBuffers(recipe) else { return }
+    forward.agreement = try Agreement(self, buffers).run(statistics: forward.encoded.map(\.statistics), work: work)
   }
 }
 
@@ -181,25 +248,32 @@ extension TrainingStep {
     var norm = Double.nan
     if buffered || forward.auxiliary.isDense {
       let squares = concepts.computeGradients(work: work)
-      norm = squares[encoder].squareRoot()
+      norm = squares[encoders[0]].squareRoot()
       if update { concepts.apply(rates: rates, factors: squares.map(clipFactor), work: work) }
     } else {
       concepts.computeAndApply(rates: rates, work: work)
     }
     if update {
-      countFirings()
-      if let smallest = forward.smallest { model.followThreshold(smallest) }
+      for (place, encoded) in forward.encoded.enumerated() {
+        countFirings(place)
+        if let smallest = encoded.smallest { models[encoders[place]].followThreshold(smallest) }
+      }
     }
     return StepReport(
-      encoder: encoder, step: update ? number + 1 : number, loss: loss(forward), losses: forward.losses,
-      auxiliaryLoss: forward.auxiliaryLoss, l0: meanActive(), learningRate: rates[encoder], gradientNorm: norm,
-      deadConcepts: forward.deadConcepts, prefix: prefix, screening: forward.screening)
+      encoders: encoders, step: update ? number + 1 : number, loss: loss(forward), losses: forward.losses,
+      auxiliaryLoss: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? .nan, l0: meanActive(),
+      learningRate: rates[encoders[0]], gradientNorm: norm, deadConcepts: forward.encoded[0].deadConcepts, prefix: prefix,
+      screening: forward.screening)
   }
 
-  /// By model.
+  /// By model. With a clock for each model, a dictionary whose model is not encoded has the clock of the encoded model that was
+  /// encoded least often.
   func learningRates() -> [Double] {
-    let steps = recipe.clock == .model ? model.encoderSteps : number
-    return models.map { recipe.learningRate(at: steps, of: $0) }
+    let fewest = encodedModels.reduce(Int.max) { min($0, $1.encoderSteps) }
+    return models.indices.map { j in
+      let own = encoders.contains(j) ? models[j].encoderSteps : fewest
+      return recipe.learningRate(at: recipe.clock == .model ? own : number, of: models[j])
+    }
   }
 
   /// As torch.nn.utils.clip_grad_norm_.
@@ -207,15 +281,16 @@ extension TrainingStep {
     recipe.clipNorm > 0 ? Float(min(1, recipe.clipNorm / (square.squareRoot() + 1e-6))) : 1
   }
 
-  private func countFirings() {
+  private func countFirings(_ place: Int) {
+    let model = models[encoders[place]]
     for c in 0..<trainer.concepts { model.silentTokens.base[c] += Int64(workspace.rows) }
-    for t in 0..<workspace.rows {
+    for t in encodings.range(place) {
       for q in 0..<workspace.foundCount(t) { model.silentTokens.base[Int(workspace.codes.indices(t)[q])] = 0 }
     }
     model.tokens += workspace.rows
   }
 
   private func meanActive() -> Double {
-    Double((0..<workspace.rows).reduce(0) { $0 + workspace.foundCount($1) }) / Double(workspace.rows)
+    Double((0..<encodings.count).reduce(0) { $0 + workspace.foundCount($1) }) / Double(encodings.count)
   }
 }

@@ -40,11 +40,12 @@ int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 /* core_training.c */
 PyObject *core_last_report(PyObject *self, void *closure);
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_check_finite(PyObject *self, PyObject *args, PyObject *kwargs);
 
-/* The arguments of a step, and memory for each model's loss. Zero it before, and clear it after, even on failure. */
+/* The arguments of a step, and memory for losses. Zero it before, and clear it after, even on failure. */
 typedef struct step_batch {
   PyObject *names;
   activations_list inputs;
@@ -56,6 +57,8 @@ typedef struct step_batch {
 } step_batch;
 bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject *encoder, step_batch *out);
 void step_batch_clear(step_batch *batch);
+/* Memory for the losses of each encoded and decoded model of a step; NULL with an exception. PyMem_Free frees it. */
+double *losses_alloc(PyObject *self);
 PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models);
 
 /* core_shared.c */

@@ -165,11 +165,8 @@ PyObject *core_shared_finish(PyObject *self, PyObject *args, PyObject *kwargs) {
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:shared_finish", keywords, &py_sums) || !sums_take(state, py_sums, &sums))
     goto done;
   int32_t n_models = usae_model_count(core_of(self)->sae);
-  losses = PyMem_Calloc((size_t)n_models + 1, sizeof *losses);
-  if (losses == NULL) {
-    PyErr_NoMemory();
-    goto done;
-  }
+  losses = losses_alloc(self);
+  if (losses == NULL) goto done;
 
   core_call_begin(&call);
   usae_status status =

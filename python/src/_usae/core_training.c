@@ -25,21 +25,80 @@ PyObject *core_last_report(PyObject *self, void *Py_UNUSED(closure)) {
   return Py_NewRef(report != NULL ? report : Py_None);
 }
 
-PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
-  PyObject *list = PyList_New(n_models), *result = NULL;
-  if (list == NULL) goto done;
-  for (int32_t j = 0; j < n_models; j++) {
-    PyObject *loss = PyFloat_FromDouble(losses[j]);
-    if (loss == NULL || PyList_SetItem(list, j, loss) < 0) goto done;
+double *losses_alloc(PyObject *self) {
+  usae_recipe recipe = {.size = sizeof recipe};
+  int64_t n_models = usae_model_count(core_of(self)->sae), n_encoders = 1;
+  if (usae_current_recipe(core_of(self)->sae, &recipe, NULL) == USAE_OK && recipe.encoded_models != USAE_ENCODED_ONE)
+    n_encoders = recipe.encoded_models == USAE_ENCODED_TWO ? 2 : n_models;
+  double *losses = PyMem_Calloc((size_t)(n_models * n_encoders) + 1, sizeof *losses);
+  if (losses == NULL) PyErr_NoMemory();
+  return losses;
+}
+
+static PyObject *list_of_floats(const double *numbers, int32_t count) {
+  PyObject *list = PyList_New(count);
+  for (int32_t i = 0; list != NULL && i < count; i++) {
+    PyObject *number = PyFloat_FromDouble(numbers[i]);
+    if (number == NULL || PyList_SetItem(list, i, number) < 0) Py_CLEAR(list);
   }
-  result = Py_BuildValue("{s:i,s:L,s:d,s:d,s:d,s:d,s:d,s:L,s:L,s:(LLLL),s:O}", "encoder", (int)report->encoder, "step",
-                         (long long)report->step, "loss", report->loss, "auxiliary_loss", report->auxiliary_loss, "l0",
-                         report->l0, "learning_rate", report->learning_rate, "gradient_norm", report->gradient_norm,
-                         "dead", (long long)report->dead, "prefix", (long long)report->prefix, "screening",
-                         (long long)report->screened_tokens, (long long)report->screened_candidates,
-                         (long long)report->screened_computed, (long long)report->screened_fallbacks, "losses", list);
+  return list;
+}
+
+PyObject *report_dict(const usae_step_report *report, const double *losses, int32_t n_models) {
+  PyObject *list = PyList_New(report->n_encoders), *encoders = PyList_New(0), *result = NULL;
+  if (list == NULL || encoders == NULL) goto done;
+  for (int32_t e = 0, next = 0; e < report->n_encoders; e++) {
+    PyObject *row = list_of_floats(losses + (int64_t)e * n_models, n_models);
+    if (row == NULL || PyList_SetItem(list, e, row) < 0) goto done;
+    while (next == report->encoder) next++;
+    int32_t model = e == 0 ? report->encoder : e == 1 ? report->second_encoder : next;
+    if (e > 0) next = model + 1;
+    PyObject *index = PyLong_FromLong(model);
+    int status = index == NULL ? -1 : PyList_Append(encoders, index);
+    Py_XDECREF(index);
+    if (status < 0) goto done;
+  }
+  result = Py_BuildValue("{s:O,s:L,s:d,s:d,s:d,s:d,s:d,s:d,s:L,s:L,s:(LLLL),s:O}", "encoders", encoders, "step",
+                         (long long)report->step, "loss", report->loss, "auxiliary_loss", report->auxiliary_loss,
+                         "agreement", report->agreement, "l0", report->l0, "learning_rate", report->learning_rate,
+                         "gradient_norm", report->gradient_norm, "dead", (long long)report->dead, "prefix",
+                         (long long)report->prefix, "screening", (long long)report->screened_tokens,
+                         (long long)report->screened_candidates, (long long)report->screened_computed,
+                         (long long)report->screened_fallbacks, "losses", list);
+done:
+  Py_XDECREF(encoders);
+  Py_XDECREF(list);
+  return result;
+}
+
+PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"encoder", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_encoder, *list = NULL, *result = NULL;
+  int32_t encoder, count = 0, *encoders = NULL;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:encoders", keywords, &py_encoder) ||
+      !take_int32(state, py_encoder, "encoder", &encoder))
+    goto done;
+  encoders = PyMem_Calloc((size_t)usae_model_count(core_of(self)->sae) + 1, sizeof *encoders);
+  if (encoders == NULL) {
+    PyErr_NoMemory();
+    goto done;
+  }
+
+  core_call_begin(&call);
+  usae_status status = usae_step_encoders(core_of(self)->sae, encoder, encoders, &count, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  list = PyList_New(count);
+  for (int32_t e = 0; list != NULL && e < count; e++) {
+    PyObject *index = PyLong_FromLong(encoders[e]);
+    if (index == NULL || PyList_SetItem(list, e, index) < 0) goto done;
+  }
+  result = Py_XNewRef(list);
 done:
   Py_XDECREF(list);
+  PyMem_Free(encoders);
   return result;
 }
 
@@ -57,8 +116,7 @@ bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject 
   } else if (out->inputs.count > 0) {
     out->n_rows = activations_rows(&out->inputs.items[0]);
   }
-  out->losses = PyMem_Calloc((size_t)out->inputs.count + 1, sizeof *out->losses);
-  if (out->losses == NULL) PyErr_NoMemory();
+  out->losses = losses_alloc(self);
   return out->losses != NULL;
 }
 

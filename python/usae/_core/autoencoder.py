@@ -118,7 +118,7 @@ class Autoencoder:
         return self.lacks_training_state and self.core.last_report is None
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int) -> StepReport:
-        """Do one step. `rows` None: all rows; `encoder` -1: the encoded model is drawn."""
+        """Do one step. `rows` None: all rows; `encoder` is the first model to encode, and -1 draws it."""
         self.record_last()
         self._steps_under_way += 1
         try:
@@ -140,8 +140,9 @@ class Autoencoder:
     def gradients(self, acts: Mapping[str, Activations], encoder: int) -> tuple[StepReport, dict[tuple[int, str], np.ndarray]]:
         """Compute the gradients of a step on all rows, by the number of the model and the name of the tensor."""
         of_encoder = [name for name in self.parameter_names() if name in TRAINED]
-        stepped = range(len(self.names)) if self.recipe.update == "all" else [encoder]
-        wanted = [(model, name) for model in stepped for name in (of_encoder if model == encoder else ["dictionary"])]
+        encoders = self.core.encoders(encoder)
+        stepped = range(len(self.names)) if self.recipe.update == "all" else encoders
+        wanted = [(model, name) for model in stepped for name in (of_encoder if model in encoders else ["dictionary"])]
         memory = {(model, name): np.empty(self.shape(model, name), np.float32) for model, name in wanted}
         tensors = [(model, TENSORS[f"{name}_gradient"], array) for (model, name), array in memory.items()]
         return self.report(self.core.gradients(*batch_for_core(acts, None), encoder, tensors)), memory
@@ -149,9 +150,13 @@ class Autoencoder:
     def report(self, report: Mapping[str, Any]) -> StepReport:
         """Convert the core's report of a step: numbers of models become names."""
         screening, names = Screening(*report["screening"]), self.names
+        encoders, losses = report["encoders"], report["losses"]
+        means = [sum(column) / len(encoders) for column in zip(*losses, strict=True)]
         named = {
-            "encoder": names[report["encoder"]],
-            "losses": dict(zip(names, report["losses"], strict=True)),
+            "encoder": names[encoders[0]],
+            "losses": dict(zip(names, means, strict=True)),
+            "encoders": tuple(names[model] for model in encoders),
+            "own_losses": {names[model]: row[model] for model, row in zip(encoders, losses, strict=True)},
             "screening": screening if screening.tokens else None,
         }
         return StepReport(**{**report, **named})

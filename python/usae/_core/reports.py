@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 
@@ -28,24 +29,31 @@ class StepReport:
     step : int
         Number of steps done, this one included.
     encoder : str
-        Name of the model that was encoded.
+        Name of the model that was encoded, or of the first where there are several (`Recipe.encoded_models`).
     loss : float
-        Total loss, auxiliary loss included.
+        Total loss, with the auxiliary loss and the agreement; a mean over the encoded models.
     auxiliary_loss : float
         Auxiliary loss before it is multiplied by `Recipe.aux_coefficient`.
     l0 : float
         Mean number of active concepts of a token.
     learning_rate : float
-        Learning rate of this step.
+        Learning rate of `encoder` in this step.
     gradient_norm : float
-        Norm of the encoded model's gradients before clipping. NaN if the step does not need it.
+        Norm of `encoder`'s gradients before clipping. NaN if the step does not need it.
     dead : int
-        Number of concepts that were dead in the encoded model before this step.
+        Number of concepts that were dead in `encoder` before this step.
     prefix : int
         Number of concepts that took part in the reconstruction: all, or the first ones if the recipe draws a prefix for each
         step. The losses are those of this reconstruction.
     losses : dict of str to float
-        Main loss of each decoded model.
+        Main loss of each decoded model, a mean over the encoded models.
+    encoders : tuple of str
+        Names of all models that were encoded.
+    own_losses : dict of str to float
+        Main loss of each encoded model, decoded to itself.
+    agreement : float
+        How far the encoded models' codes differ, before it is multiplied by `Recipe.agreement`. NaN if the loss does not have
+        this term.
     screening : Screening or None
         How the code was found; None without screening. It is not in `to_dict`, because the code, and so the training, is the
         same either way.
@@ -61,13 +69,29 @@ class StepReport:
     dead: int
     prefix: int
     losses: dict[str, float]
+    encoders: tuple[str, ...] = ()
+    own_losses: dict[str, float] = dataclasses.field(default_factory=dict)
+    agreement: float = math.nan
     screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if not self.encoders:
+            object.__setattr__(self, "encoders", (self.encoder,))
+            object.__setattr__(self, "own_losses", {self.encoder: self.losses[self.encoder]})
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as plain Python values, without `screening`."""
+        """Return the attributes as plain Python values, without `screening`.
+
+        `encoders`, `own_losses` and `agreement` are left out where one model was encoded.
+        """
         values = dataclasses.asdict(self)
         del values["screening"]
-        return values
+        if len(self.encoders) == 1:
+            return {name: value for name, value in values.items() if name not in _OF_SEVERAL}
+        return values | {"encoders": list(self.encoders)}
+
+
+_OF_SEVERAL = ("encoders", "own_losses", "agreement")
 
 
 @dataclasses.dataclass(frozen=True)

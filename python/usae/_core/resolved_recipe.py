@@ -38,11 +38,12 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
     InvalidInputError
         If epochs or steps are no positive numbers, or if they contradict each other or the recipe.
     """
-    batch_size = min(recipe.batch_size, n_tokens)
-    asked = asked_steps(math.ceil(n_tokens / batch_size), epochs, steps)
+    batch_size = min(recipe.batch_size, n_tokens * n_encoders(recipe, n_models))
+    steps_per_epoch = math.ceil(n_tokens / step_tokens(recipe.replace(batch_size=batch_size), n_models))
+    asked = asked_steps(steps_per_epoch, epochs, steps)
     planned = recipe.total_steps
     if planned is None:
-        total = asked or max(math.ceil(n_tokens / batch_size), MINIMUM_STEPS)
+        total = asked or max(steps_per_epoch, MINIMUM_STEPS)
         recipe = recipe.replace(total_steps=total, warmup_steps=min(recipe.warmup_steps, total // 10))
     elif asked not in (None, planned):
         raise InvalidInputError(
@@ -63,6 +64,16 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
         return recipe.replace(dead_tokens=DEAD_TOKENS_WITHOUT_PLAN)
     planned_tokens = recipe.total_steps * recipe.batch_size / n_models  # expected number of tokens that one model encodes
     return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
+
+
+def n_encoders(recipe: Recipe, n_models: int) -> int:
+    """Return how many models a step encodes."""
+    return {"one": 1, "two": min(2, n_models), "all": n_models}[recipe.encoded_models]
+
+
+def step_tokens(recipe: Recipe, n_models: int) -> int:
+    """Return the number of tokens of a step, each of which several models may encode."""
+    return max(1, recipe.batch_size // n_encoders(recipe, n_models))
 
 
 def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:

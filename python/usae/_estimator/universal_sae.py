@@ -291,7 +291,7 @@ class UniversalSAE:
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
-        total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
+        total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(given))
 
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(given)
@@ -388,7 +388,7 @@ class UniversalSAE:
         held_out = None if validation is None else as_aligned(validation, "validation", columns_of(sample))
         n_tokens = next(iter(sample.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
-        total, batch_size = int(recipe.total_steps or 0), recipe.batch_size
+        total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(widths))
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(sample)
         standardization.warn_of(autoencoder.standardization or {}, recipe)

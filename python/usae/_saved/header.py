@@ -242,6 +242,13 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "prefix_loss": "mean",
     },
     3: {"first_step_full": False, "warmup_inclusive": False, "outlier_multiple": None},
-    4: {"aux_every": 1, "step_limit": None},
+    4: {
+        "aux_every": 1,
+        "step_limit": None,
+        "encoded_models": "one",
+        "agreement": 0.0,
+        "agreement_on": "preactivations",
+        "agreement_scale": None,
+    },
 }
 """The recipe's fields that each format added, with values that give what was done before."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from usae._base.warning import warn
+from usae._core import resolved_recipe
 from usae._training.mean_loss import mean_loss
 
 if TYPE_CHECKING:
@@ -135,12 +136,15 @@ class Watch:
         self._validations: list[tuple[int, Sequence[Sequence[float]]]] = []
         self._warned: set[str] = set()
         self._is_squared = recipe.loss == "mse"
-        self._warmup = recipe.warmup_steps * (len(autoencoder.names) if recipe.clock == "model" else 1)
+        self._warmup = recipe.warmup_steps
+        if recipe.clock == "model":
+            self._warmup *= len(autoencoder.names) / resolved_recipe.n_encoders(recipe, len(autoencoder.names))
         self._largest_rate = 0.0
 
     def remember(self, entry: dict[str, Any]) -> None:
         """Take note of a step of the history, which was judged when it was done."""
-        self._add(entry["encoder"], entry["losses"], entry["prefix"], entry["learning_rate"])
+        own = entry.get("own_losses") or {entry["encoder"]: entry["losses"][entry["encoder"]]}
+        self._add(own, entry["prefix"], entry["learning_rate"])
         if "validation" in entry:
             self._validations.append((entry["step"], entry["validation"]["r2"]))
         for losses in self._losses.values():
@@ -148,10 +152,13 @@ class Watch:
                 losses.compared()
 
     def step(self, report: StepReport, batch: Batch) -> None:
-        """Judge a step by the losses of the encoded model."""
-        name = report.encoder
+        """Judge a step by the losses of the encoded models."""
+        self._add(report.own_losses, report.prefix, report.learning_rate)
+        for name in report.encoders:
+            self._judge_step(name, report, batch)
+
+    def _judge_step(self, name: str, report: StepReport, batch: Batch) -> None:
         losses = self._losses[name]
-        self._add(name, report.losses, report.prefix, report.learning_rate)
         if math.isnan(losses.mean):
             losses.mean = self._mean_loss(name, batch)
         if not losses.is_due:
@@ -232,10 +239,11 @@ class Watch:
         if self._losses[source].is_known:
             self._warn_of_rate_or_data(source, self._losses[source], step, what, best_step)
 
-    def _add(self, encoder: str, losses: dict[str, float], prefix: int, rate: float) -> None:
+    def _add(self, own_losses: dict[str, float], prefix: int, rate: float) -> None:
         self._largest_rate = max(self._largest_rate, rate)
         if prefix == self._autoencoder.n_concepts:  # the losses of shorter prefixes are larger
-            self._losses[encoder].add(losses[encoder])
+            for encoder, loss in own_losses.items():
+                self._losses[encoder].add(loss)
 
     def _mean_loss(self, name: str, batch: Batch) -> float:
         acts, rows = batch

@@ -114,7 +114,7 @@ def _permute_concepts(autoencoder: Autoencoder, rng: np.random.Generator) -> Non
 def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int], steps: int, progress: bool | None) -> None:
     """Train like `fit`, but with an order of rows for each model. If the orders are equal, the result has the bits of `fit`."""
     autoencoder = sae._initialized()
-    size = autoencoder.recipe.batch_size
+    size = resolved_recipe.step_tokens(autoencoder.recipe, len(train))
     rows = np.empty(size, np.int64)
     with progress_bar(steps, progress, "training on shuffled pairs") as bar:
         for step in range(steps):

@@ -93,9 +93,11 @@ def fit_distributed(
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         n_tokens = next(iter(given.values())).n_tokens
         recipe = resolved_recipe.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
-        if recipe.batch_size < peers.size:
+        batch_tokens = resolved_recipe.step_tokens(recipe, len(given))
+        if batch_tokens < peers.size:
             raise InvalidInputError(
-                f"recipe: batch_size must be at least the number of processes, {peers.size}, got {recipe.batch_size}"
+                f"recipe: batch_size must come to at least one token for each of {peers.size} processes, got "
+                f"{recipe.batch_size}, which is {batch_tokens}"
             )
         autoencoder = Autoencoder(sae._arguments(), recipe)
         _initialize(autoencoder, given, peers)
@@ -117,10 +119,10 @@ def fit_distributed(
         autoencoder.is_watched = peers.rank == 0  # the losses are the same in all
         sae._autoencoder = autoencoder
         batches = stack.enter_context(
-            contextlib.closing(loop.batches_of(given, autoencoder.seed, recipe.batch_size, done))
+            contextlib.closing(loop.batches_of(given, autoencoder.seed, batch_tokens, done))
         )  # fmt: skip
         stack.enter_context(bar)
-        _train(autoencoder, batches, total, held_out, checked, bar, checkpoints, peers)
+        _train(autoencoder, batches, batch_tokens, total, held_out, checked, bar, checkpoints, peers)
     return sae
 
 
@@ -181,6 +183,7 @@ def _part_of(batch: Batch, size: int, peers: TorchPeers) -> shared_steps.Part:
 def _train(
     autoencoder: Autoencoder,
     batches: Iterator[Batch],
+    batch_tokens: int,
     total: int,
     held_out: Mapping[str, Activations] | None,
     callbacks: loop.Callbacks,
@@ -194,7 +197,7 @@ def _train(
 
     def take() -> shared_steps.Part:
         nonlocal part
-        part = _part_of(next(batches), autoencoder.recipe.batch_size, peers)
+        part = _part_of(next(batches), batch_tokens, peers)
         return part
 
     while autoencoder.core.step_count < total:

@@ -16,20 +16,27 @@ struct DeadAuxiliary {
     let groups: ConceptGroups
     /// For each thread.
     let scratch: [ConceptSubset.Scratch]
-    /// The step's rows that have an auxiliary code, ascending. All arrays are by number of such a row.
+    fileprivate let encodings: StepEncodings
+    /// The step's rows (`StepEncodings`) that have an auxiliary code, ascending. All arrays are by number of such a row.
     private(set) var rows: [Int] = []
+    /// The places of encoders with auxiliary codes: the same tokens of each have one.
+    private(set) var places: [Int] = []
     /// How many tokens of all processes have one.
     private(set) var totalTokens = 0
     /// Copies of the tokens that have one, so that they follow each other.
     let tokens: PaddedMatrix
 
     /// - Parameters:
-    ///   - rows: the most that have one.
+    ///   - tokens: the most that have one.
     ///   - columns: of the packed encoder.
-    init(rows: Int, slots: Int, concepts: Int, columns: Int, widths: [Int], threads: Int) throws(USAEError) {
+    init(
+      tokens most: Int, encodings: StepEncodings, slots: Int, concepts: Int, columns: Int, widths: [Int], threads: Int
+    ) throws(USAEError) {
+      self.encodings = encodings
+      let rows = most * encodings.encoders
       codes = try CodeBuffer(rows: rows, slots: slots)
       codeGradients = try FloatBuffer(rows * slots)
-      groups = try ConceptGroups(rows: rows, slots: slots, concepts: concepts)
+      groups = try ConceptGroups(rows: rows, encoders: encodings.encoders, slots: slots, concepts: concepts)
       var slopes: [PaddedMatrix] = []
       for width in widths { slopes.append(try PaddedMatrix(rows: rows, columns: width)) }
       self.slopes = slopes
@@ -40,9 +47,18 @@ struct DeadAuxiliary {
 
     /// Begins a step.
     ///
-    /// - Parameter count: of this process's rows.
-    func begin(_ chosen: AuxiliaryTokens, rows count: Int) {
-      (rows, totalTokens) = (chosen.rows(count), chosen.total)
+    /// - Parameter places: those of encoders with dead concepts.
+    func begin(_ chosen: AuxiliaryTokens, places: [Int]) {
+      let tokens = chosen.rows(encodings.tokens)
+      self.places = places
+      rows = places.flatMap { place in tokens.map { encodings.range(place).lowerBound + $0 } }
+      totalTokens = chosen.total
+    }
+
+    /// Sorts the codes' entries by concept.
+    func group() {
+      let parts = (0..<encodings.encoders).map { numbers(in: encodings.range($0)) }
+      groups.group(codes, codeGradients, parts: parts) { _, number in number }
     }
 
     /// The numbers of the rows that lie in a range.
@@ -60,32 +76,33 @@ struct DeadAuxiliary {
       return low
     }
 
-    /// With BatchTopK: puts the dead concepts that were trimmed from a token's main code in front of its auxiliary code, since
-    /// they are larger than all that never were in the main code.
+    /// With BatchTopK: puts the dead concepts that were trimmed from the main codes of an encoder in front of its auxiliary
+    /// codes, since they are larger than all that never were in the main code.
     func takeTrimmed(
-      from main: CodeBuffer, _ selection: BatchSelection, rows: Int, isDead: (Int32) -> Bool, work: InterruptibleWork
+      from main: CodeBuffer, _ selection: BatchSelection, rows: Range<Int>, isDead: (Int32) -> Bool, work: InterruptibleWork
     ) throws(USAEError) {
-      try work.runBlocks(rows, of: Reconstruction.blockRows) { _, range, _ in
-        for number in self.numbers(in: range) {
-          let token = self.rows[number]
-          self.takeTrimmed(from: main, selection.trimmed(main, token), token, number, isDead: isDead)
+      let first = rows.lowerBound
+      try work.runBlocks(rows.count, of: Reconstruction.blockRows) { _, range, _ in
+        for number in self.numbers(in: first + range.lowerBound..<first + range.upperBound) {
+          let row = self.rows[number]
+          self.takeTrimmed(from: main, selection.trimmed(main, row), row, number, isDead: isDead)
         }
       }
     }
 
     private func takeTrimmed(
-      from main: CodeBuffer, _ trimmed: Range<Int>, _ token: Int, _ number: Int, isDead: (Int32) -> Bool
+      from main: CodeBuffer, _ trimmed: Range<Int>, _ row: Int, _ number: Int, isDead: (Int32) -> Bool
     ) {
       let (values, indices) = (codes.values(number), codes.indices(number))
-      let taken = min(codes.slots, trimmed.reduce(0) { $0 + (isDead(main.indices(token)[$1]) ? 1 : 0) })
+      let taken = min(codes.slots, trimmed.reduce(0) { $0 + (isDead(main.indices(row)[$1]) ? 1 : 0) })
       guard taken > 0 else { return }
       let count = min(codes.slots, codes.count(number) + taken)
       for slot in stride(from: count - 1, through: taken, by: -1) {
         (values[slot], indices[slot]) = (values[slot - taken], indices[slot - taken])
       }
       var slot = 0
-      for source in trimmed where slot < taken && isDead(main.indices(token)[source]) {
-        (values[slot], indices[slot]) = (main.values(token)[source], main.indices(token)[source])
+      for source in trimmed where slot < taken && isDead(main.indices(row)[source]) {
+        (values[slot], indices[slot]) = (main.values(row)[source], main.indices(row)[source])
         slot += 1
       }
       codes.counts.base[number] = Int32(count)
@@ -96,9 +113,14 @@ struct DeadAuxiliary {
   struct Selection {
     let buffers: Buffers
     private let concepts: ConceptSubset
+    /// The encoder's first row.
+    private let first: Int
 
-    init(_ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, work: InterruptibleWork) throws(USAEError) {
+    init(
+      _ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, place: Int, work: InterruptibleWork
+    ) throws(USAEError) {
       self.buffers = buffers
+      first = buffers.encodings.range(place).lowerBound
       concepts = try ConceptSubset(dead, of: encoder, scratch: buffers.scratch, work: work)
     }
 
@@ -106,15 +128,16 @@ struct DeadAuxiliary {
     ///
     /// A dead concept that a token fires is in its main code, and so not in the auxiliary one.
     func select(_ tile: EncodedTile) {
-      let numbers = buffers.numbers(in: tile.rows)
-      guard let first = numbers.first else { return }
-      for number in numbers {
-        let token = tile.tokens.row(buffers.rows[number] - tile.rows.lowerBound)
+      let numbers = buffers.numbers(in: first + tile.rows.lowerBound..<first + tile.rows.upperBound)
+      guard let firstNumber = numbers.first else { return }
+      let rows = buffers.rows[numbers].map { $0 - first }
+      for (number, row) in zip(numbers, rows) {
+        let token = tile.tokens.row(row - tile.rows.lowerBound)
         buffers.tokens.row(number).update(from: token, count: tile.tokens.stride)
       }
       let next = concepts.selectNext(
-        tile, rows: buffers.rows[numbers], tokens: TokenRows(buffers.tokens, numbers), slots: buffers.codes.slots)
-      for number in numbers { buffers.codes.store(next[number - first], row: number) }
+        tile, rows: rows[...], tokens: TokenRows(buffers.tokens, numbers), slots: buffers.codes.slots)
+      for number in numbers { buffers.codes.store(next[number - firstNumber], row: number) }
     }
   }
 
@@ -127,22 +150,22 @@ struct DeadAuxiliary {
   func run(_ loss: AuxiliaryLoss, work: InterruptibleWork) throws(USAEError) -> Double {
     let workspace = reconstruction.workspace
     let models = reconstruction.models
-    let blocks = (workspace.rows + Reconstruction.blockRows - 1) / Reconstruction.blockRows
-    let sums = try AlignedBuffer<Double>(blocks * models.count)
+    let (encodings, blocks) = (workspace.encodings, workspace.encodings.blocks(of: Reconstruction.blockRows))
+    let sums = try AlignedBuffer<Double>(encodings.encoders * blocks * models.count)
     let detached = reconstruction.recipe.auxiliaryDetach
     let hasCodeGradients = Self.leavesSlopes(reconstruction)
     var loss = loss
     loss.tokens = buffers.totalTokens
     for j in models.indices {
       let target = reconstruction.makeTarget(j)
-      try work.runBlocks(workspace.rows, of: Reconstruction.blockRows) { block, range, worker in
+      try encodings.runBlocks(of: Reconstruction.blockRows, work) { block, range, worker in
         let scratch = workspace.scratch[worker].base
         var numbers = self.buffers.numbers(in: range)
         for t in range {
           var auxiliarySlope: UnsafePointer<Float>?
           if let number = numbers.first, self.buffers.rows[number] == t {
             numbers.removeFirst()
-            sums.base[block * models.count + j] += self.differentiate(number, token: t, target, loss, scratch: scratch)
+            sums.base[block * models.count + j] += self.differentiate(number, row: t, target, loss, scratch: scratch)
             if !detached { auxiliarySlope = UnsafePointer(self.buffers.slopes[j].row(number)) }
           }
           if hasCodeGradients {
@@ -160,13 +183,13 @@ struct DeadAuxiliary {
   /// comes first and starts them. Returns the loss, a sum over the width.
   @inline(__always)
   private func differentiate(
-    _ number: Int, token: Int, _ target: Reconstruction.Target, _ loss: AuxiliaryLoss, scratch: UnsafeMutablePointer<Float>
+    _ number: Int, row: Int, _ target: Reconstruction.Target, _ loss: AuxiliaryLoss, scratch: UnsafeMutablePointer<Float>
   ) -> Double {
     let (codes, slope) = (buffers.codes, buffers.slopes[target.index].row(number))
     let gradients = buffers.codeGradients.base + number &* codes.slots
     if target.index == 0 { gradients.update(repeating: 0, count: codes.count(number)) }
     target.dictionary.decode(codes, token: number, scratch: scratch, to: slope)
-    let sum = loss.differentiate(slope, token: token, target)
+    let sum = loss.differentiate(slope, row: row, target)
     reconstruction.addCodeGradients(
       token: number, codes: codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
     return sum

@@ -6,6 +6,15 @@ enum StepAuxiliary {
   /// The published AuxK, on all concepts.
   case published(PublishedAuxiliary.Buffers)
 
+  /// The places of the encoders that have auxiliary codes.
+  var places: [Int] {
+    switch self {
+    case .none: []
+    case .dead(let buffers): buffers.places
+    case .published(let buffers): Array(buffers.sums.indices)
+    }
+  }
+
   /// Whether there is one. It needs the residuals of the main code.
   var exists: Bool {
     if case .none = self { false } else { true }
@@ -22,15 +31,17 @@ enum StepAuxiliary {
 
   /// Whether gradients are dense: then the tensors' gradient buffers already hold a part when the gradients of the codes'
   /// entries are added.
-  var isDense: Bool { denseSums != nil }
+  var isDense: Bool {
+    if case .published = self { true } else { false }
+  }
 
   var dead: DeadAuxiliary.Buffers? {
     if case .dead(let buffers) = self { buffers } else { nil }
   }
 
   /// Sums over tokens of a dense auxiliary code's gradients, [n_concepts].
-  var denseSums: AlignedBuffer<Double>? {
-    if case .published(let buffers) = self { buffers.sums } else { nil }
+  func denseSums(_ place: Int) -> AlignedBuffer<Double>? {
+    if case .published(let buffers) = self { buffers.sums[place] } else { nil }
   }
 
   /// Whether all code gradients are finite.
@@ -38,7 +49,8 @@ enum StepAuxiliary {
     switch self {
     case .none: true
     case .dead(let buffers): buffers.codes.isFinite(buffers.codeGradients, rows: buffers.rows.count)
-    case .published(let buffers): (0..<buffers.sums.count).allSatisfy { buffers.sums.base[$0].isFinite }
+    case .published(let buffers):
+      buffers.sums.allSatisfy { sums in (0..<sums.count).allSatisfy { sums.base[$0].isFinite } }
     }
   }
 }
@@ -48,26 +60,27 @@ extension TrainingStep {
   /// none.
   private var auxiliary: Recipe.Auxiliary { prefix == trainer.concepts ? recipe.auxiliary : .none }
 
-  /// Whether the step has an auxiliary loss at all.
-  var hasAuxiliary: Bool {
+  /// The places of the encoders that will have auxiliary codes.
+  var auxiliaryPlaces: [Int] {
     switch auxiliary {
-    case .none: false
-    case .published: true
-    case .dead: !deadConcepts().isEmpty
+    case .none: []
+    case .published: Array(encoders.indices)
+    case .dead: encoders.indices.filter { !deadConcepts($0).isEmpty }
     }
   }
 
-  func makeAuxiliary(_ packed: PackedEncoder, dead: [Int32]) throws(USAEError) -> StepAuxiliary {
+  /// - Parameter dead: the dead concepts by place.
+  func makeAuxiliary(dead: [[Int32]]) throws(USAEError) -> StepAuxiliary {
+    let columns = PackedEncoder.columns(concepts: trainer.concepts)
     switch auxiliary {
-    case .dead where !dead.isEmpty:
-      let buffers = try workspace.deadBuffers(
-        every: recipe.auxiliaryEvery, slots: auxiliarySlots, columns: packed.columns)
+    case .dead where dead.contains { !$0.isEmpty }:
+      let buffers = try workspace.deadBuffers(every: recipe.auxiliaryEvery, slots: auxiliarySlots, columns: columns)
       let chosen = AuxiliaryTokens(
         every: recipe.auxiliaryEvery, seed: trainer.seed, step: number, firstRow: workspace.firstRow,
         totalRows: workspace.totalRows)
-      buffers.begin(chosen, rows: workspace.rows)
+      buffers.begin(chosen, places: dead.indices.filter { !dead[$0].isEmpty })
       return .dead(buffers)
-    case .published: return .published(try workspace.publishedBuffers(columns: packed.columns, models: models))
+    case .published: return .published(try workspace.publishedBuffers(columns: columns, models: models))
     case .none, .dead: return .none
     }
   }

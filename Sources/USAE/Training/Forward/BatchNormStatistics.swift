@@ -33,7 +33,7 @@ final class BatchStatistics: @unchecked Sendable {
   static func inverseDeviation(variance: Float) -> Float { 1 / (variance + BatchNormParameters.epsilon).squareRoot() }
 
   func compute(_ tokens: PaddedMatrix, count: Int, model: ModelParameters, work: InterruptibleWork) throws(USAEError) {
-    try tokens.columnMeans(count, blocks: Self.sumRows, to: mean.base, work: work)
+    try tokens.columnMeans(0..<count, blocks: Self.sumRows, to: mean.base, work: work)
     try computeCovariance(tokens, count: count, of: count, work: work)
     try computeOutputs(model, work: work)
   }

@@ -8,7 +8,7 @@
 /// below the smallest that the model's last batch kept; if fewer than wanted are above it, they are selected again above 0.
 /// What is kept does not depend on the threshold.
 final class BatchSelection {
-  /// Used slots of each token before the last batch's codes were trimmed.
+  /// Used slots of each row of codes before they were trimmed.
   private let offered: AlignedBuffer<Int32>
   private let histogram: AlignedBuffer<Int>
   /// The smallest entry that the last batch kept, by encoded model.
@@ -25,18 +25,18 @@ final class BatchSelection {
   /// The selection threshold for a model's next batch; 0 if nothing is known.
   func threshold(model: Int) -> Float { Self.thresholdShare * (lastKept[model] ?? 0) }
 
-  /// Number of entries of all codes.
-  func total(_ codes: CodeBuffer, rows: Int) -> Int { (0..<rows).reduce(0) { $0 + codes.count($1) } }
+  /// Number of entries of some rows of codes.
+  func total(_ codes: CodeBuffer, rows: Range<Int>) -> Int { rows.reduce(0) { $0 + codes.count($1) } }
 
-  /// Shortens the codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there are
+  /// Shortens some rows of codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there are
   /// fewer. Returns the smallest entry that is left, or nil where there is none.
-  func trim(_ codes: CodeBuffer, rows: Int, wanted: Int, model: Int) -> Float? {
+  func trim(_ codes: CodeBuffer, rows: Range<Int>, wanted: Int, model: Int) -> Float? {
     let kept = trim(codes, rows: rows, wanted: wanted)
     lastKept[model] = kept
     return kept
   }
 
-  private func trim(_ codes: CodeBuffer, rows: Int, wanted: Int) -> Float? {
+  private func trim(_ codes: CodeBuffer, rows: Range<Int>, wanted: Int) -> Float? {
     guard total(codes, rows: rows) > wanted else {
       noteOffered(codes, rows: rows)
       return smallest(codes, rows)
@@ -46,13 +46,15 @@ final class BatchSelection {
     return smallest
   }
 
-  private func noteOffered(_ codes: CodeBuffer, rows: Int) { offered.base.update(from: codes.counts.base, count: rows) }
+  private func noteOffered(_ codes: CodeBuffer, rows: Range<Int>) {
+    (offered.base + rows.lowerBound).update(from: codes.counts.base + rows.lowerBound, count: rows.count)
+  }
 
   /// Shortens the codes to the entries above `smallest` and the first so many of those that equal it.
-  func cut(_ codes: CodeBuffer, rows: Int, to smallest: Float, equalOnes: Int) {
+  func cut(_ codes: CodeBuffer, rows: Range<Int>, to smallest: Float, equalOnes: Int) {
     noteOffered(codes, rows: rows)
     var equalOnes = equalOnes
-    for t in 0..<rows {
+    for t in rows {
       let values = codes.values(t)
       var kept = codes.count(t)
       while kept > 0, values[kept &- 1] < smallest { kept &-= 1 }
@@ -72,9 +74,9 @@ final class BatchSelection {
     codes.count(token)..<Int(offered.base[token])
   }
 
-  private func smallest(_ codes: CodeBuffer, _ rows: Int) -> Float? {
+  private func smallest(_ codes: CodeBuffer, _ rows: Range<Int>) -> Float? {
     var smallest: Float?
-    for t in 0..<rows where codes.count(t) > 0 {
+    for t in rows where codes.count(t) > 0 {
       let last = codes.values(t)[codes.count(t) - 1]
       smallest = min(smallest ?? last, last)
     }
@@ -82,22 +84,22 @@ final class BatchSelection {
   }
 
   /// The `wanted`-th largest of more entries, and how many are larger than it.
-  private func smallestToKeep(_ codes: CodeBuffer, _ rows: Int, _ wanted: Int) -> (Float, larger: Int) {
+  private func smallestToKeep(_ codes: CodeBuffer, _ rows: Range<Int>, _ wanted: Int) -> (Float, larger: Int) {
     let (upper, above) = bin(codes, rows, rank: wanted) { $0 >> 16 }
     let (lower, between) = bin(codes, rows, rank: wanted - above) { $0 >> 16 == upper ? $0 & 0xffff : nil }
     return (Float(bitPattern: upper << 16 | lower), above + between)
   }
 
   /// The bin that holds the entry of this rank, 1 being the largest, and how many are in the bins above it.
-  private func bin(_ codes: CodeBuffer, _ rows: Int, rank: Int, _ binOf: (UInt32) -> UInt32?) -> (UInt32, above: Int) {
+  private func bin(_ codes: CodeBuffer, _ rows: Range<Int>, rank: Int, _ binOf: (UInt32) -> UInt32?) -> (UInt32, above: Int) {
     fill(codes, rows, binOf)
     return Self.bin(rank: rank, of: histogram.count) { histogram.base[$0] }
   }
 
   /// Counts entries by bin.
-  private func fill(_ codes: CodeBuffer, _ rows: Int, _ binOf: (UInt32) -> UInt32?) {
+  private func fill(_ codes: CodeBuffer, _ rows: Range<Int>, _ binOf: (UInt32) -> UInt32?) {
     histogram.zero()
-    for t in 0..<rows {
+    for t in rows {
       let values = codes.values(t)
       for q in 0..<codes.count(t) {
         if let bin = binOf(values[q].bitPattern) { histogram.base[Int(bin)] &+= 1 }
@@ -122,7 +124,7 @@ final class BatchSelection {
 
   /// Writes the histogram of the entries' upper halves of bits or, for those with the upper half `upper`, of their lower
   /// halves. Counts are floats, so that processes can add them up.
-  func writeHistogram(_ codes: CodeBuffer, rows: Int, upper: UInt32?, to out: UnsafeMutablePointer<Float>) {
+  func writeHistogram(_ codes: CodeBuffer, rows: Range<Int>, upper: UInt32?, to out: UnsafeMutablePointer<Float>) {
     fill(codes, rows) { bits in
       guard let upper else { return bits >> 16 }
       return bits >> 16 == upper ? bits & 0xffff : nil

@@ -2,20 +2,20 @@ import KernelTypes
 
 /// Decodes a batch to every model (forward), and computes slopes and code gradients from the residuals (backward).
 ///
-/// Per token and model: residual r = x - z D, its loss, the slope dLoss/d(z D), and the code gradients, which are dot
+/// Rows are those of the codes, one for each encoding (`StepEncodings`). Per row and model: residual r = x - z D, its loss, the slope dLoss/d(z D), and the code gradients, which are dot
 /// products with the dictionary rows that decoding has just read.
 struct Reconstruction {
   let models: [ModelParameters]
   let workspace: StepWorkspace
   let recipe: Recipe
 
-  /// Tokens of one piece of work, and of one partial sum of the loss.
+  /// Rows of one piece of work, and of one partial sum of the loss.
   static let blockRows = 64
 
   var which: Int32 { recipe.loss == .l1 ? absoluteLoss : squaredLoss }
 
   /// dLoss/d(z D) for one unit of the main loss's slope.
-  func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalRows) * Float(models[target].width)) }
+  func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalEncodings) * Float(models[target].width)) }
 
   /// How much of the backward pass `forward` does. The dictionary rows that a code's gradients need have just been read.
   enum Backward {
@@ -32,7 +32,7 @@ struct Reconstruction {
   func forward(_ backward: Backward, work: InterruptibleWork) throws(USAEError) {
     for j in models.indices {
       let target = makeTarget(j)
-      try work.runBlocks(workspace.rows, of: Self.blockRows) { block, range, worker in
+      try workspace.encodings.runBlocks(of: Self.blockRows, work) { block, range, worker in
         let scratch = self.workspace.scratch[worker].base
         var sum = 0.0
         for t in range {
@@ -53,7 +53,8 @@ struct Reconstruction {
   struct Target {
     let index: Int
     let dictionary: UnitRows
-    let tokens: UnsafePointer<Float>
+    private let tokens: UnsafePointer<Float>
+    private let encodings: StepEncodings
     /// Residuals of the whole code.
     let residuals: UnsafeMutablePointer<Float>
     /// dLoss/d(z D) for one unit of the main loss's slope.
@@ -62,14 +63,22 @@ struct Reconstruction {
     /// The stride of tokens, residuals and the dictionary.
     var stride: Int { dictionary.stride }
 
-    @inline(__always) func tokenRow(_ token: Int) -> UnsafePointer<Float> { tokens + token &* stride }
-    @inline(__always) func residual(_ token: Int) -> UnsafeMutablePointer<Float> { residuals + token &* stride }
+    /// The target model's token that belongs to a row.
+    @inline(__always) func token(_ row: Int) -> UnsafePointer<Float> { tokens + encodings.token(of: row) &* stride }
+    @inline(__always) func residual(_ row: Int) -> UnsafeMutablePointer<Float> { residuals + row &* stride }
+
+    fileprivate init(_ index: Int, _ model: ModelParameters, _ workspace: StepWorkspace, slopeFactor: Float) {
+      self.index = index
+      dictionary = model.unitRows
+      tokens = UnsafePointer(workspace.tokens[index].base)
+      encodings = workspace.encodings
+      residuals = workspace.residuals[index].base
+      self.slopeFactor = slopeFactor
+    }
   }
 
   func makeTarget(_ index: Int) -> Target {
-    Target(
-      index: index, dictionary: models[index].unitRows, tokens: workspace.tokens[index].base,
-      residuals: workspace.residuals[index].base, slopeFactor: slopeFactor(index))
+    Target(index, models[index], workspace, slopeFactor: slopeFactor(index))
   }
 
   /// Computes a token's residual in a target model, and returns its loss there as a sum over the width.
@@ -78,9 +87,9 @@ struct Reconstruction {
     guard let nested = workspace.nested else {
       let residual = target.residual(token)
       target.dictionary.decode(workspace.codes, token: token, scratch: scratch, to: residual)
-      return subtract(from: target.tokenRow(token), residual, stride: target.stride)
+      return subtract(from: target.token(token), residual, stride: target.stride)
     }
-    var rest = target.tokenRow(token)
+    var rest = target.token(token)
     var sum = 0.0
     for group in 0..<nested.count {
       let residual = nested.rows(group, target: target.index, last: target.residuals) + token &* target.stride
@@ -165,13 +174,15 @@ struct Reconstruction {
     for q in 0..<count { gradients[q] += scratch[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 
-  /// Mean main loss by target model; with prefixes, the mean over them.
-  func losses() -> [Double] {
-    let blocks = (workspace.rows + Self.blockRows - 1) / Self.blockRows
-    return models.indices.map { j in
-      var sum = 0.0
-      for block in 0..<blocks { sum += workspace.lossSums.base[block * models.count + j] }
-      return sum / (Double(workspace.totalRows) * Double(models[j].width))
+  /// Mean main loss by place and target model; with prefixes, the mean over them.
+  func losses() -> [[Double]] {
+    let blocks = workspace.encodings.blocks(of: Self.blockRows)
+    return (0..<workspace.encodings.encoders).map { place in
+      models.indices.map { j in
+        var sum = 0.0
+        for block in place * blocks..<(place + 1) * blocks { sum += workspace.lossSums.base[block * models.count + j] }
+        return sum / (Double(workspace.totalRows) * Double(models[j].width))
+      }
     }
   }
 }

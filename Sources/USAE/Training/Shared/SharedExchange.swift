@@ -4,7 +4,8 @@ package struct SharedExchange: Sendable, Equatable {
     /// BatchNorm: sums of the encoded model's standardised tokens [width]; then the upper triangle of their covariance by rows.
     case means = 0
     case covariance = 1
-    /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models].
+    /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models]. Both
+    /// for each encoder that has auxiliary codes.
     case residualMeans = 2
     case spreads = 3
     /// Merging duplicates: the tokens from which concepts start again, [pairs, sum of widths]. Each token comes from one
@@ -37,14 +38,17 @@ package struct SharedExchange: Sendable, Equatable {
   }
 
   package let kind: Kind
-  /// -1 where it is not of one model.
+  /// -1 where it is not of one model, and where the only encoded model is meant.
   package let model: Int
+  /// That of the encoder it is about (`StepEncodings`).
+  let place: Int
   package let tensor: TensorID.Kind?
   package let count: Int
 
-  init(_ kind: Kind, model: Int = -1, tensor: TensorID.Kind? = nil, count: Int) {
+  init(_ kind: Kind, model: Int = -1, place: Int = 0, tensor: TensorID.Kind? = nil, count: Int) {
     self.kind = kind
     self.model = model
+    self.place = place
     self.tensor = tensor
     self.count = count
   }
@@ -67,24 +71,28 @@ package struct SharedExchange: Sendable, Equatable {
 // MARK: BatchNorm
 
 extension SharedStep {
-  func fillMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    let tokens = workspace.tokens[local.encoder]
-    try tokens.columnSums(workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
+  private func statistics(_ place: Int) throws(USAEError) -> BatchStatistics {
+    try workspace.statistics(place: place, width: models[local.encoders[place]].width)
+  }
+
+  func fillMeans(_ place: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
+    let tokens = workspace.tokens[local.encoders[place]]
+    try tokens.columnSums(0..<workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
     }
   }
 
   func takeMeans(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
-    let statistics = try workspace.statistics(width: local.model.width)
-    for c in 0..<local.model.width { statistics.mean.base[c] = Float(Double(sum.numbers[c]) / Double(workspace.totalRows)) }
+    let statistics = try statistics(sum.exchange.place)
+    for c in 0..<sum.numbers.count { statistics.mean.base[c] = Float(Double(sum.numbers[c]) / Double(workspace.totalRows)) }
   }
 
   /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
-  func fillCovariance(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    let statistics = try workspace.statistics(width: local.model.width)
+  func fillCovariance(_ place: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
+    let statistics = try statistics(place)
     try statistics.computeCovariance(
-      workspace.tokens[local.encoder], count: workspace.rows, of: workspace.totalRows, work: work)
+      workspace.tokens[local.encoders[place]], count: workspace.rows, of: workspace.totalRows, work: work)
     var out = out
     let covariance = statistics.covariance
     for r in 0..<covariance.columns {
@@ -95,7 +103,7 @@ extension SharedStep {
 
   func takeCovariance(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
-    let covariance = try workspace.statistics(width: local.model.width).covariance
+    let covariance = try statistics(sum.exchange.place).covariance
     var place = 0
     for r in 0..<covariance.columns {
       try sum.requireNotNegative(place..<place + 1)  // a variance
@@ -113,11 +121,14 @@ extension SharedStep {
 extension SharedStep {
   func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     var first = out
-    for residuals in workspace.residuals {
-      try residuals.columnSums(workspace.rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
-        if column < residuals.columns { first[column] = Float(sum) }
+    for place in scaledPlaces {
+      for residuals in workspace.residuals {
+        let rows = workspace.encodings.range(place)
+        try residuals.columnSums(rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
+          if column < residuals.columns { first[column] = Float(sum) }
+        }
+        first += residuals.columns
       }
-      first += residuals.columns
     }
   }
 
@@ -125,23 +136,36 @@ extension SharedStep {
     try sum.requireFinite()
     var first = 0
     residualMeans = []
-    for model in models {
-      let mean = try PaddedMatrix(rows: 1, columns: model.width)
-      for c in 0..<model.width { mean.base[c] = Float(Double(sum.numbers[first + c]) / Double(workspace.totalRows)) }
-      residualMeans.append(mean)
-      first += model.width
+    for _ in scaledPlaces {
+      var means: [PaddedMatrix] = []
+      for model in models {
+        let mean = try PaddedMatrix(rows: 1, columns: model.width)
+        for c in 0..<model.width { mean.base[c] = Float(Double(sum.numbers[first + c]) / Double(workspace.totalRows)) }
+        means.append(mean)
+        first += model.width
+      }
+      residualMeans.append(means)
     }
   }
 
   func takeSpreads(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
-    try sum.requireNotNegative(models.indices)
-    spreads = models.indices.map { Double(sum.numbers[$0]) / (Double(workspace.totalRows) * Double(models[$0].width)) }
+    try sum.requireNotNegative(0..<sum.numbers.count)
+    for (number, place) in scaledPlaces.enumerated() {
+      for (j, model) in models.enumerated() {
+        let loss = Double(sum.numbers[number * models.count + j])
+        spreads[place][j] = loss / (Double(workspace.totalRows) * Double(model.width))
+      }
+    }
   }
 
   func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    for (j, mean) in residualMeans.enumerated() {
-      out[j] = Float(try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, target: j, work))
+    for (number, place) in scaledPlaces.enumerated() {
+      let rows = workspace.encodings.range(place)
+      for (j, mean) in residualMeans[number].enumerated() {
+        out[number * models.count + j] = Float(
+          try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, rows, target: j, work))
+      }
     }
   }
 }

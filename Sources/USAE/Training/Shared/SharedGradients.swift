@@ -1,7 +1,7 @@
 /// The sums over all processes that a shared step updates from; matrices have no padding.
 struct SharedTotals {
-  private(set) var encoder = UnsafeBufferPointer<Float>(start: nil, count: 0)
   /// By model.
+  private(set) var encoders: [Int: UnsafeBufferPointer<Float>] = [:]
   private(set) var dictionaries: [Int: UnsafeBufferPointer<Float>] = [:]
   private(set) var restarts: UnsafeBufferPointer<Float>?
   private(set) var summary: SharedSum?
@@ -11,7 +11,7 @@ struct SharedTotals {
   mutating func add(_ sum: SharedSum) {
     switch sum.exchange.kind {
     case .gradient where sum.exchange.tensor == .dictionary: dictionaries[sum.exchange.model] = sum.numbers
-    case .gradient: encoder = sum.numbers
+    case .gradient: encoders[sum.exchange.model] = sum.numbers
     case .restarts: restarts = sum.numbers
     case .summary: summary = sum
     case .means, .covariance, .upperHalves, .lowerHalves, .ties, .residualMeans, .spreads: return
@@ -34,12 +34,13 @@ struct SharedTotals {
 /// The gradients of a shared step are exchanged as the caller's dense matrices, which are copied row by row through a thread's
 /// scratch memory: so nothing depends on their alignment, and no padding is exchanged.
 extension ConceptUpdate {
-  /// This process's part of dLoss/dW, [n_concepts, width]; those of the encoder's vectors go to their buffers.
-  func writeEncoderGradient(to out: UnsafeMutablePointer<Float>, work: InterruptibleWork) {
-    let width = model.width
+  /// This process's part of dLoss/dW of an encoder, [n_concepts, width]; those of its vectors go to their buffers.
+  func writeEncoderGradient(model: Int, to out: UnsafeMutablePointer<Float>, work: InterruptibleWork) {
+    let width = models[model].width
+    guard let place = encoders.firstIndex(where: { $0.index == model }) else { preconditionFailure("an encoded model") }
     forEachConcept(work) { concept, worker in
-      let (row, scratch) = self.gradientMemory(self.encoderRows, concept, worker)
-      self.encoderGradient(concept, out: row, scratch: scratch)
+      let (row, scratch) = self.gradientMemory(self.encoders[place].rows, concept, worker)
+      self.encoderGradient(concept, place: place, out: row, scratch: scratch)
       (out + concept * width).update(from: row, count: width)
     }
   }
@@ -69,9 +70,9 @@ extension ConceptUpdate {
       let row = self.workspace.updateScratch[worker].base
       SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
       return UnsafePointer(row)
-    } encoderRow: { concept, worker in
-      let row = self.workspace.updateScratch[worker].base
-      SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
+    } encoderRow: { concept, place, worker in
+      let (row, index) = (self.workspace.updateScratch[worker].base, self.encoders[place].index)
+      SharedTotals.load(totals.encoders[index]!, concept, like: self.models[index].encoderWeight, to: row)
       return UnsafePointer(row)
     }
   }
@@ -79,10 +80,12 @@ extension ConceptUpdate {
   /// Updates every stepped tensor, each model's gradients times its factor.
   func apply(_ totals: SharedTotals, rates: [Double], factors: [Float], work: InterruptibleWork) {
     let constants = makeConstants(rates: rates, factors: factors)
-    forEachConcept(work) { concept, worker in
-      let row = workspace.updateScratch[worker].base
-      SharedTotals.load(totals.encoder, concept, like: self.model.encoderWeight, to: row)
-      self.encoderRows.update(concept, along: row, constants.encoder)
+    for (place, encoder) in encoders.enumerated() {
+      forEachConcept(work) { concept, worker in
+        let row = workspace.updateScratch[worker].base
+        SharedTotals.load(totals.encoders[encoder.index]!, concept, like: self.models[encoder.index].encoderWeight, to: row)
+        encoder.rows.update(concept, along: row, constants.encoders[place])
+      }
     }
     for j in steppedDictionaries {
       forEachConcept(work) { concept, worker in

@@ -3,6 +3,8 @@
 ///
 /// Counts are exchanged as floats, which are exact up to 2^24 entries in a bin; a bin is 1/128 of a value wide.
 struct SharedSelection {
+  /// The encoder whose codes are selected.
+  let place: Int
   /// How many entries all processes keep.
   private var wanted = 0
   private var upper: UInt32 = 0
@@ -14,12 +16,14 @@ struct SharedSelection {
   private var equalOnes = 0
   private var ownEqualOnes = 0
   private var keptEqualOnes = 0
+
+  init(place: Int) { self.place = place }
 }
 
 extension SharedSelection {
   mutating func fill(_ kind: SharedExchange.Kind, _ step: SharedStep, rank: Int, to data: UnsafeMutableBufferPointer<Float>) {
     guard let out = data.baseAddress, let selection = step.workspace.batchSelection else { return }
-    let (codes, rows) = (step.workspace.codes, step.workspace.rows)
+    let (codes, rows) = (step.workspace.codes, step.workspace.encodings.range(place))
     switch kind {
     case .upperHalves: selection.writeHistogram(codes, rows: rows, upper: nil, to: out)
     case .lowerHalves:
@@ -28,7 +32,7 @@ extension SharedSelection {
       data.update(repeating: 0)
       guard let smallest else { return }
       ownEqualOnes = 0
-      for t in 0..<rows {
+      for t in rows {
         for q in 0..<codes.count(t) where codes.values(t)[q] == smallest { ownEqualOnes += 1 }
       }
       out[rank] = Float(ownEqualOnes)
@@ -71,7 +75,7 @@ extension SharedSelection {
 
   /// Counts by bin, each at least this process's own.
   private func histogram(_ sum: SharedSum, _ step: SharedStep) throws(USAEError) -> [Int] {
-    let counts = try sum.counts(0..<sum.numbers.count, most: step.mostEntries, together: true)
+    let counts = try sum.counts(0..<sum.numbers.count, most: step.mostEntries(encoders: 1), together: true)
     guard let selection = step.workspace.batchSelection else { return counts }
     for bin in counts.indices where counts[bin] < Int(Float(selection.ownCount(bin))) {
       throw sum.refuse("at least this process's \(selection.ownCount(bin)) at position \(bin)", got: "\(counts[bin])")
@@ -82,10 +86,10 @@ extension SharedSelection {
   /// Shortens this process's codes.
   func cut(_ step: SharedStep, _ forward: TrainingStep.Forward, work: InterruptibleWork) throws(USAEError) {
     guard let selection = step.workspace.batchSelection else { return }
-    let (codes, rows) = (step.workspace.codes, step.workspace.rows)
-    selection.remember(smallest, model: step.local.encoder)
+    selection.remember(smallest, model: step.local.encoders[place])
     guard let smallest else { return }
-    selection.cut(codes, rows: rows, to: smallest, equalOnes: keptEqualOnes)
-    try forward.auxiliary.dead?.takeTrimmed(from: codes, selection, rows: rows, isDead: step.local.isDead, work: work)
+    selection.cut(
+      step.workspace.codes, rows: step.workspace.encodings.range(place), to: smallest, equalOnes: keptEqualOnes)
+    if let dead = forward.auxiliary.dead { try step.local.takeTrimmed(place, selection, dead, work: work) }
   }
 }

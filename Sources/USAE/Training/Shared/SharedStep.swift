@@ -16,13 +16,16 @@ final class SharedStep {
   let duplicates: [DuplicateMerging.Pair]
   /// In the order in which they are filled; empty before the processes have told each other their tokens.
   private(set) var exchanges: [SharedExchange] = []
-  /// By target model, where the auxiliary loss is scaled.
-  var residualMeans: [PaddedMatrix] = []
-  var spreads: [Double] = []
+  /// By encoder and target model: means for the encoders that `scaledPlaces` lists, spreads for all.
+  var residualMeans: [[PaddedMatrix]] = []
+  var spreads: [[Double]]
+  /// The places of encoders whose auxiliary loss is scaled.
+  let scaledPlaces: [Int]
   /// Results of the phases so far. A phase runs when an exchange first needs it.
   private var encoded, decoded: TrainingStep.Forward?
   private var gradients: (forward: TrainingStep.Forward, concepts: ConceptUpdate)?
-  private var selection = SharedSelection()
+  /// By place.
+  private var selections: [SharedSelection]
   /// The exchange that is filled next, and the one whose sum has to come first.
   private var next = 0
   private var awaited: Int?
@@ -38,11 +41,14 @@ final class SharedStep {
   var recipe: Recipe { local.recipe }
 
   init(
-    _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoder: Int, step: Int, work: InterruptibleWork
+    _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoders: [Int], step: Int, work: InterruptibleWork
   ) throws(USAEError) {
     threads = work.threads
     local = TrainingStep(
-      trainer: trainer, workspace: workspace, recipe: recipe, encoder: encoder, step: step, buffered: false)
+      trainer: trainer, workspace: workspace, recipe: recipe, encoders: encoders, step: step, buffered: false)
+    selections = encoders.indices.map { SharedSelection(place: $0) }
+    spreads = AuxiliaryLoss.noSpreads(local.reconstruction)
+    scaledPlaces = recipe.auxiliaryScale == .residual ? local.auxiliaryPlaces : []
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
     merging = DuplicateMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
     duplicates = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
@@ -51,7 +57,7 @@ final class SharedStep {
   /// Entries of the codes of all processes, which are counted in doubles.
   private static let mostEntries = 1 << 52
   /// The most that the codes of all processes can have.
-  var mostEntries: Double { Double(workspace.totalRows) * Double(workspace.codes.slots) }
+  func mostEntries(encoders: Int) -> Double { Double(workspace.totalRows * encoders) * Double(workspace.codes.slots) }
 
   /// Takes the number of tokens of each process.
   func agree(_ tokens: [Int], rank: Int) throws(USAEError) {
@@ -59,9 +65,10 @@ final class SharedStep {
       throw .invalidArgument(name: "usae_shared_agree", expected: "one call for each step", got: "a second one")
     }
     let total = tokens.reduce(0, +)
-    let (entries, overflow) = total.multipliedReportingOverflow(by: workspace.codes.slots)
+    let slots = workspace.codes.slots * local.encoders.count
+    let (entries, overflow) = total.multipliedReportingOverflow(by: slots)
     guard !overflow, entries <= Self.mostEntries else {
-      let most = Self.mostEntries / workspace.codes.slots
+      let most = Self.mostEntries / slots
       throw .invalidArgument(name: "tokens", expected: "at most \(most) in all", got: "\(total)")
     }
     workspace.totalRows = total
@@ -75,30 +82,33 @@ final class SharedStep {
 
   private func makeExchanges(processes: Int) -> [SharedExchange] {
     var list: [SharedExchange] = []
-    let width = local.model.width
-    if local.model.batchNorm != nil {
-      list.append(.init(.means, model: local.encoder, count: width))
-      list.append(.init(.covariance, model: local.encoder, count: width * (width + 1) / 2))
+    let widths = models.reduce(0) { $0 + $1.width }
+    for (place, model) in local.encoders.enumerated() where models[model].batchNorm != nil {
+      let width = models[model].width
+      list.append(.init(.means, model: model, place: place, count: width))
+      list.append(.init(.covariance, model: model, place: place, count: width * (width + 1) / 2))
     }
-    if recipe.selection == .batchTopK {
-      list.append(.init(.upperHalves, count: BatchSelection.bins))
-      list.append(.init(.lowerHalves, count: BatchSelection.bins))
-      list.append(.init(.ties, count: processes))
+    for (place, encoder) in local.encoders.enumerated() where recipe.selection == .batchTopK {
+      let model = local.encoders.count > 1 ? encoder : -1
+      list.append(.init(.upperHalves, model: model, place: place, count: BatchSelection.bins))
+      list.append(.init(.lowerHalves, model: model, place: place, count: BatchSelection.bins))
+      list.append(.init(.ties, model: model, place: place, count: processes))
     }
-    if scalesAuxiliary {
-      list.append(.init(.residualMeans, count: models.reduce(0) { $0 + $1.width }))
-      list.append(.init(.spreads, count: models.count))
+    if !scaledPlaces.isEmpty {
+      list.append(.init(.residualMeans, count: scaledPlaces.count * widths))
+      list.append(.init(.spreads, count: scaledPlaces.count * models.count))
     }
-    if !duplicates.isEmpty { list.append(.init(.restarts, count: duplicates.count * models.reduce(0) { $0 + $1.width })) }
-    list.append(.init(.gradient, model: local.encoder, tensor: .encoderWeight, count: local.trainer.concepts * width))
+    if !duplicates.isEmpty { list.append(.init(.restarts, count: duplicates.count * widths)) }
+    for model in local.encoders {
+      let count = local.trainer.concepts * models[model].width
+      list.append(.init(.gradient, model: model, tensor: .encoderWeight, count: count))
+    }
     for j in local.steppedDictionaries {
       list.append(.init(.gradient, model: j, tensor: .dictionary, count: local.trainer.concepts * models[j].width))
     }
     list.append(.init(.summary, count: SharedSummary.count(self)))
     return list
   }
-
-  private var scalesAuxiliary: Bool { local.hasAuxiliary && recipe.auxiliaryScale == .residual }
 
   // MARK: Parts and sums
 
@@ -122,11 +132,11 @@ final class SharedStep {
   ) throws(USAEError) {
     guard let out = data.baseAddress else { return }
     switch exchange.kind {
-    case .means: try fillMeans(out, work: work)
-    case .covariance: try fillCovariance(out, work: work)
+    case .means: try fillMeans(exchange.place, out, work: work)
+    case .covariance: try fillCovariance(exchange.place, out, work: work)
     case .upperHalves, .lowerHalves, .ties:
       _ = try encode(work: work)
-      selection.fill(exchange.kind, self, rank: rank, to: data)
+      selections[exchange.place].fill(exchange.kind, self, rank: rank, to: data)
     case .residualMeans:
       _ = try decode(work: work)
       try fillResidualMeans(out, work: work)
@@ -137,7 +147,7 @@ final class SharedStep {
       if exchange.tensor == .dictionary {
         concepts.writeDictionaryGradient(target: exchange.model, to: out, work: work)
       } else {
-        concepts.writeEncoderGradient(to: out, work: work)
+        concepts.writeEncoderGradient(model: exchange.model, to: out, work: work)
       }
     case .summary: SharedSummary(self).write(try computeGradients(work: work).forward, to: out)
     }
@@ -154,9 +164,9 @@ final class SharedStep {
     switch sum.exchange.kind {
     case .means: try takeMeans(sum)
     case .covariance: try takeCovariance(sum)
-    case .upperHalves: try selection.takeUpperHalves(sum, self)
-    case .lowerHalves: try selection.takeLowerHalves(sum, self)
-    case .ties: try selection.takeTies(sum, rank: rank)
+    case .upperHalves: try selections[sum.exchange.place].takeUpperHalves(sum, self)
+    case .lowerHalves: try selections[sum.exchange.place].takeLowerHalves(sum, self)
+    case .ties: try selections[sum.exchange.place].takeTies(sum, rank: rank)
     case .residualMeans: try takeResidualMeans(sum)
     case .spreads: try takeSpreads(sum)
     case .restarts, .gradient, .summary: break  // `finish` takes them
@@ -165,11 +175,11 @@ final class SharedStep {
 
   private func encode(work: InterruptibleWork) throws(USAEError) -> TrainingStep.Forward {
     if let encoded { return encoded }
-    var statistics: BatchStatistics?
-    if local.model.batchNorm != nil {
-      let batch = try workspace.statistics(width: local.model.width)
-      try batch.computeOutputs(local.model, work: work)
-      statistics = batch
+    var statistics: [BatchStatistics?] = []
+    for (place, model) in local.encodedModels.enumerated() {
+      let batch = model.batchNorm == nil ? nil : try workspace.statistics(place: place, width: model.width)
+      try batch?.computeOutputs(model, work: work)
+      statistics.append(batch)
     }
     let forward = try local.encode(statistics, whole: false, work: work)
     encoded = forward
@@ -179,7 +189,7 @@ final class SharedStep {
   private func decode(work: InterruptibleWork) throws(USAEError) -> TrainingStep.Forward {
     if let decoded { return decoded }
     var forward = try encode(work: work)
-    try selection.cut(self, forward, work: work)
+    for selection in selections { try selection.cut(self, forward, work: work) }
     try local.decode(&forward, work: work)
     decoded = forward
     return forward
@@ -190,8 +200,8 @@ final class SharedStep {
   ) throws(USAEError) -> (forward: TrainingStep.Forward, concepts: ConceptUpdate) {
     if let gradients { return gradients }
     var forward = try decode(work: work)
-    let spreads = scalesAuxiliary ? spreads : models.map { _ in 1 }
     try local.addAuxiliary(AuxiliaryLoss(local.reconstruction, spreads: spreads), &forward, work: work)
+    try local.addAgreement(&forward, work: work)
     let made = (forward, ConceptUpdate(local, forward))
     gradients = made
     return made
@@ -225,13 +235,16 @@ final class SharedStep {
     let isNormWanted = recipe.clipNorm > 0 || forward.auxiliary.isDense
     let squares = isNormWanted ? concepts.squares(of: totals, work: work) : models.map { _ in .nan }
     concepts.apply(totals, rates: rates, factors: squares.map(local.clipFactor), work: work)
-    summary.countFirings(of: local.model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
-    if let smallest = selection.smallest { local.model.followThreshold(smallest) }
+    for (place, model) in local.encodedModels.enumerated() {
+      summary.countFirings(place, of: model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
+      if let smallest = selections[place].smallest { model.followThreshold(smallest) }
+    }
     if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
     return StepReport(
-      encoder: local.encoder, step: local.number + 1, loss: summary.loss, losses: summary.losses,
-      auxiliaryLoss: summary.auxiliary, l0: summary.active / Double(workspace.totalRows), learningRate: rates[local.encoder],
-      gradientNorm: isNormWanted ? squares[local.encoder].squareRoot() : .nan, deadConcepts: forward.deadConcepts,
-      prefix: local.prefix, screening: forward.screening)
+      encoders: local.encoders, step: local.number + 1, loss: summary.loss, losses: summary.losses,
+      auxiliaryLoss: summary.auxiliary, agreement: summary.agreement ?? .nan,
+      l0: summary.active / Double(workspace.totalEncodings), learningRate: rates[local.encoders[0]],
+      gradientNorm: isNormWanted ? squares[local.encoders[0]].squareRoot() : .nan,
+      deadConcepts: forward.encoded[0].deadConcepts, prefix: local.prefix, screening: forward.screening)
   }
 }

@@ -6,44 +6,65 @@ struct ConceptUpdate {
   let models: [ModelParameters]
   let recipe: Recipe
   let workspace: StepWorkspace
-  let encoder: Int
+  /// By place.
+  let encoders: [UpdatedEncoder]
   let steppedDictionaries: [Int]
-  let statistics: BatchStatistics?
   private let dead: DeadAuxiliary.Buffers?
-  /// Sums over tokens of a dense auxiliary code's gradients, whose other sums are in the gradient buffers already.
-  private let denseSums: AlignedBuffer<Double>?
-  /// The encoder's weights and each model's dictionary, and the gradients of the encoder's biases.
-  let encoderRows: TrainedRows
+  private let agreement: Agreement.Buffers?
+  /// Whether the gradient buffers hold a dense part, to which the entries' part is added.
+  let isDense: Bool
+  /// Each model's dictionary.
   let dictionaryRows: [TrainedRows]
-  private let biasGradient: UnsafeMutablePointer<Float>
-  private let batchNormRows: BatchNormRows?
   private let dictionaries: [UnitRows]
+
+  /// An encoder that the step changes.
+  struct UpdatedEncoder {
+    /// The model's number.
+    let index: Int
+    fileprivate let model: ModelParameters
+    fileprivate let statistics: BatchStatistics?
+    /// Its standardised tokens.
+    fileprivate let tokens: UnsafePointer<Float>
+    /// Sums over tokens of a dense auxiliary code's gradients, whose other sums are in the gradient buffers already.
+    fileprivate let denseSums: AlignedBuffer<Double>?
+    /// The weights, and the gradients of the biases.
+    let rows: TrainedRows
+    fileprivate let biasGradient: UnsafeMutablePointer<Float>
+    fileprivate let batchNormRows: BatchNormRows?
+  }
 
   static let blockConcepts = 32
 
   /// Groups the entries of the codes by concept.
   init(_ step: TrainingStep, _ forward: TrainingStep.Forward) {
-    (models, recipe, workspace, encoder) = (step.models, step.recipe, step.workspace, step.encoder)
+    let workspace = step.workspace
+    (models, recipe, self.workspace) = (step.models, step.recipe, workspace)
     steppedDictionaries = step.steppedDictionaries
-    statistics = forward.statistics
-    (dead, denseSums) = (forward.auxiliary.dead, forward.auxiliary.denseSums)
-    workspace.groups.group(workspace.codes, workspace.codeGradients, rows: workspace.rows)
-    if let dead { dead.groups.group(dead.codes, dead.codeGradients, rows: dead.rows.count) }
-    let model = step.model
-    encoderRows = TrainedRows(model.encoderWeight)
-    dictionaryRows = models.map { TrainedRows($0.dictionary) }
-    biasGradient = TrainedRows(model.encoderBias).gradientRow(0)
-    if let batchNorm = model.batchNorm, let statistics {
-      batchNormRows = BatchNormRows(batchNorm, statistics)
-    } else {
-      batchNormRows = nil
+    (dead, isDense) = (forward.auxiliary.dead, forward.auxiliary.isDense)
+    agreement = forward.agreement?.buffers
+    let encodings = workspace.encodings
+    workspace.groups.group(
+      workspace.codes, workspace.codeGradients, parts: (0..<encodings.encoders).map(encodings.range)
+    ) { _, row in encodings.token(of: row) }
+    dead?.group()
+    agreement?.group()
+    encoders = zip(step.encoders, forward.encoded).enumerated().map { place, one in
+      let (index, encoded) = one
+      let model = step.models[index]
+      var batchNormRows: BatchNormRows?
+      if let batchNorm = model.batchNorm, let statistics = encoded.statistics {
+        batchNormRows = BatchNormRows(batchNorm, statistics)
+      }
+      return UpdatedEncoder(
+        index: index, model: model, statistics: encoded.statistics, tokens: UnsafePointer(workspace.tokens[index].base),
+        denseSums: forward.auxiliary.denseSums(place), rows: TrainedRows(model.encoderWeight),
+        biasGradient: TrainedRows(model.encoderBias).gradientRow(0), batchNormRows: batchNormRows)
     }
+    dictionaryRows = models.map { TrainedRows($0.dictionary) }
     dictionaries = models.map(\.unitRows)
   }
 
-  var model: ModelParameters { models[encoder] }
-  /// Whether the gradient buffers hold a dense part, to which the entries' part is added.
-  var isDense: Bool { denseSums != nil }
+  private var nConcepts: Int { models[0].concepts }
 
   /// Computes every gradient into its buffer. Returns the squared norm by model.
   func computeGradients(work: InterruptibleWork) -> [Double] {
@@ -51,35 +72,37 @@ struct ConceptUpdate {
       let row = self.dictionaryRows[j].gradientRow(concept)
       self.dictionaryGradient(concept, target: j, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
-    } encoderRow: { concept, worker in
-      let row = self.encoderRows.gradientRow(concept)
-      self.encoderGradient(concept, out: row, scratch: self.workspace.updateScratch[worker].base)
+    } encoderRow: { concept, place, worker in
+      let row = self.encoders[place].rows.gradientRow(concept)
+      self.encoderGradient(concept, place: place, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     }
   }
 
-  /// Squared norms by model, the encoder's vectors included, whose gradients are in their buffers once `encoderRow` returns.
+  /// Squared norms by model, the encoders' vectors included, whose gradients are in their buffers once `encoderRow` returns.
   ///
   /// A row is read before the closure is called for the next.
   func squares(
     work: InterruptibleWork, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
-    encoderRow: (_ concept: Int, _ worker: Int) -> UnsafePointer<Float>
+    encoderRow: (_ concept: Int, _ place: Int, _ worker: Int) -> UnsafePointer<Float>
   ) -> [Double] {
-    let blocks = (model.concepts + Self.blockConcepts - 1) / Self.blockConcepts
+    let blocks = (nConcepts + Self.blockConcepts - 1) / Self.blockConcepts
     var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
-    let vectors = model.encoderTrainables.dropFirst().map { TrainedRows($0).gradientRow(0) }
+    let vectors = encoders.map { $0.model.encoderTrainables.dropFirst().map { TrainedRows($0).gradientRow(0) } }
     squares.withUnsafeMutableBufferPointer { squares in
       nonisolated(unsafe) let (squares, vectors) = (squares, vectors)
       forEachConcept(work) { concept, worker in
         for j in self.steppedDictionaries {
           squares[concept / Self.blockConcepts][j] += self.square(dictionaryRow(concept, j, worker), self.models[j].width)
         }
-        var square = self.square(encoderRow(concept, worker), self.model.width)
-        for vector in vectors {
-          let g = Double(vector[concept])
-          square += g * g
+        for (place, encoder) in self.encoders.enumerated() {
+          var square = self.square(encoderRow(concept, place, worker), encoder.model.width)
+          for vector in vectors[place] {
+            let g = Double(vector[concept])
+            square += g * g
+          }
+          squares[concept / Self.blockConcepts][encoder.index] += square
         }
-        squares[concept / Self.blockConcepts][self.encoder] += square
       }
     }
     return models.indices.map { j in squares.reduce(0) { $0 + $1[j] } }
@@ -92,7 +115,9 @@ struct ConceptUpdate {
       for j in self.steppedDictionaries {
         self.updateDictionary(concept, j, self.dictionaryRows[j].gradientRow(concept), constants.dictionaries[j])
       }
-      self.encoderRows.update(concept, along: self.encoderRows.gradientRow(concept), constants.encoder)
+      for (place, encoder) in self.encoders.enumerated() {
+        encoder.rows.update(concept, along: encoder.rows.gradientRow(concept), constants.encoders[place])
+      }
     }
     finish(constants)
   }
@@ -103,10 +128,12 @@ struct ConceptUpdate {
   func computeAndApply(rates: [Double], work: InterruptibleWork) {
     let constants = makeConstants(rates: rates, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
-    forEachConcept(work) { concept, worker in
-      let row = workspace.updateScratch[worker].base
-      self.encoderGradient(concept, out: row, scratch: row + widest)
-      self.encoderRows.update(concept, along: row, constants.encoder)
+    for (place, encoder) in encoders.enumerated() {
+      forEachConcept(work) { concept, worker in
+        let row = workspace.updateScratch[worker].base
+        self.encoderGradient(concept, place: place, out: row, scratch: row + widest)
+        encoder.rows.update(concept, along: row, constants.encoders[place])
+      }
     }
     for j in steppedDictionaries {
       forEachConcept(work) { concept, worker in
@@ -119,7 +146,7 @@ struct ConceptUpdate {
   }
 
   func forEachConcept(_ work: InterruptibleWork, _ body: (_ concept: Int, _ worker: Int) -> Void) {
-    let concepts = model.concepts
+    let concepts = nConcepts
     work.runToEnd((concepts + Self.blockConcepts - 1) / Self.blockConcepts) { block, worker in
       for concept in block * Self.blockConcepts..<min(concepts, (block + 1) * Self.blockConcepts) { body(concept, worker) }
     }
@@ -136,10 +163,12 @@ struct ConceptUpdate {
     let dictionary = dictionaries[target]
     let stride = dictionary.stride
     let entries = workspace.groups.entries(concept)
-    gather(slopes(of: concept, target: target), stride, entries, entries.values, out: out, scratch: scratch)
+    gather(
+      slopes(of: concept, target: target), stride, entries.rows, entries.values, entries.count, out: out, scratch: scratch)
     if let dead {
       let (slopes, entries) = (dead.slopes[target].base, dead.groups.entries(concept))
-      addGathered(slopes, stride, entries, entries.values, columns: stride, to: out, scratch: scratch)
+      addGathered(
+        slopes, stride, entries.rows, entries.values, entries.count, columns: stride, to: out, scratch: scratch)
     }
     // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
     let row = dictionary.rows + concept &* stride
@@ -157,74 +186,85 @@ struct ConceptUpdate {
   }
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
-  func encoderGradient(_ concept: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>) {
-    let (tokens, stride) = (UnsafePointer(workspace.tokens[encoder].base), workspace.tokens[encoder].stride)
-    let entries = workspace.groups.entries(concept)
-    gather(tokens, stride, entries, entries.gradients, out: out, scratch: scratch)
-    var sum = denseSums?.base[concept] ?? 0
+  func encoderGradient(
+    _ concept: Int, place: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+  ) {
+    let encoder = encoders[place]
+    let (tokens, stride) = (encoder.tokens, encoder.rows.stride)
+    let entries = workspace.groups.entries(concept, place: place)
+    gather(tokens, stride, entries.tokens, entries.gradients, entries.count, out: out, scratch: scratch)
+    var sum = encoder.denseSums?.base[concept] ?? 0
     for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
-      let entries = dead.groups.entries(concept)
+      let entries = dead.groups.entries(concept, place: place)
       addGathered(
-        dead.tokens.base, dead.tokens.stride, entries, entries.gradients, columns: stride, to: out, scratch: scratch)
+        dead.tokens.base, dead.tokens.stride, entries.tokens, entries.gradients, entries.count, columns: stride, to: out,
+        scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
-    guard let batchNormRows else {
-      biasGradient[concept] = Float(sum)
+    if let agreement {
+      let entries = agreement.entries(concept, place: place)
+      addGathered(
+        tokens, stride, entries.tokens, entries.gradients, entries.count, columns: stride, to: out, scratch: scratch)
+      for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
+    }
+    guard let batchNormRows = encoder.batchNormRows else {
+      encoder.biasGradient[concept] = Float(sum)
       return
     }
-    batchNormGradient(concept, sum: Float(sum), batchNormRows, out: out)
+    batchNormGradient(concept, encoder, sum: Float(sum), batchNormRows, out: out)
   }
 
   /// Turns sum dy x into dLoss/dW through BatchNorm, whose only dense pieces are sums and W C (docs/method.md).
   private func batchNormGradient(
-    _ concept: Int, sum: Float, _ batchNorm: BatchNormRows, out: UnsafeMutablePointer<Float>
+    _ concept: Int, _ encoder: UpdatedEncoder, sum: Float, _ batchNorm: BatchNormRows, out: UnsafeMutablePointer<Float>
   ) {
-    let stride = encoderRows.stride
+    let stride = encoder.rows.stride
     let inverse = BatchStatistics.inverseDeviation(variance: batchNorm.outputVariance[concept])
     kernels.rows.addScaled(-sum, batchNorm.mean, stride, out)  // sum dy (x - mu)
-    let scaleGradient = kernels.rows.dot(encoderRows.row(concept), out, stride) * inverse
+    let scaleGradient = kernels.rows.dot(encoder.rows.row(concept), out, stride) * inverse
     kernels.rows.addScaled(-scaleGradient * inverse, batchNorm.weightCovariance + concept &* stride, stride, out)
     let factor = batchNorm.scale[concept] * inverse
     for c in 0..<stride { out[c] *= factor }
     batchNorm.scaleGradient[concept] = scaleGradient
     batchNorm.shiftGradient[concept] = sum
-    biasGradient[concept] = 0  // BatchNorm subtracts any constant again
+    encoder.biasGradient[concept] = 0  // BatchNorm subtracts any constant again
   }
 
-  /// out = sum of coefficients times rows of the tokens, added to the dense part that `out` holds where there is one.
+  /// out = sum of coefficients times numbered rows, added to the dense part that `out` holds where there is one.
   @inline(__always)
   private func gather(
-    _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
-    out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+    _ rows: UnsafePointer<Float>, _ stride: Int, _ numbers: UnsafePointer<Int32>, _ coefficients: UnsafePointer<Float>,
+    _ count: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
     if !isDense {
-      kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, stride, out)
+      kernels.rows.weightedSum(rows, stride, numbers, coefficients, count, stride, out)
     } else {
-      addGathered(rows, stride, entries, coefficients, columns: stride, to: out, scratch: scratch)
+      addGathered(rows, stride, numbers, coefficients, count, columns: stride, to: out, scratch: scratch)
     }
   }
 
   @inline(__always)
   private func addGathered(
-    _ rows: UnsafePointer<Float>, _ stride: Int, _ entries: ConceptGroups.Entries, _ coefficients: UnsafePointer<Float>,
-    columns: Int, to out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+    _ rows: UnsafePointer<Float>, _ stride: Int, _ numbers: UnsafePointer<Int32>, _ coefficients: UnsafePointer<Float>,
+    _ count: Int, columns: Int, to out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
-    guard entries.count > 0 else { return }
-    kernels.rows.weightedSum(rows, stride, entries.tokens, coefficients, entries.count, columns, scratch)
+    guard count > 0 else { return }
+    kernels.rows.weightedSum(rows, stride, numbers, coefficients, count, columns, scratch)
     kernels.rows.addScaled(1, scratch, columns, out)
   }
 
   // MARK: Updates
 
   struct Constants {
-    let encoder: AdamConstants
+    /// By place.
+    let encoders: [AdamConstants]
     let dictionaries: [AdamConstants]
   }
 
   func makeConstants(rates: [Double], factors: [Float]) -> Constants {
     Constants(
-      encoder: constants(rates[encoder], steps: model.encoderSteps + 1, factors[encoder]),
+      encoders: encoders.map { constants(rates[$0.index], steps: $0.model.encoderSteps + 1, factors[$0.index]) },
       dictionaries: models.indices.map { constants(rates[$0], steps: models[$0].dictionarySteps + 1, factors[$0]) })
   }
 
@@ -247,16 +287,18 @@ struct ConceptUpdate {
     models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)
   }
 
-  /// Updates the vectors of the encoder, running statistics and step counts.
+  /// Updates the vectors of the encoders, running statistics and step counts.
   func finish(_ constants: Constants) {
-    if let batchNorm = model.batchNorm, let statistics {
-      batchNorm.updateRunning(statistics, concepts: model.concepts, tokens: workspace.totalRows)
+    for (encoder, constants) in zip(encoders, constants.encoders) {
+      if let batchNorm = encoder.model.batchNorm, let statistics = encoder.statistics {
+        batchNorm.updateRunning(statistics, concepts: nConcepts, tokens: workspace.totalRows)
+      }
+      for tensor in encoder.model.encoderTrainables.dropFirst() {
+        let rows = TrainedRows(tensor)
+        rows.update(0, along: rows.gradientRow(0), constants)
+      }
+      encoder.model.encoderSteps += 1
     }
-    for tensor in model.encoderTrainables.dropFirst() {
-      let rows = TrainedRows(tensor)
-      rows.update(0, along: rows.gradientRow(0), constants.encoder)
-    }
-    model.encoderSteps += 1
     for j in steppedDictionaries { models[j].dictionarySteps += 1 }
   }
 }

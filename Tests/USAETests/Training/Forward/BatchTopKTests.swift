@@ -10,7 +10,7 @@ import Testing
       row.enumerated().map { selectionKey($1, Int32($0)) }.withUnsafeBufferPointer { codes.store($0, row: t) }
     }
     let selection = try BatchSelection(rows: rows.count)
-    let smallest = selection.trim(codes, rows: rows.count, wanted: wanted, model: 0)
+    let smallest = selection.trim(codes, rows: 0..<rows.count, wanted: wanted, model: 0)
     return (
       rows.indices.map { t in (0..<codes.count(t)).map { codes.values(t)[$0] } },
       rows.indices.map { t in selection.trimmed(codes, t).map { codes.values(t)[$0] } }, smallest

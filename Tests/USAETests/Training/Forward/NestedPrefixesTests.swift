@@ -52,7 +52,7 @@ import Testing
           sum += residual * residual
         }
       }
-      #expect(abs(report.losses[j] / (sum / 2 / Double(entry.value.values.count)) - 1) < 1e-4)
+      #expect(abs(report.losses[0][j] / (sum / 2 / Double(entry.value.values.count)) - 1) < 1e-4)
     }
   }
 

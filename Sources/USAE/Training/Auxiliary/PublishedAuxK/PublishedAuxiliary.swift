@@ -9,14 +9,14 @@ import KernelTypes
 /// sum is made by one thread, and tiles follow each other in order, so sums never depend on threads.
 struct PublishedAuxiliary {
   private let step: TrainingStep
-  private let packed: PackedEncoder
+  private let forward: TrainingStep.Forward
   private let buffers: Buffers
   private let reconstruction: Reconstruction
   private let slots: Int
 
-  init(_ step: TrainingStep, packed: PackedEncoder, buffers: Buffers) {
+  init(_ step: TrainingStep, _ forward: TrainingStep.Forward, buffers: Buffers) {
     self.step = step
-    self.packed = packed
+    self.forward = forward
     self.buffers = buffers
     reconstruction = step.reconstruction
     slots = step.auxiliarySlots
@@ -34,21 +34,32 @@ struct PublishedAuxiliary {
   /// gradients in the workspace.
   func run(_ loss: AuxiliaryLoss, work: InterruptibleWork) throws(USAEError) -> Double {
     try packDictionaries(work: work)
-    buffers.sums.zero()
-    let blocks = (workspace.rows + Self.tokenBlock - 1) / Self.tokenBlock
-    let sums = try AlignedBuffer<Double>(blocks * models.count)
-    let slopeSizes = models.indices.map { abs(loss.slopeFactor($0)) }
-    let gradients = PublishedAuxiliaryGradients(step, buffers: buffers, slopeSizes: slopeSizes)
-    try BLAS.exclusively { () throws(USAEError) in
-      for first in stride(from: 0, to: workspace.rows, by: Self.tileRows) {
-        let tile = first..<min(workspace.rows, first + Self.tileRows)
-        try selectCodes(tile, work: work)
-        try decode(count: tile.count, work: work)
-        let signed = try differentiate(tile, loss: loss, sums: sums, work: work)
-        try gradients.add(tile, bySigns: signed, work: work)
+    let blocks = workspace.encodings.blocks(of: Self.tokenBlock)
+    let sums = try AlignedBuffer<Double>(step.encoders.count * blocks * models.count)
+    for place in step.encoders.indices {
+      buffers.sums[place].zero()
+      let packed = try packedEncoder(place, work: work)
+      let slopeSizes = models.indices.map { abs(loss.slopeFactor($0, place: place)) }
+      let gradients = PublishedAuxiliaryGradients(step, place: place, buffers: buffers, slopeSizes: slopeSizes)
+      try BLAS.exclusively { () throws(USAEError) in
+        for first in stride(from: 0, to: workspace.rows, by: Self.tileRows) {
+          let tile = first..<min(workspace.rows, first + Self.tileRows)
+          try selectCodes(place, packed, tile, work: work)
+          try decode(count: tile.count, work: work)
+          let signed = try differentiate(
+            tile, row: workspace.encodings.range(place).lowerBound, block: place * blocks, loss: loss, sums: sums, work: work)
+          try gradients.add(tile, bySigns: signed, work: work)
+        }
       }
     }
     return loss.total(sums, blocks: blocks)
+  }
+
+  /// The packed encoder at a place. Models of the same width share its memory, so where there are several it is packed again.
+  private func packedEncoder(_ place: Int, work: InterruptibleWork) throws(USAEError) -> PackedEncoder {
+    let encoded = forward.encoded[place]
+    if step.encoders.count == 1 { return encoded.encoder }
+    return try workspace.pack(models[step.encoders[place]], encoded.statistics, work: work)
   }
 
   /// Packs the unit rows of the dictionaries as the products read them.
@@ -60,25 +71,32 @@ struct PublishedAuxiliary {
   }
 
   /// Selects the auxiliary codes of a tile.
-  private func selectCodes(_ rows: Range<Int>, work: InterruptibleWork) throws(USAEError) {
-    try packed.forEachDenseTile(of: workspace.tokens[step.encoder], rows, scratch: buffers.dense, work: work) { tile in
+  private func selectCodes(
+    _ place: Int, _ packed: PackedEncoder, _ tokens: Range<Int>, work: InterruptibleWork
+  ) throws(USAEError) {
+    let first = workspace.encodings.range(place).lowerBound
+    let rows = first + tokens.lowerBound..<first + tokens.upperBound
+    try packed.forEachDenseTile(
+      of: workspace.tokens[step.encoders[place]], tokens, scratch: buffers.dense, work: work
+    ) { tile in
       let keys = self.buffers.scratch[tile.worker].keys.base
-      for row in tile.rows { self.selectCode(tile[row], row: row, of: rows, keys) }
+      for token in tile.rows { self.selectCode(tile[token], columns: packed.columns, row: first + token, of: rows, keys) }
     }
   }
 
   /// Selects all positive pre-activations of a token that are not in its main code, or the largest where there are more than
   /// slots.
   private func selectCode(
-    _ preactivations: UnsafePointer<Float>, row: Int, of tile: Range<Int>, _ keys: UnsafeMutablePointer<UInt64>
+    _ preactivations: UnsafePointer<Float>, columns: Int, row: Int, of tile: Range<Int>,
+    _ keys: UnsafeMutablePointer<UInt64>
   ) {
     let (codes, main) = (buffers.codes, workspace.codes)
     let token = row - tile.lowerBound
-    let positive = kernels.skipping.rectify(preactivations, packed.columns, codes.row(token, concept: 0), codes.pieceStride)
+    let positive = kernels.skipping.rectify(preactivations, columns, codes.row(token, concept: 0), codes.pieceStride)
     let selected = main.count(row)
     for q in 0..<selected { codes[token, main.indices(row)[q]] = 0 }
     guard positive > selected + slots else { return }
-    let count = kernels.selection.scan(preactivations, packed.columns, 0, keys)
+    let count = kernels.selection.scan(preactivations, columns, 0, keys)
     kernels.selection.partition(keys, count, selected + slots)
     for key in selected + slots..<count { codes[token, column(ofKey: keys[key])] = 0 }
   }
@@ -109,23 +127,28 @@ struct PublishedAuxiliary {
   /// gradients.
   ///
   /// Returns whether every slope is one number times +1 or -1, and then leaves the signs in the buffers.
+  ///
+  /// - Parameters:
+  ///   - row: the encoder's first row (`StepEncodings`).
+  ///   - block: the number of its first block.
   private func differentiate(
-    _ rows: Range<Int>, loss: AuxiliaryLoss, sums: AlignedBuffer<Double>, work: InterruptibleWork
+    _ tokens: Range<Int>, row: Int, block first: Int, loss: AuxiliaryLoss, sums: AlignedBuffer<Double>,
+    work: InterruptibleWork
   ) throws(USAEError) -> Bool {
-    let firstBlock = rows.lowerBound / Self.tokenBlock
+    let firstBlock = first + tokens.lowerBound / Self.tokenBlock
     let wantsSigns = reconstruction.recipe.loss == .l1
     let anyZero = Atomic<Bool>(!wantsSigns)
     let targets = models.indices.map(reconstruction.makeTarget)
-    try work.runBlocks(rows.count, of: Self.tokenBlock) { block, range, worker in
+    try work.runBlocks(tokens.count, of: Self.tokenBlock) { block, range, worker in
       let scratch = self.workspace.scratch[worker].base
       let detached = self.reconstruction.recipe.auxiliaryDetach
       for (j, target) in targets.enumerated() {
         var sum = 0.0
         for offset in range {
-          let token = rows.lowerBound + offset
+          let row = row + tokens.lowerBound + offset
           let rest = self.buffers.slopes[j].row(offset)
-          sum += loss.differentiate(rest, token: token, target)
-          self.reconstruction.backward(token: token, target, auxiliarySlope: detached ? nil : rest, scratch: scratch)
+          sum += loss.differentiate(rest, row: row, target)
+          self.reconstruction.backward(token: row, target, auxiliarySlope: detached ? nil : rest, scratch: scratch)
         }
         sums.base[(firstBlock + block) * self.models.count + j] = sum
         if wantsSigns, self.buffers.noteSigns(range, model: j, width: self.models[j].width) {

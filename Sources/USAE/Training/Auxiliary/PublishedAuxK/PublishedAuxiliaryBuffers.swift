@@ -16,15 +16,15 @@ extension PublishedAuxiliary {
     /// Signs of the slopes by model, 60 dimensions to a word [ceil(width / 60), tileRows] and 60 tokens to a word
     /// [tileRows / 60, stride].
     let signsByToken, signsByDimension: [AlignedBuffer<UInt64>]
-    /// Sums over tokens of code gradients, [n_concepts].
-    let sums: AlignedBuffer<Double>
+    /// Sums over tokens of code gradients by place, [n_concepts].
+    let sums: [AlignedBuffer<Double>]
     let dense: [DenseTile.Scratch]
     let scratch: [PublishedAuxiliaryGradients.Scratch]
 
-    init(columns: Int, models: [ModelParameters], threads: Int) throws(USAEError) {
+    init(encoders: Int, columns: Int, models: [ModelParameters], threads: Int) throws(USAEError) {
       let rows = PublishedAuxiliary.tileRows
       codes = try TileCodes(rows: rows, columns: columns)
-      sums = try AlignedBuffer<Double>(columns)
+      sums = try (0..<encoders).map { _ throws(USAEError) in try AlignedBuffer<Double>(columns) }
       var dictionaries: [ColumnPanels] = []
       var slopePanels = dictionaries
       var slopes: [PaddedMatrix] = []

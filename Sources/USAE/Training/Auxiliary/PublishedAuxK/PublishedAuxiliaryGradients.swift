@@ -11,16 +11,18 @@ struct PublishedAuxiliaryGradients {
   private let buffers: PublishedAuxiliary.Buffers
   private let models: [ModelParameters]
   private let encoder: Int
+  private let sums: AlignedBuffer<Double>
   private let tokens: PaddedMatrix
   private let steppedDictionaries: [Int]
   /// Absolute value of every slope by target model, where slopes are one number times a sign.
   private let slopeSizes: [Float]
 
-  init(_ step: TrainingStep, buffers: PublishedAuxiliary.Buffers, slopeSizes: [Float]) {
+  init(_ step: TrainingStep, place: Int, buffers: PublishedAuxiliary.Buffers, slopeSizes: [Float]) {
     self.buffers = buffers
     models = step.models
-    encoder = step.encoder
-    tokens = step.workspace.tokens[step.encoder]
+    encoder = step.encoders[place]
+    sums = buffers.sums[place]
+    tokens = step.workspace.tokens[encoder]
     steppedDictionaries = step.steppedDictionaries
     self.slopeSizes = slopeSizes
   }
@@ -66,6 +68,8 @@ struct PublishedAuxiliaryGradients {
   }
 
   /// Adds a tile's part of the gradients, one block of concepts after the other.
+  ///
+  /// - Parameter rows: the tile's tokens.
   func add(_ rows: Range<Int>, bySigns: Bool, work: InterruptibleWork) throws(USAEError) {
     let panels = try buffers.tokens(width: tokens.columns)
     try panels.pack(tokens.row(rows.lowerBound), stride: tokens.stride, count: rows.count, work: work)
@@ -174,7 +178,7 @@ struct PublishedAuxiliaryGradients {
     kernels.signs.maskAndSum(
       gradients, stride, buffers.codes.row(0, concept: first), SkippingKernels.depth, tokens, gradients, stride,
       scratch.scales.base)
-    for lane in 0..<Self.lanes { buffers.sums.base[first + lane] += Double(scratch.scales.base[lane]) }
+    for lane in 0..<Self.lanes { sums.base[first + lane] += Double(scratch.scales.base[lane]) }
     transpose(gradients, stride, first, tokens, of: block, scratch)
   }
 
