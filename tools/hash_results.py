@@ -1,4 +1,4 @@
-"""Prints hashes of everything that ten recipes compute, to show that a change of the code changes no bit.
+"""Prints hashes of everything that twelve recipes compute, to show that a change of the code changes no bit.
 
     python tools/hash_results.py > before.txt        # then change the code
     python tools/hash_results.py | diff before.txt -
@@ -20,7 +20,7 @@ STEPS, N_CONCEPTS, K = 60, 256, 8
 
 
 def recipes() -> dict[str, usae.Recipe]:
-    """Return ten recipes that together use each value of each choice, and each kind of step."""
+    """Return twelve recipes that together use each value of each choice, and each kind of step."""
     default, published = usae.recipes.default, usae.recipes.published
     short = {"batch_size": 512, "warmup_steps": 10}
     return {
@@ -37,6 +37,10 @@ def recipes() -> dict[str, usae.Recipe]:
         "dead": default(**short, dead_tokens=600, aux_scale="none", aux_k=32, loss="l1", initialization="tied", clip_norm=1.0),
         "dimension": default(
             **short, scale="dimension", statistics_tokens=1000, initialization="random", schedule="constant", weight_decay=0.01
+        ),
+        "two": default(**short, encoded_models="two", agreement=0.1, dead_tokens=600, merge_every=20),
+        "all": default(
+            **short, encoded_models="all", agreement=0.1, agreement_on="codes", encoder="batchnorm", selection="batchtopk"
         ),
     }
 

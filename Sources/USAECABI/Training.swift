@@ -55,7 +55,7 @@ public func usae_step_encoders(
     let (out, count) = (try required(encoders, "encoders"), try required(n_encoders, "n_encoders"))
     _ = try batch(nil, 0, encoder: encoder)
     let all = try sae.encoders(first: encoder < 0 ? nil : Int(encoder))
-    for (place, model) in all.enumerated() { out[place] = Int32(model) }
+    for (seat, model) in all.enumerated() { out[seat] = Int32(model) }
     count.pointee = Int32(all.count)
   }
 }

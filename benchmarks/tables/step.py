@@ -26,6 +26,9 @@ RIVALS = [(variant, aux) for aux in (True, False) for variant in ("plain", "tune
 AUX = "default, a tenth of the concepts dead"
 WHOLE = "default, whole code"
 WHOLE_AUX = "default, whole code, a tenth of the concepts dead"
+TWO = "default, two encoders over half the tokens"
+TWO_AGREE = "default, two encoders over half the tokens, agreement"
+MOST_OF_TWO = 1.1  # how much longer a step of as many encodings may take with two encoders that agree
 MOST_OF_AUX = 1.25  # how much longer a step of the whole code may take with a tenth of the concepts dead
 NO_AUX = {"aux": "none"}
 
@@ -98,6 +101,9 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
         rows = {"start": number * run.n_tokens, "stop": (number + 1) * run.n_tokens}
         for worker in (torch, *mine.values()):
             worker.call("load_batch", name=name, files=files, **rows)
+        half = {"start": rows["start"], "stop": rows["start"] + run.n_tokens // 2}
+        for worker in mine.values():
+            worker.call("load_batch", name=_half(name), files=files, **half)
     # The steps that are timed: worker, name of its autoencoder and steps in a turn, by label.
     timed = {}
     recipes = {
@@ -105,6 +111,8 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
         AUX: ("default", {}, {"dead_tokens": 1, "learning_rate": 0}),  # rate 0: dead concepts stay dead
         WHOLE: ("default", {}, {"prefixes": None, "learning_rate": 0}),
         WHOLE_AUX: ("default", {}, {"prefixes": None, "dead_tokens": 1, "learning_rate": 0}),
+        TWO: ("default", {}, {"encoded_models": "two"}),
+        TWO_AGREE: ("default", {}, {"encoded_models": "two", "agreement": 0.05}),
         "published": ("published", PLAN, {}),
         "published without AuxK": ("published", PLAN, NO_AUX),
     }
@@ -124,14 +132,15 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
 
     seconds: dict[str, dict[str, list[float]]] = {label: {model: [] for model in run.widths} for label in timed}
     for worker, name, _ in timed.values():
-        warm_up = names if worker is not torch else names[:1]
+        warm_up = [_batch(name, batch) for batch in (names if worker is not torch else names[:1])]
         for model in run.widths if worker is not torch else list(run.widths)[:1]:
             worker.call("step", name=name, batch=warm_up, encoder=model, count=len(warm_up))
     for turn in range(run.repeats(3)):
         batch = names[turn % N_BATCHES]
         for model in run.widths:
             for label, (worker, name, count) in timed.items():
-                seconds[label][model] += worker.call("step", name=name, batch=batch, encoder=model, count=count)["seconds"]
+                given = _batch(name, batch)
+                seconds[label][model] += worker.call("step", name=name, batch=given, encoder=model, count=count)["seconds"]
     report.data["seconds"] = seconds
 
     # The mean over the models, which are encoded equally often.
@@ -148,13 +157,16 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
         f"computes the same with AuxK's code once a step, no unused gradients and PyTorch's fused AdamW. Activations are made "
         f"up (sparse factors and noise). With *a tenth of the concepts dead* ({report.data['dead']} were), our default "
         f"recipe's AuxK is at work; otherwise none is dead so early. Half of the default recipe's steps reconstruct from a "
-        f"part of the concepts, without AuxK; *whole code* is without such steps."
+        f"part of the concepts, without AuxK; *whole code* is without such steps. *Two encoders over half the tokens* is as "
+        f"many encodings, with the column's model and another that is drawn."
     )
-    report.rows(["milliseconds", *run.widths, "mean of the three", "tokens/s", "times encoder product"], rows)
+    report.rows(["milliseconds", *run.widths, "mean of the three", "encodings/s", "times encoder product"], rows)
 
     for side in mine:
         ratio = mix[f"{WHOLE_AUX}, {side}"] / mix[f"{WHOLE}, {side}"]
         report.target(f"a step of the whole code, a tenth of the concepts dead vs none ({side})", ratio, at_most=MOST_OF_AUX)
+        ratio = mix[f"{TWO_AGREE}, {side}"] / mix[f"default, {side}"]
+        report.target(f"two encoders that agree, over half the tokens, vs one over all ({side})", ratio, at_most=MOST_OF_TWO)
         for variant in ("plain", "tuned"):
             with_aux, without = (f"published{aux}, PyTorch {variant}" for aux in ("", " without AuxK"))
             for target, ours, theirs, at_least in [
@@ -164,3 +176,13 @@ def _time(run: Run, report: Report, mine: dict[str, Worker], torch: Worker, limi
             ]:
                 ratio = mix[theirs] / mix[f"{ours}, {side}"]
                 report.target(f"{target} ({side}; PyTorch {variant})", ratio, at_least=at_least)
+
+
+def _half(batch: str) -> str:
+    """Return the name of the first half of a batch."""
+    return f"half of {batch}"
+
+
+def _batch(recipe: str, batch: str) -> str:
+    """Return the name of what a recipe is timed on: as many encodings in all."""
+    return _half(batch) if recipe in (TWO, TWO_AGREE) else batch

@@ -173,8 +173,8 @@ typedef struct usae_recipe {
 
   /* Learning rate: a linear warm-up, a constant part, a decay */
   int32_t schedule;           /* USAE_SCHEDULE_*: form of the decay; CONSTANT is none. Default: LINEAR. */
-  int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it; the
-                                 dictionary of a model that is not encoded has the encoded models' smallest count.
+  int32_t clock;              /* USAE_CLOCK_GLOBAL: all models count all steps. MODEL: each counts the steps that encoded it;
+                                 the dictionary of a model that is not encoded has the encoded models' smallest count.
                                  Default: GLOBAL. */
   int32_t first_step_full;    /* 1: the first step that a clock counts has the full rate, before the warm-up goes on from its
                                  second step. Default: 0. */

@@ -6,12 +6,12 @@ import KernelTypes
 ///
 ///     sum over c in (support of z_i or of z_j) of (p_i,c - p_j,c)^2 / s
 ///
-/// and with more than two encoders the mean over the pairs. p are pre-activations, so that an encoder also learns where it should
-/// have fired; or, where the recipe says so, codes, which are 0 outside their support. s is fixed: divided by the codes' own
-/// energy, the term would make them vanish where nothing can agree.
+/// and with more than two encoders the mean over the pairs. p are pre-activations, so that an encoder also learns where it
+/// should have fired; or, where the recipe says so, codes, which are 0 outside their support. s is fixed: divided by the codes'
+/// own energy, the term would make them vanish where nothing can agree.
 ///
-/// Only the pre-activations of concepts in one support and not in the other have to be computed, as exact dot products; those in
-/// the supports are the codes. So everything is sparse, as the codes are. A token's supports are whole, whatever prefix
+/// Only the pre-activations of concepts in one support and not in the other have to be computed, as dot products; those in the
+/// supports are the codes. So everything is sparse, as the codes are. A token's supports are whole, whatever prefix
 /// reconstructs.
 struct Agreement {
   private let step: TrainingStep
@@ -24,8 +24,8 @@ struct Agreement {
 
   /// Memory of a step, in addition to the workspace.
   final class Buffers: @unchecked Sendable {
-    /// For each row of codes (`StepEncodings`), entries that are not in the code that reconstructs: first their pre-activations,
-    /// then dLoss/d(pre-activation).
+    /// For each row of codes (`StepEncodings`), entries that are not in the code that reconstructs: first their
+    /// pre-activations, then dLoss/d(pre-activation).
     fileprivate let others: CodeBuffer
     private let encodings: StepEncodings
     private let groups: ConceptGroups
@@ -49,14 +49,14 @@ struct Agreement {
       }
     }
 
-    /// Sorts the entries by concept. Their gradients are in the place of values.
+    /// Sorts the entries by concept. Their gradients stand where values do.
     func group() {
       let parts = (0..<encodings.encoders).map(encodings.range)
       groups.group(others, others.values, parts: parts) { _, row in self.encodings.token(of: row) }
     }
 
     @inline(__always)
-    func entries(_ concept: Int, place: Int) -> ConceptGroups.Entries { groups.entries(concept, place: place) }
+    func entries(_ concept: Int, seat: Int) -> ConceptGroups.Entries { groups.entries(concept, seat: seat) }
   }
 
   /// One thread's memory, for one token.
@@ -65,7 +65,7 @@ struct Agreement {
     let positions: AlignedBuffer<Int32>
     /// The union.
     let concepts: AlignedBuffer<Int32>
-    /// By place of the encoder and position in the union, [encoders, most]: numbers, their gradients, and whether the concept is in the
+    /// By seat and position in the union, [encoders, most]: numbers, their gradients, and whether the concept is in the
     /// encoder's support.
     let numbers, gradients: FloatBuffer
     let isActive: AlignedBuffer<Bool>
@@ -106,12 +106,12 @@ struct Agreement {
   /// Computes the term. Adds its gradients to those of the codes' entries, and leaves those of other pre-activations in the
   /// buffers.
   ///
-  /// - Parameter statistics: of the batch, by place, where encoders have BatchNorm.
+  /// - Parameter statistics: of the batch, by seat, where encoders have BatchNorm.
   func run(statistics: [BatchStatistics?], work: InterruptibleWork) throws(USAEError) -> Result {
     if isOnCodes {
       buffers.others.counts.zero()
     } else {
-      for place in step.encoders.indices { try compute(place, statistics[place], work: work) }
+      for seat in step.encoders.indices { try compute(seat, statistics[seat], work: work) }
     }
     let divisor = Double(pairs) * Double(workspace.totalRows) * scale
     let factor = Float(2 * step.recipe.agreement / divisor)
@@ -128,20 +128,23 @@ struct Agreement {
 
   // MARK: Pre-activations
 
-  /// Lists, for each token, the concepts that only other encoders selected, and computes this encoder's pre-activations of them.
-  private func compute(_ place: Int, _ statistics: BatchStatistics?, work: InterruptibleWork) throws(USAEError) {
-    let model = step.models[step.encoders[place]]
+  /// Lists for each token the concepts that only other encoders selected, and computes this encoder's pre-activations of them.
+  private func compute(_ seat: Int, _ statistics: BatchStatistics?, work: InterruptibleWork) throws(USAEError) {
+    let model = step.models[step.encoders[seat]]
     for c in 0..<model.concepts { (buffers.scales.base[c], buffers.bias.base[c]) = model.affine(c, batch: statistics) }
     let (weight, others) = (model.encoderWeight.value, buffers.others)
-    let tokens = workspace.tokens[step.encoders[place]]
+    let tokens = workspace.tokens[step.encoders[seat]]
     try work.runBlocks(encodings.tokens, of: Self.blockTokens) { _, range, worker in
       for token in range {
-        let row = self.encodings.range(place).lowerBound &+ token
+        let row = self.encodings.range(seat).lowerBound &+ token
         let count = self.listOthers(row, token: token, self.buffers.scratch[worker].positions.base)
         others.counts.base[row] = Int32(truncatingIfNeeded: count)
-        kernels.screening.exactProducts(
-          tokens.row(token), weight.base, weight.stride, self.buffers.scales.base, self.buffers.bias.base,
-          others.indices(row), count, 0, others.values(row))
+        let (indices, values) = (others.indices(row), others.values(row))
+        kernels.rows.dots(tokens.row(token), weight.base, weight.stride, indices, count, weight.stride, values)
+        for q in 0..<count {
+          let concept = Int(indices[q])
+          values[q] = self.buffers.scales.base[concept] * values[q] + self.buffers.bias.base[concept]
+        }
       }
     }
   }
@@ -171,7 +174,7 @@ struct Agreement {
   private func differentiate(_ token: Int, factor: Float, _ scratch: Scratch) -> Double {
     let count = gather(token, scratch)
     let sum = addPairs(count, scratch)
-    for place in step.encoders.indices { scatter(token, place, factor: factor, scratch) }
+    for seat in step.encoders.indices { scatter(token, seat, factor: factor, scratch) }
     for u in 0..<count { scratch.positions.base[Int(scratch.concepts.base[u])] = 0 }
     return sum
   }
@@ -188,8 +191,8 @@ struct Agreement {
         positions[Int(indices[q])] = Int32(truncatingIfNeeded: count)
       }
     }
-    for place in step.encoders.indices {
-      let (row, first) = (encodings.range(place).lowerBound &+ token, place &* scratch.most)
+    for seat in step.encoders.indices {
+      let (row, first) = (encodings.range(seat).lowerBound &+ token, seat &* scratch.most)
       let (numbers, isActive) = (scratch.numbers.base + first, scratch.isActive.base + first)
       numbers.update(repeating: 0, count: count)
       isActive.update(repeating: false, count: count)
@@ -226,10 +229,10 @@ struct Agreement {
   }
 
   /// Adds one encoder's gradients to those of its code's entries, and stores those of other pre-activations.
-  private func scatter(_ token: Int, _ place: Int, factor: Float, _ scratch: Scratch) {
+  private func scatter(_ token: Int, _ seat: Int, factor: Float, _ scratch: Scratch) {
     let (codes, others, positions) = (workspace.codes, buffers.others, scratch.positions.base)
-    let row = encodings.range(place).lowerBound &+ token
-    let sums = scratch.gradients.base + place &* scratch.most
+    let row = encodings.range(seat).lowerBound &+ token
+    let sums = scratch.gradients.base + seat &* scratch.most
     let (values, indices) = (others.values(row), others.indices(row))
     var count = others.count(row)
     for q in 0..<count { values[q] = factor * sums[Int(positions[Int(indices[q])]) &- 1] }

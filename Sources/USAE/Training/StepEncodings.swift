@@ -1,14 +1,14 @@
 /// The encodings of a step: each of its tokens, encoded by each of its encoders.
 ///
-/// Token t, encoded by the step's encoder number e ("place" e), is encoding e * tokens + t. So the encodings of one model follow
+/// Token t, encoded by the step's encoder number e ("seat" e), is encoding e * tokens + t. So the encodings of one model follow
 /// each other, and all arrays of codes, residuals and slopes are by encoding.
 struct StepEncodings: Sendable {
   let tokens, encoders: Int
 
   var count: Int { tokens &* encoders }
 
-  @inline(__always) func range(_ place: Int) -> Range<Int> { place &* tokens..<(place &+ 1) &* tokens }
-  @inline(__always) func place(of encoding: Int) -> Int { encoders == 1 ? 0 : encoding / tokens }
+  @inline(__always) func range(_ seat: Int) -> Range<Int> { seat &* tokens..<(seat &+ 1) &* tokens }
+  @inline(__always) func seat(of encoding: Int) -> Int { encoders == 1 ? 0 : encoding / tokens }
   @inline(__always) func token(of encoding: Int) -> Int { encoders == 1 ? encoding : encoding % tokens }
 
   /// Blocks of `size` encodings of one model; sums over a block are of one model.

@@ -33,7 +33,7 @@ final class StepWorkspace: @unchecked Sendable {
   // By width, since models of the same width share them.
   private var encoders: [Int: PackedEncoder] = [:]
   private var tileScratch: [Int: [TileScratch]] = [:]
-  // By place, since the statistics of all encoders of a step are needed for its update, and by width.
+  // By seat, since the statistics of all encoders of a step are needed for its update, and by width.
   private var statistics: [[Int: BatchStatistics]]
   private var dead: DeadAuxiliary.Buffers?
   private var published: PublishedAuxiliary.Buffers?
@@ -119,10 +119,10 @@ final class StepWorkspace: @unchecked Sendable {
     return made
   }
 
-  func statistics(place: Int, width: Int) throws(USAEError) -> BatchStatistics {
-    if let found = statistics[place][width] { return found }
+  func statistics(seat: Int, width: Int) throws(USAEError) -> BatchStatistics {
+    if let found = statistics[seat][width] { return found }
     let made = try BatchStatistics(rows: rows, width: width, concepts: concepts, threads: threads)
-    statistics[place][width] = made
+    statistics[seat][width] = made
     return made
   }
 

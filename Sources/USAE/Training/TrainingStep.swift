@@ -1,9 +1,10 @@
-/// The phases of one step, and what each hands to the next: encode, decode, auxiliary loss, agreement, group by concept, update.
+/// The phases of one step, and what each hands to the next: encode, decode, auxiliary loss, agreement, group by concept,
+/// update.
 struct TrainingStep {
   let trainer: Trainer
   let workspace: StepWorkspace
   let recipe: Recipe
-  /// The models that are encoded. An encoder's number here is its place (`StepEncodings`).
+  /// The models that are encoded. An encoder's number here is its seat (`StepEncodings`).
   let encoders: [Int]
   /// Steps done before this one.
   let number: Int
@@ -24,7 +25,7 @@ struct TrainingStep {
   }
 
   var models: [ModelParameters] { trainer.models }
-  /// The encoded models by place.
+  /// The encoded models by seat.
   var encodedModels: [ModelParameters] { encoders.map { models[$0] } }
   var encodings: StepEncodings { workspace.encodings }
   var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : encoders }
@@ -36,7 +37,7 @@ struct TrainingStep {
     let encoded: [Encoded]
     let auxiliary: StepAuxiliary
     // From `decode`, `addAuxiliary` and `addAgreement`.
-    /// The main loss by place and target model.
+    /// The main loss by seat and target model.
     var losses: [[Double]] = []
     var auxiliaryLoss = 0.0
     var agreement: Agreement.Result?
@@ -64,7 +65,7 @@ struct TrainingStep {
     return forward
   }
 
-  /// The step's loss from that by place and target model, and the other terms.
+  /// The step's loss from that by seat and target model, and the other terms.
   func loss(_ losses: [[Double]], auxiliary: Double, agreement: Double) -> Double {
     meanLosses(losses).reduce(0, +) + recipe.auxiliaryCoefficient * auxiliary + recipe.agreement * agreement
   }
@@ -81,13 +82,13 @@ struct TrainingStep {
   private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> [BatchStatistics?] {
     try requireTokens()
     var all: [BatchStatistics?] = []
-    for (place, model) in encodedModels.enumerated() {
+    for (seat, model) in encodedModels.enumerated() {
       guard model.batchNorm != nil else {
         all.append(nil)
         continue
       }
-      let statistics = try workspace.statistics(place: place, width: model.width)
-      try statistics.compute(workspace.tokens[encoders[place]], count: workspace.rows, model: model, work: work)
+      let statistics = try workspace.statistics(seat: seat, width: model.width)
+      try statistics.compute(workspace.tokens[encoders[seat]], count: workspace.rows, model: model, work: work)
       all.append(statistics)
     }
     return all
@@ -120,27 +121,27 @@ extension TrainingStep {
     let dead = encoders.indices.map(deadConcepts)
     let auxiliary = try makeAuxiliary(dead: dead)
     var encoded: [Encoded] = []
-    for place in encoders.indices {
+    for seat in encoders.indices {
       encoded.append(
-        try encode(place, statistics[place], dead: dead[place], auxiliary.dead, whole: whole, work: work))
+        try encode(seat, statistics[seat], dead: dead[seat], auxiliary.dead, whole: whole, work: work))
     }
     return Forward(encoded: encoded, auxiliary: auxiliary)
   }
 
   private func encode(
-    _ place: Int, _ statistics: BatchStatistics?, dead: [Int32], _ buffers: DeadAuxiliary.Buffers?, whole: Bool,
+    _ seat: Int, _ statistics: BatchStatistics?, dead: [Int32], _ buffers: DeadAuxiliary.Buffers?, whole: Bool,
     work: InterruptibleWork
   ) throws(USAEError) -> Encoded {
-    let packed = try workspace.pack(models[encoders[place]], statistics, work: work)
+    let packed = try workspace.pack(models[encoders[seat]], statistics, work: work)
     var deadSelection: DeadAuxiliary.Selection?
     if let buffers, !dead.isEmpty {
-      deadSelection = try DeadAuxiliary.Selection(dead, of: packed, buffers, place: place, work: work)
+      deadSelection = try DeadAuxiliary.Selection(dead, of: packed, buffers, seat: seat, work: work)
     }
     var smallest: Float?
     if whole, let selection = workspace.batchSelection {
-      smallest = try selectByBatch(place, packed, deadSelection, selection, work: work)
+      smallest = try selectByBatch(seat, packed, deadSelection, selection, work: work)
     } else {
-      try select(place, packed, deadSelection, work: work)
+      try select(seat, packed, deadSelection, work: work)
     }
     return Encoded(
       encoder: packed, statistics: statistics, deadConcepts: dead.count, screening: packed.screeningCounts,
@@ -148,13 +149,13 @@ extension TrainingStep {
   }
 
   private func select(
-    _ place: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0,
+    _ seat: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, above threshold: Float = 0,
     work: InterruptibleWork
   ) throws(USAEError) {
     let codes = workspace.codes
-    let first = encodings.range(place).lowerBound
+    let first = encodings.range(seat).lowerBound
     try packed.forEachTile(
-      of: workspace.tokens[encoders[place]], 0..<workspace.rows, k: codes.slots, above: threshold,
+      of: workspace.tokens[encoders[seat]], 0..<workspace.rows, k: codes.slots, above: threshold,
       scratch: workspace.tileScratch(for: packed), work: work
     ) { tile in
       for row in tile.rows { codes.store(tile[row], row: first &+ row) }
@@ -164,35 +165,35 @@ extension TrainingStep {
 
   /// Selects by BatchTopK. Returns the smallest entry that is kept, or nil where there is none.
   private func selectByBatch(
-    _ place: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection,
+    _ seat: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection,
     work: InterruptibleWork
   ) throws(USAEError) -> Float? {
-    let (wanted, rows) = (workspace.rows * trainer.k, encodings.range(place))
-    let threshold = selection.threshold(model: encoders[place])
-    try select(place, packed, dead, above: threshold, work: work)
+    let (wanted, rows) = (workspace.rows * trainer.k, encodings.range(seat))
+    let threshold = selection.threshold(model: encoders[seat])
+    try select(seat, packed, dead, above: threshold, work: work)
     if threshold > 0, selection.total(workspace.codes, rows: rows) < wanted {
-      try select(place, packed, dead, work: work)
+      try select(seat, packed, dead, work: work)
     }
-    let smallest = selection.trim(workspace.codes, rows: rows, wanted: wanted, model: encoders[place])
-    if let dead { try takeTrimmed(place, selection, dead.buffers, work: work) }
+    let smallest = selection.trim(workspace.codes, rows: rows, wanted: wanted, model: encoders[seat])
+    if let dead { try takeTrimmed(seat, selection, dead.buffers, work: work) }
     return smallest
   }
 
   func takeTrimmed(
-    _ place: Int, _ selection: BatchSelection, _ buffers: DeadAuxiliary.Buffers, work: InterruptibleWork
+    _ seat: Int, _ selection: BatchSelection, _ buffers: DeadAuxiliary.Buffers, work: InterruptibleWork
   ) throws(USAEError) {
     try buffers.takeTrimmed(
-      from: workspace.codes, selection, rows: encodings.range(place), isDead: { self.isDead($0, place: place) }, work: work)
+      from: workspace.codes, selection, rows: encodings.range(seat), isDead: { self.isDead($0, seat: seat) }, work: work)
   }
 
-  /// Concepts that are dead in the encoded model at a place.
-  func deadConcepts(_ place: Int) -> [Int32] {
+  /// Concepts that are dead in the encoded model at a seat.
+  func deadConcepts(_ seat: Int) -> [Int32] {
     guard recipe.deadTokens > 0 else { return [] }
-    return (0..<Int32(trainer.concepts)).filter { isDead($0, place: place) }
+    return (0..<Int32(trainer.concepts)).filter { isDead($0, seat: seat) }
   }
 
-  private func isDead(_ concept: Int32, place: Int) -> Bool {
-    models[encoders[place]].silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens)
+  private func isDead(_ concept: Int32, seat: Int) -> Bool {
+    models[encoders[seat]].silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens)
   }
 }
 
@@ -254,9 +255,9 @@ extension TrainingStep {
       concepts.computeAndApply(rates: rates, work: work)
     }
     if update {
-      for (place, encoded) in forward.encoded.enumerated() {
-        countFirings(place)
-        if let smallest = encoded.smallest { models[encoders[place]].followThreshold(smallest) }
+      for (seat, encoded) in forward.encoded.enumerated() {
+        countFirings(seat)
+        if let smallest = encoded.smallest { models[encoders[seat]].followThreshold(smallest) }
       }
     }
     return StepReport(
@@ -281,10 +282,10 @@ extension TrainingStep {
     recipe.clipNorm > 0 ? Float(min(1, recipe.clipNorm / (square.squareRoot() + 1e-6))) : 1
   }
 
-  private func countFirings(_ place: Int) {
-    let model = models[encoders[place]]
+  private func countFirings(_ seat: Int) {
+    let model = models[encoders[seat]]
     for c in 0..<trainer.concepts { model.silentTokens.base[c] += Int64(workspace.rows) }
-    for t in encodings.range(place) {
+    for t in encodings.range(seat) {
       for q in 0..<workspace.foundCount(t) { model.silentTokens.base[Int(workspace.codes.indices(t)[q])] = 0 }
     }
     model.tokens += workspace.rows

@@ -34,6 +34,10 @@ RECIPES = {
     "prefixes": RECIPE.replace(batch_size=700, dead_tokens=300, prefixes=(0.05, 0.3, 1), loss="l1"),
     "batchtopk": RECIPE.replace(batch_size=700, dead_tokens=300, selection="batchtopk", k_max=20, prefixes=(0.25, 1)),
     "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
+    "two": RECIPE.replace(batch_size=700, encoded_models="two", agreement=0.1, dead_tokens=300, prefix_loss="drawn"),
+    "all": RECIPE.replace(
+        batch_size=1100, encoded_models="all", agreement=0.1, agreement_on="codes", selection="batchtopk", encoder="batchnorm"
+    ),
     "per dimension": RECIPE.replace(batch_size=700, scale="dimension", initialization="tied", clip_norm=0.01),
 }
 

@@ -64,7 +64,7 @@ class FailingCore:
         self._core.shared_fill(number, out)
 
 
-@pytest.mark.parametrize("name, exchanges", [("published", 5), ("dead", 7), ("batchtopk", 10)])
+@pytest.mark.parametrize("name, exchanges", [("published", 5), ("dead", 7), ("batchtopk", 10), ("two", 8), ("all", 24)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt("now"), MemoryError("none left")])
 def test_whatever_fails_in_the_middle_stops_all_and_changes_nothing(name, exchanges, error):
     saes = copies(RECIPES[name])
@@ -103,7 +103,7 @@ def test_a_sum_that_is_damaged_is_refused_in_all_and_changes_nothing(name):
     saes = copies(RECIPES[name])
     before = [state(sae) for sae in saes]
     batches = parts(planted(200, seed=99))
-    for number in range(20):
+    for number in range(30):
 
         def task(peers, number=number):
             peers.__class__, peers.number = DamagedPeers, number

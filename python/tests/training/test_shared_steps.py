@@ -17,6 +17,9 @@ CROSSES = {
     "merging": {"tokens of merged duplicates"},
     "published": {"means", "covariance"},
     "batchtopk": {"upper halves", "lower halves", "ties", "residual means", "spreads"},
+    "two": {"residual means", "spreads"},
+    "all": {"means", "covariance", "upper halves", "lower halves", "ties", "residual means", "spreads"},
+    "two published": {"means", "covariance"},
 }
 """Besides gradients and the summary."""
 
@@ -43,7 +46,10 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
 
     (report, exchanged), peers = outcomes[0]
     assert report.encoder == expected.encoder and report.step == expected.step == 3
-    assert report.dead == expected.dead and (name not in ("dead", "batchtopk") or report.dead > 0)
+    assert report.encoders == expected.encoders
+    assert report.dead == expected.dead and (name not in ("dead", "batchtopk", "two", "all") or report.dead > 0)
+    assert report.agreement == pytest.approx(expected.agreement, rel=1e-5, nan_ok=True)
+    assert report.own_losses == pytest.approx(expected.own_losses, rel=1e-5)
     assert report.loss == pytest.approx(expected.loss, rel=1e-6) and report.l0 == pytest.approx(expected.l0, rel=1e-6)
     assert report.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5, nan_ok=True)
     for (other, _), _ in outcomes[1:]:
@@ -59,7 +65,8 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
             wanted = gradients[model][tensor].ravel()
             assert np.linalg.norm(total - wanted) < 1e-5 * np.linalg.norm(wanted), what
             seen += 1
-    assert seen == (2 if name == "published" else 4)
+    n = len(report.encoders)
+    assert seen == n + (n if RECIPES[name].update == "encoder" else 3)
     for sae in saes:
         assert everything(sae)["parameters"] == everything(saes[0])["parameters"], "the same bits in all"
         for number in range(3):

@@ -87,11 +87,12 @@ class StepReport:
         values = dataclasses.asdict(self)
         del values["screening"]
         if len(self.encoders) == 1:
-            return {name: value for name, value in values.items() if name not in _OF_SEVERAL}
+            return {name: value for name, value in values.items() if name not in OF_SEVERAL}
         return values | {"encoders": list(self.encoders)}
 
 
-_OF_SEVERAL = ("encoders", "own_losses", "agreement")
+OF_SEVERAL = ("encoders", "own_losses", "agreement")
+"""Attributes of a report that its dictionary has only where several models were encoded."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -273,7 +273,8 @@ class UniversalSAE:
 
         Notes
         -----
-        A batch has ``recipe.batch_size`` rows, or all rows if there are fewer. All of `acts` is read once before training, so
+        A batch has ``recipe.batch_size`` rows divided by the number of models that a step encodes, or all rows if there are
+        fewer. All of `acts` is read once before training, so
         that a NaN in the last row is found at once and not after hours. A store has only finite activations, so for a store
         every file is compared with its checksum instead. Rows of a store are shuffled by blocks (docs/stores.md). A store of
         at most 65,536 rows gives the same bits as the same rows in arrays. A loss or a validation that is worse than that of
@@ -456,7 +457,8 @@ class UniversalSAE:
             standardisation and the initial dictionaries, so it should be large and varied. Rows that are all equal, such as a
             single one, are refused.
         encoder : str, optional
-            Name of the model to encode. Default: None, which draws it.
+            Name of the model to encode, or of the first where the recipe encodes several (`Recipe.encoded_models`). Default:
+            None, which draws it.
         mask : array of bool, or mapping of str to array of bool, optional
             Rows of `batch` that count, as for `fit`. Default: None.
 
@@ -535,7 +537,7 @@ class UniversalSAE:
         batch : mapping of str to array
             Activations, as for `partial_fit`.
         encoder : str
-            Name of the model to encode.
+            Name of the model to encode, or of the first where the recipe encodes several; the report names the others.
         mask : array of bool, or mapping of str to array of bool, optional
             Rows of `batch` that count, as for `fit`. Default: None.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from usae import _usae
 from usae._base.float_types import FLOATS
-from usae._core.reports import StepReport
+from usae._core.reports import OF_SEVERAL, StepReport
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS
 from usae._data.columns import are_labels
 from usae._files import checksummed_json, disk
@@ -49,7 +49,7 @@ def history_from_json(value: Any) -> Any:
     """Invert `history_to_json`."""
     if isinstance(value, dict):  # the value of "encoder" is the name of a model, which may be "inf"
         return {
-            key: item if key == "encoder" and isinstance(item, str) else history_from_json(item) for key, item in value.items()
+            key: item if key in ("encoder", "encoders") else history_from_json(item) for key, item in value.items()
         }
     if isinstance(value, list):
         return [history_from_json(item) for item in value]
@@ -139,6 +139,8 @@ def fields_since(version: int) -> dict[str, Any]:
 def _check_step(entry: object, where: str, n_models: int) -> None:
     """Check one entry of the history: the fields of a StepReport, and perhaps those of `Autoencoder.add_validation`."""
     fields = [field.name for field in dataclasses.fields(StepReport) if field.name != "screening"]
+    if not isinstance(entry, dict) or "encoders" not in entry:
+        fields = [name for name in fields if name not in OF_SEVERAL]
     is_valid: dict[str, Callable[[Any], bool]] = {name: _is_number for name in fields}
     is_valid |= {
         "step": lambda value: disk.is_integer(value, 1),
@@ -149,6 +151,15 @@ def _check_step(entry: object, where: str, n_models: int) -> None:
             isinstance(value, dict) and len(value) == n_models and all(_is_number(loss) for loss in value.values())
         ),
     }
+    if "encoders" in fields:
+        is_valid["encoders"] = lambda value: (
+            isinstance(value, list) and 2 <= len(value) <= n_models and all(isinstance(name, str) for name in value)
+        )
+        is_valid["own_losses"] = lambda value: (
+            isinstance(value, dict)
+            and list(value) == entry["encoders"]  # type: ignore[index]
+            and all(_is_number(loss) for loss in value.values())
+        )
     if isinstance(entry, dict) and "validation" in entry:
         is_valid["validation"] = lambda value: (
             isinstance(value, dict)

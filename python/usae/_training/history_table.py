@@ -17,8 +17,9 @@ def rows(history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[s
 
 
 def _flat(entry: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    flat = {key: value for key, value in entry.items() if key not in ("losses", "validation")}
+    flat = {key: value for key, value in entry.items() if key not in ("losses", "encoders", "own_losses", "validation")}
     flat |= {f"losses.{name}": entry["losses"][name] for name in names}
+    flat |= {f"own_losses.{name}": loss for name, loss in entry.get("own_losses", {}).items()}  # of the encoded models alone
     if "validation" in entry:
         validation = entry["validation"]
         flat["validation.n_tokens"] = validation["n_tokens"]

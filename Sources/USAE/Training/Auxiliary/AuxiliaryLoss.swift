@@ -4,7 +4,7 @@
 /// mean. Each encoder has a loss of its own, over its own residuals; the step's is their mean.
 struct AuxiliaryLoss {
   let reconstruction: Reconstruction
-  /// Divisors by place and target model. 0 drops the model's part, where the divisor is so small that the quotient could
+  /// Divisors by seat and target model. 0 drops the model's part, where the divisor is so small that the quotient could
   /// overflow.
   let scales: [[Double]]
   /// Tokens that an encoder's means are over, those of all processes.
@@ -17,21 +17,21 @@ struct AuxiliaryLoss {
   init(_ reconstruction: Reconstruction, _ auxiliary: StepAuxiliary, work: InterruptibleWork) throws(USAEError) {
     var spreads = Self.noSpreads(reconstruction)
     if reconstruction.recipe.auxiliaryScale == .residual {
-      for place in auxiliary.places {
-        let rows = reconstruction.workspace.encodings.range(place)
+      for seat in auxiliary.seats {
+        let rows = reconstruction.workspace.encodings.range(seat)
         for j in reconstruction.models.indices {
           let residuals = reconstruction.workspace.residuals[j]
           let mean = try FloatBuffer(residuals.stride)
           try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
           let sum = try Self.deviations(from: mean.base, reconstruction, rows, target: j, work)
-          spreads[place][j] = sum / (Double(rows.count) * Double(reconstruction.models[j].width))
+          spreads[seat][j] = sum / (Double(rows.count) * Double(reconstruction.models[j].width))
         }
       }
     }
     self.init(reconstruction, spreads: spreads)
   }
 
-  /// - Parameter spreads: mean L(r - batch mean of r) by place and target model, where the recipe scales by it; else 1.
+  /// - Parameter spreads: mean L(r - batch mean of r) by seat and target model, where the recipe scales by it; else 1.
   init(_ reconstruction: Reconstruction, spreads: [[Double]]) {
     self.reconstruction = reconstruction
     tokens = reconstruction.workspace.totalRows
@@ -46,16 +46,16 @@ struct AuxiliaryLoss {
   private static func usable(_ spread: Double) -> Double { spread > Double(Float.leastNormalMagnitude) ? spread : 0 }
 
   /// Factor of the slope of model j's part in the whole loss.
-  func slopeFactor(_ target: Int, place: Int) -> Float {
-    guard scales[place][target] > 0 else { return 0 }
+  func slopeFactor(_ target: Int, seat: Int) -> Float {
+    guard scales[seat][target] > 0 else { return 0 }
     let ofMean = -1 / (Float(tokens * encoders) * Float(models[target].width))
-    return ofMean * Float(reconstruction.recipe.auxiliaryCoefficient / scales[place][target])
+    return ofMean * Float(reconstruction.recipe.auxiliaryCoefficient / scales[seat][target])
   }
 
   /// Replaces q D_j of a row by its slope dLoss/d(q D_j); returns the loss L(r_j - q D_j), a sum over the width.
   @inline(__always)
   func differentiate(_ decoded: UnsafeMutablePointer<Float>, row: Int, _ target: Reconstruction.Target) -> Double {
-    let factor = slopeFactor(target.index, place: workspace.encodings.place(of: row))
+    let factor = slopeFactor(target.index, seat: workspace.encodings.seat(of: row))
     kernels.rows.subtractFrom(target.residual(row), target.stride, decoded)
     let loss = Double(kernels.training.loss(reconstruction.which, decoded, target.stride))
     kernels.training.slope(reconstruction.which, factor, decoded, target.stride, decoded)
@@ -67,11 +67,11 @@ struct AuxiliaryLoss {
   /// - Parameter blocks: of each encoder.
   func total(_ sums: AlignedBuffer<Double>, blocks: Int) -> Double {
     var total = 0.0
-    for place in 0..<encoders {
-      for j in models.indices where scales[place][j] > 0 {
+    for seat in 0..<encoders {
+      for j in models.indices where scales[seat][j] > 0 {
         var sum = 0.0
-        for block in place * blocks..<(place + 1) * blocks { sum += sums.base[block * models.count + j] }
-        total += sum / (Double(tokens * encoders) * Double(models[j].width) * scales[place][j])
+        for block in seat * blocks..<(seat + 1) * blocks { sum += sums.base[block * models.count + j] }
+        total += sum / (Double(tokens * encoders) * Double(models[j].width) * scales[seat][j])
       }
     }
     return total

@@ -19,8 +19,8 @@ struct DeadAuxiliary {
     fileprivate let encodings: StepEncodings
     /// The step's rows (`StepEncodings`) that have an auxiliary code, ascending. All arrays are by number of such a row.
     private(set) var rows: [Int] = []
-    /// The places of encoders with auxiliary codes: the same tokens of each have one.
-    private(set) var places: [Int] = []
+    /// The seats of encoders with auxiliary codes: the same tokens of each have one.
+    private(set) var seats: [Int] = []
     /// How many tokens of all processes have one.
     private(set) var totalTokens = 0
     /// Copies of the tokens that have one, so that they follow each other.
@@ -47,11 +47,11 @@ struct DeadAuxiliary {
 
     /// Begins a step.
     ///
-    /// - Parameter places: those of encoders with dead concepts.
-    func begin(_ chosen: AuxiliaryTokens, places: [Int]) {
+    /// - Parameter seats: those of encoders with dead concepts.
+    func begin(_ chosen: AuxiliaryTokens, seats: [Int]) {
       let tokens = chosen.rows(encodings.tokens)
-      self.places = places
-      rows = places.flatMap { place in tokens.map { encodings.range(place).lowerBound + $0 } }
+      self.seats = seats
+      rows = seats.flatMap { seat in tokens.map { encodings.range(seat).lowerBound + $0 } }
       totalTokens = chosen.total
     }
 
@@ -117,10 +117,10 @@ struct DeadAuxiliary {
     private let first: Int
 
     init(
-      _ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, place: Int, work: InterruptibleWork
+      _ dead: [Int32], of encoder: PackedEncoder, _ buffers: Buffers, seat: Int, work: InterruptibleWork
     ) throws(USAEError) {
       self.buffers = buffers
-      first = buffers.encodings.range(place).lowerBound
+      first = buffers.encodings.range(seat).lowerBound
       concepts = try ConceptSubset(dead, of: encoder, scratch: buffers.scratch, work: work)
     }
 

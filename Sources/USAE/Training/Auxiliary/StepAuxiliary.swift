@@ -6,11 +6,11 @@ enum StepAuxiliary {
   /// The published AuxK, on all concepts.
   case published(PublishedAuxiliary.Buffers)
 
-  /// The places of the encoders that have auxiliary codes.
-  var places: [Int] {
+  /// The seats of the encoders that have auxiliary codes.
+  var seats: [Int] {
     switch self {
     case .none: []
-    case .dead(let buffers): buffers.places
+    case .dead(let buffers): buffers.seats
     case .published(let buffers): Array(buffers.sums.indices)
     }
   }
@@ -40,8 +40,8 @@ enum StepAuxiliary {
   }
 
   /// Sums over tokens of a dense auxiliary code's gradients, [n_concepts].
-  func denseSums(_ place: Int) -> AlignedBuffer<Double>? {
-    if case .published(let buffers) = self { buffers.sums[place] } else { nil }
+  func denseSums(_ seat: Int) -> AlignedBuffer<Double>? {
+    if case .published(let buffers) = self { buffers.sums[seat] } else { nil }
   }
 
   /// Whether all code gradients are finite.
@@ -60,8 +60,8 @@ extension TrainingStep {
   /// none.
   private var auxiliary: Recipe.Auxiliary { prefix == trainer.concepts ? recipe.auxiliary : .none }
 
-  /// The places of the encoders that will have auxiliary codes.
-  var auxiliaryPlaces: [Int] {
+  /// The seats of the encoders that will have auxiliary codes.
+  var auxiliarySeats: [Int] {
     switch auxiliary {
     case .none: []
     case .published: Array(encoders.indices)
@@ -69,7 +69,7 @@ extension TrainingStep {
     }
   }
 
-  /// - Parameter dead: the dead concepts by place.
+  /// - Parameter dead: the dead concepts by seat.
   func makeAuxiliary(dead: [[Int32]]) throws(USAEError) -> StepAuxiliary {
     let columns = PackedEncoder.columns(concepts: trainer.concepts)
     switch auxiliary {
@@ -78,7 +78,7 @@ extension TrainingStep {
       let chosen = AuxiliaryTokens(
         every: recipe.auxiliaryEvery, seed: trainer.seed, step: number, firstRow: workspace.firstRow,
         totalRows: workspace.totalRows)
-      buffers.begin(chosen, places: dead.indices.filter { !dead[$0].isEmpty })
+      buffers.begin(chosen, seats: dead.indices.filter { !dead[$0].isEmpty })
       return .dead(buffers)
     case .published: return .published(try workspace.publishedBuffers(columns: columns, models: models))
     case .none, .dead: return .none

@@ -28,8 +28,8 @@ final class BatchSelection {
   /// Number of entries of some rows of codes.
   func total(_ codes: CodeBuffer, rows: Range<Int>) -> Int { rows.reduce(0) { $0 + codes.count($1) } }
 
-  /// Shortens some rows of codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there are
-  /// fewer. Returns the smallest entry that is left, or nil where there is none.
+  /// Shortens some rows of codes, each with its largest entries first, to `wanted` entries in all, or leaves them where there
+  /// are fewer. Returns the smallest entry that is left, or nil where there is none.
   func trim(_ codes: CodeBuffer, rows: Range<Int>, wanted: Int, model: Int) -> Float? {
     let kept = trim(codes, rows: rows, wanted: wanted)
     lastKept[model] = kept

@@ -2,8 +2,8 @@ import KernelTypes
 
 /// Decodes a batch to every model (forward), and computes slopes and code gradients from the residuals (backward).
 ///
-/// Rows are those of the codes, one for each encoding (`StepEncodings`). Per row and model: residual r = x - z D, its loss, the slope dLoss/d(z D), and the code gradients, which are dot
-/// products with the dictionary rows that decoding has just read.
+/// Rows are those of the codes, one for each encoding (`StepEncodings`). Per row and model: residual r = x - z D, its loss, the
+/// slope dLoss/d(z D), and the code gradients, which are dot products with the dictionary rows that decoding has just read.
 struct Reconstruction {
   let models: [ModelParameters]
   let workspace: StepWorkspace
@@ -174,13 +174,13 @@ struct Reconstruction {
     for q in 0..<count { gradients[q] += scratch[q] * dictionary.inverseNorms[Int(indices[q])] }
   }
 
-  /// Mean main loss by place and target model; with prefixes, the mean over them.
+  /// Mean main loss by seat and target model; with prefixes, the mean over them.
   func losses() -> [[Double]] {
     let blocks = workspace.encodings.blocks(of: Self.blockRows)
-    return (0..<workspace.encodings.encoders).map { place in
+    return (0..<workspace.encodings.encoders).map { seat in
       models.indices.map { j in
         var sum = 0.0
-        for block in place * blocks..<(place + 1) * blocks { sum += workspace.lossSums.base[block * models.count + j] }
+        for block in seat * blocks..<(seat + 1) * blocks { sum += workspace.lossSums.base[block * models.count + j] }
         return sum / (Double(workspace.totalRows) * Double(models[j].width))
       }
     }

@@ -41,14 +41,14 @@ package struct SharedExchange: Sendable, Equatable {
   /// -1 where it is not of one model, and where the only encoded model is meant.
   package let model: Int
   /// That of the encoder it is about (`StepEncodings`).
-  let place: Int
+  let seat: Int
   package let tensor: TensorID.Kind?
   package let count: Int
 
-  init(_ kind: Kind, model: Int = -1, place: Int = 0, tensor: TensorID.Kind? = nil, count: Int) {
+  init(_ kind: Kind, model: Int = -1, seat: Int = 0, tensor: TensorID.Kind? = nil, count: Int) {
     self.kind = kind
     self.model = model
-    self.place = place
+    self.seat = seat
     self.tensor = tensor
     self.count = count
   }
@@ -71,12 +71,12 @@ package struct SharedExchange: Sendable, Equatable {
 // MARK: BatchNorm
 
 extension SharedStep {
-  private func statistics(_ place: Int) throws(USAEError) -> BatchStatistics {
-    try workspace.statistics(place: place, width: models[local.encoders[place]].width)
+  private func statistics(_ seat: Int) throws(USAEError) -> BatchStatistics {
+    try workspace.statistics(seat: seat, width: models[local.encoders[seat]].width)
   }
 
-  func fillMeans(_ place: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    let tokens = workspace.tokens[local.encoders[place]]
+  func fillMeans(_ seat: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
+    let tokens = workspace.tokens[local.encoders[seat]]
     try tokens.columnSums(0..<workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
     }
@@ -84,15 +84,15 @@ extension SharedStep {
 
   func takeMeans(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
-    let statistics = try statistics(sum.exchange.place)
+    let statistics = try statistics(sum.exchange.seat)
     for c in 0..<sum.numbers.count { statistics.mean.base[c] = Float(Double(sum.numbers[c]) / Double(workspace.totalRows)) }
   }
 
   /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
-  func fillCovariance(_ place: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    let statistics = try statistics(place)
+  func fillCovariance(_ seat: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
+    let statistics = try statistics(seat)
     try statistics.computeCovariance(
-      workspace.tokens[local.encoders[place]], count: workspace.rows, of: workspace.totalRows, work: work)
+      workspace.tokens[local.encoders[seat]], count: workspace.rows, of: workspace.totalRows, work: work)
     var out = out
     let covariance = statistics.covariance
     for r in 0..<covariance.columns {
@@ -103,7 +103,7 @@ extension SharedStep {
 
   func takeCovariance(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
-    let covariance = try statistics(sum.exchange.place).covariance
+    let covariance = try statistics(sum.exchange.seat).covariance
     var place = 0
     for r in 0..<covariance.columns {
       try sum.requireNotNegative(place..<place + 1)  // a variance
@@ -121,9 +121,9 @@ extension SharedStep {
 extension SharedStep {
   func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     var first = out
-    for place in scaledPlaces {
+    for seat in scaledSeats {
       for residuals in workspace.residuals {
-        let rows = workspace.encodings.range(place)
+        let rows = workspace.encodings.range(seat)
         try residuals.columnSums(rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
           if column < residuals.columns { first[column] = Float(sum) }
         }
@@ -136,7 +136,7 @@ extension SharedStep {
     try sum.requireFinite()
     var first = 0
     residualMeans = []
-    for _ in scaledPlaces {
+    for _ in scaledSeats {
       var means: [PaddedMatrix] = []
       for model in models {
         let mean = try PaddedMatrix(rows: 1, columns: model.width)
@@ -151,17 +151,17 @@ extension SharedStep {
   func takeSpreads(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
     try sum.requireNotNegative(0..<sum.numbers.count)
-    for (number, place) in scaledPlaces.enumerated() {
+    for (number, seat) in scaledSeats.enumerated() {
       for (j, model) in models.enumerated() {
         let loss = Double(sum.numbers[number * models.count + j])
-        spreads[place][j] = loss / (Double(workspace.totalRows) * Double(model.width))
+        spreads[seat][j] = loss / (Double(workspace.totalRows) * Double(model.width))
       }
     }
   }
 
   func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    for (number, place) in scaledPlaces.enumerated() {
-      let rows = workspace.encodings.range(place)
+    for (number, seat) in scaledSeats.enumerated() {
+      let rows = workspace.encodings.range(seat)
       for (j, mean) in residualMeans[number].enumerated() {
         out[number * models.count + j] = Float(
           try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, rows, target: j, work))

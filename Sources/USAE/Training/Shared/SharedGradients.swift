@@ -37,10 +37,10 @@ extension ConceptUpdate {
   /// This process's part of dLoss/dW of an encoder, [n_concepts, width]; those of its vectors go to their buffers.
   func writeEncoderGradient(model: Int, to out: UnsafeMutablePointer<Float>, work: InterruptibleWork) {
     let width = models[model].width
-    guard let place = encoders.firstIndex(where: { $0.index == model }) else { preconditionFailure("an encoded model") }
+    guard let seat = encoders.firstIndex(where: { $0.index == model }) else { preconditionFailure("an encoded model") }
     forEachConcept(work) { concept, worker in
-      let (row, scratch) = self.gradientMemory(self.encoders[place].rows, concept, worker)
-      self.encoderGradient(concept, place: place, out: row, scratch: scratch)
+      let (row, scratch) = self.gradientMemory(self.encoders[seat].rows, concept, worker)
+      self.encoderGradient(concept, seat: seat, out: row, scratch: scratch)
       (out + concept * width).update(from: row, count: width)
     }
   }
@@ -70,8 +70,8 @@ extension ConceptUpdate {
       let row = self.workspace.updateScratch[worker].base
       SharedTotals.load(totals.dictionaries[j]!, concept, like: self.models[j].dictionary, to: row)
       return UnsafePointer(row)
-    } encoderRow: { concept, place, worker in
-      let (row, index) = (self.workspace.updateScratch[worker].base, self.encoders[place].index)
+    } encoderRow: { concept, seat, worker in
+      let (row, index) = (self.workspace.updateScratch[worker].base, self.encoders[seat].index)
       SharedTotals.load(totals.encoders[index]!, concept, like: self.models[index].encoderWeight, to: row)
       return UnsafePointer(row)
     }
@@ -80,11 +80,11 @@ extension ConceptUpdate {
   /// Updates every stepped tensor, each model's gradients times its factor.
   func apply(_ totals: SharedTotals, rates: [Double], factors: [Float], work: InterruptibleWork) {
     let constants = makeConstants(rates: rates, factors: factors)
-    for (place, encoder) in encoders.enumerated() {
+    for (seat, encoder) in encoders.enumerated() {
       forEachConcept(work) { concept, worker in
         let row = workspace.updateScratch[worker].base
         SharedTotals.load(totals.encoders[encoder.index]!, concept, like: self.models[encoder.index].encoderWeight, to: row)
-        encoder.rows.update(concept, along: row, constants.encoders[place])
+        encoder.rows.update(concept, along: row, constants.encoders[seat])
       }
     }
     for j in steppedDictionaries {

@@ -4,7 +4,7 @@
 /// Counts are exchanged as floats, which are exact up to 2^24 entries in a bin; a bin is 1/128 of a value wide.
 struct SharedSelection {
   /// The encoder whose codes are selected.
-  let place: Int
+  let seat: Int
   /// How many entries all processes keep.
   private var wanted = 0
   private var upper: UInt32 = 0
@@ -17,13 +17,13 @@ struct SharedSelection {
   private var ownEqualOnes = 0
   private var keptEqualOnes = 0
 
-  init(place: Int) { self.place = place }
+  init(seat: Int) { self.seat = seat }
 }
 
 extension SharedSelection {
   mutating func fill(_ kind: SharedExchange.Kind, _ step: SharedStep, rank: Int, to data: UnsafeMutableBufferPointer<Float>) {
     guard let out = data.baseAddress, let selection = step.workspace.batchSelection else { return }
-    let (codes, rows) = (step.workspace.codes, step.workspace.encodings.range(place))
+    let (codes, rows) = (step.workspace.codes, step.workspace.encodings.range(seat))
     switch kind {
     case .upperHalves: selection.writeHistogram(codes, rows: rows, upper: nil, to: out)
     case .lowerHalves:
@@ -86,10 +86,10 @@ extension SharedSelection {
   /// Shortens this process's codes.
   func cut(_ step: SharedStep, _ forward: TrainingStep.Forward, work: InterruptibleWork) throws(USAEError) {
     guard let selection = step.workspace.batchSelection else { return }
-    selection.remember(smallest, model: step.local.encoders[place])
+    selection.remember(smallest, model: step.local.encoders[seat])
     guard let smallest else { return }
     selection.cut(
-      step.workspace.codes, rows: step.workspace.encodings.range(place), to: smallest, equalOnes: keptEqualOnes)
-    if let dead = forward.auxiliary.dead { try step.local.takeTrimmed(place, selection, dead, work: work) }
+      step.workspace.codes, rows: step.workspace.encodings.range(seat), to: smallest, equalOnes: keptEqualOnes)
+    if let dead = forward.auxiliary.dead { try step.local.takeTrimmed(seat, selection, dead, work: work) }
   }
 }

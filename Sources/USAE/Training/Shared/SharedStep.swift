@@ -16,15 +16,15 @@ final class SharedStep {
   let duplicates: [DuplicateMerging.Pair]
   /// In the order in which they are filled; empty before the processes have told each other their tokens.
   private(set) var exchanges: [SharedExchange] = []
-  /// By encoder and target model: means for the encoders that `scaledPlaces` lists, spreads for all.
+  /// By encoder and target model: means for the encoders that `scaledSeats` lists, spreads for all.
   var residualMeans: [[PaddedMatrix]] = []
   var spreads: [[Double]]
-  /// The places of encoders whose auxiliary loss is scaled.
-  let scaledPlaces: [Int]
+  /// The seats of encoders whose auxiliary loss is scaled.
+  let scaledSeats: [Int]
   /// Results of the phases so far. A phase runs when an exchange first needs it.
   private var encoded, decoded: TrainingStep.Forward?
   private var gradients: (forward: TrainingStep.Forward, concepts: ConceptUpdate)?
-  /// By place.
+  /// By seat.
   private var selections: [SharedSelection]
   /// The exchange that is filled next, and the one whose sum has to come first.
   private var next = 0
@@ -46,9 +46,9 @@ final class SharedStep {
     threads = work.threads
     local = TrainingStep(
       trainer: trainer, workspace: workspace, recipe: recipe, encoders: encoders, step: step, buffered: false)
-    selections = encoders.indices.map { SharedSelection(place: $0) }
+    selections = encoders.indices.map { SharedSelection(seat: $0) }
     spreads = AuxiliaryLoss.noSpreads(local.reconstruction)
-    scaledPlaces = recipe.auxiliaryScale == .residual ? local.auxiliaryPlaces : []
+    scaledSeats = recipe.auxiliaryScale == .residual ? local.auxiliarySeats : []
     if recipe.selection == .batchTopK { try workspace.allowUnevenCodes() }
     merging = DuplicateMerging(models: trainer.models, recipe: recipe, seed: trainer.seed)
     duplicates = merging.isDue(after: step + 1) ? try merging.find(work: work) : []
@@ -83,20 +83,20 @@ final class SharedStep {
   private func makeExchanges(processes: Int) -> [SharedExchange] {
     var list: [SharedExchange] = []
     let widths = models.reduce(0) { $0 + $1.width }
-    for (place, model) in local.encoders.enumerated() where models[model].batchNorm != nil {
+    for (seat, model) in local.encoders.enumerated() where models[model].batchNorm != nil {
       let width = models[model].width
-      list.append(.init(.means, model: model, place: place, count: width))
-      list.append(.init(.covariance, model: model, place: place, count: width * (width + 1) / 2))
+      list.append(.init(.means, model: model, seat: seat, count: width))
+      list.append(.init(.covariance, model: model, seat: seat, count: width * (width + 1) / 2))
     }
-    for (place, encoder) in local.encoders.enumerated() where recipe.selection == .batchTopK {
+    for (seat, encoder) in local.encoders.enumerated() where recipe.selection == .batchTopK {
       let model = local.encoders.count > 1 ? encoder : -1
-      list.append(.init(.upperHalves, model: model, place: place, count: BatchSelection.bins))
-      list.append(.init(.lowerHalves, model: model, place: place, count: BatchSelection.bins))
-      list.append(.init(.ties, model: model, place: place, count: processes))
+      list.append(.init(.upperHalves, model: model, seat: seat, count: BatchSelection.bins))
+      list.append(.init(.lowerHalves, model: model, seat: seat, count: BatchSelection.bins))
+      list.append(.init(.ties, model: model, seat: seat, count: processes))
     }
-    if !scaledPlaces.isEmpty {
-      list.append(.init(.residualMeans, count: scaledPlaces.count * widths))
-      list.append(.init(.spreads, count: scaledPlaces.count * models.count))
+    if !scaledSeats.isEmpty {
+      list.append(.init(.residualMeans, count: scaledSeats.count * widths))
+      list.append(.init(.spreads, count: scaledSeats.count * models.count))
     }
     if !duplicates.isEmpty { list.append(.init(.restarts, count: duplicates.count * widths)) }
     for model in local.encoders {
@@ -132,11 +132,11 @@ final class SharedStep {
   ) throws(USAEError) {
     guard let out = data.baseAddress else { return }
     switch exchange.kind {
-    case .means: try fillMeans(exchange.place, out, work: work)
-    case .covariance: try fillCovariance(exchange.place, out, work: work)
+    case .means: try fillMeans(exchange.seat, out, work: work)
+    case .covariance: try fillCovariance(exchange.seat, out, work: work)
     case .upperHalves, .lowerHalves, .ties:
       _ = try encode(work: work)
-      selections[exchange.place].fill(exchange.kind, self, rank: rank, to: data)
+      selections[exchange.seat].fill(exchange.kind, self, rank: rank, to: data)
     case .residualMeans:
       _ = try decode(work: work)
       try fillResidualMeans(out, work: work)
@@ -164,9 +164,9 @@ final class SharedStep {
     switch sum.exchange.kind {
     case .means: try takeMeans(sum)
     case .covariance: try takeCovariance(sum)
-    case .upperHalves: try selections[sum.exchange.place].takeUpperHalves(sum, self)
-    case .lowerHalves: try selections[sum.exchange.place].takeLowerHalves(sum, self)
-    case .ties: try selections[sum.exchange.place].takeTies(sum, rank: rank)
+    case .upperHalves: try selections[sum.exchange.seat].takeUpperHalves(sum, self)
+    case .lowerHalves: try selections[sum.exchange.seat].takeLowerHalves(sum, self)
+    case .ties: try selections[sum.exchange.seat].takeTies(sum, rank: rank)
     case .residualMeans: try takeResidualMeans(sum)
     case .spreads: try takeSpreads(sum)
     case .restarts, .gradient, .summary: break  // `finish` takes them
@@ -176,8 +176,8 @@ final class SharedStep {
   private func encode(work: InterruptibleWork) throws(USAEError) -> TrainingStep.Forward {
     if let encoded { return encoded }
     var statistics: [BatchStatistics?] = []
-    for (place, model) in local.encodedModels.enumerated() {
-      let batch = model.batchNorm == nil ? nil : try workspace.statistics(place: place, width: model.width)
+    for (seat, model) in local.encodedModels.enumerated() {
+      let batch = model.batchNorm == nil ? nil : try workspace.statistics(seat: seat, width: model.width)
       try batch?.computeOutputs(model, work: work)
       statistics.append(batch)
     }
@@ -235,9 +235,9 @@ final class SharedStep {
     let isNormWanted = recipe.clipNorm > 0 || forward.auxiliary.isDense
     let squares = isNormWanted ? concepts.squares(of: totals, work: work) : models.map { _ in .nan }
     concepts.apply(totals, rates: rates, factors: squares.map(local.clipFactor), work: work)
-    for (place, model) in local.encodedModels.enumerated() {
-      summary.countFirings(place, of: model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
-      if let smallest = selections[place].smallest { model.followThreshold(smallest) }
+    for (seat, model) in local.encodedModels.enumerated() {
+      summary.countFirings(seat, of: model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
+      if let smallest = selections[seat].smallest { model.followThreshold(smallest) }
     }
     if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
     return StepReport(

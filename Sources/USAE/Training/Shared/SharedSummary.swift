@@ -31,14 +31,14 @@ struct SharedSummary {
     put(Double((0..<workspace.encodings.count).reduce(0) { $0 + workspace.foundCount($1) }))
     put(step.local.isFinite(forward) ? 0 : 1)
     if let agreement = forward.agreement { put(agreement.loss) }
-    for (place, model) in encoders.enumerated() {
+    for (seat, model) in encoders.enumerated() {
       for vector in model.encoderTrainables.dropFirst() {
         guard let gradient = vector.gradient else { preconditionFailure("the encoder's gradient was computed") }
         out.update(from: gradient.base, count: concepts)
         out += concepts
       }
       out.update(repeating: 0, count: concepts)
-      for t in workspace.encodings.range(place) {
+      for t in workspace.encodings.range(seat) {
         for q in 0..<workspace.foundCount(t) { out[Int(workspace.codes.indices(t)[q])] = 1 }
       }
       out += concepts
@@ -50,7 +50,7 @@ struct SharedSummary {
     guard let sum else { preconditionFailure("a step has a summary") }
     let (numbers, models) = (sum.numbers, step.models.count)
     let count = encoders.count * models
-    let losses = encoders.indices.map { place in numbers[place * models..<(place + 1) * models].map(Double.init) }
+    let losses = encoders.indices.map { seat in numbers[seat * models..<(seat + 1) * models].map(Double.init) }
     let auxiliary = Double(numbers[count])
     let agreement = Self.hasAgreement(step) ? Double(numbers[count + 3]) : nil
     let loss = step.local.loss(losses, auxiliary: auxiliary, agreement: agreement ?? 0)
@@ -63,8 +63,8 @@ struct SharedSummary {
     let first = count + (agreement == nil ? 3 : 4)
     let ofEncoder = (numbers.count - first) / encoders.count
     var fired: [[Int]] = []
-    for place in encoders.indices {
-      let last = first + (place + 1) * ofEncoder
+    for seat in encoders.indices {
+      let last = first + (seat + 1) * ofEncoder
       fired.append(try sum.counts(last - concepts..<last, most: Double(step.processes), together: false))
     }
     takeGradients(numbers, from: first)
@@ -89,12 +89,12 @@ struct SharedSummary {
     let auxiliary: Double
     let agreement: Double?
     let loss, active: Double
-    /// By place, the processes in which each concept fired.
+    /// By seat, the processes in which each concept fired.
     let fired: [[Int]]
 
     /// Counts tokens since each concept last fired for any process.
-    func countFirings(_ place: Int, of model: ModelParameters, concepts: Int, tokens: Int) {
-      let fired = fired[place]
+    func countFirings(_ seat: Int, of model: ModelParameters, concepts: Int, tokens: Int) {
+      let fired = fired[seat]
       for c in 0..<concepts { model.silentTokens.base[c] = fired[c] > 0 ? 0 : model.silentTokens.base[c] + Int64(tokens) }
       model.tokens += tokens
     }

@@ -4,7 +4,7 @@
 /// encoder row's, since the encodings of one model follow each other.
 final class ConceptGroups: @unchecked Sendable {
   private let encoders: Int
-  /// Entries of concept c by the encoder at place e are start[c * encoders + e]..<start[c * encoders + e + 1].
+  /// Entries of concept c by the encoder at seat e are start[c * encoders + e]..<start[c * encoders + e + 1].
   let start: AlignedBuffer<Int>
   /// Numbers of rows in the array of codes that is grouped, and in that of the encoder's tokens.
   let rows, tokens: AlignedBuffer<Int32>
@@ -35,10 +35,10 @@ final class ConceptGroups: @unchecked Sendable {
   @inline(__always)
   func entries(_ concept: Int) -> Entries { entries(concept &* encoders, (concept &+ 1) &* encoders) }
 
-  /// Those of the encoder at a place.
+  /// Those of the encoder at a seat.
   @inline(__always)
-  func entries(_ concept: Int, place: Int) -> Entries {
-    entries(concept &* encoders &+ place, concept &* encoders &+ place &+ 1)
+  func entries(_ concept: Int, seat: Int) -> Entries {
+    entries(concept &* encoders &+ seat, concept &* encoders &+ seat &+ 1)
   }
 
   @inline(__always)
@@ -54,25 +54,25 @@ final class ConceptGroups: @unchecked Sendable {
   ///   - parts: the rows of each encoder's codes.
   ///   - token: the number of a row among the encoder's tokens, of which there may be fewer than rows.
   func group(
-    _ codes: CodeBuffer, _ codeGradients: FloatBuffer, parts: [Range<Int>], token: (_ place: Int, _ row: Int) -> Int
+    _ codes: CodeBuffer, _ codeGradients: FloatBuffer, parts: [Range<Int>], token: (_ seat: Int, _ row: Int) -> Int
   ) {
     start.zero()
-    for (place, rows) in parts.enumerated() {
+    for (seat, rows) in parts.enumerated() {
       for t in rows {
         let indices = codes.indices(t)
-        for q in 0..<codes.count(t) { start.base[Int(indices[q]) &* encoders &+ place &+ 1] &+= 1 }
+        for q in 0..<codes.count(t) { start.base[Int(indices[q]) &* encoders &+ seat &+ 1] &+= 1 }
       }
     }
     for c in 0..<concepts * encoders {
       cursor.base[c] = start.base[c]
       start.base[c + 1] += start.base[c]
     }
-    for (place, rows) in parts.enumerated() {
+    for (seat, rows) in parts.enumerated() {
       for t in rows {
         let indices = codes.indices(t)
-        let token = Int32(truncatingIfNeeded: token(place, t))
+        let token = Int32(truncatingIfNeeded: token(seat, t))
         for q in 0..<codes.count(t) {
-          let key = Int(indices[q]) &* encoders &+ place
+          let key = Int(indices[q]) &* encoders &+ seat
           let target = cursor.base[key]
           cursor.base[key] = target &+ 1
           self.rows.base[target] = Int32(truncatingIfNeeded: t)

@@ -6,7 +6,7 @@ struct ConceptUpdate {
   let models: [ModelParameters]
   let recipe: Recipe
   let workspace: StepWorkspace
-  /// By place.
+  /// By seat.
   let encoders: [UpdatedEncoder]
   let steppedDictionaries: [Int]
   private let dead: DeadAuxiliary.Buffers?
@@ -48,7 +48,7 @@ struct ConceptUpdate {
     ) { _, row in encodings.token(of: row) }
     dead?.group()
     agreement?.group()
-    encoders = zip(step.encoders, forward.encoded).enumerated().map { place, one in
+    encoders = zip(step.encoders, forward.encoded).enumerated().map { seat, one in
       let (index, encoded) = one
       let model = step.models[index]
       var batchNormRows: BatchNormRows?
@@ -57,7 +57,7 @@ struct ConceptUpdate {
       }
       return UpdatedEncoder(
         index: index, model: model, statistics: encoded.statistics, tokens: UnsafePointer(workspace.tokens[index].base),
-        denseSums: forward.auxiliary.denseSums(place), rows: TrainedRows(model.encoderWeight),
+        denseSums: forward.auxiliary.denseSums(seat), rows: TrainedRows(model.encoderWeight),
         biasGradient: TrainedRows(model.encoderBias).gradientRow(0), batchNormRows: batchNormRows)
     }
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
@@ -72,9 +72,9 @@ struct ConceptUpdate {
       let row = self.dictionaryRows[j].gradientRow(concept)
       self.dictionaryGradient(concept, target: j, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
-    } encoderRow: { concept, place, worker in
-      let row = self.encoders[place].rows.gradientRow(concept)
-      self.encoderGradient(concept, place: place, out: row, scratch: self.workspace.updateScratch[worker].base)
+    } encoderRow: { concept, seat, worker in
+      let row = self.encoders[seat].rows.gradientRow(concept)
+      self.encoderGradient(concept, seat: seat, out: row, scratch: self.workspace.updateScratch[worker].base)
       return UnsafePointer(row)
     }
   }
@@ -84,7 +84,7 @@ struct ConceptUpdate {
   /// A row is read before the closure is called for the next.
   func squares(
     work: InterruptibleWork, dictionaryRow: (_ concept: Int, _ target: Int, _ worker: Int) -> UnsafePointer<Float>,
-    encoderRow: (_ concept: Int, _ place: Int, _ worker: Int) -> UnsafePointer<Float>
+    encoderRow: (_ concept: Int, _ seat: Int, _ worker: Int) -> UnsafePointer<Float>
   ) -> [Double] {
     let blocks = (nConcepts + Self.blockConcepts - 1) / Self.blockConcepts
     var squares = [[Double]](repeating: [Double](repeating: 0, count: models.count), count: blocks)
@@ -95,9 +95,9 @@ struct ConceptUpdate {
         for j in self.steppedDictionaries {
           squares[concept / Self.blockConcepts][j] += self.square(dictionaryRow(concept, j, worker), self.models[j].width)
         }
-        for (place, encoder) in self.encoders.enumerated() {
-          var square = self.square(encoderRow(concept, place, worker), encoder.model.width)
-          for vector in vectors[place] {
+        for (seat, encoder) in self.encoders.enumerated() {
+          var square = self.square(encoderRow(concept, seat, worker), encoder.model.width)
+          for vector in vectors[seat] {
             let g = Double(vector[concept])
             square += g * g
           }
@@ -115,8 +115,8 @@ struct ConceptUpdate {
       for j in self.steppedDictionaries {
         self.updateDictionary(concept, j, self.dictionaryRows[j].gradientRow(concept), constants.dictionaries[j])
       }
-      for (place, encoder) in self.encoders.enumerated() {
-        encoder.rows.update(concept, along: encoder.rows.gradientRow(concept), constants.encoders[place])
+      for (seat, encoder) in self.encoders.enumerated() {
+        encoder.rows.update(concept, along: encoder.rows.gradientRow(concept), constants.encoders[seat])
       }
     }
     finish(constants)
@@ -128,11 +128,11 @@ struct ConceptUpdate {
   func computeAndApply(rates: [Double], work: InterruptibleWork) {
     let constants = makeConstants(rates: rates, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
-    for (place, encoder) in encoders.enumerated() {
+    for (seat, encoder) in encoders.enumerated() {
       forEachConcept(work) { concept, worker in
         let row = workspace.updateScratch[worker].base
-        self.encoderGradient(concept, place: place, out: row, scratch: row + widest)
-        encoder.rows.update(concept, along: row, constants.encoders[place])
+        self.encoderGradient(concept, seat: seat, out: row, scratch: row + widest)
+        encoder.rows.update(concept, along: row, constants.encoders[seat])
       }
     }
     for j in steppedDictionaries {
@@ -187,23 +187,23 @@ struct ConceptUpdate {
 
   /// dLoss/dW for one row, and the gradients of the concept's bias or BatchNorm parameters into their buffers.
   func encoderGradient(
-    _ concept: Int, place: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
+    _ concept: Int, seat: Int, out: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
-    let encoder = encoders[place]
+    let encoder = encoders[seat]
     let (tokens, stride) = (encoder.tokens, encoder.rows.stride)
-    let entries = workspace.groups.entries(concept, place: place)
+    let entries = workspace.groups.entries(concept, seat: seat)
     gather(tokens, stride, entries.tokens, entries.gradients, entries.count, out: out, scratch: scratch)
     var sum = encoder.denseSums?.base[concept] ?? 0
     for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     if let dead {
-      let entries = dead.groups.entries(concept, place: place)
+      let entries = dead.groups.entries(concept, seat: seat)
       addGathered(
         dead.tokens.base, dead.tokens.stride, entries.tokens, entries.gradients, entries.count, columns: stride, to: out,
         scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
     }
     if let agreement {
-      let entries = agreement.entries(concept, place: place)
+      let entries = agreement.entries(concept, seat: seat)
       addGathered(
         tokens, stride, entries.tokens, entries.gradients, entries.count, columns: stride, to: out, scratch: scratch)
       for e in 0..<entries.count { sum += Double(entries.gradients[e]) }
@@ -257,7 +257,7 @@ struct ConceptUpdate {
   // MARK: Updates
 
   struct Constants {
-    /// By place.
+    /// By seat.
     let encoders: [AdamConstants]
     let dictionaries: [AdamConstants]
   }

@@ -36,18 +36,18 @@ struct PublishedAuxiliary {
     try packDictionaries(work: work)
     let blocks = workspace.encodings.blocks(of: Self.tokenBlock)
     let sums = try AlignedBuffer<Double>(step.encoders.count * blocks * models.count)
-    for place in step.encoders.indices {
-      buffers.sums[place].zero()
-      let packed = try packedEncoder(place, work: work)
-      let slopeSizes = models.indices.map { abs(loss.slopeFactor($0, place: place)) }
-      let gradients = PublishedAuxiliaryGradients(step, place: place, buffers: buffers, slopeSizes: slopeSizes)
+    for seat in step.encoders.indices {
+      buffers.sums[seat].zero()
+      let packed = try packedEncoder(seat, work: work)
+      let slopeSizes = models.indices.map { abs(loss.slopeFactor($0, seat: seat)) }
+      let gradients = PublishedAuxiliaryGradients(step, seat: seat, buffers: buffers, slopeSizes: slopeSizes)
       try BLAS.exclusively { () throws(USAEError) in
         for first in stride(from: 0, to: workspace.rows, by: Self.tileRows) {
           let tile = first..<min(workspace.rows, first + Self.tileRows)
-          try selectCodes(place, packed, tile, work: work)
+          try selectCodes(seat, packed, tile, work: work)
           try decode(count: tile.count, work: work)
           let signed = try differentiate(
-            tile, row: workspace.encodings.range(place).lowerBound, block: place * blocks, loss: loss, sums: sums, work: work)
+            tile, row: workspace.encodings.range(seat).lowerBound, block: seat * blocks, loss: loss, sums: sums, work: work)
           try gradients.add(tile, bySigns: signed, work: work)
         }
       }
@@ -55,11 +55,11 @@ struct PublishedAuxiliary {
     return loss.total(sums, blocks: blocks)
   }
 
-  /// The packed encoder at a place. Models of the same width share its memory, so where there are several it is packed again.
-  private func packedEncoder(_ place: Int, work: InterruptibleWork) throws(USAEError) -> PackedEncoder {
-    let encoded = forward.encoded[place]
+  /// The packed encoder at a seat. Models of the same width share its memory, so where there are several it is packed again.
+  private func packedEncoder(_ seat: Int, work: InterruptibleWork) throws(USAEError) -> PackedEncoder {
+    let encoded = forward.encoded[seat]
     if step.encoders.count == 1 { return encoded.encoder }
-    return try workspace.pack(models[step.encoders[place]], encoded.statistics, work: work)
+    return try workspace.pack(models[step.encoders[seat]], encoded.statistics, work: work)
   }
 
   /// Packs the unit rows of the dictionaries as the products read them.
@@ -72,12 +72,12 @@ struct PublishedAuxiliary {
 
   /// Selects the auxiliary codes of a tile.
   private func selectCodes(
-    _ place: Int, _ packed: PackedEncoder, _ tokens: Range<Int>, work: InterruptibleWork
+    _ seat: Int, _ packed: PackedEncoder, _ tokens: Range<Int>, work: InterruptibleWork
   ) throws(USAEError) {
-    let first = workspace.encodings.range(place).lowerBound
+    let first = workspace.encodings.range(seat).lowerBound
     let rows = first + tokens.lowerBound..<first + tokens.upperBound
     try packed.forEachDenseTile(
-      of: workspace.tokens[step.encoders[place]], tokens, scratch: buffers.dense, work: work
+      of: workspace.tokens[step.encoders[seat]], tokens, scratch: buffers.dense, work: work
     ) { tile in
       let keys = self.buffers.scratch[tile.worker].keys.base
       for token in tile.rows { self.selectCode(tile[token], columns: packed.columns, row: first + token, of: rows, keys) }

@@ -16,7 +16,7 @@ extension PublishedAuxiliary {
     /// Signs of the slopes by model, 60 dimensions to a word [ceil(width / 60), tileRows] and 60 tokens to a word
     /// [tileRows / 60, stride].
     let signsByToken, signsByDimension: [AlignedBuffer<UInt64>]
-    /// Sums over tokens of code gradients by place, [n_concepts].
+    /// Sums over tokens of code gradients by seat, [n_concepts].
     let sums: [AlignedBuffer<Double>]
     let dense: [DenseTile.Scratch]
     let scratch: [PublishedAuxiliaryGradients.Scratch]

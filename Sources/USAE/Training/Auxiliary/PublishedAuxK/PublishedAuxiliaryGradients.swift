@@ -17,11 +17,11 @@ struct PublishedAuxiliaryGradients {
   /// Absolute value of every slope by target model, where slopes are one number times a sign.
   private let slopeSizes: [Float]
 
-  init(_ step: TrainingStep, place: Int, buffers: PublishedAuxiliary.Buffers, slopeSizes: [Float]) {
+  init(_ step: TrainingStep, seat: Int, buffers: PublishedAuxiliary.Buffers, slopeSizes: [Float]) {
     self.buffers = buffers
     models = step.models
-    encoder = step.encoders[place]
-    sums = buffers.sums[place]
+    encoder = step.encoders[seat]
+    sums = buffers.sums[seat]
     tokens = step.workspace.tokens[encoder]
     steppedDictionaries = step.steppedDictionaries
     self.slopeSizes = slopeSizes
