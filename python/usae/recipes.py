@@ -338,6 +338,8 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         warmup_inclusive=True,
         weight_decay=1e-5,
         clip_norm=1.0,
+        encoded_models="one",
+        agreement=0.0,
     )
 
 

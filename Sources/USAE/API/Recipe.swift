@@ -151,6 +151,8 @@ public struct Recipe: Sendable, Equatable {
     recipe.clipNorm = 1
     recipe.outlierMultiple = 0
     recipe.auxiliaryEvery = 1
+    recipe.encodedModels = .one
+    recipe.agreement = 0
     return recipe
   }
 

@@ -35,10 +35,10 @@ def test_each_field_of_a_recipe_has_a_flag(field):
     given = {"total_steps": ["--warmup-steps", "2"]}.get(field.name, [])
     required = ["train", "--acts", "a", "--output", "b"]
     options = cli._parser().parse_args([*required, *flags, *given])
-    assert getattr(recipe_flags.recipe_of(options, n_tokens=100), field.name) == value != field.default
+    assert getattr(recipe_flags.recipe_of(options, n_tokens=100, n_models=3), field.name) == value != field.default
     if type(None) in get_args(kind):
         options = cli._parser().parse_args([*required, flags[0], "none"])
-        assert getattr(recipe_flags.recipe_of(options, n_tokens=100), field.name) is None
+        assert getattr(recipe_flags.recipe_of(options, n_tokens=100, n_models=3), field.name) is None
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,9 @@ class Watch:
         self._validations: list[tuple[int, Sequence[Sequence[float]]]] = []
         self._warned: set[str] = set()
         self._is_squared = recipe.loss == "mse"
-        self._warmup = recipe.warmup_steps
-        if recipe.clock == "model":
-            self._warmup *= len(autoencoder.names) / resolved_recipe.n_encoders(recipe, len(autoencoder.names))
+        n_models = len(autoencoder.names)
+        steps_of_a_model = n_models / resolved_recipe.n_encoders(recipe, n_models) if recipe.clock == "model" else 1
+        self._warmup = recipe.warmup_steps * steps_of_a_model
         self._largest_rate = 0.0
 
     def remember(self, entry: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from usae import recipes
-from usae._core.resolved_recipe import asked_steps
+from usae._core.resolved_recipe import asked_steps, step_tokens
 from usae.cli.options import Parser
 from usae.recipes import Recipe
 
@@ -38,7 +38,7 @@ def add_recipe(parser: Parser) -> None:
         )
 
 
-def recipe_of(options: argparse.Namespace, n_tokens: int) -> Recipe:
+def recipe_of(options: argparse.Namespace, n_tokens: int, n_models: int) -> Recipe:
     """Return the recipe of --recipe with the fields that were given.
 
     The published recipe plans its own number of steps, which is replaced by that of this run.
@@ -48,8 +48,8 @@ def recipe_of(options: argparse.Namespace, n_tokens: int) -> Recipe:
         make: Callable[..., Recipe] = getattr(recipes, options.recipe)
         return make(**changes)
     of_run = {name: changes[name] for name in ("total_steps", "warmup_steps") if name in changes}
-    batch_size = recipes.published().replace(**(changes | {"total_steps": None})).batch_size
-    steps = asked_steps(math.ceil(n_tokens / min(batch_size, n_tokens)), options.epochs, options.steps)
+    tokens = step_tokens(recipes.published().replace(**(changes | {"total_steps": None})), n_models)
+    steps = asked_steps(math.ceil(n_tokens / min(tokens, n_tokens)), options.epochs, options.steps)
     return recipes.published(**({"total_steps": steps} | of_run)).replace(**changes)
 
 

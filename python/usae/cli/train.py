@@ -77,9 +77,11 @@ def run(options: argparse.Namespace) -> None:
         validation = activations.load_masked(options.validation, "--validation", options.validation_mask, "--validation-mask")
     elif options.validation_mask:
         raise InvalidInputError("--validation must be given where --validation-mask is, got none")
-    given = next(iter(as_aligned(acts, "--acts").values()))
+    aligned = as_aligned(acts, "--acts")
+    given = next(iter(aligned.values()))
     n_tokens = given.n_tokens
-    sae = usae.UniversalSAE(options.n_concepts, options.k, recipe=recipe_of(options, n_tokens), seed=options.seed)
+    recipe = recipe_of(options, n_tokens, len(aligned))
+    sae = usae.UniversalSAE(options.n_concepts, options.k, recipe=recipe, seed=options.seed)
     _checkpoints(options)
     _check_places(options)
     start = time.perf_counter()
