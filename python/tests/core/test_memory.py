@@ -41,12 +41,12 @@ print(json.dumps([before, peak()]))
 """
 
 
-def expected_bytes(recipe):
+def expected_bytes(recipe, n_tokens):
     """What training holds, in float32 numbers; m x d of all models is written `tables`."""
     total, encoded = sum(WIDTHS.values()), sum(WIDTHS[name] for name in ENCODED)
     tables = N_CONCEPTS * total
     numbers = 3 * 2 * tables  # encoders and dictionaries, and two moments of each
-    numbers += 2 * N_TOKENS * total  # the standardised batch, and residuals
+    numbers += (n_tokens + N_TOKENS) * total  # the standardised batch, and residuals of all encodings
     screens = usae.show_config()["kernels"] in SCREENING_KERNELS
     packed = N_CONCEPTS * encoded  # encoders packed for the product
     numbers += 3 * packed // 4 if screens else packed  # for screening: the high int8 parts twice, the low ones once
@@ -61,16 +61,23 @@ def expected_bytes(recipe):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("recipe", ["default()", "published(total_steps=100, warmup_steps=10)"])
-def test_training_at_the_published_size_allocates_no_tokens_by_concepts(recipe):
+@pytest.mark.parametrize(
+    ("recipe", "n_tokens"),
+    [
+        ("default()", N_TOKENS),
+        ("published(total_steps=100, warmup_steps=10)", N_TOKENS),
+        ("default(encoded_models='two', agreement=0.05)", N_TOKENS // 2),  # as many encodings
+    ],
+)
+def test_training_at_the_published_size_allocates_no_tokens_by_concepts(recipe, n_tokens):
     script = textwrap.dedent(SCRIPT).format(
-        recipe=f"usae.recipes.{recipe}", n_tokens=N_TOKENS, n_concepts=N_CONCEPTS, k=K, widths=WIDTHS, encoded=ENCODED
+        recipe=f"usae.recipes.{recipe}", n_tokens=n_tokens, n_concepts=N_CONCEPTS, k=K, widths=WIDTHS, encoded=ENCODED
     )
     result = subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.PIPE, text=True, timeout=600)
     before, peak = json.loads(result.stdout)
     dense = 4 * N_TOKENS * N_CONCEPTS
     allowance = dense / 3  # for all that is small; so no such array can hide in it
-    used, expected = peak - before, expected_bytes(recipe)
+    used, expected = peak - before, expected_bytes(recipe, n_tokens)
     print(f"{recipe}: peak {peak / MIB:.0f} MiB, of which {used / MIB:.0f} for training, {expected / MIB:.0f} by the formula")
     assert used < expected + allowance, f"{used / MIB:.0f} MiB used, {expected / MIB:.0f} MiB expected"
     assert used > 0.8 * expected, "the formula promises too little"

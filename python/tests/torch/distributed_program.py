@@ -26,6 +26,9 @@ CONCEPTS, K, SEED, STEPS, BATCH = 60, 4, 3, 50, 120
 RECIPES = {
     "default": usae.recipes.default(batch_size=BATCH, learning_rate=1e-2, merge_cosine=0.4, merge_every=7, dead_tokens=400),
     "published": usae.recipes.published(total_steps=STEPS).replace(batch_size=BATCH, warmup_steps=5, learning_rate=5e-3),
+    "two": usae.recipes.default(
+        batch_size=BATCH, learning_rate=1e-2, encoded_models="two", agreement=0.1, dead_tokens=400, selection="batchtopk"
+    ),
 }
 
 
@@ -66,11 +69,14 @@ def one_step(name, rank, size):
                 tensor, model = what.removeprefix("gradient of ").split(" of ")
                 wanted = gradients[model][tensor].ravel()
                 errors[f"{encoder}: {what}"] = float(np.linalg.norm(total - wanted) / np.linalg.norm(wanted))
-        summary = sums[-1][3 + 3 :]  # behind three losses, the auxiliary one, L0 and whether numbers are finite
-        vectors = [name for name in ("encoder_bias", "bn_weight", "bn_bias") if name in gradients[encoder]]
-        for place, vector in enumerate(vectors):
-            wanted, total = gradients[encoder][vector], summary[CONCEPTS * place : CONCEPTS * (place + 1)]
-            errors[f"{encoder}: {vector}"] = float(np.linalg.norm(total - wanted) / max(np.linalg.norm(wanted), 1e-30))
+        # Behind three losses of each encoder, the auxiliary one, L0, whether numbers are finite, and perhaps the agreement.
+        summary = sums[-1][3 * len(report.encoders) + 3 + (not np.isnan(report.agreement)) :]
+        for one in report.encoders:
+            for vector in (name for name in ("encoder_bias", "bn_weight", "bn_bias") if name in gradients[one]):
+                wanted, total = gradients[one][vector], summary[:CONCEPTS]
+                errors[f"{encoder}, {one}: {vector}"] = float(np.linalg.norm(total - wanted) / max(np.linalg.norm(wanted), 1e-30))
+                summary = summary[CONCEPTS:]
+            summary = summary[CONCEPTS:]  # the concepts that fired
     return {"errors": errors, "digest": digest(sae)}
 
 

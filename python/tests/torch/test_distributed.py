@@ -34,17 +34,17 @@ def correct(request, tmp_path_factory):
     return launched(tmp_path_factory.mktemp(f"correct{request.param}"), "correctness", request.param)
 
 
-@pytest.mark.parametrize("recipe, tensors", [("default", 4), ("published", 2)])
+@pytest.mark.parametrize("recipe, tensors", [("default", 4), ("published", 2), ("two", 5)])
 def test_the_gradients_of_a_step_are_those_of_one_process(correct, recipe, tensors):
     for seen in correct:
         errors = seen[f"step {recipe}"]["errors"]
         assert sum("gradient" in what for what in errors) == 3 * tensors, "of three encoders"
-        assert sum("encoder_bias" in what for what in errors) == 3
+        assert sum("encoder_bias" in what for what in errors) == (6 if recipe == "two" else 3)
         assert all(error < 1e-5 for error in errors.values()), errors
     assert len({seen[f"step {recipe}"]["digest"] for seen in correct}) == 1
 
 
-@pytest.mark.parametrize("recipe", ["default", "published"])
+@pytest.mark.parametrize("recipe", ["default", "published", "two"])
 def test_fifty_steps_have_the_losses_of_one_process_and_the_same_bits_everywhere(correct, recipe):
     for seen in correct:
         together, alone = seen[f"run {recipe}"]["losses"]
