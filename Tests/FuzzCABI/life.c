@@ -39,6 +39,8 @@ static void settle(usae_recipe *recipe) {
   if (chance(60)) recipe->dead_tokens = between(0, 90);
   if (chance(50)) recipe->selection = USAE_SELECTION_BATCHTOPK;
   if (chance(40)) recipe->merge_cosine = 0.3 * real();
+  if (chance(50)) recipe->encoded_models = (int32_t)below(3);
+  if (chance(50)) recipe->agreement = real();
   if (chance(80)) recipe->total_steps = 0;
   if (chance(80)) recipe->k_max = 0;
 }

@@ -334,7 +334,7 @@ typedef struct usae_step_report {
   /* Of steps that encode several models */
   int32_t n_encoders;          /* 1, 2 or n_models; after the second, encoders are in the order of their indices */
   int32_t second_encoder;      /* -1: there is none */
-  double agreement;            /* the agreement term without its weight; NaN where the loss has none */
+  double agreement;            /* the agreement term without its weight; 0 where the loss has none */
 } usae_step_report;
 
 enum {

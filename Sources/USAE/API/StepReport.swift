@@ -11,7 +11,7 @@ public struct StepReport: Sendable, Equatable {
   public let losses: [[Double]]
   /// The auxiliary loss without its coefficient.
   public let auxiliaryLoss: Double
-  /// The agreement term without its weight; NaN where the loss has none.
+  /// The agreement term without its weight; 0 where the loss has none.
   public let agreement: Double
   /// Mean number of active concepts.
   public let l0: Double

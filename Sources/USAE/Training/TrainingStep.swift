@@ -262,7 +262,7 @@ extension TrainingStep {
     }
     return StepReport(
       encoders: encoders, step: update ? number + 1 : number, loss: loss(forward), losses: forward.losses,
-      auxiliaryLoss: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? .nan, l0: meanActive(),
+      auxiliaryLoss: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? 0, l0: meanActive(),
       learningRate: rates[encoders[0]], gradientNorm: norm, deadConcepts: forward.encoded[0].deadConcepts, prefix: prefix,
       screening: forward.screening)
   }

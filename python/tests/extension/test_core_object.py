@@ -97,7 +97,7 @@ def test_every_field_of_the_report_comes_back(core):
     assert report["step"] == core.step_count == 1
     assert [len(losses) for losses in report["losses"]] == [2]
     assert report["loss"] == pytest.approx(sum(report["losses"][0]))
-    assert np.isnan(report["agreement"])
+    assert report["agreement"] == 0
     assert report["learning_rate"] == pytest.approx(1e-3)
     assert 0 < report["l0"] <= K
     assert report["dead"] == 0

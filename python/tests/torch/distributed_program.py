@@ -70,11 +70,12 @@ def one_step(name, rank, size):
                 wanted = gradients[model][tensor].ravel()
                 errors[f"{encoder}: {what}"] = float(np.linalg.norm(total - wanted) / np.linalg.norm(wanted))
         # Behind three losses of each encoder, the auxiliary one, L0, whether numbers are finite, and perhaps the agreement.
-        summary = sums[-1][3 * len(report.encoders) + 3 + (not np.isnan(report.agreement)) :]
+        summary = sums[-1][3 * len(report.encoders) + 3 + (report.agreement > 0) :]
         for one in report.encoders:
             for vector in (name for name in ("encoder_bias", "bn_weight", "bn_bias") if name in gradients[one]):
                 wanted, total = gradients[one][vector], summary[:CONCEPTS]
-                errors[f"{encoder}, {one}: {vector}"] = float(np.linalg.norm(total - wanted) / max(np.linalg.norm(wanted), 1e-30))
+                apart = np.linalg.norm(total - wanted) / max(np.linalg.norm(wanted), 1e-30)
+                errors[f"{encoder}, {one}: {vector}"] = float(apart)
                 summary = summary[CONCEPTS:]
             summary = summary[CONCEPTS:]  # the concepts that fired
     return {"errors": errors, "digest": digest(sae)}

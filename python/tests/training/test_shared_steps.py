@@ -48,7 +48,7 @@ def test_a_shared_step_is_a_step_on_the_rows_of_all(name, encoder):
     assert report.encoder == expected.encoder and report.step == expected.step == 3
     assert report.encoders == expected.encoders
     assert report.dead == expected.dead and (name not in ("dead", "batchtopk", "two", "all") or report.dead > 0)
-    assert report.agreement == pytest.approx(expected.agreement, rel=1e-5, nan_ok=True)
+    assert report.agreement == pytest.approx(expected.agreement, rel=1e-5)
     assert report.own_losses == pytest.approx(expected.own_losses, rel=1e-5)
     assert report.loss == pytest.approx(expected.loss, rel=1e-6) and report.l0 == pytest.approx(expected.l0, rel=1e-6)
     assert report.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5, nan_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
 
@@ -52,7 +51,7 @@ class StepReport:
     own_losses : dict of str to float
         Main loss of each encoded model, decoded to itself.
     agreement : float
-        How far the encoded models' codes differ, before it is multiplied by `Recipe.agreement`. NaN if the loss does not have
+        How far the encoded models' codes differ, before it is multiplied by `Recipe.agreement`. 0 if the loss does not have
         this term.
     screening : Screening or None
         How the code was found; None without screening. It is not in `to_dict`, because the code, and so the training, is the
@@ -71,7 +70,7 @@ class StepReport:
     losses: dict[str, float]
     encoders: tuple[str, ...] = ()
     own_losses: dict[str, float] = dataclasses.field(default_factory=dict)
-    agreement: float = math.nan
+    agreement: float = 0.0
     screening: Screening | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -242,7 +242,7 @@ final class SharedStep {
     if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
     return StepReport(
       encoders: local.encoders, step: local.number + 1, loss: summary.loss, losses: summary.losses,
-      auxiliaryLoss: summary.auxiliary, agreement: summary.agreement ?? .nan,
+      auxiliaryLoss: summary.auxiliary, agreement: summary.agreement ?? 0,
       l0: summary.active / Double(workspace.totalEncodings), learningRate: rates[local.encoders[0]],
       gradientNorm: isNormWanted ? squares[local.encoders[0]].squareRoot() : .nan,
       deadConcepts: forward.encoded[0].deadConcepts, prefix: local.prefix, screening: forward.screening)
