@@ -53,6 +53,9 @@ def _parser() -> Parser:
     demo.add_argument("--output", default="demo-output", metavar="FOLDER", help="folder for the results (%(default)s)")
     demo.add_argument("--small", action="store_true", help="run for a few seconds only, to check that everything works")
     demo.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
+    demo.add_argument(
+        "--networks", choices=("small", "pretrained"), default="small", help="the package's own, or those of usae[pretrained]"
+    )
     demo.add_argument("--threads", type=int, default=None, metavar="N", help="number of threads; default: all cores")
     demo.set_defaults(run=_demo)
 
@@ -71,7 +74,7 @@ def _demo(options: argparse.Namespace) -> None:
     use_threads(options)
     from usae.demo import run  # imports torch
 
-    run(output=options.output, small=options.small, seed=options.seed)
+    run(output=options.output, small=options.small, seed=options.seed, networks=options.networks)
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -5,7 +5,8 @@ nothing else. All other functions need ``pip install 'usae[demo]'``.
 
 `usae.demo.photographs` cuts crops from photographs that are in the wheels of scikit-image and scikit-learn.
 `usae.demo.networks` runs the three networks over them. `usae.demo.measures` evaluates these networks on held-out crops. `run`
-trains a universal sparse autoencoder on their activations and draws its concepts.
+trains a universal sparse autoencoder on their activations and draws its concepts. `usae.demo.pretrained` does so with
+pretrained networks.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def crops() -> tuple[np.ndarray, np.ndarray]:
         return shipped_activations.crops()
 
 
-def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0) -> dict[str, Any]:
+def run(
+    output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0, networks: str = "small"
+) -> dict[str, Any]:
     """Run the demonstration and return the contents of its ``report.json``.
 
     Parameters
@@ -66,15 +69,26 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
         Whether to run for a few seconds only, to check that everything works. Default: False.
     seed : int
         Seed of the crops and of the autoencoder. Default: 0.
+    networks : {"small", "pretrained"}
+        The three small networks that the package brings, or pretrained ones from packages of the extra "pretrained", which
+        `usae.demo.pretrained.catalogue` names with their licences. Default: "small".
 
     Raises
     ------
+    ValueError
+        If `networks` is another word.
     ImportError
-        If torch, matplotlib, scikit-image or scikit-learn is missing. The message says how to install it.
+        If torch, matplotlib, scikit-image, scikit-learn or a package of pretrained weights is missing. The message says how to
+        install it.
     """
+    if networks not in ("small", "pretrained"):
+        raise ValueError(f"networks: expected 'small' or 'pretrained', got {networks!r}")
     with _names_the_remedy():
-        from usae.demo import demonstration
-    return demonstration.run(output, small=small, seed=seed)
+        if networks == "pretrained":
+            from usae.demo.pretrained.demonstration import run
+        else:
+            from usae.demo.demonstration import run
+    return run(output, small=small, seed=seed)
 
 
 @contextlib.contextmanager
