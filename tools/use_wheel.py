@@ -15,7 +15,7 @@ SYSTEM = re.compile(r"(libc|libm|libpthread|libdl|librt|libgcc_s|libstdc\+\+|ld-
 
 
 def check_that_the_package_is_complete() -> None:
-    for file in ("py.typed", "_usae.pyi", "demo/weights", "demo/activations.npz"):
+    for file in ("py.typed", "_usae.pyi", "demo/weights", "demo/activations.npz", "demo/pretrained/photographs.zip"):
         assert (PACKAGE / file).exists(), f"{file} is not in the wheel"
     assert any((PACKAGE / "demo/weights").glob("*.safetensors")), "the wheel has no demo weights"
 

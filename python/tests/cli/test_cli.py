@@ -48,10 +48,10 @@ def test_the_demo_is_given_its_options(monkeypatch):
     calls = []
     monkeypatch.setattr(usae.demo, "run", lambda **options: calls.append(options), raising=False)
     assert cli.main(["demo"]) == 0
-    assert cli.main(["demo", "--output", "here", "--small", "--seed", "7", "--networks", "pretrained"]) == 0
+    assert cli.main(["demo", "--output", "here", "--small", "--seed", "7", "--networks", "small"]) == 0
     assert calls == [
-        {"output": "demo-output", "small": False, "seed": 0, "networks": "small"},
-        {"output": "here", "small": True, "seed": 7, "networks": "pretrained"},
+        {"output": "demo-output", "small": False, "seed": 0, "networks": "pretrained"},
+        {"output": "here", "small": True, "seed": 7, "networks": "small"},
     ]
 
 

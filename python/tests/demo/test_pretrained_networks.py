@@ -21,7 +21,7 @@ def models():
         try:
             importlib.metadata.distribution(network.package)
         except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"{network.package} is not installed (usae[pretrained])")
+            pytest.skip(f"{network.package} is not installed (usae[demo])")
     return networks.load_models()
 
 
@@ -31,8 +31,8 @@ def found():
 
 
 def test_no_photograph_is_in_both_splits(found):
-    parts = [set(pictures.crops(found, split, 200, seed=0).photograph) for split in ("train", "held_out")]
-    assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == len(found) == 21
+    parts = [set(pictures.crops(found, split, 120, seed=0).photograph) for split in ("train", "held_out")]
+    assert not parts[0] & parts[1] and len(parts[0] | parts[1]) == len(found) == 160
     assert {found[i].name for i in parts[1]} == set(pictures.HELD_OUT)
 
 
@@ -42,7 +42,7 @@ def test_crops_lie_in_their_photographs_and_their_seed_decides(found):
     for number, (top, left, bottom, right) in zip(cut.photograph, cut.boxes, strict=True):
         height, width = found[number].image.shape[:2]
         assert 0 <= top < bottom <= height and 0 <= left < right <= width and bottom - top == right - left
-        assert bottom - top >= 0.29 * min(height, width)
+        assert bottom - top >= 0.39 * min(height, width)
     np.testing.assert_array_equal(cut.images, pictures.crops(found, "train", 30, seed=1).images)
     assert (cut.boxes != pictures.crops(found, "train", 30, seed=2).boxes).any()
 
@@ -56,6 +56,8 @@ def test_wrong_arguments_are_named(found):
         pictures.crops([], "train", 5, seed=0)
     with refuses("images", "float64", error=ValueError):
         networks.activations({}, np.zeros((1, 320, 320, 3)))
+    with refuses("side", "300", error=ValueError):
+        networks.load_models(side=300)
     with refuses("batch_size", "0", error=ValueError):
         networks.activations({}, np.zeros((1, 320, 320, 3), np.uint8), batch_size=0)
 
@@ -104,6 +106,8 @@ def test_the_mobilenet_is_that_of_its_package(models, found):
 def test_the_small_demonstration_writes_its_report_and_pictures(models, tmp_path):
     report = demonstration.run(tmp_path, small=True)
     assert json.loads((tmp_path / "report.json").read_text())["r2"] == report["r2"]
-    for name in ("cross_reconstruction.png", "training.png", "concepts.png"):
+    for name in ("cross_reconstruction.png", "training.png", "concepts.png", "maximization.png"):
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert set(report["networks"]) == set(catalogue.NETWORKS)
+    assert set(report["held_out_photographs"]) <= pictures.HELD_OUT
+    assert len(report["maximization"]) == demonstration.SMALL.maximized_concepts

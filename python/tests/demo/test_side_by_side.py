@@ -49,7 +49,7 @@ def test_images_are_the_same_bits_at_once_as_one_after_the_other(sae, monkeypatc
     models = networks.load_models(threads=1)
     expected = [usae.maximize(sae, concept, models, progress=False, **OPTIONS) for concept in CONCEPTS]
     with_cores(monkeypatch, 2)
-    found = side_by_side.maximized(sae, CONCEPTS, **OPTIONS)
+    found = side_by_side.maximized(sae, CONCEPTS, networks.load_models, **OPTIONS)
     assert [each.concept for each in found] == CONCEPTS
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one.images, other.images) and np.array_equal(one.history, other.history)
@@ -61,18 +61,18 @@ def test_cores_are_divided_between_concepts_first(sae, monkeypatch, cores, at_on
     before = torch.get_num_threads()
     with_cores(monkeypatch, cores)
     found = of_pytorch_in_each_pass(monkeypatch)
-    side_by_side.maximized(sae, CONCEPTS, **OPTIONS)
+    side_by_side.maximized(sae, CONCEPTS, networks.load_models, **OPTIONS)
     assert len(found) <= at_once and set().union(*found.values()) == {threads}
     assert torch.get_num_threads() == before
 
 
 def test_no_concept_has_no_images(sae):
-    assert side_by_side.maximized(sae, [], **OPTIONS) == []
+    assert side_by_side.maximized(sae, [], networks.load_models, **OPTIONS) == []
 
 
 def test_an_error_ends_the_others_too(sae, monkeypatch):
     with_cores(monkeypatch, 2)
     start = time.monotonic()
     with pytest.raises(usae.InvalidInputError):
-        side_by_side.maximized(sae, [0, 16, 1, 2], steps=10**6, views=2)
+        side_by_side.maximized(sae, [0, 16, 1, 2], networks.load_models, steps=10**6, views=2)
     assert time.monotonic() - start < 60, "a million steps take hours"

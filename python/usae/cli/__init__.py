@@ -49,12 +49,15 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"usae {usae.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    demo = commands.add_parser("demo", help="train on three small networks and photographs, and show the concepts they share")
+    demo = commands.add_parser("demo", help="train on three networks and photographs, and show the concepts they share")
     demo.add_argument("--output", default="demo-output", metavar="FOLDER", help="folder for the results (%(default)s)")
     demo.add_argument("--small", action="store_true", help="run for a few seconds only, to check that everything works")
     demo.add_argument("--seed", type=int, default=0, help="seed of everything random (%(default)s)")
     demo.add_argument(
-        "--networks", choices=("small", "pretrained"), default="small", help="the package's own, or those of usae[pretrained]"
+        "--networks",
+        choices=("pretrained", "small"),
+        default="pretrained",
+        help="those of the extra demo, or the package's own, which take less time (%(default)s)",
     )
     demo.add_argument("--threads", type=int, default=None, metavar="N", help="number of threads; default: all cores")
     demo.set_defaults(run=_demo)

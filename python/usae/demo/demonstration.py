@@ -67,6 +67,7 @@ FLAT_SHARE = 0.1
 
 EXAMPLES = 5
 OVERVIEW_EXAMPLES = 4
+OVERVIEW_CONCEPTS = 12
 
 
 T = TypeVar("T")
@@ -109,12 +110,14 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     codes = {name: sae.encode(_rows(values), name) for name, values in activations["held_out"].items()}
 
     titles = [photograph.name for photograph in photographs.load()]
-    pages = _pages(evaluation, codes, crops["held_out"], titles, size.shown_concepts)
+    pages = _pages(evaluation, codes, crops["held_out"], titles, size.shown_concepts, networks.GRID)
     sae.save(folder / "model")
     _draw(folder, evaluation, sae.history_, pages, crops["held_out"])
-    maximized = _maximize(sae, evaluation, [concept for concept, _, _ in pages[: size.maximized_concepts]], size, seed)
-    _draw_maximized(folder, sae, maximized, activations["held_out"], crops["held_out"])
-    report = _report(sae, evaluation, codes, crops["held_out"], titles, pages)
+    first = [concept for concept, _, _ in pages[: size.maximized_concepts]]
+    options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
+    maximized = side_by_side.maximized(sae, first, networks.load_models, **options)
+    _draw_maximized(folder, sae, maximized, activations["held_out"], crops["held_out"], networks.GRID)
+    report = _report(sae, evaluation, codes, crops["held_out"], titles, pages, networks.GRID)
     report["maximization"] = [{key: x for key, x in found.to_dict().items() if key != "history"} for found in maximized]
     report["seconds"] = {"training": trained - started, "whole": time.perf_counter() - started}
     (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -161,25 +164,30 @@ def _rows(values: np.ndarray) -> np.ndarray:
 
 
 def _pages(
-    evaluation: usae.Evaluation, codes: Mapping[str, usae.Codes], crops: photographs.Crops, titles: Sequence[str], n: int
+    evaluation: usae.Evaluation,
+    codes: Mapping[str, usae.Codes],
+    crops: photographs.Crops,
+    titles: Sequence[str],
+    n: int,
+    grid: int,
 ) -> Pages:
-    """Return the concepts to show."""
+    """Return the concepts to show. Crops have grid * grid tokens."""
     pages = []
     for concept in universal_concepts(evaluation, n):
-        shown = {name: examples(code, crops, concept, EXAMPLES, networks.GRID) for name, code in codes.items()}
-        pages.append((concept, _where(codes, crops, concept, titles), shown))
+        shown = {name: examples(code, crops, concept, EXAMPLES, grid) for name, code in codes.items()}
+        pages.append((concept, _where(codes, crops, concept, titles, grid), shown))
     return pages
 
 
-def _where(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int, titles: Sequence[str]) -> str:
+def _where(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int, titles: Sequence[str], grid: int) -> str:
     """Return the names of the two photographs on which a concept fires most over all networks, with their shares."""
-    shares = _shares(codes, crops, concept)
+    shares = _shares(codes, crops, concept, grid)
     return ", ".join(f"{titles[i]} {share:.0%}" for i, share in list(shares.items())[:2])
 
 
-def _shares(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int) -> dict[int, float]:
+def _shares(codes: Mapping[str, usae.Codes], crops: photographs.Crops, concept: int, grid: int) -> dict[int, float]:
     """Return each photograph's share of a concept's codes, averaged over the networks, largest first."""
-    by_network = [photograph_shares(code, crops, concept, networks.GRID) for code in codes.values()]
+    by_network = [photograph_shares(code, crops, concept, grid) for code in codes.values()]
     pictures = {i for shares in by_network for i in shares}
     mean = {i: sum(shares.get(i, 0.0) for shares in by_network) / len(by_network) for i in pictures}
     return dict(sorted(mean.items(), key=lambda item: (-item[1], item[0])))
@@ -197,7 +205,7 @@ def _draw(
         file = folder / "concepts" / f"concept-{rank:02}-{concept:04}.png"
         _drawn(file, functools.partial(_at, page))
     if pages:
-        overview = functools.partial(figures.overview, pages, crops, columns=OVERVIEW_EXAMPLES)
+        overview = functools.partial(figures.overview, pages[:OVERVIEW_CONCEPTS], crops, columns=OVERVIEW_EXAMPLES)
         _drawn(folder / "concepts.png", functools.partial(_at, overview))
 
 
@@ -213,25 +221,18 @@ def _drawn(path: Path, draw: Callable[[Path], object]) -> None:
         warnings.warn(f"{path} is not drawn: {type(error).__name__}: {error}", stacklevel=2)
 
 
-def _maximize(
-    sae: usae.UniversalSAE, evaluation: usae.Evaluation, concepts: Sequence[int], size: Size, seed: int
-) -> list[usae.Maximization]:
-    """Optimise an image for each concept and network."""
-    options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
-    return side_by_side.maximized(sae, concepts, **options)
-
-
 def _draw_maximized(
     folder: Path,
     sae: usae.UniversalSAE,
     maximized: Sequence[usae.Maximization],
     activations: Mapping[str, np.ndarray],
     crops: photographs.Crops,
+    grid: int,
 ) -> None:
     path = folder / "maximization.png"
     path.unlink(missing_ok=True)
     if maximized:
-        top = usae.top_examples(sae, activations, EXAMPLES, grid=(networks.GRID, networks.GRID), one_per_image=True)
+        top = usae.top_examples(sae, activations, EXAMPLES, grid=(grid, grid), one_per_image=True)
         _drawn(path, lambda path: usae.plot.maximization(maximized, top, crops.images, n=4).savefig(path, dpi=figures.DPI))
 
 
@@ -242,6 +243,7 @@ def _report(
     crops: photographs.Crops,
     titles: Sequence[str],
     pages: Pages,
+    grid: int,
 ) -> dict[str, Any]:
     off = ~np.eye(len(evaluation.model_names), dtype=bool)
     return {
@@ -266,7 +268,7 @@ def _report(
                 "energy": evaluation.energy[:, concept].tolist(),
                 "firing_counts": evaluation.firing_counts[:, concept].tolist(),
                 "cofire_proportion": evaluation.cofire_proportion[:, concept].tolist(),
-                "photographs": {titles[i]: share for i, share in _shares(codes, crops, concept).items()},
+                "photographs": {titles[i]: share for i, share in _shares(codes, crops, concept, grid).items()},
             }
             for concept, _, _ in pages
         ],

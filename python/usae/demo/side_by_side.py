@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from tqdm.auto import tqdm
 
 import usae
-from usae.demo import networks
+from usae.torch import Model
 
 
 class _Stopped(BaseException):
     """Ends a thread whose result nobody will look at."""
 
 
-def maximized(sae: usae.UniversalSAE, concepts: Sequence[int], **options: Any) -> list[usae.Maximization]:
-    """Return what `usae.maximize` returns for each concept and the demonstration's networks, in the order of the concepts.
+def maximized(
+    sae: usae.UniversalSAE, concepts: Sequence[int], load: Callable[..., Mapping[str, Model]], **options: Any
+) -> list[usae.Maximization]:
+    """Return what `usae.maximize` returns for each concept and the networks that `load` returns, in the order of the concepts.
 
     In a pass of a small network threads wait for each other some hundred times, and on a busy machine each time for one that
     another process keeps from its core. Concepts need not wait for each other, so cores are divided between concepts first, and
@@ -32,12 +34,14 @@ def maximized(sae: usae.UniversalSAE, concepts: Sequence[int], **options: Any) -
         The autoencoder.
     concepts : sequence of int
         Numbers of the concepts.
+    load : callable
+        Function that is called as ``load(threads=n)`` and returns the networks' models, for passes of `n` threads.
     **options
         Options of `usae.maximize`.
     """
     cores = usae.show_config()["n_threads"]
     at_once = max(1, min(cores, len(concepts)))
-    models = networks.load_models(threads=max(1, cores // at_once))
+    models = load(threads=max(1, cores // at_once))
     stopped = threading.Event()
 
     def check(*_: object) -> None:

@@ -125,9 +125,7 @@ def package_file(name: str, ending: str) -> Path:
     try:
         files = importlib.metadata.distribution(network.package).files or ()
     except importlib.metadata.PackageNotFoundError as error:
-        raise ImportError(
-            f"the network {name!r} needs the package {network.package}; run: pip install 'usae[pretrained]'"
-        ) from error
+        raise ImportError(f"the network {name!r} needs the package {network.package}; run: pip install 'usae[demo]'") from error
     for file in files:
         path = Path(str(file.locate()))
         if file.name == ending and path.is_file():

@@ -49,11 +49,35 @@ def load_networks() -> dict[str, nn.Module]:
     return {name: network.eval().requires_grad_(False) for name, network in found.items()}
 
 
-def load_models() -> dict[str, Model]:
-    """Return the networks for `usae.maximize` and `usae.torch.extract`. They take images of 320 x 320 pixels."""
+def load_models(*, side: int = SIDE, threads: int | None = None) -> dict[str, Model]:
+    """Return the networks for `usae.maximize` and `usae.torch.extract`.
+
+    Parameters
+    ----------
+    side : int
+        Side of the images that they take, in pixels; a multiple of 32. Default: 320.
+    threads : int, optional
+        Number of PyTorch's threads in a pass, as for `usae.torch.Model`. Default: None.
+
+    Raises
+    ------
+    ValueError
+        If `side` is not a positive multiple of 32.
+    """
+    if side < 32 or side % 32:
+        raise ValueError(f"side: expected a positive multiple of 32, got {side}")
+    grid = (side // 32, side // 32)
     return {
         name: Model(
-            network, "", n_prefix_tokens=0, grid=(GRID, GRID), mean=NETWORKS[name].mean, std=NETWORKS[name].std, size=SIDE
+            # The order in memory that convolutions of a CPU are fastest in.
+            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            "",
+            n_prefix_tokens=0,
+            grid=grid,
+            mean=NETWORKS[name].mean,
+            std=NETWORKS[name].std,
+            size=side,
+            threads=threads,
         )
         for name, network in load_networks().items()
     }

@@ -1,6 +1,7 @@
 """Photographs for the pretrained networks, and crops of them. Whole photographs are held out.
 
-They are those of `usae.demo.photographs`, and the portrait of Grace Hopper that matplotlib brings.
+They are those of `usae.demo.pretrained.shipped`, those of `usae.demo.photographs`, and the portrait of Grace Hopper that
+matplotlib brings.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import numpy as np
 
 from usae.demo import photographs
 from usae.demo.photographs import Crops, Photograph, Split
+from usae.demo.pretrained import shipped
 
 SIDE = 320
 """Side of every crop after resizing, in pixels."""
 
-SHARES = (0.3, 1.0)
+SHARES = (0.4, 1.0)
 """Smallest and largest side of a crop, as a share of the shorter side of its photograph."""
 
-HELD_OUT = ("cat", "gravel", "hopper", "moon", "pagoda", "text")
-"""Photographs that are not trained on. Something like each of them is among the others: fur, stones, persons, and so on."""
+HELD_OUT = frozenset(
+    {"cat", "gravel", "hopper", "moon", "pagoda", "text"}
+    | {entry.name for entry in shipped.catalogue() if entry.split == "held out"}
+)
+"""Photographs that are not trained on. Something like each of them is among the others: fur, towers, fish, and so on."""
 
 
 def load() -> list[Photograph]:
@@ -30,11 +35,15 @@ def load() -> list[Photograph]:
     ImportError
         If scikit-image, scikit-learn or matplotlib is not installed, or its version no longer has one of the files.
     """
-    return [*photographs.load(), _hopper()]
+    sources = {entry.name: f"{entry.package}: {entry.file}" for entry in shipped.catalogue()}
+    found = [Photograph(name, image, sources[name], "bottom", 0.3) for name, image in shipped.images().items()]
+    return [*found, *photographs.load(), _hopper()]
 
 
 def crops(pictures: list[Photograph], split: Split, n: int, seed: int) -> Crops:
     """Cut `n` random square crops from the photographs of one split, about as many from each.
+
+    Half of the training crops are mirrored.
 
     Parameters
     ----------
@@ -66,6 +75,8 @@ def crops(pictures: list[Photograph], split: Split, n: int, seed: int) -> Crops:
     for i, number in enumerate(numbers):
         boxes[i] = _box(pictures[number].image.shape, generator)
         images[i] = _cut(pictures[number].image, boxes[i])
+        if split == "train" and generator.random() < 0.5:
+            images[i] = images[i, :, ::-1]
     return Crops(images, numbers, boxes)
 
 
@@ -88,7 +99,7 @@ def _hopper() -> Photograph:
     from PIL import Image
 
     file = "mpl-data/sample_data/grace_hopper.jpg"
-    remedy = "the photograph of Grace Hopper comes from matplotlib: pip install 'usae[pretrained]'"
+    remedy = "the photograph of Grace Hopper comes from matplotlib: pip install 'usae[demo]'"
     try:
         path = importlib.resources.files("matplotlib").joinpath(file)
     except ImportError as error:
