@@ -101,7 +101,8 @@ test-python: .venv/.installed
 	$(BIN)/python -m pytest python/tests
 
 test-demo: .venv/.installed
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/usae demo --small --output "$$folder"
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(BIN)/usae demo --small --output "$$folder" && $(BIN)/usae demo --small --networks small --output "$$folder"
 
 test-wheel: dist/.wheel
 	SWIFT='$(SWIFT)' tools/test_wheel.sh dist/usae-*.whl $(PYTHON)

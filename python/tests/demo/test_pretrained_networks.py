@@ -11,6 +11,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 torch = pytest.importorskip("torch")
 
+import usae  # noqa: E402
 from support.refusals import refuses  # noqa: E402
 from usae.demo.pretrained import catalogue, demonstration, networks, pictures, trunks  # noqa: E402
 
@@ -22,7 +23,7 @@ def models():
             importlib.metadata.distribution(network.package)
         except importlib.metadata.PackageNotFoundError:
             pytest.skip(f"{network.package} is not installed (usae[demo])")
-    return networks.load_models()
+    return networks.load_models(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,18 @@ def test_activations_are_of_one_grid_and_do_not_depend_on_the_batch(models, foun
         assert values.shape == (3, 100, catalogue.NETWORKS[name].width) and values.dtype == np.float32
         again = networks.activations({name: models[name]}, images, batch_size=2)[name]
         np.testing.assert_allclose(values, again, atol=1e-4 * np.abs(values).max())
+
+
+@pytest.mark.slow
+def test_the_number_of_cores_changes_no_bit(models, found, monkeypatch):
+    images = pictures.crops(found, "held_out", 5, seed=0).images
+    ways, seen = [], []
+    for cores in (1, 3):
+        monkeypatch.setattr(usae, "show_config", lambda cores=cores: {"n_threads": cores})
+        ways.append(networks.activations(models, images, batch_size=2, progress=lambda done, n: seen.append((done, n))))
+    for name in models:
+        np.testing.assert_array_equal(ways[0][name], ways[1][name])
+    assert seen[2] == seen[-1] == (5, 5) and len(seen) == 6
 
 
 @pytest.mark.slow

@@ -83,7 +83,14 @@ def overview(
         figure.text(centre, top + 0.1 / figure.get_figheight(), name, ha="center", va="bottom", fontsize=11)
     for r, (concept, title, shown) in enumerate(pages):
         bottom = top - (r + 1) * cell_height
-        figure.text(left - 0.01, bottom + cell_height / 2, f"{concept}\n{title}", ha="right", va="center", fontsize=8)
+        figure.text(
+            left - 0.01,
+            bottom + cell_height / 2,
+            f"{concept}\n{title}".replace("%, ", "%\n"),
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
         for n, name in enumerate(names):
             peak = max((example.heat.max() for example in shown[name]), default=1)
             for c, example in enumerate(shown[name][:columns]):

@@ -76,7 +76,7 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     folder = Path(output)
     (folder / "concepts").mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    found, models = pictures.load(), networks.load_models()
+    found, models = pictures.load(), networks.load_models(threads=1)
     crops, acts = {}, {}
     for split, n, offset in (("train", size.training_crops, 0), ("held_out", size.held_out_crops, 1)):
         crops[split] = pictures.crops(found, split, n, seed=2 * seed + offset)  # type: ignore[arg-type]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import usae
 from usae.demo.pretrained import onnx_file, trunks
 from usae.demo.pretrained.catalogue import NETWORKS, weights
 from usae.demo.pretrained.onnx_module import OnnxModule
@@ -90,12 +92,12 @@ def activations(
     batch_size: int = 16,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Run every network over the same images.
+    """Run every network over the same images, on all cores. Batches are computed at once, each in one thread.
 
     Parameters
     ----------
     models : mapping of str to usae.torch.Model
-        The networks, as `load_models` returns them.
+        The networks, as ``load_models(threads=1)`` returns them.
     images : ndarray of uint8, [n, 320, 320, 3]
         The images.
     batch_size : int
@@ -122,12 +124,25 @@ def activations(
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     n = len(images)
     results = {name: np.empty((n, GRID**2, NETWORKS[name].width), np.float32) for name in models}
-    for start in range(0, n, batch_size):
+
+    def compute(start: int) -> int:
         batch = images[start : start + batch_size]
         for name, model in models.items():
             results[name][start : start + batch_size] = model(model.preprocess(batch))
-        if progress is not None:
-            progress(min(start + batch_size, n), n)
+        return len(batch)
+
+    done = 0
+    # Threads of one pass would wait for each other at every layer, and their number would decide the last bits.
+    with ThreadPoolExecutor(max(1, usae.show_config()["n_threads"])) as pool:
+        batches = [pool.submit(compute, start) for start in range(0, n, batch_size)]
+        try:
+            for batch in as_completed(batches):
+                done += batch.result()
+                if progress is not None:
+                    progress(done, n)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return results
 
 
