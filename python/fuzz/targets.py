@@ -131,6 +131,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         "universal": lambda: (
             c.evaluation.universal, {"share": 0.05, "entropy": 0.9, "error_rate": 0.05, "null": c.cofire_null},
         ),
+        "mean_agreement": lambda: (c.evaluation.mean_agreement, {"least_firings": 1}),
         "mean_cofire_proportion": lambda: (c.evaluation.mean_cofire_proportion, {"top": 5}),
         "objective": lambda: (
             usae.objective,

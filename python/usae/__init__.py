@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
     from usae._estimator.universal_sae import UniversalSAE, load
+    from usae.analysis.agreement import AgreementCeiling
     from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae.analysis.consistency import Consistency, Matching, consistency, fit_independent
     from usae.analysis.controls import Controls, controls
@@ -51,6 +52,7 @@ _old_pickles.install()
 
 _MODULE_OF = {
     "ActivationStore": "_data.store",
+    "AgreementCeiling": "analysis.agreement",
     "CheckpointError": "errors",
     "CheckpointFileError": "errors",
     "Checkpoints": "_estimator.checkpoints",
@@ -102,6 +104,7 @@ _PUBLIC_MODULES = ("demo", "errors", "plot", "recipes", "synthetic", "torch")
 # The module torch is not listed, because `from usae import *` would shadow the name `torch`.
 __all__ = [
     "ActivationStore",
+    "AgreementCeiling",
     "CheckpointError",
     "CheckpointFileError",
     "Checkpoints",

@@ -121,3 +121,24 @@ def test_a_permutation_null_brings_its_band(trained, evaluation, held_out):
     order = np.argsort(-evaluation.energy[0], kind="stable")
     expected = (null.mean / evaluation.firing_counts[0])[order]
     assert np.allclose(axes.lines[models].get_ydata(), expected[~np.isnan(expected)])
+
+
+@pytest.mark.slow
+def test_agreement_is_drawn_over_its_ceiling_beside_a_null(trained, evaluation, acts, held_out, monkeypatch):
+    monkeypatch.setattr("usae.analysis.predicted_codes.STEPS", 2)
+    found = usae.controls(trained, held_out, train=acts, include=("agreement",), progress=False).agreement
+    axes = usae.plot.agreement(found, null=evaluation)
+    assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title()
+    assert len(axes.collections) == 6
+    points = axes.collections[0].get_offsets()  # the first model's code, predicted from the second's activations
+    known = found.known[0]
+    assert np.allclose(points, np.stack([found.ceiling[0, 1, known], found.agreement[0, 1, known]], 1))
+    mean = evaluation.mean_agreement()[~np.eye(3, dtype=bool)].mean()
+    assert any(f"{mean:.2f}" in text.get_text() for text in axes.get_legend().get_texts())
+    axes.figure.canvas.draw()
+    with refuses("agreement", "dict", remedy="train"):
+        usae.plot.agreement({})
+    with refuses("null", "[2, 2]"):
+        usae.plot.agreement(found, null=np.zeros((2, 2)))
+    with refuses("null", "str"):
+        usae.plot.agreement(found, null="none")

@@ -20,6 +20,7 @@ from usae._data.chunks import chunks, n_chunks, rows_of, tokens_per_image
 from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis.consistency import Consistency, consistency, fit_independent, next_seed, planned_steps, untrained_like
 from usae.analysis.evaluation import Evaluation
+from usae.analysis.ridge import Ridge
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
@@ -292,37 +293,17 @@ def linear_baseline(
     spread = np.diag(held_out.about(held_out.mean))
     r2, penalty = np.empty((len(parts), len(parts))), np.empty((len(parts), len(parts)))
     for i, source in enumerate(parts):
-        choice, final = _Ridge(fitted, source), _Ridge(refitted, source)
+        choice, final = Ridge(fitted[source, source]), Ridge(refitted[source, source])
         for j, target in enumerate(parts):
-            errors = [choice.squared_error(chosen, target, value) for value in penalties]
-            penalty[i, j] = penalties[int(np.argmin(errors))]
-            variation = spread[target].sum()
-            r2[i, j] = 1 - final.squared_error(seen, target, penalty[i, j]) / variation if variation > 0 else np.nan
+            each = (choice.weights(fitted[source, target], value) for value in penalties)
+            penalty[i, j] = penalties[int(np.argmin([_squared_error(weights, chosen, source, target) for weights in each]))]
+            weights, variation = final.weights(refitted[source, target], penalty[i, j]), spread[target].sum()
+            r2[i, j] = 1 - _squared_error(weights, seen, source, target) / variation if variation > 0 else np.nan
     return LinearBaseline(r2, penalty)
 
 
-class _Ridge:
-    """Ridge regression on one model's dimensions. One eigendecomposition serves every target and penalty.
-
-    All moments are sums of products of distances from the mean of the rows that were fitted.
-    """
-
-    def __init__(self, fitted: np.ndarray, source: slice):
-        self.fitted, self.source = fitted, source
-        values, self.vectors = np.linalg.eigh(fitted[source, source])
-        self.values = np.maximum(values, 0)
-
-    def weights(self, target: slice, penalty: float) -> np.ndarray:
-        """Return the coefficients, [width of the source, width of the target]."""
-        unit = self.values.mean() or 1.0
-        rotated = self.vectors.T @ self.fitted[self.source, target]
-        return self.vectors @ (rotated / (self.values + penalty * unit)[:, None])
-
-    def squared_error(self, moments: np.ndarray, target: slice, penalty: float) -> float:
-        """Return the squared error of predicting the rows whose moments are given."""
-        weights = self.weights(target, penalty)
-        explained = 2 * moments[self.source, target] - moments[self.source, self.source] @ weights
-        return float(np.trace(moments[target, target]) - np.sum(weights * explained))
+def _squared_error(weights: np.ndarray, moments: np.ndarray, source: slice, target: slice) -> float:
+    return Ridge.squared_error(weights, moments[source, source], moments[source, target], moments[target, target])
 
 
 def _side_by_side(acts: Mapping[str, Activations], rows: slice) -> np.ndarray:

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
 from usae._core import rounding
-from usae._data.activations import Activations, as_aligned, left_out, mask_of
-from usae._data.chunks import rows_per_image
-from usae._data.chunks import tokens_per_image as common_tokens_per_image
+from usae._data.activations import Activations, as_aligned, mask_of
 from usae._estimator.universal_sae import UniversalSAE
-from usae.analysis import baselines, cofiring, nulls, universality
+from usae.analysis import agreement, baselines, cofiring, nulls, universality
+from usae.analysis.agreement import AgreementCeiling
 from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
 from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
+from usae.analysis.control_arguments import (
+    CONTROLS,
+    NEED_TRAINING_ROWS,
+    checked_images,
+    checked_include,
+    checked_level,
+    why_no_images,
+)
 from usae.analysis.evaluation import Evaluation
 from usae.analysis.nulls import CofireNull
+from usae.analysis.predicted_codes import agreement_ceiling
 from usae.errors import InvalidInputError
 
-CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "shuffled", "seeds")
-"""Names of the controls, the cheapest first."""
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = (
-    "r2_same", "r2_other", "cofire_proportion", "cofire_low", "cofire_high", "universal", "evenly_shared", "fire_in_all",
+    "r2_same", "r2_other", "agreement", "cofire_proportion", "cofire_low", "cofire_high", "universal", "evenly_shared",
+    "fire_in_all",
 )  # fmt: skip
 """Names of the columns of `Controls.table`."""
-
-NEED_TRAINING_ROWS = ("linear", "initial", "shuffled", "seeds")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +61,8 @@ class Controls:
         The same training on rows that are paired at random.
     linear : LinearBaseline
         Ridge regression from model to model.
+    agreement : AgreementCeiling
+        Agreement of each concept's codes in two models, and how well the other model's activations can predict the code at all.
     seeds : SeedCeiling
         Consistency of the same training with other seeds.
     consistency : Consistency
@@ -69,6 +78,7 @@ class Controls:
     initial: Evaluation | None = None
     shuffled: ShuffledPairing | None = None
     linear: LinearBaseline | None = None
+    agreement: AgreementCeiling | None = None
     seeds: SeedCeiling | None = None
     consistency: Consistency | None = None
 
@@ -78,6 +88,8 @@ class Controls:
         Columns:
 
         * "r2_same" and "r2_other" are the means of the diagonal and of the rest of the R2 matrix.
+        * "agreement" is the mean over pairs of models of `Evaluation.mean_agreement`. The row of its ceiling has the mean of
+          `AgreementCeiling.ceiling`, and that of ridge regression the mean of `AgreementCeiling.ridge`.
         * "cofire_proportion" is the mean over models of `Evaluation.mean_cofire_proportion`, that of each model's 1,000 most
           energetic concepts. "cofire_low" and "cofire_high" are the limits of its null band. Models in which none of these
           concepts fires are left out.
@@ -102,9 +114,33 @@ class Controls:
                     "cofire_low": cofiring.mean_of_known(null.proportion_low),
                     "cofire_high": cofiring.mean_of_known(null.proportion_high),
                 }
+        if self.linear is not None or self.agreement is not None:
+            rows["ridge regression"] = _figures(None)
         if self.linear is not None:
-            rows["ridge regression"] = _figures(None) | _of_matrix(self.linear.r2)
+            rows["ridge regression"] |= _of_matrix(self.linear.r2)
+        if self.agreement is not None:
+            rows["ridge regression"]["agreement"] = agreement.mean_of_others(self.agreement.mean("ridge"))
+            rows["ceiling of agreement"] = _figures(None)
+            rows["ceiling of agreement"]["agreement"] = agreement.mean_of_others(self.agreement.mean("ceiling"))
         return rows
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept.
+
+        It has the columns of `Evaluation.to_frame`, for each permutation null that was run ``null_mean[tokens]``, and likewise
+        ``null_low``, ``null_high``, ``null_z`` and ``null_p_value``, and the columns of `AgreementCeiling.to_frame`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        frame = self.evaluation.to_frame()
+        for null in (self.tokens, self.images, self.concepts):
+            if null is not None:
+                values = {name: getattr(null, name) for name in ("mean", "low", "high", "z", "p_value")}
+                frame = frame.assign(**{f"null_{name}[{null.permuted}]": value for name, value in values.items()})
+        return frame if self.agreement is None else frame.join(self.agreement.to_frame())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the autoencoders as plain Python values, ready for JSON."""
@@ -126,15 +162,18 @@ class Controls:
         """Return the table and the consistencies as text."""
         table = self.table()
         first = max(map(len, table))
-        lines = [f"{'':<{first}}  R2 same  R2 other  {'mean co-fire proportion':<25}  universal  evenly shared  fire in all"]
+        lines = [
+            f"{'':<{first}}  R2 same  R2 other  agreement  {'mean co-fire proportion':<25}  universal  evenly shared  "
+            "fire in all"
+        ]
         for name, cells in table.items():
             band = _cell(cells["cofire_proportion"], ".4f")
             if cells["cofire_low"] is not None:
                 band += f" [{_cell(cells['cofire_low'], '.4f')}, {_cell(cells['cofire_high'], '.4f')}]"
             lines.append(
-                f"{name:<{first}}  {_cell(cells['r2_same'], '.3f'):>7}  {_cell(cells['r2_other'], '.3f'):>8}  {band:<25}  "
-                f"{_cell(cells['universal'], '.1%'):>9}  {_cell(cells['evenly_shared'], '.1%'):>13}  "
-                f"{_cell(cells['fire_in_all'], '.1%'):>11}".rstrip()
+                f"{name:<{first}}  {_cell(cells['r2_same'], '.3f'):>7}  {_cell(cells['r2_other'], '.3f'):>8}  "
+                f"{_cell(cells['agreement'], '.3f'):>9}  {band:<25}  {_cell(cells['universal'], '.1%'):>9}  "
+                f"{_cell(cells['evenly_shared'], '.1%'):>13}  {_cell(cells['fire_in_all'], '.1%'):>11}".rstrip()
             )
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
@@ -144,6 +183,9 @@ class Controls:
                 )
         lines += self._universal_by_images()
         lines += universality.rare_lines(self.evaluation)
+        if self.agreement is not None:
+            shuffled = None if self.shuffled is None else self.shuffled.paired.mean_agreement()
+            lines += ["", self.agreement.summary(shuffled)]
         parts = {"with independent SAEs": self.consistency}
         if self.seeds is not None:
             parts["of independent SAEs, two seeds"] = self.seeds.independent
@@ -195,7 +237,7 @@ def controls(
     acts : mapping of str to array
         Held-out activations, as for `UniversalSAE.evaluate`.
     train : mapping of str to array, optional
-        The activations that `sae` was trained on. Four of the controls need them. Default: None, without these controls.
+        The activations that `sae` was trained on. Five of the controls need them. Default: None, without these controls.
     include : iterable of str, optional
         Names of the controls to run. Default: None, which runs all that the other arguments allow. The table has them in the
         order of cost, for N tokens, M models and m concepts. P is the time of one `UniversalSAE.evaluate` of `acts`, which is
@@ -212,6 +254,10 @@ def controls(
         "random"    R2 and co-firing of random encoders and dictionaries       P
         "linear"    R2 of ridge regression; needs `train`                      two passes, (sum of widths)^2 per token
         "initial"   R2 and co-firing before the first step; needs `train`      P
+        "agreement" how well a model's activations predict another's code of   for each of M (M - 1) pairs 300 steps of 2,048
+                    each concept; needs `train`                                tokens, and for at most 524,288 rows of `train`
+                                                                               and 131,072 of `acts` (width + k) width and m
+                                                                               width per token; 16 m (M - 1) width bytes
         "shuffled"  the same training on pairs of random rows; needs `train`   T + P
         "seeds"     the same training with other seeds; needs `train`          (2 M + 1) T at most, and 3 matchings for
                                                                                each comparison of two dictionaries
@@ -267,12 +313,12 @@ def controls(
     if train is not None:
         learned = as_aligned(train, "train", sae._initialized().columns, train_mask, mask_argument="train_mask")
     threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
-    level = _checked_level(level)
+    level = checked_level(level)
     n_draws = checks.integer(n_draws, "n_draws", 1, 10**6)
     n_permutations = checks.integer(n_permutations, "n_permutations", 1, 10**6)
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
-    per_image = _checked_images(tokens_per_image, given)
-    chosen = _checked_include(include, learned is not None, None if per_image is not None else _why_no_images(given))
+    per_image = checked_images(tokens_per_image, given)
+    chosen = checked_include(include, learned is not None, None if per_image is not None else why_no_images(given))
     if {"initial", "shuffled", "seeds"} & chosen:
         planned_steps(sae, steps)
     for rows in (given, learned or {}):
@@ -304,6 +350,8 @@ def controls(
             results["linear"] = baselines.linear_baseline(given, learned, progress)
         if "initial" in chosen:
             results["initial"] = baselines.initial(sae, given, learned, steps, threshold)
+        if "agreement" in chosen:
+            results["agreement"] = agreement_ceiling(sae, given, learned, threshold=threshold, seed=seed, progress=progress)
         training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
         if "shuffled" in chosen:
             results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
@@ -322,6 +370,7 @@ def _figures(evaluation: Evaluation | None) -> dict[str, float | None]:
         with np.errstate(invalid="ignore"):
             evenly = evaluation.firing_entropy >= cofiring.UNIVERSAL_ENTROPY
         figures |= _of_matrix(evaluation.r2)
+        figures["agreement"] = agreement.mean_of_others(evaluation.mean_agreement())
         figures["cofire_proportion"] = cofiring.mean_of_known(evaluation.mean_cofire_proportion())
         figures["universal"] = float(universality.mask(evaluation)[0].mean())
         figures["evenly_shared"] = float(evenly.mean())
@@ -335,7 +384,7 @@ def _of_matrix(r2: np.ndarray) -> dict[str, float | None]:
 
 
 def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return "-" if value is None or np.isnan(value) else format(value, form)
 
 
 def _check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
@@ -344,53 +393,3 @@ def _check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
     except InvalidInputError as error:
         error.add_note("These activations are those of the argument 'train'.")
         raise
-
-
-def _checked_level(level: object) -> float:
-    number = checks.as_float(level)
-    if not 0 < number < 1:
-        raise InvalidInputError(f"level must be a number between 0 and 1, such as .95, got {checks.shown(level)}")
-    return number
-
-
-def _checked_images(tokens_per_image: object, acts: Mapping[str, Activations]) -> int | None:
-    if tokens_per_image is None:
-        return common_tokens_per_image(acts)
-    n_rows = next(iter(acts.values())).n_rows
-    number = checks.integer(tokens_per_image, "tokens_per_image", 1, n_rows)
-    if n_rows % number:
-        raise InvalidInputError(
-            f"tokens_per_image must divide the number of rows, {n_rows:,}, got {number}; leave out the rows of an incomplete "
-            "image"
-        )
-    return rows_per_image(acts, number)
-
-
-def _why_no_images(acts: Mapping[str, Activations]) -> str:
-    """Return the error of a call that includes "images" without images of equal size."""
-    if left_out(acts):
-        return (
-            "mask must leave out the same places of all images where include has 'images', got others, or tokens_per_image is "
-            "not known; give tokens_per_image, leave out whole images, or do not include 'images'"
-        )
-    return (
-        "tokens_per_image must be given where include has 'images', got None; give arrays [images, tokens, width] instead if "
-        "you have them"
-    )
-
-
-def _checked_include(include: object, has_train: bool, no_images: str | None) -> set[str]:
-    """Return the names of the controls to run. `no_images` is the error of including "images", or None if it can be run."""
-    if include is None:
-        without = {"images"} if no_images else set()
-        return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and name not in without}
-    include = checks.listed(include, "include", "a list of names of controls")
-    chosen = set()
-    for name in include:
-        name = checks.choice(name, "include", CONTROLS)
-        if name in NEED_TRAINING_ROWS and not has_train:
-            raise InvalidInputError(f"train must be what sae was trained on where include has {name!r}, got None")
-        if name == "images" and no_images:
-            raise InvalidInputError(no_images)
-        chosen.add(name)
-    return chosen

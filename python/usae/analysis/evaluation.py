@@ -10,7 +10,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.json import plain
 from usae._base.warning import warn
-from usae.analysis import cofiring, universality
+from usae.analysis import agreement, cofiring, correlations, universality
 
 if TYPE_CHECKING:
     import pandas
@@ -236,16 +236,25 @@ class Evaluation:
         Tokens in which the concept is not active count as 0. It is NaN if a model's code has no variance, that is, if the
         concept is never active, or if its code is the same in all tokens up to the precision of sums of float64.
         """
-        n = self.n_tokens
-        mean = self.mean_activation
-        moments = self.code_products / n
-        covariance = moments - mean[:, None] * mean[None]
         models = np.arange(len(self.model_names))
-        second = moments[models, models]
-        # Sums of n terms and their means have relative errors of at most n + 2 roundings of 2**-53. The mean is squared.
-        rounding = (3 * n + 8) * 2.0**-53
-        variance = np.where(second - mean**2 > rounding * second, second - mean**2, np.nan)
-        return np.clip(covariance / np.sqrt(variance[:, None] * variance[None]), -1, 1)
+        moments = self.code_products / self.n_tokens
+        mean, second = self.mean_activation, moments[models, models]
+        return correlations.pearson(mean[:, None], second[:, None], mean[None], second[None], moments, self.n_tokens)
+
+    def mean_agreement(self, least_firings: int = agreement.LEAST_FIRINGS) -> np.ndarray:
+        """Mean agreement of the concepts of model i with those of model j at the same indices, float64 [M, M].
+
+        It is the mean of `correlation`, weighted by the concepts' energy in model i. A concept that is never active in model j
+        counts as 0. It is NaN for a model in which no concept fires often enough.
+
+        Parameters
+        ----------
+        least_firings : int
+            Smallest number of tokens in which a concept fires in model i. Those that fire in fewer do not count, because a
+            correlation of few firings is chance. Default: 20.
+        """
+        least = checks.integer(least_firings, "least_firings", 1, 2**53)
+        return agreement.mean_of_pairs(np.nan_to_num(self.correlation), self.firing_counts >= least, self.energy)
 
     @property
     def energy(self) -> np.ndarray:
