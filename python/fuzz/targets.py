@@ -34,7 +34,8 @@ class Context:
         self.sae = usae.UniversalSAE(12, 3, recipe=recipe, n_threads=1).fit(self.acts, steps=4, progress=False)
         self.blob = pickle.dumps(self.sae)
         self.codes = self.sae.encode(self.acts["vit"], "vit")
-        self.evaluation = self.sae.evaluate(self.acts)
+        self.evaluation = self.sae.evaluate(self.acts, partners=True)
+        self.partners = self.evaluation.partners
         self.cofire_null = usae.controls(self.sae, self.acts, include=("tokens",), n_draws=20, progress=False).tokens
         self.top = usae.top_examples(self.sae, self.acts, 3, grid=(2, 3))
         self.sae.save(folder / "saved")
@@ -91,7 +92,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         "decode": lambda: (sae().decode, {"codes": c.codes, "model": "vit"}),
         "reconstruct": lambda: (sae().reconstruct, {"x": x(), "source": "vit", "target": "dinov2", "mask": mask()}),
         "preactivations": lambda: (sae().preactivations, {"x": x(), "model": "vit", "mask": mask()}),
-        "evaluate": lambda: (sae().evaluate, {"acts": acts(), "threshold": 0.1, "mask": mask()}),
+        "evaluate": lambda: (sae().evaluate, {"acts": acts(), "threshold": 0.1, "partners": True, "mask": mask()}),
         "dictionary": lambda: (sae().dictionary, {"model": "vit", "units": "model"}),
         "parameters": lambda: (sae().parameters, {"model": "vit"}),
         "set_parameters": lambda: (sae().set_parameters, {"model": "vit", "parameters": c.sae.parameters("vit")}),
@@ -131,6 +132,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         "universal": lambda: (
             c.evaluation.universal, {"share": 0.05, "entropy": 0.9, "error_rate": 0.05, "null": c.cofire_null},
         ),
+        "Partners.share": lambda: (c.partners.share, {"top": 1, "weighted": True}),
         "mean_agreement": lambda: (c.evaluation.mean_agreement, {"least_firings": 1}),
         "mean_cofire_proportion": lambda: (c.evaluation.mean_cofire_proportion, {"top": 5}),
         "objective": lambda: (

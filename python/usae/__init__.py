@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from usae.analysis.latent_scaling import LatentScaling, latent_scaling
     from usae.analysis.nulls import CofireNull
     from usae.analysis.outlying_rows import outlying_rows
+    from usae.analysis.partners import Partners
     from usae.analysis.top_examples import TopExamples, top_examples
     from usae.errors import (
         CheckpointError,
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "Maximizer": "maximization.maximizer",
     "NotInitializedError": "errors",
     "OtherProcessError": "errors",
+    "Partners": "analysis.partners",
     "Recipe": "recipes",
     "Screening": "_core.reports",
     "SeedCeiling": "analysis.baselines",
@@ -125,6 +127,7 @@ __all__ = [
     "Maximizer",
     "NotInitializedError",
     "OtherProcessError",
+    "Partners",
     "Recipe",
     "Screening",
     "SeedCeiling",

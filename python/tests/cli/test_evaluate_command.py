@@ -32,6 +32,19 @@ def test_evaluate_writes_arrays_numbers_and_figures(made, tmp_path, capsys):
         assert (out / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_evaluate_writes_partners_on_request(made, tmp_path, capsys):
+    arguments = ["evaluate", "--model", made / "model", "--acts", made / "held-out", "--output", tmp_path / "out"]
+    assert "wmppc" not in printed(capsys, *arguments)
+    with np.load(tmp_path / "out" / "evaluation.npz") as arrays:  # NumPy refuses to read objects
+        assert not [name for name in arrays if "partner" in name and arrays[name] is not None]
+    told = printed(capsys, *arguments, "--partners")
+    partners = usae.load(made / "model").evaluate(usae.ActivationStore(made / "held-out"), partners=True).partners
+    assert told["wmppc"][0][1] == partners.wmppc[0, 1] and told["partner_share"][1][0] == partners.share()[1, 0]
+    with np.load(tmp_path / "out" / "evaluation.npz") as arrays:
+        for name in ("rank", "index", "correlation"):
+            np.testing.assert_array_equal(arrays[f"partner_{name}"], getattr(partners, name))
+
+
 def test_evaluate_of_one_model_leaves_out_what_compares_models(pairs, tmp_path, capsys):
     run("train", "--acts", pairs[0], "--output", tmp_path / "model", "--n-concepts", "16", "--k", "3", "--steps", "2")
     told = printed(capsys, "evaluate", "--model", tmp_path / "model", "--acts", pairs[0], "--output", tmp_path / "out")

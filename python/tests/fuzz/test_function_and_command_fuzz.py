@@ -55,7 +55,7 @@ def test_every_public_function_is_called():
 
     results = {"CofireNull", "Controls", "EnergyFit", "Evaluation", "Firing", "LatentScaling", "LinearBaseline", "Matching"}
     results |= {"Maximization", "Screening", "SeedCeiling", "ShuffledPairing", "StepReport", "StreamReport", "TopExamples"}
-    results |= {"AgreementCeiling", "Consistency", "StandardizationReport", "__version__", "show_config"}
+    results |= {"AgreementCeiling", "Consistency", "Partners", "StandardizationReport", "__version__", "show_config"}
     modules = {"demo", "errors", "plot", "recipes", "synthetic"}
     errors = {
         name for name in usae.__all__ if isinstance(getattr(usae, name), type) and issubclass(getattr(usae, name), Exception)

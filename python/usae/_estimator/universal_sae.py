@@ -695,11 +695,17 @@ class UniversalSAE:
         return _spread(out, activations, 0)
 
     def evaluate(
-        self, acts: Mapping[str, Any], *, threshold: float = 0.0, mask: Any = None, progress: bool | None = None
+        self,
+        acts: Mapping[str, Any],
+        *,
+        threshold: float = 0.0,
+        partners: bool = False,
+        mask: Any = None,
+        progress: bool | None = None,
     ) -> Evaluation:
         """Evaluate aligned activations: encode each model, and decode each code to every model.
 
-        It reads the rows once, and memory does not grow with their number.
+        It reads the rows once (without `partners`), and memory does not grow with their number.
 
         Parameters
         ----------
@@ -708,6 +714,10 @@ class UniversalSAE:
         threshold : float
             A concept fires in a token if its code is larger than this. With 0 it fires if it was selected. The published
             numbers use 0.1. Default: 0.0.
+        partners : bool
+            Whether to look for the partner of each concept in every other model: the one whose code correlates most with it, at
+            any index (`Evaluation.partners`). It encodes all models once more, or a few times if n_concepts^2 numbers for each
+            pair of models take more than 256 MB. Default: False.
         mask : array of bool, or mapping of str to array of bool, optional
             Rows that count, as for `fit`. The result has the bits of an evaluation of arrays without the others.
             Default: None.
@@ -727,7 +737,14 @@ class UniversalSAE:
         autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
         progress = checked_progress(progress)
-        return self._evaluated(as_aligned(acts, "acts", autoencoder.columns, mask), threshold, progress)
+        partners = checks.boolean(partners, "partners")
+        given = as_aligned(acts, "acts", autoencoder.columns, mask)
+        evaluation = self._evaluated(given, threshold, progress)
+        if not partners:
+            return evaluation
+        from usae.analysis.partners import find
+
+        return dataclasses.replace(evaluation, partners=find(self, given, evaluation, progress))
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -920,7 +937,7 @@ class UniversalSAE:
         autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
         rounding.check(autoencoder, acts)
         numbers = evaluate(autoencoder, acts, threshold, progress)
-        return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts))
+        return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None)
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:

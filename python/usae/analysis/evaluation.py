@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
     from usae.analysis.nulls import CofireNull
+    from usae.analysis.partners import Partners
 
 
 class EnergyFit(NamedTuple):
@@ -73,6 +74,9 @@ class Evaluation:
         Sum over tokens of the product of two models' codes, from which `correlation` is computed.
     n_left_out : int
         Number of rows that were not evaluated, because they do not count by a mask. Default: 0.
+    partners : Partners, optional
+        Which concept of another model fires most alike, and whether it is the one with the same index. Default: None, without
+        ``partners=True``.
     """
 
     model_names: tuple[str, ...]
@@ -91,6 +95,7 @@ class Evaluation:
     max_activation: np.ndarray
     code_products: np.ndarray
     n_left_out: int = 0
+    partners: Partners | None = None
 
     @property
     def dead(self) -> np.ndarray:
@@ -327,11 +332,15 @@ class Evaluation:
             values = getattr(self, name)
             for i, j in zip(*np.triu_indices(len(self.model_names), 1), strict=True):
                 columns[f"{name}[{self.model_names[i]}, {self.model_names[j]}]"] = values[i, j]
+        if self.partners is not None:
+            columns |= self.partners.columns()
         return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain Python values, ready for JSON. NaN becomes None."""
-        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        names = (field.name for field in dataclasses.fields(self) if field.name != "partners")
+        values = {name: plain(getattr(self, name)) for name in names}
+        return values if self.partners is None else values | {"partners": self.partners.to_dict()}
 
     def summary(self) -> str:
         """Return a table as text: the cross-reconstruction matrix, and statistics of the concepts."""
@@ -357,6 +366,7 @@ class Evaluation:
             "",
             f"co-fire proportion: mean of each model's {top:,} most energetic concepts",
             *universality.lines(self),
+            *([] if self.partners is None else self.partners.lines()),
             f"{len(self.cofire_counts):,} concepts; {int(self.dead_everywhere.sum()):,} fire in no model, "
             f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
         ]

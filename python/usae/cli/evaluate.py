@@ -48,6 +48,11 @@ def add_to(commands: Any) -> None:
         help="a concept fires if its code is larger than this; published numbers use 0.1",
     )
     parser.option(
+        "--partners",
+        default=False,
+        help="whether to look for the concept of every other model that fires most alike, and the rank of the same index",
+    )
+    parser.option(
         "--output", metavar="FOLDER", help="folder for evaluation.npz, evaluation.json and figures; default: none are written"
     )
     add_threads(parser)
@@ -66,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     if folder is not None:
         make_folder(folder, "--output")  # before the evaluation, which may take long
     acts = activations.load_masked(options.acts, "--acts", options.mask, "--mask")
-    evaluation = sae.evaluate(acts, threshold=options.threshold)
+    evaluation = sae.evaluate(acts, threshold=options.threshold, partners=options.partners)
     if not options.json:
         print(evaluation.summary(), flush=True)  # first, so that nothing that fails later costs the numbers
     written: list[str] = []
@@ -84,8 +89,10 @@ def run(options: argparse.Namespace) -> None:
 def _write_numbers(evaluation: usae.Evaluation, folder: Path) -> list[str]:
     """Write arrays and numbers, and return the names of the files."""
     files = [folder / "evaluation.npz", folder / "evaluation.json"]
-    names = [*(field.name for field in dataclasses.fields(evaluation)), *DERIVED]
+    names = [*(field.name for field in dataclasses.fields(evaluation) if field.name != "partners"), *DERIVED]
     arrays: dict[str, Any] = {name: np.asarray(getattr(evaluation, name)) for name in names}
+    if evaluation.partners is not None:
+        arrays |= {f"partner_{name}": getattr(evaluation.partners, name) for name in ("rank", "index", "correlation")}
     if len(evaluation.model_names) > 1:  # one model shares nothing
         arrays["universal"] = universality.mask(evaluation)[0]
     np.savez_compressed(files[0], **arrays)  # without allow_pickle=, which NumPy before 2.2 would save as an array
@@ -116,7 +123,11 @@ def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
     universal, too_rare = None, None  # one model shares nothing
     if len(evaluation.model_names) > 1:
         universal, too_rare = (int(mask.sum()) for mask in universality.mask(evaluation))
-    return {
+    partners: dict[str, Any] = {}
+    if (found := evaluation.partners) is not None:
+        shares = {"partner_share": found.share(), "partner_share_weighted": found.share(weighted=True)}
+        partners = shares | {"mppc": found.mppc, "wmppc": found.wmppc}
+    return partners | {
         "model_names": evaluation.model_names,
         "n_tokens": evaluation.n_tokens,
         "n_left_out": evaluation.n_left_out,
@@ -133,6 +144,7 @@ def _report(evaluation: usae.Evaluation) -> dict[str, Any]:
         "concepts_universal": universal,
         "concepts_too_rare_to_tell": too_rare,
         "mean_cofire_proportion": evaluation.mean_cofire_proportion(),
+        "mean_agreement": evaluation.mean_agreement(),
         "energy_cofire_correlation": evaluation.energy_cofire_correlation,
         "energy_cofire_slope": evaluation.energy_cofire_slope,
     }
