@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
     from usae._estimator.universal_sae import UniversalSAE, load
+    from usae._explorer.labels import Label, Labels, read_labels
+    from usae._explorer.make import explorer
+    from usae._explorer.result import Explorer
     from usae.analysis.agreement import AgreementCeiling
     from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
     from usae.analysis.consistency import Consistency, Matching, consistency, fit_independent
@@ -63,9 +66,12 @@ _MODULE_OF = {
     "Controls": "analysis.controls",
     "EnergyFit": "analysis.evaluation",
     "Evaluation": "analysis.evaluation",
+    "Explorer": "_explorer.result",
     "Firing": "maximization.result",
     "FunctionModel": "maximization.image_models",
     "InvalidInputError": "errors",
+    "Label": "_explorer.labels",
+    "Labels": "_explorer.labels",
     "LatentScaling": "analysis.latent_scaling",
     "LinearBaseline": "analysis.baselines",
     "MaskedActivations": "_data.activations",
@@ -88,6 +94,7 @@ _MODULE_OF = {
     "UsaeMemoryError": "errors",
     "consistency": "analysis.consistency",
     "controls": "analysis.controls",
+    "explorer": "_explorer.make",
     "fit_independent": "analysis.consistency",
     "import_published": "interop.published_caches",
     "latent_scaling": "analysis.latent_scaling",
@@ -96,6 +103,7 @@ _MODULE_OF = {
     "maximize": "maximization.maximize",
     "objective": "maximization.objective",
     "outlying_rows": "analysis.outlying_rows",
+    "read_labels": "_explorer.labels",
     "set_num_threads": "_base.config",
     "show_config": "_base.config",
     "top_examples": "analysis.top_examples",
@@ -116,9 +124,12 @@ __all__ = [
     "Controls",
     "EnergyFit",
     "Evaluation",
+    "Explorer",
     "Firing",
     "FunctionModel",
     "InvalidInputError",
+    "Label",
+    "Labels",
     "LatentScaling",
     "LinearBaseline",
     "MaskedActivations",
@@ -144,6 +155,7 @@ __all__ = [
     "controls",
     "demo",
     "errors",
+    "explorer",
     "fit_independent",
     "import_published",
     "latent_scaling",
@@ -153,6 +165,7 @@ __all__ = [
     "objective",
     "outlying_rows",
     "plot",
+    "read_labels",
     "recipes",
     "set_num_threads",
     "show_config",

@@ -26,6 +26,7 @@ ORDER = (
     "analysis",
     "maximization",
     "synthetic",
+    "_explorer",
     "plot",
     "torch",
     "demo",
@@ -35,6 +36,7 @@ ORDER = (
 WHEN_CALLED = {
     ("_estimator", "analysis"): "`UniversalSAE.evaluate` returns an `Evaluation`, whose formulas are analysis",
     ("maximization", "plot"): "`Maximization.plot` is there for notebooks, and Matplotlib is an extra",
+    ("_explorer", "torch"): "`Explorer.find` may show a picture to networks, and PyTorch is an extra",
     ("maximization", "torch"): "a PyTorch module may stand for an image model, and PyTorch is an extra",
 }
 """Imports that a function makes when it is called, from (package) to (package)."""
