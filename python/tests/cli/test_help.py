@@ -14,7 +14,7 @@ from usae import cli
 pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("command", ["extract", "train", "evaluate", "maximize", "demo", "info"])
+@pytest.mark.parametrize("command", ["extract", "train", "evaluate", "maximize", "explore", "demo", "info"])
 def test_help_is_there(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])

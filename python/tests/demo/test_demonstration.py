@@ -112,6 +112,7 @@ def test_the_small_demonstration_writes_what_it_says(small_run):
     folder, report = small_run
     for name in ("cross_reconstruction.png", "training.png", "concepts.png", "maximization.png"):
         assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert b"usae-explorer" in (folder / "explorer.html").read_bytes()[:32]
     pages = sorted((folder / "concepts").iterdir())
     assert len(pages) == len(report["concepts"]) == demonstration.SMALL.shown_concepts
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report))  # tuples become lists

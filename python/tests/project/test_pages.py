@@ -9,7 +9,7 @@ DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["first_run.md", "training.md", "concepts.md"])
+@pytest.mark.parametrize("page", ["first_run.md", "training.md", "concepts.md", "explorer.md"])
 def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

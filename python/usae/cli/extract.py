@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import usae
 from usae._base import checks
 from usae.cli import networks
 from usae.cli.activations import load_mask
-from usae.cli.options import Parser, make_folder, print_json
+from usae.cli.options import Parser, as_grid, make_folder, print_json
 from usae.errors import InvalidInputError
 
 
@@ -32,7 +31,7 @@ def add_to(commands: Any) -> None:
     parser.option(
         "--grid",
         metavar="ROWSxCOLUMNS",
-        type=_grid,
+        type=as_grid,
         help="token grid of every network; default: the smallest of the networks' grids",
     )
     parser.option(
@@ -131,10 +130,3 @@ def _report(store: usae.ActivationStore) -> dict[str, Any]:
         "grid": store.grid,
         "dtype": store.dtype,
     }
-
-
-def _grid(text: str) -> tuple[int, int]:
-    numbers = re.fullmatch(r"([1-9]\d*)[x,]([1-9]\d*)", text)  # a list in a TOML file becomes "ROWS,COLUMNS"
-    if numbers is None:
-        raise argparse.ArgumentTypeError(f"must be ROWSxCOLUMNS, such as 16x16, got {text!r}")
-    return int(numbers[1]), int(numbers[2])

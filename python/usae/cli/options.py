@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -136,7 +137,7 @@ class Parser(argparse.ArgumentParser):
         return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is not taken for a flag
 
 
-CONFIGURED = ("extract", "train", "evaluate", "maximize")
+CONFIGURED = ("extract", "train", "evaluate", "maximize", "explore")
 """Commands that take --config."""
 
 
@@ -179,3 +180,11 @@ def make_folder(folder: str | Path, option: str) -> None:
 def print_json(value: Any) -> None:
     """Print a result as JSON. NaN becomes null."""
     print(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def as_grid(text: str) -> tuple[int, int]:
+    """Return the rows and columns of a token grid from an option."""
+    numbers = re.fullmatch(r"([1-9]\d*)[x,]([1-9]\d*)", text)  # a list in a TOML file becomes "ROWS,COLUMNS"
+    if numbers is None:
+        raise argparse.ArgumentTypeError(f"must be ROWSxCOLUMNS, such as 16x16, got {text!r}")
+    return int(numbers[1]), int(numbers[2])

@@ -117,6 +117,8 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
     maximized = side_by_side.maximized(sae, first, networks.load_models, **options)
     _draw_maximized(folder, sae, maximized, activations["held_out"], crops["held_out"], networks.GRID)
+    title = "Concepts of three small networks"
+    _explore(folder, sae, activations["held_out"], crops["held_out"], evaluation, maximized, title)
     report = _report(sae, evaluation, codes, crops["held_out"], titles, pages, networks.GRID)
     report["maximization"] = [{key: x for key, x in found.to_dict().items() if key != "history"} for found in maximized]
     report["seconds"] = {"training": trained - started, "whole": time.perf_counter() - started}
@@ -236,6 +238,21 @@ def _draw_maximized(
         _drawn(path, lambda path: usae.plot.maximization(maximized, top, crops.images, n=4).savefig(path, dpi=figures.DPI))
 
 
+def _explore(
+    folder: Path,
+    sae: usae.UniversalSAE,
+    activations: Mapping[str, np.ndarray],
+    crops: photographs.Crops,
+    evaluation: usae.Evaluation,
+    maximized: Sequence[usae.Maximization],
+    title: str,
+) -> None:
+    """Write the page that shows every concept."""
+    options: dict[str, Any] = {"one_file": True, "evaluation": evaluation, "maximizations": maximized, "coordinates": "tsne"}
+    options |= {"title": title, "progress": False}
+    _drawn(folder / "explorer.html", lambda path: usae.explorer(sae, activations, crops.images, path, **options))
+
+
 def _report(
     sae: usae.UniversalSAE,
     evaluation: usae.Evaluation,
@@ -290,6 +307,7 @@ def _tell(folder: Path, evaluation: usae.Evaluation, report: dict[str, Any]) -> 
     print(f"\n{report['seconds']['whole']:.0f} s. Written to {folder}:")
     for name in (
         "concepts.png",
+        "explorer.html",
         "maximization.png",
         "concepts/",
         "cross_reconstruction.png",

@@ -100,6 +100,8 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
     maximized = side_by_side.maximized(sae, first, load, **options)
     small_networks._draw_maximized(folder, sae, maximized, acts["held_out"], seen, networks.GRID)
+    title = "Concepts of three pretrained networks"
+    small_networks._explore(folder, sae, acts["held_out"], seen, evaluation, maximized, title)
 
     report = small_networks._report(sae, evaluation, codes, seen, titles, pages, networks.GRID)
     report["networks"] = {name: dataclasses.asdict(NETWORKS[name]) for name in evaluation.model_names}
