@@ -17,7 +17,7 @@ FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' !
 
 .NOTPARALLEL:
 .PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo \
-  test-wheel fuzz demo wheel lint clean system
+  test-wheel fuzz demo wheel lint clean system browser
 
 help:
 	@echo 'make test-quick   lint, and the Python tests that are not slow: under a minute'
@@ -43,6 +43,9 @@ test: lint test-swift test-sanitizers test-abi test-instruction-sets test-arm64 
 
 system:
 	@tools/install_system_packages.sh $(PYTHON)
+
+browser:
+	@tools/install_browser.sh
 
 .venv/.requirements: requirements-dev.txt | system
 	$(PYTHON) -m venv .venv
@@ -97,7 +100,7 @@ test-instruction-sets: .venv/.installed
 test-arm64:
 	SWIFT='$(SWIFT)' tools/test_arm64.sh
 
-test-python: .venv/.installed
+test-python: .venv/.installed | browser
 	$(BIN)/python -m pytest python/tests
 
 test-demo: .venv/.installed

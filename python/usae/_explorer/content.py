@@ -60,6 +60,8 @@ def scripts(found: Findings) -> Iterator[tuple[str, str]]:
     for number, start in enumerate(range(0, len(found.pool), IMAGES_IN_FILE)):
         images = np.arange(start, min(start + IMAGES_IN_FILE, len(found.pool)))
         yield f"images-{number:04}.js", _images(found, number, images, build)
+    if found.pictures is not None:
+        found.pictures.tell()
     for number, start in enumerate(range(0, found.scale.shape[1], CONCEPTS_IN_FILE)):
         arrays = _concept_arrays(found, slice(start, min(start + CONCEPTS_IN_FILE, found.scale.shape[1])))
         yield f"concepts-{number:04}.js", _script("concepts", number, build, arrays)

@@ -31,25 +31,31 @@ class Pictures:
 
     def __init__(self, load: Callable[[int], Any], names: Sequence[str], n: int):
         self._load, self.names, self._n = load, tuple(names), n
+        self._tried, self._problems = 0, list[str]()
 
     def __len__(self) -> int:
         return self._n
 
     def encoded(self, numbers: Sequence[int], size: tuple[int, int], crop: bool) -> Iterator[bytes]:
-        """Yield pictures as WebP of this (height, width). One that cannot be read is empty bytes, and a warning at the end."""
-        problems: list[str] = []
-        for number in numbers:
+        """Yield pictures as WebP of this (height, width). One that cannot be read is empty bytes, and kept for `tell`."""
+        for number in map(int, numbers):
+            self._tried += 1
             try:
-                yield _webp(_as_image(self._load(int(number))), size, crop)
+                yield _webp(_as_image(self._load(number)), size, crop)
             except MemoryError:
                 raise
             except Exception as error:  # a damaged picture is one of many kinds of errors in Pillow, or of a data set
-                problems.append(f"{self.name(int(number))} ({type(error).__name__}: {error})")
+                reason = type(error).__name__ if " at 0x" in str(error) else f"{type(error).__name__}: {error}"
+                self._problems.append(f"{self.name(number)} ({reason})")
                 yield b""
-        if problems and len(problems) == len(numbers):
-            raise InvalidInputError(f"pictures must be {_EXPECTED}, got none that can be read: {problems[0]}")
-        if problems:
-            warn(f"pictures: {len(problems)} of {len(numbers)} cannot be read and are left blank: {', '.join(problems[:5])}")
+
+    def tell(self) -> None:
+        """Warn of pictures that could not be read. InvalidInputError if none could."""
+        if self._problems and len(self._problems) == self._tried:
+            raise InvalidInputError(f"pictures must be {_EXPECTED}, got none that can be read: {self._problems[0]}")
+        if self._problems:
+            listed = ", ".join(self._problems[:5])
+            warn(f"pictures: {len(self._problems)} of {self._tried} cannot be read and are left blank: {listed}")
 
     def name(self, number: int) -> str:
         return self.names[number] if self.names else f"image {number}"

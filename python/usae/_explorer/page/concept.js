@@ -12,7 +12,8 @@ const SHOWS = [
 ];
 
 function showsOf(concept) {
-  return SHOWS.filter(([key]) => (key !== "made" || data.header.made.includes(concept)) && (key !== "bands" || data.header.bands));
+  return SHOWS.filter(([key]) => (key !== "made" || data.header.made.includes(concept)) && (key !== "bands" || data.header
+    .bands));
 }
 
 async function updateConcept() {
@@ -23,17 +24,20 @@ async function updateConcept() {
   document.title = `${conceptName(concept)} · ${data.header.title}`;
   const step = (by, text, key) => {
     const target = place < 0 ? undefined : order[place + by];
-    return el("button", { type: "button", disabled: target === undefined, title: `${text} (${key})`, onclick: () => go({ concept: target }) }, by < 0 ? "←" : "→", el("span.visually-hidden", {}, text));
+    return el("button", { type: "button", disabled: target === undefined, title: `${text} (${key})`, onclick: () =>
+    go({ concept: target }) }, by < 0 ? "←" : "→", el("span.visually-hidden", {}, text));
   };
   const back = el("button.plain", { type: "button", id: "back", onclick: () => goBack() }, "← All concepts");
-  const where = place < 0 ? "not in the selection" : `${(place + 1).toLocaleString("en")} of ${order.length.toLocaleString("en")}`;
+  const where = place < 0 ? "not in the selection" :
+    `${(place + 1).toLocaleString("en")} of ${order.length.toLocaleString("en")}`;
   const shows = showsOf(concept);
   const show = shows.some(([key]) => key === state.show) ? state.show : data.header.models.length > 1 ? "same" : "own";
   const head = el(
-    "header.concept-head",
-    {},
-    el("div.crumbs", {}, back, el("span.grow", {}), el("span.quiet", {}, where), step(-1, "Previous concept", "k"), step(1, "Next concept", "j")),
-    el("div.heading", {}, starButton(concept), el("h1", { tabindex: "-1", id: "title" }, conceptName(concept)), el("span.number-tag", {}, `№ ${concept}`), copyButton()),
+    "header.concept-head", {},
+    el("div.crumbs", {}, back, el("span.grow", {}), el("span.quiet", {}, where), step(-1, "Previous concept", "k"), step(1,
+      "Next concept", "j")),
+    el("div.heading", {}, starButton(concept), el("h1", { tabindex: "-1", id: "title" }, conceptName(concept)), el(
+      "span.number-tag", {}, `№ ${concept}`), copyButton()),
     labelForm(concept),
   );
   const body = el("div.concept-body", {}, el("p.waiting", {}, "Reading the concept …"));
@@ -44,7 +48,8 @@ async function updateConcept() {
   try {
     found = await conceptOf(concept);
   } catch {
-    if (state.concept === concept) replaceIn(body, emptyState("This concept cannot be shown", "Its data file is missing or damaged. The message above says which."));
+    if (state.concept === concept) replaceIn(body, emptyState("This concept cannot be shown",
+      "Its data file is missing or damaged. The message above says which."));
     return;
   }
   if (state.view !== "c" || state.concept !== concept || !body.isConnected) return;
@@ -52,14 +57,15 @@ async function updateConcept() {
   replaceIn(
     body,
     el(
-      "section.pictures",
-      { "aria-label": "Images" },
+      "section.pictures", { "aria-label": "Images" },
       el("div.switches", {}, segmented("Images to show", shows, show, (key) => go({ show: key })), lookTools()),
       el("p.hint", {}, shows.find(([key]) => key === show)[2], "."),
       SECTIONS[show](found, models),
       legend(),
     ),
-    el("section.side", { "aria-label": "Numbers" }, summaryTable(concept, models), histograms(found, models), pairMatrix(concept, models), neighbourList("Alike by dictionary", "cosine", found.alike), neighbourList("Fire together", "IoU", found.together), otherNumbers(concept)),
+    el("section.side", { "aria-label": "Numbers" }, summaryTable(concept, models), histograms(found, models), pairMatrix(
+      concept, models), neighbourList("Alike by dictionary", "cosine", found.alike), neighbourList("Fire together", "IoU",
+      found.together), otherNumbers(concept)),
   );
   root.scrollTop = keep;
 }
@@ -77,18 +83,20 @@ function copyButton() {
 function labelForm(concept) {
   const mine = labels.mine.get(concept)?.text ?? "";
   const given = labels.given(concept)?.text;
-  const input = el("input", { type: "text", id: "label", dir: "auto", maxlength: LONGEST_LABEL, value: mine, placeholder: given ? "Your own label" : "What is it?", "aria-label": `Label of concept ${concept}`, autocomplete: "off" });
+  const input = el("input", { type: "text", id: "label", dir: "auto", maxlength: LONGEST_LABEL, value: mine,
+      placeholder: given ? "Your own label" : "What is it?", "aria-label": `Label of concept ${concept}`,
+    autocomplete: "off" });
   input.addEventListener("change", () => {
     labels.write(concept, input.value);
     byId("title").textContent = conceptName(concept);
     say(`Label of concept ${concept} kept`);
   });
   const proposals = labels.proposed(concept).map(([word, score]) =>
-    el("button.chip", { type: "button", title: `Proposed by embeddings, cosine ${shown(score)}`, onclick: () => (labels.write(concept, word), updateConcept()) }, word, " ", el("small", {}, shown(score))),
+    el("button.chip", { type: "button", title: `Proposed by embeddings, cosine ${shown(score)}`, onclick: () => (labels.write(
+        concept, word), updateConcept()) }, word, " ", el("small", {}, shown(score))),
   );
   return el(
-    "div.label-form",
-    {},
+    "div.label-form", {},
     el("label.inline", { for: "label" }, "Label"),
     input,
     given ? el("span.given", { dir: "auto" }, "Given: ", given) : null,
@@ -102,14 +110,16 @@ function labelForm(concept) {
 /** A picture of a pair with one model's heat map, a number under it, and a link to the page of the image. */
 function tile(found, pair, model, width = TILE) {
   const peak = pair.peaks[model];
-  const words = `Concept ${found.concept} in ${modelName(model)}, image ${pair.image}: ${peak > 0 ? shown(peak) : "does not fire"}`;
+  const words =
+    `Concept ${found.concept} in ${modelName(model)}, image ${pair.image}: ${peak > 0 ? shown(peak) : "does not fire"}`;
   const levels = pair.maps[model];
   const canvas = pictureCanvas(pair.image, levels, width, words);
   return imageLink(pair.image, found.concept, canvas, el("span.value", {}, peak > 0 ? shown(peak) : "–"));
 }
 
 function columnsOfModels(models, contents) {
-  return el("div.columns", { style: { "--n": models.length } }, ...models.map((model, i) => el("div.column", { style: { "--hue": hueOf(model) } }, el("h2", {}, modelTag(model)), contents[i])));
+  return el("div.columns", { style: { "--n": models.length } }, ...models.map((model, i) => el(
+  "div.column", { style: { "--hue": hueOf(model) } }, el("h2", {}, modelTag(model)), contents[i])));
 }
 
 const SECTIONS = {
@@ -136,11 +146,12 @@ const SECTIONS = {
     return columnsOfModels(models, models.map((model) => {
       const scale = scaleOf(found.concept, model);
       const rows = found.bands[model].map((i, band) => [i, band]).reverse();
-      if (rows.every(([i]) => i < 0)) return emptyState("It does not fire", `No image fires it in ${modelName(model)}.`);
+      if (rows.every(([i]) => i < 0)) return emptyState("It does not fire",
+      `No image fires it in ${modelName(model)}.`);
       return el("div.bands", {}, ...rows.map(([i, band]) => el(
-        "figure",
-        {},
-        i < 0 ? el("div.blank", { style: { height: `${Math.round(TILE / proportions())}px` } }, "none") : tile(found, found.pairs[i], model),
+        "figure", {},
+        i < 0 ? el("div.blank", { style: { height: `${Math.round(TILE / proportions())}px` } }, "none") : tile(
+          found, found.pairs[i], model),
         el("figcaption", {}, `${shown((scale * band) / n)} to ${shown((scale * (band + 1)) / n)}`),
       )));
     }));
@@ -151,11 +162,15 @@ const SECTIONS = {
     for (const model of models) {
       const rows = (found.apart[model] ?? []).filter((i) => i >= 0).map((i) => found.pairs[i]);
       if (!rows.length) continue;
-      parts.push(el("h2", {}, "Strongest in ", modelTag(model), " beside the others"), sameTable(found, models, rows, `Images that fire it in ${modelName(model)} more than in the others`));
+      parts.push(el("h2", {}, "Strongest in ", modelTag(model), " beside the others"), sameTable(found, models, rows,
+        `Images that fire it in ${modelName(model)} more than in the others`));
     }
-    if (!parts.length) parts.push(emptyState("No disagreement", data.header.models.length > 1 ? "The concept fires nowhere." : "There is one model."));
-    const silent = found.silent.map((image) => imageLink(image, found.concept, pictureCanvas(image, null, TILE, `Image ${image}, on which concept ${found.concept} does not fire`, "plain")));
-    parts.push(el("h2", {}, "Images of its neighbours on which it does not fire"), silent.length ? el("div.tiles", {}, ...silent) : el("p.quiet", {}, "It fires on all images of its neighbours, or has none."));
+    if (!parts.length) parts.push(emptyState("No disagreement", data.header.models.length > 1 ? "The concept fires nowhere." :
+      "There is one model."));
+    const silent = found.silent.map((image) => imageLink(image, found.concept, pictureCanvas(image, null, TILE,
+      `Image ${image}, on which concept ${found.concept} does not fire`, "plain")));
+    parts.push(el("h2", {}, "Images of its neighbours on which it does not fire"), silent.length ? el("div.tiles", {}, ...
+      silent) : el("p.quiet", {}, "It fires on all images of its neighbours, or has none."));
     return el("div", {}, ...parts);
   },
 
@@ -166,7 +181,10 @@ const SECTIONS = {
       replaceIn(box, columnsOfModels(models, models.map((model) => {
         const one = images[model];
         if (!one) return emptyState("No image", `No optimisation started in ${modelName(model)}.`);
-        return el("figure.made", {}, el("img", { src: `data:image/webp;base64,${one.picture}`, alt: `Image that ${modelName(model)} wants to see for concept ${found.concept}` }), el("figcaption", {}, one.strength === null ? "" : `${shown(one.strength)} times the largest code of natural images`));
+        return el("figure.made", {}, el("img", { src: `data:image/webp;base64,${one.picture}`,
+          alt: `Image that ${modelName(model)} wants to see for concept ${found.concept}` }), el(
+          "figcaption", {}, one.strength === null ? "" :
+          `${shown(one.strength)} times the largest code of natural images`));
       })));
     }).catch(() => replaceIn(box));
     return box;
@@ -178,10 +196,14 @@ function sameTable(found, models, rows, caption) {
   const width = clamp(Math.floor(room / (models.length + (hasPictures() ? 1 : 0.6))) - 16, 88, 176);
   const heads = models.map((model) => el("th", { scope: "col" }, modelTag(model)));
   const body = rows.map((pair) => {
-    const whole = hasPictures() ? el("td", {}, imageLink(pair.image, found.concept, pictureCanvas(pair.image, null, width, `Image ${pair.image}`, "plain"), el("span.value.quiet", {}, `image ${pair.image}`))) : el("th", { scope: "row" }, `image ${pair.image}`);
-    return el("tr", {}, whole, ...models.map((model) => el("td", { class: pair.peaks[model] > 0 ? null : "silent" }, tile(found, pair, model, width))));
+    const whole = hasPictures() ? el("td", {}, imageLink(pair.image, found.concept, pictureCanvas(pair.image, null, width,
+      `Image ${pair.image}`, "plain"), el("span.value.quiet", {}, `image ${pair.image}`))) : el("th", { scope: "row" },
+      `image ${pair.image}`);
+    return el("tr", {}, whole, ...models.map((model) => el("td", { class: pair.peaks[model] > 0 ? null : "silent" }, tile(
+      found, pair, model, width))));
   });
-  const table = el("table.same", {}, el("caption.visually-hidden", {}, caption), el("thead", {}, el("tr", {}, hasPictures() ? el("th", { scope: "col" }, "Picture") : el("td"), ...heads)), el("tbody", {}, ...body));
+  const table = el("table.same", {}, el("caption.visually-hidden", {}, caption), el("thead", {}, el("tr", {}, hasPictures() ?
+    el("th", { scope: "col" }, "Picture") : el("td"), ...heads)), el("tbody", {}, ...body));
   return el("div.scrolls", { tabindex: "0", role: "region", "aria-label": caption }, table);
 }
 
@@ -191,10 +213,12 @@ const scaleOf = (concept, model) => data.arrays.scale[concept * data.header.mode
 
 function summaryTable(concept, models) {
   const rows = [...columnsByModel()].map(([, group]) =>
-    el("tr", {}, el("th", { scope: "row", title: group[0].help }, group[0].title), ...models.map((model) => el("td", {}, shown(group.find((one) => one.models[0] === model)?.values[concept], group[0].digits)))),
+    el("tr", {}, el("th", { scope: "row", title: group[0].help }, group[0].title), ...models.map((model) => el("td", {},
+      shown(group.find((one) => one.models[0] === model)?.values[concept], group[0].digits)))),
   );
   const heads = models.map((model) => el("th", { scope: "col" }, modelTag(model)));
-  const table = el("table.plain-table", {}, el("caption", {}, "In each model"), el("thead", {}, el("tr", {}, el("td"), ...heads)), el("tbody", {}, ...rows));
+  const table = el("table.plain-table", {}, el("caption", {}, "In each model"), el("thead", {}, el("tr", {}, el("td"), ...
+    heads)), el("tbody", {}, ...rows));
   return el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Numbers of each model" }, table);
 }
 
@@ -203,20 +227,27 @@ function histograms(found, models) {
     const most = scaleOf(found.concept, model);
     const counts = found.histogram[model];
     const total = counts.reduce((sum, n) => sum + n, 0);
-    return el("figure.chart", {}, bars(counts, `Codes of concept ${found.concept} in ${modelName(model)}, ${plural(total, "token")}`, { logarithmic: true, hue: hueOf(model) }), el("figcaption", {}, modelTag(model), el("span.quiet", {}, total ? `0 to ${shown(most)}, ${plural(total, "token")}` : "does not fire")));
+    return el("figure.chart", {}, bars(counts,
+      `Codes of concept ${found.concept} in ${modelName(model)}, ${plural(total, "token")}`, { logarithmic: true,
+        hue: hueOf(model) }), el("figcaption", {}, modelTag(model), el("span.quiet", {}, total ?
+      `0 to ${shown(most)}, ${plural(total, "token")}` : "does not fire")));
   });
-  return el("div.block", {}, el("h2", {}, "Codes"), ...charts, el("p.quiet", {}, "Number of tokens by their code; heights are logarithms."));
+  return el("div.block", {}, el("h2", {}, "Codes"), ...charts, el("p.quiet", {},
+    "Number of tokens by their code; heights are logarithms."));
 }
 
 function pairMatrix(concept, models) {
   if (models.length < 2) return null;
-  const of = (stem) => models.map((i) => models.map((j) => (i === j ? 1 : valueOf(`${stem}:${Math.min(i, j)}:${Math.max(i, j)}`, concept))));
-  return el("div.block", {}, matrix("Agreement: IoU of firing", models, of("iou")), matrix("Agreement: correlation of codes", models, of("correlation")));
+  const of = (stem) => models.map((i) => models.map((j) => (i === j ? 1 : valueOf(`${stem}:${Math.min(i, j)}:${Math.max(i, j)}`,
+    concept))));
+  return el("div.block", {}, matrix("Agreement: IoU of firing", models, of("iou")), matrix("Agreement: correlation of codes",
+    models, of("correlation")));
 }
 
 function neighbourList(title, unit, near) {
   if (!near.length) return el("div.block", {}, el("h2", {}, title), el("p.quiet", {}, "None."));
-  const items = near.map(({ concept, score }) => el("li", {}, conceptLink(concept, smallStrip(concept), el("span.neighbour-name", {}, conceptName(concept))), el("span.quiet", { title: unit }, shown(score))));
+  const items = near.map(({ concept, score }) => el("li", {}, conceptLink(concept, smallStrip(concept), el(
+    "span.neighbour-name", {}, conceptName(concept))), el("span.quiet", { title: unit }, shown(score))));
   return el("div.block", {}, el("h2", {}, title, el("small.quiet", {}, ` ${unit}`)), el("ol.neighbours", {}, ...items));
 }
 
@@ -227,7 +258,8 @@ function smallStrip(concept) {
   const canvases = [];
   for (const model of visibleModels().slice(0, 3)) {
     const image = data.arrays.shown[(concept * models + model) * n];
-    if (image !== none) canvases.push(pictureCanvas(image, needNow("strip", 0) && hasMaps() ? stripLevels(concept, model) : null, 40, `Strongest image of concept ${concept} in ${modelName(model)}`));
+    if (image !== none) canvases.push(pictureCanvas(image, needNow("strip", 0) && hasMaps() ? stripLevels(concept, model) :
+      null, 40, `Strongest image of concept ${concept} in ${modelName(model)}`));
   }
   return el("span.small-strip", {}, ...canvases);
 }
@@ -239,7 +271,8 @@ function stripLevels(concept, model) {
 }
 
 function otherNumbers(concept) {
-  const rows = [...columns.values()].filter((column) => !column.models.length).map((column) => el("tr", {}, el("th", { scope: "row", title: column.help }, column.title), el("td", {}, shown(column.values[concept], column.digits))));
+  const rows = [...columns.values()].filter((column) => !column.models.length).map((column) => el("tr", {}, el(
+  "th", { scope: "row", title: column.help }, column.title), el("td", {}, shown(column.values[concept], column.digits))));
   if (!rows.length) return null;
   return el("div.block", {}, el("table.plain-table", {}, el("caption", {}, "Of the concept"), el("tbody", {}, ...rows)));
 }

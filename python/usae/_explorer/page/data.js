@@ -62,7 +62,9 @@ function fail(text) {
 
 window.addEventListener("load", () => {
   if (data.build === null) {
-    fail("data/index.js is missing or damaged. It has to lie beside this page: copy the whole folder, or unpack the archive first.");
+    fail(
+      "data/index.js is missing or damaged. It has to lie beside this page: copy the whole folder, or unpack the archive first."
+      );
   }
 });
 
@@ -74,7 +76,8 @@ function need(kind, number) {
     found = taken(kind, number).then(decoded);
     found.then((value) => (found.now = value)).catch((error) => {
       cache.delete(number);
-      notice(error.message.startsWith("data/") ? error.message : `data/${fileOf(kind, number)} is damaged (${error.message}). Copy it again.`);
+      notice(error.message.startsWith("data/") ? error.message :
+        `data/${fileOf(kind, number)} is damaged (${error.message}). Copy it again.`);
     });
     cache.set(number, found);
   }
@@ -160,7 +163,8 @@ async function conceptOf(concept) {
   };
   const near = (name) => {
     const scores = numbers(`${name}Score`);
-    return numbers(name, file[name].none).map((other, i) => ({ concept: other, score: scores[i] })).filter((one) => one.concept >= 0);
+    return numbers(name, file[name].none).map((other, i) => ({ concept: other, score: scores[i] })).filter((one) => one
+      .concept >= 0);
   };
   return {
     concept,

@@ -7,7 +7,8 @@ let filterNodes = null;
 function makeFilters() {
   const models = data.header.models;
   const presets = data.header.presets.map((preset) =>
-    el("button.chip", { type: "button", title: preset.help, "aria-pressed": "false", onclick: () => applyPreset(preset) }, preset.name),
+    el("button.chip", { type: "button", title: preset.help, "aria-pressed": "false", onclick: () => applyPreset(preset) },
+      preset.name),
   );
   const alive = models.map((_, model) => {
     const box = el("input", { type: "checkbox" });
@@ -19,26 +20,33 @@ function makeFilters() {
   });
   const set = selectBox(
     "Labels and stars",
-    [["all", "All concepts"], ["starred", "With a star"], ["labelled", "With a label"], ["unlabelled", "Without a label"]],
+    [
+      ["all", "All concepts"],
+      ["starred", "With a star"],
+      ["labelled", "With a label"],
+      ["unlabelled", "Without a label"]
+    ],
     state.set,
     (value) => go({ set: value }),
   );
   const ranges = el("div.ranges");
-  const more = selectBox("Add a filter", [["", "Add a filter …"], ...columnOptions()], "", (key) => {
+  const more = selectBox("Add a filter", [
+    ["", "Add a filter …"], ...columnOptions()
+  ], "", (key) => {
     more.value = "";
     if (!key) return;
     addedFilters.add(key);
     updateFilters();
     ranges.querySelector(`[data-key="${CSS.escape(key)}"] input`)?.focus();
   });
-  const importer = el("input", { type: "file", accept: ".json,.csv,application/json,text/csv", class: "visually-hidden", id: "importer", tabindex: "-1", "aria-hidden": "true" });
+  const importer = el("input", { type: "file", accept: ".json,.csv,application/json,text/csv", class: "visually-hidden",
+    id: "importer", tabindex: "-1", "aria-hidden": "true" });
   importer.addEventListener("change", () => {
     for (const file of importer.files) labels.import(file);
     importer.value = "";
   });
   const panel = el(
-    "aside.panel",
-    { "aria-label": "Filters", id: "filters" },
+    "aside.panel", { "aria-label": "Filters", id: "filters" },
     el("h2", {}, "Selections"),
     el("div.chips", {}, ...presets),
     el("h2", {}, "Alive in"),
@@ -49,10 +57,11 @@ function makeFilters() {
     el("h2", {}, "Labels"),
     set,
     el(
-      "div.buttons",
-      {},
-      el("button", { type: "button", id: "export-json", onclick: () => download("labels.json", `${JSON.stringify(labels.file(), null, 1)}\n`, "application/json") }, "Export JSON"),
-      el("button", { type: "button", id: "export-csv", onclick: () => download("labels.csv", labels.asCsv(), "text/csv") }, "CSV"),
+      "div.buttons", {},
+      el("button", { type: "button", id: "export-json", onclick: () => download("labels.json",
+          `${JSON.stringify(labels.file(), null, 1)}\n`, "application/json") }, "Export JSON"),
+      el("button", { type: "button", id: "export-csv", onclick: () => download("labels.csv", labels.asCsv(), "text/csv") },
+        "CSV"),
       el("button", { type: "button", onclick: () => importer.click() }, "Import"),
       importer,
     ),
@@ -69,8 +78,10 @@ function applyPreset(preset) {
 
 function isApplied(preset) {
   const plain = (filters) => JSON.stringify(Object.entries(filters).sort());
-  const near = Object.fromEntries(Object.entries(preset.filters).map(([key, limits]) => [key, limits.map((x) => (x === null ? null : Number(x.toPrecision(6))))]));
-  const mine = Object.fromEntries(Object.entries(state.filters).map(([key, limits]) => [key, limits.map((x) => (x === null ? null : Number(x.toPrecision(6))))]));
+  const near = Object.fromEntries(Object.entries(preset.filters).map(([key, limits]) => [key, limits.map((x) => (x === null ?
+    null : Number(x.toPrecision(6))))]));
+  const mine = Object.fromEntries(Object.entries(state.filters).map(([key, limits]) => [key, limits.map((x) => (x === null ?
+    null : Number(x.toPrecision(6))))]));
   return Object.keys(mine).length > 0 && plain(near) === plain(mine);
 }
 
@@ -86,7 +97,8 @@ function updateFilters() {
     if (one.node.parentNode !== filterNodes.ranges) filterNodes.ranges.append(one.node);
     one.update();
   }
-  for (const [key, one] of filterNodes.made) if (!wanted.has(key)) one.node.remove();
+  for (const [key, one] of filterNodes.made)
+    if (!wanted.has(key)) one.node.remove();
 }
 
 /** A histogram of a column with two sliders and two fields. */
@@ -95,20 +107,25 @@ function rangeFilter(column) {
   const axis = axisOf(column);
   const node = el("fieldset.range", { "data-key": column.key }, el("legend", { title: column.help }, title));
   if (!axis) {
-    node.append(el("p.quiet", {}, rangeOf(column) ? `${shown(rangeOf(column)[0], column.digits)} for all` : "No concept has one."));
+    node.append(el("p.quiet", {}, rangeOf(column) ? `${shown(rangeOf(column)[0], column.digits)} for all` :
+      "No concept has one."));
     return { node, update() {} };
   }
   const STEPS = 200;
   const sliders = ["Smallest", "Largest"].map((word, i) =>
-    el("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `${word} ${title}`, class: i ? "upper" : "lower" }),
+    el("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `${word} ${title}`, class: i ? "upper" :
+        "lower" }),
   );
-  const fields = ["From", "To"].map((word) => el("input", { type: "text", inputmode: "decimal", "aria-label": `${word} ${title}` }));
+  const fields = ["From", "To"].map((word) => el("input", { type: "text",
+  inputmode: "decimal", "aria-label": `${word} ${title}` }));
   const picture = el("div.histogram", {});
-  const clear = el("button.plain.clear", { type: "button", "aria-label": `Clear ${title}`, onclick: () => set([null, null]) }, "×");
+  const clear = el("button.plain.clear", { type: "button", "aria-label": `Clear ${title}`, onclick: () => set([null, null]) },
+    "×");
   const counts = histogramOf(column);
   const logarithmic = Math.max(...counts) > 20 * (counts.reduce((sum, n) => sum + n, 0) / counts.length);
 
   const limits = () => state.filters[column.key] ?? [null, null];
+
   function set([low, high]) {
     const filters = { ...state.filters };
     delete filters[column.key];
@@ -131,7 +148,8 @@ function rangeFilter(column) {
       set(next);
     }),
   );
-  node.append(clear, picture, el("div.sliders", {}, ...sliders), el("div.fields", {}, fields[0], el("span.quiet", {}, "to"), fields[1]));
+  node.append(clear, picture, el("div.sliders", {}, ...sliders), el("div.fields", {}, fields[0], el("span.quiet", {}, "to"),
+    fields[1]));
   let drawn = "";
   return {
     node,
@@ -143,7 +161,8 @@ function rangeFilter(column) {
       [low, high].forEach((value, i) => {
         const [least, most] = rangeOf(column);
         sliders[i].setAttribute("aria-valuetext", shown(value ?? [least, most][i], column.digits));
-        if (document.activeElement !== fields[i]) fields[i].value = value === null ? "" : String(Number(value.toPrecision(4)));
+        if (document.activeElement !== fields[i]) fields[i].value = value === null ? "" : String(Number(value.toPrecision(
+          4)));
         fields[i].placeholder = shown([least, most][i], column.digits);
       });
       node.classList.toggle("active", low !== null || high !== null);

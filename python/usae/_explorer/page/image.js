@@ -10,10 +10,12 @@ function updateImages() {
   document.title = `Images · ${data.header.title}`;
   if (imagesView.made) return drawImages();
   imagesView.made = true;
-  const field = el("input", { type: "text", inputmode: "numeric", "aria-label": "Number of an image", placeholder: "Number of an image" });
+  const field = el("input", { type: "text", inputmode: "numeric", "aria-label": "Number of an image",
+    placeholder: "Number of an image" });
   field.addEventListener("change", () => {
     const image = Number(field.value);
-    if (Number.isInteger(image) && image >= 0 && image < data.header.nImages) go({ view: "image", image, patch: null, concept: null });
+    if (Number.isInteger(image) && image >= 0 && image < data.header.nImages) go({ view: "image", image, patch: null,
+      concept: null });
     else say(`There are images 0 to ${data.header.nImages - 1}`);
   });
   const gallery = data.header.gallery.length;
@@ -22,8 +24,10 @@ function updateImages() {
   imagesView.tiles = new Map();
   imagesView.scroller.addEventListener("scroll", () => requestAnimationFrame(drawImages), { passive: true });
   new ResizeObserver(() => drawImages()).observe(imagesView.scroller);
-  const words = `${plural(data.header.nImages, "image")}${data.header.nImages < data.header.nAllImages ? ` of ${data.header.nAllImages.toLocaleString("en")}, evenly spaced` : ""}. ${hasMaps() ? `Single patches of ${gallery.toLocaleString("en")} can be looked at; they have a mark.` : ""}`;
-  replaceIn(imagesView.node, el("div.listbar", {}, el("h1", {}, "Images"), field, el("p.quiet", {}, words)), imagesView.scroller);
+  const words =
+    `${plural(data.header.nImages, "image")}${data.header.nImages < data.header.nAllImages ? ` of ${data.header.nAllImages.toLocaleString("en")}, evenly spaced` : ""}. ${hasMaps() ? `Single patches of ${gallery.toLocaleString("en")} can be looked at; they have a mark.` : ""}`;
+  replaceIn(imagesView.node, el("div.listbar", {}, el("h1", {}, "Images"), field, el("p.quiet", {}, words)), imagesView
+    .scroller);
   drawImages();
 }
 
@@ -46,7 +50,8 @@ function drawImages() {
     let node = tiles.get(image);
     if (!node) {
       const marked = data.header.gallery.includes(image) && hasMaps();
-      node = imageLink(image, null, pictureCanvas(image, null, CHOICE, `Image ${image}`, "plain"), el("span.value", {}, String(image), marked ? el("small", { title: "Its patches can be looked at" }, "patches") : null));
+      node = imageLink(image, null, pictureCanvas(image, null, CHOICE, `Image ${image}`, "plain"), el("span.value", {}, String(
+        image), marked ? el("small", { title: "Its patches can be looked at" }, "patches") : null));
       tiles.set(image, node);
       grid.append(node);
     }
@@ -64,24 +69,33 @@ async function updateImage() {
   try {
     pack = await need("images", packOf(image));
   } catch {
-    return replaceIn(root, emptyState("This image cannot be shown", "Its data file is missing or damaged. The message above says which."));
+    return replaceIn(root, emptyState("This image cannot be shown",
+      "Its data file is missing or damaged. The message above says which."));
   }
   if (state.view !== "image" || state.image !== image) return;
   const name = await nameOf(image);
   const place = data.header.gallery.indexOf(image);
-  const patches = place >= 0 && hasMaps() ? await need("patches", Math.floor(place / data.header.perFile.patches)).catch(() => null) : null;
+  const patches = place >= 0 && hasMaps() ? await need("patches", Math.floor(place / data.header.perFile.patches)).catch(() =>
+    null) : null;
   if (state.view !== "image" || state.image !== image) return;
   imageView.patches = patches ? patchReader(patches, place % data.header.perFile.patches) : null;
   const step = (by, text) => {
     const target = image + by;
-    return el("button", { type: "button", disabled: target < 0 || target >= data.header.nImages, onclick: () => go({ image: target, patch: null }) }, by < 0 ? "←" : "→", el("span.visually-hidden", {}, text));
+    return el("button", { type: "button", disabled: target < 0 || target >= data.header.nImages, onclick: () =>
+    go({ image: target, patch: null }) }, by < 0 ? "←" : "→", el("span.visually-hidden", {}, text));
   };
   const big = bigPicture(image);
   imageView.concepts = el("section.image-concepts", { "aria-label": "Concepts", "aria-live": "polite" });
   replaceIn(
     root,
-    el("div.crumbs", {}, el("button.plain", { type: "button", id: "back", onclick: () => goBack() }, state.concept !== null ? `← ${conceptName(state.concept)}` : "← Back"), el("span.grow", {}), el("a", { href: addressOf({ view: "images" }), onclick: (event) => followed(event, { view: "images" }) }, "All images"), step(-1, "Previous image"), step(1, "Next image")),
-    el("div.image-body", {}, el("div.stage", {}, el("h1", { tabindex: "-1", id: "title", dir: "auto" }, name), big, el("p.quiet", {}, imageView.patches ? "Point at a patch, or move with the arrow keys; a click keeps it." : hasMaps() ? "The codes of this image's single patches are not kept here; its strongest concepts are." : ""), lookTools()), imageView.concepts),
+    el("div.crumbs", {}, el("button.plain", { type: "button", id: "back", onclick: () => goBack() }, state.concept !==
+        null ? `← ${conceptName(state.concept)}` : "← Back"), el("span.grow", {}), el(
+  "a", { href: addressOf({ view: "images" }), onclick: (event) => followed(event, { view: "images" }) }, "All images"),
+      step(-1, "Previous image"), step(1, "Next image")),
+    el("div.image-body", {}, el("div.stage", {}, el("h1", { tabindex: "-1", id: "title", dir: "auto" }, name), big, el(
+        "p.quiet", {}, imageView.patches ? "Point at a patch, or move with the arrow keys; a click keeps it." :
+      hasMaps() ? "The codes of this image's single patches are not kept here; its strongest concepts are." : ""),
+      lookTools()), imageView.concepts),
   );
   listConcepts(pack, image);
 }
@@ -103,7 +117,8 @@ function patchReader(file, row) {
       const levels = new Uint8Array(places);
       for (let place = 0; place < places; place++) {
         const start = ((row * models + model) * places + place) * slots;
-        for (let i = start; i < start + slots; i++) if (file.concepts[i] === concept) levels[place] = Math.ceil((file.values[i] / 255) * 15);
+        for (let i = start; i < start + slots; i++)
+          if (file.concepts[i] === concept) levels[place] = Math.ceil((file.values[i] / 255) * 15);
       }
       return levels;
     },
@@ -121,7 +136,8 @@ function bigPicture(image) {
   const show = (place) => {
     mark.hidden = place === null;
     if (place === null) return;
-    Object.assign(mark.style, { left: `${((place % columns_) / columns_) * 100}%`, top: `${(Math.floor(place / columns_) / rows) * 100}%`, width: `${100 / columns_}%`, height: `${100 / rows}%` });
+    Object.assign(mark.style, { left: `${((place % columns_) / columns_) * 100}%`,
+      top: `${(Math.floor(place / columns_) / rows) * 100}%`, width: `${100 / columns_}%`, height: `${100 / rows}%` });
   };
   const placeAt = (event) => {
     const area = box.getBoundingClientRect();
@@ -136,18 +152,21 @@ function bigPicture(image) {
   };
   imageView.hovered = null;
   box.append(mark);
-  assign(box, { tabindex: "0", role: "application", "aria-label": `Patches of image ${image}: ${rows} rows, ${columns_} columns. Arrow keys move.` });
+  assign(box, { tabindex: "0",
+  role: "application", "aria-label": `Patches of image ${image}: ${rows} rows, ${columns_} columns. Arrow keys move.` });
   box.addEventListener("pointermove", (event) => hover(placeAt(event)));
   box.addEventListener("pointerleave", () => hover(null));
   box.addEventListener("click", (event) => keep(placeAt(event)));
   box.addEventListener("keydown", (event) => {
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns_, ArrowDown: columns_ };
     if (event.key === "Escape" && state.patch !== null) keep(null);
-    else if (event.key in steps) keep(clamp((state.patch ?? 0) + (state.patch === null ? 0 : steps[event.key]), 0, rows * columns_ - 1));
+    else if (event.key in steps) keep(clamp((state.patch ?? 0) + (state.patch === null ? 0 : steps[event.key]), 0, rows *
+      columns_ - 1));
     else return;
     event.preventDefault();
     event.stopPropagation();
   });
+
   function keep(place) {
     state.patch = place === state.patch ? null : place;
     attempt(() => history.replaceState(null, "", addressOf()));
@@ -165,18 +184,22 @@ function listConcepts(pack = needNow("images", packOf(state.image)), image = sta
   const models = visibleModels();
   const found = models.map((model) => (place === null ? strongestOf(pack, image, model) : imageView.patches.at(model, place)));
   const count = new Map();
-  for (const list_ of found) for (const [concept] of list_) count.set(concept, (count.get(concept) ?? 0) + 1);
+  for (const list_ of found)
+    for (const [concept] of list_) count.set(concept, (count.get(concept) ?? 0) + 1);
   const shared = [...count].filter(([, n]) => n === models.length && n > 1).length;
   const [, columns_] = data.header.grid ?? [0, 1];
-  const title = place === null ? "Strongest concepts" : `Patch in row ${Math.floor(place / columns_) + 1}, column ${(place % columns_) + 1}`;
+  const title = place === null ? "Strongest concepts" :
+    `Patch in row ${Math.floor(place / columns_) + 1}, column ${(place % columns_) + 1}`;
   const lists = models.map((model, i) => {
     if (!found[i].length) return emptyState("None", "No concept is active here.");
-    return el("ol.active", {}, ...found[i].map(([concept, value]) => activeConcept(concept, value, model, count.get(concept), models.length)));
+    return el("ol.active", {}, ...found[i].map(([concept, value]) => activeConcept(concept, value, model, count.get(
+      concept), models.length)));
   });
   replaceIn(
     imageView.concepts,
     el("h2", {}, title),
-    models.length > 1 ? el("p.quiet", {}, `${plural(shared, "concept")} in all ${models.length} models. ●●● marks in how many models a concept is.`) : null,
+    models.length > 1 ? el("p.quiet", {},
+      `${plural(shared, "concept")} in all ${models.length} models. ●●● marks in how many models a concept is.`) : null,
     columnsOfModels(models, lists),
   );
 }
@@ -196,10 +219,10 @@ function strongestOf(pack, image, model) {
 function activeConcept(concept, value, model, n, of) {
   const share = value / scaleOf(concept, model);
   const item = el(
-    "li",
-    { class: n === of && of > 1 ? "shared" : null, style: { "--share": share.toFixed(3) } },
+    "li", { class: n === of && of > 1 ? "shared" : null, style: { "--share": share.toFixed(3) } },
     conceptLink(concept, conceptName(concept)),
-    el("span.agreement", { "aria-label": of > 1 ? `in ${n} of ${of} models` : null, role: of > 1 ? "img" : null }, of > 1 ? "●".repeat(n) + "○".repeat(of - n) : ""),
+    el("span.agreement", { "aria-label": of > 1 ? `in ${n} of ${of} models` : null, role: of > 1 ? "img" : null }, of > 1 ?
+      "●".repeat(n) + "○".repeat(of - n) : ""),
     el("span.quiet", {}, shown(value)),
   );
   const showMap = async () => {

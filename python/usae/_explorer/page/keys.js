@@ -17,8 +17,12 @@ const KEYS = [
 ];
 
 function makeHelp() {
-  const rows = KEYS.flatMap(([key, words]) => [el("dt", {}, ...key.split(" ").map((one) => (["or", "to"].includes(one) ? ` ${one} ` : el("kbd", {}, one)))), el("dd", {}, words)]);
-  const dialog = el("dialog", { id: "help", "aria-labelledby": "help-title" }, el("h2", { id: "help-title" }, "Keys"), el("dl.keys", {}, ...rows), el("p.quiet", {}, "Every view, selection and concept has an address of its own: copy it to share what you see."), el("form", { method: "dialog" }, el("button", { autofocus: true }, "Close")));
+  const rows = KEYS.flatMap(([key, words]) => [el("dt", {}, ...key.split(" ").map((one) => (["or", "to"].includes(one) ?
+    ` ${one} ` : el("kbd", {}, one)))), el("dd", {}, words)]);
+  const dialog = el("dialog", { id: "help", "aria-labelledby": "help-title" }, el("h2", { id: "help-title" }, "Keys"), el(
+    "dl.keys", {}, ...rows), el("p.quiet", {},
+    "Every view, selection and concept has an address of its own: copy it to share what you see."), el(
+  "form", { method: "dialog" }, el("button", { autofocus: true }, "Close")));
   document.body.append(dialog);
 }
 
@@ -98,7 +102,7 @@ function listAction(key, target) {
 
 function conceptAction(key, target) {
   if (["ArrowDown", "ArrowUp"].includes(key)) return null; // these scroll the page
-  const step = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 }[key];
+  const step = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1 } [key];
   if (step && !target.matches?.("input")) {
     const order = orderOf(state);
     const next = order[order.indexOf(state.concept) + step];
@@ -121,5 +125,5 @@ function currentConcept() {
 
 function focusView() {
   if (state.view === "list") moveInList(0);
-  else (byId("title") ?? byId("main")).focus({ preventScroll: true });
+  else(byId("title") ?? byId("main")).focus({ preventScroll: true });
 }

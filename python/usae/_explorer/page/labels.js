@@ -13,7 +13,8 @@ const labels = {
   start() {
     this.mine.clear();
     const text = attempt(() => localStorage.getItem(this.key()));
-    this.stored = attempt(() => (localStorage.setItem("usae-explorer:try", "1"), localStorage.removeItem("usae-explorer:try"), true), false);
+    this.stored = attempt(() => (localStorage.setItem("usae-explorer:try", "1"), localStorage.removeItem("usae-explorer:try"),
+      true), false);
     if (text) attempt(() => this.add(JSON.parse(text)));
     this.changed(false);
   },
@@ -86,8 +87,10 @@ const labels = {
     }
     const found = Object.entries(content.labels).map(([key, one]) => {
       const concept = Number(key);
-      const usable = /^\d+$/.test(key) && concept < data.header.nConcepts && typeof one?.text === "string" && typeof one.starred === "boolean";
-      if (!usable || one.text.length > LONGEST_LABEL) throw new Error(`concept ${key.slice(0, 20)} has no label that can be used`);
+      const usable = /^\d+$/.test(key) && concept < data.header.nConcepts && typeof one?.text === "string" && typeof one
+        .starred === "boolean";
+      if (!usable || one.text.length > LONGEST_LABEL) throw new Error(
+        `concept ${key.slice(0, 20)} has no label that can be used`);
       return [concept, { text: one.text, starred: one.starred }];
     });
     for (const [concept, one] of found) {

@@ -5,28 +5,38 @@ const GAP = 3;
 const list = { rows: [], order: new Uint32Array(0), active: 0, rowHeight: 92, thumbs: 4, structure: "", wide: true };
 
 function makeList() {
-  const search = el("input", { type: "search", placeholder: "Search labels and numbers", "aria-label": "Search labels and numbers", id: "search", autocomplete: "off" });
+  const search = el("input", { type: "search",
+  placeholder: "Search labels and numbers", "aria-label": "Search labels and numbers", id: "search" });
   search.addEventListener("input", () => go({ q: search.value }));
-  const sort = selectBox("Sort by", [["id", "Number"], ["label", "Label"], ...columnOptions()], "id", (key) => go({ sort: key, up: key === "label" }));
+  const sort = selectBox("Sort by", [
+    ["id", "Number"],
+    ["label", "Label"], ...columnOptions()
+  ], "id", (key) => go({ sort: key, up: key === "label" }));
   sort.id = "sort";
-  const direction = el("button.icon", { type: "button", id: "direction", onclick: () => go({ sort: state.sort ?? defaultSort(), up: !state.up }) });
-  const filters = el("button", { type: "button", id: "show-filters", "aria-expanded": "false", "aria-controls": "filters", onclick: () => toggleFilters() }, "Filters");
+  const direction = el("button.icon", { type: "button", id: "direction", onclick: () => go({ sort: state.sort ?? defaultSort(),
+      up: !state.up }) });
+  const filters = el("button", { type: "button", id: "show-filters", "aria-expanded": "false", "aria-controls": "filters",
+    onclick: () => toggleFilters() }, "Filters");
   list.count = el("p.count", { id: "count" });
-  list.only = el("button.chip", { type: "button", "aria-pressed": "true", onclick: () => go({ only: null }) }, "Chosen concepts ×");
-  list.clear = el("button.plain", { type: "button", id: "clear", onclick: () => go({ filters: {}, q: "", set: "all", alive: [], only: null }) }, "Clear filters");
+  list.only = el("button.chip", { type: "button", "aria-pressed": "true", onclick: () => go({ only: null }) },
+    "Chosen concepts ×");
+  list.clear = el("button.plain", { type: "button", id: "clear", onclick: () => go({ filters: {}, q: "", set: "all", alive: [],
+      only: null }) }, "Clear filters");
   list.head = el("div.head", { role: "row", "aria-rowindex": 1 });
   list.body = el("div.rows", { role: "rowgroup" });
-  list.table = el("div.table", { role: "table", "aria-label": "Concepts", id: "concepts" }, el("div", { role: "rowgroup" }, list.head), list.body);
+  list.table = el("div.table", { role: "table", "aria-label": "Concepts", id: "concepts" }, el("div", { role: "rowgroup" }, list
+    .head), list.body);
   list.scroller = el("div.scroller", { tabindex: "0", role: "region", "aria-label": "List of concepts" }, list.table);
   list.none = el("div.none", { hidden: true });
   list.node = el(
-    "div.view.list",
-    {},
+    "div.view.list", {},
     makeFilters(),
     el(
-      "section.content",
-      { "aria-label": "Concepts" },
-      el("div.listbar", {}, filters, search, el("label.inline", {}, el("span.quiet", {}, "Sort by"), sort), direction, list.count, list.only, list.clear, el("details.looks-box", {}, el("summary", {}, "Look"), lookTools() ?? "No grid, so no heat maps.")),
+      "section.content", { "aria-label": "Concepts" },
+      el("h1.visually-hidden", {}, "Concepts"),
+      el("div.listbar", {}, filters, search, el("label.inline", {}, el("span.quiet", {}, "Sort by"), sort), direction, list
+        .count, list.only, list.clear, el("details.looks-box", {}, el("summary", {}, "Look"), lookTools() ??
+          "No grid, so no heat maps.")),
       list.scroller,
       list.none,
     ),
@@ -54,16 +64,19 @@ function updateList() {
   if (document.activeElement !== list.search) list.search.value = state.q;
   list.sort.value = state.only && !state.sort ? "id" : (state.sort ?? defaultSort());
   list.direction.textContent = state.up ? "↑" : "↓";
-  list.direction.setAttribute("aria-label", state.up ? "Smallest first; show the largest first" : "Largest first; show the smallest first");
+  list.direction.setAttribute("aria-label", state.up ? "Smallest first; show the largest first" :
+    "Largest first; show the smallest first");
   list.count.textContent = `${order.length.toLocaleString("en")} of ${plural(data.header.nConcepts, "concept")}`;
   list.only.hidden = !state.only;
-  list.clear.hidden = !(Object.keys(state.filters).length || state.q || state.set !== "all" || state.alive.length || state.only);
+  list.clear.hidden = !(Object.keys(state.filters).length || state.q || state.set !== "all" || state.alive.length || state
+  .only);
   list.table.setAttribute("aria-rowcount", order.length + 1);
   list.none.hidden = order.length > 0;
   list.scroller.hidden = order.length === 0;
   if (!order.length) {
     const button = el("button", { type: "button", onclick: () => list.clear.click() }, "Clear filters");
-    replaceIn(list.none, emptyState("No concept fits", state.set === "starred" ? "Press s on a concept to give it a star." : "Widen a range, or clear all filters.", button));
+    replaceIn(list.none, emptyState("No concept fits", state.set === "starred" ? "Press s on a concept to give it a star." :
+      "Widen a range, or clear all filters.", button));
   }
   if (changed) {
     list.active = 0;
@@ -86,14 +99,18 @@ function layOutList() {
   list.numbers = numbers;
   list.models = models;
   const strip = list.thumbs * (THUMB + GAP) - GAP;
-  const template = list.wide ? `minmax(${left}px, 1fr) ${models.map(() => `${strip}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` : `repeat(${models.length}, minmax(0, 1fr))`;
+  const template = list.wide ?
+    `minmax(${left}px, 1fr) ${models.map(() => `${strip}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` :
+    `repeat(${models.length}, minmax(0, 1fr))`;
   list.table.style.setProperty("--columns", template);
   list.table.style.setProperty("--row", `${list.rowHeight}px`);
   list.table.classList.toggle("narrow", !list.wide);
   const sortable = (key, text, title, end = false) => {
     const sorts = (state.sort ?? defaultSort()) === key && !(state.only && !state.sort);
-    const button = el("button.plain", { type: "button", title, onclick: () => go({ sort: key, up: sorts ? !state.up : key === "label" }) }, text, sorts ? (state.up ? " ↑" : " ↓") : "");
-    return el(end ? "div.ends" : "div", { role: "columnheader", "aria-sort": sorts ? (state.up ? "ascending" : "descending") : "none" }, button);
+    const button = el("button.plain", { type: "button", title, onclick: () => go({ sort: key, up: sorts ? !state.up : key ===
+          "label" }) }, text, sorts ? (state.up ? " ↑" : " ↓") : "");
+    return el(end ? "div.ends" : "div", { role: "columnheader", "aria-sort": sorts ? (state.up ? "ascending" : "descending") :
+        "none" }, button);
   };
   replaceIn(
     list.head,
@@ -103,7 +120,8 @@ function layOutList() {
       head.firstChild.prepend(modelTag(model));
       return head;
     }),
-    numbers.map((key) => sortable(key, columns.get(key).models.length ? titleOf(columns.get(key)) : columns.get(key).title, columns.get(key).help, true)),
+    numbers.map((key) => sortable(key, columns.get(key).models.length ? titleOf(columns.get(key)) : columns.get(key).title,
+      columns.get(key).help, true)),
   );
   list.body.style.height = `${list.order.length * list.rowHeight}px`;
   const structure = JSON.stringify([models, list.thumbs, numbers.length, list.wide]);
@@ -118,11 +136,14 @@ function layOutList() {
 
 /** What is sorted by, what is filtered by, and what matters to most. */
 function numberColumns() {
-  const wanted = [state.sort ?? defaultSort(), ...Object.keys(state.filters), "entropy", "iou", "correlation", "apart", "energy:0", "max:0"];
+  const wanted = [state.sort ?? defaultSort(), ...Object.keys(state.filters), "entropy", "iou", "correlation", "apart",
+    "energy:0", "max:0"
+  ];
   return [...new Set(wanted)].filter((key) => columns.has(key) && !key.startsWith("firing:"));
 }
 
 let frame = 0;
+
 function scheduleList() {
   if (!frame) frame = requestAnimationFrame(() => ((frame = 0), drawList()));
 }
@@ -155,11 +176,13 @@ function makeRow() {
     canvas.style.height = `${THUMB}px`;
     const bar = el("i");
     const text = el("span");
-    const cell = el("div.strip", { role: "cell", style: { "--hue": hueOf(model) } }, canvas, el("div.firing", {}, el("span.track", {}, bar), text));
+    const cell = el("div.strip", { role: "cell", style: { "--hue": hueOf(model) } }, canvas, el("div.firing", {}, el(
+      "span.track", {}, bar), text));
     return { cell, canvas, context: canvas.getContext("2d"), scale, bar, text, model };
   });
   const numbers = list.numbers.map(() => el("div.number", { role: "cell" }));
-  const node = el("div.row", { role: "row" }, el("div.name", { role: "cell" }, star, el("div", {}, title, sub)), ...strips.map((one) => one.cell), ...numbers);
+  const node = el("div.row", { role: "row" }, el("div.name", { role: "cell" }, star, el("div", {}, title, sub)), ...strips.map((
+    one) => one.cell), ...numbers);
   const row = { node, title, sub, star, strips, numbers, index: -1, concept: -1, version: -1 };
   node.addEventListener("click", (event) => {
     if (event.target.closest("button") || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -186,7 +209,8 @@ function fillRow(row, index) {
   row.title.textContent = conceptName(concept);
   row.title.href = addressOf({ view: "c", concept });
   const proposals = labels.proposed(concept);
-  row.sub.textContent = labels.text(concept) ? `${concept}` : proposals.length ? `perhaps ${proposals[0][0]}` : universalWords(concept);
+  row.sub.textContent = labels.text(concept) ? `${concept}` : proposals.length ? `perhaps ${proposals[0][0]}` : universalWords(
+    concept);
   row.star.dataset.star = concept;
   markStar(row.star, concept);
   list.numbers.forEach((key, i) => (row.numbers[i].textContent = shown(valueOf(key, concept), columns.get(key).digits)));
@@ -194,7 +218,8 @@ function fillRow(row, index) {
     const firing = valueOf(`firing:${strip.model}`, concept);
     strip.bar.style.transform = `scaleX(${firing > 0 ? clamp(1 + Math.log10(firing) / 4, 0.03, 1) : 0})`;
     strip.text.textContent = firing > 0 ? `${shown(firing * 100, 2)} %` : "does not fire";
-    strip.canvas.setAttribute("aria-label", `Concept ${concept} in ${modelName(strip.model)}: largest code ${shown(valueOf(`max:${strip.model}`, concept))}`);
+    strip.canvas.setAttribute("aria-label",
+      `Concept ${concept} in ${modelName(strip.model)}: largest code ${shown(valueOf(`max:${strip.model}`, concept))}`);
     drawStrip(row, place);
   });
 }
@@ -203,7 +228,8 @@ function universalWords(concept) {
   if (valueOf("universal", concept) === 1) return "universal";
   const alive = data.header.models.filter((_, i) => valueOf(`firing:${i}`, concept) > 0).length;
   if (!alive) return "fires nowhere";
-  return data.header.models.length > 1 && alive < data.header.models.length ? `alive in ${alive} of ${data.header.models.length}` : "";
+  return data.header.models.length > 1 && alive < data.header.models.length ?
+    `alive in ${alive} of ${data.header.models.length}` : "";
 }
 
 /** Draws a model's examples of a row: what is decoded at once, the rest when it is. */
@@ -224,7 +250,10 @@ function drawStrip(row, place) {
       continue;
     }
     const bytes = maps ? maps.shape[3] : 0;
-    const draw = (picture) => paint(context, [x, 0, size, size], picture, maps ? levelsOf(maps, at * bytes, bytes) : null);
+    const draw = (picture) => {
+      paint(context, [x, 0, size, size], picture, maps ? levelsOf(maps, at * bytes, bytes) : null);
+      if (!list.painted) list.painted = attempt(() => performance.mark("usae-rows"), true);
+    };
     const now = hasPictures() ? pictureNow(image) : null;
     if (now !== undefined) draw(now);
     else {

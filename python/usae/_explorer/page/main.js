@@ -1,26 +1,35 @@
 // The views, and the change from one to another.
 
-const TABS = [["list", "Concepts"], ["map", "Map"], ["images", "Images"], ["overview", "Overview"]];
+const TABS = [
+  ["list", "Concepts"],
+  ["map", "Map"],
+  ["images", "Images"],
+  ["overview", "Overview"]
+];
 const viewNodes = {};
 let drawnView = null;
 
 function start() {
   readColumns();
   const kept = attempt(() => JSON.parse(localStorage.getItem("usae-explorer:look")));
-  for (const key of Object.keys(look)) if (kept && typeof kept[key] === typeof look[key]) look[key] = kept[key];
+  for (const key of Object.keys(look))
+    if (kept && typeof kept[key] === typeof look[key]) look[key] = kept[key];
   if (!SCALES[look.scale]) look.scale = "viridis";
   labels.start();
   byId("waiting")?.remove();
   for (const [key, text] of TABS) {
-    byId("tabs").append(el("a", { href: `#${key}`, "data-view": key, onclick: (event) => followed(event, { view: key }) }, text));
+    byId("tabs").append(el("a", { href: `#${key}`, "data-view": key, onclick: (event) => followed(event, { view: key }) },
+      text));
   }
   byId("tools").append(
-    el("button.icon", { type: "button", id: "theme", onclick: toggleTheme, title: "Light or dark (t)", "aria-label": "Light or dark" }, "◐"),
+    el("button.icon", { type: "button", id: "theme", onclick: toggleTheme,
+    title: "Light or dark (t)", "aria-label": "Light or dark" }, "◐"),
     el("button.icon", { type: "button", id: "show-help", onclick: showHelp, title: "Keys (?)", "aria-label": "Keys" }, "?"),
   );
   byId("skip").addEventListener("click", (event) => (event.preventDefault(), focusView()));
   makeHelp();
-  Object.assign(viewNodes, { list: makeList(), c: conceptView.node, image: imageView.node, images: imagesView.node, map: mapView.node, overview: overviewView.node });
+  Object.assign(viewNodes, { list: makeList(), c: conceptView.node, image: imageView.node, images: imagesView.node, map: mapView
+      .node, overview: overviewView.node });
   for (const node of Object.values(viewNodes)) node.hidden = true;
   byId("main").append(...Object.values(viewNodes));
   const theme = attempt(() => localStorage.getItem("usae-explorer:theme"));
@@ -31,12 +40,13 @@ function start() {
 /** Shows the state. `moved`: another view, or another concept or image. */
 function render(moved) {
   for (const [key, node] of Object.entries(viewNodes)) node.hidden = key !== state.view;
-  const tab = { c: "list", image: "images" }[state.view] ?? state.view;
+  const tab = { c: "list", image: "images" } [state.view] ?? state.view;
   for (const link of byId("tabs").children) {
     if (link.dataset.view === tab) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const update = { list: updateList, c: updateConcept, image: updateImage, images: updateImages, map: updateMap, overview: updateOverview }[state.view];
+  const update = { list: updateList, c: updateConcept, image: updateImage, images: updateImages, map: updateMap,
+    overview: updateOverview } [state.view];
   if (state.view === "list") document.title = data.header.title;
   const done = update();
   if (moved && drawnView !== null) {
@@ -58,7 +68,8 @@ function render(moved) {
 }
 
 function toggleTheme() {
-  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia(
+    "(prefers-color-scheme: dark)").matches;
   document.documentElement.dataset.theme = dark ? "light" : "dark";
   attempt(() => localStorage.setItem("usae-explorer:theme", document.documentElement.dataset.theme));
   if (state.view === "map") drawMap();

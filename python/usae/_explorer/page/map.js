@@ -13,17 +13,22 @@ function makeMap() {
   mapView.made = true;
   mapView.colour = columns.has("entropy") ? "entropy" : defaultSort();
   mapView.colourBox = selectBox("Colour by", columnOptions(), mapView.colour, (key) => ((mapView.colour = key), drawMap()));
-  mapView.canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": "Map of concepts. Arrow keys move to the next concept, Enter opens it. The list shows the same concepts." });
+  mapView.canvas = el("canvas", { tabindex: "0",
+  role: "application", "aria-label": "Map of concepts. Arrow keys move to the next concept, Enter opens it." });
   mapView.tip = el("div.tip", { hidden: true });
   mapView.frame = el("div.map-frame", {}, mapView.canvas, mapView.tip);
   mapView.scale = el("p.legend");
   mapView.count = el("p.quiet");
-  const how = { pca: "Principal components of the dictionary rows, half by rank.", tsne: "t-SNE of the dictionary rows.", given: "Coordinates given by the maker." }[data.header.map];
+  const how = { pca: "Principal components of the dictionary rows, half by rank.", tsne: "t-SNE of the dictionary rows.",
+    given: "Coordinates given by the maker." } [data.header.map];
   replaceIn(
     mapView.node,
-    el("div.listbar", {}, el("h1", {}, "Map"), el("label.inline", {}, el("span.quiet", {}, "Colour by"), mapView.colourBox), mapView.scale, el("span.grow"), mapView.count),
+    el("div.listbar", {}, el("h1", {}, "Map"), el("label.inline", {}, el("span.quiet", {}, "Colour by"), mapView.colourBox),
+      mapView.scale, el("span.grow"), mapView.count),
     mapView.frame,
-    el("p.caution", {}, el("strong", {}, "Distances on a map mislead. "), `${how} Two dimensions cannot keep distances of hundreds; the neighbours on a concept's page are exact. Drag a box to list the concepts in it.`),
+    el("p.caution", {}, el("strong", {}, "Distances on a map mislead. "),
+      `${how} Two dimensions cannot keep distances of hundreds; the neighbours on a concept's page are exact. Drag a box to list the concepts in it.`
+      ),
   );
   new ResizeObserver(() => drawMap()).observe(mapView.frame);
   const { canvas } = mapView;
@@ -107,15 +112,20 @@ function drawMap() {
     context.stroke();
   }
   if (mapView.box) {
-    const [[x, y], [right, bottom]] = mapView.box;
+    const [
+      [x, y],
+      [right, bottom]
+    ] = mapView.box;
     context.strokeStyle = ink;
     context.setLineDash([4, 3]);
     context.strokeRect(x, y, right - x, bottom - y);
     context.setLineDash([]);
   }
   const range = rangeOf(column);
-  const strip = el("span.scale", { "aria-hidden": "true", style: { background: `linear-gradient(90deg, ${colours.join(",")})` } });
-  replaceIn(mapView.scale, el("span", {}, shown(range?.[0], column.digits)), strip, el("span", {}, shown(range?.[1], column.digits)));
+  const strip = el("span.scale", { "aria-hidden": "true",
+    style: { background: `linear-gradient(90deg, ${colours.join(",")})` } });
+  replaceIn(mapView.scale, el("span", {}, shown(range?.[0], column.digits)), strip, el("span", {}, shown(range?.[1], column
+    .digits)));
   mapView.count.textContent = `${order.length.toLocaleString("en")} of ${plural(data.header.nConcepts, "concept")} selected`;
 }
 
@@ -124,7 +134,7 @@ function nearestOnMap([x, y], within) {
   for (let concept = 0; concept < data.header.nConcepts; concept++) {
     const [left, top] = onMap(concept);
     const away = Math.hypot(left - x, top - y);
-    if (away < distance) [best, distance] = [concept, away];
+    if (away < distance)[best, distance] = [concept, away];
   }
   return best;
 }
@@ -139,7 +149,7 @@ function nextOnMap([right, down]) {
     const [left, top] = onMap(concept);
     const ahead = (left - x) * right + (top - y) * down;
     const aside = Math.abs((left - x) * down) + Math.abs((top - y) * right);
-    if (ahead > 0.5 && ahead + 2 * aside < cost) [best, cost] = [concept, ahead + 2 * aside];
+    if (ahead > 0.5 && ahead + 2 * aside < cost)[best, cost] = [concept, ahead + 2 * aside];
   }
   return best;
 }
@@ -152,9 +162,11 @@ function point(concept, spoken = false) {
     const [x, y] = onMap(concept);
     const column = columns.get(mapView.colour);
     const value = `${titleOf(column)}: ${shown(column.values[concept], column.digits)}`;
-    replaceIn(mapView.tip, el("strong", { dir: "auto" }, conceptName(concept)), el("span.quiet", {}, value), smallStrip(concept));
+    replaceIn(mapView.tip, el("strong", { dir: "auto" }, conceptName(concept)), el("span.quiet", {}, value), smallStrip(
+      concept));
     const flip = x > mapView.canvas.clientWidth - 220;
-    mapView.tip.style.transform = `translate(${x + (flip ? -14 : 14)}px, ${clamp(y - 20, 0, mapView.canvas.clientHeight - 110)}px) translateX(${flip ? "-100%" : "0"})`;
+    mapView.tip.style.transform =
+      `translate(${x + (flip ? -14 : 14)}px, ${clamp(y - 20, 0, mapView.canvas.clientHeight - 110)}px) translateX(${flip ? "-100%" : "0"})`;
     if (spoken) say(`${conceptName(concept)}, ${value}`);
   }
   drawMap();

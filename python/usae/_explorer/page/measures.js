@@ -85,7 +85,8 @@ const selected = { key: null, order: new Uint32Array(0) };
 
 /** Numbers of the concepts that a state selects, in its order. */
 function orderOf(state) {
-  const key = JSON.stringify([state.sort, state.up, state.q, state.set, state.alive, state.only, state.filters, labels.version]);
+  const key = JSON.stringify([state.sort, state.up, state.q, state.set, state.alive, state.only, state.filters, labels
+  .version]);
   if (selected.key !== key) {
     selected.key = key;
     selected.order = sorted(chosen(state), state);

@@ -10,24 +10,31 @@ function updateOverview() {
   const facts = [
     [header.nConcepts.toLocaleString("en"), "concepts"],
     [models.length, models.length === 1 ? "model" : "models"],
-    [header.nImages.toLocaleString("en"), header.nImages < header.nAllImages ? `images, of ${header.nAllImages.toLocaleString("en")}` : "images"],
+    [header.nImages.toLocaleString("en"), header.nImages < header.nAllImages ?
+      `images, of ${header.nAllImages.toLocaleString("en")}` : "images"
+    ],
     [overview.tokens.toLocaleString("en"), "tokens evaluated"],
     [overview.deadEverywhere.toLocaleString("en"), "concepts that fire in no model"],
   ];
   const universal = columns.get("universal");
-  if (universal) facts.splice(1, 0, [universal.values.reduce((sum, one) => sum + (one === 1), 0).toLocaleString("en"), "universal concepts"]);
+  if (universal) facts.splice(1, 0, [universal.values.reduce((sum, one) => sum + (one === 1), 0).toLocaleString("en"),
+    "universal concepts"
+  ]);
   replaceIn(
     overviewView.node,
     el("h1", {}, header.title),
-    el("div.facts", {}, ...facts.map(([number, words]) => el("div.fact", {}, el("strong", {}, String(number)), el("span", {}, words)))),
+    el("div.facts", {}, ...facts.map(([number, words]) => el("div.fact", {}, el("strong", {}, String(number)), el("span", {},
+      words)))),
     el(
-      "div.cards",
-      {},
-      el("section.card", {}, matrix("R2: encoded in the row, decoded to the column", models, overview.r2, { corner: "" }), el("p.quiet", {}, `Of ${plural(overview.tokens, "token")}, in each model's own units. 1 is perfect; predicting the mean is 0.`)),
+      "div.cards", {},
+      el("section.card", {}, matrix("R2: encoded in the row, decoded to the column", models, overview.r2, { corner: "" }), el(
+        "p.quiet", {},
+        `Of ${plural(overview.tokens, "token")}, in each model's own units. 1 is perfect; predicting the mean is 0.`)),
       el("section.card", {}, modelNumbers(overview, models)),
       entropyCard(),
       controlsCard(overview),
-      el("section.card", {}, el("h2", {}, "What the numbers cannot show"), el("ul", {}, ...overview.limits.map((line) => el("li", {}, line)))),
+      el("section.card", {}, el("h2", {}, "What the numbers cannot show"), el("ul", {}, ...overview.limits.map((line) => el(
+        "li", {}, line)))),
       el("section.card", {}, el("h2", {}, "Made with"), recipeList(header, overview)),
     ),
   );
@@ -41,7 +48,8 @@ function modelNumbers(overview, models) {
     ["Mean co-fire proportion", models.map((i) => shown(overview.cofire[i], 3))],
   ];
   const head = el("tr", {}, el("td"), ...models.map((i) => el("th", { scope: "col" }, modelTag(i))));
-  const body = rows.map(([title, cells]) => el("tr", {}, el("th", { scope: "row" }, title), ...cells.map((cell) => el("td", {}, cell))));
+  const body = rows.map(([title, cells]) => el("tr", {}, el("th", { scope: "row" }, title), ...cells.map((cell) => el("td", {},
+    cell))));
   const table = el("table.plain-table", {}, el("caption", {}, "Models"), el("thead", {}, head), el("tbody", {}, ...body));
   return el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Numbers of models" }, table);
 }
@@ -50,31 +58,34 @@ function entropyCard() {
   const column = columns.get("entropy");
   if (!column) return null;
   return el(
-    "section.card",
-    {},
+    "section.card", {},
     el("h2", {}, "Firing entropy"),
     el("div.tall", {}, bars(histogramOf(column), "Histogram of firing entropy")),
     el("div.axis", {}, el("span", {}, shown(rangeOf(column)?.[0])), el("span", {}, shown(rangeOf(column)?.[1]))),
-    el("p.quiet", {}, "0: fires in one model alone. 1: equally often in all. Even firing is not yet agreement: look at co-firing."),
+    el("p.quiet", {},
+      "0: fires in one model alone. 1: equally often in all. Even firing is not yet agreement: look at co-firing."),
   );
 }
 
 function controlsCard(overview) {
   const title = el("h2", {}, "Beside its controls");
   if (!overview.controls) {
-    return el("section.card", {}, title, el("p.quiet", {}, "No controls came with this explorer. usae.explorer(..., controls=usae.controls(...)) shows nulls and ceilings here: without them no number says how much is chance."));
+    return el("section.card", {}, title, el("p.quiet", {},
+      "No controls came with this explorer. usae.explorer(..., controls=usae.controls(...)) shows nulls and ceilings here: without them no number says how much is chance."
+      ));
   }
   const rows = overview.controls.map(([name, cells]) => [name, Object.fromEntries(cells)]);
   const keys = [...new Set(overview.controls.flatMap(([, cells]) => cells.map(([key]) => key)))];
   const words = (key) => key.replaceAll("_", " ").replace("r2", "R2");
   const table = el(
-    "table.plain-table",
-    {},
+    "table.plain-table", {},
     el("caption.visually-hidden", {}, "Controls"),
     el("thead", {}, el("tr", {}, el("td"), ...keys.map((key) => el("th", { scope: "col" }, words(key))))),
-    el("tbody", {}, ...rows.map(([name, cells]) => el("tr", {}, el("th", { scope: "row" }, name), ...keys.map((key) => el("td", {}, shown(cells[key], 3)))))),
+    el("tbody", {}, ...rows.map(([name, cells]) => el("tr", {}, el("th", { scope: "row" }, name), ...keys.map((key) => el(
+      "td", {}, shown(cells[key], 3)))))),
   );
-  return el("section.card.wide", {}, title, el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Controls" }, table));
+  return el("section.card.wide", {}, title, el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Controls" },
+    table));
 }
 
 function recipeList(header, overview) {
@@ -87,6 +98,8 @@ function recipeList(header, overview) {
     ["this explorer", data.build],
   ];
   const recipe = Object.entries(overview.recipe).map(([key, value]) => [key, value === null ? "–" : String(value)]);
-  const listed = (entries) => el("dl.pairs", {}, ...entries.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]));
-  return el("div", {}, listed(pairs), el("details", {}, el("summary", {}, "Recipe"), listed(recipe)), el("details", {}, el("summary", {}, "Summary as text"), el("pre", { tabindex: "0" }, overview.summary)));
+  const listed = (entries) => el("dl.pairs", {}, ...entries.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {},
+  value)]));
+  return el("div", {}, listed(pairs), el("details", {}, el("summary", {}, "Recipe"), listed(recipe)), el("details", {}, el(
+    "summary", {}, "Summary as text"), el("pre", { tabindex: "0" }, overview.summary)));
 }

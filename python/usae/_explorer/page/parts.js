@@ -5,7 +5,8 @@ const hueOf = (model) => `var(--model-${HUES[model % HUES.length]})`;
 
 /** A mark and the name of a model. */
 function modelTag(model, tag = "span.model") {
-  return el(tag, { style: { "--hue": hueOf(model) } }, el("i.dot", { "aria-hidden": "true" }), el("span", {}, modelName(model)));
+  return el(tag, { style: { "--hue": hueOf(model) } }, el("i.dot", { "aria-hidden": "true" }), el("span", {}, modelName(
+  model)));
 }
 
 function conceptName(concept) {
@@ -32,7 +33,8 @@ function followed(event, changes) {
 }
 
 function starButton(concept) {
-  const button = el("button.star", { type: "button", "data-star": concept, onclick: () => (labels.star(concept), updateStars()) });
+  const button = el("button.star", { type: "button", "data-star": concept, onclick: () => (labels.star(concept),
+    updateStars()) });
   markStar(button, concept);
   return button;
 }
@@ -51,7 +53,8 @@ function updateStars() {
 /** Buttons of which one is on. `options` are [value, text, explanation]. */
 function segmented(label, options, value, choose) {
   const buttons = options.map(([key, text, words]) =>
-    el("button", { type: "button", "aria-pressed": String(key === value), title: words, onclick: () => choose(key), "data-value": key }, text),
+    el("button", { type: "button", "aria-pressed": String(key === value), title: words, onclick: () => choose(
+      key), "data-value": key }, text),
   );
   return el("div.segmented", { role: "group", "aria-label": label }, ...buttons);
 }
@@ -76,7 +79,8 @@ function selectBox(label, options, value, choose) {
 
 /** All columns for a selectBox, those of models grouped. */
 function columnOptions() {
-  return [...columns.values()].map((column) => [column.key, titleOf(column), column.models.length ? (column.models.length > 1 ? "Pairs of models" : column.title) : "Concept"]);
+  return [...columns.values()].map((column) => [column.key, titleOf(column), column.models.length ? (column.models.length > 1 ?
+    "Pairs of models" : column.title) : "Concept"]);
 }
 
 /** Bars of a histogram as a picture; those in [from, to] of the axis are coloured. */
@@ -84,11 +88,13 @@ function bars(counts, label, { from = 0, to = 1, logarithmic = false, hue = null
   const heights = counts.map((n) => (logarithmic ? Math.log1p(n) : n));
   const most = Math.max(...heights, 1e-9);
   const width = 100 / counts.length;
-  const box = svg("svg", { viewBox: "0 0 100 32", preserveAspectRatio: "none", role: "img", "aria-label": label, class: "bars" });
+  const box = svg("svg", { viewBox: "0 0 100 32", preserveAspectRatio: "none", role: "img", "aria-label": label,
+    class: "bars" });
   heights.forEach((height, i) => {
     const inside = (i + 1) / counts.length > from && i / counts.length < to + 1e-9;
     const size = height ? Math.max(1, (height / most) * 32) : 0;
-    const bar = svg("rect", { x: i * width + 0.3, width: width - 0.6, y: 32 - size, height: size, class: inside ? "in" : "out" });
+    const bar = svg("rect", { x: i * width + 0.3, width: width - 0.6, y: 32 - size, height: size, class: inside ? "in" :
+        "out" });
     if (hue) bar.style.fill = hue;
     box.append(bar);
   });
@@ -98,7 +104,8 @@ function bars(counts, label, { from = 0, to = 1, logarithmic = false, hue = null
 /** A table of numbers, M x M, with tints. */
 function matrix(caption, heads, values, { digits = 2, low = 0, high = 1, corner = "" } = {}) {
   const table = el("table.matrix", {}, el("caption", {}, caption));
-  table.append(el("thead", {}, el("tr", {}, corner ? el("th", { scope: "col" }, corner) : el("td"), ...heads.map((i) => el("th", { scope: "col" }, modelTag(i))))));
+  table.append(el("thead", {}, el("tr", {}, corner ? el("th", { scope: "col" }, corner) : el("td"), ...heads.map((i) => el(
+  "th", { scope: "col" }, modelTag(i))))));
   const body = el("tbody");
   heads.forEach((i, row) => {
     const cells = heads.map((_, column) => {
@@ -117,7 +124,8 @@ function legend() {
   if (!hasMaps()) return null;
   const words = "Share of the concept's largest code in that model";
   const strip = el("span.scale", { "aria-hidden": "true" });
-  const colours = look.style === "spotlight" || look.style === "contour" ? ["#000", "#fff"] : SCALES[look.scale].map((one) => `#${one}`);
+  const colours = look.style === "spotlight" || look.style === "contour" ? ["#000", "#fff"] : SCALES[look.scale].map((one) =>
+    `#${one}`);
   strip.style.background = `linear-gradient(90deg, ${colours.join(",")})`;
   return el("p.legend", {}, el("span", {}, "0"), strip, el("span", {}, "1"), el("span.quiet", {}, words));
 }
@@ -130,17 +138,21 @@ function lookTools() {
     redrawPictures();
     redrawList();
     for (const line of document.querySelectorAll(".legend")) line.replaceWith(legend());
-    for (const button of document.querySelectorAll(".looks .segmented button")) button.setAttribute("aria-pressed", String(button.dataset.value === look.style));
+    for (const button of document.querySelectorAll(".looks .segmented button")) button.setAttribute("aria-pressed", String(
+      button.dataset.value === look.style));
   };
-  const strength = el("input", { type: "range", min: 0.2, max: 1, step: 0.05, value: look.strength, "aria-label": "Strength of heat maps" });
+  const strength = el("input", { type: "range", min: 0.2, max: 1, step: 0.05, value: look
+    .strength, "aria-label": "Strength of heat maps" });
   strength.addEventListener("input", () => ((look.strength = Number(strength.value)), changed()));
   const smooth = el("input", { type: "checkbox", checked: look.smooth });
   smooth.addEventListener("change", () => ((look.smooth = smooth.checked), changed()));
   return el(
-    "div.looks",
-    {},
+    "div.looks", {},
     segmented("Style of heat maps", STYLES, look.style, (style) => ((look.style = style), changed())),
-    selectBox("Colours of heat maps", [["viridis", "viridis"], ["cividis", "cividis"]], look.scale, (scale) => ((look.scale = scale), changed())),
+    selectBox("Colours of heat maps", [
+      ["viridis", "viridis"],
+      ["cividis", "cividis"]
+    ], look.scale, (scale) => ((look.scale = scale), changed())),
     el("label.inline", {}, strength, "strength"),
     el("label.inline", {}, smooth, "smooth"),
   );

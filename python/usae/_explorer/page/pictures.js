@@ -8,8 +8,12 @@ const STYLES = [
   ["plain", "Picture", "The picture alone"],
 ];
 const SCALES = {
-  viridis: ["440154", "481a6c", "472f7d", "414487", "39568c", "31688e", "2a788e", "23888e", "1f988b", "22a884", "35b779", "54c568", "7ad151", "a5db36", "d2e21b", "fde725"],
-  cividis: ["00204d", "00296f", "15396d", "2f476b", "41546c", "515f6d", "60696e", "6e7371", "7c7e74", "8a8878", "9a9476", "aaa073", "bcad6c", "d0bc62", "e4cb52", "ffe945"],
+  viridis: ["440154", "481a6c", "472f7d", "414487", "39568c", "31688e", "2a788e", "23888e", "1f988b", "22a884", "35b779",
+    "54c568", "7ad151", "a5db36", "d2e21b", "fde725"
+  ],
+  cividis: ["00204d", "00296f", "15396d", "2f476b", "41546c", "515f6d", "60696e", "6e7371", "7c7e74", "8a8878", "9a9476",
+    "aaa073", "bcad6c", "d0bc62", "e4cb52", "ffe945"
+  ],
 };
 
 const look = { style: "spotlight", scale: "viridis", smooth: false, strength: 0.8 };
@@ -82,7 +86,7 @@ function paint(context, [x, y, width, height], picture, levels, style = look.sty
 /** Writes the colours of a heat map into `bitmap`, a pixel for each token. */
 function tint(levels, style) {
   const [rows, columns] = data.header.grid;
-  if (bitmap.width !== columns || bitmap.height !== rows) [bitmap.width, bitmap.height] = [columns, rows];
+  if (bitmap.width !== columns || bitmap.height !== rows)[bitmap.width, bitmap.height] = [columns, rows];
   const pixels = bitmapContext.createImageData(columns, rows);
   const words = new Uint32Array(pixels.data.buffer);
   const table = tableOf(style);
@@ -133,7 +137,10 @@ function contour(context, [x, y, width, height], levels) {
       }
     }
   }
-  for (const [colour, thick] of [["#000c", 3.5], ["#ffe945", 1.75]]) {
+  for (const [colour, thick] of [
+      ["#000c", 3.5],
+      ["#ffe945", 1.75]
+    ]) {
     context.strokeStyle = colour;
     context.lineWidth = thick * Math.max(1, width / 110);
     context.stroke(path);
@@ -144,7 +151,8 @@ function contour(context, [x, y, width, height], levels) {
 function pictureCanvas(image, levels, width, label, style) {
   const height = Math.round(width / proportions());
   const scale = Math.min(2, window.devicePixelRatio || 1);
-  const canvas = el("canvas.picture", { role: "img", "aria-label": label, style: { width: `${width}px`, height: `${height}px` } });
+  const canvas = el("canvas.picture", { role: "img", "aria-label": label, style: { width: `${width}px`,
+      height: `${height}px` } });
   [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
   const context = canvas.getContext("2d");
   canvas.redraw = (other = levels) => {

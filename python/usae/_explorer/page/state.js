@@ -28,11 +28,11 @@ function parsed(hash) {
     const cut = part.indexOf("=");
     const name = cut < 0 ? part : part.slice(0, cut);
     const value = attempt(() => decodeURIComponent(cut < 0 ? "" : part.slice(cut + 1)), "");
-    if (name === "c" && /^\d+$/.test(value)) [found.view, found.concept] = ["c", Number(value)];
-    else if (name === "image" && /^\d+$/.test(value)) [found.view, found.image] = ["image", Number(value)];
+    if (name === "c" && /^\d+$/.test(value))[found.view, found.concept] = ["c", Number(value)];
+    else if (name === "image" && /^\d+$/.test(value))[found.view, found.image] = ["image", Number(value)];
     else if (VIEWS.includes(name) && cut < 0) found.view = name;
     else if (name === "patch" && /^\d+$/.test(value)) found.patch = Number(value);
-    else if (name === "sort") [found.sort, found.up] = [value.replace(/^\^/, ""), value.startsWith("^")];
+    else if (name === "sort")[found.sort, found.up] = [value.replace(/^\^/, ""), value.startsWith("^")];
     else if (["q", "set", "show"].includes(name)) found[name] = value;
     else if (name === "alive" || name === "hidden") found[name] = numbers(value).filter((i) => i < data.header.models.length);
     else if (name === "only") found.only = numbers(value);
@@ -41,8 +41,8 @@ function parsed(hash) {
       if (low !== null || (high ?? null) !== null) found.filters[name] = [low, high ?? null];
     }
   }
-  if (found.concept !== null && found.concept >= data.header.nConcepts) [found.view, found.concept] = ["list", null];
-  if (found.image !== null && found.image >= data.header.nImages) [found.view, found.image] = ["images", null];
+  if (found.concept !== null && found.concept >= data.header.nConcepts)[found.view, found.concept] = ["list", null];
+  if (found.image !== null && found.image >= data.header.nImages)[found.view, found.image] = ["images", null];
   if (found.hidden.length >= data.header.models.length) found.hidden = [];
   return found;
 }
@@ -52,7 +52,8 @@ function addressOf(changes = {}) {
   const next = { ...state, ...changes };
   const number = (value) => (value === null ? "" : String(Number(value.toPrecision(6))));
   const parts = [next.view === "c" ? `c=${next.concept}` : next.view === "image" ? `image=${next.image}` : next.view];
-  const add = (name, value) => parts.push(`${name}=${encodeURIComponent(value).replaceAll("%2C", ",").replaceAll("%3A", ":")}`);
+  const quoted = (text) => encodeURIComponent(text).replace(/%(2C|3A|5E)/g, (one) => decodeURIComponent(one));
+  const add = (name, value) => parts.push(`${name}=${quoted(value)}`);
   if (next.view === "image" && next.patch !== null) add("patch", next.patch);
   if (next.view === "c" && next.show) add("show", next.show);
   if (next.sort) add("sort", (next.up ? "^" : "") + next.sort);
@@ -62,7 +63,7 @@ function addressOf(changes = {}) {
   if (next.hidden.length) add("hidden", next.hidden.join(","));
   if (next.only) add("only", next.only.join(","));
   for (const [key, [low, high]] of Object.entries(next.filters)) {
-    parts.push(`${encodeURIComponent(key).replaceAll("%3A", ":")}=${number(low)}..${number(high)}`);
+    parts.push(`${quoted(key)}=${number(low)}..${number(high)}`);
   }
   return `#${parts.join("&")}`;
 }
@@ -84,9 +85,11 @@ function goBack() {
     if (state.q || state.only || state.set !== "all") go({ q: "", only: null, set: "all" });
     return;
   }
-  const target = state.view === "image" && state.concept !== null ? { view: "c" } : { ...(cameFrom ?? {}), view: cameFrom?.view ?? "list" };
+  const target = state.view === "image" && state.concept !== null ? { view: "c" } : { ...(cameFrom ?? {}), view: cameFrom
+      ?.view ?? "list" };
   if (target.view === state.view) target.view = "list";
-  go(target.view === "c" ? target : { view: target.view, concept: target.view === "list" ? state.concept : null, image: target.image ?? null });
+  go(target.view === "c" ? target : { view: target.view, concept: target.view === "list" ? state.concept : null, image: target
+      .image ?? null });
 }
 
 function goWhereTheAddressSays() {
@@ -103,7 +106,8 @@ const visibleModels = () => data.header.models.map((_, i) => i).filter((i) => !s
 
 /** Shows or hides a model; one stays. */
 function toggleModel(model) {
-  const hidden = state.hidden.includes(model) ? state.hidden.filter((i) => i !== model) : [...state.hidden, model].sort((a, b) => a - b);
+  const hidden = state.hidden.includes(model) ? state.hidden.filter((i) => i !== model) : [...state.hidden, model].sort((a,
+    b) => a - b);
   if (hidden.length < data.header.models.length) {
     go({ hidden });
     say(`${modelName(model)} is ${hidden.includes(model) ? "hidden" : "shown"}`);

@@ -1,0 +1,338 @@
+"""The page in a real browser, from a folder on disk: every view by mouse and by keys, without a network."""
+
+import base64
+import json
+import shutil
+
+import pytest
+
+import usae
+from support.browser import Page, driver_or_skip
+from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, TITLE, made_up, pictures_of
+
+pytestmark = pytest.mark.slow
+
+READY = "return document.querySelectorAll('.row').length > 0"
+VIEWS = {
+    "list": READY,
+    "c=4": "return document.querySelectorAll('.same canvas').length > 3",
+    "c=4&show=own": "return document.querySelectorAll('.column .tiles canvas').length > 3",
+    "c=4&show=bands": "return document.querySelectorAll('.bands figure').length === 12",
+    "c=4&show=apart": "return document.querySelectorAll('.same canvas').length > 3",
+    "c=23": "return document.querySelector('.empty')",
+    "images": "return document.querySelectorAll('.choices .tile').length > 9",
+    "image=3": "return document.querySelectorAll('.active li').length > 3",
+    "image=3&patch=5": "return document.querySelectorAll('.active li').length > 0",
+    "map": "return document.querySelector('.map-frame canvas')?.width > 100",
+    "overview": "return document.querySelectorAll('.card').length > 4",
+}
+HIDDEN_TITLE = "return document.title !== 'hacked'"
+
+
+@pytest.fixture(scope="module")
+def driver():
+    driver = driver_or_skip()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver):
+    driver.set_window_size(1400, 900)
+    browser = Page(driver)
+    yield browser
+    assert browser.logs() == ([], [])
+    assert browser.js(HIDDEN_TITLE)
+
+
+@pytest.fixture(scope="module")
+def one_file(sae, acts, tmp_path_factory):
+    return usae.explorer(
+        sae, acts, pictures_of(), tmp_path_factory.mktemp("one") / "all", one_file=True, grid=GRID, progress=False
+    )
+
+
+def state(browser):
+    return browser.js("return location.hash")
+
+
+def concepts(browser):
+    """Numbers of the rows in sight, in their order."""
+    return browser.js(
+        "return [...document.querySelectorAll('.row')].map((x) => [Number(x.ariaRowIndex ?? x.getAttribute('aria-rowindex')),"
+        " Number(x.querySelector('[data-star]').dataset.star)]).sort((a, b) => a[0] - b[0]).map((x) => x[1])"
+    )
+
+
+@pytest.mark.parametrize("address", VIEWS)
+def test_every_view_opens_at_its_address_and_can_be_read_by_all(browser, page, address):
+    browser.open(page.path, f"#{address}").until(VIEWS[address])
+    assert browser.violations() == []
+    browser.js("document.documentElement.dataset.theme = 'dark'")
+    assert [one for one in browser.violations() if one[0] == "color-contrast"] == []
+
+
+@pytest.mark.parametrize("width", [360, 750, 1900])
+def test_no_view_is_wider_than_the_window(browser, page, width):
+    browser.driver.set_window_size(max(width, 500), 800)
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        for address, ready in VIEWS.items():
+            browser.open(page.path, f"#{address}").until(ready)
+            assert browser.js("return document.documentElement.scrollWidth") <= width, address
+            wide = browser.js(
+                "return [...document.querySelectorAll('.view:not([hidden])')].filter((x) => x.scrollWidth > x.clientWidth + 1)"
+                ".map((x) => x.className)"
+            )
+            assert wide == [], address
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_hostile_titles_and_labels_stay_text(browser, page):
+    browser.open(page.path).until(READY)
+    assert browser.text("#brand") == TITLE
+    for concept, label in HOSTILE.items():
+        browser.js("location.hash = arguments[0]", f"#c={concept}")
+        browser.until("return document.querySelector('#title')?.textContent === arguments[0]", label)
+        assert browser.count("img[src='x']") == 0
+
+
+def test_the_list_sorts_filters_and_searches(browser, page, sae, acts):
+    evaluation = sae.evaluate(acts)
+    browser.open(page.path, "#list&sort=energy:1").until(READY)
+    expected = sorted(range(N_CONCEPTS), key=lambda c: -evaluation.energy[1, c])
+    assert concepts(browser)[:5] == expected[:5]
+    browser.click("#direction")
+    assert concepts(browser)[:3] == expected[::-1][:3] and "sort=^energy:1" in state(browser)
+    browser.open(page.path, "#list&iou=0.2..&sort=id").until(READY)
+    chosen = [c for c in range(N_CONCEPTS) if evaluation.cofire_iou[c] >= 0.2]
+    assert browser.text("#count").startswith(f"{len(chosen)} of") and concepts(browser)[0] == chosen[-1]
+    browser.click("#clear")
+    assert browser.text("#count").startswith(f"{N_CONCEPTS} of")
+    browser.click("#search")
+    browser.press("brown fur")
+    browser.until("return document.querySelector('#count').textContent.startsWith('1 of')")
+    assert concepts(browser) == [4]
+    browser.press(" nothing")
+    browser.until("return document.querySelector('.none .empty')")
+
+
+def test_presets_and_sets_select(browser, page, sae, acts):
+    browser.open(page.path).until(READY)
+    universal = int(sae.evaluate(acts).universal().sum())
+    browser.click(".panel .chip")
+    assert browser.text("#count").startswith(f"{universal} of") and "universal=1.." in state(browser)
+    browser.click(".panel .chip")
+    assert browser.text("#count").startswith(f"{N_CONCEPTS} of")
+    browser.click(".checks input")
+    assert browser.text("#count").startswith(f"{N_CONCEPTS - 1} of")  # all but the one that never fires
+
+
+def test_everything_can_be_done_by_keys_alone(browser, page):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(page.path, "#list&sort=^id").until(READY)
+    browser.press("j", "j", "s")
+    assert browser.js("return document.querySelector('.row [data-star=\"2\"]').ariaPressed") == "true"
+    browser.press(Keys.ENTER)
+    browser.until("return document.querySelector('.same')")
+    assert state(browser).startswith("#c=2")
+    browser.press("l", "seen by keys", Keys.ENTER, Keys.ESCAPE)
+    assert browser.text("#title") == "seen by keys"
+    browser.press("v")
+    browser.until("return location.hash.includes('show=bands')")
+    browser.press("j")
+    browser.until("return location.hash.startsWith('#c=3')")
+    browser.press(Keys.ESCAPE)
+    browser.until("return location.hash.startsWith('#list')")
+    browser.press("2")
+    assert "hidden=1" in state(browser) and browser.count(".head .model") == len(MODELS) - 1
+    browser.press("2", "/", "seen by", Keys.ENTER, Keys.ENTER)
+    browser.until("return location.hash.startsWith('#c=2')")
+    browser.press("m")
+    browser.until("return location.hash.startsWith('#map')")
+    browser.js("document.querySelector('.map-frame canvas').focus()")
+    browser.press(Keys.ARROW_RIGHT, Keys.ENTER)
+    browser.until("return location.hash.startsWith('#c=')")
+    browser.press("i")
+    browser.until("return document.querySelector('.choices .tile')")
+    browser.press("o")
+    browser.until("return document.querySelector('.facts')")
+    browser.press("?")
+    assert browser.js("return document.querySelector('#help').open")
+    browser.press(Keys.ESCAPE)
+    assert not browser.js("return document.querySelector('#help').open")
+    browser.js("localStorage.clear()")
+
+
+def test_back_goes_where_one_came_from_and_the_address_restores_it(browser, page):
+    browser.open(page.path, "#list&sort=iou&entropy=0.5..").until(READY)
+    first = concepts(browser)[0]
+    browser.click(".row .title")
+    browser.until("return location.hash.startsWith('#c=')")
+    kept = state(browser)
+    browser.click(".same a.tile")
+    browser.until("return location.hash.startsWith('#image=')")
+    browser.driver.back()
+    browser.until("return location.hash === arguments[0]", kept)
+    browser.driver.back()
+    browser.until("return location.hash.startsWith('#list')")
+    assert "sort=iou" in state(browser) and concepts(browser)[0] == first
+    browser.open(page.path, kept).until("return document.querySelector('.same')")
+    browser.click("#back")
+    assert "entropy=0.5.." in state(browser)
+
+
+def test_patches_of_an_image_list_their_concepts(browser, page, sae, acts):
+    browser.open(page.path, "#image=3&patch=5").until(VIEWS["image=3&patch=5"])
+    codes = sae.encode(acts["a"].reshape(-1, N_CONCEPTS)[3 * 12 + 5][None], "a")
+    strongest = int(codes.indices[0, 0])
+    assert browser.js("return document.querySelector('.column .active a').textContent") == HOSTILE.get(
+        strongest, f"Concept {strongest}"
+    )
+
+
+def test_labels_survive_reload_export_and_import(browser, page, tmp_path):
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.open(page.path, "#c=7").until(VIEWS["c=4"])
+    text = 'a "quoted", <b>label</b>\N{SNAKE} =cmd()'
+    browser.js("const x = document.querySelector('#label'); x.value = arguments[0]; x.dispatchEvent(new Event('change'))", text)
+    browser.click(".heading .star")
+    browser.open(page.path, "#c=7").until("return document.querySelector('#title')?.textContent === arguments[0]", text)
+    browser.open(page.path).until(READY)
+    for button, name in (("#export-json", "labels.json"), ("#export-csv", "labels.csv")):
+        browser.click(button)
+        file = tmp_path / name
+        for _ in range(100):
+            if file.exists() and file.stat().st_size:
+                break
+            browser.js("return new Promise((done) => setTimeout(done, 50))")
+        found = usae.read_labels(file)
+        assert found[7] == (text, True) and found.starred == [7]
+        assert {c: label.text for c, label in found.items() if c != 7} == {c: x.strip() for c, x in HOSTILE.items()}
+    browser.js("localStorage.clear()")
+    for name in ("labels.json", "labels.csv"):
+        browser.open(page.path, "#c=7").until(VIEWS["c=4"])
+        assert browser.text("#title") == "Concept 7"
+        browser.open(page.path).until(READY)
+        browser.driver.find_element("css selector", "#importer").send_keys(str(tmp_path / name))
+        browser.until("return document.querySelector('#said').textContent.includes('imported')")
+        browser.open(page.path, "#c=7").until("return document.querySelector('#title')?.textContent === arguments[0]", text)
+        browser.js("localStorage.clear()")
+
+
+def test_labels_of_another_autoencoder_and_no_labels_are_refused(browser, page, tmp_path):
+    browser.open(page.path).until(READY)
+    other = {
+        "format": "usae-explorer-labels",
+        "version": 1,
+        "tensors": "0" * 64,
+        "labels": {"1": {"text": "x", "starred": False}},
+    }
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    (tmp_path / "none.json").write_text("{}")
+    for name in ("other.json", "none.json"):
+        browser.driver.find_element("css selector", "#importer").send_keys(str(tmp_path / name))
+        browser.until("return document.querySelector('#notice').textContent.includes(arguments[0])", name)
+    assert not browser.js("return Object.keys(localStorage).some((key) => key.match(/[0-9a-f]{64}/))")
+
+
+@pytest.mark.parametrize("address", ["list", "c=4", "image=3", "overview", "map"])
+def test_one_file_shows_the_same(browser, one_file, address):
+    browser.open(one_file.path, f"#{address}").until(VIEWS[address])
+
+
+def test_the_page_works_in_the_frame_of_a_notebook(browser, one_file, tmp_path):
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!doctype html><title>n</title>{one_file.show(600, at='c=4')._repr_html_()}", encoding="utf-8")
+    browser.open(notebook)
+    inside = "const frame = document.querySelector('iframe').contentDocument;"
+    browser.until(f"{inside} return frame.querySelectorAll('.same canvas').length > 3")
+    browser.js(f"{inside} frame.querySelector('#back').click()")
+    browser.until(f"{inside} return frame.querySelector('.row')?.checkVisibility()")
+
+
+def test_the_server_serves_the_page_and_nothing_else(browser, page, capsys):
+    import urllib.error
+    import urllib.request
+
+    (page.path.parent / "secret.txt").write_text("secret")
+    with page.serve() as server:
+        assert server.address in capsys.readouterr().out
+        browser.driver.get(server.address)
+        browser.until(READY)
+        console, requests = browser.logs()
+        assert console == [] and all(url.startswith(server.address) for url in requests)
+        for path in ("secret.txt", "data/../secret.txt", "..%2f..", "data/"):
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(server.address + path)
+    (page.path.parent / "secret.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "address"),
+    [
+        ("index.js", None, "list"),
+        ("index.js", lambda text: text[: len(text) // 2], "list"),
+        ("concepts-0000.js", None, "c=4"),
+        ("concepts-0000.js", lambda text: text[: len(text) // 2], "c=4"),
+        ("concepts-0000.js", lambda text: text.replace("H4sI", "AAAA"), "c=4"),
+        ("concepts-0000.js", lambda text: flipped(text), "c=4"),
+        ("concepts-0000.js", lambda text: text.replace(',0,"', ',0,"00', 1), "c=4"),
+        ("images-0000.js", None, "image=3"),
+        ("strip.js", None, "list"),
+    ],
+)
+def test_damaged_files_are_told_in_the_page(driver, page, tmp_path, file, damage, address):
+    browser = Page(driver)
+    shutil.copytree(page.path.parent, tmp_path / "copy")
+    place = tmp_path / "copy" / "data" / file
+    if damage is None:
+        place.unlink()
+    else:
+        place.write_text(damage(place.read_text()))
+    browser.open(tmp_path / "copy" / "index.html", f"#{address}")
+    browser.until("return document.querySelector('#notice').textContent.includes(arguments[0])", f"data/{file}")
+    browser.logs()  # the browser's own line of a file that is missing
+
+
+def flipped(text):
+    """Text of a data file with one byte of its gzipped data changed."""
+    start = text.index("H4sI")
+    end = text.index('"', start)
+    data = bytearray(base64.b64decode(text[start:end]))
+    data[len(data) // 2] ^= 1
+    return text[:start] + base64.b64encode(data).decode() + text[end:]
+
+
+@pytest.mark.parametrize("kind", ["one model", "no grid", "no pictures", "one image", "never fires", "odd grid", "five models"])
+def test_odd_explorers_open(browser, tmp_path, kind):
+    from support.autoencoders import identity_sae
+
+    models, grid, n = ("only",) if kind == "one model" else MODELS, GRID, 12
+    if kind == "five models":
+        models = ("a", "b", "c", "d", "a very long name of a model that goes on and on")
+    n = 1 if kind == "one image" else n
+    grid = (3, 5) if kind == "odd grid" else (1, 1) if kind == "no grid" else grid
+    acts = made_up(n, 9, models, grid)
+    if kind == "never fires":
+        acts = {name: -abs(x) - 1 for name, x in acts.items()}
+    if kind == "no grid":
+        acts, grid = {name: x[:, 0] for name, x in acts.items()}, None
+    pictures = None if kind == "no pictures" else pictures_of(n)
+    page = usae.explorer(identity_sae(9, models, k=3), acts, pictures, tmp_path / "page", grid=grid, progress=False)
+    ready = {
+        "list": READY,
+        "c=4": "return document.querySelector('.concept-body .side')",
+        "c=4&show=own": "return document.querySelector('.concept-body .side')",
+        "image=0": "return document.querySelector('.image-concepts .active, .image-concepts .empty')",
+        "images": "return document.querySelector('.choices .tile')",
+        "map": VIEWS["map"],
+        "overview": VIEWS["overview"],
+    }
+    for address, there in ready.items():
+        browser.open(page.path, f"#{address}").until(there)
+        assert not browser.count("#notice")
