@@ -228,6 +228,14 @@ def test_the_page_is_valid_javascript_without_markup_from_data():
         subprocess.run(["node", "--check", "-"], input=code, text=True, check=True)
 
 
+def test_lines_of_the_page_are_as_short_as_those_of_python():
+    import importlib.resources
+
+    folder = importlib.resources.files("usae._explorer") / "page"
+    lines = [(one.name, line) for one in folder.iterdir() for line in one.read_text(encoding="utf-8").splitlines()]
+    assert [(name, line) for name, line in lines if len(line) > 128] == []
+
+
 def test_every_script_of_the_page_is_in_the_list():
     import importlib.resources
 

@@ -24,8 +24,10 @@ function updateImages() {
   imagesView.tiles = new Map();
   imagesView.scroller.addEventListener("scroll", () => requestAnimationFrame(drawImages), { passive: true });
   new ResizeObserver(() => drawImages()).observe(imagesView.scroller);
-  const words =
-    `${plural(data.header.nImages, "image")}${data.header.nImages < data.header.nAllImages ? ` of ${data.header.nAllImages.toLocaleString("en")}, evenly spaced` : ""}. ${hasMaps() ? `Single patches of ${gallery.toLocaleString("en")} can be looked at; they have a mark.` : ""}`;
+  const { nImages, nAllImages } = data.header;
+  const of = nImages < nAllImages ? ` of ${nAllImages.toLocaleString("en")}, evenly spaced` : "";
+  const patches = hasMaps() ? `Single patches of ${gallery.toLocaleString("en")} can be looked at; they have a mark.` : "";
+  const words = `${plural(nImages, "image")}${of}. ${patches}`;
   replaceIn(imagesView.node, el("div.listbar", {}, el("h1", {}, "Images"), field, el("p.quiet", {}, words)), imagesView
     .scroller);
   drawImages();

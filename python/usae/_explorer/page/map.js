@@ -27,8 +27,8 @@ function makeMap() {
       mapView.scale, el("span.grow"), mapView.count),
     mapView.frame,
     el("p.caution", {}, el("strong", {}, "Distances on a map mislead. "),
-      `${how} Two dimensions cannot keep distances of hundreds; the neighbours on a concept's page are exact. Drag a box to list the concepts in it.`
-      ),
+      `${how} Two dimensions cannot keep distances of hundreds; the neighbours on a concept's page are exact. `,
+      "Drag a box to list the concepts in it."),
   );
   new ResizeObserver(() => drawMap()).observe(mapView.frame);
   const { canvas } = mapView;
@@ -165,8 +165,8 @@ function point(concept, spoken = false) {
     replaceIn(mapView.tip, el("strong", { dir: "auto" }, conceptName(concept)), el("span.quiet", {}, value), smallStrip(
       concept));
     const flip = x > mapView.canvas.clientWidth - 220;
-    mapView.tip.style.transform =
-      `translate(${x + (flip ? -14 : 14)}px, ${clamp(y - 20, 0, mapView.canvas.clientHeight - 110)}px) translateX(${flip ? "-100%" : "0"})`;
+    const top = clamp(y - 20, 0, mapView.canvas.clientHeight - 110);
+    mapView.tip.style.transform = `translate(${x + (flip ? -14 : 14)}px, ${top}px) translateX(${flip ? "-100%" : "0"})`;
     if (spoken) say(`${conceptName(concept)}, ${value}`);
   }
   drawMap();

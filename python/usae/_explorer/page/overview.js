@@ -71,8 +71,8 @@ function controlsCard(overview) {
   const title = el("h2", {}, "Beside its controls");
   if (!overview.controls) {
     return el("section.card", {}, title, el("p.quiet", {},
-      "No controls came with this explorer. usae.explorer(..., controls=usae.controls(...)) shows nulls and ceilings here: without them no number says how much is chance."
-      ));
+      "No controls came with this explorer. usae.explorer(..., controls=usae.controls(...)) shows nulls and ceilings here: ",
+      "without them no number says how much is chance."));
   }
   const rows = overview.controls.map(([name, cells]) => [name, Object.fromEntries(cells)]);
   const keys = [...new Set(overview.controls.flatMap(([, cells]) => cells.map(([key]) => key)))];
