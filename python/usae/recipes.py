@@ -168,6 +168,9 @@ class Recipe:
         which are 0 where a concept is not selected. Default: "preactivations".
     agreement_scale : float or None
         The fixed number s. Default: None, which takes the mean width of the models.
+    agreement_start, agreement_full : float
+        Shares of the run. The weight rises from 0 to `agreement` between them: dictionaries first settle on what each model
+        needs. A run whose length is unknown has the whole weight from its first step. Default: 0.3 and 0.8.
 
     Raises
     ------
@@ -222,6 +225,8 @@ class Recipe:
     agreement: float = 0.0
     agreement_on: Literal["preactivations", "codes"] = "preactivations"
     agreement_scale: float | None = None
+    agreement_start: float = 0.3
+    agreement_full: float = 0.8
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():

@@ -78,6 +78,8 @@ extension Recipe {
     choice("agreement_on", \.agreementOn),
     number("agreement", \.agreement, 0...1e6),
     number("agreement_scale", \.agreementScale, 0...1e12, zeroIsNone: true),
+    number("agreement_start", \.agreementStart, 0...1),
+    number("agreement_full", \.agreementFull, 0...1),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

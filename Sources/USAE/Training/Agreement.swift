@@ -11,8 +11,8 @@ import KernelTypes
 /// own energy, the term would make them vanish where nothing can agree.
 ///
 /// Only the pre-activations of concepts in one support and not in the other have to be computed, as dot products; those in the
-/// supports are the codes. So everything is sparse, as the codes are. A token's supports are whole, whatever prefix
-/// reconstructs.
+/// supports are the codes. So everything is sparse, as the codes are. With a drawn prefix, supports are of concepts in it: the
+/// others would only shrink in a step that does not reconstruct with them.
 struct Agreement {
   private let step: TrainingStep
   private let buffers: Buffers
@@ -24,8 +24,8 @@ struct Agreement {
 
   /// Memory of a step, in addition to the workspace.
   final class Buffers: @unchecked Sendable {
-    /// For each row of codes (`StepEncodings`), entries that are not in the code that reconstructs: first their
-    /// pre-activations, then dLoss/d(pre-activation).
+    /// For each row of codes (`StepEncodings`), concepts that only other encoders selected: first their pre-activations, then
+    /// dLoss/d(pre-activation).
     fileprivate let others: CodeBuffer
     private let encodings: StepEncodings
     private let groups: ConceptGroups
@@ -114,7 +114,7 @@ struct Agreement {
       for seat in step.encoders.indices { try compute(seat, statistics[seat], work: work) }
     }
     let divisor = Double(pairs) * Double(workspace.totalRows) * scale
-    let factor = Float(2 * step.recipe.agreement / divisor)
+    let factor = Float(2 * step.agreementWeight / divisor)
     try work.runBlocks(encodings.tokens, of: Self.blockTokens) { block, range, worker in
       var sum = 0.0
       for token in range { sum += self.differentiate(token, factor: factor, self.buffers.scratch[worker]) }
@@ -152,12 +152,12 @@ struct Agreement {
   /// Returns how many there are.
   private func listOthers(_ row: Int, token: Int, _ positions: UnsafeMutablePointer<Int32>) -> Int {
     let (codes, out) = (workspace.codes, buffers.others.indices(row))
-    let (own, ownCount) = (codes.indices(row), workspace.foundCount(row))
+    let (own, ownCount) = (codes.indices(row), codes.count(row))
     for q in 0..<ownCount { positions[Int(own[q])] = 1 }
     var count = 0
     for other in Swift.stride(from: token, to: encodings.count, by: encodings.tokens) where other != row {
       let indices = codes.indices(other)
-      for q in 0..<workspace.foundCount(other) where positions[Int(indices[q])] == 0 {
+      for q in 0..<codes.count(other) where positions[Int(indices[q])] == 0 {
         positions[Int(indices[q])] = 1
         out[count] = indices[q]
         count &+= 1
@@ -185,7 +185,7 @@ struct Agreement {
     var count = 0
     for row in Swift.stride(from: token, to: encodings.count, by: encodings.tokens) {
       let indices = codes.indices(row)
-      for q in 0..<workspace.foundCount(row) where positions[Int(indices[q])] == 0 {
+      for q in 0..<codes.count(row) where positions[Int(indices[q])] == 0 {
         scratch.concepts.base[count] = indices[q]
         count &+= 1
         positions[Int(indices[q])] = Int32(truncatingIfNeeded: count)
@@ -198,7 +198,7 @@ struct Agreement {
       isActive.update(repeating: false, count: count)
       (scratch.gradients.base + first).update(repeating: 0, count: count)
       let (indices, values) = (codes.indices(row), codes.values(row))
-      for q in 0..<workspace.foundCount(row) {
+      for q in 0..<codes.count(row) {
         let u = Int(positions[Int(indices[q])]) &- 1
         (numbers[u], isActive[u]) = (values[q], true)
       }
@@ -234,19 +234,8 @@ struct Agreement {
     let row = encodings.range(seat).lowerBound &+ token
     let sums = scratch.gradients.base + seat &* scratch.most
     let (values, indices) = (others.values(row), others.indices(row))
-    var count = others.count(row)
-    for q in 0..<count { values[q] = factor * sums[Int(positions[Int(indices[q])]) &- 1] }
+    for q in 0..<others.count(row) { values[q] = factor * sums[Int(positions[Int(indices[q])]) &- 1] }
     let (own, gradients) = (codes.indices(row), workspace.codeGradients.base + row &* codes.slots)
-    let reconstructing = codes.count(row)
-    for q in 0..<workspace.foundCount(row) {
-      let gradient = factor * sums[Int(positions[Int(own[q])]) &- 1]
-      if q < reconstructing {
-        gradients[q] += gradient
-      } else {  // outside the drawn prefix
-        (values[count], indices[count]) = (gradient, own[q])
-        count &+= 1
-      }
-    }
-    others.counts.base[row] = Int32(truncatingIfNeeded: count)
+    for q in 0..<codes.count(row) { gradients[q] += factor * sums[Int(positions[Int(own[q])]) &- 1] }
   }
 }

@@ -40,6 +40,12 @@ extension Recipe {
   /// Tokens of a step of `batch` encodings.
   func tokens(ofBatch batch: Int, models: Int) -> Int { max(1, batch / encoderCount(models: models)) }
 
-  /// Whether the loss has the agreement term.
-  func hasAgreement(models: Int) -> Bool { agreement > 0 && encoderCount(models: models) > 1 }
+  /// Weight of the agreement term in the step after `step` others; 0 where the loss does not have it.
+  func agreementWeight(at step: Int, models: Int) -> Double {
+    guard agreement > 0, encoderCount(models: models) > 1 else { return 0 }
+    guard totalSteps > 0 else { return agreement }
+    let (start, full) = (agreementStart * Double(totalSteps), agreementFull * Double(totalSteps))
+    guard Double(step) < full else { return agreement }
+    return agreement * max(0, Double(step) - start) / max(full - start, 1)
+  }
 }

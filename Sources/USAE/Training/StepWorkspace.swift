@@ -143,8 +143,7 @@ final class StepWorkspace: @unchecked Sendable {
     return made
   }
 
-  func agreementBuffers(_ recipe: Recipe) throws(USAEError) -> Agreement.Buffers? {
-    guard recipe.hasAgreement(models: tokens.count) else { return nil }
+  func buffersOfAgreement() throws(USAEError) -> Agreement.Buffers {
     if let agreementBuffers { return agreementBuffers }
     let made = try Agreement.Buffers(encodings, slots: codes.slots, concepts: concepts, threads: threads)
     agreementBuffers = made

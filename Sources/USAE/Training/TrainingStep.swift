@@ -10,6 +10,8 @@ struct TrainingStep {
   let number: Int
   /// Concepts that reconstruct: all, or a prefix of them.
   let prefix: Int
+  /// Weight of the agreement term; 0 where the loss does not have it.
+  let agreementWeight: Double
   /// Whether all gradients are written to buffers before the first update.
   let buffered: Bool
 
@@ -21,6 +23,7 @@ struct TrainingStep {
     self.encoders = encoders
     self.buffered = buffered
     number = step
+    agreementWeight = recipe.agreementWeight(at: step, models: trainer.models.count)
     prefix = workspace.drawn?.concepts(seed: trainer.seed, step: step) ?? trainer.concepts
   }
 
@@ -67,7 +70,7 @@ struct TrainingStep {
 
   /// The step's loss from that by seat and target model, and the other terms.
   func loss(_ losses: [[Double]], auxiliary: Double, agreement: Double) -> Double {
-    meanLosses(losses).reduce(0, +) + recipe.auxiliaryCoefficient * auxiliary + recipe.agreement * agreement
+    meanLosses(losses).reduce(0, +) + recipe.auxiliaryCoefficient * auxiliary + agreementWeight * agreement
   }
 
   private func loss(_ forward: Forward) -> Double {
@@ -234,7 +237,8 @@ extension TrainingStep {
 
   /// Computes the agreement term, and adds its gradients to those of the codes.
   func addAgreement(_ forward: inout Forward, work: InterruptibleWork) throws(USAEError) {
-    guard let buffers = try workspace.agreementBuffers(recipe) else { return }
+    guard agreementWeight > 0 else { return }
+    let buffers = try workspace.buffersOfAgreement()
     forward.agreement = try Agreement(self, buffers).run(statistics: forward.encoded.map(\.statistics), work: work)
   }
 }

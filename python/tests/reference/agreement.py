@@ -19,8 +19,8 @@ class Step:
     loss: torch.Tensor
 
 
-def term(steps, recipe, widths):
-    """Mean over tokens and pairs of encoders of the squared differences at the concepts that one of the two selects."""
+def term(steps, recipe, widths, prefix=None):
+    """Mean over tokens and pairs of encoders of the squared differences at the concepts of the prefix that one of the two selects."""
     scale = recipe.agreement_scale or sum(widths) / len(widths)
     parts = []
     for one, other in itertools.combinations(steps, 2):
@@ -28,6 +28,7 @@ def term(steps, recipe, widths):
         if recipe.agreement_on == "codes":
             a, b = torch.where(one.chosen, a, 0), torch.where(other.chosen, b, 0)
         union = one.chosen | other.chosen
+        union[:, prefix:] = False
         parts.append((torch.where(union, a - b, 0) ** 2).sum(1).mean() / scale)
     return sum(parts) / len(parts) if parts else torch.zeros((), dtype=torch.float64)
 
@@ -36,7 +37,7 @@ def forward(parameters, batch, encoders, recipe, k, dead, prefix=None, number=0,
     """The loss of a step, for tensors. `dead` {model: [m] bool}."""
     steps = {e: reference.forward(parameters, batch, e, recipe, k, dead[e], prefix, number, seed) for e in encoders}
     widths = [x.shape[1] for x in batch.values()]
-    agreement = term(list(steps.values()), recipe, widths)
+    agreement = term(list(steps.values()), recipe, widths, prefix)
     losses = {j: sum(step.losses[j] for step in steps.values()) / len(steps) for j in batch}
     loss = sum(step.loss for step in steps.values()) / len(steps) + recipe.agreement * agreement
     return Step(steps, losses, agreement, loss)

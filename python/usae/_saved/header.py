@@ -258,6 +258,8 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "agreement": 0.0,
         "agreement_on": "preactivations",
         "agreement_scale": None,
+        "agreement_start": 0.3,
+        "agreement_full": 0.8,
     },
 }
 """The recipe's fields that each format added, with values that give what was done before."""

@@ -14,7 +14,7 @@ struct SharedSummary {
     return numbers + encoders * step.local.trainer.concepts * (vectors + 1)
   }
 
-  private static func hasAgreement(_ step: SharedStep) -> Bool { step.recipe.hasAgreement(models: step.models.count) }
+  private static func hasAgreement(_ step: SharedStep) -> Bool { step.local.agreementWeight > 0 }
 
   private var concepts: Int { step.local.trainer.concepts }
   private var encoders: [ModelParameters] { step.local.encodedModels }
