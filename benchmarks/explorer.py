@@ -16,6 +16,7 @@ import time
 import numpy as np
 
 import usae
+from usae._explorer import files
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python" / "tests"))
 from support.browser import Page, driver_or_skip  # noqa: E402
@@ -60,7 +61,7 @@ def made_up(n_images, seed=0):
     return acts
 
 
-def measured(page, one_file):
+def measured(page, n_concepts):
     """What one explorer does in a browser, by name."""
     driver = driver_or_skip(1500, 900)
     browser, found = Page(driver), {}
@@ -82,8 +83,8 @@ def measured(page, one_file):
             found[f"scroll {speed} px/s, frames above 34 ms, %"] = late
             found[f"scroll {speed} px/s, pictures missing 100 ms after"] = missing
         cold = []
-        for concept in (2000, 3333, 4444, 5555):
-            cold.append(driver.execute_async_script(CONCEPT, concept))
+        for share in (0.3, 0.5, 0.7, 0.9):  # of which no file was read before
+            cold.append(driver.execute_async_script(CONCEPT, int(share * n_concepts)))
         found["concept page, cold, ms"] = max(cold)
         driver.execute_cdp_cmd("Performance.enable", {})
         metrics = {x["name"]: x["value"] for x in driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
@@ -94,6 +95,14 @@ def measured(page, one_file):
     finally:
         driver.quit()
     return found
+
+
+def one_file(folder, path):
+    """The same as `usae.explorer(..., one_file=True)` makes, from the files of a folder."""
+    order = ("index", "strip", "images", "concepts", "patches")
+    names = sorted((folder / "data").iterdir(), key=lambda file: (order.index(file.stem.partition("-")[0]), file.name))
+    files.write_file(path, "one file", ((file.name, file.read_text()) for file in names))
+    return path
 
 
 def renderer_memory(driver):
@@ -203,16 +212,15 @@ def main():
     sae = usae.UniversalSAE(n_concepts, 32).fit(some, steps=60, progress=False)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.output or pathlib.Path(temporary)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        page = usae.explorer(sae, acts, Photographs(n_images), folder / "folder", grid=GRID, progress=False)
+        built = {"building, s": time.perf_counter() - start}
+        built["building, MB more"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        joined = one_file(page.path.parent, folder / "one.html")
         tables = []
-        for one_file in (False, True):
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            start = time.perf_counter()
-            path = folder / ("one.html" if one_file else "folder")
-            page = usae.explorer(sae, acts, Photographs(n_images), path, one_file=one_file, grid=GRID, progress=False)
-            seconds = time.perf_counter() - start
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-            table = {"building, s": seconds, "building, MB more": grown, "size, MB": page.n_bytes / 2**20}
-            tables.append(table | measured(page.path, one_file))
+        for path, size in ((page.path, page.n_bytes), (joined, joined.stat().st_size)):
+            tables.append(built | {"size, MB": size / 2**20} | measured(path, n_concepts))
+            print(tables[-1], file=sys.stderr, flush=True)
     print(f"{n_concepts:,} concepts, {len(MODELS)} models, 8 examples, {n_images:,} images\n")
     print(f"{'':48}{'demanded':>10}{'folder':>10}{'one file':>10}")
     for name in tables[0]:

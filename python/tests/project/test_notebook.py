@@ -9,7 +9,7 @@ nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
 PATH = pathlib.Path(__file__).resolve().parents[3] / "examples" / "shared_concepts.ipynb"
-MOST_CELLS = 12
+MOST_CELLS = 14
 
 
 @pytest.fixture(scope="module")
@@ -31,4 +31,5 @@ def test_the_notebook_runs_and_shows_pictures(stored, tmp_path):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     assert any("R2 of" in output.get("text", "") for output in outputs)
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    assert not list(tmp_path.iterdir())
+    assert any("<iframe" in output.get("data", {}).get("text/html", "") for output in outputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["explorer.html"]
