@@ -139,7 +139,7 @@ function numberColumns() {
   const wanted = [state.sort ?? defaultSort(), ...Object.keys(state.filters), "entropy", "iou", "correlation", "apart",
     "energy:0", "max:0"
   ];
-  return [...new Set(wanted)].filter((key) => columns.has(key) && !key.startsWith("firing:"));
+  return [...new Set(wanted)].filter((key) => columns.has(key) && key !== "universal" && !key.startsWith("firing:"));
 }
 
 let frame = 0;

@@ -108,7 +108,7 @@ function tableOf(style) {
     let alpha = 1;
     if (style === "spotlight") {
       [red, green, blue] = [0, 0, 0];
-      alpha = level ? look.strength * 0.75 * (1 - level / 15) : look.strength;
+      alpha = level ? look.strength * 0.65 * (1 - level / 15) : look.strength;
     } else if (style === "overlay") alpha = level ? look.strength * (0.55 + 0.45 * (level / 15)) : look.strength * 0.35;
     table[level] = ((Math.round(alpha * 255) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   }
