@@ -126,7 +126,7 @@ BAD_ARRAYS = {
     "8-bit floats": (X.astype(ml_dtypes.float8_e4m3fn), "records (float8_e4m3fn)", "x.astype('float32')"),
     "8-bit floats of torch": (torch.zeros(10, D).to(torch.float8_e4m3fn), "torch.float8", "x.float()"),
     "a sparse tensor": (torch.zeros(10, D).to_sparse(), "torch.sparse_coo", "x.to_dense()"),
-    "a tensor that is not in CPU memory": (torch.zeros(10, D, device="meta"), "a tensor on meta", "x.cpu()"),
+    "a tensor without numbers": (torch.zeros(10, D, device="meta"), 'a tensor on the device "meta"', "CPU or a GPU"),
     "a masked array": (np.ma.masked_equal(X, 1), "a masked array", ".filled()"),
     "a number": (3.0, "0-D with shape []", ""),
     "one token without a row": (X[0], f"1-D with shape [{D}]", "x[None, :]"),

@@ -52,6 +52,15 @@ def test_rows_are_taken_as_numpy_takes_them(codes, data):
     assert taken.values.flags.c_contiguous and taken.indices.flags.c_contiguous
 
 
+@hypothesis.given(codes())
+def test_numpy_sees_the_dense_form(codes):
+    assert np.array_equal(np.asarray(codes), codes.to_dense())
+    assert np.asarray(codes, np.float64).dtype == np.float64
+    assert np.array_equal(np.concatenate([codes, codes]), np.concatenate([codes.to_dense()] * 2))
+    with pytest.raises(ValueError):
+        codes.__array__(copy=False)
+
+
 def test_one_row_is_codes_of_one_token_and_iteration_ends():
     codes = Codes([[1.0], [2.0], [3.0]], [[0], [1], [-1]], 4)
     assert codes[1] == codes[1:2]

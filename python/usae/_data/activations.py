@@ -411,6 +411,10 @@ def as_float_array(x: object, label: str) -> tuple[np.ndarray, bool]:
 
 
 def _from_torch(x: Any, label: str, torch: Any) -> tuple[np.ndarray, bool]:
+    if x.device.type == "meta":
+        raise InvalidInputError(
+            f'{label} must have numbers, got a tensor on the device "meta", which has only a shape; make it on the CPU or a GPU'
+        )
     if x.device.type != "cpu":
         raise InvalidInputError(f"{label} must be in the CPU's memory, got a tensor on {x.device}; use x.cpu()")
     if x.layout != torch.strided:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.tensors import on_cpu
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import scipy.sparse
+
+    from usae.torch._tensor_codes import TensorCodes
 
 
 class Codes:
@@ -21,7 +24,8 @@ class Codes:
     ----------
     values : array_like of float, [n_tokens, k]
         How active each concept is. `UniversalSAE.encode` makes positive values, most active first (ties: lower index first).
-        Codes that you make yourself, for example to decode them, may hold any finite number in any order.
+        Codes that you make yourself, for example to decode them, may hold any finite number in any order. Tensors may be on any
+        device, so that ``usae.Codes(*codes)`` takes over a `usae.torch.TensorCodes`; only numbers are copied, not the graph.
     indices : array_like of int, [n_tokens, k]
         The concepts of the values. -1 is an unused slot, whose value counts as 0.
     n_concepts : int
@@ -44,6 +48,10 @@ class Codes:
 
     >>> values = np.where(codes.indices == 7, 0, codes.values)
     >>> sae.decode(codes, "vit") - sae.decode(usae.Codes(values, codes.indices, codes.n_concepts), "vit")
+
+    The codes of the third image, of 196 tokens each, as a dense array:
+
+    >>> np.asarray(codes[2 * 196 : 3 * 196])
     """
 
     __slots__ = ("_values", "_indices", "_n_concepts")
@@ -140,6 +148,31 @@ class Codes:
         matrix.sum_duplicates()
         return matrix
 
+    def to_torch(self, device: Any = None) -> TensorCodes:
+        """Return copies as tensors, which `usae.torch.Decoder` takes.
+
+        Parameters
+        ----------
+        device : torch.device or str, optional
+            Where the tensors are. Default: None, which is the CPU.
+
+        Returns
+        -------
+        usae.torch.TensorCodes
+            values, float32 [n_tokens, k], indices, int64 [n_tokens, k], and n_concepts. Its methods `to_dense` and `to_sparse`
+            make tensors [n_tokens, n_concepts].
+        """
+        from usae.torch._tensor_codes import TensorCodes
+
+        return TensorCodes.of_arrays(self._values, self._indices, self._n_concepts, device)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return `to_dense`, for functions of NumPy. There is nothing to be seen without a copy."""
+        if copy is False:
+            raise ValueError("copy must be True or None for sparse codes, which have no dense array, got False")
+        dense = self.to_dense()
+        return dense if dtype is None else dense.astype(dtype, copy=False)
+
     def to_dense(self) -> np.ndarray:
         """Return a dense array, float32 [n_tokens, n_concepts]. It takes 4 bytes for each token and concept."""
         dense = np.zeros(self.shape, np.float32)
@@ -181,6 +214,9 @@ _ROWS = "a slice, a mask [n_tokens], or a list of row numbers from -n_tokens to 
 
 def _as_copy(rows: Any, name: str) -> np.ndarray:
     try:
+        rows = on_cpu(rows)
+        if type(rows).__module__ == "torch":
+            rows = (rows.float() if rows.is_floating_point() and rows.itemsize <= 2 else rows).numpy()  # NumPy lacks bfloat16
         return np.array(rows, order="C")
     except Exception as error:  # for example rows of different lengths, or a method of `rows` that raises
         raise InvalidInputError(f"{name} must be an array [n_tokens, k], got rows of several lengths: {error}") from error

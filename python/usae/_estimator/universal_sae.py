@@ -17,6 +17,7 @@ from usae._base import checks
 from usae._base.float_types import widened
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
+from usae._base.tensors import on_cpu
 from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
@@ -568,7 +569,8 @@ class UniversalSAE:
         ----------
         x : array, [n_tokens, width] or [images, tokens, width]
             Activations in the model's own units. The codes of a 3-D array are those of its rows, image by image. Without rows
-            the codes are empty.
+            the codes are empty. A tensor may be on any device: it is copied to the CPU's memory, where codes are computed;
+            `usae.torch.Encoder` computes where the tensor is.
         model : str
             Name of the model that the activations are of.
         mask : array of bool, [n_tokens] or [images, tokens], optional
@@ -600,8 +602,9 @@ class UniversalSAE:
 
         Parameters
         ----------
-        codes : Codes
-            Codes of n_tokens tokens, from any model's encoder or made by yourself.
+        codes : Codes or usae.torch.TensorCodes
+            Codes of n_tokens tokens, from any model's encoder or made by yourself. Tensors may be on any device: they are
+            copied to the CPU's memory, where the result is computed; `usae.torch.Decoder` computes where the tensors are.
         model : str
             Name of the model whose dictionary decodes.
 
@@ -619,6 +622,8 @@ class UniversalSAE:
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
+        if hasattr(codes, "flattened"):  # tensors, of a class that only those have who have PyTorch
+            codes = Codes(*codes.flattened())
         if not isinstance(codes, Codes):
             raise InvalidInputError(
                 f"codes must be usae.Codes, as encode makes them or usae.Codes(values, indices, n_concepts), got "
@@ -952,7 +957,7 @@ class UniversalSAE:
     def _one_model(self, x: object, model: str, mask: object) -> tuple[int, Activations]:
         autoencoder = self._initialized()
         index = autoencoder.index(model)
-        activations = as_one_model(x, "x", mask)
+        activations = as_one_model(on_cpu(x), "x", mask)
         check_columns(activations, model, autoencoder.columns[model])
         rounding.check(autoencoder, {model: activations})
         return index, activations
