@@ -16,9 +16,11 @@ from usae._training.shared_steps import Exchanged
 from usae.torch._autoencoder import Autoencoder, Decoder, Encoder
 from usae.torch._code_agreement import CodeAgreement, code_agreement
 from usae.torch._distributed import DistributedTrainer
+from usae.torch._edits import Edit
 from usae.torch._extract import batches, extract
 from usae.torch._fit import fit
 from usae.torch._fit_distributed import fit_distributed
+from usae.torch._intervene import intervene
 from usae.torch._model import Model
 from usae.torch._reader import SkippedPicture
 from usae.torch._tensor_codes import TensorCodes
@@ -28,6 +30,7 @@ __all__ = [
     "CodeAgreement",
     "Decoder",
     "DistributedTrainer",
+    "Edit",
     "Encoder",
     "Exchanged",
     "Model",
@@ -38,4 +41,5 @@ __all__ = [
     "extract",
     "fit",
     "fit_distributed",
+    "intervene",
 ]

@@ -276,19 +276,26 @@ class Decoder(_OfModel):
         codes = codes.to(self.dictionary.dtype)
         return codes @ self.unit_rows() if codes.layout == torch.strided else torch.sparse.mm(codes, self.unit_rows())
 
-    def unit_rows(self) -> Tensor:
-        """Return the dictionary rows with norm 1, [n_concepts, width], in standardised units."""
-        return self.dictionary * self._inverse_norms()[:, None]
+    def unit_rows(self, concepts: Tensor | None = None) -> Tensor:
+        """Return the dictionary rows of some concepts with norm 1, [n, width], in standardised units.
 
-    def _inverse_norms(self) -> Tensor:
-        return 1 / (torch.linalg.vector_norm(self.dictionary, dim=1) + self.epsilon)
+        Parameters
+        ----------
+        concepts : Tensor of int64, optional
+            The concepts. Default: None, which takes all.
+        """
+        rows = self.dictionary if concepts is None else self.dictionary[concepts]
+        return rows * self._inverse_norms(rows)[:, None]
+
+    def _inverse_norms(self, rows: Tensor) -> Tensor:
+        return 1 / (torch.linalg.vector_norm(rows, dim=1) + self.epsilon)
 
     def _sum_of_rows(self, codes: TensorCodes) -> Tensor:
         """Add up the rows of the active concepts alone."""
         values, indices, _ = codes.flattened()
         used = indices != UNUSED
         concepts = indices.where(used, 0)
-        coefficients = values.where(used, 0).to(self.dictionary.dtype) * self._inverse_norms()[concepts]
+        coefficients = values.where(used, 0).to(self.dictionary.dtype) * self._inverse_norms(self.dictionary)[concepts]
         rows = F.embedding_bag(concepts, self.dictionary, mode="sum", per_sample_weights=coefficients)
         return rows.reshape(*codes.values.shape[:-1], self.width)
 

@@ -30,10 +30,14 @@ class _Reached(BaseException):
     """Ends a forward pass after the wanted layer. It is no Exception, so that no ``except`` of a network catches it."""
 
 
-class _Presence:
-    """Lives as long as a call of `run_to`."""
+class Presence:
+    """Lives as long as a call of `run_to`, or as a block in which tokens are edited. Keys of hooks refer to it weakly."""
 
     __slots__ = ("__weakref__",)
+
+
+told_of_ends: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Whose `after_network` is called when `run_to` ends a pass at its last layer: hooks of the network's end do not run then."""
 
 
 class TokenReader(NamedTuple):
@@ -59,15 +63,15 @@ class TokenReader(NamedTuple):
     channels_last: bool | None = None
     tokens: Callable[[Tensor], Tensor] | None = None
 
-    def read(self, output: object, n_images: int, size: Grid) -> tuple[Tensor, Grid | None]:
+    def read(self, output: object, n_images: int | None, size: Grid) -> tuple[Tensor, Grid | None]:
         """Return tokens, [n_images, tokens, width], row by row, and their grid, or None if there is none.
 
         Parameters
         ----------
         output : tensor, or tuple, list or mapping of which the first tensor is taken
             Output of the layer, [n_images, tokens, width] or a map of four dimensions.
-        n_images : int
-            Number of images.
+        n_images : int or None
+            Number of images. None: it is not known.
         size : (int, int)
             Height and width of the images.
         """
@@ -79,7 +83,7 @@ class TokenReader(NamedTuple):
                 f"{self.label} must give floats [n_images, tokens, width] or a map of four dimensions, got {tensor.dtype} "
                 f"{list(tensor.shape)}; choose a layer before images are pooled, or give tokens= a function that makes tokens"
             )
-        if len(tensor) != n_images:
+        if n_images is not None and len(tensor) != n_images:
             raise InvalidInputError(
                 f"{self.label} must give images in its first dimension, got {list(tensor.shape)} for {n_images} images; "
                 f"give tokens= a function that brings them there, for instance tokens=lambda x: x.transpose(0, 1)"
@@ -159,10 +163,10 @@ def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str]
 
     # Ctrl-C may come between any two calls of Python functions, so within `register_forward_hook` and `RemovableHandle.remove`
     # too, and a hook would stay in the user's network. Here a single call of C puts them in, within `try`, and a single one
-    # takes them out. Should that one not be reached, the hooks go with this call's `_Presence`, to which their keys refer. (A
+    # takes them out. Should that one not be reached, the hooks go with this call's `Presence`, to which their keys refer. (A
     # weak reference that is gone before its referent calls nothing, so `keys` is the earlier variable.)
     keys: list[Any] = []
-    presence = _Presence()
+    presence = Presence()
     all_hooks: list[Any] = [layer._forward_hooks for layer in wanted.values()]
     keys += [weakref.ref(presence, hooks.pop) for hooks in all_hooks]
     removers = [hooks.pop for hooks in all_hooks]
@@ -171,6 +175,8 @@ def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str]
         with eager(module):
             module(images)
     except _Reached:
+        for each in list(told_of_ends):
+            each.after_network()
         return [outputs[id(layer)] for layer in layers]
     finally:
         deque(map(operator.call, removers, keys, repeat(None)), maxlen=0)
@@ -209,11 +215,12 @@ def children(module: nn.Module) -> str:
 
 def _copied(output: Any) -> Any:
     """Return a copy of the tensor that is read of a layer's output, and another output as it is."""
-    tensor = _found_tensor(output)
+    tensor = found_tensor(output)
     return output if tensor is None else tensor.clone()
 
 
-def _found_tensor(output: object) -> Tensor | None:
+def found_tensor(output: object) -> Tensor | None:
+    """Return the tensor that is read of a layer's output, or None if there is none."""
     if isinstance(output, Tensor):
         return output
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
@@ -221,7 +228,7 @@ def _found_tensor(output: object) -> Tensor | None:
 
 
 def _first_tensor(output: object, label: str) -> Tensor:
-    tensor = _found_tensor(output)
+    tensor = found_tensor(output)
     if tensor is not None:
         return in_a_standard_type(plain(tensor, label))
     raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -80,11 +81,15 @@ def without_wrapper(layer: str, module: nn.Module, network: nn.Module) -> str:
 @contextlib.contextmanager
 def eager(module: nn.Module) -> Iterator[None]:
     """Run what is compiled in a module as plain Python, in which hooks run. Nothing is done for one without such parts."""
-    if not is_compiled(module):
+    with everything_eager() if is_compiled(module) else contextlib.nullcontext():
         yield
-        return
+
+
+@contextlib.contextmanager
+def everything_eager() -> Iterator[None]:
+    """Run all that is compiled as plain Python, also a network that is compiled around the module that one knows."""
     set_stance: Any = getattr(torch.compiler, "set_stance", None)  # PyTorch 2.6
-    with contextlib.nullcontext() if set_stance is None else set_stance("force_eager"):
+    with set_stance("force_eager") if set_stance is not None and "torch._dynamo" in sys.modules else contextlib.nullcontext():
         yield
 
 
