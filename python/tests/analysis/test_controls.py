@@ -204,6 +204,11 @@ def test_the_penalty_is_the_one_that_predicts_other_training_rows_best():
     new = rng.standard_normal((2000, 40))
     test = as_aligned({"x": new, "y": new[:, :5] + 3 * rng.standard_normal((2000, 5))}, "acts")
     chosen = baselines.linear_baseline(test, train, False)
+    for (source, target), linear in baselines.linear_maps(train, False).items():
+        x, y = (test[name].array.astype(float) for name in (source, target))
+        error = np.square((x - linear.source_mean) @ linear.weights + linear.target_mean - y).sum()
+        i, j = list(train).index(source), list(train).index(target)
+        assert 1 - error / np.square(y - y.mean(0)).sum() == pytest.approx(chosen.r2[i, j], abs=1e-9)
     none = baselines.linear_baseline(test, train, False, np.array([1e-7]))
     assert chosen.penalty[0, 1] > 0.01 and chosen.penalty[0, 0] < 1e-5
     assert none.r2[0, 1] < -0.3 < -0.15 < chosen.r2[0, 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -267,39 +267,96 @@ def linear_baseline(
 
     It reads each once and keeps only sums of products, which are (sum of widths)^2 numbers.
     """
-    widths = [x.width for x in train.values()]
-    ends = np.cumsum(widths)
-    parts = [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+    n_eval = next(iter(acts.values())).n_tokens
+    total = _n_parts_of_training(train) + n_chunks(n_eval, size=RIDGE_CHUNK)
+    with progress_bar(total, progress, "linear baseline", "part") as bar:
+        learning, choosing = _moments_of_training(train, bar)
+        held_out = _Moments.zero(learning.origin)
+        for rows in chunks(n_eval, size=RIDGE_CHUNK):
+            held_out.add(_side_by_side(acts, rows))
+            bar.update()
+    parts, whole = _columns_of(train), learning + choosing
+    seen = held_out.about(whole.mean)
+    spread = np.diag(held_out.about(held_out.mean))
+    r2, penalty = np.empty((len(parts), len(parts))), np.empty((len(parts), len(parts)))
+    for i, j, chosen, weights in _ridges(learning, choosing, parts, penalties):
+        penalty[i, j], variation = chosen, spread[parts[j]].sum()
+        r2[i, j] = 1 - _squared_error(weights, seen, parts[i], parts[j]) / variation if variation > 0 else np.nan
+    return LinearBaseline(r2, penalty)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LinearMap:
+    """The ridge regression from one model's activations to another's: ``(x - source_mean) @ weights + target_mean``.
+
+    Attributes
+    ----------
+    weights : ndarray of float64, [width of the source, width of the target]
+    source_mean, target_mean : ndarray of float64, [width]
+    """
+
+    weights: np.ndarray
+    source_mean: np.ndarray
+    target_mean: np.ndarray
+
+
+def linear_maps(
+    train: Mapping[str, Activations], progress: bool | None, penalties: np.ndarray = PENALTIES
+) -> dict[tuple[str, str], LinearMap]:
+    """Return the maps whose R2 `linear_baseline` computes, by source and target. It reads `train` once."""
+    with progress_bar(_n_parts_of_training(train), progress, "linear maps", "part") as bar:
+        learning, choosing = _moments_of_training(train, bar)
+    names, parts, whole = list(train), _columns_of(train), learning + choosing
+    mean = whole.origin + whole.mean
+    return {
+        (names[i], names[j]): LinearMap(weights, mean[parts[i]], mean[parts[j]])
+        for i, j, _, weights in _ridges(learning, choosing, parts, penalties)
+    }
+
+
+def _columns_of(acts: Mapping[str, Activations]) -> list[slice]:
+    """Return the columns of each model in rows of all models side by side."""
+    widths = [x.width for x in acts.values()]
+    return [slice(end - width, end) for end, width in zip(np.cumsum(widths).tolist(), widths, strict=True)]
+
+
+def _parts_of_training(train: Mapping[str, Activations]) -> tuple[int, int, int]:
+    """Return the number of rows, of rows that stay in one part, and of rows of a part at most."""
     n_tokens = next(iter(train.values())).n_tokens
     if n_tokens < 2:
         raise InvalidInputError("train must have at least two rows, one of them to choose the linear baseline's penalty, got 1")
     multiple = tokens_per_image(train) or 1  # tokens of one image stay in one part
-    multiple = multiple if n_tokens // multiple >= 2 else 1
-    size = min(RIDGE_CHUNK, max(1, n_tokens // RIDGE_PARTS))
-    n_eval = next(iter(acts.values())).n_tokens
-    total = n_chunks(n_tokens, multiple, size) + n_chunks(n_eval, size=RIDGE_CHUNK)
-    with progress_bar(total, progress, "linear baseline", "part") as bar:
-        first = _side_by_side(train, next(chunks(n_tokens, multiple, size)))
-        learning, choosing, held_out = (_Moments.zero(first.mean(0)) for _ in range(3))
-        for number, rows in enumerate(chunks(n_tokens, multiple, size)):
-            (choosing if number % RIDGE_PARTS == 1 else learning).add(_side_by_side(train, rows))
-            bar.update()
-        for rows in chunks(n_eval, size=RIDGE_CHUNK):
-            held_out.add(_side_by_side(acts, rows))
-            bar.update()
+    return n_tokens, multiple if n_tokens // multiple >= 2 else 1, min(RIDGE_CHUNK, max(1, n_tokens // RIDGE_PARTS))
+
+
+def _n_parts_of_training(train: Mapping[str, Activations]) -> int:
+    return n_chunks(*_parts_of_training(train))
+
+
+def _moments_of_training(train: Mapping[str, Activations], bar: Any) -> tuple[_Moments, _Moments]:
+    """Return the moments of the rows that are fitted and of those that choose the penalty."""
+    parts = _parts_of_training(train)
+    first = _side_by_side(train, next(chunks(*parts)))
+    learning, choosing = (_Moments.zero(first.mean(0)) for _ in range(2))
+    for number, rows in enumerate(chunks(*parts)):
+        (choosing if number % RIDGE_PARTS == 1 else learning).add(_side_by_side(train, rows))
+        bar.update()
+    return learning, choosing
+
+
+def _ridges(
+    learning: _Moments, choosing: _Moments, parts: list[slice], penalties: np.ndarray
+) -> Iterator[tuple[int, int, float, np.ndarray]]:
+    """Yield source, target, the penalty that predicts best, and the coefficients of all rows of training."""
     whole = learning + choosing
     fitted, chosen = learning.about(learning.mean), choosing.about(learning.mean)
-    refitted, seen = whole.about(whole.mean), held_out.about(whole.mean)
-    spread = np.diag(held_out.about(held_out.mean))
-    r2, penalty = np.empty((len(parts), len(parts))), np.empty((len(parts), len(parts)))
+    refitted = whole.about(whole.mean)
     for i, source in enumerate(parts):
         choice, final = Ridge(fitted[source, source]), Ridge(refitted[source, source])
         for j, target in enumerate(parts):
             each = (choice.weights(fitted[source, target], value) for value in penalties)
-            penalty[i, j] = penalties[int(np.argmin([_squared_error(weights, chosen, source, target) for weights in each]))]
-            weights, variation = final.weights(refitted[source, target], penalty[i, j]), spread[target].sum()
-            r2[i, j] = 1 - _squared_error(weights, seen, source, target) / variation if variation > 0 else np.nan
-    return LinearBaseline(r2, penalty)
+            best = penalties[int(np.argmin([_squared_error(weights, chosen, source, target) for weights in each]))]
+            yield i, j, float(best), final.weights(refitted[source, target], best)
 
 
 def _squared_error(weights: np.ndarray, moments: np.ndarray, source: slice, target: slice) -> float:

@@ -18,6 +18,8 @@ from usae.torch._code_agreement import CodeAgreement, code_agreement
 from usae.torch._distributed import DistributedTrainer
 from usae.torch._edits import Edit
 from usae.torch._extract import batches, extract
+from usae.torch._faithfulness import faithfulness
+from usae.torch._faithfulness_scores import Faithfulness, Replacements
 from usae.torch._fit import fit
 from usae.torch._fit_distributed import fit_distributed
 from usae.torch._intervene import intervene
@@ -33,12 +35,15 @@ __all__ = [
     "Edit",
     "Encoder",
     "Exchanged",
+    "Faithfulness",
     "Model",
+    "Replacements",
     "SkippedPicture",
     "TensorCodes",
     "batches",
     "code_agreement",
     "extract",
+    "faithfulness",
     "fit",
     "fit_distributed",
     "intervene",

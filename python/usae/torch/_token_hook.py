@@ -51,11 +51,6 @@ class _Hooks:
         """Return the output with edited tokens: of the first call in a pass, as `Model` reads it. None: as it is."""
         if threading.get_ident() != self._thread or (self._is_within and self._is_done):
             return None
-        if torch.compiler.is_compiling():
-            raise InvalidInputError(
-                f"module must be compiled before its tokens are edited, got {self.model._label} in a network that is being "
-                f"compiled; call torch.compile before the block"
-            )
         self._is_done = True
         reader, images = self.model._reader, self._images
         n_images = images[0] if images else None
