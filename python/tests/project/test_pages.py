@@ -8,8 +8,11 @@ import pytest
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
 
+PAGES = ["first_run.md", "training.md", "concepts.md", "explorer.md", "interventions.md"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["first_run.md", "training.md", "concepts.md", "explorer.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

@@ -92,7 +92,7 @@ class Faithfulness:
     def summary(self) -> str:
         """Return tables of the share of the loss that is recovered, of top-1 agreement and of cosines, as text."""
         names = self.model_names
-        width = max(12, *(len(name) + 2 for name in names))
+        width = max(12, *(len(name) + 2 for name in (*names, *self.losses)))
         label = max(len(f"linear map from {name}") for name in names) + 2
         heading = "".join(f"{name:>{width}}" for name in names)
         lines = [f"Outputs of {self.n_images:,} images with replaced tokens; columns are networks"]
