@@ -47,7 +47,9 @@ def prepare(folder: pathlib.Path) -> None:
     for name, x in acts.items():
         np.save(folder / f"{name}.npy", x)
     recipe = usae.recipes.default(batch_size=16)
-    usae.UniversalSAE(8, 2, recipe=recipe).fit(acts, steps=2, progress=False).save(folder / "model")
+    sae = usae.UniversalSAE(8, 2, recipe=recipe).fit(acts, steps=2, progress=False)
+    sae.save(folder / "model")
+    sae.export(folder / "exported", "saelens", model="a")
     with usae.ActivationStore.create(folder / "store", grid=(2, 2), dtype="float32") as store:
         store.append({name: x.reshape(10, 4, -1) for name, x in acts.items()}, [f"{i}.png" for i in range(10)])
     (folder / "pictures").mkdir()
@@ -90,6 +92,7 @@ def prepare(folder: pathlib.Path) -> None:
 PLACES = [
     "", " ", ".", "..", "/", "/dev/null", "/dev/full", "/proc/self/mem", "nowhere", "nowhere/new", "a.npy/new", "empty",
     "model",
+    "exported",
     "store", "pictures", "pipe", "dangling", "loop", "damaged", "several.npz", "caf\udce9", "x" * 300, "a\nb", "\x1b[2J",
     "a\0b",
     "nan.npy", "text.npy", *(f"bad{i}.npy" for i in range(14)), *(f"run{i}.toml" for i in range(10)),
@@ -113,10 +116,14 @@ def command(folder: pathlib.Path, draw: random.Random, number: int) -> list[str]
         "maximize": lambda: ["--model", "model", "--concept", "1", "--network", draw.choice(NETWORKS), "--output", new,
         "--steps",
                              "1", "--views", "1"],
+        "export": lambda: ["--model", "model", "--format", "saelens", "--encoder", "a", "--output", new],
+        "import": lambda: ["--input", "exported", "--output", new],
         "info": lambda: ["--json"],
         "demo": lambda: ["--output", new, "--seed", "-1"],
     }  # fmt: skip
-    name = draw.choice(["train", "train", "train", "evaluate", "evaluate", "extract", "maximize", "info", "demo"])
+    name = draw.choice(
+        ["train", "train", "train", "evaluate", "evaluate", "extract", "maximize", "export", "import", "info", "demo"]
+    )
     arguments = good[name]()
     for _ in range(draw.choice([0, 1, 1, 2, 3])):
         place = draw.randrange(len(arguments)) if arguments else 0

@@ -39,6 +39,7 @@ class Context:
         self.cofire_null = usae.controls(self.sae, self.acts, include=("tokens",), n_draws=20, progress=False).tokens
         self.top = usae.top_examples(self.sae, self.acts, 3, grid=(2, 3))
         self.sae.save(folder / "saved")
+        self.sae.export(folder / "exported", "saelens", model="vit")
         with usae.ActivationStore.create(folder / "store", grid=(2, 3), dtype="float32") as store:
             store.append({name: x.reshape(10, 6, -1) for name, x in self.acts.items()}, [f"{i}.png" for i in range(10)])
         self.independent = usae.UniversalSAE(12, 3, seed=1).initialize(WIDTHS)
@@ -99,6 +100,22 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         "save": lambda: (sae().save, {"path": fresh(), "training_state": True}),
         "save_history": lambda: (sae().save_history, {"path": fresh()}),
         "set_params": lambda: (sae().set_params, {"n_concepts": 3, "k": 2}),
+        "export": lambda: (
+            sae().export,
+            {"path": fresh(), "format": "saelens", "model": "vit", "target": None, "unit_rows": True, "acts": acts()},
+        ),
+        "push_to_hub": lambda: (  # nothing is uploaded: the name is none
+            sae().push_to_hub,
+            {"repo": "none", "license": "mit", "networks": {"vit": "a/b"},
+             "store": usae.ActivationStore(c.folder / "store"),
+             "data": "a line", "evaluation": c.evaluation, "saelens": True, "private": True, "token": "none",
+             "message": "none"},
+        ),
+        "import_sae": lambda: (
+            usae.import_sae,
+            {"path": c.folder / "exported", "format": "saelens", "names": ["vit"], "k": 3, "k_max": None, "tolerance": 1e-5,
+             "n_threads": 1},
+        ),
         "load": lambda: (usae.load, {"path": c.folder / "saved", "n_threads": 1}),
         "Codes": lambda: (
             usae.Codes, {"values": c.codes.values.copy(), "indices": c.codes.indices.copy(), "n_concepts": 12}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
     from usae._estimator.universal_sae import UniversalSAE, load
+    from usae._exchange.exporting import Export
     from usae._explorer.labels import Label, Labels, read_labels
     from usae._explorer.make import explorer
     from usae._explorer.result import Explorer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         UsaeError,
         UsaeMemoryError,
     )
+    from usae.interop.importing import import_sae
     from usae.interop.published import load_published
     from usae.interop.published_caches import import_published
     from usae.maximization.image_models import FunctionModel
@@ -67,6 +69,7 @@ _MODULE_OF = {
     "EnergyFit": "analysis.evaluation",
     "Evaluation": "analysis.evaluation",
     "Explorer": "_explorer.result",
+    "Export": "_exchange.exporting",
     "Firing": "maximization.result",
     "FunctionModel": "maximization.image_models",
     "InvalidInputError": "errors",
@@ -97,6 +100,7 @@ _MODULE_OF = {
     "explorer": "_explorer.make",
     "fit_independent": "analysis.consistency",
     "import_published": "interop.published_caches",
+    "import_sae": "interop.importing",
     "latent_scaling": "analysis.latent_scaling",
     "load": "_estimator.universal_sae",
     "load_published": "interop.published",
@@ -125,6 +129,7 @@ __all__ = [
     "EnergyFit",
     "Evaluation",
     "Explorer",
+    "Export",
     "Firing",
     "FunctionModel",
     "InvalidInputError",
@@ -158,6 +163,7 @@ __all__ = [
     "explorer",
     "fit_independent",
     "import_published",
+    "import_sae",
     "latent_scaling",
     "load",
     "load_published",

@@ -53,7 +53,17 @@ def test_the_worst_value_for_each_argument_of_each_function_is_refused(tmp_path,
 def test_every_public_function_is_called():
     import targets
 
-    results = {"CofireNull", "Controls", "EnergyFit", "Evaluation", "Firing", "LatentScaling", "LinearBaseline", "Matching"}
+    results = {
+        "CofireNull",
+        "Controls",
+        "EnergyFit",
+        "Evaluation",
+        "Export",
+        "Firing",
+        "LatentScaling",
+        "LinearBaseline",
+        "Matching",
+    }
     results |= {"Maximization", "Screening", "SeedCeiling", "ShuffledPairing", "StepReport", "StreamReport", "TopExamples"}
     results |= {"AgreementCeiling", "Consistency", "Partners", "StandardizationReport", "__version__", "show_config"}
     modules = {"demo", "errors", "plot", "recipes", "synthetic"}

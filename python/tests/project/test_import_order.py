@@ -20,6 +20,7 @@ ORDER = (
     "_data",
     "_core",
     "_saved",
+    "_exchange",
     "_training",
     "_estimator",
     "interop",

@@ -46,6 +46,9 @@ from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
+    from usae._data.store import ActivationStore
+    from usae._exchange.exporting import Export
+    from usae.analysis.controls import Controls
     from usae.analysis.evaluation import Evaluation
 
 logger = logging.getLogger("usae")
@@ -861,6 +864,124 @@ class UniversalSAE:
 
         saved_folder.save(self._initialized(), path, training_state)
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: str,
+        *,
+        model: str | None = None,
+        target: str | None = None,
+        unit_rows: bool = False,
+        acts: Mapping[str, Any] | None = None,
+    ) -> Export:
+        """Write one model, or a pair of models, in the files of another library. docs/exchange.md has the details.
+
+        The other library then encodes and decodes activations in the model's own units: standardisation and BatchNorm are
+        folded into the weights. `usae.import_sae` reads the folder. What the files cannot hold is in the result, and what
+        would be wrong there is refused.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder. It may be new, empty, or an earlier export for the same library, which is replaced.
+        format : str
+            "saelens", "sparsify", "visaebench", "dictionary_learning" (its file is written by PyTorch), "overcomplete" (a
+            state_dict, in standardised units), or "crosscoder" (those of science-of-finetuning, with BatchTopK).
+        model : str, optional
+            Name of the model that is encoded. Default: None, for an autoencoder of one model.
+        target : str, optional
+            Name of the model that is decoded, which makes a transcoder: "saelens" has them with BatchTopK, and "sparsify" with
+            TopK and equal widths. Default: None, which means `model`. A "crosscoder" decodes all models.
+        unit_rows : bool
+            Whether dictionary rows have norm 1 in own units, as some tools expect. Codes are then multiplied by the norms.
+            Default: False.
+        acts : mapping of str to array, optional
+            Activations, as for `fit`, of at least `model`: the result then has the share of their tokens whose codes the cap
+            `k_max` of BatchTopK shortens here, and not there. Default: None.
+
+        Returns
+        -------
+        Export
+            What was written, how the library loads it, and what is lost.
+
+        Raises
+        ------
+        InvalidInputError
+            If the library cannot compute such codes, as with BatchTopK for "sparsify"; if `unit_rows` would change which
+            concepts are selected; if float32 cannot hold the mean; and for arguments that cannot be used.
+        CheckpointFileError
+            Also an OSError: the folder cannot be written, or holds something else.
+        ImportError
+            If "dictionary_learning" is to be written and PyTorch is not installed.
+        """
+        from usae._exchange import exporting
+
+        return exporting.export(self._initialized(), path, format, model, target, unit_rows, acts)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        license: str,
+        networks: Mapping[str, str] | None = None,
+        store: ActivationStore | None = None,
+        data: str | None = None,
+        evaluation: Evaluation | Controls | None = None,
+        saelens: bool = True,
+        private: bool = False,
+        token: str | None = None,
+        message: str | None = None,
+    ) -> str:
+        """Upload to the Hugging Face Hub, with a model card. ``usae.load("hf://user/repo")`` loads it.
+
+        The repository has what `save` writes, ``README.md``, and for SAELens each model in ``saelens/MODEL``. Files that are in
+        the repository already stay, unless they have the same names. It needs huggingface_hub, which usae does not install.
+
+        Parameters
+        ----------
+        repo : str
+            "user/name". It is made if there is none.
+        license : str
+            Licence of the weights, by its name on the Hub, such as "mit" or "cc-by-4.0".
+        networks : mapping of str to str, optional
+            For some or all models, the name of their network on the Hub, such as "facebook/dinov2-small". Default: None.
+        store : ActivationStore, optional
+            The activations that were trained on, from which the card takes sources, layers and preprocessing. Default: None.
+        data : str, optional
+            A line about the images that were trained on, for the card. Default: None.
+        evaluation : Evaluation or Controls, optional
+            What `evaluate` or `usae.controls` said of this autoencoder, for the card. Controls have nulls beside the numbers.
+            Default: None.
+        saelens : bool
+            Whether to add the models in the files of SAELens. Default: True.
+        private : bool
+            Whether a repository that is made is private. Default: False.
+        token : str, optional
+            Token of the Hub. Default: None, which takes the one that huggingface_hub finds.
+        message : str, optional
+            Message of the commit. Default: None, which says that it is an upload.
+
+        Returns
+        -------
+        str
+            Address of the repository.
+
+        Raises
+        ------
+        InvalidInputError
+            For arguments that cannot be used. Nothing is uploaded then.
+        CheckpointFileError
+            Also an OSError: it cannot be uploaded, or the files cannot be written.
+        ImportError
+            If huggingface_hub is not installed.
+        """
+        from usae._exchange import publishing
+
+        return publishing.push(
+            self._initialized(), repo, license=license, networks=networks, store=store, data=data, evaluation=evaluation,
+            saelens=saelens, private=private, token=token, message=message,
+        )  # fmt: skip
+
     def save_history(self, path: str | os.PathLike[str]) -> None:
         """Write `history_` as a CSV file with a row for each entry.
 
@@ -994,12 +1115,13 @@ def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.
 
 
 def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> UniversalSAE:
-    """Load an autoencoder that `UniversalSAE.save` wrote.
+    """Load an autoencoder that `UniversalSAE.save` or `UniversalSAE.push_to_hub` wrote.
 
     Parameters
     ----------
     path : path-like
-        The folder.
+        The folder, or ``"hf://user/repo"`` for a repository of the Hugging Face Hub. ``"hf://user/repo@revision/folder"`` names
+        a branch, tag or commit, and a folder in it. It is downloaded by huggingface_hub, which usae does not install.
     n_threads : int, optional
         Number of threads, as for `UniversalSAE`. It is not saved, because it depends on the computer. Default: None.
 
@@ -1013,9 +1135,13 @@ def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> Unive
     CheckpointError
         If the folder is damaged, was not written by usae, or was written by a newer version.
     CheckpointFileError
-        Also an OSError: the folder cannot be read.
+        Also an OSError: the folder cannot be read, or not be downloaded.
     """
     from usae._saved import saved_folder
 
+    if isinstance(path, str) and path.startswith("hf://"):
+        from usae._exchange import hub
+
+        path = hub.downloaded_folder(path, (saved_folder.HEADER, saved_folder.TENSORS))
     autoencoder = saved_folder.load(path, n_threads)
     return UniversalSAE._of(autoencoder, n_threads)

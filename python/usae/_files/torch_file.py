@@ -55,6 +55,7 @@ def _safetensors(name: str, file: io.BufferedReader) -> dict[str, Any]:
     import safetensors
 
     dtypes = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+    integers = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8}
     result: dict[str, Any] = {}
     try:
         with safetensors.safe_open(name, framework="numpy"):  # it maps the file, and compares its length before that is read
@@ -63,6 +64,8 @@ def _safetensors(name: str, file: io.BufferedReader) -> dict[str, Any]:
             if tensor["dtype"] in dtypes:
                 array = np.frombuffer(tensor["data"], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
                 result[key] = float32_copy(array, tensor["dtype"] == "BF16")
+            elif tensor["dtype"] in integers:
+                result[key] = np.frombuffer(tensor["data"], integers[tensor["dtype"]]).reshape(tensor["shape"])
             else:
                 result[key] = _Unusable(tensor["dtype"])
     except (safetensors.SafetensorError, ValueError, OverflowError) as error:  # the latter: sides that NumPy does not have
@@ -174,10 +177,21 @@ class StoredTensor:
     view: torch_pickle.View
 
     def to_float32(self, label: str) -> np.ndarray:
+        dtype = self.view.storage.dtype
+        if dtype not in torch_pickle.FLOATS:
+            raise CheckpointError(f"{label} must be a tensor of floats, got {dtype}; save model.state_dict()")
+        return float32_copy(self._elements(label, torch_pickle.FLOATS[dtype]), dtype == "BFloat16Storage")
+
+    def to_integers(self, label: str) -> np.ndarray:
+        dtype = self.view.storage.dtype
+        if dtype not in torch_pickle.INTEGERS:
+            raise CheckpointError(f"{label} must be a tensor of integers, got {dtype}; save model.state_dict()")
+        return self._elements(label, torch_pickle.INTEGERS[dtype]).astype(np.int64)
+
+    def _elements(self, label: str, type_name: str) -> np.ndarray:
+        """Return a view of the elements, in a type of this size."""
         shape, strides, offset, storage = self.view.shape, self.view.strides, self.view.offset, self.view.storage
-        if storage.dtype not in torch_pickle.FLOATS:
-            raise CheckpointError(f"{label} must be a tensor of floats, got {storage.dtype}; save model.state_dict()")
-        dtype = np.dtype(torch_pickle.FLOATS[storage.dtype]).newbyteorder(self.file.byte_order)
+        dtype = np.dtype(type_name).newbyteorder(self.file.byte_order)
         data = self.file.storage(storage.key)
         elements = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -189,8 +203,7 @@ class StoredTensor:
             )
         self.file.spend(max(4 * math.prod(shape), _LEAST))
         in_bytes = [stride * dtype.itemsize for stride in strides]
-        view = np.lib.stride_tricks.as_strided(elements[offset:], shape, in_bytes, writeable=False)
-        return float32_copy(view, storage.dtype == "BFloat16Storage")
+        return np.lib.stride_tricks.as_strided(elements[offset:], shape, in_bytes, writeable=False)
 
 
 def float32_copy(array: np.ndarray, bfloat16: bool) -> np.ndarray:

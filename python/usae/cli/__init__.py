@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae.cli import evaluate, explore, extract, maximize, openmp, process, train
+from usae.cli import evaluate, exchange, explore, extract, maximize, openmp, process, train
 from usae.cli.options import Parser, print_json, use_threads
 
 
@@ -67,6 +67,7 @@ def _parser() -> Parser:
     evaluate.add_to(commands)
     maximize.add_to(commands)
     explore.add_to(commands)
+    exchange.add_to(commands)
 
     info = commands.add_parser("info", help="show the version and what the installed core uses")
     info.add_argument("--json", action="store_true", help="print JSON, for programs")

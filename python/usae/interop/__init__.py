@@ -1,1 +1,1 @@
-"""Readers of files that the published implementation writes: checkpoints and caches of activations."""
+"""Exchange with others: files of the published code and of other libraries, and the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""The formats of other libraries, a module for each: what is written for them, and what is read of theirs."""
