@@ -20,6 +20,12 @@ REQUIREMENTS = {
     "sparsify": ["eai-sparsify==1.3.*"],
 }
 
+# Libraries that are not timed, and only read and write autoencoders (exchange.py).
+OTHERS = {"visaebench": ["safetensors", "pyyaml", "huggingface-hub"]}
+
+# Packages that are installed without their dependencies, most of which the modules in use do not need.
+ALONE = {"visaebench": ["visaebench==0.1.*"]}
+
 # Dependencies that PyPI has for CUDA builds of PyTorch only. With a CPU build, importing them fails.
 REMOVED = {"dictionary_learning": ["torchvision"], "overcomplete": ["torchvision"]}
 
@@ -38,15 +44,17 @@ def python_of(rival: str, *, install: bool = True) -> Path:
     """
     folder = ROOT / f".venv-bench-{rival}"
     python = folder / "bin" / "python"
-    requirements = [TORCH, "numpy", *REQUIREMENTS[rival]]
-    done = folder / f".installed-{hashlib.sha256(' '.join(requirements).encode()).hexdigest()[:12]}"
+    requirements, alone = [TORCH, "numpy", *(REQUIREMENTS | OTHERS)[rival]], ALONE.get(rival, [])
+    done = folder / f".installed-{hashlib.sha256(' '.join(requirements + alone).encode()).hexdigest()[:12]}"
     if done.exists():
         return python
     if not install:
         raise NotInstalled("not installed, and --no-install was given")
-    print(f"installing {', '.join(requirements)} into {folder.name}", file=sys.stderr, flush=True)
+    print(f"installing {', '.join(requirements + alone)} into {folder.name}", file=sys.stderr, flush=True)
     _run([sys.executable, "-m", "venv", folder])
     _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], attempts=2)
+    if alone:
+        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *alone], attempts=2)
     if rival in REMOVED:
         _run([python, "-m", "pip", "uninstall", "--quiet", "--yes", *REMOVED[rival]])
     done.touch()
