@@ -47,7 +47,7 @@ def main() -> int:
         try:
             python = environments.python_of(ENVIRONMENTS[format], install=not options.no_install)
         except environments.NotInstalled as reason:
-            notes.append(f"{format} is left out: {reason}")
+            notes.append(f"{format} could not be asked: {reason}")
             continue
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
