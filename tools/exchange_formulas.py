@@ -57,6 +57,9 @@ def dictionary_learning(folder: pathlib.Path, x: np.ndarray) -> tuple[np.ndarray
 
     trainer = json.loads((folder / "config.json").read_text())["trainer"]
     w = {name: value.numpy() for name, value in torch.load(folder / "ae.pt", weights_only=True).items()}
+    if trainer["dict_class"] == "JumpReluAutoEncoder":
+        z = above(x @ w["W_enc"] + w["b_enc"], w["threshold"])
+        return z, z @ w["W_dec"] + w["b_dec"]
     assert trainer["k"] == w["k"]
     pre = (x - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]
     z = topk(pre, trainer["k"]) if trainer["dict_class"] == "AutoEncoderTopK" else above(pre, w["threshold"])

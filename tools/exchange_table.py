@@ -46,6 +46,12 @@ CASES = (
     Case("TopK, i to j", {}, target="b"),
     Case("BatchTopK", {"selection": "batchtopk", "k_max": 5}, one_width=True),
     Case("BatchTopK, `k_max` of all", {"selection": "batchtopk", "k_max": N_CONCEPTS}, one_width=True),
+    Case(
+        "BatchTopK, `k_max` of all, scale for each dimension, `unit_rows`",
+        {"selection": "batchtopk", "k_max": N_CONCEPTS, "scale": "dimension"},
+        unit_rows=True,
+        one_width=True,
+    ),
     Case("BatchTopK, i to j", {"selection": "batchtopk", "k_max": 5}, target="b"),
 )
 

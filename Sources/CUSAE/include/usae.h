@@ -524,6 +524,8 @@ enum {
                           USAE_MEAN sets it to 0. */
   USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: a code's values are above it outside training; a moving average of the
                           smallest entry that a batch kept, 0 before the first step */
+  USAE_THRESHOLD_REST = 11, /* only with BATCHTOPK: what a concept's own threshold has above USAE_THRESHOLD, once that is above
+                               0; 0 but where it was written */
   /* Plus the number of a parameter: its first and second moment of AdamW, and its gradient. */
   USAE_FIRST_MOMENT = 100,
   USAE_SECOND_MOMENT = 200,

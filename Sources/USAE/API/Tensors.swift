@@ -12,6 +12,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
     case dictionary = 8
     case threshold = 9
     case meanRest = 10
+    case thresholdRest = 11
     case silentTokens = 400
     case counters = 401
     case effectiveDimensions = 402
@@ -30,6 +31,7 @@ package struct TensorID: Equatable, CustomStringConvertible {
       case .dictionary: "dictionary"
       case .threshold: "threshold"
       case .meanRest: "mean_rest"
+      case .thresholdRest: "threshold_rest"
       case .silentTokens: "silent_tokens"
       case .counters: "counters"
       case .effectiveDimensions: "effective_dimensions"
@@ -95,7 +97,7 @@ extension ModelParameters {
     case .batchNormWeight: return batchNorm?.weight
     case .batchNormBias: return batchNorm?.bias
     case .dictionary: return dictionary
-    case .mean, .meanRest, .scale, .runningMean, .runningVariance, .threshold: return nil
+    case .mean, .meanRest, .scale, .runningMean, .runningVariance, .threshold, .thresholdRest: return nil
     case .silentTokens, .counters, .effectiveDimensions: return nil
     }
   }
@@ -118,6 +120,7 @@ extension ModelParameters {
     case .runningMean: return batchNorm?.runningMean
     case .runningVariance: return batchNorm?.runningVariance
     case .threshold: return threshold
+    case .thresholdRest: return thresholdRest
     case .effectiveDimensions: return effectiveDimensions
     default: return nil
     }
@@ -250,7 +253,7 @@ extension UniversalSAE {
       switch id.kind {
       case .scale: valid = value > 0 && value.isFinite && (1 / value).isFinite
       case .effectiveDimensions: valid = value >= 1 && value <= Float(model.width)
-      case .runningVariance, .threshold: valid = value >= 0 && value.isFinite
+      case .runningVariance, .threshold, .thresholdRest: valid = value >= 0 && value.isFinite
       // A gradient of some 1e19 leaves infinity there, as in PyTorch's AdamW; the element then no longer trains.
       case _ where id.part == .secondMoment: valid = value >= 0
       default: valid = value.isFinite

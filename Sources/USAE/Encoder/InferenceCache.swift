@@ -12,7 +12,8 @@ final class InferenceCache: Sendable {
     if let found = encoders.withLock({ $0[model.name] }) { return found }
     // Outside the lock: two threads may both pack, and either result will do.
     let made = try PackedEncoder(
-      model.encoderWeight.value, affine: { model.affine($0) }, limit: model.codeLimit(k: k, slots: slots), work: work)
+      model.encoderWeight.value, affine: { model.affine($0) }, limit: try model.codeLimit(k: k, slots: slots),
+      work: work)
     encoders.withLock { $0[model.name] = made }
     return made
   }

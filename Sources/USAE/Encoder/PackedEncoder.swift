@@ -106,12 +106,19 @@ final class PackedEncoder: @unchecked Sendable {
     try work.runBlocks(rows.count, of: size) { _, range, worker in
       let own = rows.lowerBound + range.lowerBound..<rows.lowerBound + range.upperBound
       let rows = TokenRows(tokens, own)
-      let keys = selectors[worker].select(rows, k: k, above: threshold)
+      let keys = select(selectors[worker], rows, k: k, above: threshold)
       counts.withLock { $0 += keys.counts }
       consume(EncodedTile(rows: own, tokens: rows, keys: keys, worker: worker))
     }
     let all = counts.withLock { $0 }
     shared.withLock { $0.policy.add(all) }
+  }
+
+  /// With thresholds of concepts, everything above the lowest one is selected first: a selection has one threshold, and its
+  /// k-th largest entry may be one that its concept's threshold rules out.
+  private func select(_ selector: TopKSelector, _ rows: TokenRows, k: Int, above threshold: Float) -> SelectedKeys {
+    guard let own = limit.ofConcepts else { return selector.select(rows, k: k, above: threshold) }
+    return selector.select(rows, k: concepts, above: threshold).kept(k, above: own, tokens: rows.count)
   }
 
   /// Codes of the first `count` rows of `tokens`, of at most `k` entries.

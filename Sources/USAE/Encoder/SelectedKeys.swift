@@ -9,12 +9,28 @@ struct SelectedKeys {
   let threshold: Float
   /// What screening did to find them.
   let counts: ScreeningCounts
-  fileprivate let keys: UnsafePointer<UInt64>
+  fileprivate let keys: UnsafeMutablePointer<UInt64>
   /// Token t's keys are keys[bounds[t]..<bounds[t + 1]].
-  fileprivate let bounds: UnsafePointer<Int>
+  fileprivate let bounds: UnsafeMutablePointer<Int>
 
   @inline(__always) subscript(token: Int) -> UnsafeBufferPointer<UInt64> {
     UnsafeBufferPointer(start: keys + bounds[token], count: bounds[token &+ 1] &- bounds[token])
+  }
+
+  /// Keeps the k largest keys of each token among those above their concept's threshold. The others are overwritten.
+  func kept(_ k: Int, above thresholds: FloatBuffer, tokens: Int) -> SelectedKeys {
+    var (end, first) = (0, bounds[0])
+    for token in 0..<tokens {
+      let (start, last) = (end, bounds[token + 1])
+      for i in first..<last {
+        let own = keys[i]
+        guard end - start < k else { break }
+        keys[end] = own
+        end += value(ofKey: own) > thresholds.base[Int(column(ofKey: own))] ? 1 : 0
+      }
+      (first, bounds[token], bounds[token + 1]) = (last, start, end)
+    }
+    return SelectedKeys(k: k, threshold: threshold, counts: counts, keys: keys, bounds: bounds)
   }
 
   /// Whether a token's code has every concept with a positive pre-activation.

@@ -62,6 +62,8 @@ final class ModelParameters: @unchecked Sendable {
   let batchNorm: BatchNormParameters?
   /// With BatchTopK, [1, 1]: outside training, the entries of a code are larger than this; 0 before the first step.
   let threshold: PaddedMatrix?
+  /// With BatchTopK, [1, n_concepts]: what a concept's own threshold has above that. Training leaves it as it is.
+  let thresholdRest: PaddedMatrix?
   let dictionary: Trainable  // [n_concepts, width]
   /// 1 / (norm of the dictionary row + epsilon), [n_concepts]: rows are multiplied by it where they are used.
   let inverseNorms: FloatBuffer
@@ -83,6 +85,7 @@ final class ModelParameters: @unchecked Sendable {
     encoderBias = try Trainable(rows: 1, columns: concepts)
     self.batchNorm = batchNorm ? try BatchNormParameters(concepts: concepts) : nil
     threshold = batchTopK ? try PaddedMatrix(rows: 1, columns: 1) : nil
+    thresholdRest = batchTopK ? try PaddedMatrix(rows: 1, columns: concepts) : nil
     dictionary = try Trainable(rows: concepts, columns: width)
     effectiveDimensions = try PaddedMatrix(rows: 1, columns: 1)
     effectiveDimensions.base[0] = Float(width)

@@ -62,8 +62,8 @@ import Testing
       (.mean, USAE_MEAN), (.scale, USAE_SCALE), (.encoderWeight, USAE_ENCODER_WEIGHT),
       (.encoderBias, USAE_ENCODER_BIAS), (.batchNormWeight, USAE_BN_WEIGHT), (.batchNormBias, USAE_BN_BIAS),
       (.runningMean, USAE_BN_RUNNING_MEAN), (.runningVariance, USAE_BN_RUNNING_VAR), (.dictionary, USAE_DICTIONARY),
-      (.threshold, USAE_THRESHOLD), (.meanRest, USAE_MEAN_REST), (.silentTokens, USAE_SILENT_TOKENS),
-      (.counters, USAE_COUNTERS),
+      (.threshold, USAE_THRESHOLD), (.meanRest, USAE_MEAN_REST), (.thresholdRest, USAE_THRESHOLD_REST),
+      (.silentTokens, USAE_SILENT_TOKENS), (.counters, USAE_COUNTERS),
     ]
     for (kind, number) in kinds { #expect(TensorID(Int32(number))?.kind == kind) }
     #expect(TensorID(Int32(USAE_FIRST_MOMENT + USAE_DICTIONARY))?.part == .firstMoment)

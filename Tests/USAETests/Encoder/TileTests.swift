@@ -101,6 +101,27 @@ import Testing
         == expected.map { $0.filter { value(ofKey: $0) > 10 } })
   }
 
+  @Test func thresholdsOfConceptsHoldBeforeTheLargestAreTaken() throws {
+    var random = TestRandom(25)
+    let weight = try ScreeningTests.matrix(random.rows(300, 24)), tokens = try ScreeningTests.matrix(random.rows(50, 24))
+    let work = InterruptibleWork(threads: 1)
+    let own = try FloatBuffer(300)
+    for c in 0..<300 { own.base[c] = 2 + Float(c % 7) }
+    for screening in [false, true] {
+      let free = try PackedEncoder(weight, affine: { _ in (1, 0) }, screening: screening, work: work)
+      let limited = try PackedEncoder(
+        weight, affine: { _ in (1, 0) }, limit: CodeLimit(most: 9, threshold: 2, ofConcepts: own), screening: screening,
+        work: work)
+      let scratch = free.makeScratch(1)
+      let allowed = try Self.keys(free, tokens, 0..<50, k: 300, above: 0, scratch: scratch).map {
+        $0.filter { value(ofKey: $0) > own.base[Int(column(ofKey: $0))] }
+      }
+      #expect(allowed.contains { $0.count > 9 } && allowed.contains { $0.count < 300 })
+      #expect(try Self.keys(limited, tokens, 0..<50, k: 20, scratch: scratch) == allowed.map { Array($0.prefix(9)) })
+      #expect(try Self.keys(limited, tokens, 3..<41, k: 4, scratch: scratch) == allowed[3..<41].map { Array($0.prefix(4)) })
+    }
+  }
+
   @Test func tilesAreWholeBlocksWithinTheirCapacityAndGiveAllThreadsAsMany() {
     let block = kernels.product.tokensPerBlock
     for columns in [16, 512, 6144, 65_536, 1 << 20] {

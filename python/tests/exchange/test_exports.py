@@ -149,11 +149,6 @@ def test_a_mean_far_from_0_costs_precision_which_is_told_and_one_that_float32_do
         ({"selection": "batchtopk"}, {"format": "sparsify", "model": "a"}, "format"),
         ({"selection": "batchtopk"}, {"format": "overcomplete", "model": "a"}, "format"),
         ({"scale": "dimension"}, {"format": "saelens", "model": "a", "unit_rows": True}, "unit_rows"),
-        (
-            {"scale": "dimension", "selection": "batchtopk"},
-            {"format": "dictionary_learning", "model": "a", "unit_rows": True},
-            "unit_rows",
-        ),
         ({}, {"format": "saelens", "model": "a", "unit_rows": "yes"}, "unit_rows"),
         ({}, {"format": "saelens", "model": "a", "acts": 3}, "acts"),
         ({}, {"format": "saelens", "model": "a", "acts": {"b": 3}}, "acts"),

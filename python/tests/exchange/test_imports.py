@@ -78,11 +78,32 @@ def test_jumprelu_with_one_threshold_and_with_thresholds_in_proportion_to_norms(
         assert fewer.k == 3 and ((fewer.to_dense() > 0).sum(1) == np.minimum((codes > 0).sum(1), 3)).all()
 
 
-def test_thresholds_that_differ_are_refused(parts, tmp_path):
-    more = {"threshold": np.linspace(0.5, 1, N, dtype=np.float32)}
-    folder = exchange.saelens(tmp_path, parts, more, architecture="jumprelu")
-    with refuses(folder, error=usae.CheckpointError):
-        usae.import_sae(folder)
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_jumprelu_with_a_threshold_for_each_concept(spread, tmp_path):
+    parts = random_parts(spread=spread)
+    threshold = np.random.default_rng(2).uniform(-0.5, 4, N).astype(np.float32)
+    folder = exchange.saelens(tmp_path / "in", parts, {"threshold": threshold}, architecture="jumprelu")
+    codes = formulas.above(dense(parts), threshold)
+    factor = 1.0 if spread == 0 else np.linalg.norm(parts[2], axis=1)
+    sae = assert_same(usae.import_sae(folder), X, codes, decoded(codes, parts), factor=factor)
+    own = sae.parameters("model")
+    if spread == 0:
+        assert (own["threshold"] + own["threshold_rest"] == np.maximum(threshold, own["threshold"])).all()
+    sae.save(tmp_path / "saved")
+    loaded = usae.load(tmp_path / "saved")
+    assert (loaded.encode(X, "model").values == sae.encode(X, "model").values).all()
+    assert sae.evaluate({"model": X}).l0[0] == pytest.approx((codes > 0).sum(1).mean())
+    largest = usae.import_sae(folder, k_max=3).encode(X, "model")  # of those that their thresholds let through
+    kept = formulas.topk(codes * factor, 3)
+    assert ((largest.to_dense() > 0) == (kept > 0)).all()
+    for format in ("saelens", "visaebench"):
+        sae.export(tmp_path / format, format)
+        assert_same(usae.import_sae(tmp_path / format), X, codes, decoded(codes, parts), factor=factor)
+        again, values = formulas.FORWARDS[format](tmp_path / format, X)
+        np.testing.assert_allclose(again, codes * factor, atol=1e-4)
+        np.testing.assert_allclose(values, decoded(codes, parts), atol=1e-3)
+    with refuses("format"):
+        sae.export(tmp_path / "crosscoder", "crosscoder")
 
 
 @pytest.mark.parametrize("architecture", ["standard", "transcoder"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from usae._base.config import thread_count
 from usae._core import resolved_recipe, standardization
 from usae._core.reports import Screening, StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
-from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, TENSORS, TRAINED, is_finite
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, RESTS, TENSORS, TRAINED, is_finite
 from usae._data import shuffled_blocks
 from usae._data.activations import Activations, are_stored, batch_for_core, check_known
 from usae._data.columns import Columns, Label
@@ -219,22 +219,23 @@ class Autoencoder:
                 arrays, steps = self.read_all([(model, name)])
                 check_finite(self.names, [(model, name)], arrays, steps, cause)
 
-    def parameter_names(self, mean_rest: bool | None = None) -> tuple[str, ...]:
+    def parameter_names(self, rests: Container[str] | None = None) -> tuple[str, ...]:
         """Return the names of the parameters.
 
-        `mean_rest` says whether that is one of them. Default: None, which takes `has_mean_rest`.
+        `rests` says which of `RESTS` are among them. Default: None, which takes those that are not 0.
         """
         recipe = self.recipe
-        absent = set() if recipe.selection == "batchtopk" else {"threshold"}
-        absent |= set() if (self.has_mean_rest if mean_rest is None else mean_rest) else {"mean_rest"}
+        absent = set() if recipe.selection == "batchtopk" else {"threshold", "threshold_rest"}
+        absent |= {name for name in RESTS if not (self.has_rest(name) if rests is None else name in rests)}
         if recipe.encoder != "batchnorm":
             absent |= {name for name in PARAMETERS if name.startswith("bn_")}
         return tuple(name for name in PARAMETERS if name not in absent)
 
-    @property
-    def has_mean_rest(self) -> bool:
-        """Whether float32 cannot hold the mean of some model well enough."""
-        return any(self.read(model, "mean_rest").any() for model in range(len(self.names)))
+    def has_rest(self, name: str) -> bool:
+        """Whether one of `RESTS` is not 0: float32 cannot hold the mean of some model, or concepts have own thresholds."""
+        if name == "threshold_rest" and self.recipe.selection != "batchtopk":
+            return False
+        return any(self.read(model, name).any() for model in range(len(self.names)))
 
     def exact_mean(self, model: int) -> np.ndarray:
         """Return the mean of a model's activations, float64."""

@@ -20,9 +20,13 @@ PARAMETERS = {
     "bn_running_var": _usae.BN_RUNNING_VAR,
     "dictionary": _usae.DICTIONARY,
     "threshold": _usae.THRESHOLD,
+    "threshold_rest": _usae.THRESHOLD_REST,
 }
 TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
 EFFECTIVE_DIMENSIONS = "effective_dimensions"
+RESTS = ("mean_rest", "threshold_rest")
+"""Parameters that are 0 in most autoencoders: then they are not listed, and not saved."""
+
 OF_COLUMNS = ("mean", "mean_rest", "scale", "encoder_weight", "dictionary")
 """Those whose last dimension is a model's columns."""
 

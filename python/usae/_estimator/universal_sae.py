@@ -23,7 +23,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
-from usae._core.tensors import OF_COLUMNS, PARAMETERS
+from usae._core.tensors import OF_COLUMNS, PARAMETERS, RESTS
 from usae._data.activations import (
     Activations,
     as_aligned,
@@ -794,9 +794,10 @@ class UniversalSAE:
         dict of str to ndarray
             mean, scale [width]; encoder_weight, dictionary [n_concepts, width]; encoder_bias [n_concepts]. With the
             "batchnorm" encoder also bn_weight, bn_bias, bn_running_mean, bn_running_var [n_concepts]. With "batchtopk"
-            selection also threshold [1], which is 0 before the first step. If the mean of a model is more than 16,384 times
-            its scale, also mean_rest [width], what float32 cannot hold of the mean. Dictionary rows have the norms that
-            training left; the method `dictionary` returns rows of norm 1.
+            selection also threshold [1], which is 0 before the first step, and if concepts have thresholds of their own, as
+            after `usae.import_sae`, threshold_rest [n_concepts], what these have above it. If the mean of a model is more than
+            16,384 times its scale, also mean_rest [width], what float32 cannot hold of the mean. Dictionary rows have the norms
+            that training left; the method `dictionary` returns rows of norm 1.
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
@@ -826,9 +827,9 @@ class UniversalSAE:
         if not isinstance(parameters, Mapping):
             raise InvalidInputError(f"parameters must be a mapping from names to arrays, got {type(parameters).__name__}")
         for name in parameters:
-            if name not in (*autoencoder.parameter_names(), "mean_rest"):
+            if name not in autoencoder.parameter_names(RESTS):
                 raise InvalidInputError(
-                    f"parameters: unknown name {name!r}; this recipe has {', '.join(autoencoder.parameter_names())}"
+                    f"parameters: unknown name {name!r}; this recipe has {', '.join(autoencoder.parameter_names(RESTS))}"
                 )
         new = {
             (index, name): _checked_parameter(value, f"parameters[{name!r}]", autoencoder.shape(index, name))

@@ -86,7 +86,7 @@ def folded(autoencoder: Autoencoder, model: str, targets: tuple[str, ...], *, st
         tuple(means),
         targets.index(model) if model in targets else None,
         autoencoder.k,
-        np.full(len(bias), encoder["threshold"][0]) if by_threshold else None,
+        encoder["threshold"] + encoder.get("threshold_rest", np.zeros(len(bias))) if by_threshold else None,
         autoencoder.core.slots if by_threshold else None,
     )
 

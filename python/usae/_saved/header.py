@@ -79,6 +79,7 @@ def checked_header(raw: bytes) -> Header:
         header.setdefault("effective_dimensions", False)
     header.setdefault("column_labels", {})  # these are there only if they hold something
     header.setdefault("standardized_types", {})
+    header.setdefault("threshold_rest", False)
     disk.check_keys(header, _HEADER_KEYS, HEADER)
     for key, is_valid in _HEADER_KEYS.items():
         if not is_valid(header[key]):
@@ -191,7 +192,7 @@ def expected_tensors(header: Header) -> dict[str, tuple[str, list[int]]]:
         if batchnorm:
             shapes |= {"bn_running_mean": [n_concepts], "bn_running_var": [n_concepts]}
         if batchtopk:
-            shapes |= {"threshold": [1]}
+            shapes |= {"threshold": [1]} | ({"threshold_rest": [n_concepts]} if header["threshold_rest"] else {})
         expected |= {f"{name}.{key}": ("F32", shape) for key, shape in shapes.items()}
         if header["training_state"]:
             if header["effective_dimensions"]:
@@ -230,6 +231,7 @@ _HEADER_KEYS = {
     "resolved_recipe": lambda value: isinstance(value, dict),
     "training_state": lambda value: isinstance(value, bool),
     "mean_rest": lambda value: isinstance(value, bool),
+    "threshold_rest": lambda value: isinstance(value, bool),
     "effective_dimensions": lambda value: isinstance(value, bool),
     "column_labels": lambda value: isinstance(value, dict),  # see checked_header
     "standardized_types": lambda value: isinstance(value, dict) and all(each in FLOATS for each in value.values()),

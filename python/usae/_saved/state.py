@@ -9,7 +9,7 @@ import numpy as np
 
 from usae import _usae
 from usae._core.autoencoder import Autoencoder, check_finite
-from usae._core.tensors import EFFECTIVE_DIMENSIONS, Tensors
+from usae._core.tensors import EFFECTIVE_DIMENSIONS, RESTS, Tensors
 from usae._saved.header import FORMAT, FORMAT_VERSION, Header, fields_since, history_from_json, history_to_json
 from usae.recipes import Recipe
 
@@ -39,8 +39,9 @@ def snapshot(autoencoder: Autoencoder, training_state: bool) -> tuple[Header, Te
         "recipe": None if autoencoder.given_recipe is None else autoencoder.given_recipe.to_dict(),
         "resolved_recipe": autoencoder.recipe.to_dict(),
         "training_state": training_state,
-        "mean_rest": autoencoder.has_mean_rest,
+        "mean_rest": "mean_rest" in names,
         "effective_dimensions": training_state,
+        **({"threshold_rest": True} if "threshold_rest" in names else {}),
         **_of_arrays(autoencoder),
         "history": [history_to_json(entry) for entry in autoencoder.history if entry["step"] <= steps],
     }
@@ -72,8 +73,9 @@ def restore(autoencoder: Autoencoder, header: Header, tensors: Mapping[str, np.n
     absent = () if header.get("effective_dimensions", False) else (EFFECTIVE_DIMENSIONS,)
     names = autoencoder.training_state_names() if header["training_state"] else ()
     training_state = [name for name in names if name not in absent]
+    rests = [name for name in RESTS if header.get(name, False)]
     for i, model in enumerate(autoencoder.names):
-        for name in (*autoencoder.parameter_names(header.get("mean_rest", False)), *training_state):
+        for name in (*autoencoder.parameter_names(rests), *training_state):
             autoencoder.write(i, name, tensors[f"{model}.{name}"])
     saved = {name: tuple(labels) for name, labels in header.get("column_labels", {}).items()}
     autoencoder.column_labels = saved | autoencoder.column_labels  # those of a run that is resumed now are newer

@@ -18,7 +18,7 @@ import numpy as np
 from usae import _usae
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
-from usae._core.tensors import PARAMETERS
+from usae._core.tensors import PARAMETERS, RESTS
 from usae._data.activations import Activations, batch_for_core
 from usae.errors import InvalidInputError, OtherProcessError
 
@@ -325,7 +325,7 @@ def broadcast_state(autoencoder: Autoencoder, peers: Peers) -> None:
     step = np.array([autoencoder.core.step_count], np.int64)
     peers.broadcast(step)
     for model in range(len(autoencoder.names)):
-        for name in (*autoencoder.parameter_names(mean_rest=True), *autoencoder.training_state_names()):
+        for name in (*autoencoder.parameter_names(RESTS), *autoencoder.training_state_names()):
             values = autoencoder.read(model, name)
             peers.broadcast(values)
             if peers.rank > 0:

@@ -16,7 +16,7 @@ from usae._estimator.universal_sae import UniversalSAE
 from usae._exchange import hub, sidecar
 from usae._exchange.exporting import FORMATS
 from usae._exchange.foreign_files import Tensors, json_of
-from usae._exchange.foreign_sae import ForeignSAE, spread
+from usae._exchange.foreign_sae import ROUNDING, ForeignSAE, spread
 from usae._exchange.formats import crosscoder, dictionary_learning, overcomplete, saelens, sparsify, visaebench
 from usae._exchange.sidecar import Sidecar
 from usae._files import disk
@@ -46,9 +46,8 @@ def import_sae(
 ) -> UniversalSAE:
     """Make an autoencoder from one that another library has saved: SAELens, sparsify, VISAEBench, and others.
 
-    Neither that library nor torch is needed, and no code in the files is executed. TopK, ReLU, and JumpReLU or BatchTopK with
-    one threshold can be represented, if the result computes the same code; anything else is an error that says why.
-    docs/exchange.md has the list.
+    Neither that library nor torch is needed, and no code in the files is executed. TopK, ReLU, JumpReLU and BatchTopK can be
+    represented, if the result computes the same code; anything else is an error that says why. docs/exchange.md has the list.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def import_sae(
         The most concepts of a token, with thresholds. Codes have so many slots. Default: None, which takes that of an export by
         usae, and otherwise all concepts, so that nothing is cut off.
     tolerance : float
-        How much norms of dictionary rows, or thresholds, may differ where they have to be equal, as a share. With more than
+        How much norms of dictionary rows may differ where they have to be equal, which is with TopK, as a share. With more than
         rounding, some tokens get another code than in the other library. Default: 1e-5.
     n_threads : int, optional
         Number of threads, as for `UniversalSAE`. Default: None.
@@ -76,7 +75,8 @@ def import_sae(
     Returns
     -------
     UniversalSAE
-        The autoencoder, with the optimiser in its initial state. Of an export by usae it has the original's codes, but for
+        The autoencoder, with the optimiser in its initial state. Thresholds that differ between concepts are in the parameter
+        "threshold_rest", which training leaves as it is. Of an export by usae it has the original's codes, but for
         rounding of weights to float32. Otherwise its mean is the other's decoder bias, and codes are those of the other
         library, or, where norms of dictionary rows differ, those times the norms. Of a transcoder only encoding from the first
         model and decoding to the second means something: the first has a dictionary of zeros, and the second such an encoder.
@@ -84,8 +84,8 @@ def import_sae(
     Raises
     ------
     CheckpointError
-        If a file is damaged, or holds what usae cannot represent: another architecture, normalised activations, or norms or
-        thresholds that differ by more than `tolerance`.
+        If a file is damaged, or holds what usae cannot represent: another architecture, normalised activations, or TopK with
+        norms that differ by more than `tolerance`.
     CheckpointFileError
         Also an OSError: a file cannot be read, or not be downloaded.
     InvalidInputError
@@ -207,6 +207,7 @@ class _Parameters:
     weight: np.ndarray
     bias: np.ndarray
     threshold: float | None
+    threshold_rest: np.ndarray | None
     decoders: tuple[dict[str, np.ndarray], ...]
 
 
@@ -235,7 +236,7 @@ def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, l
         common = factors[0]
     for own in factors[1:]:
         _check_equal(own / common, tolerance, f"{label}: norms of dictionary rows of all models must be in one proportion")
-    threshold = None
+    threshold, rest = None, None
     if foreign.thresholds is None:
         if not foreign.by_norms:
             _check_equal(
@@ -243,8 +244,7 @@ def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, l
             )
             common = np.full_like(common, np.median(common))
     else:
-        raised = np.maximum(foreign.thresholds, 0)
-        threshold = _threshold(raised, common, tolerance, label)
+        threshold, rest = _thresholds(foreign.thresholds, common)
     if spread(common) <= 1e-7:
         common = np.full_like(common, np.median(common))
     if foreign.source is not None:
@@ -262,7 +262,7 @@ def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, l
     )  # fmt: skip
     weight = foreign.weight * scale * common[:, None]
     bias = foreign.bias_after(mean) * common
-    return _Parameters(mean, scale, weight, bias, threshold, decoders)
+    return _Parameters(mean, scale, weight, bias, threshold, rest, decoders)
 
 
 def _factors(norms: np.ndarray, label: str) -> np.ndarray:
@@ -272,16 +272,19 @@ def _factors(norms: np.ndarray, label: str) -> np.ndarray:
     return np.where(norms > 0, norms, np.median(norms[norms > 0]))
 
 
-def _threshold(thresholds: np.ndarray, factors: np.ndarray, tolerance: float, label: str) -> float:
-    """Return the one threshold of pre-activations times factors."""
-    scaled = thresholds * factors
-    if not scaled.any():
-        return _ALL_POSITIVE
-    _check_equal(
-        scaled, tolerance,
-        f"{label}: thresholds times norms of dictionary rows must be equal, because usae has one threshold for a model",
-    )  # fmt: skip
-    return max(float(np.median(scaled)), _ALL_POSITIVE)
+def _thresholds(thresholds: np.ndarray, factors: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """Return the threshold of pre-activations times factors, and what each concept's own has above it, if they differ."""
+    scaled = np.maximum(np.maximum(thresholds, 0) * factors, _ALL_POSITIVE)
+    if spread(scaled) <= ROUNDING:
+        return float(np.median(scaled)), None
+    wanted = scaled.astype(np.float32)
+    lowest = wanted.min()
+    rest = (scaled - lowest).astype(np.float32)
+    for _ in range(2):  # until the sum, which is rounded too, is the threshold
+        found = lowest + rest
+        rest = np.where(found > wanted, np.nextafter(rest, np.float32(0)), rest)
+        rest = np.where(found < wanted, np.nextafter(rest, np.float32(np.inf)), rest)
+    return float(lowest), rest
 
 
 def _check_equal(numbers: np.ndarray, tolerance: float, expected: str) -> None:
@@ -339,6 +342,8 @@ def _made(
     encoded = {"mean": made.mean, "scale": made.scale, "encoder_weight": made.weight, "encoder_bias": made.bias}
     if made.threshold is not None:
         encoded["threshold"] = np.array([made.threshold])
+    if made.threshold_rest is not None:
+        encoded["threshold_rest"] = made.threshold_rest
     parameters: dict[str, dict[str, np.ndarray]] = {}
     if foreign.source is None:
         parameters[names[0]] = encoded | {"dictionary": np.zeros_like(made.weight)}

@@ -25,6 +25,10 @@ _OF_ACTIVATIONS = ("activation_mean", "activation_std", "activation_global_scale
 def write(foreign: ForeignSAE, names: Names) -> Content:
     refuse_pair(names, NAME, "leave it out: all models are decoded")
     threshold = foreign.threshold()
+    if foreign.thresholds is not None and threshold is None:
+        raise InvalidInputError(
+            "format must be one with a threshold for each concept, got 'crosscoder', which has one for all; 'saelens' has them"
+        )
     if threshold is None:
         raise InvalidInputError(
             "format must be one with TopK for selection='topk', got 'crosscoder', which has BatchTopK; 'saelens' has TopK"

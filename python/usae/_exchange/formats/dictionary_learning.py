@@ -9,12 +9,13 @@ import numpy as np
 from usae._exchange.foreign_files import Fields, Tensors, json_of
 from usae._exchange.foreign_sae import ForeignSAE
 from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair
-from usae.errors import CheckpointError, InvalidInputError
+from usae.errors import CheckpointError
 
 NAME = "dictionary_learning"
 CONFIG = "config.json"
 WEIGHTS = "ae.pt"
 
+_TRAINERS = {"AutoEncoderTopK": "TopKTrainer", "BatchTopKSAE": "BatchTopKTrainer", "JumpReluAutoEncoder": "JumpReluTrainer"}
 _CLASSES = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder")
 
 
@@ -23,21 +24,26 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
     (rows,), (mean,) = foreign.rows, foreign.means
     threshold = foreign.threshold()
     if foreign.thresholds is not None and threshold is None:
-        raise InvalidInputError(
-            "unit_rows must be False for the format 'dictionary_learning', which has one threshold for all concepts, got True; "
-            "the model has a scale for each dimension, so that rows of norm 1 need a threshold each"
-        )
-    cls = "AutoEncoderTopK" if threshold is None else "BatchTopKSAE"
-    tensors = {
-        "encoder.weight": as_float32(foreign.weight, "encoder"),
-        "encoder.bias": as_float32(foreign.bias_after(mean), "encoder's bias"),
-        "decoder.weight": as_float32(rows.T, "dictionary"),
-        "b_dec": as_float32(mean, "mean"),
-        "k": np.array(foreign.k, np.int32),
-        "threshold": np.array(-1.0 if threshold is None else threshold, np.float32),
-    }
+        cls = "JumpReluAutoEncoder"
+        tensors = {
+            "W_enc": as_float32(foreign.weight.T, "encoder"),
+            "b_enc": as_float32(foreign.bias, "encoder's bias"),
+            "W_dec": as_float32(rows, "dictionary"),
+            "b_dec": as_float32(mean, "mean"),
+            "threshold": as_float32(foreign.thresholds, "threshold"),
+        }
+    else:
+        cls = "AutoEncoderTopK" if threshold is None else "BatchTopKSAE"
+        tensors = {
+            "encoder.weight": as_float32(foreign.weight, "encoder"),
+            "encoder.bias": as_float32(foreign.bias_after(mean), "encoder's bias"),
+            "decoder.weight": as_float32(rows.T, "dictionary"),
+            "b_dec": as_float32(mean, "mean"),
+            "k": np.array(foreign.k, np.int32),
+            "threshold": np.array(-1.0 if threshold is None else threshold, np.float32),
+        }
     trainer = {
-        "trainer_class": "TopKTrainer" if threshold is None else "BatchTopKTrainer",
+        "trainer_class": _TRAINERS[cls],
         "dict_class": cls,
         "activation_dim": foreign.weight.shape[1],
         "dict_size": foreign.n_concepts,
