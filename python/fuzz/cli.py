@@ -116,13 +116,27 @@ def command(folder: pathlib.Path, draw: random.Random, number: int) -> list[str]
         "maximize": lambda: ["--model", "model", "--concept", "1", "--network", draw.choice(NETWORKS), "--output", new,
         "--steps",
                              "1", "--views", "1"],
+        "controls": lambda: ["--model", "model", "--acts", "a=a.npy", "b=b.npy", "--include", "tokens"],
         "export": lambda: ["--model", "model", "--format", "saelens", "--encoder", "a", "--output", new],
         "import": lambda: ["--input", "exported", "--output", new],
         "info": lambda: ["--json"],
         "demo": lambda: ["--output", new, "--seed", "-1"],
     }  # fmt: skip
     name = draw.choice(
-        ["train", "train", "train", "evaluate", "evaluate", "extract", "maximize", "export", "import", "info", "demo"]
+        [
+            "train",
+            "train",
+            "train",
+            "evaluate",
+            "evaluate",
+            "extract",
+            "maximize",
+            "controls",
+            "export",
+            "import",
+            "info",
+            "demo",
+        ]
     )
     arguments = good[name]()
     for _ in range(draw.choice([0, 1, 1, 2, 3])):

@@ -14,7 +14,9 @@ from usae import cli
 pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize("command", ["extract", "train", "evaluate", "maximize", "explore", "export", "import", "demo", "info"])
+@pytest.mark.parametrize(
+    "command", ["extract", "train", "evaluate", "controls", "maximize", "explore", "export", "import", "demo", "info"]
+)
 def test_help_is_there(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
@@ -23,7 +25,7 @@ def test_help_is_there(command, capsys):
 
 def test_every_option_of_the_commands_is_explained():
     (commands,) = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    for name in ("extract", "train", "evaluate", "export", "import"):
+    for name in ("extract", "train", "evaluate", "controls", "export", "import"):
         assert all(action.help for action in commands.choices[name]._actions)
 
 

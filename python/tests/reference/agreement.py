@@ -20,7 +20,7 @@ class Step:
 
 
 def term(steps, recipe, widths, prefix=None):
-    """Mean over tokens and pairs of encoders of the squared differences at the prefix's concepts that one of the two selects."""
+    """Mean over tokens and pairs of the squared differences at the prefix's concepts that one of the two selects."""
     scale = recipe.agreement_scale or sum(widths) / len(widths)
     parts = []
     for one, other in itertools.combinations(steps, 2):

@@ -46,6 +46,8 @@ from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
 
 if TYPE_CHECKING:
+    import pandas
+
     from usae._data.store import ActivationStore
     from usae._exchange.exporting import Export
     from usae.analysis.controls import Controls
@@ -1004,6 +1006,21 @@ class UniversalSAE:
 
         autoencoder = self._initialized()
         history_table.save_csv(autoencoder.history, autoencoder.names, path)
+
+    def history_frame(self) -> pandas.DataFrame:
+        """Return `history_` as a pandas DataFrame, with a row for each entry and the columns of `save_history`.
+
+        The index is the step. NaN is a number that the recipe does not need, or an evaluation that the step does not have.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        from usae._training import history_table
+
+        autoencoder = self._initialized()
+        return history_table.frame(autoencoder.history, autoencoder.names)
 
     def __getstate__(self) -> object:
         """Return all attributes, a subclass's and those that users added too, with the autoencoder as a header and tensors."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import as_one_model, check_columns, check_known, check_names
 from usae._exchange import sidecar
@@ -83,6 +83,12 @@ class Export:
         if self.capped is not None:
             lines.append(f"the cap shortens the codes of {self.capped:.2%} of these tokens, which it does not there")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return what is lost as a table, for notebooks."""
+        what = self.model if self.target == self.model else f"{self.model} -> {self.target}"
+        caption = f"{what} for {self.format} ({self.architecture}): {self.path}"
+        return html.table(caption, ["lost", ""], self.lost.items())
 
 
 def export(

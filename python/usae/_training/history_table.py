@@ -6,9 +6,13 @@ import csv
 import os
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from usae._base.frames import pandas_for
 from usae._files import disk
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def rows(history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -28,6 +32,15 @@ def _flat(entry: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
             for target, value in zip(names, of_source, strict=True):
                 flat[f"validation.r2.{source}->{target}"] = value
     return flat
+
+
+def frame(history: Sequence[dict[str, Any]], names: Sequence[str]) -> pandas.DataFrame:
+    """Return the table as a DataFrame; see `UniversalSAE.history_frame`."""
+    pandas = pandas_for("UniversalSAE.history_frame")
+    table = rows(history, names)
+    if not table:
+        return pandas.DataFrame(index=pandas.Index([], name="step"))
+    return pandas.DataFrame(table).set_index("step")
 
 
 def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: object) -> None:

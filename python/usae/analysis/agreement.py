@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae.analysis import cofiring
 
@@ -132,12 +133,7 @@ class AgreementCeiling:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "AgreementCeiling.to_frame needs pandas, which usae does not install: pip install pandas"
-            ) from error
+        pandas = pandas_for("AgreementCeiling.to_frame")
         return pandas.DataFrame(self.columns(), index=pandas.RangeIndex(self.known.shape[1], name="concept"))
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._core import rounding
 from usae._data.activations import Activations, as_aligned, mask_of
@@ -124,23 +125,37 @@ class Controls:
             rows["ceiling of agreement"]["agreement"] = agreement.mean_of_others(self.agreement.mean("ceiling"))
         return rows
 
-    def to_frame(self) -> pandas.DataFrame:
-        """Return a pandas DataFrame with a row for each concept.
+    def to_frame(self, rows: str = "concepts") -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept, or for each control.
 
-        It has the columns of `Evaluation.to_frame`, for each permutation null that was run ``null_mean[tokens]``, and likewise
-        ``null_low``, ``null_high``, ``null_z`` and ``null_p_value``, and the columns of `AgreementCeiling.to_frame`.
+        Of concepts it has the columns of `Evaluation.to_frame`, for each permutation null that was run ``null_mean[tokens]``,
+        and likewise ``null_low``, ``null_high``, ``null_z`` and ``null_p_value``, and those of `AgreementCeiling.to_frame`.
+        Of controls it is `table`, with NaN where a control does not have a number.
+
+        Parameters
+        ----------
+        rows : "concepts" or "controls"
+            What the rows are. Default: "concepts".
 
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
+        if checks.choice(rows, "rows", ("concepts", "controls")) == "controls":
+            pandas = pandas_for("Controls.to_frame")
+            return pandas.DataFrame.from_dict(self.table(), orient="index", columns=list(COLUMNS)).astype(float)
         frame = self.evaluation.to_frame()
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
                 values = {name: getattr(null, name) for name in ("mean", "low", "high", "z", "p_value")}
                 frame = frame.assign(**{f"null_{name}[{null.permuted}]": value for name, value in values.items()})
         return frame if self.agreement is None else frame.join(self.agreement.to_frame())
+
+    def _repr_html_(self) -> str:
+        """Return `table`, for notebooks."""
+        rows = ([name, *(_cell(cells[column], ".3f") for column in COLUMNS)] for name, cells in self.table().items())
+        return html.table("", ["", *COLUMNS], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the autoencoders as plain Python values, ready for JSON."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._base.warning import warn
 from usae.analysis import agreement, cofiring, correlations, universality
@@ -317,10 +318,7 @@ class Evaluation:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("Evaluation.to_frame needs pandas, which usae does not install: pip install pandas") from error
+        pandas = pandas_for("Evaluation.to_frame")
         own = ("firing_entropy", "cofire_counts", "union_counts", "cofire_iou", "cofire_p_value")
         columns = {name: getattr(self, name) for name in own}
         if len(self.model_names) > 1:
@@ -371,6 +369,12 @@ class Evaluation:
             f"{int((self.cofire_counts > 0).sum()):,} in all models at once (threshold {self.threshold:g})",
         ]
         return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        """Return the R2 matrix as a table, for notebooks."""
+        rows = ([name, *(f"{value:.3f}" for value in row)] for name, row in zip(self.model_names, self.r2, strict=True))
+        caption = f"R2 of {self.n_tokens:,} tokens{self._left_out()}, in each model's own units"
+        return html.table(caption, ["encoded \\ decoded", *self.model_names], rows)
 
     def _left_out(self) -> str:
         return f" ({self.n_left_out:,} rows left out)" if self.n_left_out else ""

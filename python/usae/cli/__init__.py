@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae.cli import evaluate, exchange, explore, extract, maximize, openmp, process, train
+from usae.cli import controls, evaluate, exchange, explore, extract, maximize, openmp, process, train
 from usae.cli.options import Parser, print_json, use_threads
 
 
@@ -65,6 +65,7 @@ def _parser() -> Parser:
     extract.add_to(commands)
     train.add_to(commands)
     evaluate.add_to(commands)
+    controls.add_to(commands)
     maximize.add_to(commands)
     explore.add_to(commands)
     exchange.add_to(commands)

@@ -137,7 +137,7 @@ class Parser(argparse.ArgumentParser):
         return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is not taken for a flag
 
 
-CONFIGURED = ("extract", "train", "evaluate", "maximize", "explore", "export", "import")
+CONFIGURED = ("extract", "train", "evaluate", "controls", "maximize", "explore", "export", "import")
 """Commands that take --config."""
 
 

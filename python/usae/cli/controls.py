@@ -1,0 +1,68 @@
+"""``usae controls``: nulls, baselines and ceilings beside the numbers of a saved autoencoder."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import usae
+from usae.analysis.controls import CONTROLS, NEED_TRAINING_ROWS
+from usae.cli import activations
+from usae.cli.options import Parser, add_model, add_threads, model_of, print_json, use_threads
+
+
+def add_to(commands: Any) -> None:
+    parser: Parser = commands.add_parser(
+        "controls",
+        help="compare the numbers of a saved autoencoder with what chance or a simpler method gives",
+        description="Runs nulls, baselines and ceilings for a saved autoencoder of at least two models. docs/controls.md says "
+        "what each shows.",
+    )
+    parser.configurable()
+    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
+    add_model(parser)
+    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=f"held-out: {activations.HELP}")
+    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
+    parser.option(
+        "--train",
+        default=[],
+        nargs="+",
+        action="extend",
+        metavar="ACTS",
+        help=f"what was trained on, in the same form; {', '.join(NEED_TRAINING_ROWS)} need it",
+    )
+    parser.option(
+        "--include",
+        default=[],
+        nargs="+",
+        action="extend",
+        metavar="CONTROL",
+        help=f"controls to run, of {', '.join(CONTROLS)}; default: all that the other options allow",
+    )
+    parser.option(
+        "--threshold", type=float, default=0.0, metavar="CODE", help="a concept fires if its code is larger than this"
+    )
+    parser.option(
+        "--steps", type=int, metavar="N", help="steps of controls that train; default: as many as the autoencoder has done"
+    )
+    parser.option("--seed", type=int, default=0, metavar="SEED", help="seed of everything random here")
+    add_threads(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    use_threads(options)
+    sae = usae.load(model_of(options))
+    found = usae.controls(
+        sae,
+        activations.load_masked(options.acts, "--acts", options.mask, "--mask"),
+        train=activations.load_activations(options.train, "--train") if options.train else None,
+        include=options.include or None,
+        threshold=options.threshold,
+        steps=options.steps,
+        seed=options.seed,
+    )
+    if options.json:
+        print_json(found.to_dict())
+    else:
+        print(found.summary())
