@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from usae._core.standardization import StandardizationReport
     from usae._data.activations import MaskedActivations
     from usae._data.store import ActivationStore
+    from usae._data.text_activations import DroppedTokens, TextActivations
+    from usae._data.text_rows import TextContext, TextRows
+    from usae._data.token_alignment import TokenAlignment, align_tokens
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
     from usae._estimator.universal_sae import UniversalSAE, load
@@ -66,6 +69,7 @@ _MODULE_OF = {
     "CofireNull": "analysis.nulls",
     "Consistency": "analysis.consistency",
     "Controls": "analysis.controls",
+    "DroppedTokens": "_data.text_activations",
     "EnergyFit": "analysis.evaluation",
     "Evaluation": "analysis.evaluation",
     "Explorer": "_explorer.result",
@@ -91,10 +95,15 @@ _MODULE_OF = {
     "StandardizationReport": "_core.standardization",
     "StepReport": "_core.reports",
     "StreamReport": "_core.reports",
+    "TextActivations": "_data.text_activations",
+    "TextContext": "_data.text_rows",
+    "TextRows": "_data.text_rows",
+    "TokenAlignment": "_data.token_alignment",
     "TopExamples": "analysis.top_examples",
     "UniversalSAE": "_estimator.universal_sae",
     "UsaeError": "errors",
     "UsaeMemoryError": "errors",
+    "align_tokens": "_data.token_alignment",
     "consistency": "analysis.consistency",
     "controls": "analysis.controls",
     "explorer": "_explorer.make",
@@ -126,6 +135,7 @@ __all__ = [
     "CofireNull",
     "Consistency",
     "Controls",
+    "DroppedTokens",
     "EnergyFit",
     "Evaluation",
     "Explorer",
@@ -151,11 +161,16 @@ __all__ = [
     "StandardizationReport",
     "StepReport",
     "StreamReport",
+    "TextActivations",
+    "TextContext",
+    "TextRows",
+    "TokenAlignment",
     "TopExamples",
     "UniversalSAE",
     "UsaeError",
     "UsaeMemoryError",
     "__version__",
+    "align_tokens",
     "consistency",
     "controls",
     "demo",

@@ -256,6 +256,8 @@ class MaskedActivations(Mapping[str, Any]):
     ----------
     mask : ndarray of bool, [images, tokens] or [n_tokens]
         The rows that count, in the shape of the activations.
+    text_rows : TextRows or None
+        The text of each row, if `acts` have it, as `TextActivations` do.
 
     Raises
     ------
@@ -271,6 +273,7 @@ class MaskedActivations(Mapping[str, Any]):
     def __init__(self, acts: Mapping[str, Any], mask: Any):
         given = as_aligned(acts, "acts", mask=mask, empty=True)
         self._acts = dict(acts)
+        self.text_rows = getattr(acts, "text_rows", None)
         first = next(iter(given.values()))
         shape = next((x.array.shape[:-1] for x in given.values() if x.array.ndim == 3), first.array.shape[:-1])
         counts = mask_of(given)
