@@ -13,7 +13,10 @@ from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
+from usae._data.text_activations import text_rows_of
+from usae._data.text_rows import TextContext, TextRows
 from usae._estimator.universal_sae import UniversalSAE
+from usae.analysis.text_examples import checked_rows, merge, search_texts
 from usae.errors import InvalidInputError, UsaeMemoryError
 
 
@@ -36,6 +39,8 @@ class TopExamples:
         Codes of the examples; the rest are 0.
     n_left_out : int
         Number of rows that were not searched, because they do not count by a mask. Default: 0.
+    text_rows : TextRows or None
+        The text and the characters of each row, if rows are of texts. Default: None.
     """
 
     model_names: tuple[str, ...]
@@ -44,6 +49,7 @@ class TopExamples:
     tokens: np.ndarray
     values: np.ndarray
     n_left_out: int = 0
+    text_rows: TextRows | None = None
 
     @property
     def images(self) -> np.ndarray:
@@ -68,6 +74,61 @@ class TopExamples:
             )
         return self.grid
 
+    def contexts(self, model: str, concept: int, *, before: int = 40, after: int = 40) -> list[TextContext]:
+        """Return the characters of a concept's examples, the strongest first, with those around them.
+
+        Parameters
+        ----------
+        model : str
+            Name of the model in which the concept fires.
+        concept : int
+            Number of the concept.
+        before, after : int
+            Most characters before and after. Default: 40 and 40.
+
+        Returns
+        -------
+        list of TextContext
+            At most n; fewer if the concept is active in fewer tokens, or texts.
+
+        Raises
+        ------
+        InvalidInputError
+            For arguments that cannot be used, and if it is not known which texts the rows are of.
+        """
+        if self.text_rows is None:
+            raise InvalidInputError(
+                "text_rows must be known for the characters of a token, got None; use top_examples(..., text_rows=...), or "
+                "acts that have them, such as usae.TextActivations"
+            )
+        check_known(model, self.model_names, "model")
+        concept = checks.integer(concept, "concept", 0, self.tokens.shape[1] - 1)
+        rows = self.tokens[self.model_names.index(model), concept]
+        return [self.text_rows.context(row, before, after) for row in rows[rows >= 0].tolist()]
+
+    def report(self, concept: int, *, before: int = 40, after: int = 40) -> str:
+        """Return lines to print, one for each example of a concept in each model: its code, and its characters in their text.
+
+        Parameters
+        ----------
+        concept : int
+            Number of the concept.
+        before, after : int
+            Most characters before and after. Default: 40 and 40.
+
+        Raises
+        ------
+        InvalidInputError
+            As for `contexts`.
+        """
+        lines = []
+        for place, model in enumerate(self.model_names):
+            contexts = self.contexts(model, concept, before=before, after=after)
+            values = self.values[place, concept]
+            lines += [f"concept {concept} in {model}" + ("" if contexts else ": does not fire")]
+            lines += [f"{value:8.2f}  {context}" for value, context in zip(values, contexts, strict=False)]
+        return "\n".join(lines)
+
     def _split(self) -> list[np.ndarray]:
         height, width = self.known_grid()
         parts = (
@@ -91,6 +152,8 @@ def top_examples(
     grid: tuple[int, int] | None = None,
     one_per_image: bool = False,
     mask: Any = None,
+    text_rows: TextRows | None = None,
+    one_per_text: bool = False,
 ) -> TopExamples:
     """Find, for each model and concept, the tokens with the largest codes. Ties go to the earlier token.
 
@@ -114,6 +177,12 @@ def top_examples(
         `grid`, or activations [images, tokens, width]. Default: False.
     mask : array of bool, or mapping of str to array of bool, optional
         Rows that count, as for `UniversalSAE.fit`. Others are no examples; `grid` is that of all tokens. Default: None.
+    text_rows : TextRows, optional
+        What each row of `acts` is, for activations of texts. Default: None, which takes what `acts` have, as
+        `usae.TextActivations` do.
+    one_per_text : bool
+        Whether at most one token of a text is taken, the strongest, so that examples are from n different texts. It needs
+        `text_rows`. Default: False.
 
     Returns
     -------
@@ -131,6 +200,8 @@ def top_examples(
     --------
     >>> top = usae.top_examples(sae, acts, n=9, grid=(16, 16), one_per_image=True)
     >>> top.images[sae.model_names_.index("dinov2"), 1530]  # the nine images that fire concept 1530 most in DINOv2
+    >>> top = usae.top_examples(sae, text_acts, n=9, one_per_text=True)
+    >>> print(top.report(17))  # the nine texts that fire concept 17 most, with the token in brackets
     """
     if not isinstance(sae, UniversalSAE):
         raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
@@ -142,6 +213,8 @@ def top_examples(
     grid = _checked_grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
+    found = checked_rows(text_rows_of(acts) if text_rows is None else text_rows, given[names[0]].n_rows)
+    of_texts = _texts_to_search(found, checks.boolean(one_per_text, "one_per_text"), one_per_image)
     rounding.check(autoencoder, given)
     try:
         values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
@@ -150,9 +223,12 @@ def top_examples(
         size = 12 * len(names) * autoencoder.n_concepts * n
         raise UsaeMemoryError(f"n must leave examples that fit into memory, got {n}, {size:,} bytes; ask for fewer") from error
     for place, (name, activations) in enumerate(given.items()):
-        _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
+        if of_texts is not None:
+            search_texts(autoencoder, name, activations, of_texts, values[place], tokens[place])
+        else:
+            _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
     first = given[names[0]]
-    return TopExamples(names, first.n_tokens, grid, tokens, values, first.n_left_out)
+    return TopExamples(names, first.n_tokens, grid, tokens, values, first.n_left_out, found)
 
 
 def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
@@ -172,9 +248,21 @@ def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, 
             part = dataclasses.replace(part, rows=x.rows[start:end] - rows.start)
         autoencoder.core.top_examples(index, part.native, of_image, of_part, in_part)
         in_part[in_part >= 0] += rows.start
-        both, places = np.concatenate([values, of_part], 1), np.concatenate([tokens, in_part], 1)
-        best = np.argsort(-both, axis=1, kind="stable")[:, : values.shape[1]]  # ties go to the earlier token
-        values[:], tokens[:] = np.take_along_axis(both, best, 1), np.take_along_axis(places, best, 1)
+        merge(values, tokens, of_part, in_part)
+
+
+def _texts_to_search(text_rows: TextRows | None, one_per_text: bool, one_per_image: bool) -> TextRows | None:
+    """Return the texts of which one example each is wanted; None if any number of them may be of one text."""
+    if not one_per_text:
+        return None
+    if one_per_image:
+        raise InvalidInputError("one_per_text must be False with one_per_image=True, got True; rows are of images or of texts")
+    if text_rows is None:
+        raise InvalidInputError(
+            "text_rows must be given for one_per_text=True, got None; give a usae.TextRows, or acts that have it, such as "
+            "usae.TextActivations"
+        )
+    return text_rows
 
 
 def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
