@@ -73,7 +73,7 @@ def test_rows_are_those_of_one_text_after_another(cases, take, n_models):
         rows = segments(text, {name: each[number] for name, each in spans.items()})
         expected += [(number, *row) for row in rows if take != "same" or row[2]]
     if not expected:
-        with refuses("spans"):
+        with refuses("texts", "none"):
             usae.align_tokens(texts, spans, take=take)
         return
     found = usae.align_tokens(texts, spans, take=take)
@@ -185,7 +185,7 @@ def test_fit_and_evaluate_take_the_result():
         ("spans['a'][0]", {"spans": {"a": [[0, 1]]}}, "[2]"),
         ("spans['a'][0]", {"spans": {"a": [[(0, 1), (2,)]]}}, ""),
         ("spans['a']", {"spans": {"a": [[(2, 4)]]}}, "[2, 4]"),
-        ("spans", {"spans": {"a": [[(0, 1)]], "b": [[(2, 3)]]}}, "no row"),
+        ("texts", {"spans": {"a": [[(0, 1)]], "b": [[(2, 3)]]}}, "none"),
         ("take", {"take": "middle"}, "'middle'"),
         ("mask", {"mask": [[True]]}, "list"),
         ("mask", {"mask": {"b": [[True]]}}, ""),

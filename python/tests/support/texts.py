@@ -9,7 +9,7 @@ WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "two", "dogs", "ran", "
 
 def words(text):
     """Spans of words and of punctuation, [tokens, 2], without the space between them."""
-    return np.array([found.span() for found in re.finditer(r"\w+|[^\w\s]", text)]).reshape(-1, 2)
+    return np.array([found.span() for found in re.finditer(r"\w+|[^\w\s]", text)], np.int64).reshape(-1, 2)
 
 
 def pieces(text, length=3):
@@ -19,7 +19,7 @@ def pieces(text, length=3):
         start, end = found.span()
         cuts = [start, *range(start + length + 1, end, length), end]
         spans += zip(cuts[:-1], cuts[1:], strict=True)
-    return np.array(spans).reshape(-1, 2)
+    return np.array(spans, np.int64).reshape(-1, 2)
 
 
 def sentences(n, seed=0):
@@ -31,3 +31,16 @@ def padded(parts, fill=0):
     """Arrays of several lengths as one, with `fill` behind the shorter ones."""
     longest = max(map(len, parts))
     return np.stack([np.concatenate([x, np.full((longest - len(x), *x.shape[1:]), fill, x.dtype)]) for x in parts])
+
+
+def tokenizer(spans_in=words, special=True):
+    """A function from a text to (ids, spans), with a special token at both ends."""
+
+    def tokenize(text):
+        spans = spans_in(text)
+        ids = [3 + sum(map(ord, text[start:end].strip())) % 61 for start, end in spans]
+        if special:
+            ids, spans = [1, *ids, 2], np.concatenate([[(0, 0)], spans, [(0, 0)]])
+        return np.array(ids, np.int64), spans
+
+    return tokenize

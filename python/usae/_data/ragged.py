@@ -54,10 +54,11 @@ def as_ragged(x: Any, label: str, n_texts: int, of_token: str, convert: Convert)
         got = f"{len(x)} of them" if isinstance(x, (list, tuple)) else type(x).__name__
         raise _wrong(label, n_texts, of_token, got)
     parts: list[np.ndarray] = []
+    lengths = np.zeros(n_texts, np.int64)
     for number, each in enumerate(x):
         part = convert(each, f"{label}[{number}]")
-        if part.size == 0 and not (part.ndim == ndim - 1 and part.shape[1:]):
-            continue  # no tokens, whose shape a list cannot show
+        if not part.size:
+            continue  # a list without tokens does not show their shape
         if part.ndim != ndim - 1 or (of_token == ", 2" and part.shape[-1] != 2):
             raise InvalidInputError(f"{label}[{number}] must be [tokens{of_token}], got {list(part.shape)}")
         if parts and part.shape[1:] != parts[0].shape[1:]:
@@ -65,10 +66,9 @@ def as_ragged(x: Any, label: str, n_texts: int, of_token: str, convert: Convert)
                 f"{label}[{number}] must have the width of those before it, {parts[0].shape[-1]}, got {list(part.shape)}"
             )
         parts.append(part)
-    lengths = np.zeros(n_texts, np.int64)
+        lengths[number] = len(part)
     if not parts:
         return Ragged(np.zeros((0, 2) if of_token == ", 2" else 0, np.int64), lengths)
-    lengths[:] = [0 if np.size(each) == 0 else len(each) for each in x]
     return Ragged(np.concatenate(parts), lengths)
 
 

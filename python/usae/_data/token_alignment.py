@@ -7,7 +7,7 @@ nothing here loops over tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -198,6 +198,16 @@ def align_tokens(texts: Sequence[str], spans: Mapping[str, Any], *, mask: Any = 
             f'mask must be a mapping from models to masks, got {type(mask).__name__}; write mask={{"name of the model": mask}}'
         )
     masks.by_model(mask, "mask", list(spans))  # refuses unknown models
+    found = aligned(given_texts, spans, mask, take)
+    if not len(found):
+        raise no_rows(given_texts, spans)
+    return found
+
+
+def aligned(
+    given_texts: tuple[str, ...], spans: Mapping[str, Any], mask: Mapping[str, Any] | None, take: Take
+) -> TokenAlignment:
+    """Pair tokens. There may be no row at all."""
     ends = np.cumsum([0, *(len(text) + 1 for text in given_texts)])
     space = _Space.of(given_texts)
     tokens, lengths, counted = {}, {}, {}
@@ -207,11 +217,6 @@ def align_tokens(texts: Sequence[str], spans: Mapping[str, Any], *, mask: Any = 
         tokens[name], counted[name] = _with_characters(given, of_model, name, given_texts, ends, space)
         lengths[name] = given.lengths
     rows, text, row_spans = _paired(list(tokens.values()), take)
-    if not len(text):
-        raise InvalidInputError(
-            f"spans must have characters in common, got no row of {len(given_texts)} texts for which all of "
-            f"{', '.join(spans)} have tokens; give the spans of one list of texts"
-        )
     dropped = {}
     for (name, each), of_model in zip(tokens.items(), rows, strict=True):
         n_tokens, masked, special = counted[name]
@@ -219,6 +224,14 @@ def align_tokens(texts: Sequence[str], spans: Mapping[str, Any], *, mask: Any = 
         dropped[name] = DroppedTokens(n_tokens, masked, special, without, len(of_model.tokens) - len(text))
     found = TextRows(given_texts, text, row_spans - ends[text][:, None])
     return TokenAlignment(found, dropped, take, dict(zip(spans, rows, strict=True)), lengths)
+
+
+def no_rows(texts: Sequence[str], models: Iterable[str]) -> InvalidInputError:
+    """Return the error of texts in which nothing is a row."""
+    return InvalidInputError(
+        f"texts must have characters for which all of {', '.join(models)} have tokens, got none in {len(texts)} texts; give "
+        f"texts that are not empty, and spans of these texts"
+    )
 
 
 class _Space(NamedTuple):

@@ -1,6 +1,7 @@
-"""PyTorch vision networks: their activations, the autoencoder as modules, and training over torch.distributed.
+"""Activations of PyTorch networks, the autoencoder as modules, interventions, and training over torch.distributed.
 
-`extract` takes the activations of one layer of each network, over the same images and on one token grid. The module needs
+`extract` takes the activations of one layer of each vision network, over the same images and on one token grid, and
+`extract_texts` those of networks of language, over the same texts and aligned by characters. The module needs
 torch: ``pip install 'usae[torch]'``. Networks of timm, transformers and torchvision are recognised, but these libraries are not
 needed.
 """
@@ -18,6 +19,7 @@ from usae.torch._code_agreement import CodeAgreement, code_agreement
 from usae.torch._distributed import DistributedTrainer
 from usae.torch._edits import Edit
 from usae.torch._extract import batches, extract
+from usae.torch._extract_texts import extract_texts, text_batches
 from usae.torch._faithfulness import faithfulness
 from usae.torch._faithfulness_scores import Faithfulness, Replacements
 from usae.torch._fit import fit
@@ -26,6 +28,7 @@ from usae.torch._intervene import intervene
 from usae.torch._model import Model
 from usae.torch._reader import SkippedPicture
 from usae.torch._tensor_codes import TensorCodes
+from usae.torch._text_model import TextModel
 
 __all__ = [
     "Autoencoder",
@@ -40,11 +43,14 @@ __all__ = [
     "Replacements",
     "SkippedPicture",
     "TensorCodes",
+    "TextModel",
     "batches",
     "code_agreement",
     "extract",
+    "extract_texts",
     "faithfulness",
     "fit",
     "fit_distributed",
     "intervene",
+    "text_batches",
 ]

@@ -87,7 +87,7 @@ class Plan(NamedTuple):
             found: dict[str, np.ndarray] = {}
             for each in in_turn:
                 for name, wide in _aligned(each, inputs[each.first.input_kind], self.grid).items():
-                    found[name] = _converted(wide, dtype, name, self.models[name])
+                    found[name] = converted(wide, dtype, name, self.models[name])
                     if found[name].dtype != wide.dtype:
                         rounding[name] = rounding.get(name, Rounding()).with_rows(wide, found[name])
                         rounding[name].check(f"activations of {name!r}", name, dtype)
@@ -109,7 +109,8 @@ def _on_grid(tokens: Tensor, own: Grid | None, grid: Grid | None) -> np.ndarray:
     return as_array(places.flatten(2).transpose(1, 2))
 
 
-def _converted(x: np.ndarray, dtype: str, name: str, model: Model) -> np.ndarray:
+def converted(x: np.ndarray, dtype: str, name: str, model: Any) -> np.ndarray:
+    """Return float32 activations of a `Model` or `TextModel` in a type. InvalidInputError if they are beyond its range."""
     if dtype == "float32":
         return x
     with np.errstate(over="ignore"):

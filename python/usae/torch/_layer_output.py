@@ -75,9 +75,9 @@ class TokenReader(NamedTuple):
         size : (int, int)
             Height and width of the images.
         """
-        tensor = _first_tensor(output, self.label)
+        tensor = tensor_of(output, self.label)
         if self.tokens is not None:
-            tensor = _first_tensor(self._rearranged(tensor), f"tokens(output of {self.label})")
+            tensor = tensor_of(self._rearranged(tensor), f"tokens(output of {self.label})")
         if tensor.ndim not in (3, 4) or not tensor.is_floating_point() or 0 in tensor.shape:
             raise InvalidInputError(
                 f"{self.label} must give floats [n_images, tokens, width] or a map of four dimensions, got {tensor.dtype} "
@@ -144,8 +144,10 @@ class TokenReader(NamedTuple):
         return last > first
 
 
-def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str], images: Tensor) -> list[Any]:
-    """Return the output of each of `layers` when it first runs in ``module(images)``. What follows the last is not computed.
+def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str], given: Any) -> list[Any]:
+    """Return the output of each of `layers` when it first runs in ``module(given)``. What follows the last is not computed.
+
+    `given` is one argument, such as images, or a mapping with several by their names.
 
     So no later layer can overwrite that output in place either. Of the others copies are kept.
     """
@@ -173,7 +175,7 @@ def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str]
     try:
         deque(map(operator.setitem, all_hooks, keys, repeat(keep)), maxlen=0)
         with eager(module):
-            module(images)
+            module(**given) if isinstance(given, Mapping) else module(given)
     except _Reached:
         for each in list(told_of_ends):
             each.after_network()
@@ -186,7 +188,7 @@ def run_to(module: nn.Module, layers: Sequence[nn.Module], labels: Sequence[str]
         remedy = "hooks do not run in TorchScript: give the network before it was scripted"
     elif "torch._dynamo" in sys.modules:  # functions outside of modules may be compiled too, which cannot be seen
         remedy += ", or, if a compiled function runs it, give the network before torch.compile"
-    raise InvalidInputError(f"{label} must run when {type(module).__name__} is given images, got nothing from it; {remedy}")
+    raise InvalidInputError(f"{label} must run in a pass of {type(module).__name__}, got nothing from it; {remedy}")
 
 
 @contextlib.contextmanager
@@ -227,7 +229,8 @@ def found_tensor(output: object) -> Tensor | None:
     return next((part for part in parts if isinstance(part, Tensor)), None)
 
 
-def _first_tensor(output: object, label: str) -> Tensor:
+def tensor_of(output: object, label: str) -> Tensor:
+    """Return the first tensor of a layer's output. `label` names the layer."""
     tensor = found_tensor(output)
     if tensor is not None:
         return in_a_standard_type(plain(tensor, label))
