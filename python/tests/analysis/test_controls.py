@@ -224,8 +224,8 @@ def test_images_lie_on_one_side_of_the_split_and_constant_dimensions_do_no_harm(
 
 
 def test_training_with_one_order_for_all_models_is_fit(acts, trained):
-    sae = baselines._before_training(trained, as_aligned(acts, "train"), None, 3)
-    baselines._train(sae, as_aligned(acts, "train"), [3, 3, 3], 60, False)
+    sae = baselines.before_training(trained, as_aligned(acts, "train"), None, 3)
+    baselines.train_in_orders(sae, as_aligned(acts, "train"), [3, 3, 3], 60, False, "training")
     for name in WIDTHS:
         for tensor, values in trained.parameters(name).items():
             assert np.array_equal(sae.parameters(name)[tensor], values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,9 @@ def shuffled_pairing(
     own = sae._initialized().seed
     children = np.random.SeedSequence([seed, 4]).generate_state(2 * len(train), np.uint64)
     orders = [own, *map(int, children[1 : len(train)])]  # the first model's rows have the order of the real training
-    control = _before_training(sae, train, steps, own)
+    control = before_training(sae, train, steps, own)
     _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
-    _train(control, train, orders, planned_steps(sae, steps), progress)
+    train_in_orders(control, train, orders, planned_steps(sae, steps), progress, "training on shuffled pairs")
     paired = control._evaluated(acts, threshold)
     n_tokens = next(iter(acts.values())).n_tokens
     unpaired = {}
@@ -92,11 +92,15 @@ def shuffled_pairing(
     return ShuffledPairing(control, paired, control._evaluated(unpaired, threshold))
 
 
-def _before_training(sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int) -> UniversalSAE:
-    """Return an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
+def before_training(
+    sae: UniversalSAE, train: Mapping[str, Activations], steps: int | None, seed: int, **changes: Any
+) -> UniversalSAE:
+    """Return an autoencoder like `sae` in the state that `fit(train)` has before its first step, with changes of the recipe."""
     result = untrained_like(sae, steps, seed)
+    given = result.recipe or Recipe()
+    given = given.replace(**changes) if changes else given
     n_tokens = next(iter(train.values())).n_tokens
-    recipe = resolved_recipe.resolved_for_fit(result.recipe or Recipe(), len(train), n_tokens, None, planned_steps(sae, steps))
+    recipe = resolved_recipe.resolved_for_fit(given, len(train), n_tokens, None, planned_steps(sae, steps))
     autoencoder = Autoencoder(result._arguments(), recipe)
     autoencoder.initialize_from(train)
     result._autoencoder = autoencoder
@@ -112,18 +116,28 @@ def _permute_concepts(autoencoder: Autoencoder, rng: np.random.Generator) -> Non
                 autoencoder.write(model, tensor, autoencoder.read(model, tensor)[order])
 
 
-def _train(sae: UniversalSAE, train: Mapping[str, Activations], orders: list[int], steps: int, progress: bool | None) -> None:
+def train_in_orders(
+    sae: UniversalSAE,
+    train: Mapping[str, Activations],
+    orders: list[int],
+    steps: int,
+    progress: bool | None,
+    desc: str,
+    after_step: Callable[[Autoencoder], None] | None = None,
+) -> None:
     """Train like `fit`, but with an order of rows for each model. If the orders are equal, the result has the bits of `fit`."""
     autoencoder = sae._initialized()
     size = resolved_recipe.step_tokens(autoencoder.recipe, len(train))
     rows = np.empty(size, np.int64)
-    with progress_bar(steps, progress, "training on shuffled pairs") as bar:
+    with progress_bar(steps, progress, desc) as bar:
         for step in range(steps):
             batch = {}
             for order, (name, x) in zip(orders, train.items(), strict=True):
                 _usae.shuffled_rows(order, x.n_tokens, step * size, rows)
                 batch[name] = as_activations(rows_of(x, rows), f"train[{name!r}]")
             report = autoencoder.step(batch, None, -1)
+            if after_step is not None:
+                after_step(autoencoder)
             bar.set_postfix_str(f"loss {report.loss:.4g}, L0 {report.l0:.1f}", refresh=False)
             bar.update()
 
@@ -135,7 +149,7 @@ def initial(
     sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
 ) -> Evaluation:
     """Evaluate an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
-    return _before_training(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
+    return before_training(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
 
 
 def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:

@@ -8,12 +8,17 @@ from usae._base import checks
 from usae._data.activations import Activations, left_out
 from usae._data.chunks import rows_per_image
 from usae._data.chunks import tokens_per_image as common_tokens_per_image
+from usae._estimator.universal_sae import UniversalSAE
 from usae.errors import InvalidInputError
 
-CONTROLS = ("tokens", "images", "concepts", "random", "linear", "initial", "agreement", "shuffled", "seeds")
+CONTROLS = (
+    "tokens", "images", "concepts", "random", "linear", "initial", "agreement", "frozen_dictionary", "frozen_encoder",
+    "shuffled", "seeds",
+)  # fmt: skip
 """Names of the controls, the cheapest first."""
 
-NEED_TRAINING_ROWS = ("linear", "initial", "agreement", "shuffled", "seeds")
+NEED_STEPS = ("initial", "frozen_dictionary", "frozen_encoder", "shuffled", "seeds")
+NEED_TRAINING_ROWS = ("linear", "agreement", *NEED_STEPS)
 
 
 def checked_level(level: object) -> float:
@@ -64,3 +69,11 @@ def checked_include(include: object, has_train: bool, no_images: str | None) -> 
             raise InvalidInputError(no_images)
         chosen.add(name)
     return chosen
+
+
+def check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
+    try:
+        sae._initialized().check_finite(train)
+    except InvalidInputError as error:
+        error.add_note("These activations are those of the argument 'train'.")
+        raise

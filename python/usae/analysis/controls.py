@@ -12,7 +12,7 @@ from usae._base import checks, html
 from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._core import rounding
-from usae._data.activations import Activations, as_aligned, mask_of
+from usae._data.activations import as_aligned, mask_of
 from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis import agreement, baselines, cofiring, nulls, universality
 from usae.analysis.agreement import AgreementCeiling
@@ -20,13 +20,16 @@ from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
 from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
 from usae.analysis.control_arguments import (
     CONTROLS,
+    NEED_STEPS,
     NEED_TRAINING_ROWS,
+    check_finite,
     checked_images,
     checked_include,
     checked_level,
     why_no_images,
 )
 from usae.analysis.evaluation import Evaluation
+from usae.analysis.frozen import HALVES, train_frozen
 from usae.analysis.nulls import CofireNull
 from usae.analysis.predicted_codes import agreement_ceiling
 from usae.errors import InvalidInputError
@@ -58,6 +61,8 @@ class Controls:
     initial : Evaluation
         Evaluation of the autoencoder before its first step. With ``initialization="data"`` its dictionaries are already
         aligned.
+    frozen_dictionary, frozen_encoder : Evaluation
+        Evaluation of the same training with dictionaries, or encoders, that stay random.
     shuffled : ShuffledPairing
         The same training on rows that are paired at random.
     linear : LinearBaseline
@@ -77,6 +82,8 @@ class Controls:
     concepts: CofireNull | None = None
     random: Evaluation | None = None
     initial: Evaluation | None = None
+    frozen_dictionary: Evaluation | None = None
+    frozen_encoder: Evaluation | None = None
     shuffled: ShuffledPairing | None = None
     linear: LinearBaseline | None = None
     agreement: AgreementCeiling | None = None
@@ -108,6 +115,10 @@ class Controls:
             rows["before training"] = _figures(self.initial)
         if self.random is not None:
             rows["random"] = _figures(self.random)
+        if self.frozen_dictionary is not None:
+            rows["frozen random dictionary"] = _figures(self.frozen_dictionary)
+        if self.frozen_encoder is not None:
+            rows["frozen random encoder"] = _figures(self.frozen_encoder)
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
                 rows[f"{null.permuted} permuted"] = _figures(None) | {
@@ -252,31 +263,37 @@ def controls(
     acts : mapping of str to array
         Held-out activations, as for `UniversalSAE.evaluate`.
     train : mapping of str to array, optional
-        The activations that `sae` was trained on. Five of the controls need them. Default: None, without these controls.
+        The activations that `sae` was trained on. Seven of the controls need them. Default: None, without these controls.
     include : iterable of str, optional
         Names of the controls to run. Default: None, which runs all that the other arguments allow. The table has them in the
         order of cost, for N tokens, M models and m concepts. P is the time of one `UniversalSAE.evaluate` of `acts`, which is
         run in any case, and T the time of training `sae`.
 
-        ==========  =========================================================  ============================================
-        name        what it measures                                           cost
-        ==========  =========================================================  ============================================
-        "tokens"    co-fires with tokens of each model permuted                `n_draws` M m random numbers
-        "images"    the same with whole images permuted; needs images          P + `n_permutations` times 10 ns N k M; 10 N k M
-                                                                               bytes, the only one whose memory grows with N
-        "concepts"  co-fires of a concept of one model with other concepts of  P + `n_permutations` times 10 ns N k M
-                    the next that fire about as often
-        "random"    R2 and co-firing of random encoders and dictionaries       P
-        "linear"    R2 of ridge regression; needs `train`                      two passes, (sum of widths)^2 per token
-        "initial"   R2 and co-firing before the first step; needs `train`      P
-        "agreement" how well a model's activations predict another's code of   for each of M (M - 1) pairs 300 steps of 2,048
-                    each concept; needs `train`                                tokens, and for at most 524,288 rows of `train`
-                                                                               and 131,072 of `acts` (width + k) width and m
-                                                                               width per token; 16 m (M - 1) width bytes
-        "shuffled"  the same training on pairs of random rows; needs `train`   T + P
-        "seeds"     the same training with other seeds; needs `train`          (2 M + 1) T at most, and 3 matchings for
-                                                                               each comparison of two dictionaries
-        ==========  =========================================================  ============================================
+        ===================  =====================================================  =========================================
+        name                 what it measures                                       cost
+        ===================  =====================================================  =========================================
+        "tokens"             co-fires with tokens of each model permuted            `n_draws` M m random numbers
+        "images"             the same with whole images permuted; needs images      P + `n_permutations` times 10 ns N k M;
+                                                                                    10 N k M bytes, the only one whose memory
+                                                                                    grows with N
+        "concepts"           co-fires of a concept of one model with other          P + `n_permutations` times 10 ns N k M
+                             concepts of the next that fire about as often
+        "random"             R2 and co-firing of random encoders and dictionaries   P
+        "linear"             R2 of ridge regression; needs `train`                  two passes, (sum of widths)^2 per token
+        "initial"            R2 and co-firing before the first step; needs `train`  P
+        "agreement"          how well a model's activations predict another's       for each of M (M - 1) pairs 300 steps of
+                             code of each concept; needs `train`                    2,048 tokens, and m width per token of
+                                                                                    at most 131,072 of `acts`;
+                                                                                    16 m (M - 1) width bytes
+        "frozen_dictionary"  the same training, but dictionaries stay random;       T + P
+                             needs `train`
+        "frozen_encoder"     the same training, but encoders stay random;           T + P
+                             needs `train`
+        "shuffled"           the same training on pairs of random rows; needs       T + P
+                             `train`
+        "seeds"              the same training with other seeds; needs `train`      (2 M + 1) T at most, and 3 matchings for
+                                                                                    each comparison of two dictionaries
+        ===================  =====================================================  =========================================
     independent : mapping of str to UniversalSAE, optional
         Autoencoders of one model each, as `fit_independent` makes them. Their consistency with `sae` is reported, and "seeds"
         trains only one more set. Default: None.
@@ -334,12 +351,12 @@ def controls(
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
     per_image = checked_images(tokens_per_image, given)
     chosen = checked_include(include, learned is not None, None if per_image is not None else why_no_images(given))
-    if {"initial", "shuffled", "seeds"} & chosen:
+    if set(NEED_STEPS) & chosen:
         planned_steps(sae, steps)
     for rows in (given, learned or {}):
         rounding.check(sae._initialized(), rows)
     if learned is not None and chosen & set(NEED_TRAINING_ROWS):
-        _check_finite(sae, learned)
+        check_finite(sae, learned)
     if independent is not None:
         similarity = consistency(sae, independent, seed=seed)
         if "seeds" in chosen and set(independent) != set(names):
@@ -368,6 +385,9 @@ def controls(
         if "agreement" in chosen:
             results["agreement"] = agreement_ceiling(sae, given, learned, threshold=threshold, seed=seed, progress=progress)
         training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
+        for half in HALVES:
+            if f"frozen_{half}" in chosen:
+                results[f"frozen_{half}"] = train_frozen(sae, learned, half, steps, progress)._evaluated(given, threshold)
         if "shuffled" in chosen:
             results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
         if "seeds" in chosen:
@@ -400,11 +420,3 @@ def _of_matrix(r2: np.ndarray) -> dict[str, float | None]:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None or np.isnan(value) else format(value, form)
-
-
-def _check_finite(sae: UniversalSAE, train: Mapping[str, Activations]) -> None:
-    try:
-        sae._initialized().check_finite(train)
-    except InvalidInputError as error:
-        error.add_note("These activations are those of the argument 'train'.")
-        raise
