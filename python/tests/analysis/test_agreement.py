@@ -6,7 +6,7 @@ import scipy.sparse
 import sklearn.linear_model
 
 import usae
-from support.autoencoders import WIDTHS, identity_sae
+from support.autoencoders import RECIPE, WIDTHS, identity_sae
 from support.refusals import refuses
 from support.stores import written
 from usae import synthetic
@@ -268,6 +268,14 @@ def test_shuffled_pairs_stand_beside_the_agreement_in_every_table(trained, acts,
     assert frame.filter(like="share[").shape[1] == 6 == len(result.agreement.to_frame().filter(like="ridge[").columns)
     with refuses("name", "'r2'"):
         result.agreement.mean("r2")
+
+
+@pytest.mark.parametrize("changes", [{"selection": "batchtopk"}, {"encoder": "batchnorm"}])
+def test_any_kind_of_autoencoder_has_a_ceiling(acts, held_out, changes, few_steps):
+    sae = usae.UniversalSAE(32, 4, recipe=RECIPE.replace(**changes), seed=3).fit(acts, steps=60, progress=False)
+    found = ceiling_of(sae, held_out, acts).agreement
+    assert found.known.any(1).all() and 0 < found.mean_share < 1
+    assert np.all(np.nan_to_num(found.ceiling, nan=1) >= np.nan_to_num(found.ridge, nan=1))
 
 
 def test_a_mean_of_energies_that_no_float_squares_is_a_number():

@@ -284,7 +284,7 @@ def controls(
         "agreement"          how well a model's activations predict another's       for each of M (M - 1) pairs 300 steps of
                              code of each concept; needs `train`                    2,048 tokens, and m width per token of
                                                                                     at most 131,072 of `acts`;
-                                                                                    16 m (M - 1) width bytes
+                                                                                    some 20 m (M - 1) width bytes
         "frozen_dictionary"  the same training, but dictionaries stay random;       T + P
                              needs `train`
         "frozen_encoder"     the same training, but encoders stay random;           T + P
