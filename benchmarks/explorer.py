@@ -138,7 +138,7 @@ ACTIONS = {
     " s.dispatchEvent(new Event('change'))",
     "filter": "const s = document.querySelector('.range input.lower'); s.value = 20 + Math.random() * 100;"
     " s.dispatchEvent(new Event('input'))",
-    "search": "const s = document.querySelector('#search'); s.value = String(Math.floor(Math.random() * 90));"
+    "search": "const s = document.querySelector('#search'); s.value = String(Math.trunc(Math.random() * 90));"
     " s.dispatchEvent(new Event('input'))",
 }
 SCROLL = """
