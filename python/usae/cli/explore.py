@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import usae
+from usae._base import checks
 from usae.cli import activations
 from usae.cli.options import Parser, add_model, add_threads, as_grid, model_of, print_json, use_threads
 from usae.errors import InvalidInputError
@@ -57,6 +58,17 @@ def run(options: argparse.Namespace) -> None:
     use_threads(options)
     if options.json and options.serve:
         raise InvalidInputError("--json must be given without --serve, got both; leave one out")
+    for flag, value, smallest, largest in (
+        ("--examples", options.examples, 1, 64),
+        ("--bands", options.bands, 0, 16),
+        ("--side", options.side, 8, 1024),
+        ("--most-images", options.most_images, 1, 2**24),
+        ("--port", options.port, 0, 65535),
+        ("--seed", options.seed, 0, 2**62 - 1),
+    ):
+        checks.integer(value, flag, smallest, largest)
+    if options.images is not None and not options.images.is_dir():
+        raise InvalidInputError(f"--images must be a folder with pictures, got {str(options.images)!r}, which is no folder")
     model = model_of(options)
     if not Path(model).is_dir():
         raise InvalidInputError(
