@@ -106,4 +106,69 @@ import Testing
       }
     }
   }
+
+  @Test func anInterruptAnywhereLeavesTheAutoencoderAsItWas() throws {
+    var recipe = Recipe()
+    (recipe.encodedModels, recipe.agreement, recipe.deadTokens) = (.two, 0.3, 1)
+    // One thread, which asks before each piece of work that it does.
+    let sae = try UniversalSAE(concepts: 70, k: 5, recipe: recipe, seed: 3, threads: 1)
+    let data = try UniversalSAETests.data(200)
+    try sae.partialFit(data)
+    let before = try UniversalSAETests.parameters(sae)
+    var stopAt = 1
+    while sae.stepCount == 1, stopAt < 1000 {
+      let asked = Counter()
+      let work = sae.makeWork { [stopAt] in asked.next() >= stopAt }
+      try? Self.step(sae, data, work)
+      if sae.stepCount == 1 { #expect(try UniversalSAETests.parameters(sae) == before) }
+      stopAt += 1
+    }
+    #expect(stopAt > 20)
+    #expect(sae.stepCount == 2)
+  }
+
+  /// Counts in one thread.
+  final class Counter: @unchecked Sendable {
+    private var count = 0
+
+    func next() -> Int {
+      count += 1
+      return count
+    }
+  }
+
+  static func step(_ sae: UniversalSAE, _ data: KeyValuePairs<String, Matrix>, _ work: InterruptibleWork) throws {
+    try sae.withActivations(data) { activations throws(USAEError) in
+      _ = try sae.step(activations, rows: .all, encoder: 0, work: work)
+    }
+  }
+
+  @Test(arguments: [Float(1e-30), 1e-20, 1e17, 1e18, 1e25], [Recipe.AgreementOn.preactivations, .codes])
+  func extremeSizesNeverSpoilTheParameters(_ factor: Float, _ on: Recipe.AgreementOn) throws {
+    var recipe = Recipe()
+    (recipe.encodedModels, recipe.agreement, recipe.agreementOn) = (.two, 0.3, on)
+    (recipe.deadTokens, recipe.statisticsTokens) = (1, 1)  // scale 1: the numbers stay as extreme as they are
+    let sae = try UniversalSAE(concepts: 40, k: 3, recipe: recipe)
+    let data = try UniversalSAETests.data(200)
+    let left = try Matrix(rows: 200, columns: 19, values: data[0].value.values.map { $0 * factor })
+    let right = try Matrix(rows: 200, columns: 33, values: data[1].value.values.map { $0 * factor })
+    for _ in 0..<20 { _ = try? sae.partialFit(["a": left, "b": right]) }
+    for tensor in try UniversalSAETests.parameters(sae) { #expect(tensor.allSatisfy { $0.isFinite }) }
+  }
+
+  @Test(arguments: [1e-300, 1e300])
+  func aScaleThatOverflowsIsRefusedAndChangesNothing(_ scale: Double) throws {
+    var recipe = Recipe()
+    (recipe.encodedModels, recipe.agreement, recipe.agreementScale) = (.two, 1, scale)
+    guard scale < 1 else {
+      #expect(throws: USAEError.self) { try UniversalSAE(concepts: 40, k: 3, recipe: recipe) }
+      return
+    }
+    let sae = try UniversalSAE(concepts: 40, k: 3, recipe: recipe)
+    let data = try UniversalSAETests.data(50)
+    try sae.initialize([("a", 19), ("b", 33)])
+    let before = try UniversalSAETests.parameters(sae)
+    #expect(throws: USAEError.lossNotFinite(step: 1)) { try sae.partialFit(data) }
+    #expect(try UniversalSAETests.parameters(sae) == before && sae.stepCount == 0)
+  }
 }
