@@ -101,6 +101,7 @@ def distilbert():
         (lambda: gpt2("GPT2LMHeadModel"), byte_pairs, "transformer.h"),
         (lambda: t5().get_encoder(), byte_pairs, "block"),
         (t5, byte_pairs, "block"),
+        (lambda: torch.nn.DataParallel(t5()), byte_pairs, "block"),
     ],
 )
 def test_block_n_is_hidden_state_n(network, tokenizer, blocks):

@@ -156,7 +156,8 @@ def _checked_models(models: object) -> dict[str, Model]:
     for name, model in models.items():
         if not isinstance(model, Model):
             raise InvalidInputError(
-                f"models[{name!r}] must be a usae.torch.Model, got {type(model).__name__}; usae.torch.Model(module) makes one"
+                f"models[{name!r}] must be a usae.torch.Model, got {type(model).__name__}; usae.torch.Model(module) makes one; "
+                f"networks of text are for extract_texts"
             )
     return dict(models)
 

@@ -91,8 +91,11 @@ class TextModel:
                 f"{type(given).__name__} was trained"
             )
         target = None if device is None else checked_device(device)
-        inside = unwrapped(_encoder_of(given))
-        self.module, self._runner = inside.network, inside.runner
+        inside = unwrapped(given)
+        self.module, self._runner = inside
+        encoder = _encoder_of(self.module)
+        if encoder is not self.module:
+            self.module = self._runner = encoder
         self.tokenizer = Tokenizer(tokenizer, max_tokens, _positions(self.module))
         self.layer = self._chosen_layer(layer, given)
         self.autocast = autocast_type(autocast)
