@@ -38,6 +38,8 @@ class Context:
         self.partners = self.evaluation.partners
         self.cofire_null = usae.controls(self.sae, self.acts, include=("tokens",), n_draws=20, progress=False).tokens
         self.top = usae.top_examples(self.sae, self.acts, 3, grid=(2, 3))
+        self.rows = usae.TextRows(["abcdef"] * 10, np.repeat(np.arange(10), 6), [(i % 6, i % 6 + 1) for i in range(60)])
+        self.top_of_texts = usae.top_examples(self.sae, self.acts, 3, text_rows=self.rows)
         self.sae.save(folder / "saved")
         self.sae.export(folder / "exported", "saelens", model="vit")
         with usae.ActivationStore.create(folder / "store", grid=(2, 3), dtype="float32") as store:
@@ -131,6 +133,29 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.top_examples,
             {"sae": sae(), "acts": acts(), "n": 2, "models": ["vit"], "grid": (2, 3), "one_per_image": True},
         ),
+        "top_examples of texts": lambda: (
+            usae.top_examples,
+            {"sae": sae(), "acts": acts(), "n": 2, "text_rows": c.rows, "one_per_text": True, "mask": mask()},
+        ),
+        "contexts": lambda: (c.top_of_texts.contexts, {"model": "vit", "concept": 1, "before": 3, "after": 3}),
+        "report": lambda: (c.top_of_texts.report, {"concept": 1, "before": 3, "after": 3}),
+        "TextRows": lambda: (
+            usae.TextRows, {"texts": list(c.rows.texts), "text": c.rows.text.copy(), "spans": c.rows.spans.copy()}
+        ),
+        "TextRows.context": lambda: (c.rows.context, {"row": 3, "before": 3, "after": 3}),
+        "TextRows.joined": lambda: (usae.TextRows.joined, {"parts": [c.rows, c.rows]}),
+        "TextActivations": lambda: (
+            lambda **a: sae().evaluate(usae.TextActivations(**a)), {"acts": acts(), "text_rows": c.rows, "dropped": {}}
+        ),
+        "align_tokens": lambda: (
+            usae.align_tokens,
+            {"texts": ["a bc", "d"], "spans": {"vit": [[(0, 1), (2, 4)], [(0, 1)]], "dinov2": [[(0, 2), (2, 3)], [(0, 1)]]},
+             "mask": {"vit": [[True, False], [True]]}, "take": "mean"},
+        ),
+        "TokenAlignment.activations": lambda: (
+            usae.align_tokens(["a bc"], {"vit": [[(0, 1), (2, 4)]]}).activations, {"acts": {"vit": [x()[:2]]}}
+        ),
+        "TokenAlignment.tokens": lambda: (usae.align_tokens(["a"], {"vit": [[(0, 1)]]}).tokens, {"model": "vit"}),
         "outlying_rows": lambda: (usae.outlying_rows, {"acts": acts(), "multiple": 5.0}),
         "consistency": lambda: (
             usae.consistency,

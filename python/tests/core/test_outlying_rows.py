@@ -164,3 +164,22 @@ def test_tokens_of_any_length_train_without_standardisation():
         for multiple in (5.0, None)
     ]
     assert pair[0].partial_fit(acts, encoder="a").losses == pair[1].partial_fit(acts, encoder="a").losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [40, 12])
+def test_massive_first_tokens_of_texts_are_harmless_where_texts_are_long_and_can_always_be_left_out(length):
+    acts = two_models()
+    n = len(acts["a"]) // length * length
+    rows = usae.TextRows(["x"] * (n // length), np.repeat(np.arange(n // length), length), np.zeros((n, 2), int))
+    first = rows.numbers_in_text == 0
+    for name, x in acts.items():
+        direction = np.random.default_rng(1).standard_normal(x.shape[1])
+        acts[name] = x[:n]
+        acts[name][first] += 50 * np.linalg.norm(x, axis=1).mean() * direction / np.linalg.norm(direction)
+    texts = usae.TextActivations(acts, rows)
+    assert all(np.array_equal(found, first) for found in usae.outlying_rows(texts).values())
+    with pytest.warns(UserWarning, match="mask=|usae.outlying_rows"):
+        spoilt = fit_two(texts).evaluate(HELD_OUT).r2.mean()
+    clean = fit_two(usae.MaskedActivations(texts, rows.numbers_in_text > 0)).evaluate(HELD_OUT).r2.mean()
+    assert clean > 0.85 and (spoilt > clean - 0.06 if length == 40 else spoilt < 0.5)

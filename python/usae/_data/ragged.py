@@ -45,7 +45,7 @@ def as_ragged(x: Any, label: str, n_texts: int, of_token: str, convert: Convert)
         Check of the elements.
     """
     ndim = 2 + bool(of_token)
-    if hasattr(x, "shape"):
+    if not isinstance(x, (list, tuple)) and _has_shape(x):
         array = convert(x, label)
         if array.ndim != ndim or len(array) != n_texts or (of_token == ", 2" and array.shape[-1] != 2):
             raise _wrong(label, n_texts, of_token, str(list(array.shape)))
@@ -70,6 +70,13 @@ def as_ragged(x: Any, label: str, n_texts: int, of_token: str, convert: Convert)
     if not parts:
         return Ragged(np.zeros((0, 2) if of_token == ", 2" else 0, np.int64), lengths)
     return Ragged(np.concatenate(parts), lengths)
+
+
+def _has_shape(x: Any) -> bool:
+    try:
+        return hasattr(x, "shape")
+    except Exception:  # of the value's own attribute
+        return False
 
 
 def _wrong(label: str, n_texts: int, of_token: str, got: str) -> InvalidInputError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ from usae._base import checks
 from usae.errors import InvalidInputError
 
 MOST_CHARACTERS = 2**31
+
+MOST_TEXTS = 2**24
+"""More texts than memory holds activations of; an iterable without end has more."""
 
 
 class TextContext(NamedTuple):
@@ -162,10 +166,14 @@ def checked_texts(texts: Any) -> tuple[str, ...]:
         raise InvalidInputError(f"texts must be a list of texts, got one text; write texts=[{checks.shown(texts[:20])}]")
     if isinstance(texts, tuple) and all(type(text) is str for text in texts):
         return texts
+    if isinstance(texts, Mapping):
+        raise InvalidInputError(f"texts must be a list of texts, got {checks.shown(texts)}; write list(texts.values())")
     try:
-        given = tuple(texts)
+        given = tuple(islice(texts, MOST_TEXTS + 1))
     except Exception as error:  # of the value's own methods
-        raise InvalidInputError(f"texts must be a list of texts, got {checks.shown(texts)}: {error}") from error
+        raise InvalidInputError(f"texts must be a list of texts, got {checks.shown(texts)}: {type(error).__name__}") from error
+    if len(given) > MOST_TEXTS:
+        raise InvalidInputError(f"texts must be at most {MOST_TEXTS:,} texts, got more; give a part of them at a time")
     for number, text in enumerate(given):
         if not isinstance(text, str):
             raise InvalidInputError(f"texts[{number}] must be text, got {checks.shown(text)}")
@@ -189,7 +197,9 @@ def as_integers(x: Any, label: str) -> np.ndarray:
         array = np.asarray(x)
     except Exception as error:  # __array__ of other libraries raises exceptions of its own
         raise InvalidInputError(f"{label} must be an array of integers, got {type(x).__name__}: {error}") from error
-    if array.size and (array.dtype.kind not in "iu" or array.itemsize == 8 and array.dtype.kind == "u" and array.max() >> 63):
+    if not array.size:
+        return np.zeros(array.shape, np.int64)
+    if array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max:
         raise InvalidInputError(f"{label} must be an array of integers, got {array.dtype} {list(array.shape)}")
     return array.astype(np.int64)
 

@@ -129,7 +129,7 @@ class TokenAlignment:
 
     def _taken(self, name: str, x: Any) -> np.ndarray:
         label, rows, lengths = f"acts[{name!r}]", self._rows[name], self._lengths[name]
-        state = getattr(x, "last_hidden_state", None)
+        state = None if isinstance(x, (list, tuple, np.ndarray)) else getattr(x, "last_hidden_state", None)
         given = as_ragged(x if state is None else state, label, len(lengths), ", width", _floats)
         if not np.array_equal(given.lengths, lengths):
             number = int(np.argmax(given.lengths != lengths))
