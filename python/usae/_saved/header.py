@@ -47,8 +47,11 @@ def history_to_json(value: Any) -> Any:
 
 def history_from_json(value: Any) -> Any:
     """Invert `history_to_json`."""
-    if isinstance(value, dict):  # the value of "encoder" is the name of a model, which may be "inf"
-        return {key: item if key in ("encoder", "encoders") else history_from_json(item) for key, item in value.items()}
+    if isinstance(value, dict):  # "encoder" and "encoders" are names of models, which may be "inf"
+        return {
+            key: item if key in ("encoder", "encoders") and isinstance(item, (str, list)) else history_from_json(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [history_from_json(item) for item in value]
     return math.nan if value is None else float(value) if isinstance(value, str) else value
