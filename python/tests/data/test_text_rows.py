@@ -1,5 +1,6 @@
 """Which text and which characters each row is, and activations that carry it."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import usae
 from support.refusals import refuses
+from usae._data import text_rows
 
 TEXTS = ["A cat sat.", "", "Two  dogs\nran."]
 ROWS = usae.TextRows(TEXTS, text=[0, 0, 0, 2, 2, 2], spans=[(0, 1), (2, 5), (6, 9), (0, 3), (5, 9), (10, 13)])
@@ -77,6 +79,15 @@ def test_what_cannot_be_rows_of_texts_is_refused():
         ROWS.context(0, after=0.5)
     with refuses("parts[1]", "None"):
         usae.TextRows.joined([ROWS, None])
+
+
+def test_texts_without_end_are_refused(monkeypatch):
+    monkeypatch.setattr(text_rows, "MOST_TEXTS", 5)
+    with refuses("texts", "more"):
+        usae.TextRows(itertools.repeat("a"), [0], [(0, 1)])
+    assert len(usae.TextRows(iter("abcde"), [4], [(0, 1)]).texts) == 5
+    with refuses("texts", remedy="texts.values()"):
+        usae.TextRows({"one": "a"}, [0], [(0, 1)])
 
 
 def test_what_cannot_be_activations_of_texts_is_refused():
