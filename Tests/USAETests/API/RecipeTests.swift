@@ -79,7 +79,7 @@ import Testing
     ]
     for (number, name) in names { #expect(TensorID(Int32(number)).map { "\($0)" } == name) }
     #expect("\(SharedExchange.Kind.residualMeans)" == "USAE_EXCHANGE_RESIDUAL_MEANS")
-    #expect(TensorID(11) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
+    #expect(TensorID(12) == nil && TensorID(-1) == nil && TensorID(Int32.max) == nil)
   }
 }
 
