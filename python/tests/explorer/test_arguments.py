@@ -143,7 +143,8 @@ def test_a_picture_that_cannot_be_read_is_blank_and_a_warning(sae, acts, tmp_pat
     pictures = [x.tobytes() if i == 3 else x for i, x in enumerate(pictures_of())]
     with pytest.warns(UserWarning, match="image 3"):
         page = explore(sae, acts, tmp_path / "x", pictures)
-    assert [i for i, x in enumerate(read_folder(page.path.parent)["images", 0]["pictures"]) if not x] == [3]
+    content = read_folder(page.path.parent)["images", 0]
+    assert [number for number, x in zip(content["numbers"], content["pictures"], strict=True) if not x] == [3]
     with refuses("pictures"):
         explore(sae, acts, tmp_path / "y", [b"none"] * N_IMAGES)
     assert not (tmp_path / "y").exists()

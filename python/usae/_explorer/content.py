@@ -57,9 +57,9 @@ def scripts(found: Findings) -> Iterator[tuple[str, str]]:
     build = packing.digest(packing.quoted(header).encode(), data.encode())[:16]
     yield "index.js", packing.script("index", 0, build, {"header": header, "layout": layout, "data": data})
     yield "strip.js", _script("strip", 0, build, _strip_arrays(found))
-    for number, start in enumerate(range(0, len(found.pool), IMAGES_IN_FILE)):
-        images = np.arange(start, min(start + IMAGES_IN_FILE, len(found.pool)))
-        yield f"images-{number:04}.js", _images(found, number, images, build)
+    order = _image_order(found)
+    for number, start in enumerate(range(0, len(order), IMAGES_IN_FILE)):
+        yield f"images-{number:04}.js", _images(found, number, order[start : start + IMAGES_IN_FILE], build)
     if found.pictures is not None:
         found.pictures.tell()
     for number, start in enumerate(range(0, found.scale.shape[1], CONCEPTS_IN_FILE)):
@@ -86,7 +86,18 @@ def _index_arrays(found: Findings) -> dict[str, np.ndarray]:
         "scale": packing.shortened(found.scale.T),
         "shown": packing.unsigned(shown),
         "places": packing.shortened(found.places),
+        "slots": packing.unsigned(np.argsort(_image_order(found))),
     }
+
+
+def _image_order(found: Findings) -> np.ndarray:
+    """The order of images in files: as the list shows them first, so that its first rows need one file."""
+    keys = [column["key"] for column in found.header["columns"]]
+    concepts = np.argsort(-np.nan_to_num(found.columns[keys.index("energy:0")]), kind="stable")
+    shown = np.stack([ranked.images[concepts, :SHOWN_IN_LIST] for ranked in found.search.top], 1).ravel()
+    images, first = np.unique(shown[shown >= 0], return_index=True)
+    rest = np.setdiff1d(np.arange(len(found.pool)), images)
+    return np.concatenate([images[np.argsort(first)], rest])
 
 
 def _strip_arrays(found: Findings) -> dict[str, np.ndarray]:

@@ -207,7 +207,7 @@ function listConcepts(pack = needNow("images", packOf(state.image)), image = sta
 }
 
 function strongestOf(pack, image, model) {
-  const at = image % data.header.perFile.images;
+  const at = placeInPack(image);
   const [, models, n] = pack.concepts.shape;
   const start = (at * models + model) * n;
   const found = [];

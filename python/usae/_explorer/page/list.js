@@ -160,7 +160,7 @@ function drawList() {
 }
 
 function redrawList() {
-  for (const row of list.rows) row.strips.forEach((_, place) => drawStrip(row, place));
+  for (const row of list.rows) row.strips.forEach((strip, place) => drawLater(strip, () => drawStrip(row, place)));
 }
 
 function makeRow() {
@@ -220,7 +220,8 @@ function fillRow(row, index) {
     strip.text.textContent = firing > 0 ? `${shown(firing * 100, 2)} %` : "does not fire";
     strip.canvas.setAttribute("aria-label",
       `Concept ${concept} in ${modelName(strip.model)}: largest code ${shown(valueOf(`max:${strip.model}`, concept))}`);
-    drawStrip(row, place);
+    strip.context.clearRect(0, 0, strip.canvas.width, strip.canvas.height);
+    drawLater(strip, () => drawStrip(row, place));
   });
 }
 

@@ -17,9 +17,10 @@ const SCALES = {
 };
 
 const look = { style: "spotlight", scale: "viridis", smooth: false, strength: 0.8 };
-const images = new Cache(2400);
+const images = new Cache(800);
 const bitmap = document.createElement("canvas");
 const bitmapContext = bitmap.getContext("2d", { willReadFrequently: true });
+let bitmapPixels = null;
 
 const hasPictures = () => data.header.size !== null;
 const hasMaps = () => data.header.grid !== null;
@@ -30,11 +31,12 @@ function proportions() {
   return width / height;
 }
 
-const packOf = (image) => Math.floor(image / data.header.perFile.images);
+const packOf = (image) => Math.floor(data.arrays.slots[image] / data.header.perFile.images);
+const placeInPack = (image) => data.arrays.slots[image] % data.header.perFile.images;
 
 async function nameOf(image) {
   const pack = await need("images", packOf(image));
-  return pack.names?.[image % data.header.perFile.images] ?? `image ${pack.numbers[image % data.header.perFile.images]}`;
+  return pack.names?.[placeInPack(image)] ?? `image ${pack.numbers[placeInPack(image)]}`;
 }
 
 /** A picture, decoded; null if there is none, or if it is damaged. */
@@ -55,7 +57,7 @@ function pictureOf(image) {
 const pictureNow = (image) => images.get(image)?.now;
 
 async function decodedPicture(pack, image) {
-  const text = pack.pictures?.[image % data.header.perFile.images];
+  const text = pack.pictures?.[placeInPack(image)];
   if (!text) return null;
   const picture = new Image();
   picture.src = `data:image/webp;base64,${text}`;
@@ -87,11 +89,11 @@ function paint(context, [x, y, width, height], picture, levels, style = look.sty
 function tint(levels, style) {
   const [rows, columns] = data.header.grid;
   if (bitmap.width !== columns || bitmap.height !== rows)[bitmap.width, bitmap.height] = [columns, rows];
-  const pixels = bitmapContext.createImageData(columns, rows);
-  const words = new Uint32Array(pixels.data.buffer);
+  bitmapPixels ??= bitmapContext.createImageData(columns, rows);
+  const words = new Uint32Array(bitmapPixels.data.buffer);
   const table = tableOf(style);
   for (let i = 0; i < levels.length; i++) words[i] = table[levels[i]];
-  bitmapContext.putImageData(pixels, 0, 0);
+  bitmapContext.putImageData(bitmapPixels, 0, 0);
 }
 
 const tables = new Map();
@@ -147,6 +149,28 @@ function contour(context, [x, y, width, height], levels) {
   }
 }
 
+// Drawing waits for the next frames, each with a limit, so that scrolling and typing do not wait for it.
+
+const DRAWING = 6; // milliseconds of a frame
+const drawings = new Map();
+let drawingFrame = 0;
+
+/** Draws in one of the next frames. A later drawing of the same thing replaces an earlier one. */
+function drawLater(key, action) {
+  drawings.set(key, action);
+  drawingFrame ||= requestAnimationFrame(drawSome);
+}
+
+function drawSome() {
+  const until = performance.now() + DRAWING;
+  for (const [key, action] of drawings) {
+    drawings.delete(key);
+    action();
+    if (performance.now() > until) break;
+  }
+  drawingFrame = drawings.size ? requestAnimationFrame(drawSome) : 0;
+}
+
 /** A canvas that shows a picture with a heat map, and draws itself again when the look changes. */
 function pictureCanvas(image, levels, width, label, style) {
   const height = Math.round(width / proportions());
@@ -154,13 +178,15 @@ function pictureCanvas(image, levels, width, label, style) {
   const canvas = el("canvas.picture", { role: "img", "aria-label": label, style: { width: `${width}px`,
       height: `${height}px` } });
   [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
-  const context = canvas.getContext("2d");
+  const draw = (picture) =>
+    paint(canvas.getContext("2d"), [0, 0, canvas.width, canvas.height], picture, levels, style ?? look.style);
   canvas.redraw = (other = levels) => {
     levels = other;
-    const draw = (picture) => paint(context, [0, 0, canvas.width, canvas.height], picture, levels, style ?? look.style);
-    const now = hasPictures() ? pictureNow(image) : null;
-    if (now !== undefined) draw(now);
-    else pictureOf(image).then(draw);
+    drawLater(canvas, () => {
+      const now = hasPictures() ? pictureNow(image) : null;
+      if (now !== undefined) draw(now);
+      else pictureOf(image).then(draw);
+    });
   };
   canvas.redraw();
   return canvas;
