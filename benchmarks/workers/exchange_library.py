@@ -48,6 +48,7 @@ class SAELens:
             "topk": TopKSAE(TopKSAEConfig(**sizes, k=K)),
             "topk, rescaled": TopKSAE(TopKSAEConfig(**sizes, k=K, rescale_acts_by_decoder_norm=True)),
             "jumprelu": JumpReLUSAE(JumpReLUSAEConfig(**sizes)),
+            "jumprelu, own thresholds": JumpReLUSAE(JumpReLUSAEConfig(**sizes)),
             "standard": StandardSAE(StandardSAEConfig(**sizes)),
             "transcoder": Transcoder(TranscoderConfig(**sizes, d_out=OUT, apply_b_dec_to_input=False)),
             "jumprelu_transcoder": JumpReLUTranscoder(JumpReLUTranscoderConfig(**sizes, d_out=OUT, apply_b_dec_to_input=False)),
@@ -59,6 +60,8 @@ class SAELens:
                     sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
                 if hasattr(sae, "threshold"):
                     sae.threshold.fill_(0.8)
+                if "own" in name:
+                    sae.threshold.uniform_(0, 2)
         return made
 
     def save(self, sae, path):
@@ -164,12 +167,15 @@ class DictionaryLearning:
             "BatchTopKSAE": BatchTopKSAE(D, N, K),
             "MatryoshkaBatchTopKSAE": MatryoshkaBatchTopKSAE(D, N, K, [N // 2, N // 2]),
             "JumpReluAutoEncoder": JumpReluAutoEncoder(D, N),
+            "JumpReluAutoEncoder, own thresholds": JumpReluAutoEncoder(D, N),
             "AutoEncoder": AutoEncoder(D, N),
         }
         for name, sae in made.items():
             randomise(sae, only=("bias", "b_dec", "b_enc"))
             if name != "AutoEncoderTopK" and hasattr(sae, "threshold"):
                 sae.threshold.data.fill_(0.5)
+            if "own" in name:
+                sae.threshold.data.uniform_(0, 1)
         return made
 
     def save(self, sae, path):

@@ -78,10 +78,10 @@ def test_jumprelu_with_one_threshold_and_with_thresholds_in_proportion_to_norms(
         assert fewer.k == 3 and ((fewer.to_dense() > 0).sum(1) == np.minimum((codes > 0).sum(1), 3)).all()
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.5])
-def test_jumprelu_with_a_threshold_for_each_concept(spread, tmp_path):
+@pytest.mark.parametrize(("spread", "lowest"), [(0.0, -0.5), (0.5, -0.5), (0.5, 0.3)])
+def test_jumprelu_with_a_threshold_for_each_concept(spread, lowest, tmp_path):
     parts = random_parts(spread=spread)
-    threshold = np.random.default_rng(2).uniform(-0.5, 4, N).astype(np.float32)
+    threshold = np.random.default_rng(2).uniform(lowest, 4, N).astype(np.float32)
     folder = exchange.saelens(tmp_path / "in", parts, {"threshold": threshold}, architecture="jumprelu")
     codes = formulas.above(dense(parts), threshold)
     factor = 1.0 if spread == 0 else np.linalg.norm(parts[2], axis=1)
@@ -161,6 +161,16 @@ def test_weights_of_other_types_are_those_weights(dtype, parts, tmp_path):
     codes = formulas.topk(dense(held), K)
     sae = usae.import_sae(tmp_path, tolerance=0.02)
     np.testing.assert_allclose(sae.encode(X, "model").to_dense(), codes, atol=0.1)
+
+
+def test_thresholds_times_norms_are_kept_to_the_last_bit_and_never_below_the_lowest():
+    from usae.interop.importing import _thresholds
+
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        thresholds, norms = random.uniform(0.01, 4, 50), random.uniform(0.5, 2, 50)
+        lowest, rest = _thresholds(thresholds, norms)
+        assert (rest >= 0).all() and (np.float32(lowest) + rest == (thresholds * norms).astype(np.float32)).all()
 
 
 # --- Others -----------------------------------------------------------------------------------------------------------

@@ -278,12 +278,10 @@ def _thresholds(thresholds: np.ndarray, factors: np.ndarray) -> tuple[float, np.
     if spread(scaled) <= ROUNDING:
         return float(np.median(scaled)), None
     wanted = scaled.astype(np.float32)
-    lowest = wanted.min()
-    rest = (scaled - lowest).astype(np.float32)
-    for _ in range(2):  # until the sum, which is rounded too, is the threshold
-        found = lowest + rest
-        rest = np.where(found > wanted, np.nextafter(rest, np.float32(0)), rest)
-        rest = np.where(found < wanted, np.nextafter(rest, np.float32(np.inf)), rest)
+    # A power of two, so that the difference is exact, and the sum, which is rounded to float32, is the threshold.
+    lowest = np.float32(2.0 ** (np.frexp(wanted.min())[1] - 1))
+    rest = (wanted.astype(np.float64) - lowest).astype(np.float32)
+    rest = np.where(lowest + rest > wanted, np.nextafter(rest, np.float32(0)), rest)
     return float(lowest), rest
 
 
