@@ -301,7 +301,7 @@ def _measures(output: Tensor, original: Tensor, kind: Output, labels: Tensor | N
             f"run must give finite numbers, got NaN or infinity from the network of {name!r}; compute it in float32"
         )
     output, original = output.double(), original.double()
-    cosine = F.cosine_similarity(output, original, dim=1)
+    cosine = F.cosine_similarity(output, original, dim=1).where((output != original).any(1), 1)  # 1 also where both are 0
     nothing = torch.full_like(cosine, torch.nan)
     if kind == "embedding":
         return _Measures(1 - cosine, cosine, nothing, nothing)
