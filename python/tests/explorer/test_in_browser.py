@@ -69,6 +69,7 @@ def test_every_view_opens_at_its_address_and_can_be_read_by_all(browser, page, a
     browser.open(page.path, f"#{address}").until(VIEWS[address])
     assert browser.violations() == []
     browser.js("document.documentElement.dataset.theme = 'dark'")
+    browser.until("return document.getAnimations().length === 0")
     assert [one for one in browser.violations() if one[0] == "color-contrast"] == []
 
 
