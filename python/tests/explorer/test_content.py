@@ -221,3 +221,20 @@ def test_the_images_of_the_first_rows_are_in_the_first_file(files, sae, acts):
     assert sorted(slots) == list(range(N_IMAGES))
     assert max(slots[shown[first].ravel()]) < shown[first].size
     assert [files["images", 0]["numbers"][slots[i]] for i in range(N_IMAGES)] == list(range(N_IMAGES))
+
+
+def test_disagreement_is_how_far_models_differ_on_each_others_examples(files, codes):
+    content = files["index", 0]
+    keys = [one["key"] for one in content["header"]["columns"]]
+    found = content["arrays"]["columns"][keys.index("apart")]
+    share = codes.max(2) / np.maximum(codes.max((1, 2)), 1e-9)[:, None]
+    arrays = files["concepts", 0]["arrays"]
+    for concept in (0, 9, 17):
+        images, _, _ = pairs(files, concept)
+        of_models = []
+        for model in range(len(MODELS)):
+            own = images[arrays["top"][concept, model]]
+            others = [i for i in range(len(MODELS)) if i != model]
+            of_models.append((share[model, own, concept] - share[others][:, own, concept].mean(0)).mean())
+        assert found[concept] == pytest.approx(np.mean(of_models), abs=1e-3)
+    assert np.isnan(found[DEAD])

@@ -94,7 +94,7 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
         plan.controls,
         coherence=maps.coherence if pool.grid else None,
         area=maps.area if pool.grid else None,
-        apart=np.stack([ranked.scores[:, 0] for ranked in search.apart]).max(0) if search.apart else None,
+        disagreement=maps.disagreement(),
         measures=plan.measures,
     )
     size = size_of(plan.pictures, plan.side, pool.grid) if plan.pictures is not None else (0, 0)

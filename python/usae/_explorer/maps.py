@@ -111,6 +111,24 @@ class Maps:
     def area(self) -> np.ndarray:
         return _mean(self._sums[1], self._counts[1])
 
+    def disagreement(self) -> np.ndarray:
+        """How far models differ on each other's strongest images, float64 [m]; NaN for a concept that fires nowhere.
+
+        It is the mean, over the models' own examples, of the code as a share of the largest, less the mean share of the other
+        models in the same image: 0 if they fire alike, 1 if the others do not fire on any of the examples.
+        """
+        n_models, n_concepts = self._scale.shape
+        concepts = self._pairs.concepts
+        share = self.peaks / np.where(self._scale > 0, self._scale, 1).T[concepts]
+        sums, counts = np.zeros((n_models, n_concepts)), np.zeros((n_models, n_concepts), np.int64)
+        for model in range(n_models):
+            own = self._pairs.own[model]
+            others = (share[own].sum(1) - share[own, model]) / max(1, n_models - 1)
+            sums[model] = np.bincount(concepts[own], share[own, model] - others, n_concepts)
+            counts[model] = np.bincount(concepts[own], minlength=n_concepts)
+        of_models, alive = _mean(sums, counts), counts > 0
+        return _mean(np.where(alive, of_models, 0).sum(0), alive.sum(0))
+
     def silent(self, n: int) -> np.ndarray:
         """Return up to `n` probes of each concept on which it fires in no model, int64 [m, n], -1 where there are fewer."""
         usable = (self._probes >= 0) & ~self._fires

@@ -36,14 +36,14 @@ def columns(
     *,
     coherence: np.ndarray | None,
     area: np.ndarray | None,
-    apart: np.ndarray | None,
+    disagreement: np.ndarray,
     measures: Mapping[str, np.ndarray],
 ) -> list[Column]:
-    """Return all columns. `coherence`, `area` are [M, m], `apart` [m], `measures` [m] or [M, m]."""
+    """Return all columns. `coherence`, `area` are [M, m], `disagreement` [m], `measures` [m] or [M, m]."""
     names = evaluation.model_names
     found: list[Column] = []
     if len(names) > 1:
-        found += _of_concepts(evaluation, _null(controls), apart)
+        found += _of_concepts(evaluation, _null(controls), disagreement)
     with np.errstate(invalid="ignore", divide="ignore"):
         firing = evaluation.firing_counts / evaluation.n_tokens
         share = evaluation.firing_counts / evaluation.firing_counts.sum(0)
@@ -79,7 +79,7 @@ def columns(
     return found
 
 
-def _of_concepts(evaluation: Evaluation, null: CofireNull | None, apart: np.ndarray | None) -> list[Column]:
+def _of_concepts(evaluation: Evaluation, null: CofireNull | None, disagreement: np.ndarray) -> list[Column]:
     m = len(evaluation.cofire_counts)
     off = list(itertools.combinations(range(len(evaluation.model_names)), 2))
     pairs = np.stack([evaluation.correlation[i, j] for i, j in off])
@@ -99,10 +99,9 @@ def _of_concepts(evaluation: Evaluation, null: CofireNull | None, apart: np.ndar
                digits=0),
         Column("surprise", "-log10 p of co-firing", "From the bound of its p-value if models fired independently.",
                np.minimum(surprise, 999), digits=1),
+        Column("apart", "Disagreement", "How far models differ on each other's strongest images: 1 if the others fire on none.",
+               disagreement),
     ]  # fmt: skip
-    if apart is not None:
-        words = "How far models disagree on an image: largest difference of codes, as shares of their largest."
-        found.append(Column("apart", "Disagreement", words, apart))
     if null is not None:
         words = f"Standard deviations by which its co-fires exceed those with {null.permuted} permuted."
         found.append(Column("z", "z against the null", words, np.clip(_length(null.z, m), -999, 999), digits=1))
@@ -124,8 +123,8 @@ def presets(evaluation: Evaluation, found: list[Column]) -> list[dict[str, Any]]
     """Return the selections: a name, an explanation, ranges of columns, and the column to sort by, the largest first."""
     keys = {column.key for column in found}
     names = evaluation.model_names
-    alive = {f"firing:{i}": [1 / evaluation.n_tokens, None] for i in range(len(names))}
     if len(names) < 2:
+        alive = {"firing:0": [1 / evaluation.n_tokens, None]}
         return [_preset("Most important", "Alive, by energy.", alive, "energy:0")]
     least = float(np.log10(max(1, int((~evaluation.dead).all(0).sum())) / ERROR_RATE))
     above: dict[str, list[float | None]] = {"z": [3, None]} if "z" in keys else {"surprise": [least, None]}
@@ -141,10 +140,9 @@ def presets(evaluation: Evaluation, found: list[Column]) -> list[dict[str, Any]]
         _preset("Above its null", "Co-fires more often than chance explains.", above, next(iter(above))),
         _preset("Even, at other places", "Fires equally often in all models, and hardly at the same places.",
                 {"entropy": [UNIVERSAL_ENTROPY, None], "iou": [None, 0.05]}, "entropy"),
+        _preset("Models disagree", "Fires in every model, but hardly on the images that fire it most in the others.",
+                {f"share:{i}": [0.3 / len(names), None] for i in range(len(names))} | {"apart": [0.4, None]}, "apart"),
     ]  # fmt: skip
-    if "apart" in keys:
-        words = "Alive in all, with an image that fires it fully in one model and hardly in another."
-        result.append(_preset("Models disagree", words, {**alive, "apart": [0.5, None]}, "apart"))
     return result
 
 

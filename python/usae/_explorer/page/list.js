@@ -217,7 +217,7 @@ function fillRow(row, index) {
   row.strips.forEach((strip, place) => {
     const firing = valueOf(`firing:${strip.model}`, concept);
     strip.bar.style.transform = `scaleX(${firing > 0 ? clamp(1 + Math.log10(firing) / 4, 0.03, 1) : 0})`;
-    strip.text.textContent = firing > 0 ? `${shown(firing * 100, 2)} %` : "does not fire";
+    strip.text.textContent = firing > 0 ? (firing < 1e-4 ? "under 0.01 %" : `${shown(firing * 100, 2)} %`) : "does not fire";
     strip.canvas.setAttribute("aria-label",
       `Concept ${concept} in ${modelName(strip.model)}: largest code ${shown(valueOf(`max:${strip.model}`, concept))}`);
     strip.context.clearRect(0, 0, strip.canvas.width, strip.canvas.height);
