@@ -1,4 +1,4 @@
-"""The recipes that are compared: the three of the package, and variants of the default without merging and prefixes."""
+"""The recipes that are compared: the four of the package, and variants of the default without merging and prefixes."""
 
 from __future__ import annotations
 
@@ -92,10 +92,14 @@ class Variant:
 _NESTED = (0.25, 0.5, 0.75, 1)
 DEFAULT = {field: getattr(usae.recipes.default(), field) for field in PLAIN}
 MATRYOSHKA = {field: getattr(usae.recipes.matryoshka(), field) for field in PLAIN}
+AGREEING = {
+    field: getattr(usae.recipes.agreeing(), field) for field in (*PLAIN, "encoded_models", "agreement", "agreement_scale")
+}
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(DEFAULT),
     "matryoshka": Variant(MATRYOSHKA),
+    "agreeing": Variant(AGREEING),
     "published": Variant(published=True),
     # From here on, each variant changes one thing.
     "plain": Variant(),

@@ -1,7 +1,8 @@
 """Recipes: everything that decides how a universal sparse autoencoder is trained.
 
-`default` was the best in our own measurements (docs/recipes.md). `matryoshka` finds more concepts at some cost. `published` is
-the recipe of Thasarathan et al. (ICML 2025, arXiv 2502.03714) as their code trains it. `Recipe.replace` makes variants::
+`default` was the best in our own measurements (docs/recipes.md). `matryoshka` finds more concepts at some cost. `agreeing`
+makes models agree in their codes. `published` is the recipe of Thasarathan et al. (ICML 2025, arXiv 2502.03714) as their code
+trains it. `Recipe.replace` makes variants::
 
     recipe = usae.recipes.default(batch_size=4096)
     recipe = usae.recipes.published(total_steps=20_000).replace(update="all")
@@ -22,7 +23,7 @@ from usae import _usae
 from usae._base import checks
 from usae.errors import InvalidInputError
 
-__all__ = ["Recipe", "default", "matryoshka", "published"]
+__all__ = ["Recipe", "agreeing", "default", "matryoshka", "published"]
 
 STEPS_PER_IMAGENET_EPOCH = 40_037  # 1,281,167 training images, 32 in a batch
 IMAGENET_EPOCHS = 30
@@ -284,6 +285,16 @@ def matryoshka(**changes: Any) -> Recipe:
     fewer concepts dead in short runs. A step takes more time and memory (docs/recipes.md).
     """
     return Recipe(name="matryoshka", prefix_loss="mean").replace(**changes)
+
+
+def agreeing(**changes: Any) -> Recipe:
+    """Return the recipe whose codes agree most from model to model, with some fields changed.
+
+    Each step encodes two models, and the loss has the agreement term. On pretrained networks the same concept fires more often
+    for the same token, and R2 of other models is higher, by .01 to .02; R2 of the same model is lower, by up to .02. It loses
+    concepts that only one model has where these are hard to find (docs/recipes.md, "Codes that agree").
+    """
+    return Recipe(name="agreeing", encoded_models="two", agreement=0.3, agreement_scale=100.0).replace(**changes)
 
 
 def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:

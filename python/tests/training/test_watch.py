@@ -118,7 +118,10 @@ def test_healthy_runs_are_quiet(acts, held_out, steps, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [usae.recipes.default(), usae.recipes.matryoshka(), usae.recipes.published(total_steps=500)])
+@pytest.mark.parametrize(
+    "recipe",
+    [usae.recipes.default(), usae.recipes.matryoshka(), usae.recipes.agreeing(), usae.recipes.published(total_steps=500)],
+)
 def test_the_recipes_are_quiet_on_activations_of_networks(recipe):
     train, held_out = usae.demo.activations()
     sae = usae.UniversalSAE(256, 12, recipe=recipe, seed=0)

@@ -16,7 +16,7 @@ from usae._core.resolved_recipe import asked_steps, step_tokens
 from usae.cli.options import Parser
 from usae.recipes import Recipe
 
-RECIPES = ("default", "matryoshka", "published")
+RECIPES = ("default", "matryoshka", "agreeing", "published")
 FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
