@@ -294,7 +294,7 @@ def agreeing(**changes: Any) -> Recipe:
     for the same token, and R2 of other models is higher, by .01 to .02; R2 of the same model is lower, by up to .02. It loses
     concepts that only one model has where these are hard to find (docs/recipes.md, "Codes that agree").
     """
-    return Recipe(name="agreeing", encoded_models="two", agreement=0.3, agreement_scale=100.0).replace(**changes)
+    return Recipe(name="agreeing", encoded_models="two", agreement=0.1, agreement_scale=100.0).replace(**changes)
 
 
 def published(*, total_steps: int | None = None, warmup_steps: int | None = None) -> Recipe:
