@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import usae
+from support.autoencoders import identity_sae
 from support.browser import Page, driver_or_skip
 from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, TITLE, made_up, pictures_of
 
@@ -88,6 +89,45 @@ def test_no_view_is_wider_than_the_window(browser, page, width):
                 ".map((x) => x.className)"
             )
             assert wide == [], address
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """An explorer of a dozen models with long names."""
+    names = tuple(f"a long name of model {i}, as people give, with a slash/and more" for i in range(12))
+    sae = identity_sae(N_CONCEPTS, names, k=3)
+    folder = tmp_path_factory.mktemp("crowded") / "page"
+    return usae.explorer(sae, made_up(models=names), pictures_of(), folder, grid=GRID, progress=False)
+
+
+CUT = """return [...document.querySelectorAll(arguments[0])].filter((x) => x.checkVisibility()).filter((x) => {
+  const [own, row] = [x.getBoundingClientRect(), x.closest(arguments[1]).getBoundingClientRect()];
+  return own.left < row.left - 1 || own.right > row.right + 1 || own.bottom > row.bottom + 1;
+}).length"""
+
+
+@pytest.mark.parametrize("width", [360, 1100, 1500])
+def test_a_dozen_models_with_long_names_fit(browser, crowded, width):
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        browser.open(crowded.path, "").until(READY)
+        assert browser.count(".row .strip canvas") >= 12
+        assert browser.js(CUT, ".row .strip canvas, .row .firing span:last-child", ".strip") == 0
+        assert browser.js(CUT, ".row .strip", ".row") == 0
+        browser.open(crowded.path, "#c=4").until(VIEWS["c=4"])
+        widths = browser.js("return [...document.querySelectorAll('.same thead th')].map((x) => x.offsetWidth)")
+        assert max(widths) < 200
+        browser.open(crowded.path, "#c=4&show=own").until(VIEWS["c=4&show=own"])
+        assert browser.js(CUT, ".column canvas", ".column") == 0
+        browser.open(crowded.path, "#image=3&patch=5").until(VIEWS["image=3&patch=5"])
+        assert browser.js(CUT, ".active li > *", "li") == 0
+        browser.open(crowded.path, "#overview").until(VIEWS["overview"])
+        table = "document.querySelector('.cards section:nth-child(2) .scrolls')"
+        assert browser.js(f"return {table}.scrollWidth - {table}.clientWidth") <= (80 if width == 360 else 0)
     finally:
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

@@ -192,7 +192,9 @@ const SECTIONS = {
 };
 
 function sameTable(found, models, rows, caption) {
-  const room = conceptView.node.clientWidth - (conceptView.node.clientWidth > 1130 ? 420 : 40);
+  const beside = matchMedia("(max-width: 1180px)").matches ? 0 :
+    parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--side")) + 32;
+  const room = conceptView.node.clientWidth - 48 - beside;
   const width = clamp(Math.floor(room / (models.length + (hasPictures() ? 1 : 0.6))) - 16, 88, 176);
   const heads = models.map((model) => el("th", { scope: "col" }, modelTag(model)));
   const body = rows.map((pair) => {
@@ -202,8 +204,9 @@ function sameTable(found, models, rows, caption) {
     return el("tr", {}, whole, ...models.map((model) => el("td", { class: pair.peaks[model] > 0 ? null : "silent" }, tile(
       found, pair, model, width))));
   });
-  const table = el("table.same", {}, el("caption.visually-hidden", {}, caption), el("thead", {}, el("tr", {}, hasPictures() ?
-    el("th", { scope: "col" }, "Picture") : el("td"), ...heads)), el("tbody", {}, ...body));
+  const corner = hasPictures() ? el("th", { scope: "col" }, "Picture") : el("td");
+  const table = el("table.same", { style: { "--tile": `${width}px` } }, el("caption.visually-hidden", {}, caption), el("thead",
+  {}, el("tr", {}, corner, ...heads)), el("tbody", {}, ...body));
   return el("div.scrolls", { tabindex: "0", role: "region", "aria-label": caption }, table);
 }
 

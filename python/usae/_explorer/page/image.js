@@ -1,6 +1,7 @@
 // All images to choose from, and the page of one image with its concepts.
 
 const CHOICE = 104;
+const MOST_DOTS = 5;
 const imagesView = { node: el("div.view.images"), made: false };
 const imageView = { node: el("div.view.image"), image: null, hovered: null };
 
@@ -201,7 +202,8 @@ function listConcepts(pack = needNow("images", packOf(state.image)), image = sta
     imageView.concepts,
     el("h2", {}, title),
     models.length > 1 ? el("p.quiet", {},
-      `${plural(shared, "concept")} in all ${models.length} models. ●●● marks in how many models a concept is.`) : null,
+      `${plural(shared, "concept")} in all ${models.length} models. ${models.length > MOST_DOTS ? `1/${models.length}` :
+        "●●●"} marks in how many models a concept is.`) : null,
     columnsOfModels(models, lists),
   );
 }
@@ -223,8 +225,8 @@ function activeConcept(concept, value, model, n, of) {
   const item = el(
     "li", { class: n === of && of > 1 ? "shared" : null, style: { "--share": share.toFixed(3) } },
     conceptLink(concept, conceptName(concept)),
-    el("span.agreement", { "aria-label": of > 1 ? `in ${n} of ${of} models` : null, role: of > 1 ? "img" : null }, of > 1 ?
-      "●".repeat(n) + "○".repeat(of - n) : ""),
+    el("span.agreement", { "aria-label": of > 1 ? `in ${n} of ${of} models` : null, role: of > 1 ? "img" : null }, of < 2 ? "" :
+      of > MOST_DOTS ? `${n}/${of}` : "●".repeat(n) + "○".repeat(of - n)),
     el("span.quiet", {}, shown(value)),
   );
   const showMap = async () => {

@@ -95,20 +95,24 @@ function layOutList() {
   const left = list.wide ? 190 : 0;
   const room = list.wide ? width - left - numbers.length * 92 - 44 : width - 32;
   list.thumbs = clamp(Math.floor((room / models.length - 18) / (THUMB + GAP)), 1, 4);
-  list.rowHeight = list.wide ? 96 : 148;
+  const perLine = list.wide ? models.length : clamp(Math.floor((width - 24) / (THUMB + 8)), 1, models.length);
+  list.rowHeight = list.wide ? 96 : 64 + 84 * Math.ceil(models.length / perLine);
   list.numbers = numbers;
   list.models = models;
   const strip = list.thumbs * (THUMB + GAP) - GAP;
   const template = list.wide ?
     `minmax(${left}px, 1fr) ${models.map(() => `${strip}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` :
-    `repeat(${models.length}, minmax(0, 1fr))`;
+    `repeat(${perLine}, minmax(0, 1fr))`;
   list.table.style.setProperty("--columns", template);
   list.table.style.setProperty("--row", `${list.rowHeight}px`);
   list.table.classList.toggle("narrow", !list.wide);
+  list.table.classList.toggle("single", list.thumbs === 1);
+  const least = 190 + models.length * (strip + 16) + numbers.length * 92 + 40;
+  list.table.style.minWidth = list.wide ? `max(100%, ${least}px)` : "";
   const sortable = (key, text, title, end = false) => {
     const sorts = (state.sort ?? defaultSort()) === key && !(state.only && !state.sort);
     const button = el("button.plain", { type: "button", title, onclick: () => go({ sort: key, up: sorts ? !state.up : key ===
-          "label" }) }, text, sorts ? (state.up ? " ↑" : " ↓") : "");
+          "label" }) }, text ? el("span.words", {}, text) : "", sorts ? (state.up ? " ↑" : " ↓") : "");
     return el(end ? "div.ends" : "div", { role: "columnheader", "aria-sort": sorts ? (state.up ? "ascending" : "descending") :
         "none" }, button);
   };

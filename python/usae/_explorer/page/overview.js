@@ -40,17 +40,18 @@ function updateOverview() {
   );
 }
 
+/** Numbers of each model, a model a row, so that they fit whatever their number. */
 function modelNumbers(overview, models) {
-  const rows = [
-    ["Width", models.map((i) => shown(data.header.models[i].width, 0))],
-    ["Active concepts of a token", models.map((i) => shown(overview.l0[i], 1))],
-    ["Concepts alive", models.map((i) => shown(overview.alive[i], 0))],
-    ["Mean co-fire proportion", models.map((i) => shown(overview.cofire[i], 3))],
+  const numbers = [
+    ["Width", (i) => shown(data.header.models[i].width, 0)],
+    ["Active in a token", (i) => shown(overview.l0[i], 1)],
+    ["Concepts alive", (i) => shown(overview.alive[i], 0)],
+    ["Mean co-fire proportion", (i) => shown(overview.cofire[i], 3)],
   ];
-  const head = el("tr", {}, el("td"), ...models.map((i) => el("th", { scope: "col" }, modelTag(i))));
-  const body = rows.map(([title, cells]) => el("tr", {}, el("th", { scope: "row" }, title), ...cells.map((cell) => el("td", {},
-    cell))));
-  const table = el("table.plain-table", {}, el("caption", {}, "Models"), el("thead", {}, head), el("tbody", {}, ...body));
+  const head = el("tr", {}, el("td"), ...numbers.map(([title]) => el("th", { scope: "col" }, title)));
+  const body = models.map((i) => el("tr", {}, el("th", { scope: "row" }, modelTag(i)), ...numbers.map(([, of]) => el("td", {},
+    of(i)))));
+  const table = el("table.plain-table.wraps", {}, el("caption", {}, "Models"), el("thead", {}, head), el("tbody", {}, ...body));
   return el("div.scrolls", { tabindex: "0", role: "region", "aria-label": "Numbers of models" }, table);
 }
 

@@ -5,8 +5,8 @@ const hueOf = (model) => `var(--model-${HUES[model % HUES.length]})`;
 
 /** A mark and the name of a model. */
 function modelTag(model, tag = "span.model") {
-  return el(tag, { style: { "--hue": hueOf(model) } }, el("i.dot", { "aria-hidden": "true" }), el("span", {}, modelName(
-  model)));
+  return el(tag, { style: { "--hue": hueOf(model) } }, el("i.dot", { "aria-hidden": "true" }), el("span", { title: modelName(
+  model) }, modelName(model)));
 }
 
 function conceptName(concept) {
