@@ -65,9 +65,10 @@ def explorer(
         Activations of the images that are searched, preferably held-out ones: as for `UniversalSAE.evaluate`, [images, tokens,
         width], or [n_tokens, width] with `grid`. Without a grid, each row is taken as an image.
     pictures : array, path-like or sequence, optional
-        The pictures that the activations are of, in the same order: an array [images, height, width, 3] of uint8, or of floats
-        from 0 to 1; a folder, in which a store finds its images by name; or a sequence of arrays, files or PIL images, such as
-        a data set. It needs Pillow (``pip install 'usae[explore]'``). Default: None, which shows heat maps alone.
+        The pictures that the activations are of, in the same order: an array [images, height, width, 3] of uint8 or uint16, or
+        of floats from 0 to 1; a folder, in which a store finds its images by name; or a sequence of arrays, files or PIL
+        images, such as a data set. It needs Pillow (``pip install 'usae[explore]'``). Default: None, which shows heat maps
+        alone.
     path : path-like
         Folder to write, or with `one_file` the file, whose suffix ".html" may be left out. Another explorer there is replaced;
         anything else is an error. Default: "explorer".

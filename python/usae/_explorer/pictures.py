@@ -123,7 +123,7 @@ def _array_of(pictures: Any) -> np.ndarray | None:
 
 def _as_image(item: Any) -> Any:
     """Return a PIL image in RGB of an item: an array, a file, the contents of one, a PIL image, or an example that has one."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(item, Mapping):
         key = next((key for key in ("bytes", "path", *_KEYS) if item.get(key) is not None), None)
@@ -132,12 +132,12 @@ def _as_image(item: Any) -> Any:
         return _as_image(item[0])
     if isinstance(item, (str, os.PathLike)):
         with Image.open(item) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _rgb(image)
     if isinstance(item, (bytes, bytearray, memoryview)):
         with Image.open(io.BytesIO(item)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return _rgb(image)
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return _rgb(item)
     if hasattr(item, "detach"):
         item = item.detach().cpu().numpy()
     if isinstance(item, np.ndarray):
@@ -145,8 +145,24 @@ def _as_image(item: Any) -> Any:
     raise TypeError(f"{type(item).__name__} is no picture")
 
 
+def _rgb(image: Any) -> Any:
+    """Return a PIL image of any mode in RGB, as the camera was held, with the pixels that `usae.torch` gives to networks."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_pixels(np.asarray(image).astype(np.uint16)))
+    if image.mode == "I" or (image.mode == "F" and image.getextrema()[1] <= 1):  # Pillow would clip these
+        return Image.fromarray(_pixels(np.asarray(image)))
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode[:-1] + "A")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
 def _pixels(array: np.ndarray) -> np.ndarray:
-    """Return uint8 [height, width, 3]. Floats are from 0 to 1; channels may come first, as in PyTorch."""
+    """Return uint8 [height, width, 3]. Floats are from 0 to 1, uint16 to 65,535; channels may come first, as in PyTorch."""
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3:
@@ -161,6 +177,10 @@ def _pixels(array: np.ndarray) -> np.ndarray:
         array = np.rint(np.clip(array, 0, 1) * 255)
     elif array.dtype.kind == "b":
         array = array * 255
+    elif array.dtype == np.uint16:
+        array = (array / 257).round()
+    elif array.dtype != np.uint8 and (array.min(initial=0) < 0 or array.max(initial=0) > 255):
+        raise ValueError(f"a picture of integers is from 0 to 255, not {array.min()} to {array.max()}")
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], (*array.shape[:2], 3)).astype(np.uint8))
 
 
