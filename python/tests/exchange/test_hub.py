@@ -172,3 +172,15 @@ def test_the_client_is_called_as_the_real_one_is():
         inspect.signature(real.snapshot_download).parameters
     )
     assert np.all([hasattr(real, name) for name in ("HfApi", "snapshot_download")])
+
+
+def test_each_model_has_a_folder_of_its_own_whatever_the_names(hub):
+    names = ["a_b", "a_b_2", "a b", "A_B", "a/b", ".a b", "", "é" * 300, "x" * 300]
+    names = [name or "." for name in names]
+    x = np.random.default_rng(0).standard_normal((64, 5)).astype(np.float32)
+    sae = usae.UniversalSAE(n_concepts=8, k=2, seed=0).fit({name: x * (i + 1) for i, name in enumerate(names)}, steps=2)
+    sae.push_to_hub("user/many", license="mit")
+    folders = sorted(path.name for path in (hub.root / "user/many/saelens").iterdir())
+    assert len({folder.lower() for folder in folders}) == len(names)
+    of = {usae.import_sae(hub.root / "user/many/saelens" / folder).model_names_[0] for folder in folders}
+    assert of == set(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
 import tempfile
@@ -64,10 +65,10 @@ def _for_saelens(autoencoder: Autoencoder, folder: pathlib.Path) -> dict[str, st
     """Export each model, and return the folders in the repository."""
     folders: dict[str, str] = {}
     for name in autoencoder.names:
-        plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip(".") or "model"
-        inside = f"saelens/{plain}"
-        if inside in folders.values():
-            inside += f"_{len(folders)}"
+        plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip(".")[:100] or "model"
+        candidates = (f"saelens/{plain}" + (f"_{number}" if number else "") for number in itertools.count())
+        taken = {other.lower() for other in folders.values()}  # some file systems do not tell A from a
+        inside = next(candidate for candidate in candidates if candidate.lower() not in taken)
         export(autoencoder, folder / inside, "saelens", name, None, False, None)
         folders[name] = inside
     return folders
