@@ -322,7 +322,8 @@ def test_what_lies_beside_an_export_is_not_believed_of_weights_that_were_written
     tensors = safetensors.numpy.load_file(file)
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     safetensors.numpy.save_file(tensors | {"b_enc": tensors["b_enc"] + 1}, file)
-    sae, x = usae.import_sae(tmp_path), exchange.acts()["a"]
+    with pytest.warns(UserWarning, match=r"usae_export\.json.*weights"):
+        sae, x = usae.import_sae(tmp_path), exchange.acts()["a"]
     codes, values = formulas.saelens(tmp_path, x)
     assert_same(sae, x, codes, values)  # in the units of the file
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
+from usae._base.warning import warn
 from usae._exchange.foreign_files import json_of
 from usae._files import disk
 from usae._saved.tensor_file import is_described
@@ -76,7 +77,13 @@ def read(folder: pathlib.Path, weights: pathlib.Path, widths: list[int]) -> Side
     if not file.exists():
         return None
     value = json_of(file)
-    if not is_one(value) or not is_described(weights, value.get("weights")):
+    if not is_one(value):
+        return None
+    if not is_described(weights, value.get("weights")):
+        warn(
+            f"{file} is about other weights than {weights.name}, and is not used: names, units and k_max are lost; copy the "
+            f"export again, unless another library wrote these weights"
+        )
         return None
     if value.get("format_version") != _VERSION:
         raise CheckpointError(f"{file}: format_version must be {_VERSION}, got {value.get('format_version')!r}; update usae")
