@@ -1,6 +1,7 @@
 """Arguments of `usae.explorer` that cannot be used, and places that must not be overwritten."""
 
 import errno
+import warnings
 
 import numpy as np
 import pytest
@@ -32,13 +33,14 @@ def explore(sae, acts, path, pictures=None, **arguments):
         ({"grid": "3x4"}, "grid", "'3x4'"),
         ({"progress": "no"}, "progress", "'no'"),
         ({"coordinates": "umap"}, "coordinates", "'umap'"),
-        ({"coordinates": np.full((N_CONCEPTS, 2), np.nan)}, "coordinates", ""),
-        ({"coordinates": np.zeros((3, 2))}, "coordinates", ""),
+        ({"coordinates": np.full((N_CONCEPTS, 2), np.nan)}, "coordinates", f"shape [{N_CONCEPTS}, 2] with NaN"),
+        ({"coordinates": np.zeros((3, 2))}, "coordinates", "shape [3, 2]"),
+        ({"coordinates": [[1, 2], [3]]}, "coordinates", "[[1, 2], [3]]"),
         ({"labels": {N_CONCEPTS: "x"}}, "labels", N_CONCEPTS),
         ({"labels": {0: 3}}, "labels", 3),
         ({"labels": {0: "\ud800"}}, "labels", ""),
         ({"labels": 3}, "labels", 3),
-        ({"measures": {"x": np.zeros(3)}}, "measures", ""),
+        ({"measures": {"x": np.zeros(3)}}, "measures", "'x': shape [3]"),
         ({"measures": {3: np.zeros(N_CONCEPTS)}}, "measures", 3),
         ({"measures": [1]}, "measures", "[1]"),
         ({"evaluation": 3}, "evaluation", 3),
@@ -47,8 +49,8 @@ def explore(sae, acts, path, pictures=None, **arguments):
         ({"maximizations": 3}, "maximizations", 3),
         ({"embeddings": np.zeros((N_IMAGES, 4))}, "embeddings", "no vocabulary"),
         ({"vocabulary": {"x": [1.0]}}, "embeddings", "no embeddings"),
-        ({"embeddings": np.zeros((3, 4)), "vocabulary": {"x": np.zeros(4)}}, "embeddings", ""),
-        ({"embeddings": np.ones((N_IMAGES, 4)), "vocabulary": {"x": np.zeros(5)}}, "vocabulary", "[1, 5]"),
+        ({"embeddings": np.zeros((3, 4)), "vocabulary": {"x": np.zeros(4)}}, "embeddings", "shape [3, 4]"),
+        ({"embeddings": np.ones((N_IMAGES, 4)), "vocabulary": {"x": np.zeros(5)}}, "vocabulary", "shape [1, 5]"),
         ({"embeddings": np.ones((N_IMAGES, 4)), "vocabulary": {}}, "vocabulary", "{}"),
         ({"pictures": 3}, "pictures", 3),
         ({"pictures": pictures_of(3)}, "pictures", 3),
@@ -251,3 +253,37 @@ def test_images_of_one_model_are_explored_too(tmp_path):
     page = explore(identity_sae(N_CONCEPTS, ("only",), k=3), acts, tmp_path / "x")
     header = read_folder(page.path.parent)["index", 0]["header"]
     assert not [one for one in header["columns"] if len(one["models"]) == 2] and header["presets"]
+
+
+def test_without_bands_there_are_none(sae, acts, tmp_path):
+    page = explore(sae, acts, tmp_path / "x", bands=0)
+    assert read_folder(page.path.parent)["concepts", 0]["arrays"]["bands"].shape == (N_CONCEPTS, len(MODELS), 0)
+
+
+def test_coordinates_of_any_size_are_placed(sae, acts, tmp_path):
+    places = np.zeros((N_CONCEPTS, 2))
+    places[:2, 0] = -np.finfo(np.float64).max, np.finfo(np.float64).max
+    page = explore(sae, acts, tmp_path / "x", coordinates=places)
+    found = read_folder(page.path.parent)["index", 0]["arrays"]["places"]
+    np.testing.assert_allclose(found[:3, 0], [0, 1, 0.5], atol=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [5, 17, 201])
+def test_tokens_that_fill_no_square_are_told(tokens, tmp_path):
+    acts = made_up(n_images=6, grid=(1, tokens))
+    sae = identity_sae(N_CONCEPTS, MODELS, k=3)
+    with pytest.warns(UserWarning, match=r"heat maps.*class"):
+        page = explore(sae, acts, tmp_path / "x", grid=None)
+    assert read_folder(page.path.parent)["index", 0]["header"]["grid"] is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explore(sae, acts, tmp_path / "x", grid=(1, tokens))
+
+
+def test_a_page_that_is_gone_is_neither_shown_nor_served(sae, acts, tmp_path):
+    page = explore(sae, acts, tmp_path / "x")
+    page.path.unlink()
+    for act in (page.show, page.serve):
+        with pytest.raises(usae.CheckpointFileError) as caught:
+            act()
+        assert caught.value.errno == errno.ENOENT and str(page.path) in str(caught.value)

@@ -47,6 +47,17 @@ def shown(value: object) -> str:
     return " ".join(text.split())
 
 
+def array_shown(value: object) -> str:
+    """Return an array as an error text shows it: its shape and whether it is finite, and not its numbers."""
+    try:
+        array = np.asarray(value, np.float64)
+    except Exception:  # no array of numbers, whatever its own methods raise
+        return shown(value)
+    if not array.ndim:
+        return shown(value)
+    return f"shape {list(array.shape)}" + ("" if np.isfinite(array).all() else " with NaN or infinity")
+
+
 def integer(value: object, name: str, smallest: int, largest: int, otherwise: str = "") -> int:
     """Return `value` as an int. InvalidInputError unless it is an integer in the range; NumPy integers count, bools do not."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool) and smallest <= int(value) <= largest:

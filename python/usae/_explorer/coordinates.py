@@ -22,7 +22,7 @@ def as_method(coordinates: object, n_concepts: int) -> str | np.ndarray:
         places = np.empty(0)
     if places.shape != (n_concepts, 2) or not np.isfinite(places).all():
         raise InvalidInputError(
-            f'coordinates must be "pca", "tsne" or finite numbers [{n_concepts}, 2], got {checks.shown(coordinates)}'
+            f'coordinates must be "pca", "tsne" or finite numbers [{n_concepts}, 2], got {checks.array_shown(coordinates)}'
         )
     return places
 
@@ -30,7 +30,7 @@ def as_method(coordinates: object, n_concepts: int) -> str | np.ndarray:
 def placed(method: str | np.ndarray, dictionaries: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """Return float32 [m, 2] from 0 to 1, of dictionary rows of all models side by side."""
     if isinstance(method, np.ndarray):
-        return _scaled(method)
+        return _scaled(method / 4)  # so that the difference of two does not overflow
     units = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in dictionaries]
     rows = np.concatenate(units, 1) / np.sqrt(len(units))
     components = _principal(rows, 2 if method == "pca" else min(50, *rows.shape))

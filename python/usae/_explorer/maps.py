@@ -35,7 +35,7 @@ class Pairs:
         n_concepts = search.histogram.shape[1]
         chosen = {
             "top": _stacked([ranked.images for ranked in search.top], n_concepts),
-            "bands": _stacked([np.concatenate([one.images for one in bands], 1) for bands in search.bands], n_concepts),
+            "bands": _stacked([_beside([one.images for one in bands], n_concepts) for bands in search.bands], n_concepts),
             "apart": _stacked([ranked.images for ranked in search.apart], n_concepts),
         }
         flat = np.concatenate([images.reshape(n_concepts, -1) for images in chosen.values()], 1)
@@ -56,6 +56,10 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.concepts)
+
+
+def _beside(images: list[np.ndarray], n_concepts: int) -> np.ndarray:
+    return np.concatenate([np.empty((n_concepts, 0), np.int64), *images], 1)
 
 
 def _stacked(images: list[np.ndarray], n_concepts: int) -> np.ndarray:

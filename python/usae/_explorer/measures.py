@@ -164,6 +164,6 @@ def as_measures(measures: object, n_models: int, n_concepts: int) -> dict[str, n
         except (TypeError, ValueError):
             array = np.empty(0)
         if not isinstance(name, str) or array.shape not in ((n_concepts,), (n_models, n_concepts)):
-            raise InvalidInputError(f"measures must be {expected}, got {checks.shown(name)}: {checks.shown(values)}")
+            raise InvalidInputError(f"measures must be {expected}, got {checks.shown(name)}: {checks.array_shown(values)}")
         found[name] = array
     return found

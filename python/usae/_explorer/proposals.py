@@ -23,7 +23,7 @@ def as_embeddings(embeddings: object, vocabulary: object, n_images: int) -> tupl
         raise InvalidInputError(f"embeddings must be given together with vocabulary, got {got}; give both, of one CLIP")
     images = _matrix(embeddings)
     if images is None or len(images) != n_images:
-        raise InvalidInputError(f"embeddings must be finite numbers [{n_images}, width], got {checks.shown(embeddings)}")
+        raise InvalidInputError(f"embeddings must be finite numbers [{n_images}, width], got {checks.array_shown(embeddings)}")
     if not isinstance(vocabulary, Mapping) or not vocabulary or not all(isinstance(word, str) for word in vocabulary):
         raise InvalidInputError(
             f"vocabulary must be a mapping from words to embeddings [{images.shape[1]}], got {checks.shown(vocabulary)}"
@@ -32,7 +32,7 @@ def as_embeddings(embeddings: object, vocabulary: object, n_images: int) -> tupl
     if words is None or words.shape[1] != images.shape[1]:
         raise InvalidInputError(
             f"vocabulary must have finite embeddings [{images.shape[1]}], as wide as those of images, got "
-            f"{checks.shown(None if words is None else list(words.shape))}"
+            f"{checks.array_shown(list(vocabulary.values()) if words is None else words)}"
         )
     return _unit(_unit(images) - _unit(images).mean(0)), [str(word) for word in vocabulary], _centred(words)
 

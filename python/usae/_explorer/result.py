@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import os
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 from usae._base import checks
 from usae._data.activations import as_activations, check_columns, check_known
 from usae._explorer.source import Pool
-from usae.errors import InvalidInputError
+from usae.errors import CheckpointFileError, InvalidInputError
 
 if TYPE_CHECKING:
     from usae._estimator.universal_sae import UniversalSAE
@@ -70,10 +71,13 @@ class Explorer:
         ------
         InvalidInputError
             If the page is neither below the notebook's folder, nor one file of at most 32 MB; `serve` shows it then.
+        CheckpointFileError
+            Also an OSError: the page is no longer there.
         """
         height = checks.integer(height, "height", 100, 100_000)
         if not isinstance(at, str):
             raise InvalidInputError(f"at must be text, the part of an address behind #, got {checks.shown(at)}")
+        self._check_there()
         relative = os.path.relpath(self.path)
         if not relative.startswith(os.pardir) and not os.path.isabs(relative):
             address = "/".join(pathlib.PurePath(relative).parts)
@@ -101,14 +105,27 @@ class Explorer:
         -------
         Server
             It has the `address` of the page, and `close()`.
+
+        Raises
+        ------
+        CheckpointFileError
+            Also an OSError: the page is no longer there, or the port is taken.
         """
         from usae._explorer.server import Server
 
-        server = Server(self.path, checks.integer(port, "port", 0, 65535))
+        port = checks.integer(port, "port", 0, 65535)
+        self._check_there()
+        server = Server(self.path, port)
         print(server.told(), flush=True)
         if checks.boolean(wait, "wait"):
             server.wait()
         return server
+
+    def _check_there(self) -> None:
+        if not self.path.is_file():
+            raise CheckpointFileError(
+                errno.ENOENT, "cannot show the explorer: its page is no longer there; make it again", str(self.path)
+            )
 
     def find(self, acts: Mapping[str, Any] | Any, models: Mapping[str, Any] | None = None, *, n: int = 16) -> Found:
         """Find the concepts of one new image, and the most similar images of the explorer.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from usae._base import checks
+from usae._base.warning import warn
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
 from usae.errors import InvalidInputError
@@ -60,6 +61,15 @@ class Pool:
         first = next(iter(acts.values()))
         self.places = _places(acts, grid)
         self.grid = grid if grid is not None else _square(self.places)
+        if self.grid is None and self.places > 1:
+            warn(
+                f"acts have {self.places} tokens of an image, which fill no square, so there are no heat maps: "
+                + (
+                    "drop the class token, x[:, 1:]"
+                    if _square(self.places - 1)
+                    else "drop class and register tokens, or give grid=(rows, columns)"
+                )
+            )
         self.n_all = first.n_rows // self.places
         self.images = np.arange(self.n_all)[:: -(-self.n_all // most)]
 
