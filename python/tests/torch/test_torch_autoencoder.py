@@ -226,7 +226,9 @@ def test_a_module_learns(trained, held_out):
 # --- Without the core -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("dinov2", "vit"), ("a.b", "keys"), ("a%2Eb", "a.b"), ("weights", "half")])
+@pytest.mark.parametrize(
+    "names", [("dinov2", "vit"), ("a.b", "keys"), ("a%2Eb", "a.b"), ("weights", "half"), ("training", "_modules")]
+)
 def test_a_state_dict_holds_everything(names):
     acts = dict(zip(names, planted(300, seed=0).values(), strict=False))
     sae = usae.UniversalSAE(32, 4, recipe=RECIPE, seed=3).fit(acts, steps=5)
@@ -357,5 +359,8 @@ def test_what_cannot_be_encoded_or_decoded_is_refused(trained):
         code_agreement(trained, decoder, torch.zeros(3, 17), "vit")
     with refuses("encoder", "17 and 32"):
         code_agreement(trained, encoder, torch.zeros(3, 17), "siglip")
+    for x in (np.zeros((3, 17)), torch.zeros(3, 17, dtype=torch.int64), torch.tensor(1.0)):
+        with refuses("x"):
+            code_agreement(trained, encoder, x, "vit")
     with pytest.raises(usae.NotInitializedError):
         Encoder.from_sae(usae.UniversalSAE(), "vit")

@@ -1,6 +1,8 @@
 """Edited tokens in running networks, against hooks that are written by hand, and that nothing is left of ours."""
 
 import copy
+import io
+import pickle
 import threading
 import warnings
 from collections import OrderedDict, namedtuple
@@ -16,7 +18,7 @@ from support.autoencoders import RECIPE
 from support.interrupts import ctrl_c_at_each_instruction_of
 from support.networks import Gives
 from support.refusals import refuses
-from usae.torch import Autoencoder, Edit, Model, intervene
+from usae.torch import Autoencoder, Edit, Model, TensorCodes, intervene
 from usae.torch._token_hook import editing
 
 pytestmark = pytest.mark.slow
@@ -559,6 +561,28 @@ def test_blocks_within_blocks_edit_in_turn_and_may_end_in_any_order(images):
     assert not any(hooks_of(net))
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), "torch.save"])
+def test_a_copy_that_is_made_within_a_block_is_the_network_without_hooks(images, copied):
+    net = seeded(resnet)
+    model = Model(net, "2")
+    sae = sae_of(model, images)
+    expected, edit = run(net, images), Edit.add(5, 2.0)
+
+    def through_a_file(net):
+        file = io.BytesIO()
+        torch.save(net, file)
+        return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+
+    with intervene(model, sae, edit):
+        other = (through_a_file if copied == "torch.save" else copied)(net)
+        assert torch.equal(run(other, images), expected)
+        edited = run(net, images)
+    assert not torch.equal(edited, expected)
+    assert torch.equal(run(other, images), expected) and not any(hooks_of(other)) and not any(hooks_of(net))
+    with intervene(Model(other, "2"), sae, edit):
+        assert torch.equal(run(other, images), edited)
+
+
 def test_another_thread_runs_the_network_as_it_is(images):
     net = seeded(resnet)
     model = Model(net, "2")
@@ -607,6 +631,63 @@ def test_a_layer_that_has_not_run_is_a_warning(images):
         pass
 
 
+def test_a_batch_without_images_is_edited_like_any_other(images):
+    for build, layer in [(Vit, "blocks.0"), (resnet, "2")]:
+        net = seeded(build)
+        model = Model(net, layer)
+        with intervene(model, sae_of(model, images), Edit.add(5, 2.0)):
+            edited = run(net, images)
+            assert run(net, images[:0]).shape == (0, *edited.shape[1:])
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "resnet, channels last in memory", "second of three stages"])
+def test_the_transforms_of_torch_func_and_export_see_the_edit(images, kind):
+    make, layer, options = NETWORKS[kind]
+    net = make()
+    model = Model(net, layer, **options)
+    sae = sae_of(model, images)
+    x = torch.from_numpy(images)
+
+    def total(x):
+        return net(x).square().sum()
+
+    with intervene(model, sae, Edit.scale([1, 2, 5], 3.0)):
+        expected, given = net(x), x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(total(given), given)
+        torch.testing.assert_close(torch.func.grad(total)(x), gradient)
+        torch.testing.assert_close(torch.vmap(lambda one: net(one[None])[0])(x), expected)
+        if kind != "vit":  # PyTorch has no forward derivative of attention
+            _, change = torch.func.jvp(total, (x,), (x,))
+            torch.testing.assert_close(change, (gradient * x).sum(), rtol=1e-4, atol=1e-4)
+        program = torch.export.export(net, (x,))
+    torch.testing.assert_close(program.module()(x), expected)
+
+
+def test_a_block_that_is_made_in_inference_mode_has_gradients_elsewhere(images):
+    net = seeded(resnet)
+    model = Model(net, "2")
+    sae = sae_of(model, images)
+    with torch.inference_mode():
+        block = intervene(model, sae, Edit.scale(range(24), 2.0))
+    x = torch.from_numpy(images).requires_grad_()
+    with block:
+        net(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+# --- Arguments --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("concept", [np.array(3), torch.tensor(3), np.int64(3), torch.tensor([3])])
+def test_a_concept_is_any_integer_of_numpy_or_torch(concept):
+    assert Edit.ablate(concept).concepts == (3,)
+
+
+@pytest.mark.parametrize("factors", [torch.tensor([2, 3]), np.array([2, 3]), [2, 3]])
+def test_numbers_are_of_any_type(factors):
+    assert Edit.scale([0, 1], factors).values[0].tolist() == [2, 3]
+
+
 # --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -643,7 +724,15 @@ def test_arguments_that_cannot_be_used_are_refused(images, trained):
         ("low", "2 and 1", lambda: Edit.clamp(1, 2, 1)),
         ("mask", "'everywhere'", lambda: Edit.ablate(1, mask="everywhere")),
         ("mask", "", lambda: Edit.ablate(1, mask=np.zeros((1, 2, 3, 4), bool))),
+        ("value", "[1.0, inf]", lambda: Edit.set([1, 2], [1.0, np.inf])),
+        ("factor", "tensor", lambda: Edit.scale(1, torch.tensor(np.inf))),
+        ("value", "tensor", lambda: Edit.set(1, torch.tensor(True))),
         ("codes", "ndarray", lambda: Edit.swap(np.zeros((3, 24)))),
+        ("codes", "torch.float32 [2, 2]", lambda: Edit.swap(TensorCodes(torch.ones(2, 2), torch.full((2, 3), 1), 24))),
+        ("codes", "torch.float32", lambda: Edit.swap(TensorCodes(torch.ones(2, 2), torch.ones(2, 2), 24))),
+        ("codes", "24 to 24", lambda: Edit.swap(TensorCodes(torch.ones(2, 2), torch.full((2, 2), 24), 24))),
+        ("codes", "-2 to -2", lambda: Edit.swap(TensorCodes(torch.ones(2, 2), torch.full((2, 2), -2), 24))),
+        ("codes", "", lambda: Edit.swap(TensorCodes(torch.tensor(1.0), torch.tensor(1), 24))),
     ]:
         with refuses(argument, got):
             call()

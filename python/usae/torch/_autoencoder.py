@@ -21,6 +21,9 @@ NUMBERS_AT_ONCE = 2**24
 
 BATCHNORM_EPSILON = 1e-5
 
+TAKEN = frozenset(dir(nn.ModuleDict()))
+"""Names that a `torch.nn.ModuleDict` has itself, such as "keys" and "training"."""
+
 Device = torch.device | str | None
 
 
@@ -448,4 +451,4 @@ def _without_batchnorm(parameters: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 def _key(name: str) -> str:
     """Return a model's name as PyTorch takes it for a submodule: without dots, and no attribute that modules have."""
     text = name.replace("%", "%25").replace(".", "%2E")
-    return f"%{text}" if hasattr(nn.ModuleDict, text) else text
+    return f"%{text}" if text in TAKEN else text

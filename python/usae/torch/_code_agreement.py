@@ -86,6 +86,10 @@ def code_agreement(sae: UniversalSAE, encoder: Encoder, x: Tensor, model: str) -
             f"encoder must have the sizes of model {checks.shown(model)}, width {sizes[0]} and {sizes[1]} concepts, got "
             f"{encoder.width} and {encoder.n_concepts}"
         )
+    if not isinstance(x, Tensor) or not x.is_floating_point() or not x.ndim:
+        raise InvalidInputError(
+            f"x must be a tensor of floats [..., {encoder.width}] on the device of the encoder, got {checks.shown(x)}"
+        )
     counts, largest = np.zeros(3, np.int64), 0.0
     for rows in x.reshape(-1, x.shape[-1]).split(ROWS_AT_ONCE):
         expected = known.encode(rows, model)

@@ -21,6 +21,7 @@ from usae.torch._tensor_codes import UNUSED, TensorCodes
 
 Kind = Literal["scale", "set", "add", "clamp", "swap"]
 Concepts = int | Sequence[int]
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MASKS = "truth values [tokens], [rows, columns], [images, tokens] or [images, rows, columns]"
 
 
@@ -160,6 +161,7 @@ class Edit:
             codes = codes.to_torch()
         if not isinstance(codes, TensorCodes):
             raise InvalidInputError(f"codes must be usae.Codes or usae.torch.TensorCodes, got {type(codes).__name__}")
+        _check_codes(codes)
         if isinstance(mask, str):
             raise InvalidInputError(f"mask must be {MASKS}, got {checks.shown(mask)}")
         return cls("swap", (), (codes.flattened(),), _checked_mask(mask))
@@ -338,10 +340,13 @@ def checked_place(mask: Any) -> Any:
 
 
 def _checked_concepts(concepts: Any) -> tuple[int, ...]:
+    concepts = on_cpu(concepts)
+    if isinstance(concepts, (np.ndarray, Tensor)) and concepts.ndim == 0:
+        concepts = concepts.item()
     if isinstance(concepts, (int, np.integer)) and not isinstance(concepts, bool):
         concepts = [concepts]
     expected = "the number of a concept, or a sequence of them"
-    given = checks.listed(on_cpu(concepts), "concepts", expected)
+    given = checks.listed(concepts, "concepts", expected)
     numbers = tuple(checks.integer(_item(concept), "concepts", 0, 2**24 - 1) for concept in given)
     if not numbers:
         raise InvalidInputError(f"concepts must be {expected}, got none")
@@ -366,9 +371,35 @@ def _number(value: Any, name: str, n: int) -> float | Tensor:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, np.float64))
     except Exception as error:  # of NumPy, for what is no array of numbers
         raise InvalidInputError(f"{name} must be {expected}, got {checks.shown(value)}: {error}") from error
-    if tensor.shape not in ((), (n,)) or not tensor.is_floating_point() or bool(tensor.isnan().any()):
+    if tensor.dtype not in (torch.bool, torch.complex64, torch.complex128) and not tensor.is_floating_point():
+        tensor = tensor.double()
+    unusable = torch.isnan if name in ("low", "high") else _is_not_finite
+    if tensor.shape not in ((), (n,)) or not tensor.is_floating_point() or bool(unusable(tensor).any()):
         raise InvalidInputError(f"{name} must be {expected}, got {checks.shown(value)}")
     return tensor
+
+
+def _is_not_finite(tensor: Tensor) -> Tensor:
+    return ~tensor.isfinite()
+
+
+def _check_codes(codes: TensorCodes) -> None:
+    """Refuse codes that do not say which concepts are active."""
+    values, indices, n_concepts = codes
+    n = checks.integer(n_concepts, "codes.n_concepts", 1, 2**24)
+    tensors = isinstance(values, Tensor) and isinstance(indices, Tensor)
+    if not tensors or not values.is_floating_point() or indices.dtype not in INTEGERS or values.shape != indices.shape:
+        got = " and ".join(f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__ for x in codes[:2])
+        raise InvalidInputError(
+            f"codes must have values, a tensor of floats [..., slots], and indices, one of integers with that shape, got {got}"
+        )
+    if not values.ndim:
+        raise InvalidInputError("codes must have values and indices [..., slots], got tensors without dimensions")
+    if indices.numel() and not (int(indices.min()) >= UNUSED and int(indices.max()) < n):
+        raise InvalidInputError(
+            f"codes must have indices from 0 to {n - 1}, or {UNUSED} in unused slots, got {int(indices.min())} to "
+            f"{int(indices.max())}"
+        )
 
 
 def _shown(value: Any) -> str:

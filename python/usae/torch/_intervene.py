@@ -100,10 +100,11 @@ def modules_of(sae: UniversalSAE | Autoencoder, name: str, device: torch.device)
                 f"{encoder.weight.device}; use sae.to({str(device)!r})"
             )
         return encoder, decoder
-    return (
-        Encoder.from_sae(sae, name, device=device).requires_grad_(False),
-        Decoder.from_sae(sae, name, device=device).requires_grad_(False),
-    )
+    with torch.inference_mode(False):  # so that gradients may pass through them, wherever they were made
+        return (
+            Encoder.from_sae(sae, name, device=device).requires_grad_(False),
+            Decoder.from_sae(sae, name, device=device).requires_grad_(False),
+        )
 
 
 def names_of(sae: object) -> tuple[str, ...]:

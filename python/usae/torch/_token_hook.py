@@ -26,6 +26,51 @@ EditFunction = Callable[[Tensor, Grid | None], Tensor | None]
 """Function from tokens, [n_images, tokens, width], and their grid to those that take their place; None leaves the output."""
 
 
+class _Key(weakref.ref[Presence]):
+    """Key of a hook. It is there as long as the block, and in copies of the network another one takes its place."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _KeyOfCopy, ()
+
+
+class _KeyOfCopy:
+    """Key of a hook in a network that was copied or pickled within a block."""
+
+
+class _Call:
+    """A hook. Copies of the network, which the block does not know, get one that does nothing."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _CallOfCopy, ()
+
+
+class _CallOfCopy:
+    """A hook of a network that was copied or pickled within a block. It goes when the copy runs for the first time."""
+
+    def __call__(self, module: Any, *_: object) -> None:
+        for place in _places(module):
+            for key in [key for key in place if isinstance(key, _KeyOfCopy)]:
+                place.pop(key, None)
+
+
+def _places(module: Any) -> tuple[Any, ...]:
+    """Return where a module keeps hooks, and which of them are called with keywords, and always."""
+    return (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._forward_pre_hooks_with_kwargs,
+        module._forward_hooks_always_called,
+    )
+
+
 class _Hooks:
     """What is called when a network and one of its layers run."""
 
@@ -52,6 +97,10 @@ class _Hooks:
         if threading.get_ident() != self._thread or (self._is_within and self._is_done):
             return None
         self._is_done = True
+        given = _layer_output.found_tensor(output)
+        if given is not None and 0 in given.shape[:1]:  # a batch of no images
+            self.n_edited += 1
+            return None
         reader, images = self.model._reader, self._images
         n_images = images[0] if images else None
         size = (images[2], images[3]) if images else self.model.known_size
@@ -89,15 +138,15 @@ def editing(edits: list[tuple[Model, EditFunction]], *, must_run: bool = True) -
     for each, own in zip(hooks, presences, strict=True):
         network, layer = each.model.module, each.model._layer
         entries: list[tuple[Any, Any, Presence]] = [
-            (layer._forward_hooks, each.after_layer, own[0]),
-            (network._forward_pre_hooks, each.before_network, own[1]),
+            (layer._forward_hooks, _Call(each.after_layer), own[0]),
+            (network._forward_pre_hooks, _Call(each.before_network), own[1]),
             (network._forward_pre_hooks_with_kwargs, True, own[1]),
-            (network._forward_hooks, each.after_network, own[2]),
+            (network._forward_hooks, _Call(each.after_network), own[2]),
             (network._forward_hooks_always_called, True, own[2]),
         ]
         places += [place for place, _, _ in entries]
         values += [value for _, value, _ in entries]
-        keys += [weakref.ref(presence, _remover(place)) for place, _, presence in entries]
+        keys += [_Key(presence, _remover(place)) for place, _, presence in entries]
         _layer_output.told_of_ends.add(each)
     removers = [place.pop for place in places]
     try:
