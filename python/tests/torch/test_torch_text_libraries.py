@@ -195,3 +195,25 @@ def test_a_slow_tokenizer_and_too_few_tokens_are_refused():
     assert TextModel(bert(), tokenizer=word_pieces(), max_tokens=3).max_tokens == 3
     with refuses("texts"):
         extract_texts({"a": TextModel(bert(), tokenizer=word_pieces())}, ["a\ud800"])
+
+
+@pytest.mark.parametrize("pad_token_id", [0, 1, 3])
+def test_texts_are_cut_where_positions_end_that_begin_behind_that_of_padding(pad_token_id):
+    torch.manual_seed(5)
+    options = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 80, "num_hidden_layers": 2}
+    config = transformers.RobertaConfig(max_position_embeddings=14, pad_token_id=pad_token_id, **options)
+    model = TextModel(transformers.RobertaModel(config).eval(), 1, tokenizer=word_pieces())
+    assert model.max_tokens == 14 - 1 - pad_token_id
+    acts = extract_texts({"net": model}, ["a " * 40, "a"])
+    assert len(acts["net"]) == model.max_tokens - 2 + 1 and acts.dropped["net"].cut == 40 - (model.max_tokens - 2)
+
+
+@pytest.mark.parametrize("network", [bert, gpt2])
+def test_a_padding_token_that_the_network_has_no_embedding_of_is_not_used(network):
+    tokenizer = fast(word_pieces(), pad_token="[NEW]")
+    tokenizer.add_tokens([f"<{n}>" for n in range(400)] + ["[LAST]"])
+    tokenizer.pad_token = "[LAST]"
+    model = TextModel(network(), 1, tokenizer=tokenizer)
+    assert tokenizer.pad_token_id > 300
+    together, alone = (extract_texts({"net": model}, TEXTS, batch_size=n) for n in (8, 1))
+    assert np.allclose(together["net"], alone["net"], atol=1e-5)

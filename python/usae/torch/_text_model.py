@@ -198,9 +198,15 @@ def _encoder_of(network: Any) -> nn.Module:
     return network
 
 
-def _positions(network: Any) -> int | None:
+def _positions(network: nn.Module) -> int | None:
+    """Return how many tokens a network of transformers has positions for, if it says so."""
     positions = getattr(getattr(network, "config", None), "max_position_embeddings", None)
-    return positions if isinstance(positions, int) else None
+    if not isinstance(positions, int):
+        return None
+    tables = (part for name, part in network.named_modules() if name.rpartition(".")[2] == "position_embeddings")
+    firsts = [getattr(table, "padding_idx", None) for table in tables]
+    # RoBERTa and its kin count positions from the one behind that of padding.
+    return positions - max((first + 1 for first in firsts if first is not None), default=0)
 
 
 def takes(network: nn.Module) -> tuple[str, ...]:

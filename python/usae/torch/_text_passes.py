@@ -37,6 +37,7 @@ class TextPass:
         arguments = takes(self.first.module)
         self._name_of_ids = "input_ids" if "input_ids" in arguments else (*arguments, "")[0]
         self._takes_mask = "attention_mask" in arguments
+        self._filling = _known_token(self.first.module, self.first.tokenizer.pad_id)
         self._without_cache = {"use_cache": False} if "use_cache" in arguments else {}
 
     def activations(self, tokens: Sequence[Tokens]) -> dict[str, list[np.ndarray]]:
@@ -55,7 +56,7 @@ class TextPass:
         """Return each model's activations, [texts, tokens, width], of texts that are padded to one length."""
         longest = max(map(len, ids))
         both = np.zeros((len(ids), 2, longest), np.int64)  # as one tensor, numbers of tokens and the mask
-        both[:, 0] = self.first.tokenizer.pad_id
+        both[:, 0] = self._filling
         for row, each in zip(both, ids, strict=True):
             row[0, : len(each)], row[1, : len(each)] = each, 1
         with without_graph(), using_threads(self.first.threads):
@@ -101,6 +102,13 @@ class TextPass:
             half = torch.float16 in (self.first.autocast, where(self.first.module)[1])
             remedy = "float16 ends at 65504: compute in bfloat16 or float32" if half else "look for NaN in its parameters"
             raise InvalidInputError(f"activations of {label} must be finite, got NaN or infinity; {remedy}")
+
+
+def _known_token(network: Any, pad_id: int) -> int:
+    """Return the token that stands behind shorter texts: 0 if the network has no embedding of the tokenizer's own."""
+    table = network.get_input_embeddings() if hasattr(network, "get_input_embeddings") else None
+    n = getattr(table, "num_embeddings", None)
+    return pad_id if pad_id >= 0 and (not isinstance(n, int) or pad_id < n) else 0
 
 
 def tokenizer_key(model: TextModel) -> tuple[int, int | None]:
