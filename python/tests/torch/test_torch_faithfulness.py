@@ -252,6 +252,8 @@ def test_what_cannot_be_measured_is_refused(nets, models, sae, train, pixels):
         ("run['vit']", "3", {"run": {"vit": 3}}),
         ("run", "Tensor", {"run": {"vit": lambda x: (nets["vit"](x),)}}),
         ("run", "torch.float32 [4]", {"run": {"vit": lambda x: nets["vit"](x)[:, 0]}}),
+        ("outputs", '"logits" for an output [4, 5, 2]', {"run": {"vit": lambda x: nets["vit"](x)[..., None].repeat(1, 1, 2)}}),
+        ("outputs", '"logits" for an output [4, 1]', {"run": {"vit": lambda x: nets["vit"](x)[:, :1]}}),
         ("run", "nothing", {"run": {"vit": lambda x: x}}),
         ("run", "another one", {"run": {"embedding": lambda x: drawn(x) + torch.randn(7)}}),
         ("run", "NaN or infinity", {"run": {"embedding": lambda x: drawn(x) * torch.nan}}),

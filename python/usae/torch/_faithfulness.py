@@ -75,9 +75,9 @@ def faithfulness(
     images : array, folder, data set, or a sequence or iterable
         Pictures, as for `extract`. Labels of a data set are not read; give them as `labels`.
     outputs : "logits", "embedding" or mapping of str to these
-        What the output of each network is. The loss of logits is the cross-entropy where there are labels, otherwise the KL
-        divergence of the classes' probabilities from the original ones; that of an embedding is 1 minus its cosine with the
-        original one. Default: "logits".
+        What the output of each network is. Logits are [n, classes]; their loss is the cross-entropy where there are labels,
+        otherwise the KL divergence of the classes' probabilities from the original ones. An embedding may have any shape,
+        [n, ...]; its loss is 1 minus its cosine with the original one. Default: "logits".
     run : mapping of str to callable, optional
         For some or all networks the function from normalised images, [n, channels, height, width], to the output that is
         compared, [n, ...]. It has to run the network, or its layer and what follows. Default: None, which runs the network,
@@ -124,7 +124,7 @@ def faithfulness(
     named, n = named_pictures(images, plan.channels)
     given.check_number(n)
     maps = {} if trained is None else linear_maps(trained, progress)
-    parts = {name: _Part(sae, name, model, maps, trained) for name, model in plan.models.items()}
+    parts = {name: _Part(sae, name, model, kinds[name], maps, trained) for name, model in plan.models.items()}
     sums: dict[str, _Sums] = {name: _Sums() for name in parts}
     numbers: list[int] = []
     done = 0
@@ -172,10 +172,11 @@ class _Part:
         sae: UniversalSAE | Autoencoder,
         name: str,
         model: Model,
+        kind: Output,
         maps: Mapping[tuple[str, str], LinearMap],
         train: Mapping[str, Activations] | None,
     ):
-        self.name, self.model = name, model
+        self.name, self.model, self.kind = name, model, kind
         self.encoder: Encoder
         self.decoder: Decoder
         self.encoder, self.decoder = modules_of(sae, name, model.device)
@@ -283,7 +284,13 @@ def _output(part: _Part, function: Run) -> Tensor:
             f"run must give a tensor of floats [{len(part.images)}, ...] for {part.name!r}, one row for each image, got {got}; "
             f"give run={{{part.name!r}: a function of images}}"
         )
-    return output.detach().flatten(1).float()
+    result = output.detach().flatten(1).float()
+    if part.kind == "logits" and (result.shape[1] < 2 or result.shape[1] != output.shape[1]):
+        raise InvalidInputError(
+            f'outputs must be "embedding" for {part.name!r}, which gives no logits [{len(output)}, classes], of two classes at '
+            f'least, got "logits" for an output {list(output.shape)}; or give run={{{part.name!r}: a function of images}}'
+        )
+    return result
 
 
 def _check_repeats(part: _Part, function: Run, original: Tensor) -> None:
