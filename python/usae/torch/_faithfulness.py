@@ -189,6 +189,7 @@ class _Part:
         }
         self._mean = self._mean_token(maps, train is not None)
         self.images: Tensor
+        self.shape: tuple[int, ...]
         self.tokens: Tensor
         self.grid: Grid | None
 
@@ -263,6 +264,11 @@ def _original(part: _Part, function: Run) -> Tensor:
             f"run must run {part.model._label}, whose tokens are replaced, got nothing from it for {part.name!r}; call the "
             f"network, or its layer and what follows, in the function"
         )
+    if part.kind == "logits" and (output.shape[1] < 2 or output.shape[1] != part.shape[1]):
+        raise InvalidInputError(
+            f'outputs must be "embedding" for {part.name!r}, which gives no logits [{len(output)}, classes], of two classes at '
+            f'least, got "logits" for an output {list(part.shape)}; or give run={{{part.name!r}: a function of images}}'
+        )
     part.model._check_finite(part.tokens)
     if part.tokens.shape[-1] != part.encoder.width:
         raise InvalidInputError(
@@ -273,7 +279,7 @@ def _original(part: _Part, function: Run) -> Tensor:
 
 
 def _output(part: _Part, function: Run) -> Tensor:
-    """Return the output of a network, float32 [n, numbers]."""
+    """Return the output of a network, float32 [n, numbers], and keep its shape."""
     model = part.model
     casting = torch.autocast(model.device.type, model.autocast) if model.autocast else contextlib.nullcontext()
     with casting, using_threads(model.threads):
@@ -284,13 +290,8 @@ def _output(part: _Part, function: Run) -> Tensor:
             f"run must give a tensor of floats [{len(part.images)}, ...] for {part.name!r}, one row for each image, got {got}; "
             f"give run={{{part.name!r}: a function of images}}"
         )
-    result = output.detach().flatten(1).float()
-    if part.kind == "logits" and (result.shape[1] < 2 or result.shape[1] != output.shape[1]):
-        raise InvalidInputError(
-            f'outputs must be "embedding" for {part.name!r}, which gives no logits [{len(output)}, classes], of two classes at '
-            f'least, got "logits" for an output {list(output.shape)}; or give run={{{part.name!r}: a function of images}}'
-        )
-    return result
+    part.shape = tuple(output.shape)
+    return output.detach().flatten(1).float()
 
 
 def _check_repeats(part: _Part, function: Run, original: Tensor) -> None:
