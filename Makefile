@@ -17,7 +17,7 @@ FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' !
 
 .NOTPARALLEL:
 .PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo \
-  test-wheel fuzz demo wheel lint clean system browser
+  test-wheel fuzz demo docs wheel lint clean system browser
 
 help:
 	@echo 'make test-quick   lint, and the Python tests that are not slow: under a minute'
@@ -32,6 +32,7 @@ help:
 	@echo '  test-demo                the demonstration, small'
 	@echo '  test-wheel               the sdist, and the wheel built from it, where there is neither OpenBLAS nor Swift'
 	@echo 'make fuzz         usae.h, files, public functions and commands at random, for minutes; FUZZ_SEED=N is another run'
+	@echo 'make docs         the documentation site, into site/; open site/index.html'
 	@echo 'make demo         the demonstration, into demo-output/'
 	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, and the sdist that it was built from, into dist/'
@@ -50,6 +51,12 @@ browser:
 .venv/.requirements: requirements-dev.txt | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+# The site reads the sources alone, so it needs neither Swift nor the library.
+.venv/.docs: requirements-docs.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	@touch $@
 
 # Editable, so that only a change of native code asks for another build.
@@ -122,6 +129,11 @@ fuzz: .venv/.installed
 demo: .venv/.installed
 	$(BIN)/usae demo --output demo-output
 
+# Strict: a link that leads nowhere is an error.
+docs: .venv/.docs
+	$(BIN)/python tools/docs_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+
 bench-%: .venv/.installed
 	$(BIN)/python benchmarks/run.py $*
 
@@ -129,5 +141,5 @@ wheel: dist/.wheel
 	@ls dist/usae-*
 
 clean:
-	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel .build-wheel-scipy build dist demo-output python/*.egg-info
+	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel .build-wheel-scipy build dist demo-output site python/*.egg-info
 	rm -f python/usae/*.so

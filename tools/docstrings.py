@@ -1,0 +1,18 @@
+"""Make Markdown of what docstrings write in another way, for the documentation site: literal blocks, and shapes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+
+class AsMarkdown(griffe.Extension):
+    """Turn `text::` into `text:`, as Markdown shows indented lines as code anyway, and keep `[M][M]` from being a link."""
+
+    def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        if obj.docstring:
+            text = re.sub(r"^::$", "", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"(?<=\S)::$", ":", text, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r"\]\[", r"]\[", text)
