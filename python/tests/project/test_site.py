@@ -1,13 +1,17 @@
 """The documentation site: every page is in the navigation, every public name in the reference, and no link leads nowhere."""
 
 import importlib.util
+import itertools
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import usae
 
 yaml = pytest.importorskip("yaml")
 
@@ -85,6 +89,29 @@ def test_links_are_those_of_the_site(site, text, expected):
 
 def test_a_page_outside_docs_links_back(site):
     assert site.rewritten("[a](../docs/method.md)", "benchmarks/README.md") == "[a](../../method.md)"
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))])
+def test_lists_and_tables_have_a_blank_line_before_them(page):
+    """Code hosts do without, the site's Markdown does not."""
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for before, line in itertools.pairwise(text.splitlines()):
+        if re.match(r"(\*|\d+\.) ", line) and not re.match(r"(\*|\d+\.) |  |$", before):
+            found.append(line)
+        if re.match(r"\|.*\|$", line) and not re.match(r"\||$", before):
+            found.append(line)
+    assert found == []
+
+
+@pytest.mark.slow
+def test_the_tutorial_shows_what_its_code_prints():
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    shown = np.array(re.findall(r"(?<= )-?\d\.\d{3}", re.search(r"^```\n(R2 of .*?)^```", text, re.DOTALL | re.MULTILINE)[1]))
+    train, held_out = usae.demo.activations()
+    ev = usae.UniversalSAE(n_concepts=256, k=12, seed=0).fit(train, steps=500).evaluate(held_out)
+    # Instruction sets that round differently lead to other numbers, which are near these.
+    np.testing.assert_allclose(ev.r2.ravel(), shown.astype(float), atol=0.03)
 
 
 @pytest.mark.slow
