@@ -92,3 +92,13 @@ public func usae_set_plan(
     try UniversalSAE.at(sae).setPlan(totalSteps: Int(total_steps), deadTokens: Int(dead_tokens))
   }
 }
+
+@c @implementation
+public func usae_set_frozen(
+  _ sae: OpaquePointer?, _ model: Int32, _ frozen: Int32, _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    guard frozen == 0 || frozen == 1 else { throw .invalidArgument(name: "frozen", expected: "0 or 1", got: "\(frozen)") }
+    try UniversalSAE.at(sae).setFrozen(frozen == 1, model: Int(model))
+  }
+}

@@ -6,6 +6,10 @@ void test_training(usae_sae *sae) {
   check(usae_initialize_from(sae, 2, names, inputs, NULL, &error) == USAE_OK, "initialisation from data");
   check(usae_set_plan(sae, 100, 50, &error) == USAE_OK, "a plan is taken");
   check(usae_set_plan(sae, -1, 0, &error) == USAE_INVALID_ARGUMENT, "a negative plan is refused");
+  check(usae_set_frozen(sae, 0, 1, &error) == USAE_OK, "a model is frozen");
+  check(usae_set_frozen(sae, 0, 0, &error) == USAE_OK, "and trains again");
+  check(usae_set_frozen(sae, 0, 2, &error) == USAE_INVALID_ARGUMENT, "a model is frozen or not");
+  check(usae_set_frozen(sae, 99, 1, &error) != USAE_OK, "an unknown model is not frozen");
 
   usae_step_report report;
   memset(&report, 0, sizeof report);

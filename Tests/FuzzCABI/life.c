@@ -157,6 +157,7 @@ void fuzz_life(handle *h) {
     const int64_t steps = chance(80) ? below(2000) : limit(), dead = chance(80) ? below(200) : limit();
     if (CALL(usae_set_plan, h->sae, steps, dead) != USAE_OK)
       require(before == state_of(h->sae), "the plan is as it was after a failure");
+    if (chance(20)) CALL(usae_set_frozen, h->sae, chance(80) ? (int32_t)below(3) : (int32_t)limit(), (int32_t)below(3));
   }
 }
 

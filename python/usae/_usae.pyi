@@ -26,6 +26,8 @@ class Core:
     def describe_sample(self, model: int, center: Buffer, deviation: Buffer) -> tuple[int, int, int, int, float, float] | None:
         """Returns the numbers of `usae_sample` in its order, and writes its arrays, float64 [width]. None: no sample."""
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
+    def set_frozen(self, model: int, frozen: int) -> None:
+        """Says whether steps leave a model as it is: 1, or 0. It is not saved."""
     def encoders(self, encoder: int) -> list[int]:
         """Returns the numbers of the models that the next step encodes. `encoder` is the first; -1 draws it."""
     def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, Any]:

@@ -294,6 +294,11 @@ usae_status usae_describe_sample(const usae_sae *sae, int32_t model, int64_t wid
 /* Changes total_steps and dead_tokens of the recipe. */
 usae_status usae_set_plan(usae_sae *sae, int64_t total_steps, int64_t dead_tokens, usae_error *error);
 
+/* Freezes model `model`, or with `frozen` 0 lets it train again: steps leave its encoder, its dictionary and all that belongs
+ * to them as they are, and merge no concepts. A step draws the first model that it encodes among those that are not frozen.
+ * It is not saved, and shared steps refuse frozen models. */
+usae_status usae_set_frozen(usae_sae *sae, int32_t model, int32_t frozen, usae_error *error);
+
 /* --- What an autoencoder is ---------------------------------------------------------------------------------------- */
 
 /* None of these waits, not even for a step that is under way. For NULL the numbers are 0. */

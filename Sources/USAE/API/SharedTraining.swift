@@ -19,6 +19,11 @@ extension UniversalSAE {
   {
     try changing(poll: work.poll) { () throws(USAEError) in
       let trainer = try checkBatch(activations, selection, encoder: encoder)
+      if let frozen = state.models.first(where: \.isFrozen) {
+        throw .invalidArgument(
+          name: "model '\(frozen.name)'", expected: "none that is frozen in a shared step", got: "a frozen one",
+          remedy: "train in one process")
+      }
       let encoders = trainer.encoders(first: encoder, step: state.step, recipe: state.recipe)
       let workspace = try trainer.ingest(activations, selection, recipe: state.recipe, work: work)
       state.shared = try SharedStep(

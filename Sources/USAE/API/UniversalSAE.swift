@@ -254,6 +254,15 @@ public final class UniversalSAE: Sendable {
     }
   }
 
+  /// Says whether training leaves a model's encoder and dictionary, and all that belongs to them, as they are. At first it
+  /// leaves none; and it is not saved. Steps that several processes share refuse frozen models.
+  public func setFrozen(_ isFrozen: Bool, model index: Int) throws(USAEError) {
+    try changing { () throws(USAEError) in
+      try model(index, for: "freezing").isFrozen = isFrozen
+      changed(gradients: nil)
+    }
+  }
+
   /// Checks every element; throws `notFinite` for the first bad row of a model.
   package func checkFinite(_ activations: [Activations], work: InterruptibleWork) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
@@ -295,8 +304,9 @@ public final class UniversalSAE: Sendable {
       let report = try trainer.step(
         activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
         work: work)
-      let encoders = Set(report.encoders)
-      let stepped = state.recipe.update == .all ? Set(state.models.indices) : encoders
+      let trained = Set(state.models.indices.filter { !state.models[$0].isFrozen })
+      let encoders = Set(report.encoders).intersection(trained)
+      let stepped = state.recipe.update == .all ? trained : encoders
       if !keepGradients { state.step = report.step }
       changed(gradients: keepGradients ? (encoders, stepped) : nil)
       try copyOut(tensors)

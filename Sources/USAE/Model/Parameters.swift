@@ -72,6 +72,8 @@ final class ModelParameters: @unchecked Sendable {
   var encoderSteps = 0
   var dictionarySteps = 0
   var tokens = 0
+  /// Whether training leaves all of the above as it is: the encoder gives codes and the dictionary decodes them, no more.
+  var isFrozen = false
 
   init(name: String, width: Int, concepts: Int, batchNorm: Bool, batchTopK: Bool) throws(USAEError) {
     self.name = name

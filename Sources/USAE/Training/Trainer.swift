@@ -50,12 +50,14 @@ final class Trainer: @unchecked Sendable {
     return workspace
   }
 
-  /// The models that the step after `step` others encodes.
+  /// The models that the step after `step` others encodes. Where some are frozen, the first is drawn among the others.
   ///
   /// - Parameter first: the first of them; nil draws it.
   func encoders(first: Int?, step: Int, recipe: Recipe) -> [Int] {
     let position = UInt64(step)
-    let first = first ?? CounterRandom(seed: seed, stream: .encoderDraw).index(position, below: models.count)
+    let trained = models.indices.filter { !models[$0].isFrozen }
+    let drawn = trained.isEmpty ? Array(models.indices) : trained
+    let first = first ?? drawn[CounterRandom(seed: seed, stream: .encoderDraw).index(position, below: drawn.count)]
     var others = models.indices.filter { $0 != first }
     if recipe.encoderCount(models: models.count) == 2, others.count > 1 {
       others = [others[CounterRandom(seed: seed, stream: .secondEncoderDraw).index(position, below: others.count)]]

@@ -31,7 +31,10 @@ struct TrainingStep {
   /// The encoded models by seat.
   var encodedModels: [ModelParameters] { encoders.map { models[$0] } }
   var encodings: StepEncodings { workspace.encodings }
-  var steppedDictionaries: [Int] { recipe.update == .all ? Array(models.indices) : encoders }
+  /// Dictionaries that the step changes.
+  var steppedDictionaries: [Int] {
+    (recipe.update == .all ? Array(models.indices) : encoders).filter { !models[$0].isFrozen }
+  }
   var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
 
   /// What the forward phases compute for the update.
@@ -86,7 +89,7 @@ struct TrainingStep {
     try requireTokens()
     var all: [BatchStatistics?] = []
     for (seat, model) in encodedModels.enumerated() {
-      guard model.batchNorm != nil else {
+      guard model.batchNorm != nil, !model.isFrozen else {  // a frozen one has its running statistics
         all.append(nil)
         continue
       }
@@ -196,7 +199,8 @@ extension TrainingStep {
   }
 
   private func isDead(_ concept: Int32, seat: Int) -> Bool {
-    models[encoders[seat]].silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens)
+    let model = models[encoders[seat]]
+    return !model.isFrozen && model.silentTokens.base[Int(concept)] >= Int64(recipe.deadTokens)
   }
 }
 
@@ -259,7 +263,7 @@ extension TrainingStep {
       concepts.computeAndApply(rates: rates, work: work)
     }
     if update {
-      for (seat, encoded) in forward.encoded.enumerated() {
+      for (seat, encoded) in forward.encoded.enumerated() where !models[encoders[seat]].isFrozen {
         countFirings(seat)
         if let smallest = encoded.smallest { models[encoders[seat]].followThreshold(smallest) }
       }

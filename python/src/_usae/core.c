@@ -146,6 +146,7 @@ static PyMethodDef methods[] = {
     METHOD(initialize_from, "names, inputs", "The same, with standardisation and dictionaries taken from data."),
     METHOD(describe_sample, "model, center, deviation", "What standardisation was computed from, or None."),
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
+    METHOD(set_frozen, "model, frozen", "Say whether steps leave a model as it is: 1, or 0."),
     METHOD(encoders, "encoder", "The models that the next step encodes."),
     METHOD(step, "inputs, rows, encoder", "One optimisation step; its report as a dict."),
     METHOD(gradients, "inputs, rows, encoder, tensors", "The gradients of a step, which is not done; its report as a dict."),

@@ -40,6 +40,7 @@ int core_set_step_count(PyObject *self, PyObject *value, void *closure);
 /* core_training.c */
 PyObject *core_last_report(PyObject *self, void *closure);
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *core_set_frozen(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_step(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *core_gradients(PyObject *self, PyObject *args, PyObject *kwargs);

@@ -20,6 +20,25 @@ done:
   return result;
 }
 
+PyObject *core_set_frozen(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"model", "frozen", NULL};
+  const module_state *state = state_of(self);
+  PyObject *py_model, *py_frozen, *result = NULL;
+  int64_t model, frozen;
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:set_frozen", keywords, &py_model, &py_frozen) ||
+      !take_int(state, py_model, "model", 0, INT32_MAX, &model) || !take_int(state, py_frozen, "frozen", 0, 1, &frozen))
+    goto done;
+
+  core_call_begin(&call);
+  usae_status status = usae_set_frozen(core_of(self)->sae, (int32_t)model, (int32_t)frozen, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+  result = Py_NewRef(Py_None);
+done:
+  return result;
+}
+
 PyObject *core_last_report(PyObject *self, void *Py_UNUSED(closure)) {
   PyObject *report = core_of(self)->last_report;
   return Py_NewRef(report != NULL ? report : Py_None);

@@ -8,6 +8,8 @@ struct ConceptUpdate {
   let workspace: StepWorkspace
   /// By seat.
   let encoders: [UpdatedEncoder]
+  /// Seats of the encoders that the step changes: those of models that are not frozen.
+  let updatedSeats: [Int]
   let steppedDictionaries: [Int]
   private let dead: DeadAuxiliary.Buffers?
   private let agreement: Agreement.Buffers?
@@ -60,6 +62,7 @@ struct ConceptUpdate {
         denseSums: forward.auxiliary.denseSums(seat), rows: TrainedRows(model.encoderWeight),
         biasGradient: TrainedRows(model.encoderBias).gradientRow(0), batchNormRows: batchNormRows)
     }
+    updatedSeats = encoders.indices.filter { !step.encodedModels[$0].isFrozen }
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
     dictionaries = models.map(\.unitRows)
   }
@@ -95,7 +98,8 @@ struct ConceptUpdate {
         for j in self.steppedDictionaries {
           squares[concept / Self.blockConcepts][j] += self.square(dictionaryRow(concept, j, worker), self.models[j].width)
         }
-        for (seat, encoder) in self.encoders.enumerated() {
+        for seat in self.updatedSeats {
+          let encoder = self.encoders[seat]
           var square = self.square(encoderRow(concept, seat, worker), encoder.model.width)
           for vector in vectors[seat] {
             let g = Double(vector[concept])
@@ -115,7 +119,8 @@ struct ConceptUpdate {
       for j in self.steppedDictionaries {
         self.updateDictionary(concept, j, self.dictionaryRows[j].gradientRow(concept), constants.dictionaries[j])
       }
-      for (seat, encoder) in self.encoders.enumerated() {
+      for seat in self.updatedSeats {
+        let encoder = self.encoders[seat]
         encoder.rows.update(concept, along: encoder.rows.gradientRow(concept), constants.encoders[seat])
       }
     }
@@ -128,7 +133,8 @@ struct ConceptUpdate {
   func computeAndApply(rates: [Double], work: InterruptibleWork) {
     let constants = makeConstants(rates: rates, factors: models.map { _ in 1 })
     let widest = paddedWidth(models.map(\.width).max() ?? 1)
-    for (seat, encoder) in encoders.enumerated() {
+    for seat in updatedSeats {
+      let encoder = encoders[seat]
       forEachConcept(work) { concept, worker in
         let row = workspace.updateScratch[worker].base
         self.encoderGradient(concept, seat: seat, out: row, scratch: row + widest)
@@ -289,7 +295,8 @@ struct ConceptUpdate {
 
   /// Updates the vectors of the encoders, running statistics and step counts.
   func finish(_ constants: Constants) {
-    for (encoder, constants) in zip(encoders, constants.encoders) {
+    for seat in updatedSeats {
+      let (encoder, constants) = (encoders[seat], constants.encoders[seat])
       if let batchNorm = encoder.model.batchNorm, let statistics = encoder.statistics {
         batchNorm.updateRunning(statistics, concepts: nConcepts, tokens: workspace.totalRows)
       }

@@ -26,9 +26,11 @@ struct DuplicateMerging {
     }
   }
 
+  /// A merge moves rows of every model, so there is none where some are frozen.
+  ///
   /// - Parameter step: steps done when the merge is.
   func isDue(after step: Int) -> Bool {
-    recipe.mergeCosine > 0 && step > recipe.warmupSteps && step.isMultiple(of: recipe.mergeEvery)
+    recipe.mergeCosine > 0 && !models.contains(where: \.isFrozen) && step > recipe.warmupSteps && step.isMultiple(of: recipe.mergeEvery)
       && (recipe.totalSteps == 0 || Double(step) <= Self.share * Double(recipe.totalSteps))
   }
 
