@@ -50,6 +50,7 @@ class Autoencoder:
         self.column_labels: dict[str, tuple[Label, ...]] = {}  # of models that were given as data frames or labelled arrays
         self.standardized_types: dict[str, str] = {}  # types of the arrays that mean and scale come from
         self.watch: object | None = None  # the `Watch` of its training
+        self.frozen: frozenset[str] = frozenset()  # models that steps leave as they are
         self.is_watched = True  # False in all but one of the processes that train together
         self.rounding_shares: dict[tuple[str, str], float] = {}  # what `rounding.check` found, by model and type
         n_threads = thread_count(params["n_threads"], "n_threads")
@@ -200,6 +201,12 @@ class Autoencoder:
         self.standardization = standardization.reports(self, acts)
         self.standardized_types = {name: x.dtype_name for name, x in acts.items()}
         self.remember_columns(acts)
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Let steps leave these models as they are, until the end of this object: it is not saved."""
+        for name in names:
+            self.core.set_frozen(self.index(name), 1)
+            self.frozen |= {name}
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
         """Raise an error that names the first element that is NaN or infinite.

@@ -511,6 +511,78 @@ class UniversalSAE:
         watch.after_step(autoencoder, report, (given, None))
         return report
 
+    @exclusive.training
+    def add_model(
+        self,
+        name: str,
+        acts: Mapping[str, Any],
+        *,
+        epochs: float | None = None,
+        steps: int | None = None,
+        recipe: Recipe | None = None,
+        callbacks: Iterable[Callable[[StepReport], object]] = (),
+        progress: bool | None = None,
+        mask: Any = None,
+    ) -> UniversalSAE:
+        """Train an encoder and a dictionary of one more model into the code, and leave all other models as they are.
+
+        The rows of one of the other models are enough, and those of several are better: their codes say which concepts are
+        active where. docs/training.md has an example, and what it costs.
+
+        Parameters
+        ----------
+        name : str
+            Name of the new model, which becomes the last one.
+        acts : mapping of str to array
+            Aligned activations of the new model and of one or more of the others, each as for `fit`. The others' are
+            standardised as those that they were trained on.
+        epochs : float, optional
+            Number of passes over the rows. Default: None, see `steps`.
+        steps : int, optional
+            Number of batches, instead of epochs. Default: None, which takes a third of `n_steps_`. If that is 0, as for an
+            autoencoder that was imported, it takes one epoch or 1,000 steps, whichever is longer.
+        recipe : Recipe, optional
+            How to train the new model. It must have the encoder, selection, k_max and dictionary_epsilon of `recipe_`, and
+            encode two models or all. Default: None, which takes `recipe_` with two models in each step, the agreement term
+            with its whole weight from the first step on (if `recipe_` has none, that of `usae.recipes.agreeing`), and no
+            merging of concepts.
+        callbacks : iterable of callables
+            Callbacks, as for `fit`. `StepReport` names the models of `acts` alone. Default: ().
+        progress : bool, optional
+            Whether to show a progress bar, as for `fit`. Default: None.
+        mask : array of bool, or mapping of str to array of bool, optional
+            Rows of `acts` that count, as for `fit`. Default: None.
+
+        Returns
+        -------
+        UniversalSAE
+            This object, with the new model.
+
+        Raises
+        ------
+        InvalidInputError
+            For a name that is taken; for `acts` without the new model, without any other, with unknown models, other widths or
+            rows that are not aligned; and for other arguments and data that cannot be used. The object is then as it was.
+            So it is after Ctrl-C, an exception in a callback, or a loss that overflows.
+
+        Notes
+        -----
+        Parameters, and the optimiser's state, of the other models keep their bits. So do `n_steps_` and `history_`, in which
+        the new model has no losses. Results do not depend on the number of threads. Later training, as by `partial_fit`, trains
+        all models.
+        """
+        from usae._training import joining
+
+        autoencoder = self._initialized()
+        given = joining.checked(autoencoder, name, acts, mask)
+        checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
+        steps = joining.steps_of_joining(autoencoder, epochs, steps)
+        plan = joining.checked_recipe(autoencoder, recipe)
+        n_tokens = given[name].n_tokens
+        plan = resolved_recipe.resolved_for_fit(plan, len(given), n_tokens, epochs, steps)
+        self._autoencoder = joining.join(autoencoder, name, given, plan, checked, progress, self.n_threads)
+        return self
+
     def set_total_steps(self, total_steps: int | None) -> UniversalSAE:
         """Change the planned number of steps of the whole run, on which the learning rate's decay depends. Returns the object.
 

@@ -155,7 +155,8 @@ class Watch:
         """Judge a step by the losses of the encoded models."""
         self._add(report.own_losses, report.prefix, report.learning_rate)
         for name in report.encoders:
-            self._judge_step(name, report, batch)
+            if name not in self._autoencoder.frozen:
+                self._judge_step(name, report, batch)
 
     def _judge_step(self, name: str, report: StepReport, batch: Batch) -> None:
         losses = self._losses[name]
@@ -179,7 +180,7 @@ class Watch:
     def end(self, report: StepReport, batch: Batch) -> None:
         """Judge the losses at the end of a run."""
         for name, losses in self._losses.items():
-            if self._warned or not losses.is_known or report.step <= self._warmup:
+            if name in self._autoencoder.frozen or self._warned or not losses.is_known or report.step <= self._warmup:
                 continue
             mean = self._mean_loss(name, batch)
             if losses.last > mean:
