@@ -1,4 +1,4 @@
-"""Takes README's picture of the explorer: python tools/screenshot_explorer.py demo-output/explorer.html docs/images/explorer.png.
+"""Takes README's picture of the explorer: python tools/screenshot_explorer.py demo-output/explorer.html explorer.png.
 
 Needs Debian's chromium and chromium-driver (tools/install_browser.sh) and selenium.
 """

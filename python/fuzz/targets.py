@@ -42,6 +42,7 @@ class Context:
         self.top_of_texts = usae.top_examples(self.sae, self.acts, 3, text_rows=self.rows)
         self.sae.save(folder / "saved")
         self.sae.export(folder / "exported", "saelens", model="vit")
+        (folder / "labels.csv").write_text("concept,label,starred\n1,fur,1\n")
         with usae.ActivationStore.create(folder / "store", grid=(2, 3), dtype="float32") as store:
             store.append({name: x.reshape(10, 6, -1) for name, x in self.acts.items()}, [f"{i}.png" for i in range(10)])
         self.independent = usae.UniversalSAE(12, 3, seed=1).initialize(WIDTHS)
@@ -123,6 +124,12 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.Codes, {"values": c.codes.values.copy(), "indices": c.codes.indices.copy(), "n_concepts": 12}
         ),
         "Codes[]": lambda: (c.codes.__getitem__, {"rows": slice(2)}),
+        "explorer": lambda: (
+            usae.explorer,
+            {"sae": sae(), "acts": acts(), "pictures": np.zeros((10, 8, 8, 3), np.uint8), "path": fresh(), "one_file": True,
+             "title": "a title", "grid": (2, 3), "n": 2, "bands": 2, "side": 16, "images": 10, "seed": 0, **quiet},
+        ),
+        "read_labels": lambda: (usae.read_labels, {"path": c.folder / "labels.csv"}),
         "Recipe": lambda: (usae.Recipe, usae.Recipe(total_steps=200).to_dict()),
         "Recipe.replace": lambda: (usae.Recipe().replace, {"learning_rate": 1e-3, "prefixes": (0.5, 1)}),
         "Recipe.from_dict": lambda: (usae.Recipe.from_dict, {"fields": usae.Recipe().to_dict()}),

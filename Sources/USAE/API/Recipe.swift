@@ -115,8 +115,8 @@ public struct Recipe: Sendable, Equatable {
   public var agreementOn = AgreementOn.preactivations
   /// What the term is divided by; 0: the models' mean width.
   public var agreementScale = 0.0
-  /// The weight rises from 0 to `agreement` between these shares of the run: dictionaries first settle on what each model needs.
-  /// A run of unknown length has all of it from its first step.
+  /// The weight rises from 0 to `agreement` between these shares of the run: dictionaries first settle on what each model
+  /// needs. A run of unknown length has all of it from its first step.
   public var agreementStart = 0.3
   public var agreementFull = 0.8
 

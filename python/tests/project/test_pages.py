@@ -33,7 +33,8 @@ def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
     for package in NEEDS.get(page, ()):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path / "hub"))
+    if page == "exchange.md":  # other pages load transformers, which needs the real one
+        monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path / "hub"))
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     namespace = {"__name__": page.removesuffix(".md")}
     assert len(blocks) > 1

@@ -20,6 +20,7 @@ def driver_or_skip(width=1400, height=900):
     for argument in (
         "--headless=new",
         "--no-sandbox",  # which root cannot use
+        "--force-prefers-reduced-motion",  # so that no colour is measured while it changes
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
