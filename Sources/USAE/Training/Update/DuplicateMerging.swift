@@ -30,7 +30,8 @@ struct DuplicateMerging {
   ///
   /// - Parameter step: steps done when the merge is.
   func isDue(after step: Int) -> Bool {
-    recipe.mergeCosine > 0 && !models.contains(where: \.isFrozen) && step > recipe.warmupSteps && step.isMultiple(of: recipe.mergeEvery)
+    recipe.mergeCosine > 0 && !models.contains(where: \.isFrozen)
+      && step > recipe.warmupSteps && step.isMultiple(of: recipe.mergeEvery)
       && (recipe.totalSteps == 0 || Double(step) <= Self.share * Double(recipe.totalSteps))
   }
 
