@@ -170,3 +170,19 @@ def test_what_cannot_join_is_refused(acts):
     with pytest.raises(usae.NotInitializedError):
         usae.UniversalSAE(32, 4).add_model(NEW, acts)
     assert everything(sae) == before
+
+
+@pytest.mark.slow
+def test_a_joined_model_is_nearly_as_good_as_one_of_the_start():
+    """In a third of the steps. What the others' codes predict of it is worse, since they were not trained for it."""
+    train, held_out = usae.demo.activations()
+    names = ("contrastive", "masked", "classifier")
+    train, held_out = ({name: each[name] for name in names} for each in (train, held_out))
+    whole, joined = (usae.UniversalSAE(512, 16, seed=0) for _ in range(2))
+    whole.fit(train, steps=1500, progress=False)
+    joined.fit({name: train[name] for name in names[:2]}, steps=1500, progress=False)
+    joined.add_model(names[2], train, progress=False)  # 500 steps
+    whole, joined = whole.evaluate(held_out), joined.evaluate(held_out)
+    difference = joined.r2 - whole.r2
+    assert difference[2, 2] > -0.02 and difference[2, :2].mean() > -0.02 and difference[:2, 2].min() > -0.1
+    assert (joined.mean_agreement() - whole.mean_agreement())[2, :2].min() > -0.05

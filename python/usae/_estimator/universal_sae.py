@@ -544,8 +544,8 @@ class UniversalSAE:
         recipe : Recipe, optional
             How to train the new model. It must have the encoder, selection, k_max and dictionary_epsilon of `recipe_`, and
             encode two models or all. Default: None, which takes `recipe_` with two models in each step, the agreement term
-            with its whole weight from the first step on (if `recipe_` has none, that of `usae.recipes.agreeing`), and no
-            merging of concepts.
+            from the first step on (with weight 0.03, or that of `recipe_` if it is smaller and not 0), and no merging of
+            concepts.
         callbacks : iterable of callables
             Callbacks, as for `fit`. `StepReport` names the models of `acts` alone. Default: ().
         progress : bool, optional
