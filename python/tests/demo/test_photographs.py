@@ -106,3 +106,13 @@ def test_a_photograph_that_left_its_package_is_an_import_error(monkeypatch):
     monkeypatch.setattr(photographs, "_CATALOGUE", (gone,))
     with pytest.raises(ImportError, match="data/gone.png"):
         photographs.load()
+
+
+@pytest.mark.parametrize(("missing", "told"), [("skimage", "is not installed"), ("scipy", "No module named 'scipy'")])
+def test_what_a_package_of_photographs_lacks_is_told(monkeypatch, missing, told):
+    def files(package):
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(photographs.importlib.resources, "files", files)
+    with pytest.raises(ImportError, match=rf"scikit.*{told}.*pip install 'usae\[demo\]'"):
+        photographs.load()

@@ -217,7 +217,9 @@ def _locate(entry: _Entry) -> Traversable:
     try:
         root = importlib.resources.files(entry.package)
     except ImportError as error:
-        raise ImportError(f"{distribution} is not installed; {remedy}") from error
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == entry.package
+        state = "is not installed" if is_missing else f"cannot be imported ({error})"
+        raise ImportError(f"{distribution} {state}; {remedy}") from error
     path = root.joinpath(entry.file)
     if not path.is_file():
         raise ImportError(f"this version of {distribution} has no {entry.file}; {remedy}")
