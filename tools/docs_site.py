@@ -123,6 +123,7 @@ def uri(path: str) -> str:
     """Where the site has a file of the repository, by its path there."""
     if path == "docs" or path.startswith("docs/"):
         return path.removeprefix("docs/") if path != "docs" else "README.md"
+    path = path.replace("README.md", "readme.md")  # which does not become the index of a section of the navigation
     return f"{ELSEWHERE}/{path}" if path.endswith((".md", *PICTURES)) else f"{ELSEWHERE}/{path}.md"
 
 

@@ -77,7 +77,7 @@ def test_a_name_that_no_page_has_is_refused(site, monkeypatch):
     ("text", "expected"),
     [
         ("[a](stores.md#limits)", "[a](stores.md#limits)"),
-        ("[a](../benchmarks/README.md#x)", "[a](repository/benchmarks/README.md#x)"),
+        ("[a](../benchmarks/README.md#x)", "[a](repository/benchmarks/readme.md#x)"),
         ("[a](../examples/two_models.py)", "[a](repository/examples/two_models.py.md)"),
         ("`[a](../README.md)`", "`[a](../README.md)`"),
         ("[a](https://example.org) [b](#here)", "[a](https://example.org) [b](#here)"),
