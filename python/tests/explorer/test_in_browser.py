@@ -132,6 +132,32 @@ def test_a_dozen_models_with_long_names_fit(browser, crowded, width):
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+GREY = """const canvas = document.querySelector('.map-frame canvas');
+const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+let n = 0;
+for (let i = 0; i < data.length; i += 4) {
+  const [red, green, blue, alpha] = data.slice(i, i + 4);
+  n += alpha > 128 && red > 96 && red < 160 && Math.abs(red - green) + Math.abs(red - blue) < 24;
+}
+return n;"""
+
+
+def test_points_of_the_map_have_an_edge_on_any_ground(browser, page):
+    browser.open(page.path, "#map").until(VIEWS["map"])
+    assert browser.js(GREY) > 10 * N_CONCEPTS
+
+
+def test_names_of_three_models_fit_where_there_is_room(browser, page):
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1100, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        browser.open(page.path, "").until(READY)
+        assert browser.js("return document.querySelectorAll('.head > div')[1].clientWidth") >= 110
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_hostile_titles_and_labels_stay_text(browser, page):
     browser.open(page.path).until(READY)
     assert browser.text("#brand") == TITLE

@@ -100,14 +100,15 @@ function layOutList() {
   list.numbers = numbers;
   list.models = models;
   const strip = list.thumbs * (THUMB + GAP) - GAP;
+  const column = Math.max(strip, Math.min(112, Math.floor(room / models.length) - 16)); // names fit where there is room
   const template = list.wide ?
-    `minmax(${left}px, 1fr) ${models.map(() => `${strip}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` :
+    `minmax(${left}px, 1fr) ${models.map(() => `${column}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` :
     `repeat(${perLine}, minmax(0, 1fr))`;
   list.table.style.setProperty("--columns", template);
   list.table.style.setProperty("--row", `${list.rowHeight}px`);
   list.table.classList.toggle("narrow", !list.wide);
-  list.table.classList.toggle("single", list.thumbs === 1);
-  const least = 190 + models.length * (strip + 16) + numbers.length * 92 + 40;
+  list.table.classList.toggle("single", column < 112);
+  const least = 190 + models.length * (column + 16) + numbers.length * 92 + 40;
   list.table.style.minWidth = list.wide ? `max(100%, ${least}px)` : "";
   const sortable = (key, text, title, end = false) => {
     const sorts = (state.sort ?? defaultSort()) === key && !(state.only && !state.sort);

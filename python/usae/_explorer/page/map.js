@@ -88,6 +88,8 @@ function drawMap() {
   for (const concept of order) inside[concept] = 1;
   const colours = SCALES.viridis.map((one) => `#${one}`);
   const radius = clamp(90 / Math.sqrt(data.header.nConcepts), 1.6, 5);
+  context.strokeStyle = "#888"; // ends of the scale are as dark or as light as the ground
+  context.lineWidth = radius / 4;
   for (const pass of [0, 1]) {
     for (let concept = 0; concept < inside.length; concept++) {
       if (inside[concept] !== pass) continue;
@@ -99,6 +101,7 @@ function drawMap() {
       context.beginPath();
       context.arc(x, y, radius, 0, 7);
       context.fill();
+      if (pass) context.stroke();
     }
   }
   context.globalAlpha = 1;
