@@ -136,6 +136,13 @@ def test_whatever_goes_wrong_leaves_the_object_as_it_was(acts):
     assert everything(sae) == before and tensors_of(sae, OLD) == tensors
 
 
+def test_steps_that_processes_share_refuse_frozen_models(acts):
+    autoencoder = fitted(acts, steps=2)._initialized()
+    autoencoder.freeze(["siglip"])
+    with refuses("model 'siglip'", "a frozen one"):
+        autoencoder.core.shared_begin([acts[name] for name in OLD], None, -1)
+
+
 def test_what_cannot_join_is_refused(acts):
     sae = fitted(acts, steps=10)
     before = everything(sae)

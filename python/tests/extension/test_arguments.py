@@ -44,6 +44,8 @@ def test_integers_that_do_not_fit_are_invalid_input(core):
         ("recipe['aux_k']", -(2**63) - 1, lambda value: new_core(recipe={**RECIPE, "aux_k": value})),
         ("widths[0]", 2**63, lambda value: core.initialize(["a"], [value])),
         ("total_steps", -1, lambda value: core.set_plan(value, 0)),
+        ("frozen", 2, lambda value: core.set_frozen(0, value)),
+        ("model", -1, lambda value: core.set_frozen(value, 1)),
         ("encoder", 2**31, lambda value: core.step([x, x], None, value)),
         ("model", 2**31, lambda value: core.tensor_shape(value, 0)),
         ("step_count", -1, lambda value: setattr(core, "step_count", value)),
