@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -150,6 +151,16 @@ def test_wrapped_and_half_networks_are_taken():
     assert np.array_equal(extract_texts({"a": wrapped}, TEXTS)["a"], expected) and wrapped.layer == "blocks.2"
     cast = TextModel(network, tokenizer=made.tokenizer(), autocast=torch.bfloat16)
     assert np.allclose(extract_texts({"a": cast}, TEXTS)["a"], expected, atol=0.1)
+
+
+def test_what_a_library_cannot_import_is_no_fault_of_the_folder(monkeypatch, tmp_path):
+    class Library(types.ModuleType):
+        def __getattr__(self, name):
+            raise ModuleNotFoundError("Could not import module 'AutoModel'")
+
+    monkeypatch.setitem(sys.modules, "transformers", Library("transformers"))
+    with pytest.raises(ImportError, match="AutoModel"):
+        TextModel(tmp_path)
 
 
 def test_no_library_of_language_is_needed():

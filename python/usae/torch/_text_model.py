@@ -183,6 +183,11 @@ def _from_folder(folder: Path, tokenizer: Any) -> tuple[nn.Module, Any]:
     try:
         network = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
         tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:  # it imports its parts when they are needed
+        raise ImportError(
+            f"usae.torch.TextModel needs transformers, with all that it imports for this network, to read a folder ({error}): "
+            f"pip install 'usae[text]'"
+        ) from error
     except Exception as error:  # transformers raises errors of many types
         raise InvalidInputError(
             f"network must be a folder that transformers can read, got {str(folder)!r}: {type(error).__name__}: {error}; save "
