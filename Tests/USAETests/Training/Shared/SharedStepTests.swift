@@ -180,7 +180,7 @@ import Testing
       #expect(gradients.count == encoders.count + (test.recipe.update == .all ? 2 : encoders.count))
       let summary = try #require(zip(outcome.exchanges, outcome.sums).first { $0.0.kind == .summary }?.1)
       for (place, vector) in before[1..<4].compactMap({ $0 }).enumerated() {
-        let first = 2 * encoders.count + 3 + (test.recipe.hasAgreement(models: 2) ? 1 : 0) + 70 * place
+        let first = 2 * encoders.count + 3 + (test.recipe.agreementWeight(at: whole.step, models: 2) > 0 ? 1 : 0) + 70 * place
         let sum = summary[first..<first + 70]
         // The bias before BatchNorm has gradient 0, so that any other number is far from it.
         #expect(Self.distance(sum, vector) < Self.tolerance)
