@@ -213,9 +213,9 @@ typedef struct usae_recipe {
   double agreement;           /* Weight of the term sum over c of (p_i,c - p_j,c)^2 / agreement_scale, a mean over tokens and
                                  pairs i, j of encoders. A step of one encoder has none. 0: there is none. Default: 0. */
   double agreement_scale;     /* 0: the mean width of the models. Default: 0. */
-  double agreement_start;     /* The weight rises from 0 to agreement between the steps agreement_start * total_steps and */
-  double agreement_full;      /* agreement_full * total_steps, or is whole from the latter on if that is not later. With
-                                 total_steps = 0 it is whole in every step. Default: 0.3, 0.8. */
+  double agreement_start;     /* Share of the run after which the weight rises from 0. With total_steps = 0 the weight is
+                                 agreement in every step. Default: 0.3. */
+  double agreement_full;      /* Share of the run after which the weight is agreement. Default: 0.8. */
 } usae_recipe;
 
 enum {

@@ -16,6 +16,7 @@ CALLS = [
     ("fit", lambda sae, acts: sae.fit(acts, steps=1)),
     ("fit_stream", lambda sae, acts: sae.fit_stream([acts], steps=1, buffer_tokens=2048)),
     ("partial_fit", lambda sae, acts: sae.partial_fit(acts)),
+    ("add_model", lambda sae, acts: sae.add_model("late", {"vit": acts["vit"], "late": -acts["vit"]}, steps=1)),
     ("initialize", lambda sae, acts: sae.initialize({"a": 3})),
     ("set_total_steps", lambda sae, acts: sae.set_total_steps(20)),
     ("set_parameters", lambda sae, acts: sae.set_parameters("vit", {"mean": np.zeros(17)})),

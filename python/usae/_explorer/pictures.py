@@ -66,7 +66,15 @@ def as_pictures(pictures: Any, acts: object, n_images: int) -> Pictures | None:
     if pictures is None:
         return None
     _need_pillow()
-    found = _found(pictures, acts)
+    try:
+        found = _found(pictures, acts)
+    except (InvalidInputError, MemoryError, OSError):
+        raise
+    except Exception as error:  # of the caller's own object
+        raise InvalidInputError(
+            f"pictures must be {_EXPECTED}, got an object of type {type(pictures).__name__} that cannot be asked for them: "
+            f"{type(error).__name__}; give arrays or files"
+        ) from error
     if found is None:
         raise InvalidInputError(f"pictures must be {_EXPECTED}, got {checks.shown(pictures)}")
     if len(found) != n_images:
