@@ -123,7 +123,7 @@ def test_a_term_in_the_loss_brings_codes_together():
 
     without, energy = differences(train, encoded_models="two")
     for on in ("preactivations", "codes"):
-        term = dict(agreement=0.3, agreement_on=on, agreement_start=0.0, agreement_full=0.0)
+        term = dict(agreement=0.6, agreement_on=on, agreement_start=0.0, agreement_full=0.0)
         with_term, with_energy = differences(train, encoded_models="two", **term)
         assert with_term < 0.85 * without and with_energy > 0.9 * energy
     shuffled = {name: np.random.default_rng(i).permutation(x) for i, (name, x) in enumerate(train.items())}
