@@ -95,10 +95,10 @@ def test_the_spotlight_leaves_what_fires_and_darkens_the_rest():
 
 def test_varied_crops_are_rarely_featureless():
     pictures = photographs.load()
-    images = demonstration._varied_crops(pictures, "train", 300, seed=0).images
-    flat = images.reshape(300, -1, 3).std(1).max(1) < demonstration.FLAT
+    images = photographs.varied_crops(pictures, "train", 300, seed=0).images
+    flat = images.reshape(300, -1, 3).std(1).max(1) < photographs.FLAT
     plain = photographs.crops(pictures, "train", 300, 0).images
-    assert flat.mean() < 0.05 < (plain.reshape(300, -1, 3).std(1).max(1) < demonstration.FLAT).mean()
+    assert flat.mean() < 0.05 < (plain.reshape(300, -1, 3).std(1).max(1) < photographs.FLAT).mean()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_the_demonstrations_model_can_be_used(small_run):
     sae = usae.load(folder / "model")
     assert dict(sae.n_features_in_) == report["models"]
     pictures = photographs.load()
-    crops = demonstration._varied_crops(pictures, "held_out", demonstration.SMALL.held_out_crops, seed=3)
+    crops = photographs.varied_crops(pictures, "held_out", demonstration.SMALL.held_out_crops, seed=3)
     acts = networks.activations(networks.load_networks(), crops.images)
     assert sae.evaluate(acts).r2.tolist() == pytest.approx(np.array(report["r2"]), abs=1e-6)
 
@@ -163,10 +163,10 @@ def test_sizes_are_what_a_reader_of_the_readme_expects():
 
 
 def test_a_figure_that_fails_is_told_and_costs_nothing_else(tmp_path):
-    from usae.demo import demonstration
+    from usae.demo import results
 
     def fails(path):
         raise KeyError("x")
 
     with pytest.warns(UserWarning, match="a.png"):
-        demonstration._drawn(tmp_path / "a.png", fails)
+        results.drawn(tmp_path / "a.png", fails)

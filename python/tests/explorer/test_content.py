@@ -182,8 +182,8 @@ def test_morans_i_knows_smooth_from_scattered_maps():
 def test_neighbours_by_dictionary_are_those_with_the_largest_mean_cosine():
     rng = np.random.default_rng(0)
     rows = [rng.standard_normal((30, 5)), rng.standard_normal((30, 9))]
-    found, scores = by_dictionary(rows)
     units = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows]
+    found, scores = by_dictionary(units)
     cosine = sum(x @ x.T for x in units) / 2
     np.fill_diagonal(cosine, -2)
     np.testing.assert_array_equal(found[:, 0], cosine.argmax(1))

@@ -65,6 +65,13 @@ def integer(value: object, name: str, smallest: int, largest: int, otherwise: st
     raise InvalidInputError(f"{name} must be an integer from {smallest} to {largest}{otherwise}, got {shown(value)}")
 
 
+def grid(value: object, largest: int = 2**20) -> tuple[int, int]:
+    """Return the argument `grid`, rows and columns of tokens. InvalidInputError unless these are integers up to `largest`."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise InvalidInputError(f"grid must be (rows, columns) of the tokens of an image, got {shown(value)}")
+    return integer(value[0], "grid[0]", 1, largest), integer(value[1], "grid[1]", 1, largest)
+
+
 def real(value: object, name: str, expected: str) -> float:
     """Return `value` as a finite float of at least 0. InvalidInputError, with `expected` in its message, for anything else."""
     number = as_float(value)

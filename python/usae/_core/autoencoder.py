@@ -238,6 +238,11 @@ class Autoencoder:
             absent |= {name for name in PARAMETERS if name.startswith("bn_")}
         return tuple(name for name in PARAMETERS if name not in absent)
 
+    def parameters(self, model: str) -> dict[str, np.ndarray]:
+        """Return copies of a model's parameters by name, float32."""
+        index, names = self.index(model), self.parameter_names()
+        return dict(zip(names, self.read_all((index, name) for name in names)[0], strict=True))
+
     def has_rest(self, name: str) -> bool:
         """Whether one of `RESTS` is not 0: float32 cannot hold the mean of some model, or concepts have own thresholds."""
         if name == "threshold_rest" and self.recipe.selection != "batchtopk":

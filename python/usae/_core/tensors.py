@@ -24,6 +24,9 @@ PARAMETERS = {
 }
 TRAINED = ("encoder_weight", "encoder_bias", "bn_weight", "bn_bias", "dictionary")
 EFFECTIVE_DIMENSIONS = "effective_dimensions"
+BATCHNORM_EPSILON = 1e-5
+"""What the core adds to variances."""
+
 RESTS = ("mean_rest", "threshold_rest")
 """Parameters that are 0 in most autoencoders: then they are not listed, and not saved."""
 

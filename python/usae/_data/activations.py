@@ -235,7 +235,27 @@ def _masked(
     return {name: dataclasses.replace(x, rows=rows) for name, x in given.items()}
 
 
-class MaskedActivations(Mapping[str, Any]):
+class OfModels(Mapping[str, Any]):
+    """Activations by the name of the model. Subclasses carry more of them; two are equal if they are the same object."""
+
+    def __init__(self, acts: Mapping[str, Any]):
+        self._acts = dict(acts)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._acts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._acts)
+
+    def __len__(self) -> int:
+        """Number of models."""
+        return len(self._acts)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+class MaskedActivations(OfModels):
     """Aligned activations of several models together with a mask, which says which rows count.
 
     It is a mapping from model names to arrays, the same that were given, and carries the mask to whatever takes activations of
@@ -272,26 +292,13 @@ class MaskedActivations(Mapping[str, Any]):
 
     def __init__(self, acts: Mapping[str, Any], mask: Any):
         given = as_aligned(acts, "acts", mask=mask, empty=True)
-        self._acts = dict(acts)
+        super().__init__(acts)
         self.text_rows = getattr(acts, "text_rows", None)
         first = next(iter(given.values()))
         shape = next((x.array.shape[:-1] for x in given.values() if x.array.ndim == 3), first.array.shape[:-1])
         counts = mask_of(given)
         self.mask = np.ones(shape, bool) if counts is None else counts.reshape(shape)
         self.mask.flags.writeable = False
-
-    def __getitem__(self, name: str) -> Any:
-        return self._acts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._acts)
-
-    def __len__(self) -> int:
-        """Number of models."""
-        return len(self._acts)
-
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         n = self.mask.size - int(self.mask.sum())

@@ -103,7 +103,7 @@ class ActivationStore(Mapping[str, StoredArray]):
         if not isinstance(dtype, str) or dtype not in DTYPES:
             raise InvalidInputError(f'dtype must be "float16", "float32" or "bfloat16", got {disk.shortened(dtype)}')
         if grid is not None:
-            grid = as_grid(grid)
+            grid = checks.grid(grid)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidInputError(f"metadata must be a mapping, got {checks.shown(metadata)}")
         manifest = {
@@ -499,13 +499,6 @@ class ActivationStore(Mapping[str, StoredArray]):
 
 def _lengths(manifest: Manifest) -> list[int]:
     return [shard["n"] for shard in manifest["shards"]]
-
-
-def as_grid(grid: object) -> tuple[int, int]:
-    """Return rows and columns of a token grid. InvalidInputError unless they are two integers."""
-    if not isinstance(grid, (tuple, list)) or len(grid) != 2:
-        raise InvalidInputError(f"grid must be (rows, columns) of the tokens of an image, got {disk.shortened(grid)}")
-    return checks.integer(grid[0], "grid[0]", 1, 2**20), checks.integer(grid[1], "grid[1]", 1, 2**20)
 
 
 def _images_of(manifest: Manifest) -> tuple[str, ...]:

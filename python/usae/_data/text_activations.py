@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from usae._data.activations import as_aligned
+from usae._data.activations import OfModels, as_aligned
 from usae._data.text_rows import TextRows
 from usae.errors import InvalidInputError
 
@@ -46,7 +46,7 @@ class DroppedTokens(NamedTuple):
         return DroppedTokens(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-class TextActivations(Mapping[str, Any]):
+class TextActivations(OfModels):
     """Aligned activations of texts, with the text and the characters of each row.
 
     It is a mapping from model names to arrays, and is taken wherever activations of several models are, such as by
@@ -86,22 +86,9 @@ class TextActivations(Mapping[str, Any]):
             raise InvalidInputError(f"text_rows must have a row for each of {n} rows of acts, got {len(text_rows)}")
         if dropped is not None and not isinstance(dropped, Mapping):
             raise InvalidInputError(f"dropped must be a mapping from models to DroppedTokens, got {type(dropped).__name__}")
-        self._acts = dict(acts)
+        super().__init__(acts)
         self.text_rows = text_rows
         self.dropped = dict(dropped or {})
-
-    def __getitem__(self, name: str) -> Any:
-        return self._acts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._acts)
-
-    def __len__(self) -> int:
-        """Number of models."""
-        return len(self._acts)
-
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"TextActivations({', '.join(self._acts)}; {len(self.text_rows):,} rows of {len(self.text_rows.texts):,} texts)"

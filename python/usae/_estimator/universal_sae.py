@@ -873,10 +873,7 @@ class UniversalSAE:
             16,384 times its scale, also mean_rest [width], what float32 cannot hold of the mean. Dictionary rows have the norms
             that training left; the method `dictionary` returns rows of norm 1.
         """
-        autoencoder = self._initialized()
-        index = autoencoder.index(model)
-        names = autoencoder.parameter_names()
-        return dict(zip(names, autoencoder.read_all((index, name) for name in names)[0], strict=True))
+        return self._initialized().parameters(model)
 
     def set_parameters(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Replace some or all of a model's parameters.
@@ -1202,6 +1199,14 @@ def _checked_parameter(value: object, label: str, shape: tuple[int, ...]) -> np.
         position = np.argwhere(~np.isfinite(array))[0].tolist()
         raise InvalidInputError(f"{label} must be finite as float32, got {array[tuple(position)]} at {position}")
     return array
+
+
+def checked_sae(sae: object, argument: str = "sae") -> UniversalSAE:
+    """Return an autoencoder that has parameters. InvalidInputError, or NotInitializedError, for anything else."""
+    if not isinstance(sae, UniversalSAE):
+        raise InvalidInputError(f"{argument} must be a usae.UniversalSAE, got {type(sae).__name__}")
+    sae._initialized()
+    return sae
 
 
 def load(path: str | os.PathLike[str], *, n_threads: int | None = None) -> UniversalSAE:

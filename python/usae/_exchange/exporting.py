@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._data.activations import as_one_model, check_columns, check_known, check_names
 from usae._exchange import sidecar
 from usae._exchange.foreign_files import json_of
-from usae._exchange.foreign_sae import ForeignSAE, folded, has_unit_rows, parameters_of, with_unit_rows
+from usae._exchange.foreign_sae import ForeignSAE, folded, has_unit_rows, with_unit_rows
 from usae._exchange.formats import crosscoder, dictionary_learning, overcomplete, saelens, sparsify, visaebench
 from usae._exchange.formats.content import Content, Names
 from usae._files import disk, regular_files
@@ -139,7 +138,7 @@ def _names(autoencoder: Autoencoder, format: str, model: str | None, target: str
 def _check_means(autoencoder: Autoencoder, names: Names) -> None:
     """Refuse means that float32 cannot hold."""
     for name in {names.model, *names.decoded}:
-        if np.any(parameters_of(autoencoder, name).get("mean_rest", 0)):
+        if np.any(autoencoder.parameters(name).get("mean_rest", 0)):
             raise InvalidInputError(
                 f"model must have a mean that float32 holds, as others compute in float32, got {name!r}, whose mean is "
                 f"more than 16,384 times its scale; subtract the mean from its activations and train again"
@@ -161,7 +160,7 @@ def _lost(autoencoder: Autoencoder, foreign: ForeignSAE, names: Names, unit_rows
     lost["training"] = "recipe, history, and the state of the optimiser"
     if set(autoencoder.column_labels) & {names.model, *names.decoded}:
         lost["labels"] = "labels of columns"
-    parameters = parameters_of(autoencoder, names.model)
+    parameters = autoencoder.parameters(names.model)
     far = float((np.abs(parameters["mean"]) / parameters["scale"]).max())
     if far > _FAR:
         lost["precision"] = f"the mean is {far:,.0f} times the scale, so float32 rounds pre-activations more than it does here"
@@ -176,7 +175,7 @@ def _capped(autoencoder: Autoencoder, model: str, acts: object) -> float | None:
     check_known(model, list(acts), "acts")
     x = as_one_model(acts[model], f"acts[{model!r}]", None)
     check_columns(x, model, autoencoder.columns[model])
-    threshold = float(parameters_of(autoencoder, model).get("threshold", [0.0])[0])
+    threshold = float(autoencoder.parameters(model).get("threshold", [0.0])[0])
     if threshold == 0:
         return None
     size = max(1, _CHUNK_BYTES // (4 * autoencoder.n_concepts))
@@ -238,21 +237,15 @@ def _write(
 
 
 def _standardization(autoencoder: Autoencoder, name: str) -> tuple[np.ndarray, np.ndarray]:
-    parameters = parameters_of(autoencoder, name)
+    parameters = autoencoder.parameters(name)
     return parameters["mean"], parameters["scale"]
 
 
 def _replaced(file: pathlib.Path, write: Callable[[pathlib.Path], object]) -> dict[str, Any]:
     """Write a file beside it, and put that in its place. Returns size and SHA-256."""
-    new = file.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
-    try:
+    with disk.replacing(file) as new:
         write(new)
-        described = fingerprint(new)
-        new.replace(file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    return described
+        return fingerprint(new)
 
 
 def _write_weights(file: pathlib.Path, content: Content) -> None:

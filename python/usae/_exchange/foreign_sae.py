@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 
 from usae._core.autoencoder import Autoencoder
+from usae._core.tensors import BATCHNORM_EPSILON
 from usae.errors import InvalidInputError
-
-BATCHNORM_EPSILON = 1e-5
 
 ROUNDING = 1e-6
 """How much norms that are equal differ, as a share, because dictionaries are float32."""
@@ -131,11 +130,5 @@ def spread(norms: np.ndarray) -> float:
     return float(np.abs(norms - middle).max() / middle)
 
 
-def parameters_of(autoencoder: Autoencoder, model: str) -> dict[str, np.ndarray]:
-    """Return the parameters of a model by name, float32."""
-    index, names = autoencoder.index(model), autoencoder.parameter_names()
-    return dict(zip(names, autoencoder.read_all((index, name) for name in names)[0], strict=True))
-
-
 def _wide(autoencoder: Autoencoder, name: str) -> dict[str, np.ndarray]:
-    return {key: value.astype(np.float64) for key, value in parameters_of(autoencoder, name).items()}
+    return {key: value.astype(np.float64) for key, value in autoencoder.parameters(name).items()}

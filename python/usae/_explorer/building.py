@@ -79,8 +79,8 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
             search.add(codes)
             bar.update(len(codes.numbers))
         scale = np.stack([ranked.scores[:, 0] for ranked in search.top])
-        dictionaries = [autoencoder.read(i, "dictionary") for i in range(len(names))]
-        near = [neighbours.by_dictionary(dictionaries), neighbours.by_firing(search.tokens, m)]
+        units = [plan.sae.dictionary(name) for name in names]
+        near = [neighbours.by_dictionary(units), neighbours.by_firing(search.tokens, m)]
         pairs = Pairs(search, len(pool))
         gallery = _gallery(pool, pairs, len(names), min(PER_TOKEN, m))
         maps = Maps(pool, pairs, scale, gallery, _probes(search, near))
@@ -125,7 +125,7 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
     found = content.Findings(
         header=plain(header),
         columns=np.stack([one.values for one in table]).astype(np.float32),
-        places=placed(plan.coordinates, dictionaries, plan.seed),
+        places=placed(plan.coordinates, units, plan.seed),
         scale=scale,
         pool=pool,
         search=search,

@@ -27,11 +27,10 @@ def as_method(coordinates: object, n_concepts: int) -> str | np.ndarray:
     return places
 
 
-def placed(method: str | np.ndarray, dictionaries: Sequence[np.ndarray], seed: int) -> np.ndarray:
-    """Return float32 [m, 2] from 0 to 1, of dictionary rows of all models side by side."""
+def placed(method: str | np.ndarray, units: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Return float32 [m, 2] from 0 to 1, of dictionary rows of norm 1 of all models side by side."""
     if isinstance(method, np.ndarray):
         return _scaled(method / 4)  # so that the difference of two does not overflow
-    units = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in dictionaries]
     rows = np.concatenate(units, 1) / np.sqrt(len(units))
     components = _principal(rows, 2 if method == "pca" else min(50, *rows.shape))
     if method == "pca" or len(rows) < 5:

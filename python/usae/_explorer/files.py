@@ -7,7 +7,6 @@ import errno
 import importlib.resources
 import os
 import pathlib
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 
@@ -50,7 +49,7 @@ def check_place(path: object, one_file: bool) -> pathlib.Path:
         place = pathlib.Path(os.path.realpath(given))
         _check_replaceable(place, one_file)
         disk.make_parents(place)
-        attempt = place.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
+        attempt = disk.beside_name(place)
         attempt.touch(exist_ok=False)
         attempt.unlink()
     return place
@@ -76,47 +75,36 @@ def _check_replaceable(place: pathlib.Path, one_file: bool) -> None:
 
 def write_folder(place: pathlib.Path, title: str, scripts: Scripts) -> None:
     """Write a folder with the page and its data files. An explorer that is there is replaced when the new one is whole."""
-    beside = place.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
-    with _removed_on_failure(beside, place):
-        (beside / "data").mkdir(parents=True)
-        for name, content in scripts:
-            disk.write_text(beside / "data" / name, content)
-        disk.write_text(beside / "index.html", "".join(page(title, ['<script src="data/index.js"></script>\n'])))
-        disk.sync(beside / "data")
-        disk.sync(beside)
-        _check_replaceable(place, one_file=False)
-        if place.exists():
-            old = place.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
-            place.rename(old)
-            beside.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            beside.rename(place)
-        disk.sync(place.parent)
+    beside = disk.beside_name(place)
+    try:
+        with disk.io_errors(place, "write", "the explorer"):
+            (beside / "data").mkdir(parents=True)
+            for name, content in scripts:
+                disk.write_text(beside / "data" / name, content)
+            disk.write_text(beside / "index.html", "".join(page(title, ['<script src="data/index.js"></script>\n'])))
+            disk.sync(beside / "data")
+            disk.sync(beside)
+            _check_replaceable(place, one_file=False)
+            if place.exists():
+                old = disk.beside_name(place)
+                place.rename(old)
+                beside.rename(place)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                beside.rename(place)
+            disk.sync(place.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # nothing is there if it has taken its place
 
 
 def write_file(place: pathlib.Path, title: str, scripts: Scripts) -> None:
     """Write the page with all data in it."""
-    beside = place.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
-    with _removed_on_failure(beside, place):
-        with beside.open("x", encoding="utf-8", newline="\n") as stream:
-            for piece in page(title, (f"<script>{content}</script>\n" for _, content in scripts)):
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _check_replaceable(place, one_file=True)
-        beside.replace(place)
+    with disk.io_errors(place, "write", "the explorer"):
+        with disk.replacing(place) as beside:
+            with beside.open("x", encoding="utf-8", newline="\n") as stream:
+                for piece in page(title, (f"<script>{content}</script>\n" for _, content in scripts)):
+                    stream.write(piece)
+                stream.flush()
+                os.fsync(stream.fileno())
+            _check_replaceable(place, one_file=True)
         disk.sync(place.parent)
-
-
-@contextlib.contextmanager
-def _removed_on_failure(beside: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
-    try:
-        with disk.io_errors(place, "write", "the explorer"):
-            yield
-    except BaseException:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            beside.unlink(missing_ok=True)
-        raise

@@ -11,7 +11,7 @@ from usae._base.progress import checked as checked_progress
 from usae._core import rounding
 from usae._data.activations import as_aligned
 from usae._data.store import ActivationStore
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae._explorer import building, files
 from usae._explorer.coordinates import as_method
 from usae._explorer.labels import as_labels
@@ -19,7 +19,7 @@ from usae._explorer.measures import as_measures
 from usae._explorer.pictures import as_pictures
 from usae._explorer.proposals import as_embeddings
 from usae._explorer.result import Explorer
-from usae._explorer.source import Pool, as_grid
+from usae._explorer.source import Pool
 from usae.analysis.controls import Controls
 from usae.analysis.evaluation import Evaluation
 from usae.errors import InvalidInputError
@@ -135,14 +135,15 @@ def explorer(
     >>> page = usae.explorer(sae, held_out, "photographs/", "explorer")
     >>> page.show()  # in a notebook; or open explorer/index.html
     """
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {checks.shown(sae)}")
-    autoencoder = sae._initialized()
+    autoencoder = checked_sae(sae)._initialized()
     names, m = autoencoder.names, autoencoder.n_concepts
     one_file, crop = checks.boolean(one_file, "one_file"), checks.boolean(crop, "crop")
     given = as_aligned(acts, "acts", autoencoder.columns, mask)
-    known_grid = as_grid(grid) or (acts.grid if isinstance(acts, ActivationStore) else None)
-    pool = Pool(autoencoder, given, known_grid, checks.integer(images, "images", 1, 2**24))
+    if grid is None and isinstance(acts, ActivationStore):
+        grid = acts.grid
+    elif grid is not None:
+        grid = checks.grid(grid, largest=256)
+    pool = Pool(autoencoder, given, grid, checks.integer(images, "images", 1, 2**24))
     plan = building.Plan(
         sae=sae,
         acts=given,

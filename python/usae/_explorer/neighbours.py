@@ -6,23 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from usae._base.ranking import largest
+
 NEIGHBOURS = 10
 BLOCK = 512
 """Concepts that are compared with all others at once."""
 
 
-def by_dictionary(dictionaries: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def by_dictionary(units: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the concepts with the largest cosine of dictionary rows, averaged over models, and these cosines, [m, 10].
 
-    `dictionaries` are [m, width]. The concept itself is left out. -1 where there are fewer.
+    `units` are dictionary rows of norm 1, [m, width]. The concept itself is left out. -1 where there are fewer.
     """
-    units = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in dictionaries]
     n = len(units[0])
     concepts, cosines = _empty(n)
     for start in range(0, n, BLOCK):
         block = slice(start, start + BLOCK)
         mean = sum(np.asarray(rows[block] @ rows.T, np.float64) for rows in units) / len(units)
-        _keep_largest(np.asarray(mean), start, concepts[block], cosines[block], least=0.0)
+        _take_largest(np.asarray(mean), start, concepts[block], cosines[block])
     return concepts, cosines
 
 
@@ -47,7 +48,7 @@ def by_firing(tokens: np.ndarray, n_concepts: int) -> tuple[np.ndarray, np.ndarr
         union = counts[block, None] + counts[None] - both
         with np.errstate(invalid="ignore"):
             iou = np.where(union > 0, both / union, 0)
-        _keep_largest(iou, start, concepts[block], ious[block], least=0.0)
+        _take_largest(iou, start, concepts[block], ious[block])
     return concepts, ious
 
 
@@ -55,15 +56,11 @@ def _empty(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full((n, NEIGHBOURS), -1, np.int32), np.zeros((n, NEIGHBOURS), np.float32)
 
 
-def _keep_largest(scores: np.ndarray, start: int, concepts: np.ndarray, kept: np.ndarray, least: float) -> None:
-    """Write the concepts with the largest scores of a block, [block, m], into `concepts` and `kept`."""
+def _take_largest(scores: np.ndarray, start: int, concepts: np.ndarray, kept: np.ndarray) -> None:
+    """Write the concepts with the largest positive scores of a block, [block, m], into `concepts` and `kept`."""
     here = np.arange(len(scores))
     scores = scores.copy()
     scores[here, start + here] = -np.inf
-    n = min(NEIGHBOURS, scores.shape[1])
-    chosen = np.sort(np.argpartition(-scores, n - 1, axis=1)[:, :n], axis=1)
-    values = np.take_along_axis(scores, chosen, 1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    chosen, values = np.take_along_axis(chosen, order, 1), np.take_along_axis(values, order, 1)
-    there = values > least
+    chosen, values = largest(scores, NEIGHBOURS)
+    there, n = values > 0, chosen.shape[1]
     concepts[:, :n], kept[:, :n] = np.where(there, chosen, -1), np.where(there, values, 0)

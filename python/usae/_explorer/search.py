@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from usae._base.ranking import keep_largest, largest
 from usae._explorer.source import ImageCodes
 
 HISTOGRAM_BINS = 16
@@ -31,12 +32,9 @@ class Ranked:
         better = np.flatnonzero(scores.max(0) > self.scores[:, -1])
         if not len(better):
             return
-        new = scores.T[better]
-        both = np.concatenate([self.scores[better], new], 1)
-        images = np.concatenate([self.images[better], np.broadcast_to(numbers, new.shape)], 1)
-        best = np.argsort(-both, axis=1, kind="stable")[:, : self.scores.shape[1]]
-        self.scores[better] = np.take_along_axis(both, best, 1)
-        self.images[better] = np.where(self.scores[better] > 0, np.take_along_axis(images, best, 1), -1)
+        new, kept, images = scores.T[better], self.scores[better], self.images[better]
+        keep_largest(kept, images, new, np.broadcast_to(numbers, new.shape))
+        self.scores[better], self.images[better] = kept, np.where(kept > 0, images, -1)
 
 
 class Search:
@@ -114,11 +112,7 @@ class Search:
         self.histogram[model] += counted.reshape(-1, HISTOGRAM_BINS)
 
     def _add_strongest(self, model: int, peaks: np.ndarray, numbers: np.ndarray) -> None:
-        n = min(OF_IMAGE, peaks.shape[1])
-        chosen = np.argpartition(-peaks, n - 1, axis=1)[:, :n]
-        chosen.sort(axis=1)  # so that equal ones are in the order of their numbers
-        values = np.take_along_axis(peaks, chosen, 1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        chosen, values = np.take_along_axis(chosen, order, 1), np.take_along_axis(values, order, 1)
+        chosen, values = largest(peaks, OF_IMAGE)
+        n = chosen.shape[1]
         self.image_concepts[numbers, model, :n] = np.where(values > 0, chosen, -1)
         self.image_values[numbers, model, :n] = values

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from usae._base import checks
 from usae._base.warning import warn
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
@@ -105,15 +104,6 @@ class Pool:
         concepts[concepts < 0] = self._autoencoder.n_concepts
         by_image = (len(self._acts), len(images), self.places, slots)
         return ImageCodes(numbers, values.reshape(by_image), concepts.reshape(by_image))
-
-
-def as_grid(grid: object) -> tuple[int, int] | None:
-    """Check the argument `grid`."""
-    if grid is None:
-        return None
-    if not isinstance(grid, tuple | list) or len(grid) != 2:
-        raise InvalidInputError(f"grid must be (rows, columns) of the tokens in an image, got {checks.shown(grid)}")
-    return checks.integer(grid[0], "grid[0]", 1, 256), checks.integer(grid[1], "grid[1]", 1, 256)
 
 
 def _places(acts: Mapping[str, Activations], grid: tuple[int, int] | None) -> int:

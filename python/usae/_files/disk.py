@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
@@ -84,6 +85,22 @@ def write_text(file: pathlib.Path, text: str) -> None:
         stream.write(text.encode())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give the name of a file to write beside `file`. It takes that place when the block ends, and goes if the block fails."""
+    beside = beside_name(file)
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def beside_name(path: pathlib.Path) -> pathlib.Path:
+    """Return a new name beside a path, for what is written before it takes that place."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
 
 
 def sync(path: pathlib.Path) -> None:

@@ -99,7 +99,7 @@ def _can_replace(folder: pathlib.Path) -> bool:
 
 def _create(folder: pathlib.Path, header: Header, tensors: Tensors) -> bool:
     """Make the folder. Returns False if somebody else made it meanwhile."""
-    beside = folder.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
+    beside = disk.beside_name(folder)
     beside.mkdir()
     try:
         file = write_tensors(beside / TENSORS, tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +47,11 @@ def save_csv(history: Sequence[dict[str, Any]], names: Sequence[str], path: obje
     file = disk.path_of(path, "a file")
     table = rows(history, names)
     columns = list(dict.fromkeys(column for row in table for column in row))
-    beside = file.with_name(f"{disk.TEMPORARY}{secrets.token_hex(6)}")
     with disk.io_errors(file, "write", "the history"):
         disk.make_parents(file)
-        try:
-            with open(beside, "w", encoding="utf-8", newline="") as stream:
-                writer = csv.DictWriter(stream, columns)
-                writer.writeheader()
-                writer.writerows(table)
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(file)
-        finally:
-            beside.unlink(missing_ok=True)
+        with disk.replacing(file) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(table)
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, text_tables
 from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae.analysis import cofiring
@@ -161,17 +161,12 @@ class AgreementCeiling:
         rows["all pairs", ""] = [
             self.mean_share if name == "share" else mean_of_others(values) for name, values in means.items()
         ]
-        first = max(len("all pairs"), *(len(code) for code, _ in rows))
-        second = max(len("from"), *(len(other) for _, other in rows))
-        widths = [max(9, len(name)) for name in means]
+        cells = [[*pair, *("-" if np.isnan(each) else f"{each:.3f}" for each in numbers)] for pair, numbers in rows.items()]
         lines = [
             f"Agreement of {self.n_tokens:,} tokens and its ceiling, the better of two predictions from the other model's "
             "activations; means weighted by energy",
-            "  ".join([f"{'code of':<{first}}", f"{'from':<{second}}", *map(str.rjust, means, widths)]),
+            *text_tables.table(["code of", "from", *means], cells, n_names=2, least=9),
         ]
-        for (code, other), cells in rows.items():
-            numbers = ("-" if np.isnan(cell) else f"{cell:.3f}" for cell in cells)
-            lines.append("  ".join([f"{code:<{first}}", f"{other:<{second}}", *map(str.rjust, numbers, widths)]))
         told = ", ".join(f"{name} {known.sum():,}" for name, known in zip(names, self.known, strict=True))
         missing = ", ".join(f"{name} {count:,}" for name, count in zip(names, self.unknown, strict=True))
         lines.append(f"concepts with a ceiling: {told}; that fire too seldom for one: {missing}")

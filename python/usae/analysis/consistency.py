@@ -13,7 +13,7 @@ from usae._base import checks
 from usae._base.float_types import widened
 from usae._base.json import plain
 from usae._data.activations import as_aligned, as_float_array, check_known, check_names, mask_of
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
@@ -264,13 +264,6 @@ def planned_steps(sae: UniversalSAE, steps: int | None) -> int:
 
 def next_seed(sae: UniversalSAE, by: int = 1) -> int:
     return (sae._initialized().seed + by) % 2**64
-
-
-def checked_sae(sae: object, argument: str) -> UniversalSAE:
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"{argument} must be a usae.UniversalSAE, got {type(sae).__name__}")
-    sae._initialized()
-    return sae
 
 
 def checked_concepts(concepts: Any, n_concepts: int) -> np.ndarray:

@@ -13,11 +13,11 @@ from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._core import rounding
 from usae._data.activations import as_aligned, mask_of
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.analysis import agreement, baselines, cofiring, nulls, universality
 from usae.analysis.agreement import AgreementCeiling
 from usae.analysis.baselines import LinearBaseline, SeedCeiling, ShuffledPairing
-from usae.analysis.consistency import Consistency, checked_sae, consistency, planned_steps
+from usae.analysis.consistency import Consistency, consistency, planned_steps
 from usae.analysis.control_arguments import (
     CONTROLS,
     NEED_STEPS,

@@ -14,7 +14,8 @@ from usae._base.progress import progress_bar
 from usae._core import rounding
 from usae._data.activations import as_aligned, check_known, left_out
 from usae._data.chunks import chunks, n_chunks, rows_of
-from usae.analysis.consistency import checked_concepts, checked_sae
+from usae._estimator.universal_sae import checked_sae
+from usae.analysis.consistency import checked_concepts
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, text_tables
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._data.activations import Activations, check_known
@@ -162,19 +162,17 @@ class Partners:
 
     def summary(self) -> str:
         """Return a table as text: for each pair of models, how often the same index is the partner, and the partners' means."""
-        names = self.model_names
-        first, second = max(8, *map(len, names)), max(2, *map(len, names))
-        numbers = self._figures() | {"MPPC": self.mppc}
-        widths = [max(8, len(title)) for title in numbers]
-        lines = ["  ".join([f"{'concepts':<{first}}", f"{'in':<{second}}", *map(str.rjust, numbers, widths)])]
-        for i, j in np.ndindex(len(names), len(names)):
-            if i != j:
-                cells = [
-                    "-" if np.isnan(values[i, j]) else format(values[i, j], ".3f" if title.endswith("MPPC") else ".1%")
-                    for title, values in numbers.items()
-                ]
-                lines.append("  ".join([f"{names[i]:<{first}}", f"{names[j]:<{second}}", *map(str.rjust, cells, widths)]))
-        return "\n".join(lines)
+        names, numbers = self.model_names, self._figures() | {"MPPC": self.mppc}
+        rows = [
+            [names[i], names[j]]
+            + [
+                "-" if np.isnan(values[i, j]) else format(values[i, j], ".3f" if title.endswith("MPPC") else ".1%")
+                for title, values in numbers.items()
+            ]
+            for i, j in np.ndindex(len(names), len(names))
+            if i != j
+        ]
+        return "\n".join(text_tables.table(["concepts", "in", *numbers], rows, n_names=2, least=8))
 
     def lines(self) -> list[str]:
         """Return what an evaluation's summary says of partners, as means over pairs of models: nothing for one model."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from usae._base.ranking import keep_largest
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
 from usae._data.chunks import CHUNK
@@ -51,14 +52,7 @@ def search_texts(
         autoencoder.core.top_examples(index, native, longest, of_part, in_part)
         found = in_part >= 0
         in_part[found] = chosen[np.searchsorted(places, in_part[found])]
-        merge(values, tokens, of_part, in_part)
-
-
-def merge(values: np.ndarray, tokens: np.ndarray, of_part: np.ndarray, in_part: np.ndarray) -> None:
-    """Keep the best of earlier examples and those of a part that comes after them. Ties go to the earlier token."""
-    both, places = np.concatenate([values, of_part], 1), np.concatenate([tokens, in_part], 1)
-    best = np.argsort(-both, axis=1, kind="stable")[:, : values.shape[1]]
-    values[:], tokens[:] = np.take_along_axis(both, best, 1), np.take_along_axis(places, best, 1)
+        keep_largest(values, tokens, of_part, in_part)  # ties go to the earlier token
 
 
 def _parts(lengths: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

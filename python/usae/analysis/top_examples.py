@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.ranking import keep_largest
 from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
 from usae._data.text_activations import text_rows_of
 from usae._data.text_rows import TextContext, TextRows
-from usae._estimator.universal_sae import UniversalSAE
-from usae.analysis.text_examples import checked_rows, merge, search_texts
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
+from usae.analysis.text_examples import checked_rows, search_texts
 from usae.errors import InvalidInputError, UsaeMemoryError
 
 
@@ -203,14 +204,12 @@ def top_examples(
     >>> top = usae.top_examples(sae, text_acts, n=9, one_per_text=True)
     >>> print(top.report(17))  # the nine texts that fire concept 17 most, with the token in brackets
     """
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    autoencoder = sae._initialized()
+    autoencoder = checked_sae(sae)._initialized()
     n = checks.integer(n, "n", 1, 2**32)
     names = _chosen(models, autoencoder.names)
     chosen = acts if models is None else of_models(acts, names)
     given = as_aligned(chosen, "acts", {name: autoencoder.columns[name] for name in names}, mask)
-    grid = _checked_grid(grid)
+    grid = None if grid is None else checks.grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
     of_image = _tokens_per_image(given, grid, one_per_image)
     found = checked_rows(text_rows_of(acts) if text_rows is None else text_rows, given[names[0]].n_rows)
@@ -248,7 +247,7 @@ def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, 
             part = dataclasses.replace(part, rows=x.rows[start:end] - rows.start)
         autoencoder.core.top_examples(index, part.native, of_image, of_part, in_part)
         in_part[in_part >= 0] += rows.start
-        merge(values, tokens, of_part, in_part)
+        keep_largest(values, tokens, of_part, in_part)  # ties go to the earlier token
 
 
 def _texts_to_search(text_rows: TextRows | None, one_per_text: bool, one_per_image: bool) -> TextRows | None:
@@ -274,14 +273,6 @@ def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, 
     if not names or len(set(names)) < len(names):
         raise InvalidInputError(f"models must hold at least one model and none twice, got {list(names)}")
     return names
-
-
-def _checked_grid(grid: object) -> tuple[int, int] | None:
-    if grid is None:
-        return None
-    if not isinstance(grid, tuple | list) or len(grid) != 2:
-        raise InvalidInputError(f"grid must be (rows, columns) of the tokens in an image, got {checks.shown(grid)}")
-    return checks.integer(grid[0], "grid[0]", 1, 2**20), checks.integer(grid[1], "grid[1]", 1, 2**20)
 
 
 def _tokens_per_image(given: Mapping[str, Activations], grid: tuple[int, int] | None, needed: bool) -> int:

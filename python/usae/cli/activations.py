@@ -12,6 +12,7 @@ from usae._data.activations import MaskedActivations, as_aligned
 from usae._data.masks import as_mask
 from usae._files import npy_file
 from usae.cli.networks import pairs
+from usae.cli.options import Parser
 from usae.errors import CheckpointError, InvalidInputError
 
 HELP = "folder of a store (usae extract), or NAME=FILE.npy for each model: [n_tokens, width] or [images, tokens, width]"
@@ -20,6 +21,12 @@ MASK_HELP = (
     "rows that count, as a .npy file of truth values [n_tokens] or [images, tokens], or NAME=FILE.npy for each model; default: "
     "all rows, or those that count by the store's own mask"
 )
+
+
+def add_to(parser: Parser, before: str = "") -> None:
+    """Add --acts and --mask. `before` is put before the help of --acts."""
+    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=before + HELP)
+    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=MASK_HELP)
 
 
 def load_masked(entries: Sequence[str], option: str, mask: Sequence[str], mask_option: str) -> Mapping[str, Any]:

@@ -18,11 +18,8 @@ def add_to(commands: Any) -> None:
         description="Runs nulls, baselines and ceilings for a saved autoencoder of at least two models. docs/controls.md says "
         "what each shows.",
     )
-    parser.configurable()
-    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
-    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=f"held-out: {activations.HELP}")
-    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
+    activations.add_to(parser, "held-out: ")
     parser.option(
         "--train",
         default=[],

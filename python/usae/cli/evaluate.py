@@ -35,11 +35,8 @@ def add_to(commands: Any) -> None:
         description="Evaluates a saved autoencoder, preferably on activations that it was not trained on. "
         "docs/method.md defines every number.",
     )
-    parser.configurable()
-    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
-    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
-    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
+    activations.add_to(parser)
     parser.option(
         "--threshold",
         type=float,

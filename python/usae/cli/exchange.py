@@ -25,8 +25,6 @@ def _add_export(commands: Any) -> None:
         description="Writes one model of a saved autoencoder, or a pair, in the files of another library, and says what these "
         "cannot hold. docs/exchange.md has the formats.",
     )
-    parser.configurable()
-    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
     parser.option("--format", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     parser.option("--encoder", metavar="NAME", help="model that is encoded; default: the only one")

@@ -20,11 +20,8 @@ def add_to(commands: Any) -> None:
         description="Writes a folder or one file that any browser opens, without a server or a network. docs/explorer.md shows "
         "how to use it.",
     )
-    parser.configurable()
-    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
-    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
-    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
+    activations.add_to(parser)
     parser.option(
         "--images",
         type=Path,

@@ -24,8 +24,6 @@ def add_to(commands: Any) -> None:
         help="optimise images that fire concepts of a saved autoencoder in each network",
         description="Coordinated activation maximization: writes images.npz, report.json and a picture of all concepts.",
     )
-    parser.configurable()
-    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     add_model(parser)
     parser.option(
         "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"

@@ -142,7 +142,9 @@ CONFIGURED = ("extract", "train", "evaluate", "controls", "maximize", "explore",
 
 
 def add_model(parser: Parser) -> None:
-    """Add --model, which can be given without the flag too."""
+    """Add --config, and --model, which can be given without the flag too."""
+    parser.configurable()
+    parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
     parser.option("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
     parser.add_argument("folder", nargs="?", metavar="MODEL", help="the same, without the flag", default=argparse.SUPPRESS)
 

@@ -28,8 +28,7 @@ def add_to(commands: Any) -> None:
         "autoencoder.",
     )
     parser.configurable()
-    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=activations.HELP)
-    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=activations.MASK_HELP)
+    activations.add_to(parser)
     parser.option(
         "--validation", default=[], nargs="+", action="extend", metavar="ACTS", help="held-out activations, given like --acts"
     )

@@ -25,6 +25,12 @@ SOURCE_SIDES = (48, 160)
 
 Split = Literal["train", "held_out"]
 
+FLAT = 8.0
+"""A crop is featureless if the standard deviation of every colour channel is below this, for colours from 0 to 255."""
+
+FLAT_SHARE = 0.1
+"""Share of featureless crops that are kept."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Photograph:
@@ -168,6 +174,19 @@ def crops(photographs: list[Photograph], split: Split, n: int, seed: int) -> Cro
         boxes[i] = _random_box(photographs[index], split, generator)
         images[i] = _cut(photographs[index].image, boxes[i])
     return Crops(images, chosen.astype(np.int64), boxes)
+
+
+def varied_crops(pictures: list[Photograph], split: Split, n: int, seed: int) -> Crops:
+    """Return crops of which few are featureless.
+
+    Out-of-focus background and the moon's plains fill half of some  If their crops were all kept, the concepts with
+    the largest energy would all represent featureless crops.
+    """
+    drawn = crops(pictures, split, 2 * n, seed)
+    contrast = drawn.images.reshape(2 * n, -1, 3).std(axis=1).max(axis=1)
+    keep = (contrast >= FLAT) | (np.random.default_rng(seed).random(2 * n) < FLAT_SHARE)
+    chosen = np.flatnonzero(keep)[:n]
+    return Crops(drawn.images[chosen], drawn.photograph[chosen], drawn.boxes[chosen])
 
 
 def _random_box(photograph: Photograph, split: Split, generator: np.random.Generator) -> tuple[int, int, int, int]:

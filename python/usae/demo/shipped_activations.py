@@ -34,11 +34,11 @@ def load() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 def crops() -> tuple[np.ndarray, np.ndarray]:
     """Cut the crops that `usae.demo.crops` returns."""
-    from usae.demo import demonstration, photographs
+    from usae.demo import photographs
 
     pictures = photographs.load()
-    train = demonstration._varied_crops(pictures, "train", TRAINING_CROPS, seed=SEED)
-    held_out = demonstration._varied_crops(pictures, "held_out", HELD_OUT_CROPS, seed=SEED + 1)
+    train = photographs.varied_crops(pictures, "train", TRAINING_CROPS, seed=SEED)
+    held_out = photographs.varied_crops(pictures, "held_out", HELD_OUT_CROPS, seed=SEED + 1)
     return train.images, held_out.images
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._data.activations import check_known, check_names
-from usae._data.store import ActivationStore, DType, as_grid
+from usae._data.store import ActivationStore, DType
 from usae._files import disk, npy_file
 from usae.errors import CheckpointError, InvalidInputError
 
@@ -85,7 +85,7 @@ def import_published(
     if tokens is not None:
         n_prefix_tokens = _renamed_tokens(tokens, n_prefix_tokens)
     given = _checked_prefixes(n_prefix_tokens, models)
-    common = None if grid is None else as_grid(grid)
+    common = None if grid is None else checks.grid(grid)
     size = checks.integer(shard_images, "shard_images", 1, 2**20)
     with disk.io_errors(root, "read", "the folder"):
         images = _images(root, models)

@@ -12,7 +12,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.progress import progress_bar
 from usae._data.activations import check_known
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.analysis.evaluation import Evaluation
 from usae.errors import InvalidInputError
 from usae.maximization.image_models import ImageModel, as_image_models
@@ -97,9 +97,7 @@ def maximize(
     >>> print(found.report())
     >>> found.plot()
     """
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    autoencoder = sae._initialized()
+    autoencoder = checked_sae(sae)._initialized()
     concept = checks.integer(concept, "concept", 0, autoencoder.n_concepts - 1, ", the autoencoder's concepts")
     for name in models if isinstance(models, Mapping) else ():
         check_known(name, autoencoder.names, "models")

@@ -9,7 +9,7 @@ import numpy as np
 from usae import _usae
 from usae._base import checks
 from usae._data.activations import as_activations
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
 
 Objective = Literal["alignment", "preactivation", "code", "logsumexp"]
@@ -75,9 +75,7 @@ def objective(
     InvalidInputError
         For an unknown model, concept, kind or token, and for activations of another width or with NaN.
     """
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    autoencoder = sae._initialized()
+    autoencoder = checked_sae(sae)._initialized()
     index = autoencoder.index(model)
     concept = checks.integer(concept, "concept", 0, autoencoder.n_concepts - 1)
     check_kind(kind)

@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usae._base import checks
+from usae._core.tensors import BATCHNORM_EPSILON
 from usae._data.activations import check_known, check_names
 from usae._estimator.codes import Codes
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
 from usae.torch._tensor_codes import UNUSED, TensorCodes
 
 NUMBERS_AT_ONCE = 2**24
 """Pre-activations that an encoder computes at once at most, 64 MB in float32; none of them is kept."""
-
-BATCHNORM_EPSILON = 1e-5
 
 TAKEN = frozenset(dir(nn.ModuleDict()))
 """Names that a `torch.nn.ModuleDict` has itself, such as "keys" and "training"."""
@@ -424,14 +423,6 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor, source: str, target: str) -> Tensor:
         """Return the activations of `target`, [..., width], that follow from the activations `x` of `source`."""
         return self.decode(self.encoder(source).sparse(x), target)
-
-
-def checked_sae(sae: object) -> UniversalSAE:
-    """Return an autoencoder that has parameters."""
-    if not isinstance(sae, UniversalSAE):
-        raise InvalidInputError(f"sae must be a usae.UniversalSAE, got {type(sae).__name__}")
-    sae._initialized()
-    return sae
 
 
 def _parameters(sae: object, model: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from torch import Tensor
 from usae._base import checks
 from usae._base.tensors import on_cpu
 from usae._estimator.codes import Codes
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
-from usae.torch._autoencoder import Encoder, checked_sae
+from usae.torch._autoencoder import Encoder
 
 ROWS_AT_ONCE = 2048
 

@@ -10,9 +10,9 @@ import torch
 
 from usae._base import checks
 from usae._data.activations import check_known
-from usae._estimator.universal_sae import UniversalSAE
+from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
-from usae.torch._autoencoder import Autoencoder, Decoder, Encoder, checked_sae
+from usae.torch._autoencoder import Autoencoder, Decoder, Encoder
 from usae.torch._edits import Edit, Editor, checked_place
 from usae.torch._model import Model
 from usae.torch._token_hook import EditFunction, editing

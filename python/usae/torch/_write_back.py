@@ -31,7 +31,10 @@ def with_tokens(reader: TokenReader, output: Any, tokens: Tensor, n_images: int 
         As for `TokenReader.read`.
     """
     tensor = found_tensor(output)
-    assert tensor is not None  # because `reader` has read it
+    if tensor is None:
+        raise InvalidInputError(
+            f"{reader.label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}"
+        )
     for memory_format in (torch.preserve_format, torch.contiguous_format):
         changed = _through_a_view(reader, tensor, tokens, n_images, size, memory_format)
         if changed is not None:

@@ -7,8 +7,9 @@ import pathlib
 
 import numpy as np
 
+from usae._core.tensors import BATCHNORM_EPSILON
 from usae._exchange.foreign_files import Fields, Tensors, json_of
-from usae._exchange.foreign_sae import BATCHNORM_EPSILON, ForeignSAE
+from usae._exchange.foreign_sae import ForeignSAE
 from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair, refuse_threshold
 from usae.errors import CheckpointError
 

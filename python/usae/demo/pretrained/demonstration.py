@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import time
 from pathlib import Path
@@ -14,25 +13,10 @@ from tqdm.auto import tqdm
 
 import usae
 from usae._base import checks
-from usae.demo import demonstration as small_networks
-from usae.demo import side_by_side
+from usae.demo import results
 from usae.demo.pretrained import networks, pictures
 from usae.demo.pretrained.catalogue import NETWORKS
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """Numbers that decide how long the demonstration takes."""
-
-    training_crops: int
-    held_out_crops: int
-    n_concepts: int
-    k: int
-    steps: int
-    shown_concepts: int
-    maximized_concepts: int
-    ascent_steps: int
-
+from usae.demo.results import Seen, Size
 
 FULL = Size(
     training_crops=864,
@@ -81,7 +65,7 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     for split, n, offset in (("train", size.training_crops, 0), ("held_out", size.held_out_crops, 1)):
         crops[split] = pictures.crops(found, split, n, seed=2 * seed + offset)  # type: ignore[arg-type]
         with tqdm(total=n, desc=f"networks, {split.replace('_', '-')} crops", unit="crop") as bar:
-            acts[split] = networks.activations(models, crops[split].images, progress=small_networks._advance(bar))
+            acts[split] = networks.activations(models, crops[split].images, progress=results.advance(bar))
     extracted = time.perf_counter()
     sae = usae.UniversalSAE(size.n_concepts, size.k, seed=seed)
     sae.fit(acts["train"], steps=size.steps, validation=acts["held_out"])
@@ -89,31 +73,14 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
 
     evaluation = sae.evaluate(acts["held_out"])
     controls = usae.controls(sae, acts["held_out"], train=acts["train"], include=CONTROLS, progress=False)
-    sae.save(folder / "model")
-    codes = {name: sae.encode(small_networks._rows(values), name) for name, values in acts["held_out"].items()}
     titles = [photograph.name for photograph in found]
-    seen = crops["held_out"]
-    pages = small_networks._pages(evaluation, codes, seen, titles, size.shown_concepts, networks.GRID)
-    small_networks._draw(folder, evaluation, sae.history_, pages, seen)
-    first = [concept for concept, _, _ in pages[: size.maximized_concepts]]
-    load = functools.partial(networks.load_models, side=MAXIMIZED_SIDE)
-    options: dict[str, Any] = {"steps": size.ascent_steps, "views": VIEWS, "dataset": evaluation, "seed": seed}
-    maximized = side_by_side.maximized(sae, first, load, **options)
-    small_networks._draw_maximized(folder, sae, maximized, acts["held_out"], seen, networks.GRID)
-    title = "Concepts of three pretrained networks"
-    small_networks._explore(folder, sae, acts["held_out"], seen, evaluation, maximized, title)
-
-    report = small_networks._report(sae, evaluation, codes, seen, titles, pages, networks.GRID)
+    seen = Seen(crops["held_out"], titles, acts["held_out"], networks.GRID)
+    load, title = functools.partial(networks.load_models, side=MAXIMIZED_SIDE), "Concepts of three pretrained networks"
+    report = results.write(folder, sae, evaluation, seen, size, load, views=VIEWS, title=title, seed=seed)
     report["networks"] = {name: dataclasses.asdict(NETWORKS[name]) for name in evaluation.model_names}
-    report["held_out_photographs"] = sorted({titles[number] for number in seen.photograph})
+    report["held_out_photographs"] = sorted({titles[number] for number in seen.crops.photograph})
     report["controls"] = controls.table()
-    report["maximization"] = [{key: x for key, x in each.to_dict().items() if key != "history"} for each in maximized]
-    report["seconds"] = {
-        "networks": extracted - started,
-        "training": trained - extracted,
-        "whole": time.perf_counter() - started,
-    }
-    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    small_networks._tell(folder, evaluation, report)
+    seconds = {"networks": extracted - started, "training": trained - extracted, "whole": time.perf_counter() - started}
+    results.finish(folder, evaluation, report, seconds)
     print(f"\n{controls.summary()}")
     return report
