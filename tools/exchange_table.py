@@ -40,12 +40,18 @@ CASES = (
     Case("TopK", {}),
     Case("TopK, scale for each dimension", {"scale": "dimension"}),
     Case("TopK, BatchNorm", {"encoder": "batchnorm"}),
+    Case("TopK, bounded rows", {"dictionary_norm": "bounded", "weight_decay": 3.0}),
     Case("TopK, `unit_rows`", {}, unit_rows=True),
     Case("TopK, scale for each dimension, `unit_rows`", {"scale": "dimension"}, unit_rows=True),
     Case("TopK, i to j of equal width", {}, target="c"),
     Case("TopK, i to j", {}, target="b"),
     Case("BatchTopK", {"selection": "batchtopk", "k_max": 5}, one_width=True),
     Case("BatchTopK, `k_max` of all", {"selection": "batchtopk", "k_max": N_CONCEPTS}, one_width=True),
+    Case(
+        "BatchTopK, `k_max` of all, bounded rows",
+        {"selection": "batchtopk", "k_max": N_CONCEPTS, "dictionary_norm": "bounded", "weight_decay": 3.0},
+        one_width=True,
+    ),
     Case(
         "BatchTopK, `k_max` of all, scale for each dimension, `unit_rows`",
         {"selection": "batchtopk", "k_max": N_CONCEPTS, "scale": "dimension"},

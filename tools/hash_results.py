@@ -38,6 +38,7 @@ def recipes() -> dict[str, usae.Recipe]:
         "dimension": default(
             **short, scale="dimension", statistics_tokens=1000, initialization="random", schedule="constant", weight_decay=0.01
         ),
+        "bounded": default(**short, dictionary_norm="bounded", merge_every=20),
         "two": default(**short, encoded_models="two", agreement=0.1, dead_tokens=600, merge_every=20),
         "all": default(
             **short, encoded_models="all", agreement=0.1, agreement_on="codes", encoder="batchnorm", selection="batchtopk"

@@ -314,6 +314,8 @@ def test_the_recipes_that_ship_are_what_their_names_say():
     assert usae.recipes.published().merge_cosine is None  # the published code merges nothing
     nested = usae.recipes.matryoshka(batch_size=7)
     assert nested == Recipe(name="matryoshka", prefix_loss="mean", batch_size=7)
-    assert usae.recipes.agreeing(agreement_scale=None) == Recipe(name="agreeing", encoded_models="two", agreement=0.1)
+    assert usae.recipes.agreeing(agreement_scale=None) == Recipe(
+        name="agreeing", encoded_models="two", agreement=0.1, dictionary_norm="bounded"
+    )
     assert nested.prefixes == usae.recipes.default().prefixes == (0.25, 0.5, 0.75, 1)
     assert usae.recipes.published().prefixes is None

@@ -100,6 +100,7 @@ enum { USAE_UPDATE_ALL = 0, USAE_UPDATE_ENCODER = 1 };
 enum { USAE_SCHEDULE_CONSTANT = 0, USAE_SCHEDULE_COSINE = 1, USAE_SCHEDULE_LINEAR = 2 };
 enum { USAE_CLOCK_GLOBAL = 0, USAE_CLOCK_MODEL = 1 };
 enum { USAE_ENCODED_ONE = 0, USAE_ENCODED_TWO = 1, USAE_ENCODED_ALL = 2 };
+enum { USAE_DICTIONARY_UNIT = 0, USAE_DICTIONARY_BOUNDED = 1 };
 enum { USAE_AGREEMENT_PREACTIVATIONS = 0, USAE_AGREEMENT_CODES = 1 };
 
 enum { USAE_MOST_PREFIXES = 16 };
@@ -130,8 +131,10 @@ typedef struct usae_recipe {
                                  n_concepts. 0 means 4 k. Default: 0. */
 
   /* Dictionary */
-  double dictionary_epsilon;  /* Added to the norm of a dictionary row where the row is divided by it. Default: 1e-8. */
-  int32_t renormalize;        /* 1: dictionary rows are put back to norm 1 after each update. Default: 1. */
+  double dictionary_epsilon;  /* Added to the norm of a dictionary row where the row is divided by it, with
+                                 USAE_DICTIONARY_UNIT. Default: 1e-8. */
+  int32_t renormalize;        /* 1: dictionary rows are put back after each update to the norm that dictionary_norm
+                                 lets them have. Default: 1. */
 
   /* Main loss */
   int32_t loss;               /* USAE_LOSS_*: mean over elements of |residual| or its square, summed over the decoded models.
@@ -216,6 +219,11 @@ typedef struct usae_recipe {
   double agreement_start;     /* Share of the run after which the weight rises from 0. With total_steps = 0 the weight is
                                  agreement in every step. Default: 0.3. */
   double agreement_full;      /* Share of the run after which the weight is agreement. Default: 0.8. */
+
+  /* Dictionary, continued */
+  int32_t dictionary_norm;    /* USAE_DICTIONARY_UNIT: codes are decoded by the dictionary's rows divided by (norm +
+                                 dictionary_epsilon); BOUNDED: rows with a norm above 1 are divided by it, the others are as
+                                 they are. Default: UNIT. */
 } usae_recipe;
 
 enum {
@@ -524,7 +532,7 @@ enum {
   USAE_BN_BIAS = 5,
   USAE_BN_RUNNING_MEAN = 6,
   USAE_BN_RUNNING_VAR = 7,
-  USAE_DICTIONARY = 8, /* as trained: divide rows by (norm + dictionary_epsilon) to use them */
+  USAE_DICTIONARY = 8, /* as trained: recipe.dictionary_norm says how rows are used */
   USAE_MEAN_REST = 10, /* what float32 cannot hold of the mean, where a mean is more than 2^14 times the scale; else 0. Writing
                           USAE_MEAN sets it to 0. */
   USAE_THRESHOLD = 9,  /* [1], only with BATCHTOPK: a code's values are above it outside training; a moving average of the

@@ -25,7 +25,7 @@ extension UniversalSAE {
       let overflowed = Atomic<Int>(-1)
       try work.runBlocks(rows, of: 64) { _, range, worker in
         for t in range {
-          let used = compact.gather(values + t * slots, indices + t * slots, slots, model.inverseNorms.base, worker: worker)
+          let used = compact.gather(values + t * slots, indices + t * slots, slots, model.rowScales.base, worker: worker)
           guard let used else {
             changed.store(t, ordering: .relaxed)
             continue

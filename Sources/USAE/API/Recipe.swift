@@ -20,6 +20,7 @@ public struct Recipe: Sendable, Equatable {
   public enum Schedule: Int32, RecipeChoice { case constant, cosine, linear }
   public enum Clock: Int32, RecipeChoice { case global, model }
   public enum EncodedModels: Int32, RecipeChoice { case one, two, all }
+  public enum DictionaryNorm: Int32, RecipeChoice { case unit, bounded }
   public enum AgreementOn: Int32, RecipeChoice { case preactivations, codes }
 
   // Before the first step
@@ -119,6 +120,11 @@ public struct Recipe: Sendable, Equatable {
   /// needs. A run of unknown length has all of it from its first step.
   public var agreementStart = 0.3
   public var agreementFull = 0.8
+
+  // Dictionary, continued
+  /// How long the rows are that codes are decoded by: with `unit` 1; with `bounded` at most 1, so that a concept can add less
+  /// to the models that have less of it, and nothing to those that do not have it.
+  public var dictionaryNorm = DictionaryNorm.unit
 
   /// The default recipe.
   public init() {}

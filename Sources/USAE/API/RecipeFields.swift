@@ -80,6 +80,8 @@ extension Recipe {
     number("agreement_scale", \.agreementScale, 0...1e12, zeroIsNone: true),
     number("agreement_start", \.agreementStart, 0...1),
     number("agreement_full", \.agreementFull, 0...1),
+
+    choice("dictionary_norm", \.dictionaryNorm),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

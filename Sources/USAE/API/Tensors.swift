@@ -240,7 +240,7 @@ extension UniversalSAE {
     if tensor.id.kind == .mean { model.meanRest.storage.zero() }
     if tensor.id.kind == .mean || tensor.id.kind == .meanRest { model.standardizationChanged() }
     if tensor.id.kind == .dictionary && tensor.id.part == .value {
-      model.updateInverseNorms(epsilon: state.recipe.dictionaryEpsilon, work: work)
+      model.updateRowScales(state.recipe.rowNorm, work: work)
     }
   }
 

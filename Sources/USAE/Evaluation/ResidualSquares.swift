@@ -42,7 +42,7 @@ final class ResidualSquares: @unchecked Sendable {
   }
 
   private func decode(_ range: Range<Int>, target: Int, block: Int, worker: Int) {
-    let (dictionary, tokens) = (streams[target].model.unitRows, streams[target].tokens)
+    let (dictionary, tokens) = (streams[target].model.scaledRows, streams[target].tokens)
     let stride = tokens.stride
     let first = partial.base + block * streams.count * stride
     first.update(repeating: 0, count: streams.count * stride)

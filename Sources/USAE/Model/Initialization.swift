@@ -12,7 +12,7 @@ struct Initialization {
     for (i, model) in models.enumerated() {
       try seedDictionary(model, part: i)
       if recipe.initialization == .random { try seedEncoder(model, part: i) } else { tie(model) }
-      model.updateInverseNorms(epsilon: recipe.dictionaryEpsilon, work: work)
+      model.updateRowScales(recipe.rowNorm, work: work)
     }
   }
 
@@ -55,7 +55,7 @@ struct Initialization {
       for (model, values) in zip(models, activations) {
         try copyRows(.some(rows), rows.count, values, to: model)
         tie(model)
-        model.updateInverseNorms(epsilon: recipe.dictionaryEpsilon, work: work)
+        model.updateRowScales(recipe.rowNorm, work: work)
       }
     }
     guard recipe.encoder == .linear else { return }  // BatchNorm undoes any scale
@@ -99,7 +99,7 @@ struct Initialization {
       let sums = try AlignedBuffer<Double>(2 * count)
       for (target, tokens) in zip(models, sample) {
         let outs = try makeScratch(work.threads, tokens.stride)
-        let dictionary = target.unitRows
+        let dictionary = target.scaledRows
         try work.runBlocks(count, of: 64) { _, range, worker in
           let out = outs[worker].base
           for t in range {

@@ -65,8 +65,8 @@ final class ModelParameters: @unchecked Sendable {
   /// With BatchTopK, [1, n_concepts]: what a concept's own threshold has above that. Training leaves it as it is.
   let thresholdRest: PaddedMatrix?
   let dictionary: Trainable  // [n_concepts, width]
-  /// 1 / (norm of the dictionary row + epsilon), [n_concepts]: rows are multiplied by it where they are used.
-  let inverseNorms: FloatBuffer
+  /// See `RowNorm`, [n_concepts]: the dictionary's rows are multiplied by it where they are used.
+  let rowScales: FloatBuffer
   /// Tokens encoded since a concept last fired.
   let silentTokens: AlignedBuffer<Int64>
   var encoderSteps = 0
@@ -91,7 +91,7 @@ final class ModelParameters: @unchecked Sendable {
     dictionary = try Trainable(rows: concepts, columns: width)
     effectiveDimensions = try PaddedMatrix(rows: 1, columns: 1)
     effectiveDimensions.base[0] = Float(width)
-    inverseNorms = try FloatBuffer(concepts)
+    rowScales = try FloatBuffer(concepts)
     silentTokens = try AlignedBuffer<Int64>(concepts)
     setScale { _ in 1 }
   }
@@ -150,19 +150,17 @@ final class ModelParameters: @unchecked Sendable {
     }
   }
 
-  func updateInverseNorms(epsilon: Double, work: InterruptibleWork) {
+  func updateRowScales(_ norm: RowNorm, work: InterruptibleWork) {
     work.runToEnd((concepts + 255) / 256) { block, _ in
       for c in block * 256..<min(self.concepts, block * 256 + 256) {
-        self.updateInverseNorm(of: c, epsilon: epsilon)
+        self.updateRowScale(of: c, norm)
       }
     }
   }
 
   @inline(__always)
-  func updateInverseNorm(of concept: Int, epsilon: Double) {
-    let row = dictionary.value.row(concept)
-    let inverse = 1 / (rowNorm(row, dictionary.value.stride) + Float(epsilon))
-    inverseNorms.base[concept] = inverse.isFinite ? inverse : 0  // a row of zeros, without epsilon, adds nothing
+  func updateRowScale(of concept: Int, _ norm: RowNorm) {
+    rowScales.base[concept] = norm.scale(rowNorm(dictionary.value.row(concept), dictionary.value.stride))
   }
 }
 

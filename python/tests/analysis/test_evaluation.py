@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import usae
-from support.autoencoders import WIDTHS
+from support.autoencoders import RECIPE, WIDTHS
 from support.refusals import refuses
 
 EPS = np.finfo(np.float32).eps
@@ -201,6 +201,19 @@ def test_a_code_that_never_changes_has_no_correlation():
     acts = {"a": np.full((1000, 1), 0.1, np.float32), "b": np.random.default_rng(0).random((1000, 1), np.float32)}
     correlation = sae.evaluate(acts).correlation[..., 0]
     assert np.isnan(correlation[0]).all() and np.isnan(correlation[:, 0]).all() and correlation[1, 1] == 1
+
+
+def test_energy_is_of_what_the_dictionary_rows_add(acts, held_out):
+    recipe = RECIPE.replace(dictionary_norm="bounded", weight_decay=3.0)
+    sae = usae.UniversalSAE(32, 4, recipe=recipe, seed=3).fit(acts, steps=60)
+    evaluation = sae.evaluate(held_out)
+    for i, name in enumerate(NAMES):
+        parts = evaluation.mean_activation[i][:, None] * sae.dictionary(name).astype(float)
+        np.testing.assert_allclose(evaluation.energy[i], (parts**2).sum(1), rtol=1e-12)
+        np.testing.assert_array_equal(evaluation.to_frame()[f"dictionary_norm[{name}]"], evaluation.dictionary_norms[i])
+    assert evaluation.dictionary_norms.max() <= 1 + 1e-5 and evaluation.dictionary_norms.min() < 0.9
+    read = json.loads(json.dumps(evaluation.to_dict()))
+    np.testing.assert_allclose(usae.Evaluation(**read).energy, evaluation.energy)
 
 
 def test_the_energy_fit_is_a_line_through_logarithms(trained, held_out):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import usae
-from support.autoencoders import WIDTHS
+from support.autoencoders import RECIPE, WIDTHS
 from support.refusals import refuses
 from usae._data import chunks
 
@@ -23,7 +23,7 @@ def by_least_squares(sae, acts, concept, owner, center=True):
         targets = [x - z @ rows + np.outer(z[:, concept], rows[concept]), z @ rows, x]
         if center:
             targets = [y - y.mean(0) for y in targets]
-        a = np.outer(f, rows[concept]).reshape(-1, 1)
+        a = np.outer(f, rows[concept] / np.linalg.norm(rows[concept])).reshape(-1, 1)
         betas.append([np.linalg.lstsq(a, y.reshape(-1), rcond=None)[0][0] for y in targets])
     return np.array(betas).T
 
@@ -41,6 +41,19 @@ def test_every_beta_is_the_least_squares_factor(sae, held_out, center, monkeypat
         assert betas == pytest.approx(expected, abs=20 * 10 * 2**-24, rel=1e-4)
         found += 1
     assert found > 15
+
+
+def test_betas_are_of_directions_where_rows_are_short(acts, held_out):
+    bounded = RECIPE.replace(dictionary_norm="bounded", weight_decay=3.0)
+    sae = usae.UniversalSAE(32, 4, recipe=bounded, seed=3).fit(acts, steps=60)
+    assert min(np.linalg.norm(sae.dictionary(name), axis=1).min() for name in NAMES) < 0.9
+    result = usae.latent_scaling(sae, held_out)
+    fired = np.flatnonzero(result.firing)
+    for position in fired:
+        expected = by_least_squares(sae, held_out, result.concepts[position], NAMES[result.owner[position]])
+        betas = np.stack([result.beta_error, result.beta_reconstruction, result.beta_activation])[:, :, position]
+        assert betas == pytest.approx(expected, abs=20 * 10 * 2**-24, rel=1e-4)
+    assert len(fired) > 15
 
 
 def test_the_owner_is_the_model_that_fires_a_concept_most_and_a_silent_concept_has_no_numbers(trained, held_out):

@@ -33,6 +33,7 @@ RECIPES = {
     "published": usae.recipes.published(total_steps=8, warmup_steps=2).replace(batch_size=700, statistics_tokens=900),
     "prefixes": RECIPE.replace(batch_size=700, dead_tokens=300, prefixes=(0.05, 0.3, 1), loss="l1"),
     "batchtopk": RECIPE.replace(batch_size=700, dead_tokens=300, selection="batchtopk", k_max=20, prefixes=(0.25, 1)),
+    "bounded": RECIPE.replace(batch_size=700, dictionary_norm="bounded", dead_tokens=300, merge_cosine=0.5, merge_every=2),
     "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
     "two": RECIPE.replace(batch_size=700, encoded_models="two", agreement=0.1, dead_tokens=300, prefix_loss="drawn"),
     "all": RECIPE.replace(

@@ -121,6 +121,13 @@ def test_gradients_equal_autograd_in_float64(setting, record_property):
     record_property("worst", check(recipe_for(*setting), k=7))
 
 
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_of_rows_that_may_be_shorter_equal_autograd_in_float64(setting, record_property):
+    recipe = recipe_for(*setting).replace(dictionary_norm="bounded")  # the problem has rows on both sides of 1
+    record_property("worst", check(recipe, k=7))
+    record_property("worst of prefixes", check(recipe.replace(prefixes=(0.06, 0.3, 1)), k=7))
+
+
 PREFIXES = {
     "two": (0.25, 1),
     "four": (1 / N_CONCEPTS, 0.1, 0.5, 1),  # the first is one concept

@@ -53,12 +53,20 @@ def test_norms_of_rows_may_differ_where_selection_is_by_them(tmp_path):
     assert_same(usae.import_sae(folder), X, codes, codes / norms @ parts[2] + parts[3])
 
 
-def test_norms_of_rows_that_differ_change_what_topk_takes_which_is_refused(tmp_path):
+@pytest.mark.parametrize("spread", [1e-3, 0.05, 0.5])
+def test_rows_keep_norms_that_differ_where_topk_does_not_select_by_them(spread, tmp_path):
+    parts = random_parts(spread=spread)
+    codes = formulas.topk(dense(parts), K)
+    sae = assert_same(usae.import_sae(exchange.saelens(tmp_path, parts)), X, codes, decoded(codes, parts))
+    assert sae.recipe_.dictionary_norm == "bounded"
+    norms = np.linalg.norm(sae.dictionary("model"), axis=1)
+    np.testing.assert_allclose(norms, np.linalg.norm(parts[2], axis=1) / np.linalg.norm(parts[2], axis=1).max(), rtol=1e-5)
+
+
+def test_norms_of_rows_that_differ_within_the_tolerance_are_made_equal(tmp_path):
     folder = exchange.saelens(tmp_path, random_parts(spread=0.05))
-    with refuses(folder, error=usae.CheckpointError) as caught:
-        usae.import_sae(folder)
-    assert "tolerance" in str(caught.value)
     sae = usae.import_sae(folder, tolerance=0.1)
+    assert sae.recipe_.dictionary_norm == "unit"
     codes = formulas.topk(dense(random_parts(spread=0.05)), K)
     assert (((sae.encode(X, "model").to_dense() > 0) == (codes > 0)).mean(1) > 0.9).all()
 
@@ -268,6 +276,7 @@ def test_a_row_of_zeros_adds_nothing_but_takes_its_place_in_the_code(parts, tmp_
 
 TOPK = [{}, {"scale": "dimension"}, {"encoder": "batchnorm"}]
 BATCHTOPK = {"selection": "batchtopk", "k_max": 5}
+BOUNDED = {"dictionary_norm": "bounded", "weight_decay": 3.0}
 ROUND_TRIPS = [
     *((format, recipe, False) for format in ("saelens", "sparsify", "visaebench", "dictionary_learning") for recipe in TOPK),
     *(("overcomplete", recipe, unit_rows) for recipe in TOPK for unit_rows in (False, True)),
@@ -278,6 +287,8 @@ ROUND_TRIPS = [
         for unit_rows in (False, True)
     ),
     ("crosscoder", BATCHTOPK, False),
+    *((format, BOUNDED, False) for format in ("saelens", "sparsify", "visaebench", "dictionary_learning")),
+    *((format, BATCHTOPK | BOUNDED, False) for format in ("saelens", "visaebench", "dictionary_learning", "crosscoder")),
 ]
 
 
@@ -291,6 +302,8 @@ def test_a_round_trip_gives_the_same_codes(format, recipe, unit_rows, tmp_path):
     back = usae.import_sae(tmp_path)
     ours = sae.encode(x, "a")
     assert_same(back, x, ours.to_dense(), sae.decode(ours, "a"), ("a", "a"))
+    short = np.linalg.norm(sae.dictionary("a"), axis=1) < 0.999
+    assert short.any() == (back.recipe_.dictionary_norm == "bounded") == (recipe.get("dictionary_norm") == "bounded")
     assert back.encode(x, "a").k == ours.k  # the cap too
     np.testing.assert_allclose(back.dictionary("a"), sae.dictionary("a"), atol=1e-6)
     if format == "crosscoder":

@@ -44,8 +44,14 @@ def largest(values, allowed, count):
     return torch.zeros_like(allowed).scatter(1, order[:, :count], kept)
 
 
-def normalized(dictionary, epsilon):
-    return dictionary / (dictionary.norm(dim=1, keepdim=True) + epsilon)
+def used(dictionary, recipe):
+    norms = dictionary.norm(dim=1, keepdim=True)
+    return dictionary / (divisors(norms) if recipe.dictionary_norm == "bounded" else norms + recipe.dictionary_epsilon)
+
+
+def divisors(norms):
+    """Rows that were divided by their norms are as they are, whatever their rounding."""
+    return torch.where(norms > 1 + 1e-6, norms, torch.ones_like(norms))
 
 
 def element_loss(name, residual):
@@ -135,7 +141,7 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, numbe
     dictionary, residual, shorter_residuals, auxiliary_residual, losses = {}, {}, {}, {}, {}
     auxiliary_loss = pre.new_zeros(())
     for j in batch:
-        dictionary[j] = normalized(parameters[j]["dictionary"], recipe.dictionary_epsilon)
+        dictionary[j] = used(parameters[j]["dictionary"], recipe)
         residual[j] = x[j] - codes @ dictionary[j]
         shorter_residuals[j] = [x[j] - codes[:, :end] @ dictionary[j][:end] for end in shorter_prefixes(recipe, pre.shape[1])]
         prefix_losses = [element_loss(recipe.loss, r) for r in (*shorter_residuals[j], residual[j])]
@@ -250,7 +256,8 @@ class Trainer:
                 self.optimizers[j, part].step()
             if recipe.renormalize:
                 with torch.no_grad():
-                    self.tensors[j]["dictionary"].div_(self.tensors[j]["dictionary"].norm(dim=1, keepdim=True))
+                    norms = self.tensors[j]["dictionary"].norm(dim=1, keepdim=True)
+                    self.tensors[j]["dictionary"].div_(divisors(norms) if recipe.dictionary_norm == "bounded" else norms)
         if recipe.encoder == "batchnorm":
             self._follow_statistics(encoder, step.linear.detach())
         fired = step.chosen.any(0)

@@ -24,6 +24,7 @@ RECIPES = {
     "linear": RECIPE,
     "batchnorm": RECIPE.replace(encoder="batchnorm"),
     "batchtopk": RECIPE.replace(selection="batchtopk"),
+    "bounded": RECIPE.replace(dictionary_norm="bounded", weight_decay=1.0),
     "scalar": RECIPE.replace(center="scalar", scale="scalar"),
 }
 
@@ -161,7 +162,7 @@ def test_nan_in_a_token_is_seen_in_its_code_alone(trained, held_out):
 # --- Gradients --------------------------------------------------------------------------------------------------------
 
 
-def by_hand(x, source, target, k, epsilon=1e-8):
+def by_hand(x, source, target, k, bounded=False, epsilon=1e-8):
     """The formulas of docs/method.md in plain PyTorch; parameters are float64 tensors by name."""
     tokens = (x - source["mean"]) / source["scale"]
     p = tokens @ source["encoder_weight"].T + source["encoder_bias"]
@@ -174,8 +175,9 @@ def by_hand(x, source, target, k, epsilon=1e-8):
         z = z * (z >= z.topk(4 * k, dim=1).values[:, -1:])
     else:
         z = p * (p >= p.topk(k, dim=1).values[:, -1:])
-    unit = target["dictionary"] / (target["dictionary"].norm(dim=1, keepdim=True) + epsilon)
-    return z, z @ unit * target["scale"] + target["mean"]
+    norms = target["dictionary"].norm(dim=1, keepdim=True)
+    rows = target["dictionary"] / (torch.where(norms > 1 + 1e-6, norms, 1) if bounded else norms + epsilon)
+    return z, z @ rows * target["scale"] + target["mean"]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -188,7 +190,7 @@ def test_gradients_are_those_of_the_formulas_in_float64(sae, held_out, sparse):
     dictionary = parameters["vit"]["dictionary"].requires_grad_()
     weight = parameters["siglip"]["encoder_weight"].requires_grad_()
     weights = torch.randn(len(x), WIDTHS["vit"], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    codes, expected = by_hand(x, parameters["siglip"], parameters["vit"], 4)
+    codes, expected = by_hand(x, parameters["siglip"], parameters["vit"], 4, sae.recipe_.dictionary_norm == "bounded")
     wanted = torch.autograd.grad((expected * weights).sum(), (x, dictionary, weight))
 
     encoder, decoder = Encoder.from_sae(sae, "siglip"), Decoder.from_sae(sae, "vit")

@@ -20,6 +20,7 @@ from usae._base.progress import progress_bar
 from usae._base.tensors import on_cpu
 from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
+from usae._core.dictionary_rows import used_rows
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
@@ -838,19 +839,15 @@ class UniversalSAE:
         model : str
             Name of the model.
         units : "standardized" or "model"
-            "standardized": rows of norm 1, in standardised units. "model": the same rows multiplied by the model's scale, in
+            "standardized": in standardised units, rows of norm 1, or, where the recipe has ``dictionary_norm="bounded"``, of at
+            most 1: the less, the less of the concept the model has. "model": the same rows multiplied by the model's scale, in
             the model's own units. Default: "standardized".
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)
         units = checks.choice(units, "units", ("standardized", "model"))  # type: ignore[assignment]
         (dictionary, scale), _ = autoencoder.read_all([(index, "dictionary"), (index, "scale")])
-        with np.errstate(over="ignore"):
-            norms = np.linalg.norm(dictionary, axis=1, keepdims=True) + np.float32(autoencoder.recipe.dictionary_epsilon)
-        large = ~np.isfinite(norms[:, 0])  # rows whose squares are too large for float32, from 1e19 on
-        exact = dictionary[large].astype(float)
-        dictionary /= np.where(norms > 0, norms, 1)  # a row of zeros adds nothing
-        dictionary[large] = exact / np.linalg.norm(exact, axis=1, keepdims=True)
+        dictionary = used_rows(dictionary, autoencoder.recipe)
         if units == "model":
             dictionary *= scale
         return dictionary
@@ -871,7 +868,7 @@ class UniversalSAE:
             selection also threshold [1], which is 0 before the first step, and if concepts have thresholds of their own, as
             after `usae.import_sae`, threshold_rest [n_concepts], what these have above it. If the mean of a model is more than
             16,384 times its scale, also mean_rest [width], what float32 cannot hold of the mean. Dictionary rows have the norms
-            that training left; the method `dictionary` returns rows of norm 1.
+            that training left; the method `dictionary` returns them as they are used.
         """
         return self._initialized().parameters(model)
 
@@ -1150,7 +1147,12 @@ class UniversalSAE:
         autoencoder, n_tokens = self._initialized(), next(iter(acts.values())).n_tokens
         rounding.check(autoencoder, acts)
         numbers = evaluate(autoencoder, acts, threshold, progress)
-        return Evaluation(autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None)
+        norms = None
+        if autoencoder.recipe.dictionary_norm == "bounded":
+            norms = np.stack([np.linalg.norm(self.dictionary(name).astype(float), axis=1) for name in autoencoder.names])
+        return Evaluation(
+            autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None, dictionary_norms=norms
+        )
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from usae._core.autoencoder import Autoencoder
+from usae._core.dictionary_rows import used_rows
 from usae._core.tensors import BATCHNORM_EPSILON
 from usae.errors import InvalidInputError
 
@@ -72,10 +73,9 @@ def folded(autoencoder: Autoencoder, model: str, targets: tuple[str, ...], *, st
     rows, means = [], []
     for name in targets:
         dictionary = own[name]["dictionary"]
-        norms = np.linalg.norm(dictionary, axis=1, keepdims=True) + autoencoder.recipe.dictionary_epsilon
-        unit = dictionary / np.where(norms > 0, norms, 1)  # a row of zeros adds nothing
-        rows.append(unit if standardized else unit * own[name]["scale"])
-        means.append(np.zeros(unit.shape[1]) if standardized else own[name]["mean"])
+        used = used_rows(dictionary, autoencoder.recipe)
+        rows.append(used if standardized else used * own[name]["scale"])
+        means.append(np.zeros(used.shape[1]) if standardized else own[name]["mean"])
     # Before an encoder's first step its threshold is 0, and codes are the k largest.
     by_threshold = "threshold" in encoder and bool(encoder["threshold"][0] > 0)
     return ForeignSAE(

@@ -35,6 +35,8 @@ class Sidecar:
     scales: dict[str, np.ndarray]
     k: int
     k_max: int | None
+    has_other_codes: bool
+    """Whether norms of dictionary rows were moved into the codes, with ``unit_rows=True``."""
 
 
 def content(
@@ -104,7 +106,10 @@ def read(folder: pathlib.Path, weights: pathlib.Path, widths: list[int]) -> Side
         raise disk.unexpected(str(file), "k", k)
     if k_max is not None and not disk.is_integer(k_max, 1, 2**24):
         raise disk.unexpected(str(file), "k_max", k_max)
-    return Sidecar(names, means, scales, k, k_max)
+    lost = value.get("lost")
+    if not isinstance(lost, dict):
+        raise disk.unexpected(str(file), "lost", lost)
+    return Sidecar(names, means, scales, k, k_max, "units" in lost)
 
 
 def _short(values: np.ndarray) -> float | list[float]:

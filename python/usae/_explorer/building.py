@@ -12,6 +12,7 @@ from usae import _usae
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core.autoencoder import Autoencoder
+from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import Activations
 from usae._estimator.universal_sae import UniversalSAE
 from usae._explorer import content, neighbours, overview, packing, proposals
@@ -79,7 +80,7 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
             search.add(codes)
             bar.update(len(codes.numbers))
         scale = np.stack([ranked.scores[:, 0] for ranked in search.top])
-        units = [plan.sae.dictionary(name) for name in names]
+        units = [unit_rows(plan.sae.dictionary(name)) for name in names]
         near = [neighbours.by_dictionary(units), neighbours.by_firing(search.tokens, m)]
         pairs = Pairs(search, len(pool))
         gallery = _gallery(pool, pairs, len(names), min(PER_TOKEN, m))

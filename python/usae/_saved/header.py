@@ -265,6 +265,7 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "agreement_scale": None,
         "agreement_start": 0.3,
         "agreement_full": 0.8,
+        "dictionary_norm": "unit",
     },
 }
 """The recipe's fields that each format added, with values that give what was done before."""

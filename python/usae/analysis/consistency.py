@@ -12,6 +12,7 @@ import numpy as np
 from usae._base import checks
 from usae._base.float_types import widened
 from usae._base.json import plain
+from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import as_aligned, as_float_array, check_known, check_names, mask_of
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
@@ -312,12 +313,6 @@ def _rows(source: Any, model: str, label: str) -> np.ndarray:
     if not np.isfinite(rows).all():
         raise InvalidInputError(f"{label} must be finite, got {rows[~np.isfinite(rows)][0]}")
     return unit_rows(rows)
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Divide rows by their norms. Rows of zeros stay zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
 
 def _matching(mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold: float, rng: np.random.Generator) -> Matching:

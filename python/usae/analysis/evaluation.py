@@ -78,6 +78,9 @@ class Evaluation:
     partners : Partners, optional
         Which concept of another model fires most alike, and whether it is the one with the same index. Default: None, without
         ``partners=True``.
+    dictionary_norms : ndarray of float64, [M, m], optional
+        Norms of the dictionary rows that decode the codes: how much of a concept each model has. Default: None, where all are 1
+        (``dictionary_norm="unit"``).
     """
 
     model_names: tuple[str, ...]
@@ -97,6 +100,7 @@ class Evaluation:
     code_products: np.ndarray
     n_left_out: int = 0
     partners: Partners | None = None
+    dictionary_norms: np.ndarray | None = None
 
     @property
     def dead(self) -> np.ndarray:
@@ -267,10 +271,11 @@ class Evaluation:
         """Energy of a concept in a model, a measure of its importance, float64 [M, m].
 
         It is the squared norm of the concept's part of the mean reconstruction, || mean(code) * dictionary row ||^2, in
-        standardised units. Dictionary rows have norm 1 there, so it is the square of the mean code.
+        standardised units. Where dictionary rows have norm 1, it is the square of the mean code.
         """
+        norms = 1 if self.dictionary_norms is None else np.asarray(self.dictionary_norms)
         with np.errstate(over="ignore"):
-            return self.mean_activation**2
+            return (self.mean_activation * norms) ** 2
 
     def energy_fit(self, least_cofires: int = 1) -> EnergyFit:
         """Fit a line to log10(energy) as a function of log10(co-fires), for each model.
@@ -330,13 +335,17 @@ class Evaluation:
             values = getattr(self, name)
             for i, j in zip(*np.triu_indices(len(self.model_names), 1), strict=True):
                 columns[f"{name}[{self.model_names[i]}, {self.model_names[j]}]"] = values[i, j]
+        if self.dictionary_norms is not None:
+            columns |= {f"dictionary_norm[{model}]": self.dictionary_norms[i] for i, model in enumerate(self.model_names)}
         if self.partners is not None:
             columns |= self.partners.columns()
         return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain Python values, ready for JSON. NaN becomes None."""
-        names = (field.name for field in dataclasses.fields(self) if field.name != "partners")
+        names = [field.name for field in dataclasses.fields(self) if field.name != "partners"]
+        if self.dictionary_norms is None:
+            names.remove("dictionary_norms")
         values = {name: plain(getattr(self, name)) for name in names}
         return values if self.partners is None else values | {"partners": self.partners.to_dict()}
 

@@ -12,6 +12,7 @@ from usae._base import checks
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core import rounding
+from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import as_aligned, check_known, left_out
 from usae._data.chunks import chunks, n_chunks, rows_of
 from usae._estimator.universal_sae import checked_sae
@@ -187,10 +188,9 @@ def latent_scaling(
     Notes
     -----
     The paper has one code and one direction for both models, because its models have equal width. Here every model has its own
-    code and dictionary row. A row of norm 1 cannot shrink, so only the direction of model j's row tells whether the model has
-    the concept. With ``update="encoder"`` model j has not learned that direction from other models' codes. Then
-    `any_direction`, which uses no row of j, is the safer measure: it is large if activations of j change with the concept in
-    any direction.
+    code and dictionary row. Of the row only the direction counts: betas are of the row divided by its norm. With
+    ``update="encoder"`` model j has not learned that direction from other models' codes. Then `any_direction`, which uses no
+    row of j, is the safer measure: it is large if activations of j change with the concept in any direction.
 
     A beta above 0 means that model j's activations change with the concept, not that they contain the concept itself. Concepts
     that often fire together show up in each other's betas.
@@ -243,7 +243,8 @@ class _Sums:
 
     mean: np.ndarray
     scale: np.ndarray
-    dictionary: np.ndarray  # unit rows of the concepts, [n, width]
+    dictionary: np.ndarray  # rows of the concepts divided by their norms, [n, width]
+    norms: np.ndarray  # of the rows as they are used, [n]
     code_by_activation: np.ndarray  # sum f x, [n, width]
     code_by_reconstruction: np.ndarray  # sum f (z D), [n, width]
     code_by_code: np.ndarray  # sum f z, [n]
@@ -256,10 +257,12 @@ class _Sums:
     def zero(cls, sae: UniversalSAE, model: str, concepts: np.ndarray) -> _Sums:
         autoencoder = sae._initialized()
         index = autoencoder.index(model)
-        dictionary = sae.dictionary(model)[concepts].astype(float)
+        used = sae.dictionary(model)[concepts].astype(float)
+        dictionary = unit_rows(used)
         n, width = dictionary.shape
         return cls(
             autoencoder.exact_mean(index), autoencoder.read(index, "scale").astype(float), dictionary,
+            np.linalg.norm(used, axis=1),
             np.zeros((n, width)), np.zeros((n, width)), np.zeros(n), np.zeros(n), np.zeros(width), np.zeros(width),
             np.zeros(width),
         )  # fmt: skip
@@ -289,7 +292,7 @@ class _Sums:
         with np.errstate(divide="ignore", invalid="ignore"):
             activation = (by_activation * self.dictionary).sum(1) / (square * norms)
             reconstruction = (by_reconstruction * self.dictionary).sum(1) / (square * norms)
-            error = activation - reconstruction + by_code / square
+            error = activation - reconstruction + by_code * self.norms / square
             centred = self.code_by_activation - np.outer(total, self.activation / n_tokens)
             spread = (self.square - self.activation**2 / n_tokens).sum()
             by_chance = (square - total**2 / n_tokens) * spread / max(n_tokens - 1, 1)  # mean of || sum f x ||^2, rows permuted

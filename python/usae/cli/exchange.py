@@ -65,7 +65,7 @@ def _add_import(commands: Any) -> None:
         type=float,
         default=TOLERANCE,
         metavar="SHARE",
-        help="how much norms and thresholds that must be equal differ",
+        help="share up to which norms of rows are made equal",
     )
     parser.option("--output", required=True, metavar="FOLDER", help="folder for the saved autoencoder")
     parser.set_defaults(run=_import)

@@ -6,11 +6,12 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from usae._base import checks
+from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import check_names
 from usae._estimator.universal_sae import UniversalSAE
 from usae._exchange import hub, sidecar
@@ -67,8 +68,8 @@ def import_sae(
         The most concepts of a token, with thresholds. Codes have so many slots. Default: None, which takes that of an export by
         usae, and otherwise all concepts, so that nothing is cut off.
     tolerance : float
-        How much norms of dictionary rows may differ where they have to be equal, which is with TopK, as a share. With more than
-        rounding, some tokens get another code than in the other library. Default: 1e-5.
+        With TopK, norms of dictionary rows that differ by at most this share are made equal. Where they differ by more, rows
+        keep their norms (``dictionary_norm="bounded"``), and codes are the other library's all the same. Default: 1e-5.
     n_threads : int, optional
         Number of threads, as for `UniversalSAE`. Default: None.
 
@@ -78,14 +79,15 @@ def import_sae(
         The autoencoder, with the optimiser in its initial state. Thresholds that differ between concepts are in the parameter
         "threshold_rest", which training leaves as it is. Of an export by usae it has the original's codes, but for
         rounding of weights to float32. Otherwise its mean is the other's decoder bias, and codes are those of the other
-        library, or, where norms of dictionary rows differ, those times the norms. Of a transcoder only encoding from the first
-        model and decoding to the second means something: the first has a dictionary of zeros, and the second such an encoder.
+        library, or, with thresholds and norms of dictionary rows that differ, those times the norms. Of a transcoder only
+        encoding from the first model and decoding to the second means something: the first has a dictionary of zeros, and the
+        second such an encoder.
 
     Raises
     ------
     CheckpointError
-        If a file is damaged, or holds what usae cannot represent: another architecture, normalised activations, or TopK with
-        norms that differ by more than `tolerance`.
+        If a file is damaged, or holds what usae cannot represent: another architecture, normalised activations, or several
+        models whose norms are not in one proportion where selection is by norms.
     CheckpointFileError
         Also an OSError: a file cannot be read, or not be downloaded.
     InvalidInputError
@@ -209,13 +211,15 @@ class _Parameters:
     threshold: float | None
     threshold_rest: np.ndarray | None
     decoders: tuple[dict[str, np.ndarray], ...]
+    norm: Literal["unit", "bounded"] = "unit"
 
 
 def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, label: str) -> _Parameters:
     """Find parameters of usae that compute the same code.
 
-    Its dictionary rows have norm 1 in standardised units. Where the other's have one norm, that becomes the scale, and codes
-    are the same. Where norms differ, they have to go into the encoder: usae then selects among pre-activations times norms.
+    Where all rows of the other's dictionary have one norm, that becomes the scale, and rows have norm 1 in standardised units.
+    Where norms differ and selection is by thresholds or by norms, they go into the encoder: usae then selects among
+    pre-activations times norms. Otherwise rows keep their norms, and the largest becomes the scale (`dictionary_norm`).
     """
     decoded = tuple(range(len(foreign.rows)))
     if known is not None:
@@ -234,16 +238,27 @@ def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, l
         scales = [scale * size for scale, size in zip(scales, sizes, strict=True)]
         factors = [own / size for own, size in zip(factors, sizes, strict=True)]
         common = factors[0]
-    for own in factors[1:]:
-        _check_equal(own / common, tolerance, f"{label}: norms of dictionary rows of all models must be in one proportion")
     threshold, rest = None, None
-    if foreign.thresholds is None:
-        if not foreign.by_norms:
-            _check_equal(
-                common, tolerance, f"{label}: norms of dictionary rows must be equal, because TopK compares what they multiply"
-            )
-            common = np.full_like(common, np.median(common))
-    else:
+    by_topk = foreign.thresholds is None and not foreign.by_norms
+    apart = any(spread(own / common) > tolerance for own in factors[1:])
+    if apart and foreign.by_norms:
+        raise CheckpointError(
+            f"{label}: norms of dictionary rows of all models must be in one proportion where selection is by norms, got "
+            f"others; usae has one code for all models"
+        )
+    as_exported = known is not None and not known.has_other_codes and not foreign.by_norms
+    bounded = apart or (spread(common) > tolerance and (by_topk or as_exported))
+    size = 1.0
+    if bounded:
+        norms = [np.linalg.norm(rows / scale, axis=1) for rows, scale in zip(foreign.rows, scales, strict=True)]
+        if known is None:
+            scales = [scale * own.max() for scale, own in zip(scales, norms, strict=True)]
+        else:  # scales are given, so codes grow where rows are too long
+            size = max(1.0, *(float(own.max()) for own in norms))
+        common = np.full_like(common, size)
+    elif by_topk:
+        common = np.full_like(common, np.median(common))
+    if foreign.thresholds is not None:
         threshold, rest = _thresholds(foreign.thresholds, common)
     if spread(common) <= 1e-7:
         common = np.full_like(common, np.median(common))
@@ -253,16 +268,14 @@ def _represented(foreign: ForeignSAE, known: Sidecar | None, tolerance: float, l
         mean, scale = known.means[known.names[0]], known.scales[known.names[0]]
     else:
         mean, scale = np.zeros(foreign.weight.shape[1]), np.ones(foreign.weight.shape[1])
-    decoders = tuple(
-        {"mean": m, "scale": s, "dictionary": rows / s / np.where(own > 0, own, 1)[:, None]}
-        for m, s, rows, own in zip(
-            means, scales, foreign.rows,
-            (np.linalg.norm(rows / s, axis=1) for rows, s in zip(foreign.rows, scales, strict=True)), strict=True,
-        )
-    )  # fmt: skip
+    decoders = []
+    for m, s, rows in zip(means, scales, foreign.rows, strict=True):
+        standardized = rows / s
+        dictionary = standardized / size if bounded else unit_rows(standardized)
+        decoders.append({"mean": m, "scale": s, "dictionary": dictionary})
     weight = foreign.weight * scale * common[:, None]
     bias = foreign.bias_after(mean) * common
-    return _Parameters(mean, scale, weight, bias, threshold, rest, decoders)
+    return _Parameters(mean, scale, weight, bias, threshold, rest, tuple(decoders), "bounded" if bounded else "unit")
 
 
 def _factors(norms: np.ndarray, label: str) -> np.ndarray:
@@ -283,15 +296,6 @@ def _thresholds(thresholds: np.ndarray, factors: np.ndarray) -> tuple[float, np.
     rest = (wanted.astype(np.float64) - lowest).astype(np.float32)
     rest = np.where(lowest + rest > wanted, np.nextafter(rest, np.float32(0)), rest)
     return float(lowest), rest
-
-
-def _check_equal(numbers: np.ndarray, tolerance: float, expected: str) -> None:
-    found = spread(numbers) if np.median(numbers) > 0 else np.inf
-    if found > tolerance:
-        raise CheckpointError(
-            f"{expected}, got a spread of {found:.2g}, from {numbers.min():.4g} to {numbers.max():.4g}; with a larger "
-            f"tolerance= some tokens get another code than in the other library"
-        )
 
 
 # --- Making -----------------------------------------------------------------------------------------------------------
@@ -333,7 +337,7 @@ def _made(
     if not by_threshold and active > n:
         raise CheckpointError(f"{label}: k must be at most the number of concepts, {n}, got {active}; copy it again")
     active = min(active, slots)
-    recipe = Recipe(name="imported")
+    recipe = Recipe(name="imported", dictionary_norm=made.norm)
     if by_threshold:
         recipe = recipe.replace(selection="batchtopk", k_max=slots)
     sae = UniversalSAE(n, active, recipe=recipe, n_threads=n_threads)

@@ -10,9 +10,9 @@ import numpy as np
 
 from usae._base import checks
 from usae._base.json import plain
+from usae._core.dictionary_rows import unit_rows
 from usae._data.chunks import chunks
 from usae._estimator.codes import Codes
-from usae.analysis.consistency import unit_rows
 from usae.analysis.evaluation import entropy_of_counts
 from usae.errors import InvalidInputError
 from usae.synthetic._ground_truth import CHUNK, Tokens, Universal

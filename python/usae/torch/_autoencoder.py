@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from usae._base import checks
+from usae._core.dictionary_rows import BOUND
 from usae._core.tensors import BATCHNORM_EPSILON
 from usae._data.activations import check_known, check_names
 from usae._estimator.codes import Codes
@@ -194,8 +195,10 @@ class Decoder(_OfModel):
         Width of the model.
     n_concepts : int
         Number of concepts.
+    norm : "unit" or "bounded"
+        Whether dictionary rows are divided by their norms, or only those whose norm is above 1. Default: "unit".
     epsilon : float
-        What is added to the norms of dictionary rows before rows are divided by them. Default: 1e-8.
+        What is added to the norms of dictionary rows before rows are divided by them, with "unit". Default: 1e-8.
     device : torch.device or str, optional
         Device of the parameters. Default: None, which takes PyTorch's.
     dtype : torch.dtype, optional
@@ -204,7 +207,7 @@ class Decoder(_OfModel):
     Attributes
     ----------
     dictionary : Parameter, [n_concepts, width]
-        Dictionary rows of any norm. They have norm 1 when used.
+        Dictionary rows of any norm. `rows` has them as they are used.
     mean, mean_rest, scale : Tensor, [width]
         Standardisation: activations are ``tokens * scale + mean_rest + mean``.
 
@@ -219,11 +222,13 @@ class Decoder(_OfModel):
         width: int,
         n_concepts: int,
         *,
+        norm: Literal["unit", "bounded"] = "unit",
         epsilon: float = 1e-8,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__(width, n_concepts, device, dtype)
+        self.norm = checks.choice(norm, "norm", ("unit", "bounded"))
         self.epsilon = checks.real(epsilon, "epsilon", "a finite number of at least 0")
         self.dictionary = nn.Parameter(torch.empty(self.n_concepts, self.width, device=device, dtype=dtype))
         nn.init.normal_(self.dictionary, std=self.width**-0.5)
@@ -245,8 +250,9 @@ class Decoder(_OfModel):
         """
         parameters = _parameters(sae, model)
         n_concepts, width = parameters["dictionary"].shape
-        epsilon = sae._initialized().recipe.dictionary_epsilon
-        decoder = cls(width, n_concepts, epsilon=epsilon, device=device, dtype=dtype or torch.float32)
+        recipe = sae._initialized().recipe
+        norm, epsilon = recipe.dictionary_norm, recipe.dictionary_epsilon
+        decoder = cls(width, n_concepts, norm=norm, epsilon=epsilon, device=device, dtype=dtype or torch.float32)
         decoder._copy(parameters)
         return decoder
 
@@ -276,10 +282,10 @@ class Decoder(_OfModel):
         got = f"{codes.dtype} {list(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
         self._check(codes.shape[-1] if isinstance(codes, Tensor) and codes.ndim else None, got)
         codes = codes.to(self.dictionary.dtype)
-        return codes @ self.unit_rows() if codes.layout == torch.strided else torch.sparse.mm(codes, self.unit_rows())
+        return codes @ self.rows() if codes.layout == torch.strided else torch.sparse.mm(codes, self.rows())
 
-    def unit_rows(self, concepts: Tensor | None = None) -> Tensor:
-        """Return the dictionary rows of some concepts with norm 1, [n, width], in standardised units.
+    def rows(self, concepts: Tensor | None = None) -> Tensor:
+        """Return the dictionary rows of some concepts as codes are decoded by them, [n, width], in standardised units.
 
         Parameters
         ----------
@@ -287,17 +293,20 @@ class Decoder(_OfModel):
             The concepts. Default: None, which takes all.
         """
         rows = self.dictionary if concepts is None else self.dictionary[concepts]
-        return rows * self._inverse_norms(rows)[:, None]
+        return rows * self._scales(rows)[:, None]
 
-    def _inverse_norms(self, rows: Tensor) -> Tensor:
-        return 1 / (torch.linalg.vector_norm(rows, dim=1) + self.epsilon)
+    def _scales(self, rows: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        if self.norm == "bounded":
+            return 1 / torch.where(norms > BOUND, norms, torch.ones_like(norms))
+        return 1 / (norms + self.epsilon)
 
     def _sum_of_rows(self, codes: TensorCodes) -> Tensor:
         """Add up the rows of the active concepts alone."""
         values, indices, _ = codes.flattened()
         used = indices != UNUSED
         concepts = indices.where(used, 0)
-        coefficients = values.where(used, 0).to(self.dictionary.dtype) * self._inverse_norms(self.dictionary)[concepts]
+        coefficients = values.where(used, 0).to(self.dictionary.dtype) * self._scales(self.dictionary)[concepts]
         rows = F.embedding_bag(concepts, self.dictionary, mode="sum", per_sample_weights=coefficients)
         return rows.reshape(*codes.values.shape[:-1], self.width)
 

@@ -237,7 +237,7 @@ class Editor(NamedTuple):
             else:
                 changed = _with_edit(edit, changed, columns.places(edit.concepts), shape, grid)
         # What is taken away, rather than what is added: where nothing changes it is +0, and x - 0 has the bits of x, -0 too.
-        lost = (columns.of(codes) - changed) @ self.decoder.unit_rows(columns.concepts)
+        lost = (columns.of(codes) - changed) @ self.decoder.rows(columns.concepts)
         if not self.keeps_error:
             kept = self.decoder.standardized(codes) - lost
             return ((kept * self.decoder.scale + self.decoder.mean_rest) + self.decoder.mean).to(rows.dtype)

@@ -49,10 +49,10 @@ struct Reconstruction {
     }
   }
 
-  /// One target model as the loops over tokens read it: pointers, as in `UnitRows` and for the same reason.
+  /// One target model as the loops over tokens read it: pointers, as in `ScaledRows` and for the same reason.
   struct Target {
     let index: Int
-    let dictionary: UnitRows
+    let dictionary: ScaledRows
     private let tokens: UnsafePointer<Float>
     private let encodings: StepEncodings
     /// Residuals of the whole code.
@@ -69,7 +69,7 @@ struct Reconstruction {
 
     fileprivate init(_ index: Int, _ model: ModelParameters, _ workspace: StepWorkspace, slopeFactor: Float) {
       self.index = index
-      dictionary = model.unitRows
+      dictionary = model.scaledRows
       tokens = UnsafePointer(workspace.tokens[index].base)
       encodings = workspace.encodings
       residuals = workspace.residuals[index].base
@@ -163,7 +163,7 @@ struct Reconstruction {
   /// gradients[q] += slope . unit dictionary row of slot q, for all slots of the token or some.
   @inline(__always)
   func addCodeGradients(
-    token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, _ dictionary: UnitRows,
+    token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, _ dictionary: ScaledRows,
     scratch: UnsafeMutablePointer<Float>, to gradients: UnsafeMutablePointer<Float>
   ) {
     let slots = slots ?? 0..<codes.count(token)
@@ -171,7 +171,7 @@ struct Reconstruction {
     let indices = codes.indices(token) + slots.lowerBound
     let gradients = gradients + slots.lowerBound
     kernels.rows.dots(slope, dictionary.rows, dictionary.stride, indices, count, dictionary.stride, scratch)
-    for q in 0..<count { gradients[q] += scratch[q] * dictionary.inverseNorms[Int(indices[q])] }
+    for q in 0..<count { gradients[q] += scratch[q] * dictionary.rowScales[Int(indices[q])] }
   }
 
   /// Mean main loss by seat and target model; with prefixes, the mean over them.

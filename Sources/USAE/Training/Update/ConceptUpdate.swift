@@ -17,7 +17,7 @@ struct ConceptUpdate {
   let isDense: Bool
   /// Each model's dictionary.
   let dictionaryRows: [TrainedRows]
-  private let dictionaries: [UnitRows]
+  private let dictionaries: [ScaledRows]
 
   /// An encoder that the step changes.
   struct UpdatedEncoder {
@@ -64,7 +64,7 @@ struct ConceptUpdate {
     }
     updatedSeats = encoders.indices.filter { !step.encodedModels[$0].isFrozen }
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
-    dictionaries = models.map(\.unitRows)
+    dictionaries = models.map(\.scaledRows)
   }
 
   private var nConcepts: Int { models[0].concepts }
@@ -176,10 +176,11 @@ struct ConceptUpdate {
       addGathered(
         slopes, stride, entries.rows, entries.values, entries.count, columns: stride, to: out, scratch: scratch)
     }
-    // Through D / (|D| + epsilon): with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D.
+    // Through s D with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D. A row that is used as it is has g.
     let row = dictionary.rows + concept &* stride
-    let s = dictionary.inverseNorms[concept]
+    let s = dictionary.rowScales[concept]
     let norm = rowNorm(row, stride)
+    if recipe.rowNorm.keeps(norm) { return }
     let along = norm > 0 ? kernels.rows.dot(out, row, stride) * s * s / norm : 0
     for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
@@ -288,9 +289,9 @@ struct ConceptUpdate {
     if recipe.renormalize {
       let row = rows.row(concept)
       let norm = rowNorm(row, rows.stride)
-      if norm > 0 { for c in 0..<rows.stride { row[c] /= norm } }
+      if norm > 0, !recipe.rowNorm.keeps(norm) { for c in 0..<rows.stride { row[c] /= norm } }
     }
-    models[target].updateInverseNorm(of: concept, epsilon: recipe.dictionaryEpsilon)
+    models[target].updateRowScale(of: concept, recipe.rowNorm)
   }
 
   /// Updates the vectors of the encoders, running statistics and step counts.

@@ -60,6 +60,8 @@ struct DuplicateMerging {
   func candidates(work: InterruptibleWork) throws(USAEError) -> [Pair] {
     guard let narrowest = models.min(by: { $0.width < $1.width }) else { return [] }
     let (rows, concepts) = (narrowest.dictionary.value, narrowest.concepts)
+    let inverseNorms = try FloatBuffer(concepts)
+    for c in 0..<concepts { inverseNorms.base[c] = inverseNorm(c, narrowest) }
     let products = try TiledProduct(columns: concepts, depth: rows.columns, threads: work.threads)
     products.take(rowsOf: rows, work: work)
     let found = LockProtected<[Pair]>([])
@@ -68,7 +70,7 @@ struct DuplicateMerging {
       products.rows(range.count, from: range.lowerBound, worker: worker) {
         kernels.product.packTokens(rows.row(range.lowerBound), rows.stride, range.count, rows.columns, $0)
       } use: {
-        self.add(to: &lists[$0], from: $1..<$1 + $3, $2, inverseNorms: narrowest.inverseNorms.base)
+        self.add(to: &lists[$0], from: $1..<$1 + $3, $2, inverseNorms: inverseNorms.base)
       }
       let pairs = lists.flatMap(\.pairs)
       if !pairs.isEmpty { found.withLock { $0 += pairs } }
@@ -110,12 +112,18 @@ struct DuplicateMerging {
     }
   }
 
+  /// Rows that are used as they are may be shorter than 1.
+  private func inverseNorm(_ concept: Int, _ model: ModelParameters) -> Float {
+    let norm = rowNorm(model.dictionary.value.row(concept), model.dictionary.value.stride)
+    return RowNorm(kind: .unit, epsilon: Float(recipe.dictionaryEpsilon)).scale(norm)
+  }
+
   private func smallestCosine(_ first: Int, _ second: Int) -> Float {
     var smallest = Float.infinity
     for model in models {
       let rows = model.dictionary.value
       let product = kernels.rows.dot(rows.row(first), rows.row(second), rows.stride)
-      smallest = min(smallest, product * model.inverseNorms.base[first] * model.inverseNorms.base[second])
+      smallest = min(smallest, product * inverseNorm(first, model) * inverseNorm(second, model))
     }
     return smallest
   }
@@ -143,7 +151,7 @@ struct DuplicateMerging {
       let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
       for (model, tokens) in zip(models, tokens) {
         if model.uses(freed, ratherThan: kept) { model.copyEncoder(of: freed, to: kept) }
-        model.restart(freed, at: tokens.row(token), like: kept, epsilon: recipe.dictionaryEpsilon)
+        model.restart(freed, at: tokens.row(token), like: kept, recipe.rowNorm)
       }
     }
   }
@@ -169,13 +177,13 @@ extension ModelParameters {
 
   /// Restarts a concept: its encoder and dictionary rows point to a token. Their norms, and all else, are those of concept
   /// `other`, but the encoder's norm is halved so that the concept does not fire for much else at once.
-  fileprivate func restart(_ concept: Int, at token: UnsafePointer<Float>, like other: Int, epsilon: Double) {
+  fileprivate func restart(_ concept: Int, at token: UnsafePointer<Float>, like other: Int, _ norm: RowNorm) {
     copyEncoder(of: other, to: concept)
     let tokenNorm = rowNorm(token, dictionary.value.stride)
     let encoderNorm = rowNorm(encoderWeight.value.row(other), encoderWeight.value.stride)
     encoderWeight.set(concept, token, factor: 0.5 * encoderNorm / tokenNorm)
     dictionary.set(concept, token, factor: rowNorm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
-    updateInverseNorm(of: concept, epsilon: epsilon)
+    updateRowScale(of: concept, norm)
     for vector in encoderTrainables.dropFirst() { vector.forgetMoments(concept) }
     encoderBias.value.base[concept] = 0
     silentTokens.base[concept] = 0

@@ -18,7 +18,7 @@ import Testing
         model.encoderBias.value.base[c] = Float(c)
         model.silentTokens.base[c] = c == used || c == 0 ? 0 : 4000
       }
-      model.updateInverseNorms(epsilon: 0, work: work)
+      model.updateRowScales(RowNorm(kind: .unit, epsilon: 0), work: work)
       models.append(model)
     }
     return models
@@ -39,12 +39,25 @@ import Testing
     #expect(pairs.first?.cosine == 1)
   }
 
+  @Test(arguments: [Float(0.001), 0.3, 50]) func rowsOfAnyNormAreComparedByTheirDirections(_ length: Float) throws {
+    let models = try Self.models()
+    var recipe = Recipe()
+    (recipe.mergeCosine, recipe.dictionaryNorm) = (0.8, .bounded)
+    for model in models {
+      for c in 0..<model.dictionary.value.stride { model.dictionary.value.row(5)[c] *= length }
+      model.updateRowScales(recipe.rowNorm, work: Self.work)
+    }
+    let pairs = try DuplicateMerging(models: models, recipe: recipe, seed: 3).find(work: Self.work)
+    #expect(pairs.map { [$0.first, $0.second] } == [[2, 5]])
+    #expect(abs((pairs.first?.cosine ?? 0) - 1) < 1e-4)
+  }
+
   @Test func aConceptIsInOnePairAtMostAndTheClosestComeFirst() throws {
     let models = try Self.models()
     for model in models {
       model.dictionary.value.row(6).update(from: model.dictionary.value.row(2), count: 16)
       model.dictionary.value.row(6)[8] = 0.5
-      model.updateInverseNorms(epsilon: 0, work: Self.work)
+      model.updateRowScales(RowNorm(kind: .unit, epsilon: 0), work: Self.work)
     }
     #expect(try Self.merging(models).find(work: Self.work).map { [$0.first, $0.second] } == [[2, 5]])
     #expect(try Self.merging(models, cosine: 1).find(work: Self.work).isEmpty)
@@ -70,7 +83,7 @@ import Testing
       #expect(abs(dictionary[7] - 1.2) < 1e-6 && abs(dictionary[8] - 1.6) < 1e-6 && dictionary[2] == 0)
       #expect(abs(encoder[7] - 0.3 * norm) < 1e-6 && abs(encoder[8] - 0.4 * norm) < 1e-6)
       #expect(model.encoderWeight.firstMoment.row(5)[0] == 0 && model.encoderBias.value.base[5] == 0)
-      #expect(abs(model.inverseNorms.base[5] - 0.5) < 1e-6 && model.silentTokens.base[5] == 0)
+      #expect(abs(model.rowScales.base[5] - 0.5) < 1e-6 && model.silentTokens.base[5] == 0)
     }
   }
 
@@ -92,7 +105,7 @@ import Testing
         let random = CounterRandom(seed: UInt64(number), stream: .dictionary, part: c < equal ? 0 : c)
         random.fillNormals(UnsafeMutableBufferPointer(start: model.dictionary.value.row(c), count: width), from: 0)
       }
-      model.updateInverseNorms(epsilon: 0, work: Self.work)
+      model.updateRowScales(RowNorm(kind: .unit, epsilon: 0), work: Self.work)
       models.append(model)
     }
     let merging = Self.merging(models, cosine: 0.95)

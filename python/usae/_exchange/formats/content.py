@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from usae._exchange.foreign_sae import ForeignSAE
+from usae._exchange.foreign_sae import ForeignSAE, has_unit_rows
 from usae.errors import InvalidInputError
 
 
@@ -55,6 +55,14 @@ def refuse_threshold(foreign: ForeignSAE, library: str, remedy: str) -> None:
     if foreign.thresholds is not None:
         raise InvalidInputError(
             f'format must be one with thresholds for selection="batchtopk", got {library!r}, which has TopK alone; {remedy}'
+        )
+
+
+def refuse_short_rows(foreign: ForeignSAE, library: str) -> None:
+    if not has_unit_rows(foreign):
+        raise InvalidInputError(
+            f'format must be one whose dictionary rows have any norm for dictionary_norm="bounded", got {library!r}, which '
+            f"divides rows by their norms; the other formats do not"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from usae._core.tensors import BATCHNORM_EPSILON
 from usae._exchange.foreign_files import Fields, Tensors, json_of
 from usae._exchange.foreign_sae import ForeignSAE
-from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair, refuse_threshold
+from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair, refuse_short_rows, refuse_threshold
 from usae.errors import CheckpointError
 
 NAME = "overcomplete"
@@ -29,6 +29,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
     )
     refuse_pair(names, NAME, "'sparsify' has transcoders with TopK")
     (rows,) = foreign.rows
+    refuse_short_rows(foreign, NAME)
     config = {
         "class": "TopKSAE",
         "input_shape": foreign.weight.shape[1],

@@ -66,7 +66,7 @@ struct PublishedAuxiliary {
   private func packDictionaries(work: InterruptibleWork) throws(USAEError) {
     for (model, panels) in zip(models, buffers.dictionaries) {
       let rows = model.dictionary.value
-      try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.inverseNorms.base, work: work)
+      try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.rowScales.base, work: work)
     }
   }
 

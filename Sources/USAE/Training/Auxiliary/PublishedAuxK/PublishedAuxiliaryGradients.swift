@@ -56,12 +56,12 @@ struct PublishedAuxiliaryGradients {
       units = try PaddedMatrix(rows: conceptBlock, columns: widest)
     }
 
-    func unitRows(_ concepts: Range<Int>, of model: ModelParameters) -> UnsafeMutablePointer<Float> {
+    func dictionaryRows(_ concepts: Range<Int>, of model: ModelParameters) -> UnsafeMutablePointer<Float> {
       let rows = model.dictionary.value
       for c in concepts {
         let out = units.base + (c - concepts.lowerBound) * rows.stride
         out.update(repeating: 0, count: rows.stride)
-        kernels.rows.addScaled(model.inverseNorms.base[c], rows.row(c), rows.stride, out)
+        kernels.rows.addScaled(model.rowScales.base[c], rows.row(c), rows.stride, out)
       }
       return units.base
     }
@@ -107,7 +107,7 @@ struct PublishedAuxiliaryGradients {
   private func lookUpCodeGradients(_ first: Int, _ tokens: Int, _ scratch: Scratch) {
     scratch.sums.base.update(repeating: 0, count: tokens * Self.lanes)
     for (j, model) in models.enumerated() {
-      for lane in 0..<Self.lanes { scratch.scales.base[lane] = slopeSizes[j] * model.inverseNorms.base[first + lane] }
+      for lane in 0..<Self.lanes { scratch.scales.base[lane] = slopeSizes[j] * model.rowScales.base[first + lane] }
       let rows = model.dictionary.value
       kernels.transpose.rows(rows.row(first), rows.stride, scratch.scales.base, rows.stride, scratch.values.base)
       kernels.signs.sums(
@@ -136,7 +136,7 @@ struct PublishedAuxiliaryGradients {
       let stride = model.dictionary.value.stride
       BLAS.multiply(
         .init(base: slopes.base, stride: slopes.stride),
-        .init(base: scratch.unitRows(concepts, of: model), stride: stride, transposed: true), into: scratch.byToken.base,
+        .init(base: scratch.dictionaryRows(concepts, of: model), stride: stride, transposed: true), into: scratch.byToken.base,
         stride: Self.conceptBlock, rows: tokens, columns: concepts.count, depth: stride, accumulate: j > 0)
     }
     for first in Swift.stride(from: concepts.lowerBound, to: concepts.upperBound, by: Self.lanes) {
