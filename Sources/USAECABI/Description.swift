@@ -10,7 +10,7 @@ private func find(_ handle: OpaquePointer?) -> UniversalSAE? { try? UniversalSAE
 public func usae_concepts(_ sae: OpaquePointer?) -> Int64 { Int64(find(sae)?.concepts ?? 0) }
 
 @c @implementation
-public func usae_k(_ sae: OpaquePointer?) -> Int64 { Int64(find(sae)?.k ?? 0) }
+public func usae_k(_ sae: OpaquePointer?) -> Double { find(sae)?.k ?? 0 }
 
 @c @implementation
 public func usae_slots(_ sae: OpaquePointer?) -> Int64 { Int64(find(sae)?.slots ?? 0) }

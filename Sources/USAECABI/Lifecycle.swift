@@ -3,14 +3,14 @@ import USAE
 
 @c @implementation
 public func usae_create(
-  _ n_concepts: Int64, _ k: Int64, _ seed: UInt64, _ n_threads: Int32, _ recipe: UnsafePointer<usae_recipe>?,
+  _ n_concepts: Int64, _ k: Double, _ seed: UInt64, _ n_threads: Int32, _ recipe: UnsafePointer<usae_recipe>?,
   _ out: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<usae_error>?
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let out = try required(out, "out")
     let recipe = try usae_recipe.input(recipe, "recipe", defaults: usae_recipe(Recipe()))
     let sae = try UniversalSAE(
-      concepts: Int(n_concepts), k: Int(k), recipe: try Recipe(recipe), seed: seed, threads: Int(n_threads))
+      concepts: Int(n_concepts), k: k, recipe: try Recipe(recipe), seed: seed, threads: Int(n_threads))
     out.pointee = OpaquePointer(Unmanaged.passRetained(sae).toOpaque())
   }
 }

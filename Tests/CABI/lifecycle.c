@@ -8,7 +8,10 @@ void test_errors_of_creation(void) {
   check(sae == NULL && strstr(error.message, "n_concepts") != NULL, "and the error names the argument");
   check(usae_create(8, 9, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "k above n_concepts is refused");
   check(usae_create(INT64_MAX, 1, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "an absurd size is refused, not a crash");
-  check(usae_create(8, INT64_MIN, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "so is a negative one");
+  check(usae_create(8, (double)INT64_MIN, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "so is a negative one");
+  check(usae_create(8, NAN, 0, 0, &r, &sae, NULL) == USAE_INVALID_ARGUMENT, "and NaN");
+  check(usae_create(8, 2.5, 0, 0, &r, &sae, &error) == USAE_INVALID_ARGUMENT, "TopK has no fractional k");
+  check(strstr(error.message, "k ") != NULL && sae == NULL, "which the error names");
   check(usae_create(8, 2, 0, 0, &r, NULL, &error) == USAE_INVALID_ARGUMENT, "and no place for the autoencoder");
   usae_destroy(NULL);
 }

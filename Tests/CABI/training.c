@@ -77,6 +77,9 @@ void test_selection_by_batch(void) {
   r.k_max = 0;
   check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "a selection by batch");
   check(usae_slots(sae) == 4 * K && usae_slots(NULL) == 0, "has 4 k slots for a token");
+  usae_sae *fractional = NULL;
+  check(usae_create(CONCEPTS, K + 0.3, 7, 0, &r, &fractional, &error) == USAE_OK, "its k may be fractional");
+  check(usae_k(fractional) == K + 0.3 && usae_slots(fractional) == 4 * K + 2, "and slots are rounded up");
 
   usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)};
   usae_step_report report = {.size = sizeof report};
@@ -88,6 +91,12 @@ void test_selection_by_batch(void) {
   check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK && indices[K] == -1, "codes have k entries");
   check(usae_step(sae, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &report, NULL, &error) == USAE_OK, "a step");
   check(report.l0 <= K, "keeps k on average");
+  usae_step_report other = {.size = sizeof other};
+  check(usae_initialize_from(fractional, 2, names, inputs, NULL, &error) == USAE_OK &&
+            usae_step(fractional, 2, inputs, NULL, 0, 0, USAE_STEP_TRAIN, NULL, &other, NULL, &error) == USAE_OK,
+        "a step with a fractional k");
+  check(fabs(other.l0 * TOKENS - floor((K + 0.3) * TOKENS)) < 1e-6, "keeps as many in the batch, rounded down");
+  usae_destroy(fractional);
   check(usae_tensor_read(sae, 0, USAE_THRESHOLD, &threshold, 1, &error) == USAE_OK && threshold > 0, "and sets the threshold");
   check(usae_encode(sae, 0, &inputs[0], values, indices, NULL, &error) == USAE_OK, "then codes");
   int above = 1;

@@ -88,7 +88,8 @@ static void create(handle *h) {
   usae_recipe recipe = any_recipe(&is_extreme);
   usae_sae *made = (usae_sae *)&made;
   const int64_t concepts = chance(95) ? between(1, MOST_CONCEPTS) : limit();
-  const int64_t k = chance(95) ? between(1, 1 + (concepts > 0 && concepts < 200 ? below(concepts) : 3)) : limit();
+  double k = (double)(chance(95) ? between(1, 1 + (concepts > 0 && concepts < 200 ? below(concepts) : 3)) : limit());
+  if (chance(20)) k += chance(95) ? 0.25 * (double)below(4) : odd_number();
   const int32_t threads = (int32_t)(chance(95) ? between(1, 2) : limit());
   const usae_status status =
       CALL(usae_create, concepts, k, bits(), threads > 64 && threads <= 1024 ? 2 : threads, or_null(&recipe), or_null(&made));
@@ -166,7 +167,7 @@ void fuzz_life(handle *h) {
 void fuzz_description(handle *h) {
   const usae_sae *sae = chance(97) ? h->sae : NULL;
   const int32_t model = any_model(sae);
-  require(usae_concepts(sae) >= 0 && usae_k(sae) >= 0 && usae_slots(sae) >= usae_k(sae), "sizes");
+  require(usae_concepts(sae) >= 0 && usae_k(sae) >= 0 && (double)usae_slots(sae) >= usae_k(sae), "sizes");
   usae_seed(sae);
   require(usae_step_count(sae) >= 0 && usae_model_count(sae) >= 0 && usae_model_width(sae, model) >= 0, "counts");
   NOTE(usae_concepts);

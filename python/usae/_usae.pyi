@@ -18,7 +18,7 @@ Buffer = np.ndarray | typing_extensions.Buffer  # NumPy's stubs declare arrays a
 Activations = Buffer | tuple[Buffer, str] | tuple[Buffer | tuple[Buffer, str], Buffer]
 
 class Core:
-    def __init__(self, n_concepts: int, k: int, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, n_concepts: int, k: float, seed: int, n_threads: int, recipe: Mapping[str, Any]) -> None:
         """`recipe` has one entry for each of `recipe_fields`. A missing or unknown entry raises TypeError. Choices are names.
         If "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
@@ -73,7 +73,8 @@ class Core:
     @property
     def n_concepts(self) -> int: ...
     @property
-    def k(self) -> int: ...
+    def k(self) -> float:
+        """An int if it is a whole number."""
     @property
     def slots(self) -> int: ...
     @property

@@ -44,12 +44,12 @@ class Recipe:
         Default: "linear".
     selection : "topk" or "batchtopk"
         "topk" keeps the k largest pre-activations of each token. "batchtopk" (Bussmann et al., arXiv 2412.06410) keeps, in
-        training, the n_tokens * k largest of the batch, which is k for each token on average. Outside training it keeps those
-        above a threshold, a running mean that training has updated, so that a token's code does not depend on other tokens.
-        Default: "topk".
+        training, the n_tokens * k largest of the batch, rounded down, which is k for each token on average and may be
+        fractional. Outside training it keeps those above a threshold, a running mean that training has updated, so that a
+        token's code does not depend on other tokens. Default: "topk".
     k_max : int or None
         With "batchtopk", the largest number of active concepts of one token, at least k. What a token would have beyond that
-        goes to other tokens. Default: None, which means 4 k.
+        goes to other tokens. Default: None, which means 4 k, rounded up.
     initialization : "random", "tied" or "data"
         "random" initialises the encoder as PyTorch's Linear and the dictionary from a normal distribution. "tied" draws
         dictionary rows of norm 1 and starts the encoder equal to the dictionary. "data" does the same with the activations of

@@ -125,10 +125,10 @@ typedef struct usae_recipe {
   int32_t encoder;            /* USAE_ENCODER_LINEAR: W x + b. BATCHNORM: BatchNorm(W x + b). ReLU and then the selection
                                  follow either. Default: LINEAR. */
   int32_t selection;          /* USAE_SELECTION_TOPK: the k largest positive pre-activations of a token. BATCHTOPK: in training
-                                 the n_tokens * k largest of the batch; otherwise those of a token that are above USAE_THRESHOLD
-                                 (before the first step, its k largest). Default: TOPK. */
+                                 the n_tokens * k largest of the batch, rounded down; otherwise those of a token that are above
+                                 USAE_THRESHOLD (before the first step, its k largest, rounded up). Default: TOPK. */
   int64_t k_max;              /* Largest number of active concepts of one token with BATCHTOPK: at least k, capped at
-                                 n_concepts. 0 means 4 k. Default: 0. */
+                                 n_concepts. 0 means 4 k, rounded up. Default: 0. */
 
   /* Dictionary */
   double dictionary_epsilon;  /* Added to the norm of a dictionary row where the row is divided by it, with
@@ -154,7 +154,7 @@ typedef struct usae_recipe {
   int32_t aux_scale;          /* USAE_AUX_SCALE_RESIDUAL: the auxiliary loss is divided by the loss of predicting the residual's
                                  batch mean, which is held constant. Default: RESIDUAL. */
   int32_t aux_detach;         /* 1: the residual is a constant target. Default: 1. */
-  int64_t aux_k;              /* 0: n_concepts / 2 for UNCHOSEN, 2 k for DEAD. Default: 0. */
+  int64_t aux_k;              /* 0: n_concepts / 2 for UNCHOSEN, 2 k, rounded up, for DEAD. Default: 0. */
   double aux_coefficient;     /* Weight of the auxiliary loss. Default: 0.03125. */
   int64_t dead_tokens;        /* A concept is dead in a model that has encoded this many tokens since the concept last fired.
                                  0: concepts are never dead. Default: 1000000. */
@@ -262,9 +262,10 @@ usae_status usae_recipe_field_at(int64_t number, usae_recipe_field *field, usae_
 
 typedef struct usae_sae usae_sae;
 
-/* Makes an autoencoder without models. `n_threads` 0 takes the process's default (usae_set_threads). On success *out is a
- * handle that the caller frees with usae_destroy; on failure *out is unchanged. */
-usae_status usae_create(int64_t n_concepts, int64_t k, uint64_t seed, int32_t n_threads, const usae_recipe *recipe,
+/* Makes an autoencoder without models. `k` is from 1 to n_concepts: the number of active concepts of a token, or with
+ * USAE_SELECTION_BATCHTOPK the mean number, which need not be a whole one. `n_threads` 0 takes the process's default
+ * (usae_set_threads). On success *out is a handle that the caller frees with usae_destroy; on failure *out is unchanged. */
+usae_status usae_create(int64_t n_concepts, double k, uint64_t seed, int32_t n_threads, const usae_recipe *recipe,
                         usae_sae **out, usae_error *error);
 
 /* Frees the handle. NULL does nothing. No call may be running on it. */
@@ -312,7 +313,7 @@ usae_status usae_set_frozen(usae_sae *sae, int32_t model, int32_t frozen, usae_e
 /* None of these waits, not even for a step that is under way. For NULL the numbers are 0. */
 
 int64_t usae_concepts(const usae_sae *sae);
-int64_t usae_k(const usae_sae *sae);
+double usae_k(const usae_sae *sae);
 int64_t usae_slots(const usae_sae *sae); /* most active concepts of a token: k, or with BATCHTOPK k_max */
 uint64_t usae_seed(const usae_sae *sae);
 int64_t usae_step_count(const usae_sae *sae);

@@ -34,7 +34,7 @@ public struct Recipe: Sendable, Equatable {
   // Code
   public var encoder = Encoder.linear
   public var selection = Selection.topK
-  /// Most active concepts of a token with `batchTopK`; 0: 4 k.
+  /// Most active concepts of a token with `batchTopK`; 0: 4 k, rounded up.
   public var kMax = 0
 
   // Dictionary
@@ -53,7 +53,7 @@ public struct Recipe: Sendable, Equatable {
   public var auxiliary = Auxiliary.dead
   public var auxiliaryScale = AuxiliaryScale.residual
   public var auxiliaryDetach = true
-  /// 0: half of all concepts for `published`, 2 k for `dead`.
+  /// 0: half of all concepts for `published`, 2 k for `dead`, rounded up.
   public var auxiliaryK = 0
   public var auxiliaryCoefficient = 1.0 / 32
   /// Tokens encoded without firing that make a concept dead; 0: never.
@@ -167,13 +167,37 @@ public struct Recipe: Sendable, Equatable {
   }
 
   /// Slots of a code: the most active concepts of one token.
-  func slots(concepts: Int, k: Int) throws(USAEError) -> Int {
-    guard selection == .batchTopK else { return k }
-    guard kMax == 0 || kMax >= k else {
+  func slots(concepts: Int, k: Double) throws(USAEError) -> Int {
+    guard selection == .batchTopK else { return wholeK(k) }
+    guard kMax == 0 || Double(kMax) >= k else {
       throw .invalidArgument(
-        name: "recipe.k_max", expected: "at least k = \(k)", got: "\(kMax)",
+        name: "recipe.k_max", expected: "at least k = \(written(k))", got: "\(kMax)",
         remedy: "k is the mean over tokens, k_max the most that one token can have")
     }
-    return min(kMax > 0 ? kMax : 4 * k, concepts)
+    return min(kMax > 0 ? kMax : wholeK(4 * k), concepts)
+  }
+
+  /// NaN is in no range, so it is refused.
+  func check(k: Double, concepts: Int) throws(USAEError) {
+    guard k >= 1, k <= Double(concepts) else {
+      throw .invalidArgument(
+        name: "k", expected: "from 1 to n_concepts = \(concepts)", got: written(k),
+        remedy: "k is the number of concepts active at once")
+    }
+    guard selection == .batchTopK || k == k.rounded() else {
+      throw .invalidArgument(
+        name: "k", expected: "a whole number with TopK, which gives every token the same number", got: written(k),
+        remedy: "BatchTopK's k is a mean, which may be fractional")
+    }
   }
 }
+
+/// The most concepts that a token has where it may have k: a fractional k is rounded up.
+func wholeK(_ k: Double) -> Int { Int(k.rounded(.up)) }
+
+/// How many entries BatchTopK keeps of so many tokens: k for each on average, rounded down. SAELens computes the same,
+/// `int(k * n)` in double precision.
+func batchEntries(_ k: Double, tokens: Int) -> Int { Int(k * Double(tokens)) }
+
+/// A number as a user writes it: a whole one has no decimal point.
+private func written(_ k: Double) -> String { k == k.rounded() && abs(k) < 0x1p53 ? "\(Int(k))" : "\(k)" }

@@ -4,8 +4,8 @@
 /// for it. Every call checks its arguments before it changes anything.
 public final class UniversalSAE: Sendable {
   public let concepts: Int
-  /// Active concepts of a token: at most k, or with BatchTopK k on average over a batch.
-  public let k: Int
+  /// Active concepts of a token: at most k, or with BatchTopK k on average over a batch, which need not be a whole number.
+  public let k: Double
   /// The most active concepts that one token can have: k, or with BatchTopK `Recipe.kMax`.
   public let slots: Int
   public let seed: UInt64
@@ -34,21 +34,22 @@ public final class UniversalSAE: Sendable {
     var visibleGradients: (encoders: Set<Int>, dictionaries: Set<Int>)?
     let inference: InferenceCache
 
-    init(recipe: Recipe, k: Int, slots: Int) {
+    init(recipe: Recipe, k: Double, slots: Int) {
       self.recipe = recipe
-      inference = InferenceCache(k: k, slots: slots)
+      inference = InferenceCache(k: wholeK(k), slots: slots)
     }
   }
 
   /// - Parameters:
   ///   - concepts: size of the code, 1...2^24.
-  ///   - k: active concepts of a token, 1...concepts: at most k, or with BatchTopK k on average over a batch.
+  ///   - k: active concepts of a token, 1...concepts: at most k, or with BatchTopK, where it may be fractional, k on average
+  ///     over a batch.
   ///   - seed: all random draws depend on it and on the step alone.
   ///   - threads: 0 takes the process's default; results do not depend on it.
-  public init(concepts: Int, k: Int, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
+  public init(concepts: Int, k: Double, recipe: Recipe = Recipe(), seed: UInt64 = 0, threads: Int = 0) throws(USAEError) {
     try checkKernels()
     try Self.require("n_concepts", concepts, in: 1...1 << 24)
-    try Self.require("k", k, in: 1...concepts, remedy: "k is the number of concepts active at once, at most n_concepts")
+    try recipe.check(k: k, concepts: concepts)
     try Self.require("n_threads", threads, in: 0...1024)
     try recipe.validate()
     self.concepts = concepts
@@ -131,7 +132,7 @@ public final class UniversalSAE: Sendable {
       }
       try initialization.seed(models)
       if state.recipe.initialization == .data {
-        try initialization.copyDictionaries(from: activations, to: models, k: k)
+        try initialization.copyDictionaries(from: activations, to: models, k: wholeK(k))
       }
       adopt(models)
     }

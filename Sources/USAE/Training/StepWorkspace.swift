@@ -43,7 +43,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   /// - Parameter rows: tokens of a step.
   init(
-    rows: Int, encoders: Int, k: Int, recipe: Recipe, concepts: Int, widths: [Int], threads: Int
+    rows: Int, encoders: Int, k: Double, recipe: Recipe, concepts: Int, widths: [Int], threads: Int
   ) throws(USAEError) {
     self.rows = rows
     encodings = StepEncodings(tokens: rows, encoders: encoders)
@@ -64,7 +64,7 @@ final class StepWorkspace: @unchecked Sendable {
     codeGradients = try FloatBuffer(encodings.count * slots)
     batchSelection = recipe.selection == .batchTopK ? try BatchSelection(rows: encodings.count) : nil
     // However many slots a token has, all tokens use k on average at most.
-    groups = try ConceptGroups(rows: encodings.count, encoders: encoders, slots: k, concepts: concepts)
+    groups = try ConceptGroups(rows: encodings.count, encoders: encoders, slots: wholeK(k), concepts: concepts)
     let prefixEnds = recipe.prefixEnds(concepts: concepts)
     let isDrawn = !prefixEnds.isEmpty && recipe.prefixLoss == .drawn
     drawn = isDrawn ? DrawnPrefix(ends: prefixEnds) : nil

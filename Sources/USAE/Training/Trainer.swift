@@ -1,11 +1,12 @@
 /// Trains models step by step, in memory that is kept from step to step.
 final class Trainer: @unchecked Sendable {
-  let concepts, k: Int
+  let concepts: Int
+  let k: Double
   let seed: UInt64
   let models: [ModelParameters]
   private var workspace: StepWorkspace?
 
-  init(concepts: Int, k: Int, seed: UInt64, models: [ModelParameters]) {
+  init(concepts: Int, k: Double, seed: UInt64, models: [ModelParameters]) {
     self.concepts = concepts
     self.k = k
     self.seed = seed

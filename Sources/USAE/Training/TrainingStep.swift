@@ -174,7 +174,7 @@ extension TrainingStep {
     _ seat: Int, _ packed: PackedEncoder, _ dead: DeadAuxiliary.Selection?, _ selection: BatchSelection,
     work: InterruptibleWork
   ) throws(USAEError) -> Float? {
-    let (wanted, rows) = (workspace.rows * trainer.k, encodings.range(seat))
+    let (wanted, rows) = (batchEntries(trainer.k, tokens: workspace.rows), encodings.range(seat))
     let threshold = selection.threshold(model: encoders[seat])
     try select(seat, packed, dead, above: threshold, work: work)
     if threshold > 0, selection.total(workspace.codes, rows: rows) < wanted {

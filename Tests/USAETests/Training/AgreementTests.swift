@@ -5,7 +5,7 @@ import Testing
 /// What a step with several encoders computes, beside plain loops. Gradients are compared with PyTorch's in
 /// python/tests/core/test_agreement.py.
 @Suite struct AgreementTests {
-  static func trained(_ change: (inout Recipe) -> Void, k: Int = 5, steps: Int = 8) throws -> UniversalSAE {
+  static func trained(_ change: (inout Recipe) -> Void, k: Double = 5, steps: Int = 8) throws -> UniversalSAE {
     var recipe = Recipe()
     recipe.mergeCosine = 0
     recipe.prefixes = []
@@ -36,7 +36,7 @@ import Testing
         let (a, b) = (numbers[row * sae.concepts + $0], numbers[row * sae.concepts + $1])
         return a != b ? a > b : $0 < $1
       }
-      for c in own.prefix(sae.k) where numbers[row * sae.concepts + c] > 0 { isActive[row * sae.concepts + c] = true }
+      for c in own.prefix(Int(sae.k)) where numbers[row * sae.concepts + c] > 0 { isActive[row * sae.concepts + c] = true }
     }
     return (numbers, isActive)
   }

@@ -2,11 +2,24 @@
 
 /* --- Creation and deletion ----------------------------------------------------------------------------------------- */
 
+/* Takes an integer, or for a mean number of active concepts a float. The core checks the range of floats. */
+static bool take_k(const module_state *state, PyObject *object, double *out) {
+  int64_t whole = 0;
+  if (PyFloat_Check(object)) {
+    *out = PyFloat_AsDouble(object);
+    return true;
+  }
+  if (!take_int(state, object, "k", 1, INT64_MAX, &whole)) return false;
+  *out = (double)whole;
+  return true;
+}
+
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"n_concepts", "k", "seed", "n_threads", "recipe", NULL};
   const module_state *state = PyType_GetModuleState(type);
   PyObject *py_n_concepts, *py_k, *py_seed, *py_n_threads, *py_recipe;
-  int64_t n_concepts, k;
+  int64_t n_concepts;
+  double k;
   uint64_t seed;
   int32_t n_threads;
   usae_recipe recipe;
@@ -17,7 +30,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO:Core", keywords, &py_n_concepts, &py_k, &py_seed,
                                    &py_n_threads, &py_recipe) ||
       !take_int(state, py_n_concepts, "n_concepts", 1, INT64_MAX, &n_concepts) ||
-      !take_int(state, py_k, "k", 1, INT64_MAX, &k) || !take_seed(state, py_seed, &seed) ||
+      !take_k(state, py_k, &k) || !take_seed(state, py_seed, &seed) ||
       !take_int32(state, py_n_threads, "n_threads", &n_threads) || !take_recipe(state, py_recipe, &recipe))
     goto done;
 

@@ -1,12 +1,17 @@
 #include "core.h"
 
+#include <math.h>
+
 /* These calls of the core never wait, so the GIL is not released. */
 
 PyObject *core_n_concepts(PyObject *self, void *Py_UNUSED(closure)) {
   return PyLong_FromLongLong(usae_concepts(core_of(self)->sae));
 }
 
-PyObject *core_k(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(usae_k(core_of(self)->sae)); }
+PyObject *core_k(PyObject *self, void *Py_UNUSED(closure)) {
+  double k = usae_k(core_of(self)->sae);
+  return k == floor(k) ? PyLong_FromDouble(k) : PyFloat_FromDouble(k);
+}
 
 PyObject *core_slots(PyObject *self, void *Py_UNUSED(closure)) { return PyLong_FromLongLong(usae_slots(core_of(self)->sae)); }
 

@@ -189,6 +189,13 @@ def test_gradients_of_a_selection_by_batch_equal_autograd_in_float64(setting, ba
     record_property("worst", check(recipe, k=7))
 
 
+@pytest.mark.parametrize("k", [1.3, 6.6, 7.02])
+def test_gradients_of_a_fractional_mean_equal_autograd_in_float64(k, record_property):
+    for encoder, loss, aux in (("linear", "mse", "dead"), ("batchnorm", "l1", "unchosen")):
+        recipe = recipe_for(encoder, loss, (aux, "residual", False), "all").replace(selection="batchtopk")
+        record_property("worst", check(recipe, k=k))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_of_a_selection_by_batch_hold_at_the_edges(shape, record_property):
     for loss, aux in (("l1", "unchosen"), ("mse", "dead")):

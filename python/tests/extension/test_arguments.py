@@ -54,8 +54,11 @@ def test_integers_that_do_not_fit_are_invalid_input(core):
     ):
         with refuses(argument, value):
             make(value)
-    with refuses("k", 4.5, error=TypeError):
-        new_core(k=4.5)
+    for value in (4.5, float("nan"), -1.5):
+        with refuses("k", value):
+            new_core(k=value)
+    with refuses("k", "'4.5'", error=TypeError):
+        new_core(k="4.5")
 
 
 def test_names_are_a_sequence_of_text(core):

@@ -74,7 +74,7 @@ def is_separated(problem, encoder, recipe, k, prefix=None):
         offered = reference.largest(step.pre, everything, k_max)
         safe = [selection_is_safe(step.pre, error, offered, everything, k_max)]
         as_one = (t.reshape(1, -1) for t in (step.pre, error, step.chosen, offered))
-        safe.append(selection_is_safe(*as_one, k * len(step.pre)))
+        safe.append(selection_is_safe(*as_one, int(k * len(step.pre))))
     else:
         safe = [selection_is_safe(step.pre, error, step.chosen, everything, k)]
     if step.auxiliary is not None:

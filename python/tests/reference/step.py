@@ -61,7 +61,7 @@ def element_loss(name, residual):
 def aux_count(recipe, n_concepts, k):
     if recipe.aux_k is not None:
         return min(recipe.aux_k, n_concepts)
-    return n_concepts // 2 if recipe.aux == "unchosen" else min(2 * k, n_concepts)
+    return n_concepts // 2 if recipe.aux == "unchosen" else min(math.ceil(2 * k), n_concepts)
 
 
 def auxiliary_tokens(recipe, n_tokens, number, seed):
@@ -92,14 +92,14 @@ def largest_of_batch(values, k, k_max):
     """
     offered = largest(values, torch.ones_like(values, dtype=torch.bool), k_max)
     entries = torch.where(offered, values, -math.inf).flatten()
-    order = entries.sort(descending=True, stable=True).indices[: k * len(values)]
+    order = entries.sort(descending=True, stable=True).indices[: int(k * len(values))]
     kept = torch.zeros_like(entries, dtype=torch.bool).index_fill(0, order, True).view_as(values)
     return kept & offered
 
 
 def most_of_a_token(recipe, n_concepts, k):
     """k_max of a recipe."""
-    return min(recipe.k_max or 4 * k, n_concepts)
+    return min(recipe.k_max or math.ceil(4 * k), n_concepts)
 
 
 def shorter_prefixes(recipe, n_concepts):

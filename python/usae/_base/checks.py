@@ -65,6 +65,14 @@ def integer(value: object, name: str, smallest: int, largest: int, otherwise: st
     raise InvalidInputError(f"{name} must be an integer from {smallest} to {largest}{otherwise}, got {shown(value)}")
 
 
+def mean_count(value: object, name: str, smallest: int, largest: int) -> float:
+    """Return a mean number of things: an int if it is whole, else a float. InvalidInputError unless it is in the range."""
+    number = as_float(value)
+    if smallest <= number <= largest:
+        return int(number) if number.is_integer() else number
+    raise InvalidInputError(f"{name} must be a number from {smallest} to {largest}, got {shown(value)}")
+
+
 def grid(value: object, largest: int = 2**20) -> tuple[int, int]:
     """Return the argument `grid`, rows and columns of tokens. InvalidInputError unless these are integers up to `largest`."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:

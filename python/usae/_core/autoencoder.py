@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -36,7 +37,11 @@ class Autoencoder:
     def __init__(self, params: Mapping[str, Any], recipe: Recipe):
         """Check `params`, the arguments of `UniversalSAE`, and make the core. `recipe` is the resolved recipe."""
         n_concepts = checks.integer(params["n_concepts"], "n_concepts", 1, 2**24)
-        k = checks.integer(params["k"], "k", 1, 2**24)
+        k: float  # only BatchTopK's is a mean
+        if recipe.selection == "batchtopk":
+            k = checks.mean_count(params["k"], "k", 1, 2**24)
+        else:
+            k = checks.integer(params["k"], "k", 1, 2**24, ' (a fractional mean needs recipe.selection="batchtopk")')
         if k > n_concepts:
             raise InvalidInputError(f"k must be at most n_concepts = {n_concepts}, got {k}")
         seed = checks.integer(params["seed"], "seed", 0, 2**64 - 1)
@@ -63,8 +68,14 @@ class Autoencoder:
         return self.core.n_concepts
 
     @property
-    def k(self) -> int:
+    def k(self) -> float:
+        """An int if it is a whole number, as it always is with TopK."""
         return self.core.k
+
+    @property
+    def whole_k(self) -> int:
+        """The most concepts of a token where no threshold is known: `k`, rounded up."""
+        return math.ceil(self.core.k)
 
     @property
     def seed(self) -> int:

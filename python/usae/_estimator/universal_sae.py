@@ -74,9 +74,9 @@ class UniversalSAE:
     ----------
     n_concepts : int
         Number of concepts, which is the dimension of the code. Default: 6144.
-    k : int
-        Largest number of concepts that are active in a token. With ``recipe.selection="batchtopk"`` it is the mean number.
-        Default: 32.
+    k : int or float
+        Largest number of concepts that are active in a token, an integer. With ``recipe.selection="batchtopk"`` it is the mean
+        number, which may be fractional: a batch keeps ``int(k * n_tokens)`` concepts. Default: 32.
     recipe : Recipe, optional
         How to train. Default: None, which takes `usae.recipes.default()`.
     seed : int
@@ -118,7 +118,7 @@ class UniversalSAE:
     def __init__(
         self,
         n_concepts: int = 6144,
-        k: int = 32,
+        k: float = 32,
         *,
         recipe: Recipe | None = None,
         seed: int = 0,

@@ -46,6 +46,13 @@ class Fields:
             raise self.error(key, "an integer from 1 to 16,777,216")
         return value
 
+    def mean_count(self, key: str) -> float:
+        """Return a mean number of concepts: an int if it is whole."""
+        try:
+            return checks.mean_count(self.content.get(key), key, 1, 2**24)
+        except InvalidInputError:
+            raise self.error(key, "a number from 1 to 16,777,216") from None
+
     def boolean(self, key: str, otherwise: bool) -> bool:
         value = self.content.get(key, otherwise)
         if not isinstance(value, bool):
@@ -150,6 +157,17 @@ class Tensors:
         if value.size != 1 or int(value.reshape(())) < 1:
             raise CheckpointError(f"{self.label}: {key} must be 1 or more, got {disk.shortened(value)}; save it again")
         return int(value.reshape(()))
+
+    def mean_count(self, key: str) -> float:
+        """Return a tensor of one number from 1 on, an int if it is whole: a mean number of concepts, of any type."""
+        value = self.content[key]
+        if not (value.is_float if isinstance(value, StoredTensor) else np.asarray(value).dtype.kind == "f"):
+            return self.count(key)
+        array = self._float32(key)
+        number = float(array.reshape(())) if array.size == 1 else math.nan
+        if not 1 <= number <= 2**24:
+            raise CheckpointError(f"{self.label}: {key} must be a number from 1 on, got {disk.shortened(array)}; save it again")
+        return int(number) if number.is_integer() else number
 
     def _shown(self) -> str:
         return ", ".join(key[:40] for key in list(self.content)[:6]) + (", ..." if len(self.content) > 6 else "")

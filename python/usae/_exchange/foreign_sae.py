@@ -32,8 +32,9 @@ class ForeignSAE:
     """m_j of each decoder, [width of j]."""
     source: int | None
     """Which decoder is of the model that is encoded. None: there is none, as in a transcoder."""
-    k: int | None = None
-    """Pre-activations that are kept of each token: the largest. With thresholds, what training keeps on average."""
+    k: float | None = None
+    """Pre-activations that are kept of each token: the largest. With thresholds, what training keeps on average, which may be
+    fractional."""
     thresholds: np.ndarray | None = None
     """Pre-activations have to be larger than these, [n_concepts]. None: selection is TopK."""
     k_max: int | None = None
@@ -84,7 +85,7 @@ def folded(autoencoder: Autoencoder, model: str, targets: tuple[str, ...], *, st
         tuple(rows),
         tuple(means),
         targets.index(model) if model in targets else None,
-        autoencoder.k,
+        autoencoder.k if by_threshold else autoencoder.whole_k,
         encoder["threshold"] + encoder.get("threshold_rest", np.zeros(len(bias))) if by_threshold else None,
         autoencoder.core.slots if by_threshold else None,
     )

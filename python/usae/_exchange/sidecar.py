@@ -33,7 +33,7 @@ class Sidecar:
     """Of the models, of which the first is the one that is encoded."""
     means: dict[str, np.ndarray]
     scales: dict[str, np.ndarray]
-    k: int
+    k: float
     k_max: int | None
     has_other_codes: bool
     """Whether norms of dictionary rows were moved into the codes, with ``unit_rows=True``."""
@@ -43,7 +43,7 @@ def content(
     library: str,
     names: tuple[str, ...],
     standardization: dict[str, tuple[np.ndarray, np.ndarray]],
-    k: int,
+    k: float,
     k_max: int | None,
     weights: dict[str, Any],
     lost: dict[str, str],
@@ -102,7 +102,7 @@ def read(folder: pathlib.Path, weights: pathlib.Path, widths: list[int]) -> Side
         if not (scales[name] > 0).all():
             raise disk.unexpected(str(file), "scale", model.get("scale"))
     k, k_max = value.get("k"), value.get("k_max")
-    if not disk.is_integer(k, 1, 2**24):
+    if not disk.is_mean_count(k, 1, 2**24):
         raise disk.unexpected(str(file), "k", k)
     if k_max is not None and not disk.is_integer(k_max, 1, 2**24):
         raise disk.unexpected(str(file), "k_max", k_max)

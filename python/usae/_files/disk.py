@@ -128,6 +128,13 @@ def is_integer(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[
     return isinstance(value, int) and not isinstance(value, bool) and smallest <= value <= largest
 
 
+def is_mean_count(value: object, smallest: int, largest: int = 2**53) -> TypeGuard[float]:
+    """Whether this is a mean number of things as usae writes it: an integer, or a float that is none."""
+    if isinstance(value, float):
+        return smallest <= value <= largest and not value.is_integer()
+    return is_integer(value, smallest, largest)
+
+
 def unexpected(file: str, key: str, value: object) -> CheckpointError:
     return CheckpointError(f"{file}: {key} is not what usae writes there, got {shortened(value)}; copy it again")
 

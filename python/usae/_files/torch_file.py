@@ -176,6 +176,10 @@ class StoredTensor:
     file: _TorchFile
     view: torch_pickle.View
 
+    @property
+    def is_float(self) -> bool:
+        return self.view.storage.dtype in torch_pickle.FLOATS
+
     def to_float32(self, label: str) -> np.ndarray:
         dtype = self.view.storage.dtype
         if dtype not in torch_pickle.FLOATS:

@@ -105,6 +105,8 @@ def checked_header(raw: bytes) -> Header:
     for field in ("dead_tokens", "learning_rate"):
         if header["resolved_recipe"][field] is None:
             raise disk.unexpected(HEADER, f"resolved_recipe.{field}", None)
+    if not isinstance(header["k"], int) and header["resolved_recipe"]["selection"] != "batchtopk":
+        raise disk.unexpected(HEADER, "k", header["k"])
     for i, entry in enumerate(header["history"]):
         if version < 2 and isinstance(entry, dict):
             entry.setdefault("prefix", header["n_concepts"])  # format 1 had no shorter prefixes
@@ -220,7 +222,7 @@ _HEADER_KEYS = {
     "format_version": lambda value: disk.is_integer(value, 1, FORMAT_VERSION),
     "package_version": lambda value: isinstance(value, str),
     "n_concepts": lambda value: disk.is_integer(value, 1, 2**24),
-    "k": lambda value: disk.is_integer(value, 1, 2**24),
+    "k": lambda value: disk.is_mean_count(value, 1, 2**24),
     "seed": lambda value: disk.is_integer(value, 0, 2**64 - 1),
     "n_steps": lambda value: disk.is_integer(value, 0),
     "models": lambda value: isinstance(value, list) and 1 <= len(value) <= MOST_MODELS and all(

@@ -263,7 +263,7 @@ class _Source:
             autoencoder.names[model],
             list(autoencoder.widths.values())[model],
         )
-        self.k = autoencoder.k
+        self.k = autoencoder.whole_k
         self.mean, self.scale = autoencoder.exact_mean(model), autoencoder.read(model, "scale").astype(float)
 
     def _read(

@@ -40,7 +40,7 @@ def import_sae(
     format: str | None = None,
     *,
     names: str | tuple[str, ...] | list[str] | None = None,
-    k: int | None = None,
+    k: float | None = None,
     k_max: int | None = None,
     tolerance: float = TOLERANCE,
     n_threads: int | None = None,
@@ -61,9 +61,9 @@ def import_sae(
     names : str or sequence of str, optional
         Names for the models: one; two for a transcoder, of the encoded model and the decoded one; for a crosscoder one for each
         dictionary. Default: None, which takes those of an export by usae, or "model", "target", "model_0" and so on.
-    k : int, optional
-        Number of active concepts where the files do not say: needed for TopK; with thresholds it is what further training
-        aims at. Default: None, which takes what the files say.
+    k : int or float, optional
+        Number of active concepts where the files do not say: needed for TopK; with thresholds it is the mean number that
+        further training aims at, which may be fractional. Default: None, which takes what the files say.
     k_max : int, optional
         The most concepts of a token, with thresholds. Codes have so many slots. Default: None, which takes that of an export by
         usae, and otherwise all concepts, so that nothing is cut off.
@@ -95,7 +95,7 @@ def import_sae(
     """
     if format is not None:
         format = checks.choice(format, "format", FORMATS)
-    k = None if k is None else checks.integer(k, "k", 1, 2**24)
+    k = None if k is None else checks.mean_count(k, "k", 1, 2**24)
     k_max = None if k_max is None else checks.integer(k_max, "k_max", 1, 2**24)
     tolerance = checks.real(tolerance, "tolerance", "a share of at least 0")
     label, foreign, known = _read(path, format, k)
@@ -103,13 +103,15 @@ def import_sae(
     made = _represented(foreign, known, tolerance, label)
     if known is not None:
         k, k_max = known.k if k is None else k, known.k_max if k_max is None else k_max
+        if foreign.thresholds is not None and foreign.k is not None:
+            foreign = dataclasses.replace(foreign, k=known.k)  # in full; the other library's may be rounded
     return _made(made, foreign, given, k, k_max, n_threads, label)
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Any, format: str | None, k: int | None) -> tuple[str, ForeignSAE, Sidecar | None]:
+def _read(path: Any, format: str | None, k: float | None) -> tuple[str, ForeignSAE, Sidecar | None]:
     """Return a label for messages, what was read, and what an export of usae says beside it."""
     if isinstance(path, Mapping):
         return "path", _of_state(Tensors("path", path), format, k), None
@@ -160,7 +162,7 @@ def _sidecar_says(folder: pathlib.Path, library: str) -> bool:
     return file.exists() and sidecar.is_one(value := json_of(file)) and value.get("library") == library
 
 
-def _of_state(tensors: Tensors, format: str | None, k: int | None) -> ForeignSAE:
+def _of_state(tensors: Tensors, format: str | None, k: float | None) -> ForeignSAE:
     """Return the autoencoder of a state_dict, whose library its names tell."""
     if format is None:
         format = overcomplete.NAME if overcomplete.is_one(tensors) else dictionary_learning.NAME
@@ -173,11 +175,11 @@ def _of_state(tensors: Tensors, format: str | None, k: int | None) -> ForeignSAE
     )
 
 
-def _without_k(read: Callable[[pathlib.Path], ForeignSAE]) -> Callable[[pathlib.Path, int | None], ForeignSAE]:
+def _without_k(read: Callable[[pathlib.Path], ForeignSAE]) -> Callable[[pathlib.Path, float | None], ForeignSAE]:
     return lambda folder, k: read(folder)
 
 
-READERS: dict[str, tuple[Callable[[pathlib.Path, int | None], ForeignSAE], str]] = {
+READERS: dict[str, tuple[Callable[[pathlib.Path, float | None], ForeignSAE], str]] = {
     saelens.NAME: (_without_k(saelens.read), saelens.WEIGHTS),
     sparsify.NAME: (_without_k(sparsify.read), sparsify.WEIGHTS),
     visaebench.NAME: (_without_k(visaebench.read), visaebench.WEIGHTS),
@@ -323,7 +325,7 @@ def _made(
     made: _Parameters,
     foreign: ForeignSAE,
     names: tuple[str, ...],
-    k: int | None,
+    k: float | None,
     k_max: int | None,
     n_threads: int | None,
     label: str,
@@ -334,6 +336,11 @@ def _made(
     active = foreign.k if foreign.k is not None else k
     if active is None:
         active = min(_USUAL_K, slots)
+    if not by_threshold and not isinstance(active, int):
+        raise InvalidInputError(
+            f"k must be an integer for {label}, whose tokens have the k largest pre-activations, got {active}; only a mean, "
+            f"beside thresholds, may be fractional"
+        )
     if not by_threshold and active > n:
         raise CheckpointError(f"{label}: k must be at most the number of concepts, {n}, got {active}; copy it again")
     active = min(active, slots)

@@ -119,7 +119,7 @@ class Encoder(_OfModel):
         n_concepts, width = parameters["encoder_weight"].shape
         threshold = parameters.get("threshold")
         batchwise = threshold is not None and threshold[0] > 0  # before a step BatchTopK selects as TopK does
-        k = sae._initialized().core.slots if batchwise else sae._initialized().k
+        k = sae._initialized().core.slots if batchwise else sae._initialized().whole_k
         encoder = cls(width, n_concepts, k, device=device, dtype=dtype or torch.float32)
         weight, bias = _without_batchnorm(parameters)
         encoder._copy(parameters | {"weight": weight, "bias": bias, "threshold": threshold if batchwise else 0.0})

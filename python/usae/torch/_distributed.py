@@ -237,7 +237,7 @@ class DistributedTrainer:
         with self._peers.sharing_errors():
             exclusive.check(self.sae, "DistributedTrainer")
             params = self.sae._arguments()
-            numbers = [int(params[name]) for name in ("n_concepts", "k", "seed")]  # JSON cannot represent NumPy's integers
+            numbers = [float(params["k"]), *(int(params[name]) for name in ("n_concepts", "seed"))]  # and none of NumPy's
             mine = [*numbers, self.sae._checked_recipe().to_dict()]
             words = json.dumps([self.sae._autoencoder is not None, mine])
         given = [json.loads(text) for text in self._peers.all_gather(words)]

@@ -91,11 +91,11 @@ extension TrainingStep {
 
 extension Recipe {
   /// Slots of an auxiliary code.
-  func auxiliarySlots(concepts: Int, k: Int) -> Int {
+  func auxiliarySlots(concepts: Int, k: Double) -> Int {
     switch auxiliary {
     case .none: return 0
     case .published: return auxiliaryK > 0 ? min(auxiliaryK, concepts) : concepts / 2
-    case .dead: return min(auxiliaryK > 0 ? auxiliaryK : 2 * k, concepts)
+    case .dead: return min(auxiliaryK > 0 ? auxiliaryK : wholeK(2 * k), concepts)
     }
   }
 }

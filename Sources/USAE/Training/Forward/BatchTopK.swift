@@ -1,5 +1,5 @@
-/// BatchTopK keeps the n_tokens * k largest entries of a batch's codes, so that a token has as many as it needs, up to its
-/// slots. Ties go to the earlier token, then to the lower concept.
+/// BatchTopK keeps the n_tokens * k largest entries of a batch's codes, rounded down (`batchEntries`), so that a token has as
+/// many as it needs, up to its slots. Ties go to the earlier token, then to the lower concept.
 ///
 /// Entries are positive, and bits of positive floats order as the floats do, so two histograms, one of upper halves of the
 /// bits and one of lower, find the smallest entry to keep: time grows with the entries alone, whatever their distribution.

@@ -41,7 +41,7 @@ extension SharedSelection {
 
   mutating func takeUpperHalves(_ sum: SharedSum, _ step: SharedStep) throws(USAEError) {
     let counts = try histogram(sum, step)
-    wanted = min(step.workspace.totalRows * step.local.trainer.k, counts.reduce(0, +))
+    wanted = min(batchEntries(step.local.trainer.k, tokens: step.workspace.totalRows), counts.reduce(0, +))
     guard wanted > 0 else { return }
     (upper, above) = BatchSelection.bin(rank: wanted, of: counts.count) { counts[$0] }
     inBin = counts[Int(upper)]

@@ -51,6 +51,61 @@ import Testing
     }
   }
 
+  static let batchTopK: Recipe = {
+    var recipe = Recipe()
+    (recipe.selection, recipe.prefixes, recipe.mergeCosine) = (.batchTopK, [], 0)
+    return recipe
+  }()
+
+  static func step(_ sae: UniversalSAE, rows: Int) throws -> StepReport {
+    try sae.withActivations(try UniversalSAETests.data(rows, seed: 8)) { activations throws(USAEError) in
+      try sae.step(activations, rows: .all, encoder: 0, keepGradients: false, work: sae.makeWork())
+    }
+  }
+
+  @Test(arguments: [1.0, 1.004, 2.5, 2.5000001, 4.75, 5.0, 5.29], [1, 7, 130, 301])
+  func aBatchKeepsTheMeanTimesItsTokensRoundedDown(k: Double, rows: Int) throws {
+    let sae = try UniversalSAE(concepts: 70, k: k, recipe: Self.batchTopK, seed: 3)
+    try sae.initialize([("a", 19), ("b", 33)])
+    let report = try Self.step(sae, rows: rows)
+    #expect((report.l0 * Double(rows)).rounded() == (k * Double(rows)).rounded(.down))
+  }
+
+  @Test func aWholeMeanIsTheSameAutoencoderHoweverItIsWritten() {
+    #expect(batchEntries(32, tokens: 1 << 20) == 32 << 20)
+    #expect(batchEntries(32.1, tokens: 10) == 321)
+    #expect(wholeK(32) == 32)
+    #expect(wholeK(32.000001) == 33)
+  }
+
+  @Test func slotsOfAFractionalMeanAreRoundedUp() throws {
+    #expect(try UniversalSAE(concepts: 70, k: 5.3, recipe: Self.batchTopK).slots == 22)
+    #expect(try UniversalSAE(concepts: 20, k: 5.3, recipe: Self.batchTopK).slots == 20)
+    var recipe = Self.batchTopK
+    recipe.kMax = 6
+    #expect(try UniversalSAE(concepts: 70, k: 5.3, recipe: recipe).slots == 6)
+    recipe.kMax = 5
+    #expect(throws: USAEError.self) { try UniversalSAE(concepts: 70, k: 5.3, recipe: recipe) }
+  }
+
+  @Test(arguments: [5.5, 0.5, 0, -1, 70.5, 71, .nan, .infinity, -.infinity])
+  func aFractionalKIsForBatchTopKAloneAndWithinItsRange(k: Double) throws {
+    #expect(throws: USAEError.self) { try UniversalSAE(concepts: 70, k: k) }
+    if k == 5.5 {
+      #expect(try UniversalSAE(concepts: 70, k: k, recipe: Self.batchTopK).k == k)
+    } else {
+      #expect(throws: USAEError.self) { try UniversalSAE(concepts: 70, k: k, recipe: Self.batchTopK) }
+    }
+  }
+
+  @Test func beforeTheFirstStepATokenHasAFractionalKRoundedUp() throws {
+    let sae = try UniversalSAE(concepts: 70, k: 4.2, recipe: Self.batchTopK, seed: 3)
+    let data = try UniversalSAETests.data(50, seed: 8)
+    try sae.initialize([("a", data[0].value.columns), ("b", data[1].value.columns)])
+    let codes = try sae.encode(data[0].value, model: "a")
+    #expect((0..<50).allSatisfy { codes.active($0).count == 5 })
+  }
+
   @Test func nothingKeptHasNoSmallest() throws {
     #expect(try Self.trimmed([[], []], wanted: 3).smallest == nil)
   }

@@ -7,15 +7,17 @@ import Testing
   struct Case: Sendable, CustomTestStringConvertible {
     let name: String
     let recipe: Recipe
+    let k: Double
     /// What this case tests.
     let expected: Set<SharedExchange.Kind>
     var testDescription: String { name }
 
     init(
-      _ name: String, expected: Set<SharedExchange.Kind> = [], _ recipe: Recipe = Recipe(),
+      _ name: String, expected: Set<SharedExchange.Kind> = [], k: Double = 5, _ recipe: Recipe = Recipe(),
       _ change: (inout Recipe) -> Void = { _ in }
     ) {
       self.name = name
+      self.k = k
       self.expected = expected
       var recipe = recipe
       recipe.mergeCosine = 0
@@ -51,6 +53,9 @@ import Testing
     },
     Case("two published encoders", expected: [.means, .covariance], published) { $0.encodedModels = .two },
     Case("merging", expected: [.restarts]) { ($0.mergeCosine, $0.mergeEvery, $0.warmupSteps) = (0.05, 6, 0) },
+    Case("batchtopk, fractional k", expected: [.upperHalves, .lowerHalves, .ties, .residualMeans, .spreads], k: 4.27) {
+      ($0.selection, $0.deadTokens) = (.batchTopK, 200)
+    },
   ]
 
   /// Rows of all models, cut into parts of these sizes.
@@ -65,9 +70,9 @@ import Testing
   }
 
   /// One autoencoder, trained for five steps, for each process and one more.
-  static func copies(_ recipe: Recipe, _ count: Int) throws -> [UniversalSAE] {
+  static func copies(_ recipe: Recipe, _ count: Int, k: Double = 5) throws -> [UniversalSAE] {
     try (0...count).map { _ in
-      let sae = try UniversalSAE(concepts: 70, k: 5, recipe: recipe, seed: 3, threads: 1)
+      let sae = try UniversalSAE(concepts: 70, k: k, recipe: recipe, seed: 3, threads: 1)
       for step in 0..<5 {
         try sae.partialFit(try UniversalSAETests.data(300, seed: UInt64(10 + step)), encoder: ["a", "b"][step % 2])
       }
@@ -151,7 +156,7 @@ import Testing
   @Test(arguments: cases, [[150, 150], [290, 10], [1, 199, 60, 40]])
   func theSumOfPartsIsTheGradientOfTheBatch(_ test: Case, sizes: [Int]) throws {
     let data = try UniversalSAETests.data(300, seed: 99)
-    var saes = try Self.copies(test.recipe, sizes.count)
+    var saes = try Self.copies(test.recipe, sizes.count, k: test.k)
     let single = saes.removeLast()
     for encoder in 0..<2 {
       let whole = try single.withActivations(data) { activations throws(USAEError) in
@@ -209,7 +214,7 @@ import Testing
 
   @Test func aWorldOfOneHasTheBitsOfAnOrdinaryStep() throws {
     for test in [0, 5, 6, 8, 10].map({ Self.cases[$0] }) {
-      let saes = try Self.copies(test.recipe, 1)
+      let saes = try Self.copies(test.recipe, 1, k: test.k)
       for step in 0..<3 {
         let data = try UniversalSAETests.data(200, seed: UInt64(40 + step))
         _ = try Self.step([saes[0]], [data], encoder: nil)

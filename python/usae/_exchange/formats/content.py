@@ -51,6 +51,18 @@ def as_float32(values: np.ndarray, what: str) -> np.ndarray:
     return result
 
 
+def whole_k(foreign: ForeignSAE) -> int:
+    """Return k for files that hold an integer. Beside thresholds, which decide what is active, it says what training did."""
+    return round(foreign.k or 0)
+
+
+def lost_k(foreign: ForeignSAE) -> dict[str, str]:
+    """Return what `whole_k` loses."""
+    if foreign.k is None or foreign.k == whole_k(foreign):
+        return {}
+    return {"k": f"the mean number of concepts that training kept, {foreign.k:g}, is an integer there: {whole_k(foreign)}"}
+
+
 def refuse_threshold(foreign: ForeignSAE, library: str, remedy: str) -> None:
     if foreign.thresholds is not None:
         raise InvalidInputError(

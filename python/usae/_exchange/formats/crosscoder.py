@@ -11,7 +11,7 @@ import numpy as np
 
 from usae._exchange.foreign_files import Fields, Tensors, json_of
 from usae._exchange.foreign_sae import ForeignSAE
-from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair
+from usae._exchange.formats.content import Content, Names, as_float32, lost_k, refuse_pair, whole_k
 from usae.errors import CheckpointError, InvalidInputError
 
 NAME = "crosscoder"
@@ -45,7 +45,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
         "activation_dim": width,
         "dict_size": foreign.n_concepts,
         "num_layers": n_models,
-        "k": foreign.k,
+        "k": whole_k(foreign),
         "encoder_layers": [index],
         "num_decoder_layers": n_models,
         "init_with_transpose": False,
@@ -58,7 +58,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
         "encoder.bias": as_float32(foreign.bias, "encoder's bias"),
         "decoder.weight": as_float32(np.stack(foreign.rows), "dictionary"),
         "decoder.bias": as_float32(np.stack(foreign.means), "mean"),
-        "k": np.array(foreign.k, np.int32),
+        "k": np.array(whole_k(foreign), np.int32),
         "threshold": np.array(threshold, np.float32),
         "code_normalization_id": np.array(_NO_NORMALIZATION, np.int64),
         "activation_mean": nothing,
@@ -67,7 +67,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
         "target_rms": np.array(1, np.float32),
     }
     loading = "dictionary_learning.dictionary.BatchTopKCrossCoder.from_pretrained({path}, from_hub=True)"
-    lost = {"encoders": f"it encodes {names.model!r} alone; export the others to folders of their own"}
+    lost = {"encoders": f"it encodes {names.model!r} alone; export the others to folders of their own"} | lost_k(foreign)
     return Content("BatchTopKCrossCoder", {CONFIG: config}, WEIGHTS, tensors, loading, lost)
 
 
@@ -96,7 +96,7 @@ def read(folder: pathlib.Path) -> ForeignSAE:
         raise fields.error("encoder_layers", f"the number of one of {len(rows)} models")
     bias, means = tensors.floats("encoder.bias", weight.shape[2]), tensors.floats("decoder.bias", *rows.shape[::2])
     thresholds = np.full(len(bias), float(tensors.floats("threshold")))
-    return ForeignSAE(weight[0].T, bias, tuple(rows), tuple(means), layers[0], tensors.count("k"), thresholds)
+    return ForeignSAE(weight[0].T, bias, tuple(rows), tuple(means), layers[0], tensors.mean_count("k"), thresholds)
 
 
 def _check_no_statistics(tensors: Tensors) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from usae._exchange.foreign_files import Fields, Tensors, json_of
 from usae._exchange.foreign_sae import ForeignSAE
-from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair
+from usae._exchange.formats.content import Content, Names, as_float32, lost_k, refuse_pair, whole_k
 from usae.errors import CheckpointError
 
 NAME = "dictionary_learning"
@@ -39,7 +39,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
             "encoder.bias": as_float32(foreign.bias_after(mean), "encoder's bias"),
             "decoder.weight": as_float32(rows.T, "dictionary"),
             "b_dec": as_float32(mean, "mean"),
-            "k": np.array(foreign.k, np.int32),
+            "k": np.array(whole_k(foreign), np.int32),
             "threshold": np.array(-1.0 if threshold is None else threshold, np.float32),
         }
     trainer = {
@@ -47,11 +47,11 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
         "dict_class": cls,
         "activation_dim": foreign.weight.shape[1],
         "dict_size": foreign.n_concepts,
-        "k": foreign.k,
+        "k": whole_k(foreign),
         "lm_name": names.model,
     }
     loading = 'dictionary_learning.utils.load_dictionary({path}, device="cpu")'
-    return Content(cls, {CONFIG: {"trainer": trainer, "buffer": {}}}, WEIGHTS, tensors, loading)
+    return Content(cls, {CONFIG: {"trainer": trainer, "buffer": {}}}, WEIGHTS, tensors, loading, lost_k(foreign))
 
 
 def read(folder: pathlib.Path) -> ForeignSAE:
@@ -64,10 +64,14 @@ def read(folder: pathlib.Path) -> ForeignSAE:
     cls = fields.text("dict_class")
     if cls not in _CLASSES:
         raise fields.unusable("dict_class", f"usae can represent {', '.join(_CLASSES)}")
-    return of_state(Tensors.of(folder / WEIGHTS), cls, fields.integer("k") if "k" in trainer else None)
+    return of_state(Tensors.of(folder / WEIGHTS), cls, _k(fields, cls) if "k" in trainer else None)
 
 
-def of_state(tensors: Tensors, cls: str | None = None, k: int | None = None) -> ForeignSAE:
+def _k(fields: Fields, cls: str) -> float:
+    return fields.integer("k") if cls == "AutoEncoderTopK" else fields.mean_count("k")
+
+
+def of_state(tensors: Tensors, cls: str | None = None, k: float | None = None) -> ForeignSAE:
     """Read a state_dict. Without the class it is what the names of its tensors say."""
     cls = cls or _class_of(tensors)
     if cls in ("JumpReluAutoEncoder", "MatryoshkaBatchTopKSAE"):
@@ -87,7 +91,8 @@ def of_state(tensors: Tensors, cls: str | None = None, k: int | None = None) -> 
     bias = bias - weight @ mean
     if cls == "AutoEncoder":
         return ForeignSAE(weight, bias, (rows,), (mean,), 0, k, np.zeros(n))
-    k = tensors.count("k") if "k" in tensors else k
+    if "k" in tensors:
+        k = tensors.count("k") if cls == "AutoEncoderTopK" else tensors.mean_count("k")
     if cls == "AutoEncoderTopK":
         if k is None:
             raise CheckpointError(f"{tensors.label}: k is missing; give k=")

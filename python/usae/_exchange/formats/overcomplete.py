@@ -55,13 +55,13 @@ def is_one(tensors: Tensors) -> bool:
     return _ROWS in tensors
 
 
-def read(folder: pathlib.Path, k: int | None) -> ForeignSAE:
+def read(folder: pathlib.Path, k: float | None) -> ForeignSAE:
     if k is None and (folder / CONFIG).exists():
         k = Fields(folder / CONFIG, json_of(folder / CONFIG)).integer("top_k")
     return of_state(Tensors.of(folder / WEIGHTS), k)
 
 
-def of_state(tensors: Tensors, k: int | None) -> ForeignSAE:
+def of_state(tensors: Tensors, k: float | None) -> ForeignSAE:
     """Read a state_dict. Of a JumpSAE it has thresholds; of a TopKSAE it does not have k."""
     norm = [f"encoder.final_block.1.{name}" for name in _NORM]
     has_norm = norm[2] in tensors

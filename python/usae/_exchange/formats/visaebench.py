@@ -8,7 +8,7 @@ import numpy as np
 
 from usae._exchange.foreign_files import Fields, Tensors, json_of
 from usae._exchange.foreign_sae import ForeignSAE
-from usae._exchange.formats.content import Content, Names, as_float32, refuse_pair
+from usae._exchange.formats.content import Content, Names, as_float32, lost_k, refuse_pair, whole_k
 from usae.errors import CheckpointError
 
 NAME = "visaebench"
@@ -30,7 +30,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
         "activation": "topk" if foreign.thresholds is None else "jumprelu",
         "input_dim": foreign.weight.shape[1],
         "hidden_dim": foreign.n_concepts,
-        "k": foreign.k,
+        "k": whole_k(foreign),
     }
     tensors = {
         "encoder.weight": as_float32(foreign.weight, "encoder"),
@@ -41,7 +41,7 @@ def write(foreign: ForeignSAE, names: Names) -> Content:
     if foreign.thresholds is not None:  # its JumpReLU compares with >, as usae does, and its BatchTopK with >=
         tensors["jump_thresholds"] = as_float32(foreign.thresholds, "threshold")
     loading = 'visaebench.hub.load_sae({path}, device="cpu")  # visaebench.evaluate(..., mean=0.0, std=1.0)'
-    return Content(str(config["activation"]), {CONFIG: config}, WEIGHTS, tensors, loading)
+    return Content(str(config["activation"]), {CONFIG: config}, WEIGHTS, tensors, loading, lost_k(foreign))
 
 
 def read(folder: pathlib.Path) -> ForeignSAE:
@@ -59,7 +59,8 @@ def read(folder: pathlib.Path) -> ForeignSAE:
     n, width = weight.shape
     bias, rows = tensors.floats("encoder.bias", n), tensors.floats("decoder.weight", n, width) * factor
     mean = tensors.floats("decoder.bias", width) if "decoder.bias" in tensors else np.zeros(width)
-    k, thresholds = None, None
+    k: float | None = None
+    thresholds = None
     if activation == "topk":
         k = fields.integer("k")
     elif activation == "jumprelu":
@@ -67,7 +68,7 @@ def read(folder: pathlib.Path) -> ForeignSAE:
         thresholds = np.full(n, _DEFAULT_THRESHOLD) if key is None else tensors.floats(key, n)
     elif activation == "batchtopk":
         thresholds = np.full(n, _below(_threshold(fields, tensors)))
-        k = fields.integer("k") if "k" in fields.content else None
+        k = fields.mean_count("k") if "k" in fields.content else None
     else:
         raise fields.unusable("activation", "usae can represent topk, batchtopk and jumprelu")
     return ForeignSAE(weight, bias, (rows,), (mean,), 0, k, thresholds)
