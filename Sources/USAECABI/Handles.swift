@@ -101,3 +101,10 @@ func poll(_ interrupt: UnsafePointer<usae_interrupt>?) -> (@Sendable () -> Bool)
   nonisolated(unsafe) let context = interrupt.pointee.context
   return { poll(context) != 0 }
 }
+
+/// What the caller wants to be told, as a closure that the library calls.
+func progress(_ interrupt: UnsafePointer<usae_interrupt>?) -> (@Sendable (Int) -> Void)? {
+  guard let interrupt, let progress = interrupt.pointee.progress else { return nil }
+  nonisolated(unsafe) let context = interrupt.pointee.context
+  return { progress(context, Int64($0)) }
+}

@@ -61,7 +61,8 @@ public func usae_evaluate(
     let out = try usae_evaluation.input(out, "out")
     try requireZero(out.reserved, "out")
     let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
-    let result = try sae.evaluate(activations, threshold: threshold, work: sae.makeWork(poll: poll(interrupt)))
+    let work = sae.makeWork(poll: poll(interrupt), progress: progress(interrupt))
+    let result = try sae.evaluate(activations, threshold: threshold, work: work)
     store(result.r2, out.r2)
     store(result.r2Standardized, out.r2_standardized)
     store(result.r2ScalarMean, out.r2_scalar_mean)
@@ -88,7 +89,7 @@ public func usae_top_examples(
     try sae.topExamples(
       try activations(x, of: sae, model: model), model: Int(model), n: Int(n), tokensPerImage: Int(tokens_per_image),
       values: try required(values, "values"), tokens: try required(tokens, "tokens"),
-      work: sae.makeWork(poll: poll(interrupt)))
+      work: sae.makeWork(poll: poll(interrupt), progress: progress(interrupt)))
   }
 }
 

@@ -1,5 +1,11 @@
 #include "check.h"
 
+/* An interrupt's progress: keeps the newest number in the int64_t at `context`, or -1 once it does not grow. */
+static void count_rows(void *context, int64_t rows) {
+  int64_t *seen = context;
+  *seen = rows > *seen ? rows : -1;
+}
+
 void test_use(usae_sae *sae) {
   usae_error error;
   usae_matrix x = matrix(left, TOKENS, LEFT), inputs[2] = {x, matrix(right, TOKENS, RIGHT)};
@@ -64,6 +70,9 @@ void test_use(usae_sae *sae) {
   }
   check(consistent, "counts of pairs, of all and of any model fit together");
   check(r2[0] > 0 && r2[0] < 1 && r2[3] > 0 && r2[3] < 1, "R2 is a share");
+  int64_t seen = 0;
+  usae_interrupt told = {.context = &seen, .progress = count_rows};
+  check(usae_evaluate(sae, 2, inputs, 0, &evaluation, &told, &error) == USAE_OK && seen == TOKENS, "progress ends at all rows");
   check(usae_evaluate(sae, 2, inputs, -1, &evaluation, NULL, &error) == USAE_INVALID_ARGUMENT, "a negative threshold");
 }
 
@@ -75,7 +84,10 @@ void test_top_examples(usae_sae *sae) {
   static int32_t indices[TOKENS * K];
   static int64_t tokens[CONCEPTS * N];
   usae_encode(sae, 0, &x, values, indices, NULL, &error);
-  check(usae_top_examples(sae, 0, &x, N, 1, top, tokens, NULL, &error) == USAE_OK, "top examples");
+  int64_t seen = 0;
+  usae_interrupt told = {.context = &seen, .progress = count_rows};
+  check(usae_top_examples(sae, 0, &x, N, 1, top, tokens, &told, &error) == USAE_OK, "top examples");
+  check(seen == TOKENS, "with their progress");
   int right_ones = 1;
   for (int c = 0; c < CONCEPTS; c++) {
     /* How many codes stand before a row in the order: those of the examples must be 0, 1, 2. */

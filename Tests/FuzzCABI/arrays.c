@@ -162,10 +162,12 @@ static int32_t count_down(void *context) {
   return polls_left-- <= 0;
 }
 
+static void count_rows(void *context, int64_t rows) { require(context == &polls_left && rows > 0, "progress"); }
+
 const usae_interrupt *interrupt(bool must) {
   static usae_interrupt made;
   if (!must && chance(80)) return NULL;
   polls_left = chance(50) ? 0 : between(0, 40);
-  made = (usae_interrupt){must || !chance(10) ? count_down : NULL, &polls_left};
+  made = (usae_interrupt){must || !chance(10) ? count_down : NULL, &polls_left, chance(50) ? count_rows : NULL};
   return &made;
 }

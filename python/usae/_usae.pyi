@@ -7,7 +7,7 @@ written to C-contiguous arrays that the caller allocates. Errors of the core are
 the core's message unchanged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -51,9 +51,26 @@ class Core:
     def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
     def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...
     def preactivations(self, model: int, x: Activations, out: Buffer) -> None: ...
-    def evaluate(self, inputs: Sequence[Activations], threshold: float, outputs: Mapping[str, Buffer]) -> None:
-        """`outputs` has arrays by the names of `usae_evaluation`'s fields. Fields that are not in it are not computed."""
-    def top_examples(self, model: int, x: Activations, tokens_per_image: int, values: Buffer, tokens: Buffer) -> None: ...
+    def evaluate(
+        self,
+        inputs: Sequence[Activations],
+        threshold: float,
+        outputs: Mapping[str, Buffer],
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """`outputs` has arrays by the names of `usae_evaluation`'s fields. Fields that are not in it are not computed.
+        `progress` is called with the number of rows that are done, after each part of them; what it raises ends the call. It
+        must not call what waits for this object."""
+    def top_examples(
+        self,
+        model: int,
+        x: Activations,
+        tokens_per_image: int,
+        values: Buffer,
+        tokens: Buffer,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """`progress` is as of `evaluate`."""
     def objective(
         self,
         model: int,

@@ -56,12 +56,15 @@ typedef struct usae_error {
   char message[1024];
 } usae_error;
 
-/* A way to stop a long call. `poll` is called with `context` on the thread that made the call, every few tens of milliseconds
- * at most; a result other than 0 makes the call return USAE_INTERRUPTED. Where a function takes one, NULL and a NULL `poll`
- * mean that the call cannot be stopped. */
+/* A way to stop a long call, and to follow it. `poll` is called with `context` on the thread that made the call, every few tens
+ * of milliseconds at most; a result other than 0 makes the call return USAE_INTERRUPTED. Where a function takes one, NULL and a
+ * NULL `poll` mean that the call cannot be stopped. */
 typedef struct usae_interrupt {
   int32_t (*poll)(void *context);
   void *context;
+  /* NULL, or what usae_evaluate and usae_top_examples call with `context`, on the same thread, after each part of their rows:
+   * with the number of rows that are done. */
+  void (*progress)(void *context, int64_t rows);
 } usae_interrupt;
 
 /* --- Activations --------------------------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ extension UniversalSAE {
         let range = first..<min(x.rows, first + chunkRows)
         try stream.encode(x, range)
         try heaps.add(stream.codes, count: range.count, rows: x.selection)
+        work.progress?(range.upperBound)
       }
       heaps.drain(values: values, tokens: tokens)
     }

@@ -88,8 +88,10 @@ public final class UniversalSAE: Sendable {
     }
   }
 
-  package func makeWork(poll: (@Sendable () -> Bool)? = nil) -> InterruptibleWork {
-    InterruptibleWork(wanted: threadsWanted, poll: poll)
+  package func makeWork(
+    poll: (@Sendable () -> Bool)? = nil, progress: (@Sendable (Int) -> Void)? = nil
+  ) -> InterruptibleWork {
+    InterruptibleWork(wanted: threadsWanted, poll: poll, progress: progress)
   }
 
   static func require(_ name: String, _ value: Int, in range: ClosedRange<Int>, remedy: String = "") throws(USAEError) {

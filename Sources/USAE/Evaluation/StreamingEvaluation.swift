@@ -30,7 +30,10 @@ final class StreamingEvaluation {
   /// Adds all rows of the activations.
   func run(_ activations: [Activations]) throws(USAEError) {
     let rows = activations[0].rows
-    for first in stride(from: 0, to: rows, by: chunkRows) { try add(activations, first..<min(rows, first + chunkRows)) }
+    for first in stride(from: 0, to: rows, by: chunkRows) {
+      try add(activations, first..<min(rows, first + chunkRows))
+      work.progress?(tokens)
+    }
     for (i, source) in streams.enumerated() {
       for (j, target) in streams.enumerated() where !residuals.sums(encoded: i, decoded: j).allSatisfy(\.isFinite) {
         throw .invalidArgument(

@@ -1,21 +1,26 @@
 import Synchronization
 
-/// How one call runs: on how many threads, and what may interrupt it.
+/// How one call runs: on how many threads, what may interrupt it, and who is told how far it is.
 package final class InterruptibleWork: Sendable {
   let threads: Int
   let poll: (@Sendable () -> Bool)?
+  /// Told on the calling thread how many rows are done.
+  let progress: (@Sendable (Int) -> Void)?
   private let stopped = Atomic<Bool>(false)
   private let forked = Atomic<Bool>(false)
 
   /// - Parameter poll: asked on the calling thread between pieces; true stops the call with `interrupted`.
-  init(threads: Int, poll: (@Sendable () -> Bool)? = nil) {
+  init(threads: Int, poll: (@Sendable () -> Bool)? = nil, progress: (@Sendable (Int) -> Void)? = nil) {
     self.threads = threads
     self.poll = poll
+    self.progress = progress
   }
 
   /// 0 threads stand for the process's default.
-  convenience init(wanted threads: Int, poll: (@Sendable () -> Bool)? = nil) {
-    self.init(threads: threads > 0 ? threads : ThreadPool.threads, poll: poll)
+  convenience init(
+    wanted threads: Int, poll: (@Sendable () -> Bool)? = nil, progress: (@Sendable (Int) -> Void)? = nil
+  ) {
+    self.init(threads: threads > 0 ? threads : ThreadPool.threads, poll: poll, progress: progress)
   }
 
   /// The same with a number from a caller, which is checked, and without an interrupt.

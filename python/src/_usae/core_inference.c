@@ -102,18 +102,18 @@ done:
 }
 
 PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"model", "x", "tokens_per_image", "values", "tokens", NULL};
+  static char *keywords[] = {"model", "x", "tokens_per_image", "values", "tokens", "progress", NULL};
   const module_state *state = state_of(self);
   const core_object *core = core_of(self);
-  PyObject *py_model, *py_x, *py_tokens_per_image, *py_values, *py_tokens, *result = NULL;
+  PyObject *py_model, *py_x, *py_tokens_per_image, *py_values, *py_tokens, *progress = Py_None, *result = NULL;
   activations x = {0};
   Py_buffer values = {0}, tokens = {0};
   int64_t tokens_per_image;
   int32_t model;
   core_call call;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO:top_examples", keywords, &py_model, &py_x, &py_tokens_per_image,
-                                   &py_values, &py_tokens) ||
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOO|O:top_examples", keywords, &py_model, &py_x,
+                                   &py_tokens_per_image, &py_values, &py_tokens, &progress) ||
       !take_int32(state, py_model, "model", &model) || !activations_take(state, py_x, "x", &x) ||
       !take_int(state, py_tokens_per_image, "tokens_per_image", 1, INT64_MAX, &tokens_per_image) ||
       !take_array(state, py_values, "values", ELEMENT_FLOAT32, true, &values) ||
@@ -123,7 +123,7 @@ PyObject *core_top_examples(PyObject *self, PyObject *args, PyObject *kwargs) {
   const int64_t examples[] = {usae_concepts(core->sae), n};
   if (!has_shape(state, &values, "values", 2, examples) || !has_shape(state, &tokens, "tokens", 2, examples)) goto done;
 
-  core_call_begin(&call);
+  core_call_begin_told(&call, progress);
   usae_status status = usae_top_examples(core->sae, model, &x.matrix, n, tokens_per_image, values.buf, tokens.buf,
                                          &call.interrupt, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
@@ -214,24 +214,25 @@ done:
 }
 
 PyObject *core_evaluate(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"inputs", "threshold", "outputs", NULL};
+  static char *keywords[] = {"inputs", "threshold", "outputs", "progress", NULL};
   const module_state *state = state_of(self);
   const core_object *core = core_of(self);
-  PyObject *py_inputs, *py_outputs, *names = NULL, *result = NULL;
+  PyObject *py_inputs, *py_outputs, *progress = Py_None, *names = NULL, *result = NULL;
   activations_list inputs = {0};
   Py_buffer buffers[OUTPUT_COUNT] = {{0}};
   usae_evaluation evaluation = {.size = sizeof evaluation};
   double threshold;
   core_call call;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OdO:evaluate", keywords, &py_inputs, &threshold, &py_outputs))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OdO|O:evaluate", keywords, &py_inputs, &threshold, &py_outputs,
+                                   &progress))
     goto done;
   names = core_names(self, NULL);
   if (names == NULL || !activations_list_take(state, py_inputs, names, &inputs) ||
       !take_outputs(state, py_outputs, inputs.count, usae_concepts(core->sae), buffers, &evaluation))
     goto done;
 
-  core_call_begin(&call);
+  core_call_begin_told(&call, progress);
   usae_status status = usae_evaluate(core->sae, inputs.count, inputs.matrices, threshold, &evaluation, &call.interrupt,
                                      &call.error);
   if (!core_call_end(&call, state, status)) goto done;

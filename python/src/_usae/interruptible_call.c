@@ -23,10 +23,24 @@ static int32_t poll_signals(void *context) {
   return call->stopped;
 }
 
-void core_call_begin(core_call *call) {
+static void tell_progress(void *context, int64_t rows) {
+  core_call *call = context;
+  if (call->stopped) return;
+  PyEval_RestoreThread(call->thread);
+  PyObject *result = PyObject_CallFunction(call->progress, "L", (long long)rows);
+  call->stopped = result == NULL;
+  Py_XDECREF(result);
+  call->thread = PyEval_SaveThread();
+}
+
+void core_call_begin(core_call *call) { core_call_begin_told(call, Py_None); }
+
+void core_call_begin_told(core_call *call, PyObject *progress) {
   call->asked = nanoseconds();
   call->stopped = false;
-  call->interrupt = (usae_interrupt){.poll = poll_signals, .context = call};
+  call->progress = progress == Py_None ? NULL : progress;
+  call->interrupt = (usae_interrupt){
+      .poll = poll_signals, .context = call, .progress = call->progress == NULL ? NULL : tell_progress};
   call->error.message[0] = '\0';
   call->thread = PyEval_SaveThread();
 }

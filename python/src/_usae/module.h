@@ -98,11 +98,13 @@ void activations_list_clear(activations_list *inputs);
 typedef struct core_call {
   PyThreadState *thread;
   int64_t asked; /* time of the last check for signals, in nanoseconds */
-  bool stopped;  /* a signal handler has raised; its exception is set in `thread` */
+  bool stopped;  /* a signal handler or `progress` has raised; its exception is set in `thread` */
+  PyObject *progress; /* borrowed; called with the number of rows that are done; NULL: nobody is told */
   usae_interrupt interrupt;
   usae_error error;
 } core_call;
 void core_call_begin(core_call *call);
+void core_call_begin_told(core_call *call, PyObject *progress); /* None: nobody is told */
 bool core_call_end(core_call *call, const module_state *state, usae_status status);
 
 /* --- errors.c ------------------------------------------------------------------------------------------------------ */

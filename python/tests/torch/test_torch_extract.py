@@ -1,5 +1,6 @@
 """`usae.torch.extract` and `batches`: pictures of any kind, through several models, on one grid."""
 
+import sys
 import types
 
 import numpy as np
@@ -248,7 +249,8 @@ def test_arguments_are_checked_when_batches_is_called(models, images):
             batches(bad, images, **options)
 
 
-def test_a_bar_counts_images(models, images, capsys):
+def test_a_bar_counts_images(models, images, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     extract(models, images, batch_size=2, progress=True)
     assert "5/5" in capsys.readouterr().err
     extract(models, iter(images), progress=True)

@@ -1,11 +1,13 @@
-"""A progress bar for terminals and notebooks, and lines of progress for the logs of commands."""
+"""A progress bar for terminals and notebooks, and lines of progress for logs."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from usae._base import checks
@@ -13,22 +15,47 @@ from usae._base import checks
 in_lines: contextvars.ContextVar[bool] = contextvars.ContextVar("in_lines", default=False)
 """Whether progress is told in lines where nobody sees a bar. The command line sets this."""
 
+logger = logging.getLogger("usae")
+
 
 def progress_bar(total: int | None, progress: object, desc: str = "training", unit: str = "step", initial: int = 0) -> Any:
-    """Return a tqdm bar. `total` None: unknown length. `progress` None: show it only in a terminal or a notebook."""
+    """Return what shows progress: a bar of tqdm in a terminal or a notebook, and elsewhere lines.
+
+    `total` None: unknown length. `progress` True: lines go to stderr where a bar would not be seen. None: that is so in a
+    command; otherwise they go to the logger "usae", now and then. False: nothing is shown.
+    """
     progress = checked(progress)
     notebook = _in_notebook()
-    if progress is None:
-        progress = notebook or (sys.stderr is not None and sys.stderr.isatty())
-        if not progress and in_lines.get():
-            return Lines(total, desc, unit, initial)
-    if not progress:
+    if progress is False:
         return _NoBar()
+    if not notebook and not (sys.stderr is not None and sys.stderr.isatty()):
+        if progress or in_lines.get():
+            return Lines(total, desc, unit, initial)
+        return LoggedLines(total, desc, unit, initial) if logger.isEnabledFor(logging.INFO) else _NoBar()
     if notebook:
         from tqdm.auto import tqdm
     else:
         from tqdm import tqdm
     return tqdm(total=total, initial=initial, unit=unit, desc=desc, dynamic_ncols=True)
+
+
+def row_bar(total: int, progress: object, desc: str, shortest: int) -> Any:
+    """Return what shows progress over rows, or nothing where there are at most `shortest` of them, which takes no time."""
+    return progress_bar(total, checked(progress) if total > shortest else False, desc, "row")
+
+
+def follower(bar: Any) -> Callable[[int], None] | None:
+    """Return what a call of the core tells how many rows are done, and brings the bar there. None: nothing is shown."""
+    if type(bar) is _NoBar:
+        return None
+    done = 0
+
+    def follow(rows: int) -> None:
+        nonlocal done
+        bar.update(rows - done)
+        done = rows
+
+    return follow
 
 
 def checked(progress: object) -> bool | None:
@@ -74,10 +101,17 @@ class Lines(_NoBar):
     def update(self, n: int = 1) -> None:
         self._done += n
         now = time.monotonic()
-        if now - self._told >= self.SECONDS or self._done == self._total:
+        if self._is_due(now):
             self._told = now
+            self._tell(self._line(now - self._start))
+
+    def _is_due(self, now: float) -> bool:
+        return now - self._told >= self.SECONDS or self._done == self._total
+
+    def _tell(self, line: str) -> None:
+        if sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):  # a stderr that was closed must not end hours of work
-                print(self._line(now - self._start), file=sys.stderr, flush=True)
+                print(line, file=sys.stderr, flush=True)
 
     def set_postfix_str(self, *words: object, **_: object) -> None:
         self._words = str(words[0])
@@ -89,6 +123,20 @@ class Lines(_NoBar):
         if self._total is not None and done > 0 and self._done < self._total:
             parts.append(f"about {_duration(seconds / done * (self._total - self._done))} left")
         return ", ".join(parts)
+
+
+class LoggedLines(Lines):
+    """Tells progress to the logger "usae" every `SECONDS`, of what takes so long at all."""
+
+    def __init__(self, total: int | None, desc: str, unit: str, initial: int):
+        super().__init__(total, desc, unit, initial)
+        self._told = self._start
+
+    def _is_due(self, now: float) -> bool:
+        return now - self._told >= self.SECONDS
+
+    def _tell(self, line: str) -> None:
+        logger.info("%s", line)
 
 
 def _duration(seconds: float) -> str:

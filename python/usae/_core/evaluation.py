@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from usae._base.progress import progress_bar
+from usae._base.progress import follower, row_bar
 from usae._core.autoencoder import Autoencoder
 from usae._core.merged_evaluations import MergedEvaluations
 from usae._data.activations import Activations, are_stored
@@ -18,18 +18,18 @@ PART = 2 * CHUNK
 
 
 def evaluate(
-    autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float, progress: bool | None = False
+    autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float, progress: bool | None
 ) -> dict[str, np.ndarray]:
     """Return the arrays of an `Evaluation`, by field. For a store, counts are exact and floats are equal up to rounding.
 
-    `progress` is that of `progress_bar`, for a store of several parts.
+    `progress` is that of `progress_bar`, for more rows than a part has.
     """
     n_tokens = next(iter(acts.values())).n_tokens
     if not are_stored(acts):
-        return _of_arrays(autoencoder, acts, threshold)
+        with row_bar(n_tokens, progress, "evaluating", PART) as bar:
+            return _of_arrays(autoencoder, acts, threshold, follower(bar))
     together = MergedEvaluations(autoencoder)
-    shown = progress if n_tokens > PART else False
-    with ReadAhead(_parts(acts, n_tokens)) as parts, progress_bar(n_tokens, shown, "evaluating", "row") as bar:
+    with ReadAhead(_parts(acts, n_tokens)) as parts, row_bar(n_tokens, progress, "evaluating", PART) as bar:
         for part in parts:
             numbers = _of_arrays(autoencoder, part, threshold)
             if n_tokens <= PART:
@@ -44,7 +44,9 @@ def _parts(acts: Mapping[str, Activations], n_tokens: int) -> Iterator[dict[str,
         yield {name: x.part(rows) for name, x in acts.items()}
 
 
-def _of_arrays(autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float) -> dict[str, np.ndarray]:
+def _of_arrays(
+    autoencoder: Autoencoder, acts: Mapping[str, Activations], threshold: float, told: Callable[[int], None] | None = None
+) -> dict[str, np.ndarray]:
     n_models, n_concepts = len(autoencoder.names), autoencoder.n_concepts
     pairs, concepts = (n_models, n_models), (n_models, n_concepts)
     numbers: dict[str, np.ndarray] = {
@@ -61,5 +63,5 @@ def _of_arrays(autoencoder: Autoencoder, acts: Mapping[str, Activations], thresh
         "max_activation": np.empty(concepts, np.float32),
         "code_products": np.empty((*pairs, n_concepts)),
     }
-    autoencoder.core.evaluate([x.native for x in acts.values()], threshold, numbers)
+    autoencoder.core.evaluate([x.native for x in acts.values()], threshold, numbers, told)
     return numbers

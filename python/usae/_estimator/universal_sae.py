@@ -255,7 +255,9 @@ class UniversalSAE:
             Whether to resume the run in `checkpoint`. The result has the same bits as without the interruption. If there is no
             run, training starts from the beginning. Default: False.
         progress : bool, optional
-            Whether to show a progress bar. Default: None, which shows it if stderr is a terminal, and in a notebook.
+            Whether to show a progress bar. With True, where stderr is no terminal, as in the log of a scheduler, a line is
+            printed there after the first step, every half minute and at the end. Default: None, which shows the bar in a
+            terminal and in a notebook, and elsewhere gives a line every half minute to the logger "usae", at level INFO.
         mask : array of bool, or mapping of str to array of bool, optional
             Rows of `acts` that count, with shapes as for `MaskedActivations`. The others are never read, and the result has the
             bits of training on arrays without them. Default: None, which means all, or those that count by the mask that `acts`
@@ -805,7 +807,7 @@ class UniversalSAE:
             Rows that count, as for `fit`. The result has the bits of an evaluation of arrays without the others.
             Default: None.
         progress : bool, optional
-            Whether to show a progress bar for a store of more than 16,384 rows. Default: None, as for `fit`.
+            Whether to show progress over more than 16,384 rows. Default: None, as for `fit`.
 
         Returns
         -------
@@ -1140,7 +1142,7 @@ class UniversalSAE:
             )
         return self._autoencoder
 
-    def _evaluated(self, acts: Mapping[str, Activations], threshold: float, progress: bool | None = False) -> Evaluation:
+    def _evaluated(self, acts: Mapping[str, Activations], threshold: float, progress: bool | None) -> Evaluation:
         """Evaluate activations that were checked before."""
         from usae.analysis.evaluation import Evaluation
 

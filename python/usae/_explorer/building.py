@@ -156,7 +156,7 @@ def _evaluation(plan: Plan) -> Evaluation:
         first = next(iter(plan.acts.values()))
         rows = rows if first.rows is None else rows[np.isin(rows, first.rows, assume_unique=True)]
         acts = {name: dataclasses.replace(x, rows=rows) for name, x in plan.acts.items()}
-    return plan.sae._evaluated(acts, 0.0)
+    return plan.sae._evaluated(acts, 0.0, plan.progress)
 
 
 def _gallery(pool: Pool, pairs: Pairs, n_models: int, per_token: int) -> np.ndarray:

@@ -177,7 +177,7 @@ def validate_end(autoencoder: Autoencoder, report: StepReport, held_out: Mapping
 
 def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mapping[str, Activations]) -> list[list[float]]:
     """Evaluate held-out activations and add the result to the history's entry of the step that was just done. Returns R2."""
-    numbers = evaluate(autoencoder, acts, 0.0)
+    numbers = evaluate(autoencoder, acts, 0.0, progress=False)
     n_tokens, r2 = next(iter(acts.values())).n_tokens, numbers["r2"].tolist()
     autoencoder.add_validation(report, {"n_tokens": n_tokens, "r2": r2, "l0": numbers["l0"].tolist()})
     return r2

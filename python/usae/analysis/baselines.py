@@ -82,14 +82,14 @@ def shuffled_pairing(
     control = before_training(sae, train, steps, own)
     _permute_concepts(control._initialized(), np.random.default_rng(children[-1]))
     train_in_orders(control, train, orders, planned_steps(sae, steps), progress, "training on shuffled pairs")
-    paired = control._evaluated(acts, threshold)
+    paired = control._evaluated(acts, threshold, progress)
     n_tokens = next(iter(acts.values())).n_tokens
     unpaired = {}
     for name, order in zip(acts, children[len(train) :], strict=True):
         rows = np.empty(min(n_tokens, SHUFFLED_ROWS), np.int64)
         _usae.shuffled_rows(int(order), n_tokens, 0, rows)
         unpaired[name] = as_activations(rows_of(acts[name], rows), f"acts[{name!r}]")
-    return ShuffledPairing(control, paired, control._evaluated(unpaired, threshold))
+    return ShuffledPairing(control, paired, control._evaluated(unpaired, threshold, progress))
 
 
 def before_training(
@@ -146,13 +146,20 @@ def train_in_orders(
 
 
 def initial(
-    sae: UniversalSAE, acts: Mapping[str, Activations], train: Mapping[str, Activations], steps: int | None, threshold: float
+    sae: UniversalSAE,
+    acts: Mapping[str, Activations],
+    train: Mapping[str, Activations],
+    steps: int | None,
+    threshold: float,
+    progress: bool | None,
 ) -> Evaluation:
     """Evaluate an autoencoder like `sae` in the state that `fit(train)` has before its first step."""
-    return before_training(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold)
+    return before_training(sae, train, steps, sae._initialized().seed)._evaluated(acts, threshold, progress)
 
 
-def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float) -> Evaluation:
+def random_dictionary(
+    sae: UniversalSAE, acts: Mapping[str, Activations], seed: int, threshold: float, progress: bool | None
+) -> Evaluation:
     """Evaluate random encoders and dictionaries with the standardisation of `sae`."""
     autoencoder = sae._initialized()
     fresh = UniversalSAE(
@@ -162,7 +169,7 @@ def random_dictionary(sae: UniversalSAE, acts: Mapping[str, Activations], seed: 
     for name in autoencoder.names:
         known = sae.parameters(name)
         fresh.set_parameters(name, {tensor: known[tensor] for tensor in ("mean", "mean_rest", "scale") if tensor in known})
-    return fresh._evaluated(acts, threshold)
+    return fresh._evaluated(acts, threshold, progress)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -208,10 +215,10 @@ def seed_ceiling(
     logger.info("training with another seed")
     other = untrained_like(sae, steps, next_seed(sae)).fit(train, steps=planned_steps(sae, steps), progress=progress, mask=mask)
     ceiling = SeedCeiling(
-        consistency(independent, again, seed=seed),
-        consistency(sae, other, seed=seed),
+        consistency(independent, again, seed=seed, progress=progress),
+        consistency(sae, other, seed=seed, progress=progress),
         other,
-        other._evaluated(acts, threshold),
+        other._evaluated(acts, threshold, progress),
     )
     return ceiling, independent
 

@@ -12,6 +12,8 @@ import numpy as np
 from usae._base import checks
 from usae._base.float_types import widened
 from usae._base.json import plain
+from usae._base.progress import checked as checked_progress
+from usae._base.progress import progress_bar
 from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import as_aligned, as_float_array, check_known, check_names, mask_of
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
@@ -124,7 +126,15 @@ class Consistency:
         return f"Consistency({len(self.concepts)} concepts; {means})"
 
 
-def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: float = 0.5, seed: int = 0) -> Consistency:
+def consistency(
+    sae: Any,
+    independent: Any,
+    *,
+    concepts: Any = None,
+    threshold: float = 0.5,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Consistency:
     """Match the concepts of each model with those of another dictionary of the same model.
 
     Rows are matched one to one so that the sum of their cosines is largest (Hungarian matching). The paper calls the mean
@@ -145,6 +155,8 @@ def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: 
         Cosine threshold of `Matching.share_above`, from 0 to 1. Default: 0.5.
     seed : int
         Seed of the random dictionaries. Default: 0.
+    progress : bool, optional
+        Whether to show progress over the matchings. Default: None, as for `UniversalSAE.fit`.
 
     Returns
     -------
@@ -167,6 +179,7 @@ def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: 
     if threshold > 1:
         raise InvalidInputError(f"threshold must be a number from 0 to 1, got {checks.shown(threshold)}")
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    progress = checked_progress(progress)
     ours = _by_model(sae, "sae")
     theirs = _by_model(independent, "independent")
     for name in theirs:
@@ -185,13 +198,12 @@ def consistency(sae: Any, independent: Any, *, concepts: Any = None, threshold: 
                 f"shape {list(other.shape)}; compare SAEs that were trained on the same model's activations"
             )
     chosen = checked_concepts(concepts, counts.pop())
-    return Consistency(
-        {
-            name: _matching(mine, other, chosen, threshold, np.random.default_rng([seed, number]))
+    with progress_bar(3 * len(pairs), progress, "consistency", "matching") as bar:
+        found = {
+            name: _matching(mine, other, chosen, threshold, np.random.default_rng([seed, number]), bar)
             for number, (name, (mine, other)) in enumerate(pairs.items())
-        },
-        chosen,
-    )
+        }
+    return Consistency(found, chosen)
 
 
 def fit_independent(
@@ -315,10 +327,15 @@ def _rows(source: Any, model: str, label: str) -> np.ndarray:
     return unit_rows(rows)
 
 
-def _matching(mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold: float, rng: np.random.Generator) -> Matching:
+def _matching(
+    mine: np.ndarray, other: np.ndarray, chosen: np.ndarray, threshold: float, rng: np.random.Generator, bar: Any
+) -> Matching:
     indices, cosines = matched(mine, other)
+    bar.update()
     random = _random_curve(unit_rows(rng.standard_normal(mine.shape)), unit_rows(rng.standard_normal(other.shape)))
+    bar.update()
     in_place = _random_curve(unit_rows(_normal_like(mine, rng)), unit_rows(_normal_like(other, rng)))
+    bar.update()
     return Matching(indices[chosen], cosines[chosen], random, in_place, threshold)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from usae._base import checks, html
 from usae._base.frames import pandas_for
 from usae._base.json import plain
+from usae._base.progress import checked as checked_progress
 from usae._core import rounding
 from usae._data.activations import as_aligned, mask_of
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
@@ -349,6 +350,7 @@ def controls(
     n_draws = checks.integer(n_draws, "n_draws", 1, 10**6)
     n_permutations = checks.integer(n_permutations, "n_permutations", 1, 10**6)
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
+    progress = checked_progress(progress)
     per_image = checked_images(tokens_per_image, given)
     chosen = checked_include(include, learned is not None, None if per_image is not None else why_no_images(given))
     if set(NEED_STEPS) & chosen:
@@ -358,13 +360,13 @@ def controls(
     if learned is not None and chosen & set(NEED_TRAINING_ROWS):
         check_finite(sae, learned)
     if independent is not None:
-        similarity = consistency(sae, independent, seed=seed)
+        similarity = consistency(sae, independent, seed=seed, progress=progress)
         if "seeds" in chosen and set(independent) != set(names):
             raise InvalidInputError(
                 f"independent must hold every model ({', '.join(names)}) for the seed ceiling, got {', '.join(independent)}"
             )
 
-    evaluation = sae._evaluated(given, threshold)
+    evaluation = sae._evaluated(given, threshold, progress)
     firing, cofire = evaluation.firing_counts, evaluation.cofire_counts
     results: dict[str, Any] = {}
     common: dict[str, Any] = {"energy": evaluation.energy, "level": level, "seed": seed, "progress": progress}
@@ -376,24 +378,26 @@ def controls(
     if "concepts" in chosen:
         results["concepts"] = nulls.concepts_null(sae, given, firing, cofire, **permuting)
     if "random" in chosen:
-        results["random"] = baselines.random_dictionary(sae, given, seed, threshold)
+        results["random"] = baselines.random_dictionary(sae, given, seed, threshold, progress)
     if learned is not None and train is not None:
         if "linear" in chosen:
             results["linear"] = baselines.linear_baseline(given, learned, progress)
         if "initial" in chosen:
-            results["initial"] = baselines.initial(sae, given, learned, steps, threshold)
+            results["initial"] = baselines.initial(sae, given, learned, steps, threshold, progress)
         if "agreement" in chosen:
             results["agreement"] = agreement_ceiling(sae, given, learned, threshold=threshold, seed=seed, progress=progress)
         training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
         for half in HALVES:
             if f"frozen_{half}" in chosen:
-                results[f"frozen_{half}"] = train_frozen(sae, learned, half, steps, progress)._evaluated(given, threshold)
+                results[f"frozen_{half}"] = train_frozen(sae, learned, half, steps, progress)._evaluated(
+                    given, threshold, progress
+                )
         if "shuffled" in chosen:
             results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
         if "seeds" in chosen:
             results["seeds"], first = baselines.seed_ceiling(sae, given, train, mask_of(learned), independent, **training)
             if independent is None:
-                similarity = consistency(sae, first, seed=seed)
+                similarity = consistency(sae, first, seed=seed, progress=progress)
     if independent is not None or "seeds" in chosen:
         results["consistency"] = similarity
     return Controls(names, evaluation, **results)

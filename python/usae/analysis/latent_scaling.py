@@ -209,7 +209,7 @@ def latent_scaling(
     center = checks.boolean(center, "center")
     rounding.check(sae._initialized(), given)
     if owner is None:
-        owners = np.argmax(sae._evaluated(given, 0.0).firing_counts, axis=0)[chosen]
+        owners = np.argmax(sae._evaluated(given, 0.0, progress).firing_counts, axis=0)[chosen]
     else:
         check_known(owner, names, "owner")
         sae._initialized().check_finite(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,13 @@ def checked_rows(text_rows: object, n_rows: int) -> TextRows | None:
 
 
 def search_texts(
-    autoencoder: Autoencoder, name: str, x: Activations, text_rows: TextRows, values: np.ndarray, tokens: np.ndarray
+    autoencoder: Autoencoder,
+    name: str,
+    x: Activations,
+    text_rows: TextRows,
+    values: np.ndarray,
+    tokens: np.ndarray,
+    bar: Any,
 ) -> None:
     """Write the strongest tokens of a model, one of a text at most, to `values` and `tokens`, [m, n].
 
@@ -50,6 +57,7 @@ def search_texts(
         laid_out[places] = part.array
         native = dataclasses.replace(part, array=laid_out, rows=places).native
         autoencoder.core.top_examples(index, native, longest, of_part, in_part)
+        bar.update(len(chosen))
         found = in_part >= 0
         in_part[found] = chosen[np.searchsorted(places, in_part[found])]
         keep_largest(values, tokens, of_part, in_part)  # ties go to the earlier token

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from usae._base import checks
+from usae._base.progress import checked as checked_progress
+from usae._base.progress import follower, row_bar
 from usae._base.ranking import keep_largest
 from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
+from usae._core.evaluation import PART
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
 from usae._data.text_activations import text_rows_of
@@ -155,6 +158,7 @@ def top_examples(
     mask: Any = None,
     text_rows: TextRows | None = None,
     one_per_text: bool = False,
+    progress: bool | None = None,
 ) -> TopExamples:
     """Find, for each model and concept, the tokens with the largest codes. Ties go to the earlier token.
 
@@ -184,6 +188,8 @@ def top_examples(
     one_per_text : bool
         Whether at most one token of a text is taken, the strongest, so that examples are from n different texts. It needs
         `text_rows`. Default: False.
+    progress : bool, optional
+        Whether to show progress over more than 16,384 rows. Default: None, as for `UniversalSAE.fit`.
 
     Returns
     -------
@@ -215,26 +221,30 @@ def top_examples(
     found = checked_rows(text_rows_of(acts) if text_rows is None else text_rows, given[names[0]].n_rows)
     of_texts = _texts_to_search(found, checks.boolean(one_per_text, "one_per_text"), one_per_image)
     rounding.check(autoencoder, given)
+    progress = checked_progress(progress)
     try:
         values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
         tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
     except MemoryError as error:
         size = 12 * len(names) * autoencoder.n_concepts * n
         raise UsaeMemoryError(f"n must leave examples that fit into memory, got {n}, {size:,} bytes; ask for fewer") from error
-    for place, (name, activations) in enumerate(given.items()):
-        if of_texts is not None:
-            search_texts(autoencoder, name, activations, of_texts, values[place], tokens[place])
-        else:
-            _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place])
     first = given[names[0]]
+    with row_bar(len(names) * first.n_tokens, progress, "top examples", PART) as bar:
+        for place, (name, activations) in enumerate(given.items()):
+            if of_texts is not None:
+                search_texts(autoencoder, name, activations, of_texts, values[place], tokens[place], bar)
+            else:
+                _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place], bar)
     return TopExamples(names, first.n_tokens, grid, tokens, values, first.n_left_out, found)
 
 
-def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray) -> None:
+def _search(
+    autoencoder: Autoencoder, name: str, x: Activations, of_image: int, values: np.ndarray, tokens: np.ndarray, bar: Any
+) -> None:
     """Write the strongest tokens of a model to `values` and `tokens`, [m, n]. A store is searched part by part."""
     index = autoencoder.index(name)
     if not x.stored:
-        autoencoder.core.top_examples(index, x.native, of_image, values, tokens)
+        autoencoder.core.top_examples(index, x.native, of_image, values, tokens, follower(bar))
         return
     values[:], tokens[:] = 0, -1
     of_part, in_part = np.empty_like(values), np.empty_like(tokens)
@@ -246,6 +256,7 @@ def _search(autoencoder: Autoencoder, name: str, x: Activations, of_image: int, 
                 continue
             part = dataclasses.replace(part, rows=x.rows[start:end] - rows.start)
         autoencoder.core.top_examples(index, part.native, of_image, of_part, in_part)
+        bar.update(part.n_tokens)
         in_part[in_part >= 0] += rows.start
         keep_largest(values, tokens, of_part, in_part)  # ties go to the earlier token
 
