@@ -14,19 +14,14 @@ from usae import cli
 pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize(
-    "command", ["extract", "train", "evaluate", "controls", "maximize", "explore", "export", "import", "demo", "info"]
-)
+(COMMANDS,) = [action.choices for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_there(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
     assert stop.value.code == 0 and capsys.readouterr().out.startswith(f"usage: usae {command}")
-
-
-def test_every_option_of_the_commands_is_explained():
-    (commands,) = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
-    for name in ("extract", "train", "evaluate", "controls", "export", "import"):
-        assert all(action.help for action in commands.choices[name]._actions)
 
 
 def test_importing_the_command_line_loads_nothing_heavy():

@@ -85,7 +85,7 @@ def test_the_command_draws_the_natural_images_of_a_store(saved, tmp_path, capsys
 
 
 def test_examples_of_few_concepts_need_few_pictures():
-    from usae.cli.top_examples import _among
+    from usae.cli.natural_images import _among
 
     top = top_examples(n_images=100)
     needed = np.unique(top.images[:, [3]][top.images[:, [3]] >= 0])
@@ -153,7 +153,7 @@ def test_a_network_that_cannot_be_made_is_one_line_whatever_it_raises(saved, spe
 
 
 def test_a_picture_that_cannot_be_read_is_grey_and_told(made, tmp_path, capsys):
-    from usae.cli.top_examples import top_examples_in
+    from usae.cli.natural_images import top_examples_in
 
     store, sae = usae.ActivationStore(made / "acts"), usae.load(made / "model")
     shutil.copytree(made / "photographs", tmp_path / "pictures")

@@ -7,8 +7,21 @@ import sys
 from collections.abc import Sequence
 
 import usae
-from usae.cli import controls, evaluate, exchange, explore, extract, maximize, openmp, process, train
-from usae.cli.options import Parser, print_json, use_threads
+from usae.cli import (
+    completion,
+    consistency,
+    controls,
+    evaluate,
+    exchange,
+    explore,
+    extract,
+    maximize,
+    openmp,
+    process,
+    top_examples,
+    train,
+)
+from usae.cli.options import Parser, add_threads, print_json, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,13 +72,15 @@ def _parser() -> Parser:
         default="pretrained",
         help="those of the extra demo, or the package's own, which take less time (%(default)s)",
     )
-    demo.add_argument("--threads", type=int, default=None, metavar="N", help="number of threads; default: all cores")
+    add_threads(demo)
     demo.set_defaults(run=_demo)
 
     extract.add_to(commands)
     train.add_to(commands)
     evaluate.add_to(commands)
     controls.add_to(commands)
+    consistency.add_to(commands)
+    top_examples.add_to(commands)
     maximize.add_to(commands)
     explore.add_to(commands)
     exchange.add_to(commands)
@@ -73,6 +88,8 @@ def _parser() -> Parser:
     info = commands.add_parser("info", help="show the version and what the installed core uses")
     info.add_argument("--json", action="store_true", help="print JSON, for programs")
     info.set_defaults(run=_info)
+
+    completion.add_to(commands, parser)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,25 @@ MASK_HELP = (
 )
 
 
-def add_to(parser: Parser, before: str = "") -> None:
+def add_to(parser: Parser, before: str = "", required: bool = True) -> None:
     """Add --acts and --mask. `before` is put before the help of --acts."""
-    parser.option("--acts", required=True, nargs="+", action="extend", metavar="ACTS", help=before + HELP)
+    parser.option("--acts", required=required, default=[], nargs="+", action="extend", metavar="ACTS", help=before + HELP)
     parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=MASK_HELP)
+
+
+def add_train(parser: Parser, help: str) -> None:
+    """Add --train and --train-mask, activations that were trained on. `help` says what they are for."""
+    parser.option("--train", default=[], nargs="+", action="extend", metavar="ACTS", help=help)
+    parser.option("--train-mask", default=[], nargs="+", action="extend", metavar="FILE", help="rows of --train that count")
+
+
+def load_train(options: argparse.Namespace) -> Mapping[str, Any] | None:
+    """Open what --train and --train-mask name; None if it is not given."""
+    if options.train:
+        return load_masked(options.train, "--train", options.train_mask, "--train-mask")
+    if options.train_mask:
+        raise InvalidInputError("--train must be given where --train-mask is, got none")
+    return None
 
 
 def load_masked(entries: Sequence[str], option: str, mask: Sequence[str], mask_option: str) -> Mapping[str, Any]:

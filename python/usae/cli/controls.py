@@ -8,7 +8,7 @@ from typing import Any
 import usae
 from usae.analysis.controls import CONTROLS, NEED_TRAINING_ROWS
 from usae.cli import activations
-from usae.cli.options import Parser, add_model, add_threads, model_of, print_json, use_threads
+from usae.cli.options import Parser, add_model, add_threads, load_model, print_json, use_threads
 
 
 def add_to(commands: Any) -> None:
@@ -20,14 +20,7 @@ def add_to(commands: Any) -> None:
     )
     add_model(parser)
     activations.add_to(parser, "held-out: ")
-    parser.option(
-        "--train",
-        default=[],
-        nargs="+",
-        action="extend",
-        metavar="ACTS",
-        help=f"what was trained on, in the same form; {', '.join(NEED_TRAINING_ROWS)} need it",
-    )
+    activations.add_train(parser, f"what was trained on, in the same form; {', '.join(NEED_TRAINING_ROWS)} need it")
     parser.option(
         "--include",
         default=[],
@@ -49,11 +42,12 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    sae = usae.load(model_of(options))
+    train = activations.load_train(options)
+    sae = load_model(options)
     found = usae.controls(
         sae,
         activations.load_masked(options.acts, "--acts", options.mask, "--mask"),
-        train=activations.load_activations(options.train, "--train") if options.train else None,
+        train=train,
         include=options.include or None,
         threshold=options.threshold,
         steps=options.steps,

@@ -16,8 +16,7 @@ from usae._base.json import plain
 from usae.analysis import universality
 from usae.cli import activations
 from usae.cli.figures import drawn
-from usae.cli.options import Parser, add_model, add_threads, make_folder, model_of, print_json, use_threads
-from usae.errors import InvalidInputError
+from usae.cli.options import Parser, add_model, add_threads, load_model, make_folder, print_json, use_threads
 
 FIGURES = ("cross_reconstruction", "firing_entropy", "cofire_proportion", "energy_cofires")
 """Functions of `usae.plot` that draw figures. The files have the same names."""
@@ -58,12 +57,7 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    model = model_of(options)
-    if not Path(model).is_dir():
-        raise InvalidInputError(
-            f"--model must be the folder of a saved autoencoder, got {model!r}, which is none; usae train makes one"
-        )
-    sae = usae.load(model)
+    sae = load_model(options)
     folder = None if options.output is None else Path(options.output)
     if folder is not None:
         make_folder(folder, "--output")  # before the evaluation, which may take long

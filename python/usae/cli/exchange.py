@@ -9,7 +9,7 @@ from typing import Any
 import usae
 from usae._exchange.exporting import FORMATS
 from usae.cli import activations
-from usae.cli.options import Parser, add_model, add_threads, model_of, print_json, use_threads
+from usae.cli.options import Parser, add_model, add_threads, as_mean, load_model, print_json, use_threads
 from usae.interop.importing import TOLERANCE
 
 
@@ -58,7 +58,12 @@ def _add_import(commands: Any) -> None:
         "--format", choices=FORMATS, metavar="FORMAT", help=f"{', '.join(FORMATS)}; default: what the files look like"
     )
     parser.option("--names", default=[], nargs="+", action="extend", metavar="NAME", help="names for the models")
-    parser.option("--k", type=int, metavar="K", help="active concepts of a token, where the files do not say")
+    parser.option(
+        "--k",
+        type=as_mean,
+        metavar="K",
+        help="active concepts of a token, where the files do not say; with thresholds a mean, which may be fractional",
+    )
     parser.option("--k-max", type=int, metavar="K", help="the most concepts of a token, with thresholds; default: any number")
     parser.option(
         "--tolerance",
@@ -73,7 +78,7 @@ def _add_import(commands: Any) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     use_threads(options)
-    sae = usae.load(model_of(options))
+    sae = load_model(options)
     acts = activations.load_activations(options.acts, "--acts") if options.acts else None
     written = sae.export(
         options.output, options.format, model=options.encoder, target=options.target, unit_rows=options.unit_rows, acts=acts

@@ -9,7 +9,7 @@ from typing import Any
 import usae
 from usae._base import checks
 from usae.cli import activations
-from usae.cli.options import Parser, add_model, add_threads, as_grid, model_of, print_json, use_threads
+from usae.cli.options import Parser, add_model, add_threads, as_grid, load_model, print_json, use_threads
 from usae.errors import InvalidInputError
 
 
@@ -66,13 +66,8 @@ def run(options: argparse.Namespace) -> None:
         checks.integer(value, flag, smallest, largest)
     if options.images is not None and not options.images.is_dir():
         raise InvalidInputError(f"--images must be a folder with pictures, got {str(options.images)!r}, which is no folder")
-    model = model_of(options)
-    if not Path(model).is_dir():
-        raise InvalidInputError(
-            f"--model must be the folder of a saved autoencoder, got {model!r}, which is none; usae train makes one"
-        )
     page = usae.explorer(
-        usae.load(model),
+        load_model(options),
         activations.load_masked(options.acts, "--acts", options.mask, "--mask"),
         options.images,
         options.output,

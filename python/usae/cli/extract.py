@@ -10,7 +10,7 @@ import usae
 from usae._base import checks
 from usae.cli import networks
 from usae.cli.activations import load_mask
-from usae.cli.options import Parser, as_grid, make_folder, print_json
+from usae.cli.options import Parser, add_threads, as_grid, make_folder, print_json, use_threads
 from usae.errors import InvalidInputError
 
 
@@ -23,10 +23,7 @@ def add_to(commands: Any) -> None:
     )
     parser.configurable()
     parser.option("--images", required=True, metavar="FOLDER", help="folder of picture files, taken in the order of names")
-    parser.option("--network", required=True, nargs="+", action="extend", metavar="NAME=SPEC", help=networks.HELP)
-    parser.option(
-        "--layer", default=[], nargs="+", action="extend", metavar="NAME=LAYER", help="dotted name of the network's layer"
-    )
+    networks.add_to(parser)
     parser.option("--output", required=True, metavar="FOLDER", help="folder of the store, which is new or was interrupted")
     parser.option(
         "--grid",
@@ -57,7 +54,6 @@ def add_to(commands: Any) -> None:
         help="decode JPEG files that are much larger than the networks' images at a part of their size, which is faster and "
         "changes pixels a little",
     )
-    parser.option("--device", metavar="DEVICE", help="device of PyTorch, such as cuda or cuda:1; default: cpu")
     parser.option(
         "--shard-images",
         type=int,
@@ -77,16 +73,18 @@ def add_to(commands: Any) -> None:
         default="raise",
         help="what happens if a picture cannot be read; with skip it is left out for every network, and listed",
     )
+    add_threads(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
+    use_threads(options)
     if not Path(options.images).is_dir():
         raise InvalidInputError(f"--images must be a folder with picture files, got {options.images!r}, which is no folder")
     for flag, value in (("--num-workers", options.num_workers), ("--prefetch", options.prefetch)):
         if value is not None:
             checks.integer(value, flag, 0, 1024)  # before networks are loaded
-    models = networks.load_networks(options.network, networks.pairs(options.layer, "--layer"), options.device)
+    models = networks.load(options)
     from usae.torch import SkippedPicture, extract  # importing torch takes long, so the checks above come first
 
     mask = None if options.mask is None else load_mask([options.mask], "--mask")

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 import usae
-from usae.cli.activations import HELP as ACTS_HELP
-from usae.cli.activations import MASK_HELP, load_activations, load_mask
+from usae.cli import activations, networks
 from usae.cli.figures import drawn
-from usae.cli.networks import HELP, load_networks, pairs
-from usae.cli.options import Parser, add_model, add_threads, make_folder, model_of, print_json, use_threads
-from usae.cli.top_examples import top_examples_in
+from usae.cli.natural_images import top_examples_in
+from usae.cli.options import Parser, add_model, add_threads, load_model, make_folder, print_json, use_threads
 
 
 def add_to(commands: Any) -> None:
@@ -28,19 +26,8 @@ def add_to(commands: Any) -> None:
     parser.option(
         "--concept", type=int, action="append", required=True, metavar="K", help="number of a concept; may be repeated"
     )
-    parser.option("--network", nargs="+", action="extend", required=True, metavar="NAME=SPEC", help=HELP)
-    parser.option(
-        "--layer", nargs="+", action="extend", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer"
-    )
-    parser.option(
-        "--acts",
-        default=[],
-        nargs="+",
-        action="extend",
-        metavar="ACTS",
-        help=f"activations of natural images to compare with, preferably held-out ones: {ACTS_HELP}",
-    )
-    parser.option("--mask", default=[], nargs="+", action="extend", metavar="FILE", help=f"of --acts: {MASK_HELP}")
+    networks.add_to(parser)
+    activations.add_to(parser, "natural images to compare with, preferably held-out ones: ", required=False)
     parser.option(
         "--images",
         type=Path,
@@ -65,16 +52,16 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
-    sae = usae.load(model_of(options))
+    sae = load_model(options)
     concepts = list(dict.fromkeys(options.concept))
     for concept in concepts:  # all are checked before the first is optimised, which takes long
         if not 0 <= concept < sae.n_concepts:
             raise usae.InvalidInputError(f"--concept must be from 0 to {sae.n_concepts - 1}, got {concept}")
-    models = load_networks(options.network, pairs(options.layer, "--layer"))
-    acts = load_activations(options.acts, "--acts") if options.acts else {}
+    models = networks.load(options)
+    acts = activations.load_activations(options.acts, "--acts") if options.acts else {}
     if options.mask and not acts:
         raise usae.InvalidInputError("--acts must be given where --mask is, got none")
-    mask = load_mask(options.mask, "--mask") if options.mask else None
+    mask = activations.load_mask(options.mask, "--mask") if options.mask else None
     make_folder(options.output, "--output")  # before what takes long
     dataset = sae.evaluate(acts, mask=mask) if acts else None
     beside: tuple[Any, ...] = top_examples_in(sae, acts, mask, options.images, concepts) if options.images else ()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from usae.cli.options import Parser, add_device
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -16,6 +18,20 @@ HELP = (
     "NAME=package.module:function (which returns a PyTorch module or a usae.torch.Model), or demo (the three networks of the "
     "demonstration)"
 )
+
+
+def add_to(parser: Parser) -> None:
+    """Add --network, --layer and --device."""
+    parser.option("--network", nargs="+", action="extend", required=True, metavar="NAME=SPEC", help=HELP)
+    parser.option(
+        "--layer", nargs="+", action="extend", default=[], metavar="NAME=LAYER", help="dotted name of the network's layer"
+    )
+    add_device(parser)
+
+
+def load(options: argparse.Namespace) -> dict[str, Model]:
+    """Return the models of --network."""
+    return load_networks(options.network, pairs(options.layer, "--layer"), options.device)
 
 
 def pairs(entries: Sequence[str], option: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,28 +138,46 @@ class Parser(argparse.ArgumentParser):
         return [f"{flag}={','.join(values)}"]  # with "=", so that -1 is not taken for a flag
 
 
-CONFIGURED = ("extract", "train", "evaluate", "controls", "maximize", "explore", "export", "import")
+CONFIGURED = (
+    "extract", "train", "evaluate", "controls", "consistency", "top-examples", "maximize", "explore", "export", "import",
+)  # fmt: skip
 """Commands that take --config."""
+
+# What several commands take is added here, by `activations.add_to` and by `networks.add_to`, so that it is the same in all.
 
 
 def add_model(parser: Parser) -> None:
     """Add --config, and --model, which can be given without the flag too."""
     parser.configurable()
     parser.usage = f"{parser.prog} [MODEL] [--config FILE] [options]"
-    parser.option("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train)")
+    parser.option("--model", metavar="FOLDER", help="folder of a saved autoencoder (usae train), or hf://user/repo")
     parser.add_argument("folder", nargs="?", metavar="MODEL", help="the same, without the flag", default=argparse.SUPPRESS)
 
 
-def model_of(options: argparse.Namespace) -> str:
+def load_model(options: argparse.Namespace) -> usae.UniversalSAE:
+    """Load the autoencoder of --model, or of the argument in its place."""
     folder = getattr(options, "folder", None)
     if (options.model is None) == (folder is None):
         got = "none" if folder is None else f"{options.model!r} and {folder!r}"
         raise InvalidInputError(f"--model must be the folder of one saved autoencoder, got {got}")
-    return str(options.model or folder)
+    return load_saved(str(options.model or folder), "--model")
+
+
+def load_saved(folder: str, option: str) -> usae.UniversalSAE:
+    """Load an autoencoder from a folder, or from the Hugging Face Hub."""
+    if not folder.startswith("hf://") and not Path(folder).is_dir():
+        raise InvalidInputError(
+            f"{option} must be the folder of a saved autoencoder, got {folder!r}, which is none; usae train makes one"
+        )
+    return usae.load(folder)
 
 
 def add_threads(parser: Parser) -> None:
     parser.option("--threads", type=int, metavar="N", help="number of threads; results do not depend on it; default: all cores")
+
+
+def add_device(parser: Parser) -> None:
+    parser.option("--device", metavar="DEVICE", help="device of PyTorch for the networks, such as cuda or cuda:1; default: cpu")
 
 
 def use_threads(options: argparse.Namespace) -> None:
@@ -182,6 +201,17 @@ def make_folder(folder: str | Path, option: str) -> None:
 def print_json(value: Any) -> None:
     """Print a result as JSON. NaN becomes null."""
     print(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def as_mean(text: str) -> float:
+    """Return a mean number from an option: an int if it is whole."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return int(number) if number.is_integer() else number
 
 
 def as_grid(text: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 import usae
 from usae._data.activations import as_aligned
 from usae.cli import activations, process
-from usae.cli.options import Parser, add_threads, print_json, use_threads
+from usae.cli.options import Parser, add_threads, as_mean, print_json, use_threads
 from usae.cli.recipe_flags import add_recipe, recipe_of
 from usae.errors import InvalidInputError
 
@@ -53,7 +53,13 @@ def add_to(commands: Any) -> None:
         help="continue the run in --checkpoint, to the same bits as without the interruption; without a run there, start one",
     )
     parser.option("--n-concepts", type=int, default=6144, metavar="N", help="number of concepts")
-    parser.option("--k", type=int, default=32, metavar="N", help="largest number of active concepts of a token")
+    parser.option(
+        "--k",
+        type=as_mean,
+        default=32,
+        metavar="K",
+        help="largest number of active concepts of a token; with --selection batchtopk the mean, which may be fractional",
+    )
     parser.option(
         "--steps",
         type=int,
