@@ -12,6 +12,7 @@ import io
 import os
 import pathlib
 import random
+import re
 import sys
 import tempfile
 import traceback
@@ -117,27 +118,16 @@ def command(folder: pathlib.Path, draw: random.Random, number: int) -> list[str]
         "--steps",
                              "1", "--views", "1"],
         "controls": lambda: ["--model", "model", "--acts", "a=a.npy", "b=b.npy", "--include", "tokens"],
+        "consistency": lambda: ["--model", "model", "--other", draw.choice(["model", "a=model"]), "--threshold", "0.5"],
+        "top-examples": lambda: ["--model", "model", "--acts", "store", "--concept", "1", "--n", "2", "--output", f"{new}.npz"],
+        "explore": lambda: ["--model", "model", "--acts", "store", "--output", new, "--examples", "2"],
+        "completion": lambda: ["bash"],
         "export": lambda: ["--model", "model", "--format", "saelens", "--encoder", "a", "--output", new],
         "import": lambda: ["--input", "exported", "--output", new],
         "info": lambda: ["--json"],
         "demo": lambda: ["--output", new, "--seed", "-1"],
     }  # fmt: skip
-    name = draw.choice(
-        [
-            "train",
-            "train",
-            "train",
-            "evaluate",
-            "evaluate",
-            "extract",
-            "maximize",
-            "controls",
-            "export",
-            "import",
-            "info",
-            "demo",
-        ]
-    )
+    name = draw.choice([*good, "train", "train", "evaluate"])
     arguments = good[name]()
     for _ in range(draw.choice([0, 1, 1, 2, 3])):
         place = draw.randrange(len(arguments)) if arguments else 0
@@ -168,6 +158,10 @@ FLAGS = [
 ]  # fmt: skip
 
 
+PROGRESS = re.compile(r"[a-z ]+: [a-z]+ [\d,]+( of [\d,]+)?, ")
+"""A line of progress, such as "training: step 1 of 2, ..."."""
+
+
 def case(arguments: list[str]) -> tuple[str, str]:
     """Run a command in this process. Returns "ok", "refused" or "fault", and words."""
     from usae import cli
@@ -182,7 +176,7 @@ def case(arguments: list[str]) -> tuple[str, str]:
         frames = traceback.extract_tb(error.__traceback__)
         place = "; ".join(f"{pathlib.Path(frame.filename).name}:{frame.lineno}" for frame in frames[-3:])
         return "fault", f"{type(error).__name__}: {str(error)[:200]!r} at {place}"
-    lines = [line for line in err.getvalue().split("\n")[:-1] if not line.startswith(("training: step", "extracting: image"))]
+    lines = [line for line in err.getvalue().split("\n")[:-1] if not PROGRESS.match(line)]
     if code == 0:
         return "ok", ""
     if code != 2:
