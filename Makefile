@@ -12,8 +12,10 @@ BIN := .venv/bin
 # Tests reach into the library (@testable), and need its speed.
 TEST_BUILD := --scratch-path .build-test -c release -Xswiftc -enable-testing
 NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src -type f -o -type l)
+# Oldest glibc that the wheel runs with: that of scipy-openblas32, the OpenBLAS in it. What is built here needs no newer one.
+GLIBC := 2.27
 FUZZ_SEED ?= 1
-FILES := $(NATIVE) MANIFEST.in $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
+FILES := $(NATIVE) MANIFEST.in $(wildcard tools/old_glibc.*) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
 .PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo \
@@ -68,9 +70,10 @@ browser:
 dist/.wheel: .venv/.requirements $(FILES) | system
 	rm -rf build dist
 	$(BIN)/python setup.py --quiet sdist --dist-dir dist
-	USAE_BLAS=scipy SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel \
-	  dist/usae-*.tar.gz
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/usae-*.whl
+	USAE_BLAS=scipy USAE_GLIBC=$(GLIBC) SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps \
+	  --wheel-dir build/wheel dist/usae-*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --plat manylinux_$(subst .,_,$(GLIBC))_$$(uname -m) --wheel-dir dist \
+	  build/wheel/usae-*.whl
 	@touch $@
 
 # --- Checks -----------------------------------------------------------------------------------------------------------
@@ -141,5 +144,5 @@ wheel: dist/.wheel
 	@ls dist/usae-*
 
 clean:
-	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel .build-wheel-scipy build dist demo-output site python/*.egg-info
+	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel* build dist demo-output site python/*.egg-info
 	rm -f python/usae/*.so

@@ -5,6 +5,7 @@ Everything that does not need Swift is in pyproject.toml. Environment variables:
 SWIFT       the `swift` to build with, where it is not on PATH
 USAE_BLAS   `system` links the OpenBLAS that pkg-config finds, `scipy` bundles the one of the scipy-openblas32 wheel;
             by default the system's where there is one
+USAE_GLIBC  oldest glibc to run with, such as `2.27`, for a wheel to give away; by default the one that is here, or later
 """
 
 import os
@@ -71,10 +72,17 @@ class BuildSwift(build_ext):
             environment["USAE_SCIPY_OPENBLAS_LIB"] = str(openblas.parent)
 
         command = [swift, "build", "-c", "release", "--product", "usae_python", "--package-path", str(ROOT)]
-        command += ["--scratch-path", str(ROOT / (".build-wheel" if openblas is None else ".build-wheel-scipy"))]
+        glibc = os.environ.get("USAE_GLIBC") if sys.platform == "linux" else None
+        scratch = ROOT / (".build-wheel" + ("" if openblas is None else "-scipy") + (f"-glibc-{glibc}" if glibc else ""))
+        command += ["--scratch-path", str(scratch)]
         if sys.platform == "linux":
             # Not --static-swift-stdlib, which SwiftPM ignores for a dynamic library. -s drops symbols nobody can use.
             command += ["-Xswiftc", "-static-stdlib", "-Xlinker", "-s"]
+        if glibc:
+            clang = str(Path(swift).resolve().with_name("clang"))
+            stubs = [sys.executable, ROOT / "tools" / "old_glibc.py", glibc, scratch / "glibc", "--clang", clang]
+            subprocess.run(stubs, check=True)
+            command += ["-Xswiftc", f"-L{scratch / 'glibc'}"]
         subprocess.run(command, check=True, env=environment)
         folder = subprocess.run(
             [*command, "--show-bin-path"], check=True, env=environment, stdout=subprocess.PIPE, text=True

@@ -11,7 +11,7 @@ import usae
 
 PACKAGE = Path(usae.__file__).resolve().parent
 SITE = PACKAGE.parent
-SYSTEM = re.compile(r"(libc|libm|libpthread|libdl|librt|libgcc_s|libstdc\+\+|ld-linux[-\w]*)\.so\.\d+")
+SYSTEM = re.compile(r"(libc|libm|libpthread|libdl|librt|libgcc_s|ld-linux[-\w]*)\.so\.\d+")
 
 
 def check_that_the_package_is_complete() -> None:
