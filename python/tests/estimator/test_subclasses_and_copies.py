@@ -120,10 +120,14 @@ def test_a_pipeline_ends_with_it(acts):
     assert sklearn.base.clone(pipeline)["sae"].seed == 3
 
 
-def test_scikit_learn_knows_what_it_takes_and_whether_it_was_fitted(acts):
-    sae = small()
-    tags = sklearn.utils.get_tags(sae)
+@pytest.mark.skipif(not hasattr(sklearn.utils, "get_tags"), reason="scikit-learn has tags since 1.6")
+def test_scikit_learn_knows_what_it_takes():
+    tags = sklearn.utils.get_tags(small())
     assert tags.input_tags.dict and not tags.input_tags.two_d_array and not tags.target_tags.required
+
+
+def test_scikit_learn_knows_what_it_is_and_whether_it_was_fitted(acts):
+    sae = small()
     assert not sklearn.base.is_classifier(sae) and not sklearn.base.is_regressor(sae)
     with pytest.raises(sklearn.exceptions.NotFittedError):
         sklearn.utils.validation.check_is_fitted(sae)

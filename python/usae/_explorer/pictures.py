@@ -157,8 +157,9 @@ def _rgb(image: Any) -> Any:
     """Return a PIL image of any mode in RGB, as the camera was held, with the pixels that `usae.torch` gives to networks."""
     from PIL import Image, ImageOps
 
+    from_png = image.format == "PNG"
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and from_png):  # older Pillows give 16 bits of PNG as 32
         return Image.fromarray(_pixels(np.asarray(image).astype(np.uint16)))
     if image.mode == "I" or (image.mode == "F" and image.getextrema()[1] <= 1):  # Pillow would clip these
         return Image.fromarray(_pixels(np.asarray(image)))

@@ -217,7 +217,7 @@ def find(sae: UniversalSAE, acts: Mapping[str, Activations], evaluation: Evaluat
                 for total_sums, (i, j, start, stop) in zip(sums, blocks, strict=True):
                     first = codes[i] if stop - start == n_concepts else codes[i][:, start:stop]
                     products = (first.T @ codes[j]).tocoo()
-                    total_sums[products.coords] += products.data  # each element is there once
+                    total_sums[products.row, products.col] += products.data  # each element is there once
                 bar.update()
             for total_sums, (i, j, start, stop) in zip(sums, blocks, strict=True):
                 each.look_at(total_sums / n_tokens, i, j, start, stop)

@@ -149,7 +149,7 @@ def _decoded(source: Any, label: str, got: str, channels: Collection[int], draft
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise ImportError(f"reading picture files needs Pillow ({error}): pip install pillow") from error
+        raise ImportError(f"reading picture files needs Pillow ({error}): pip install 'usae[torch]'") from error
     try:
         with Image.open(source) as image:
             if draft is not None:
@@ -168,10 +168,11 @@ def _pixels_of(image: Any, label: str) -> np.ndarray:
     """Return the pixels of the current frame: uint8 [height, width, 3], or uint16 or floats [height, width]."""
     from PIL import ImageOps
 
+    from_png = image.format == "PNG"
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     mode = image.mode
-    if mode.startswith("I;16"):
+    if mode.startswith("I;16") or (mode == "I" and from_png):  # older Pillows give 16 bits of PNG as 32
         return np.asarray(image).astype(np.uint16)  # in this machine's byte order
     if mode == "F":
         return np.asarray(image)
