@@ -10,5 +10,5 @@ def pandas_for(caller: str) -> ModuleType:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(f"{caller} needs pandas, which usae does not install: pip install pandas") from error
+        raise ImportError(f"{caller} needs pandas, which is missing; run: pip install 'usae[pandas]'") from error
     return pandas

@@ -53,7 +53,7 @@ def client() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise ImportError("the Hugging Face Hub needs huggingface_hub: pip install huggingface_hub") from error
+        raise ImportError("the Hugging Face Hub needs huggingface_hub: pip install 'usae[hub]'") from error
     return huggingface_hub
 
 

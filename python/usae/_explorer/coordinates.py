@@ -38,7 +38,7 @@ def placed(method: str | np.ndarray, units: Sequence[np.ndarray], seed: int) -> 
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise ImportError('coordinates="tsne" needs scikit-learn, which is missing; run: pip install scikit-learn') from error
+        raise ImportError("coordinates='tsne' needs scikit-learn, which is missing; run: pip install 'usae[tsne]'") from error
     perplexity = min(30.0, (len(rows) - 1) / 3)
     return _scaled(TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(components))
 
