@@ -15,11 +15,13 @@ NATIVE := Package.swift setup.py pyproject.toml $(shell find Sources python/src 
 # Oldest glibc that the wheel runs with: that of scipy-openblas32, the OpenBLAS in it. What is built here needs no newer one.
 GLIBC := 2.27
 FUZZ_SEED ?= 1
+# Empty: pip builds the wheel with what pyproject.toml asks for, in an environment of its own.
+ISOLATION := --no-build-isolation
 FILES := $(NATIVE) MANIFEST.in $(wildcard tools/old_glibc.*) $(shell find python/usae -type f ! -name '*.so' ! -name '*.pyc')
 
 .NOTPARALLEL:
 .PHONY: help test test-quick test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo \
-  test-wheel fuzz demo docs wheel lint clean system browser
+  test-wheel test-matrix fuzz demo docs wheel release lint clean system browser
 
 help:
 	@echo 'make test-quick   lint, and the Python tests that are not slow: under a minute'
@@ -37,7 +39,9 @@ help:
 	@echo 'make docs         the documentation site, into site/; open site/index.html'
 	@echo 'make demo         the demonstration, into demo-output/'
 	@echo 'make bench-T      a benchmark, T being step, single, encode, limits, scaling or distributed, into benchmarks/results/'
+	@echo 'make test-matrix  the wheel with the oldest and the newest Pythons and packages that are declared; minutes'
 	@echo 'make wheel        a wheel to give away, with OpenBLAS in it, and the sdist that it was built from, into dist/'
+	@echo 'make release      what a release needs, built anew and checked, into dist/; it stops before anything is published'
 	@echo 'make clean        remove what make made'
 
 test: lint test-swift test-sanitizers test-abi test-instruction-sets test-arm64 test-python test-demo test-wheel
@@ -55,6 +59,10 @@ browser:
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	@touch $@
 
+.venv/.release: .venv/.requirements requirements-release.txt
+	$(BIN)/python -m pip install --quiet -r requirements-release.txt
+	@touch $@
+
 # The site reads the sources alone, so it needs neither Swift nor the library.
 .venv/.docs: requirements-docs.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -70,7 +78,7 @@ browser:
 dist/.wheel: .venv/.requirements $(FILES) | system
 	rm -rf build dist
 	$(BIN)/python setup.py --quiet sdist --dist-dir dist
-	USAE_BLAS=scipy USAE_GLIBC=$(GLIBC) SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps \
+	USAE_BLAS=scipy USAE_GLIBC=$(GLIBC) SWIFT='$(SWIFT)' $(BIN)/python -m pip wheel --quiet $(ISOLATION) --no-deps \
 	  --wheel-dir build/wheel dist/usae-*.tar.gz
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --plat manylinux_$(subst .,_,$(GLIBC))_$$(uname -m) --wheel-dir dist \
 	  build/wheel/usae-*.whl
@@ -120,6 +128,9 @@ test-demo: .venv/.installed
 test-wheel: dist/.wheel
 	SWIFT='$(SWIFT)' tools/test_wheel.sh dist/usae-*.whl $(PYTHON)
 
+test-matrix: dist/.wheel
+	$(BIN)/python tools/test_matrix.py dist/usae-*.whl
+
 # A short run of each is part of `make test`.
 fuzz: .venv/.installed
 	$(SWIFT) run $(TEST_BUILD) usae-fuzz-abi $(FUZZ_SEED) 200000
@@ -142,6 +153,9 @@ bench-%: .venv/.installed
 
 wheel: dist/.wheel
 	@ls dist/usae-*
+
+release: .venv/.release
+	SWIFT='$(SWIFT)' $(BIN)/python tools/release.py
 
 clean:
 	rm -rf .venv .build .build-test .build-asan .build-tsan .build-wheel* build dist demo-output site python/*.egg-info
