@@ -74,7 +74,8 @@ def write(folder: Path, newest: str, clang: str = "clang") -> None:
     archive.unlink(missing_ok=True)
     subprocess.run(["ar", "rc", archive, lacking], check=True)
     # As the system's own libc.so, which is such a script too.
-    (folder / "libc.so").write_text(f"GROUP ( {folder / 'libc.so.6'} {archive} {found('libc_nonshared.a')} )\n")
+    parts = (folder / "libc.so.6", archive, found("libc_nonshared.a"))
+    (folder / "libc.so").write_text("GROUP ( " + " ".join(f'"{part}"' for part in parts) + " )\n")
     for name, target in (
         ("libm.so", "libm.so.6"),
         ("libdl.so", "libdl.so.2"),

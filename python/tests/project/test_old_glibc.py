@@ -49,7 +49,7 @@ long size_of(const char *path, int how, int file) {
 @pytest.mark.skipif(SWIFTS_CLANG is None or sys.platform != "linux", reason="needs clang and Linux")
 @pytest.mark.parametrize("newest", ["2.17", "2.27"])
 def test_a_library_needs_no_newer_glibc_than_asked_for_and_works(newest, tmp_path):
-    folder, library = tmp_path / "glibc", tmp_path / "library.so"
+    folder, library = tmp_path / "an old glibc", tmp_path / "library.so"
     (tmp_path / "library.c").write_text(SOURCE)
     subprocess.run([sys.executable, ROOT / "tools/old_glibc.py", newest, folder, "--clang", SWIFTS_CLANG], check=True)
     command = [SWIFTS_CLANG, "-shared", "-fPIC", f"-L{folder}", tmp_path / "library.c", "-o", library]
