@@ -5,6 +5,7 @@ import json
 import pytest
 
 import usae
+from support.explorers import REPEATED
 from support.refusals import refuses
 from usae._explorer.labels import labels_to_json
 
@@ -53,6 +54,7 @@ def test_json_and_csv_say_the_same(tmp_path):
         "concept,label,starred\r\n1,x,2\r\n",
         "concept,label,starred\r\nx,x,1\r\n",
         '{"format": "usae-explorer-labels", "format": "usae-explorer-labels"}',
+        *REPEATED,
     ],
 )
 def test_a_file_that_is_none_is_named(tmp_path, damaged):

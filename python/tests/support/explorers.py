@@ -45,6 +45,16 @@ HOSTILE = {
     5: "{{data}} ${x} \u2028 \\u003c",
 }
 
+ENTRY = '{"text": "x", "starred": false}'
+REPEATED = (
+    f'{{"format": "usae-explorer-labels", "version": 1, "tensors": "", "labels": {{"7": {ENTRY}, "7": {ENTRY}}}}}',
+    f'{{"format": "usae-explorer-labels", "version": 1, "tensors": "", "labels": {{"7": {ENTRY}, "07": {ENTRY}}}}}',
+    f'{{"format": "usae-explorer-labels", "version": 1, "tensors": "", "labels": {{"7": {ENTRY}, "\\u0037": {ENTRY}}}}}',
+    "concept,label,starred\r\n7,x,0\r\n7,y,0\r\n",
+    "concept,label,starred\r\n7,x,0\r\n8,,1\r\n007,x,0\r\n",
+)
+"""Files of labels that name a concept twice."""
+
 TYPES = {"u8": np.uint8, "u16": np.uint16, "u32": np.uint32, "i32": np.int32, "f32": np.float32}
 
 

@@ -85,7 +85,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     InvalidInputError
         For a path that cannot be one.
     CheckpointError
-        If the file has something else, or was changed into what cannot be read.
+        If the file has something else, was changed into what cannot be read, or names a concept twice.
     CheckpointFileError
         Also an OSError: the file cannot be read.
 
@@ -119,11 +119,11 @@ def _of_json(text: str, file: pathlib.Path) -> Labels:
     labels, tensors = content.get("labels"), content.get("tensors", "")
     if not isinstance(labels, dict) or not isinstance(tensors, str):
         raise CheckpointError(f"{file.name} must have labels by concept, got {checks.shown(labels)}; {_REMEDY}")
-    entries = {}
+    entries: dict[int, Label] = {}
     for key, value in labels.items():
         label = value.get("text", "") if isinstance(value, dict) else None
         starred = value.get("starred", False) if isinstance(value, dict) else None
-        entries[_concept(key, file)] = _label(label, starred, file)
+        entries[_concept(key, entries, file)] = _label(label, starred, file)
     return Labels(dict(sorted(entries.items())), tensors)
 
 
@@ -135,19 +135,22 @@ def _of_csv(text: str, file: pathlib.Path) -> Labels:
         raise CheckpointError(f"{file.name} must be CSV, got text that is none: {error}; {_REMEDY}") from error
     if not rows or rows[0][:3] != ["concept", "label", "starred"]:
         raise CheckpointError(f"{file.name} must begin with concept,label,starred, got {checks.shown(rows[:1])}; {_REMEDY}")
-    entries = {}
+    entries: dict[int, Label] = {}
     for row in rows[1:]:
         if not row:
             continue
         if len(row) < 3 or row[2] not in ("0", "1"):
             raise CheckpointError(f"{file.name} must have a number, a label and 0 or 1, got {checks.shown(row)}; {_REMEDY}")
-        entries[_concept(row[0], file)] = _label(row[1], row[2] == "1", file)
+        entries[_concept(row[0], entries, file)] = _label(row[1], row[2] == "1", file)
     return Labels(dict(sorted(entries.items())))
 
 
-def _concept(key: str, file: pathlib.Path) -> int:
+def _concept(key: str, known: Mapping[int, Label], file: pathlib.Path) -> int:
+    """Return the number of a concept that is not known yet, however it is written: "07" is 7."""
     if not (key.isascii() and key.isdecimal() and len(key) < 9):
         raise CheckpointError(f"{file.name} must have numbers of concepts, got {checks.shown(key)}; {_REMEDY}")
+    if int(key) in known:
+        raise CheckpointError(f"{file.name} must name each concept once, got {int(key)} twice; leave one of its labels out")
     return int(key)
 
 

@@ -80,59 +80,86 @@ const labels = {
     return `concept,label,starred\r\n${rows.join("")}`;
   },
 
-  /** Takes labels of a file. Throws where the file is none; changes nothing then. */
+  /** Takes labels of a file, and tells how many. Throws where the file is none; changes nothing then. */
   add(content) {
-    if (content?.format !== "usae-explorer-labels" || content.version !== 1 || typeof content.labels !== "object") {
+    const { format, version, labels: entries } = content ?? {};
+    const isMapping = typeof entries === "object" && entries && !Array.isArray(entries);
+    if (format !== "usae-explorer-labels" || version !== 1 || !isMapping) {
       throw new Error("it has no labels of an explorer");
     }
-    const found = Object.entries(content.labels).map(([key, one]) => {
+    const found = new Map();
+    for (const [key, one] of Object.entries(entries)) {
+      const { text = "", starred = false } = one ?? {};
       const concept = Number(key);
-      const usable = /^\d+$/.test(key) && concept < data.header.nConcepts && typeof one?.text === "string" && typeof one
-        .starred === "boolean";
-      if (!usable || one.text.length > LONGEST_LABEL) throw new Error(
-        `concept ${key.slice(0, 20)} has no label that can be used`);
-      return [concept, { text: one.text, starred: one.starred }];
-    });
+      const usable = /^\d+$/.test(key) && concept < data.header.nConcepts && typeof one === "object" && one && typeof text ===
+        "string" && typeof starred === "boolean" && text.length <= LONGEST_LABEL;
+      if (!usable) throw new Error(`concept ${key.slice(0, 20)} has no label that can be used`);
+      if (found.has(concept)) throw new Error(`concept ${concept} is in it twice`);
+      found.set(concept, { text, starred });
+    }
     for (const [concept, one] of found) {
       const given = this.given(concept);
-      if (one.text === (given?.text ?? "") && one.starred === (given?.starred ?? false)) continue;
-      this.mine.set(concept, one);
+      if (one.text === (given?.text ?? "") && one.starred === (given?.starred ?? false)) this.mine.delete(concept);
+      else this.mine.set(concept, one);
     }
     this.words.clear();
-    return found.length;
+    return found.size;
   },
 
   async import(file) {
     try {
       const text = (await file.text()).replace(/^\ufeff/, "");
-      const content = text.trimStart().startsWith("{") ? JSON.parse(text) : fromCsv(text);
+      const content = text.trimStart().startsWith("{") ? fromJson(text) : fromCsv(text);
       const take = () => {
-        const n = attempt(() => this.add(content), 0);
-        this.changed(true);
-        render(false);
-        say(`${plural(n, "label")} imported`);
+        try {
+          const n = this.add(content);
+          this.changed(true);
+          render(false);
+          say(`${plural(n, "label")} imported`);
+        } catch (error) {
+          notice(`${file.name} cannot be imported: ${error.message}.`);
+        }
       };
       if (content.tensors && content.tensors !== data.header.tensors) {
         const button = el("button", { type: "button", onclick: take }, "Import anyway");
         notice(`${file.name} has labels of another autoencoder, in which a number is another concept.`, button);
-      } else {
-        this.add(content);
-        this.changed(true);
-        render(false);
-        say(`${plural(Object.keys(content.labels).length, "label")} imported`);
-      }
+      } else take();
     } catch (error) {
       notice(`${file.name} cannot be imported: ${error.message}.`);
     }
   },
 };
 
+function fromJson(text) {
+  const content = JSON.parse(text);
+  const key = repeatedKey(text);
+  if (key !== null) throw new Error(`${key.slice(0, 20)} is in it twice`);
+  return content;
+}
+
+/** A key that an object of a valid JSON text has twice, of which JSON.parse keeps the last; null if there is none. */
+function repeatedKey(text) {
+  const known = [];
+  for (const [token, string, colon] of text.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}]/g)) {
+    if (token === "{") known.push(new Set());
+    else if (token === "}") known.pop();
+    else if (colon) {
+      const key = JSON.parse(string);
+      if (known.at(-1).has(key)) return key;
+      known.at(-1).add(key);
+    }
+  }
+  return null;
+}
+
 function fromCsv(text) {
   const rows = csvRows(text);
   if (rows[0]?.slice(0, 3).join() !== "concept,label,starred") throw new Error("it does not begin with concept,label,starred");
-  const entries = {};
+  const entries = Object.create(null); // so that no key has another meaning
   for (const row of rows.slice(1)) {
+    if (row.length === 1 && row[0] === "") continue;
     if (row.length < 3 || !["0", "1"].includes(row[2])) throw new Error("a line is not a number, a label, and 0 or 1");
+    if (Object.hasOwn(entries, row[0])) throw new Error(`concept ${row[0].slice(0, 20)} is in it twice`);
     entries[row[0]] = { text: row[1], starred: row[2] === "1" };
   }
   return { format: "usae-explorer-labels", version: 1, tensors: "", labels: entries };
