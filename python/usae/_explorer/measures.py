@@ -43,7 +43,7 @@ def columns(
     names = evaluation.model_names
     found: list[Column] = []
     if len(names) > 1:
-        found += _of_concepts(evaluation, _null(controls), disagreement)
+        found += _of_concepts(evaluation, controls, disagreement)
     with np.errstate(invalid="ignore", divide="ignore"):
         firing = evaluation.firing_counts / evaluation.n_tokens
         share = evaluation.firing_counts / evaluation.firing_counts.sum(0)
@@ -79,12 +79,11 @@ def columns(
     return found
 
 
-def _of_concepts(evaluation: Evaluation, null: CofireNull | None, disagreement: np.ndarray) -> list[Column]:
+def _of_concepts(evaluation: Evaluation, controls: Controls | None, disagreement: np.ndarray) -> list[Column]:
     m = len(evaluation.cofire_counts)
     off = list(itertools.combinations(range(len(evaluation.model_names)), 2))
-    pairs = np.stack([evaluation.correlation[i, j] for i, j in off])
-    known = ~np.isnan(pairs)
-    lowest = np.where(known.any(0), np.where(known, pairs, np.inf).min(0), np.nan)
+    correlation, null = evaluation.correlation, _null(controls)
+    lowest = _lowest([correlation[i, j] for i, j in off])
     with np.errstate(invalid="ignore"):
         surprise = -log_cofire_p_values(evaluation.firing_counts, evaluation.cofire_counts, evaluation.n_tokens) / np.log(10)
     found = [
@@ -102,10 +101,22 @@ def _of_concepts(evaluation: Evaluation, null: CofireNull | None, disagreement: 
         Column("apart", "Disagreement", "How far models differ on each other's strongest images: 1 if the others fire on none.",
                disagreement),
     ]  # fmt: skip
+    if controls is not None and controls.agreement is not None:
+        share = controls.agreement.share
+        of_ceiling = _lowest([_length(share[i, j], m) for pair in off for i, j in (pair, pair[::-1])])
+        words = "Correlation as a share of its ceiling, what one model can predict of the other's code: the lowest of any two."
+        found.append(Column("ofCeiling", "Agreement / ceiling", words, of_ceiling))
     if null is not None:
         words = f"Standard deviations by which its co-fires exceed those with {null.permuted} permuted."
         found.append(Column("z", "z against the null", words, np.clip(_length(null.z, m), -999, 999), digits=1))
     return found
+
+
+def _lowest(of_pairs: list[np.ndarray]) -> np.ndarray:
+    """Smallest number of each concept, of those that are known; NaN where none is."""
+    pairs = np.stack(of_pairs)
+    known = ~np.isnan(pairs)
+    return np.where(known.any(0), np.where(known, pairs, np.inf).min(0), np.nan)
 
 
 def _null(controls: Controls | None) -> CofireNull | None:

@@ -22,6 +22,7 @@ LIMITS = (
 def described(sae: UniversalSAE, evaluation: Evaluation, controls: Controls | None) -> dict[str, Any]:
     """Return plain values: the R2 matrix, numbers of each model, controls as a table, and the recipe."""
     recipe = sae.recipe_.to_dict()
+    ceiling = None if controls is None else controls.agreement
     return {
         "r2": plain(evaluation.r2),
         "tokens": evaluation.n_tokens,
@@ -30,6 +31,8 @@ def described(sae: UniversalSAE, evaluation: Evaluation, controls: Controls | No
         "l0": plain(evaluation.l0),
         "alive": plain((~evaluation.dead).sum(1)),
         "deadEverywhere": int(evaluation.dead_everywhere.sum()),
+        "agreement": plain(evaluation.mean_agreement() if ceiling is None else ceiling.mean()),
+        "ceiling": None if ceiling is None else plain(ceiling.mean("ceiling")),
         "cofire": plain(evaluation.mean_cofire_proportion()),
         "summary": evaluation.summary(),
         "controls": None if controls is None else [[name, list(row.items())] for name, row in controls.table().items()],

@@ -10,14 +10,7 @@ function makeFilters() {
     el("button.chip", { type: "button", title: preset.help, "aria-pressed": "false", onclick: () => applyPreset(preset) },
       preset.name),
   );
-  const alive = models.map((_, model) => {
-    const box = el("input", { type: "checkbox" });
-    box.addEventListener("change", () => {
-      const others = state.alive.filter((one) => one !== model);
-      go({ alive: box.checked ? [...others, model].sort((a, b) => a - b) : others });
-    });
-    return el("label.check", {}, box, modelTag(model));
-  });
+  const sets = models.map((_, model) => ({ alive: setBox("alive", model), dead: setBox("dead", model) }));
   const set = selectBox(
     "Labels and stars",
     [
@@ -49,8 +42,9 @@ function makeFilters() {
     "aside.panel", { "aria-label": "Filters", id: "filters" },
     el("h2", {}, "Selections"),
     el("div.chips", {}, ...presets),
-    el("h2", {}, "Alive in"),
-    el("div.checks", {}, ...alive),
+    el("h2", {}, "Alive or dead in"),
+    el("div.sets", {}, ...models.flatMap((_, model) => [modelTag(model), setLabel(sets[model], "alive", model), setLabel(sets[
+      model], "dead", model)])),
     el("h2", {}, "Measures"),
     ranges,
     more,
@@ -66,13 +60,32 @@ function makeFilters() {
       importer,
     ),
   );
-  filterNodes = { panel, presets, alive, set, ranges, made: new Map() };
+  filterNodes = { panel, presets, sets, set, ranges, made: new Map() };
   return panel;
+}
+
+/** A box that keeps the concepts that are alive in a model, or those that are dead in it. */
+function setBox(kind, model) {
+  const box = el("input", { type: "checkbox", "data-set": kind });
+  box.addEventListener("change", () => {
+    const without = (one) => state[one].filter((other) => other !== model);
+    const next = { alive: without("alive"), dead: without("dead") };
+    if (box.checked) next[kind] = [...next[kind], model].sort((a, b) => a - b);
+    go(next);
+  });
+  return box;
+}
+
+function setLabel(boxes, kind, model) {
+  const values = columns.get(`firing:${model}`).values;
+  const n = values.reduce((sum, value) => sum + ((value > 0) === (kind === "alive")), 0);
+  return el("label.check", { title: plural(n, "concept") }, boxes[kind], kind, el("span.visually-hidden", {},
+    ` in ${modelName(model)}`));
 }
 
 function applyPreset(preset) {
   if (isApplied(preset)) go({ filters: {}, sort: null, up: false });
-  else go({ filters: structuredClone(preset.filters), sort: preset.sort, up: false, alive: [], only: null });
+  else go({ filters: structuredClone(preset.filters), sort: preset.sort, up: false, alive: [], dead: [], only: null });
   say(`${preset.name}: ${plural(orderOf(state).length, "concept")}`);
 }
 
@@ -88,7 +101,9 @@ function isApplied(preset) {
 function updateFilters() {
   if (!filterNodes) return;
   filterNodes.presets.forEach((button, i) => button.setAttribute("aria-pressed", String(isApplied(data.header.presets[i]))));
-  filterNodes.alive.forEach((label, model) => (label.firstChild.checked = state.alive.includes(model)));
+  filterNodes.sets.forEach((boxes, model) => {
+    for (const kind of ["alive", "dead"]) boxes[kind].checked = state[kind].includes(model);
+  });
   filterNodes.set.value = state.set;
   const wanted = new Set([...FIRST_FILTERS.filter((key) => columns.has(key)), ...addedFilters, ...Object.keys(state.filters)]);
   for (const key of wanted) {

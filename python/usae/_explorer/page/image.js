@@ -62,6 +62,23 @@ function drawImages() {
   }
 }
 
+/** Moves the focus to another image, and shows it. */
+function moveInImages(step) {
+  const { scroller, grid, tiles } = imagesView;
+  const now = [...tiles].find(([, node]) => node === document.activeElement)?.[0];
+  const across = Math.max(1, Math.floor((scroller.clientWidth - 16) / (CHOICE + 8)));
+  const height = Math.round(CHOICE / proportions()) + 26;
+  const first = Math.ceil(scroller.scrollTop / height) * across;
+  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across } [step];
+  const image = clamp(now === undefined ? first : now + by, 0, data.header.nImages - 1);
+  const top = Math.floor(image / across) * height;
+  if (top < scroller.scrollTop) scroller.scrollTop = top;
+  else if (top + height + grid.offsetTop > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + height + grid
+    .offsetTop - scroller.clientHeight;
+  drawImages();
+  tiles.get(image)?.focus({ preventScroll: true });
+}
+
 // --- One image ---------------------------------------------------------------------------------------------------------
 
 async function updateImage() {

@@ -4,6 +4,8 @@ const KEYS = [
   ["j k or ↓ ↑", "Next and previous concept"],
   ["Enter", "Open the concept"],
   ["Esc", "Back, or clear the search"],
+  ["← → ↑ ↓", "Move between images, patches, or points of the map"],
+  ["Shift + arrow", "On the map: draw a box, of which Enter lists the concepts"],
   ["/", "Search"],
   ["f", "Filters"],
   ["s", "Star"],
@@ -17,7 +19,7 @@ const KEYS = [
 ];
 
 function makeHelp() {
-  const rows = KEYS.flatMap(([key, words]) => [el("dt", {}, ...key.split(" ").map((one) => (["or", "to"].includes(one) ?
+  const rows = KEYS.flatMap(([key, words]) => [el("dt", {}, ...key.split(" ").map((one) => (["or", "to", "+"].includes(one) ?
     ` ${one} ` : el("kbd", {}, one)))), el("dd", {}, words)]);
   const dialog = el("dialog", { id: "help", "aria-labelledby": "help-title" }, el("h2", { id: "help-title" }, "Keys"), el(
     "dl.keys", {}, ...rows), el("p.quiet", {},
@@ -81,6 +83,7 @@ function actionOf(key, target) {
   if (/^[1-9]$/.test(key) && Number(key) <= data.header.models.length) return () => toggleModel(Number(key) - 1);
   if (state.view === "list") return listAction(key, target);
   if (state.view === "c") return conceptAction(key, target);
+  if (state.view === "images" && key.startsWith("Arrow")) return () => moveInImages(key);
   if (state.view === "image" && (key === "ArrowLeft" || key === "ArrowRight" || key === "j" || key === "k")) {
     const image = state.image + (key === "ArrowLeft" || key === "k" ? -1 : 1);
     return () => image >= 0 && image < data.header.nImages && go({ image, patch: null });

@@ -21,7 +21,16 @@ function makeList() {
   list.only = el("button.chip", { type: "button", "aria-pressed": "true", onclick: () => go({ only: null }) },
     "Chosen concepts ×");
   list.clear = el("button.plain", { type: "button", id: "clear", onclick: () => go({ filters: {}, q: "", set: "all", alive: [],
-      only: null }) }, "Clear filters");
+      dead: [], only: null }) }, "Clear filters");
+  const more = selectBox("Add a column", [
+    ["", "Add a column …"], ...columnOptions()
+  ], "", (key) => {
+    more.value = "";
+    if (key && !state.shown.includes(key)) go({ shown: [...state.shown, key] });
+  });
+  list.chosen = el("div.chips");
+  const columnsBox = el("details.looks-box", {}, el("summary", {}, "Columns"), el("div.looks", {}, more, list.chosen));
+  const looksBox = el("details.looks-box", {}, el("summary", {}, "Look"), lookTools() ?? "No grid, so no heat maps.");
   list.head = el("div.head", { role: "row", "aria-rowindex": 1 });
   list.body = el("div.rows", { role: "rowgroup" });
   list.table = el("div.table", { role: "table", "aria-label": "Concepts", id: "concepts" }, el("div", { role: "rowgroup" }, list
@@ -35,8 +44,7 @@ function makeList() {
       "section.content", { "aria-label": "Concepts" },
       el("h1.visually-hidden", {}, "Concepts"),
       el("div.listbar", {}, filters, search, el("label.inline", {}, el("span.quiet", {}, "Sort by"), sort), direction, list
-        .count, list.only, list.clear, el("details.looks-box", {}, el("summary", {}, "Look"), lookTools() ??
-          "No grid, so no heat maps.")),
+        .count, list.only, list.clear, el("span.grow"), columnsBox, looksBox),
       list.scroller,
       list.none,
     ),
@@ -69,7 +77,10 @@ function updateList() {
   list.count.textContent = `${order.length.toLocaleString("en")} of ${plural(data.header.nConcepts, "concept")}`;
   list.only.hidden = !state.only;
   list.clear.hidden = !(Object.keys(state.filters).length || state.q || state.set !== "all" || state.alive.length || state
-  .only);
+    .dead.length || state.only);
+  replaceIn(list.chosen, state.shown.map((key) => el("button.chip", { type: "button", "aria-label":
+    `Remove the column ${titleOf(columns.get(key))}`, onclick: () => go({ shown: state.shown.filter((one) => one !==
+      key) }) }, `${titleOf(columns.get(key))} ×`)));
   list.table.setAttribute("aria-rowcount", order.length + 1);
   list.none.hidden = order.length > 0;
   list.scroller.hidden = order.length === 0;
@@ -91,7 +102,7 @@ function layOutList() {
   if (!width || list.node.hidden) return;
   const models = visibleModels();
   list.wide = width > 720;
-  const numbers = numberColumns().slice(0, width > 1180 ? 4 : width > 980 ? 3 : list.wide ? 2 : 1);
+  const numbers = numberColumns(width > 1180 ? 4 : width > 980 ? 3 : list.wide ? 2 : 1);
   const left = list.wide ? 190 : 0;
   const room = list.wide ? width - left - numbers.length * 92 - 44 : width - 32;
   list.thumbs = clamp(Math.floor((room / models.length - 18) / (THUMB + GAP)), 1, 4);
@@ -139,13 +150,15 @@ function layOutList() {
   drawList();
 }
 
-/** What is sorted by, what is filtered by, and what matters to most. */
-function numberColumns() {
-  const wanted = [state.sort ?? defaultSort(), ...Object.keys(state.filters), "entropy", "iou", "correlation", "apart",
-    "energy:0", "max:0"
-  ];
-  return [...new Set(wanted)].filter((key) => columns.has(key) && key !== "universal" && !key.startsWith("firing:"));
+/** What is sorted by and what was added, then as many as fit of what is filtered by and of what matters to most. */
+function numberColumns(most) {
+  const first = new Set([...othersThanStrips([state.sort ?? defaultSort()]), ...state.shown]);
+  const rest = othersThanStrips([...Object.keys(state.filters), "entropy", "iou", "correlation", "apart", "energy:0", "max:0"]);
+  return [...new Set([...first, ...rest])].slice(0, list.wide ? Math.max(most, first.size) : most);
 }
+
+/** Without what a row shows beside its pictures or under its name. */
+const othersThanStrips = (keys) => keys.filter((key) => columns.has(key) && key !== "universal" && !key.startsWith("firing:"));
 
 let frame = 0;
 
@@ -216,6 +229,8 @@ function fillRow(row, index) {
   const proposals = labels.proposed(concept);
   row.sub.textContent = labels.text(concept) ? `${concept}` : proposals.length ? `perhaps ${proposals[0][0]}` : universalWords(
     concept);
+  if (!list.wide && state.shown.length) row.sub.textContent = state.shown.map((key) =>
+    `${titleOf(columns.get(key))} ${shown(valueOf(key, concept), columns.get(key).digits)}`).join(" · ");
   row.star.dataset.star = concept;
   markStar(row.star, concept);
   list.numbers.forEach((key, i) => (row.numbers[i].textContent = shown(valueOf(key, concept), columns.get(key).digits)));

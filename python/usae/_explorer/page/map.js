@@ -1,6 +1,6 @@
 // The map of concepts: a view beside the list, not a proof of anything.
 
-const mapView = { node: el("div.view.map"), made: false, colour: null, cursor: -1, box: null };
+const mapView = { node: el("div.view.map"), made: false, colour: null, cursor: -1, anchor: -1, box: null };
 
 function updateMap() {
   document.title = `Map · ${data.header.title}`;
@@ -13,8 +13,9 @@ function makeMap() {
   mapView.made = true;
   mapView.colour = columns.has("entropy") ? "entropy" : defaultSort();
   mapView.colourBox = selectBox("Colour by", columnOptions(), mapView.colour, (key) => ((mapView.colour = key), drawMap()));
-  mapView.canvas = el("canvas", { tabindex: "0",
-  role: "application", "aria-label": "Map of concepts. Arrow keys move to the next concept, Enter opens it." });
+  const words = "Map of concepts. Arrow keys move to the next concept, Enter opens it. With Shift they draw a box, and Enter " +
+    "lists the concepts in it.";
+  mapView.canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": words });
   mapView.tip = el("div.tip", { hidden: true });
   mapView.frame = el("div.map-frame", {}, mapView.canvas, mapView.tip);
   mapView.scale = el("p.legend");
@@ -28,7 +29,7 @@ function makeMap() {
     mapView.frame,
     el("p.caution", {}, el("strong", {}, "Distances on a map mislead. "),
       `${how} Two dimensions cannot keep distances of hundreds; the neighbours on a concept's page are exact. `,
-      "Drag a box to list the concepts in it."),
+      "Drag a box, or move with Shift and the arrow keys, to list the concepts in it."),
   );
   new ResizeObserver(() => drawMap()).observe(mapView.frame);
   const { canvas } = mapView;
@@ -55,12 +56,31 @@ function makeMap() {
   });
   canvas.addEventListener("keydown", (event) => {
     const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key === "Enter" && mapView.cursor >= 0) go({ view: "c", concept: mapView.cursor });
-    else if (event.key in ways) point(nextOnMap(ways[event.key]), true);
+    if (event.key === "Enter" && mapView.anchor >= 0) {
+      const [start, end] = mapView.box;
+      forgetBox();
+      listBox(start, end);
+    } else if (event.key === "Enter" && mapView.cursor >= 0) go({ view: "c", concept: mapView.cursor });
+    else if (event.key === "Escape" && mapView.anchor >= 0) forgetBox();
+    else if (event.key in ways) moveOnMap(ways[event.key], event.shiftKey);
     else return;
     event.preventDefault();
     event.stopPropagation();
   });
+}
+
+/** Moves to the next concept in a direction; with a box, to one that stands between it and where the box began. */
+function moveOnMap(way, boxed) {
+  if (boxed && mapView.anchor < 0) mapView.anchor = mapView.cursor;
+  if (!boxed) forgetBox();
+  const next = nextOnMap(way);
+  if (mapView.anchor >= 0) mapView.box = [onMap(mapView.anchor), onMap(next)];
+  point(next, true);
+}
+
+function forgetBox() {
+  [mapView.anchor, mapView.box] = [-1, null];
+  drawMap();
 }
 
 /** Where a concept stands on the canvas, in pixels of the page. */

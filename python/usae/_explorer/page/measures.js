@@ -85,8 +85,8 @@ const selected = { key: null, order: new Uint32Array(0) };
 
 /** Numbers of the concepts that a state selects, in its order. */
 function orderOf(state) {
-  const key = JSON.stringify([state.sort, state.up, state.q, state.set, state.alive, state.only, state.filters, labels
-  .version]);
+  const { sort, up, q, set, alive, dead, only, filters } = state;
+  const key = JSON.stringify([sort, up, q, set, alive, dead, only, filters, labels.version]);
   if (selected.key !== key) {
     selected.key = key;
     selected.order = sorted(chosen(state), state);
@@ -104,6 +104,10 @@ function chosen(state) {
   for (const model of state.alive) {
     const values = columns.get(`firing:${model}`)?.values;
     if (values) tests.push((c) => values[c] > 0);
+  }
+  for (const model of state.dead) {
+    const values = columns.get(`firing:${model}`)?.values;
+    if (values) tests.push((c) => !(values[c] > 0));
   }
   if (state.set === "starred") tests.push((c) => labels.starred(c));
   if (state.set === "labelled") tests.push((c) => labels.texts(c).length > 0);

@@ -30,6 +30,7 @@ function updateOverview() {
       el("section.card", {}, matrix("R2: encoded in the row, decoded to the column", models, overview.r2, { corner: "" }), el(
         "p.quiet", {},
         `Of ${plural(overview.tokens, "token")}, in each model's own units. 1 is perfect; predicting the mean is 0.`)),
+      agreementCard(overview, models),
       el("section.card", {}, modelNumbers(overview, models)),
       entropyCard(),
       controlsCard(overview),
@@ -37,6 +38,20 @@ function updateOverview() {
         "li", {}, line)))),
       el("section.card", {}, el("h2", {}, "Made with"), recipeList(header, overview)),
     ),
+  );
+}
+
+/** Agreement, and beside it how high it could be. */
+function agreementCard(overview, models) {
+  if (models.length < 2) return null;
+  const words = "Mean correlation of the codes of two models at the same index, weighted by energy in the row's model. ";
+  return el(
+    "section.card", {},
+    matrix("Agreement of codes", models, overview.agreement),
+    overview.ceiling ? matrix("Its ceiling: how well the column's activations predict the row's code", models, overview
+      .ceiling) : null,
+    el("p.quiet", {}, words, overview.ceiling ? "Compare it with its ceiling, and with its nulls below." :
+      "No ceiling came with this explorer: controls=usae.controls(..., include=('agreement', ...)) brings it."),
   );
 }
 

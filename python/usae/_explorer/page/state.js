@@ -11,7 +11,9 @@ const START = {
   up: false,
   q: "",
   set: "all",
-  alive: [],
+  alive: [], // models in which a concept fires
+  dead: [], // and in which it does not
+  shown: [], // columns that were added to the list
   only: null,
   filters: {},
   hidden: [], // models
@@ -24,6 +26,7 @@ function parsed(hash) {
   const found = structuredClone(START);
   const parts = hash.replace(/^#/, "").split("&").filter(Boolean);
   const numbers = (text) => text.split(",").filter((word) => /^\d+$/.test(word)).map(Number);
+  const ofModels = (text) => numbers(text).filter((i) => i < data.header.models.length);
   for (const part of parts) {
     const cut = part.indexOf("=");
     const name = cut < 0 ? part : part.slice(0, cut);
@@ -34,7 +37,8 @@ function parsed(hash) {
     else if (name === "patch" && /^\d+$/.test(value)) found.patch = Number(value);
     else if (name === "sort")[found.sort, found.up] = [value.replace(/^\^/, ""), value.startsWith("^")];
     else if (["q", "set", "show"].includes(name)) found[name] = value;
-    else if (name === "alive" || name === "hidden") found[name] = numbers(value).filter((i) => i < data.header.models.length);
+    else if (["alive", "dead", "hidden"].includes(name)) found[name] = ofModels(value);
+    else if (name === "columns") found.shown = [...new Set(value.split(","))].filter((key) => columns.has(key));
     else if (name === "only") found.only = numbers(value);
     else if (columns.has(name)) {
       const [low, high] = value.split("..").map((word) => (word === "" || Number.isNaN(Number(word)) ? null : Number(word)));
@@ -60,6 +64,8 @@ function addressOf(changes = {}) {
   if (next.q) add("q", next.q);
   if (next.set !== "all") add("set", next.set);
   if (next.alive.length) add("alive", next.alive.join(","));
+  if (next.dead.length) add("dead", next.dead.join(","));
+  if (next.shown.length) add("columns", next.shown.join(","));
   if (next.hidden.length) add("hidden", next.hidden.join(","));
   if (next.only) add("only", next.only.join(","));
   for (const [key, [low, high]] of Object.entries(next.filters)) {
