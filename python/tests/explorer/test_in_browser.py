@@ -4,15 +4,17 @@ import base64
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import usae
 from support.autoencoders import identity_sae
-from support.browser import Page, driver_or_skip
-from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, TITLE, made_up, pictures_of
+from support.browser import BROWSERS, Page, driver_or_skip
+from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, REPEATED, TITLE, made_up, pictures_of
 
 pytestmark = pytest.mark.slow
 
+ENTER, ESCAPE, ARROW_RIGHT, SHIFT, TAB = "\ue007", "\ue00c", "\ue014", "\ue008", "\ue004"
 READY = "return document.querySelectorAll('.row').length > 0"
 VIEWS = {
     "list": READY,
@@ -30,9 +32,9 @@ VIEWS = {
 HIDDEN_TITLE = "return document.title !== 'hacked'"
 
 
-@pytest.fixture(scope="module")
-def driver():
-    driver = driver_or_skip()
+@pytest.fixture(scope="module", params=BROWSERS)
+def driver(request):
+    driver = driver_or_skip(request.param)
     yield driver
     driver.quit()
 
@@ -76,21 +78,39 @@ def test_every_view_opens_at_its_address_and_can_be_read_by_all(browser, page, a
 
 @pytest.mark.parametrize("width", [360, 750, 1900])
 def test_no_view_is_wider_than_the_window(browser, page, width):
-    browser.driver.set_window_size(max(width, 500), 800)
-    browser.driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    )
-    try:
+    with browser.shown_as(width):
         for address, ready in VIEWS.items():
             browser.open(page.path, f"#{address}").until(ready)
-            assert browser.js("return document.documentElement.scrollWidth") <= width, address
-            wide = browser.js(
-                "return [...document.querySelectorAll('.view:not([hidden])')].filter((x) => x.scrollWidth > x.clientWidth + 1)"
-                ".map((x) => x.className)"
-            )
-            assert wide == [], address
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            assert_fits(browser, width, address)
+
+
+@pytest.mark.parametrize("zoom", [2, 4])
+def test_every_view_can_be_used_when_it_is_enlarged(browser, page, zoom):
+    width = 1280 // zoom  # of the page's pixels, in a window of 1280 x 1024
+    with browser.shown_as(width, 1024 // zoom, zoom):
+        for address, ready in VIEWS.items():
+            browser.open(page.path, f"#{address}").until(ready)
+            assert browser.js("return [innerWidth, devicePixelRatio]") == [width, zoom]
+            assert_fits(browser, width, address)
+            if zoom == 2:
+                assert browser.violations() == []
+        browser.open(page.path).until(READY)
+        assert browser.js(CUT, ".row .title, .row .sub, .row .strip", ".row") == 0
+        browser.press("f")
+        browser.until("return document.activeElement.closest('.panel')")
+        browser.press(ESCAPE)
+        browser.until("return !document.activeElement.closest('.panel')")
+
+
+def assert_fits(browser, width, address):
+    assert browser.js("return document.documentElement.scrollWidth") <= width, address
+    if browser.js("return innerHeight > 560"):  # else the page scrolls
+        assert browser.js("return document.documentElement.scrollHeight - innerHeight") <= 0, address
+    wide = browser.js(
+        "return [...document.querySelectorAll('.view:not([hidden])')].filter((x) => x.scrollWidth > x.clientWidth + 1)"
+        ".map((x) => x.className)"
+    )
+    assert wide == [], address
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +130,7 @@ CUT = """return [...document.querySelectorAll(arguments[0])].filter((x) => x.che
 
 @pytest.mark.parametrize("width", [360, 1100, 1500])
 def test_a_dozen_models_with_long_names_fit(browser, crowded, width):
-    browser.driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    )
-    try:
+    with browser.shown_as(width):
         browser.open(crowded.path, "").until(READY)
         assert browser.count(".row .strip canvas") >= 12
         assert browser.js(CUT, ".row .strip canvas, .row .firing span:last-child", ".strip") == 0
@@ -126,10 +143,8 @@ def test_a_dozen_models_with_long_names_fit(browser, crowded, width):
         browser.open(crowded.path, "#image=3&patch=5").until(VIEWS["image=3&patch=5"])
         assert browser.js(CUT, ".active li > *", "li") == 0
         browser.open(crowded.path, "#overview").until(VIEWS["overview"])
-        table = "document.querySelector('.cards section:nth-child(2) .scrolls')"
+        table = "document.querySelector('.cards section:nth-child(3) .scrolls')"
         assert browser.js(f"return {table}.scrollWidth - {table}.clientWidth") <= (80 if width == 360 else 0)
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 GREY = """const canvas = document.querySelector('.map-frame canvas');
@@ -148,14 +163,9 @@ def test_points_of_the_map_have_an_edge_on_any_ground(browser, page):
 
 
 def test_names_of_three_models_fit_where_there_is_room(browser, page):
-    browser.driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 1100, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    )
-    try:
+    with browser.shown_as(1100):
         browser.open(page.path, "").until(READY)
         assert browser.js("return document.querySelectorAll('.head > div')[1].clientWidth") >= 110
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_hostile_titles_and_labels_stay_text(browser, page):
@@ -194,35 +204,80 @@ def test_presets_and_sets_select(browser, page, sae, acts):
     assert browser.text("#count").startswith(f"{universal} of") and "universal=1.." in state(browser)
     browser.click(".panel .chip")
     assert browser.text("#count").startswith(f"{N_CONCEPTS} of")
-    browser.click(".checks input")
+    browser.click(".sets [data-set='alive']")
     assert browser.text("#count").startswith(f"{N_CONCEPTS - 1} of")  # all but the one that never fires
+    browser.click(".sets [data-set='dead']")
+    assert browser.text("#count").startswith("1 of") and "dead=0" in state(browser) and "alive" not in state(browser)
+    browser.open(page.path, state(browser)).until(READY)
+    assert concepts(browser) == [N_CONCEPTS - 1] and browser.js("return document.querySelector('[data-set=dead]').checked")
+
+
+def test_every_preset_of_the_page_selects_what_it_says(browser, page, sae, acts):
+    evaluation = sae.evaluate(acts)
+    share = evaluation.firing_counts / np.maximum(evaluation.firing_counts.sum(0), 1)
+    correlation = np.stack([evaluation.correlation[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]).min(0)
+    expected = {f"Private to {name}": (share[i] >= 0.9).sum() for i, name in enumerate(MODELS)} | {
+        "Universal": evaluation.universal().sum(),
+        "Co-fires, uncorrelated": ((evaluation.cofire_iou >= 0.15) & (correlation <= 0.4)).sum(),
+    }
+    browser.open(page.path).until(READY)
+    names = browser.js("return [...document.querySelectorAll('.panel .chips')[0].children].map((x) => x.textContent)")
+    assert {*expected, "Above its null", "Models disagree"} <= set(names)
+    for name, number in expected.items():
+        browser.js(
+            "[...document.querySelectorAll('.panel .chip')].find((x) => x.textContent === arguments[0]).click()",
+            name,
+        )
+        assert browser.text("#count").startswith(f"{number} of"), name
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_any_measure_is_a_column_a_filter_and_an_order(browser, page, sae, acts, width):
+    evaluation = sae.evaluate(acts)
+    with browser.shown_as(width):
+        browser.open(page.path).until(READY)
+        keys = browser.js("return [...document.querySelectorAll('#sort option')].map((x) => x.value).slice(2)")
+        assert len(keys) > 25
+        for select in ("Add a column", "Add a filter"):
+            offered = "return [...document.querySelectorAll(`select[aria-label='${arguments[0]}'] option`)].map((x) => x.value)"
+            assert browser.js(offered, select)[1:] == keys
+        for key in keys:
+            browser.js("location.hash = `#list&columns=${arguments[0]}&sort=${arguments[0]}`", key)
+            browser.until("return document.querySelector('#sort').value === arguments[0]", key)
+            browser.js("location.hash = `#list&${arguments[0]}=-1e9..1e9`", key)
+            browser.until("return document.querySelector(`.range[data-key='${arguments[0]}']`)", key)
+        browser.open(page.path, "#list&sort=^id&columns=cofires,max:1,area:2").until(READY)
+        text = browser.text(".row")
+        assert all(f"{value:,}" in text.replace("\n", " ") for value in (evaluation.cofire_counts[0],))
+        assert f"{evaluation.max_activation[1, 0]:.2f}" in text
+        browser.click(".looks-box summary")
+        browser.click(".looks-box .chip")
+        browser.until("return location.hash.includes('columns=max:1,area:2')")
 
 
 def test_everything_can_be_done_by_keys_alone(browser, page):
-    from selenium.webdriver.common.keys import Keys
-
     browser.open(page.path, "#list&sort=^id").until(READY)
     browser.press("j", "j", "s")
     assert browser.js("return document.querySelector('.row [data-star=\"2\"]').ariaPressed") == "true"
-    browser.press(Keys.ENTER)
+    browser.press(ENTER)
     browser.until("return document.querySelector('.same')")
     assert state(browser).startswith("#c=2")
-    browser.press("l", "seen by keys", Keys.ENTER, Keys.ESCAPE)
+    browser.press("l", "seen by keys", ENTER)
     assert browser.text("#title") == "seen by keys"
     browser.press("v")
-    browser.until("return location.hash.includes('show=bands')")
+    browser.until("return location.hash.includes('show=bands') && document.activeElement.id === 'title'")
     browser.press("j")
     browser.until("return location.hash.startsWith('#c=3')")
-    browser.press(Keys.ESCAPE)
+    browser.press(ESCAPE)
     browser.until("return location.hash.startsWith('#list')")
     browser.press("2")
     assert "hidden=1" in state(browser) and browser.count(".head .model") == len(MODELS) - 1
-    browser.press("2", "/", "seen by", Keys.ENTER, Keys.ENTER)
+    browser.press("2", "/", "seen by", ENTER, ENTER)
     browser.until("return location.hash.startsWith('#c=2')")
     browser.press("m")
     browser.until("return location.hash.startsWith('#map')")
     browser.js("document.querySelector('.map-frame canvas').focus()")
-    browser.press(Keys.ARROW_RIGHT, Keys.ENTER)
+    browser.press(ARROW_RIGHT, ENTER)
     browser.until("return location.hash.startsWith('#c=')")
     browser.press("i")
     browser.until("return document.querySelector('.choices .tile')")
@@ -230,9 +285,30 @@ def test_everything_can_be_done_by_keys_alone(browser, page):
     browser.until("return document.querySelector('.facts')")
     browser.press("?")
     assert browser.js("return document.querySelector('#help').open")
-    browser.press(Keys.ESCAPE)
+    browser.press(ESCAPE)
     assert not browser.js("return document.querySelector('#help').open")
     browser.js("localStorage.clear()")
+
+
+def test_selections_are_made_and_looked_through_by_keys(browser, page):
+    browser.open(page.path).until(READY)
+    browser.press("f", ENTER)
+    browser.until("return location.hash.includes('universal=1..')")
+    chosen = concepts(browser)
+    browser.press(ESCAPE)
+    assert browser.js("return document.activeElement.matches('.row')")
+    browser.press("j", ENTER)
+    browser.until("return location.hash.startsWith(arguments[0])", f"#c={chosen[1]}")
+    browser.press("j")
+    browser.until("return location.hash.startsWith(arguments[0])", f"#c={chosen[2]}")
+    browser.press(ESCAPE)
+    browser.until("return location.hash.startsWith('#list') && location.hash.includes('universal')")
+    browser.press("f", TAB, ENTER)
+    browser.until("return location.hash.includes('share:0=0.9..')")
+    browser.press(ESCAPE, "f")
+    browser.js("document.querySelector('[data-set=dead]').focus()")
+    browser.press(" ")
+    browser.until("return location.hash.includes('dead=0')")
 
 
 def test_back_goes_where_one_came_from_and_the_address_restores_it(browser, page):
@@ -253,6 +329,63 @@ def test_back_goes_where_one_came_from_and_the_address_restores_it(browser, page
     assert "entropy=0.5.." in state(browser)
 
 
+def test_a_box_on_the_map_lists_its_concepts_by_mouse_and_by_keys(browser, page):
+    browser.open(page.path, "#map").until(VIEWS["map"])
+    browser.drag(".map-frame canvas", (0.01, 0.01), (0.99, 0.99))
+    browser.until("return location.hash.startsWith('#list&only=')")
+    assert browser.text("#count").startswith(f"{N_CONCEPTS} of")
+    browser.open(page.path, "#map").until(VIEWS["map"])
+    browser.js("document.querySelector('.map-frame canvas').focus()")
+    browser.press(ARROW_RIGHT)
+    for _ in range(4):
+        browser.driver.press(SHIFT + ARROW_RIGHT)
+    browser.press(ENTER)
+    browser.until("return location.hash.startsWith('#list&only=')")
+    assert 2 <= len(concepts(browser)) < N_CONCEPTS
+    browser.open(page.path, "#map").until(VIEWS["map"])
+    browser.js("document.querySelector('.map-frame canvas').focus()")
+    browser.press(ARROW_RIGHT, SHIFT + ARROW_RIGHT, ESCAPE, ENTER)
+    browser.until("return location.hash.startsWith('#c=')")
+
+
+def test_an_image_and_a_patch_are_chosen_by_keys(browser, page):
+    browser.open(page.path, "#images").until(VIEWS["images"])
+    browser.press(ARROW_RIGHT, ARROW_RIGHT, ARROW_RIGHT, ENTER)
+    browser.until("return location.hash.startsWith('#image=2')")
+    browser.until("return document.activeElement.id === 'title'")
+    browser.press(TAB)
+    assert browser.js("return document.activeElement.className") == "big"
+    browser.press(ARROW_RIGHT, ARROW_RIGHT)
+    browser.until("return location.hash.includes('patch=1')")
+    browser.press(TAB)
+    for _ in range(12):  # past the switches of heat maps
+        if browser.js("return document.activeElement.matches('.active a')"):
+            break
+        browser.press(TAB)
+    browser.press(ENTER)
+    browser.until("return location.hash.startsWith('#c=')")
+
+
+def test_an_image_and_a_patch_are_chosen_by_mouse(browser, page):
+    browser.open(page.path).until(READY)
+    browser.click("#tabs [data-view='images']")
+    browser.until(VIEWS["images"])
+    browser.click(".choices .tile:nth-child(4)")
+    browser.until("return document.querySelector('.big')")
+    browser.click(".big")
+    browser.until("return location.hash.includes('patch=')")
+    browser.click(".active a")
+    browser.until("return document.querySelector('.same')")
+    browser.click(".segmented [data-value='apart']")
+    browser.until("return location.hash.includes('show=apart') && document.activeElement.dataset.value === 'apart'")
+    browser.click(".neighbours a")
+    browser.until("return !location.hash.includes('show=apart') || document.querySelector('.same')")
+    browser.click("#tabs [data-view='map']")
+    browser.until(VIEWS["map"])
+    browser.click("#tabs [data-view='overview']")
+    browser.until(VIEWS["overview"])
+
+
 def test_patches_of_an_image_list_their_concepts(browser, page, sae, acts):
     browser.open(page.path, "#image=3&patch=5").until(VIEWS["image=3&patch=5"])
     codes = sae.encode(acts["a"].reshape(-1, N_CONCEPTS)[3 * 12 + 5][None], "a")
@@ -263,7 +396,7 @@ def test_patches_of_an_image_list_their_concepts(browser, page, sae, acts):
 
 
 def test_labels_survive_reload_export_and_import(browser, page, tmp_path):
-    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.driver.keep_downloads_in(tmp_path)
     browser.open(page.path, "#c=7").until(VIEWS["c=4"])
     text = 'a "quoted", <b>label</b>\N{SNAKE} =cmd()'
     browser.js("const x = document.querySelector('#label'); x.value = arguments[0]; x.dispatchEvent(new Event('change'))", text)
@@ -277,15 +410,15 @@ def test_labels_survive_reload_export_and_import(browser, page, tmp_path):
             if file.exists() and file.stat().st_size:
                 break
             browser.js("return new Promise((done) => setTimeout(done, 50))")
-        found = usae.read_labels(file)
-        assert found[7] == (text, True) and found.starred == [7]
-        assert {c: label.text for c, label in found.items() if c != 7} == {c: x.strip() for c, x in HOSTILE.items()}
+        labels = usae.read_labels(file)
+        assert labels[7] == (text, True) and labels.starred == [7]
+        assert {c: label.text for c, label in labels.items() if c != 7} == {c: x.strip() for c, x in HOSTILE.items()}
     browser.js("localStorage.clear()")
     for name in ("labels.json", "labels.csv"):
         browser.open(page.path, "#c=7").until(VIEWS["c=4"])
         assert browser.text("#title") == "Concept 7"
         browser.open(page.path).until(READY)
-        browser.driver.find_element("css selector", "#importer").send_keys(str(tmp_path / name))
+        browser.driver.choose_file("#importer", tmp_path / name)
         browser.until("return document.querySelector('#said').textContent.includes('imported')")
         browser.open(page.path, "#c=7").until("return document.querySelector('#title')?.textContent === arguments[0]", text)
         browser.js("localStorage.clear()")
@@ -302,9 +435,31 @@ def test_labels_of_another_autoencoder_and_no_labels_are_refused(browser, page, 
     (tmp_path / "other.json").write_text(json.dumps(other))
     (tmp_path / "none.json").write_text("{}")
     for name in ("other.json", "none.json"):
-        browser.driver.find_element("css selector", "#importer").send_keys(str(tmp_path / name))
+        browser.driver.choose_file("#importer", tmp_path / name)
         browser.until("return document.querySelector('#notice').textContent.includes(arguments[0])", name)
     assert not browser.js("return Object.keys(localStorage).some((key) => key.match(/[0-9a-f]{64}/))")
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_a_file_that_names_a_concept_twice_is_refused_whole(browser, page, tmp_path, repeated):
+    browser.open(page.path).until(READY)
+    (tmp_path / "twice.txt").write_text(repeated)
+    browser.driver.choose_file("#importer", tmp_path / "twice.txt")
+    browser.until("return document.querySelector('#notice').textContent.includes('twice.txt')")
+    assert not browser.js("return Object.keys(localStorage).some((key) => key.match(/[0-9a-f]{64}/))")
+
+
+def test_an_imported_label_replaces_ones_own(browser, page, tmp_path):
+    browser.open(page.path, "#c=4").until(VIEWS["c=4"])
+    browser.js("const x = document.querySelector('#label'); x.value = 'mine'; x.dispatchEvent(new Event('change'))")
+    assert browser.text("#title") == "mine"
+    text = f"\ufeffconcept,label,starred\r\n4,{HOSTILE[4]},0\r\n\r\n9,,1\r\n"  # the first one is what came with the page
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8", newline="")
+    browser.driver.choose_file("#importer", tmp_path / "labels.csv")
+    browser.until("return document.querySelector('#title').textContent === arguments[0]", HOSTILE[4])
+    browser.open(page.path, "#list&set=starred").until(READY)
+    assert concepts(browser) == [9]
+    browser.js("localStorage.clear()")
 
 
 @pytest.mark.parametrize("address", ["list", "c=4", "image=3", "overview", "map"])

@@ -1,34 +1,29 @@
-"""Debian's Chromium with Selenium, without a network, and what it says of a page."""
+"""A page in a real browser without a network, Debian's Chromium or Firefox, and what is to be said of it."""
 
 import contextlib
 import importlib.resources
-import json
 import pathlib
 import shutil
 
 import pytest
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+BROWSERS = ("chromium", "firefox")
 
 
-def driver_or_skip(width=1400, height=900):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
-    if not CHROMIUM or not DRIVER:
+def driver_or_skip(name="chromium", width=1400, height=900):
+    """Return a `Chromium` or a `Firefox`; skip the test where it is missing."""
+    if name == "firefox":
+        from support.firefox import FIREFOX, Firefox
+
+        if not FIREFOX:
+            pytest.skip("there is no Firefox: apt-get install firefox-esr")
+        return Firefox(width, height)
+    pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("there is no chromium with chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # which root cannot use
-        "--force-prefers-reduced-motion",  # so that no colour is measured while it changes
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
-        f"--window-size={width},{height}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    from support.chromium import Chromium
+
+    return Chromium(width, height)
 
 
 class Page:
@@ -36,6 +31,7 @@ class Page:
 
     def __init__(self, driver):
         self.driver = driver
+        self.click, self.drag, self.logs = driver.click, driver.drag, driver.logs
 
     def open(self, page, address=""):
         self.driver.get("about:blank")
@@ -46,15 +42,20 @@ class Page:
     def js(self, body, *arguments):
         return self.driver.execute_script(body, *arguments)
 
-    def until(self, body, *arguments, seconds=20):
+    def until(self, body, *arguments, seconds=30):
         """Wait until the function body returns something true, and return that."""
-        from selenium.common.exceptions import TimeoutException
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        try:
-            return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: self.js(body, *arguments))
-        except TimeoutException:
-            raise AssertionError(f"never true: {body}\n{self.text()[:500]}\n{self.logs()[0]}") from None
+        self.driver.set_script_timeout(seconds + 10)
+        found = self.driver.execute_async_script(  # without eval, which the page forbids
+            f"const test = function () {{ {body} }}; const [given, seconds, done] = arguments;"
+            "const from = performance.now(); const attempt = () => { try { return test(...given); } catch { return null; } };"
+            "const look = () => { const value = attempt(); if (value) done([value instanceof Node ? true : value]);"
+            " else if (performance.now() - from > 1000 * seconds) done(null); else setTimeout(look, 20); }; look();",
+            list(arguments),
+            seconds,
+        )
+        if found is None:
+            raise AssertionError(f"never true: {body}\n{self.text()[:500]}\n{self.logs()[0]}")
+        return found[0]
 
     def text(self, selector="body"):
         return self.js("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
@@ -64,28 +65,19 @@ class Page:
             "return [...document.querySelectorAll(arguments[0])].filter((x) => x.checkVisibility()).length", selector
         )
 
-    def click(self, selector):
-        from selenium.webdriver.common.by import By
-
-        self.driver.find_element(By.CSS_SELECTOR, selector).click()
-
     def press(self, *keys):
         """Press keys, wherever the focus is."""
-        from selenium.webdriver.common.action_chains import ActionChains
-
         for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
+            self.driver.press(key)
 
-    def logs(self):
-        """(console errors, addresses of requests beyond files, data and blobs) since the last call."""
-        console = [line["message"] for line in self.driver.get_log("browser") if line["level"] == "SEVERE"]
-        requests = []
-        for line in self.driver.get_log("performance"):
-            message = json.loads(line["message"])["message"]
-            if message["method"] == "Network.requestWillBeSent":
-                requests.append(message["params"]["request"]["url"])
-        outside = [url for url in requests if not url.startswith(("file:", "data:", "blob:", "about:", "chrome"))]
-        return console, outside
+    @contextlib.contextmanager
+    def shown_as(self, width, height=800, zoom=1):
+        """Show pages as in a window of this size, enlarged by `zoom`."""
+        self.driver.show_as(width, height, zoom)
+        try:
+            yield
+        finally:
+            self.driver.show_as_it_is()
 
     def violations(self):
         """What axe finds against WCAG 2.2 AA: [rule, element] pairs."""
