@@ -152,7 +152,8 @@ def presets(evaluation: Evaluation, found: list[Column]) -> list[dict[str, Any]]
         _preset("Even, at other places", "Fires equally often in all models, and hardly at the same places.",
                 {"entropy": [UNIVERSAL_ENTROPY, None], "iou": [None, 0.05]}, "entropy"),
         _preset("Models disagree", "Fires in every model, but hardly on the images that fire it most in the others.",
-                {f"share:{i}": [0.3 / len(names), None] for i in range(len(names))} | {"apart": [0.4, None]}, "apart"),
+                {f"share:{i}": [0.3 / len(names), None] for i in range(len(names))} | {"apart": [0.4, None]},
+                "energy:0"),  # by disagreement, chance would be first: concepts that fire in a few tokens
     ]  # fmt: skip
     return result
 

@@ -42,6 +42,7 @@ async function updateConcept() {
   );
   const body = el("div.concept-body", {}, el("p.waiting", {}, "Reading the concept …"));
   const keep = conceptView.drawn === concept ? root.scrollTop : 0;
+  const refocus = focusKeeper(root);
   replaceIn(root, head, body);
   conceptView.drawn = concept;
   let found;
@@ -68,6 +69,18 @@ async function updateConcept() {
       found.together), otherNumbers(concept)),
   );
   root.scrollTop = keep;
+  refocus();
+}
+
+/** Remembers what has the focus. The function that it returns gives that to the same thing when it was made again. */
+function focusKeeper(root) {
+  const held = root.contains(document.activeElement) ? document.activeElement : null;
+  const value = held?.dataset.value;
+  const selector = held?.id ? `#${CSS.escape(held.id)}` : value ? `[data-value="${CSS.escape(value)}"]` : held?.dataset.star ?
+    ".heading .star" : null;
+  return () => {
+    if (selector && document.activeElement === document.body) root.querySelector(selector)?.focus({ preventScroll: true });
+  };
 }
 
 function copyButton() {

@@ -42,9 +42,9 @@ function makeFilters() {
     "aside.panel", { "aria-label": "Filters", id: "filters" },
     el("h2", {}, "Selections"),
     el("div.chips", {}, ...presets),
-    el("h2", {}, "Alive or dead in"),
-    el("div.sets", {}, ...models.flatMap((_, model) => [modelTag(model), setLabel(sets[model], "alive", model), setLabel(sets[
-      model], "dead", model)])),
+    el("h2", {}, "Sets"),
+    el("div.sets", {}, ...["", "alive", "dead"].map((text) => el("small", { "aria-hidden": "true" }, text)), ...models.flatMap((
+      _, model) => [modelTag(model), setLabel(sets[model], "alive", model), setLabel(sets[model], "dead", model)])),
     el("h2", {}, "Measures"),
     ranges,
     more,
@@ -79,8 +79,8 @@ function setBox(kind, model) {
 function setLabel(boxes, kind, model) {
   const values = columns.get(`firing:${model}`).values;
   const n = values.reduce((sum, value) => sum + ((value > 0) === (kind === "alive")), 0);
-  return el("label.check", { title: plural(n, "concept") }, boxes[kind], kind, el("span.visually-hidden", {},
-    ` in ${modelName(model)}`));
+  return el("label.check", { title: `${plural(n, "concept")} ${kind} in ${modelName(model)}` }, boxes[kind], el(
+    "span.visually-hidden", {}, `${kind} in ${modelName(model)}`));
 }
 
 function applyPreset(preset) {

@@ -3,7 +3,7 @@
 const KEYS = [
   ["j k or ↓ ↑", "Next and previous concept"],
   ["Enter", "Open the concept"],
-  ["Esc", "Back, or clear the search"],
+  ["Esc", "Back, from filters to the list, or clear the search"],
   ["← → ↑ ↓", "Move between images, patches, or points of the map"],
   ["Shift + arrow", "On the map: draw a box, of which Enter lists the concepts"],
   ["/", "Search"],
@@ -44,9 +44,10 @@ document.addEventListener("keydown", (event) => {
       if (event.target === list.search && state.q) go({ q: "" });
       event.target.blur();
       focusView();
-    } else if (list.node.classList.contains("filters-open")) {
+    } else if (state.view === "list" && (event.target.closest?.(".panel") || list.node.classList.contains("filters-open"))) {
       toggleFilters(false);
-      byId("show-filters").focus();
+      if (byId("show-filters").checkVisibility()) byId("show-filters").focus();
+      else focusView(); // there is room for both, and the next keys are meant for the list
     } else goBack();
     return;
   }
@@ -54,6 +55,11 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.type === "search") {
       event.preventDefault();
       moveInList(0);
+    }
+    if (event.key === "Enter" && event.target.id === "label") {
+      event.preventDefault();
+      event.target.blur(); // which keeps the label
+      byId("title").focus({ preventScroll: true });
     }
     return;
   }

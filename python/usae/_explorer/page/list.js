@@ -103,23 +103,25 @@ function layOutList() {
   const models = visibleModels();
   list.wide = width > 720;
   const numbers = numberColumns(width > 1180 ? 4 : width > 980 ? 3 : list.wide ? 2 : 1);
-  const left = list.wide ? 190 : 0;
-  const room = list.wide ? width - left - numbers.length * 92 - 44 : width - 32;
-  list.thumbs = clamp(Math.floor((room / models.length - 18) / (THUMB + GAP)), 1, 4);
+  const left = list.wide ? 150 : 0;
+  const room = list.wide ? width - left - numbers.length * 100 - 44 : width - 32;
+  list.thumbs = clamp(Math.floor((room / models.length - 16 + GAP) / (THUMB + GAP)), 1, 4);
   const perLine = list.wide ? models.length : clamp(Math.floor((width - 24) / (THUMB + 8)), 1, models.length);
-  list.rowHeight = list.wide ? 96 : 64 + 84 * Math.ceil(models.length / perLine);
+  const lines = Math.max(1, state.shown.length); // under the name, in a narrow window
+  list.rowHeight = list.wide ? 96 : 46 + 18 * lines + 84 * Math.ceil(models.length / perLine);
+  list.table.style.setProperty("--name-row", `${22 + 18 * lines}px`);
   list.numbers = numbers;
   list.models = models;
   const strip = list.thumbs * (THUMB + GAP) - GAP;
   const column = Math.max(strip, Math.min(112, Math.floor(room / models.length) - 16)); // names fit where there is room
   const template = list.wide ?
-    `minmax(${left}px, 1fr) ${models.map(() => `${column}px`).join(" ")} ${numbers.map(() => "76px").join(" ")}` :
+    `minmax(${left}px, 1fr) ${models.map(() => `${column}px`).join(" ")} ${numbers.map(() => "84px").join(" ")}` :
     `repeat(${perLine}, minmax(0, 1fr))`;
   list.table.style.setProperty("--columns", template);
   list.table.style.setProperty("--row", `${list.rowHeight}px`);
   list.table.classList.toggle("narrow", !list.wide);
   list.table.classList.toggle("single", column < 112);
-  const least = 190 + models.length * (column + 16) + numbers.length * 92 + 40;
+  const least = left + models.length * (column + 16) + numbers.length * 100 + 40;
   list.table.style.minWidth = list.wide ? `max(100%, ${least}px)` : "";
   const sortable = (key, text, title, end = false) => {
     const sorts = (state.sort ?? defaultSort()) === key && !(state.only && !state.sort);
@@ -153,7 +155,8 @@ function layOutList() {
 /** What is sorted by and what was added, then as many as fit of what is filtered by and of what matters to most. */
 function numberColumns(most) {
   const first = new Set([...othersThanStrips([state.sort ?? defaultSort()]), ...state.shown]);
-  const rest = othersThanStrips([...Object.keys(state.filters), "entropy", "iou", "correlation", "apart", "energy:0", "max:0"]);
+  const filtered = Object.keys(state.filters).filter((key) => !key.startsWith("share:")); // which bars under pictures show
+  const rest = othersThanStrips([...filtered, "entropy", "iou", "correlation", "apart", "energy:0", "max:0"]);
   return [...new Set([...first, ...rest])].slice(0, list.wide ? Math.max(most, first.size) : most);
 }
 
@@ -230,14 +233,14 @@ function fillRow(row, index) {
   row.sub.textContent = labels.text(concept) ? `${concept}` : proposals.length ? `perhaps ${proposals[0][0]}` : universalWords(
     concept);
   if (!list.wide && state.shown.length) row.sub.textContent = state.shown.map((key) =>
-    `${titleOf(columns.get(key))} ${shown(valueOf(key, concept), columns.get(key).digits)}`).join(" · ");
+    `${titleOf(columns.get(key))} ${shown(valueOf(key, concept), columns.get(key).digits)}`).join("\n");
   row.star.dataset.star = concept;
   markStar(row.star, concept);
   list.numbers.forEach((key, i) => (row.numbers[i].textContent = shown(valueOf(key, concept), columns.get(key).digits)));
   row.strips.forEach((strip, place) => {
     const firing = valueOf(`firing:${strip.model}`, concept);
     strip.bar.style.transform = `scaleX(${firing > 0 ? clamp(1 + Math.log10(firing) / 4, 0.03, 1) : 0})`;
-    strip.text.textContent = firing > 0 ? (firing < 1e-4 ? "under 0.01 %" : `${shown(firing * 100, 2)} %`) : "does not fire";
+    strip.text.textContent = firing > 0 ? (firing < 1e-4 ? "< 0.01 %" : `${shown(firing * 100, 2)} %`) : "does not fire";
     strip.canvas.setAttribute("aria-label",
       `Concept ${concept} in ${modelName(strip.model)}: largest code ${shown(valueOf(`max:${strip.model}`, concept))}`);
     strip.context.clearRect(0, 0, strip.canvas.width, strip.canvas.height);

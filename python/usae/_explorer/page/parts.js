@@ -103,7 +103,7 @@ function bars(counts, label, { from = 0, to = 1, logarithmic = false, hue = null
 
 /** A table of numbers, M x M, with tints. */
 function matrix(caption, heads, values, { digits = 2, low = 0, high = 1, corner = "" } = {}) {
-  const table = el("table.matrix", {}, el("caption", {}, caption));
+  const table = el("table.matrix", { style: { "--models": heads.length } }, el("caption", {}, caption));
   table.append(el("thead", {}, el("tr", {}, corner ? el("th", { scope: "col" }, corner) : el("td"), ...heads.map((i) => el(
   "th", { scope: "col" }, modelTag(i))))));
   const body = el("tbody");
