@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import usae
+from support.autoencoders import identity_sae
 from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, N_IMAGES, levels, made_up, pictures_of, read_folder
 from usae._explorer import packing
 from usae._explorer.maps import NONE, morans_i
@@ -161,6 +162,20 @@ def test_the_same_input_makes_the_same_bytes(sae, acts, page, tmp_path):
     assert len(files) > 4
     for file in [*files, "index.html"]:
         assert (tmp_path / "x" / file).read_bytes() == (other.path.parent / file).read_bytes()
+
+
+def test_an_explorer_has_the_checksum_of_the_autoencoders_tensors(sae, acts, page, tmp_path):
+    known = read_folder(page.path.parent)["index", 0]["header"]
+    assert (known["format"], known["version"]) == ("usae-explorer", 1) and len(known["tensors"]) == 64
+    sae.save(tmp_path / "save")
+    loaded = usae.explorer(usae.load(tmp_path / "save"), acts, None, tmp_path / "x", grid=GRID, progress=False)
+    assert read_folder(loaded.path.parent)["index", 0]["header"]["tensors"] == known["tensors"]
+    other = usae.explorer(identity_sae(N_CONCEPTS, MODELS, k=2), acts, None, tmp_path / "y", grid=GRID, progress=False)
+    same = read_folder(other.path.parent)["index", 0]["header"]["tensors"] == known["tensors"]
+    assert same  # k is no tensor
+    names = {"d" if name == "a" else name: x for name, x in acts.items()}
+    renamed = usae.explorer(identity_sae(N_CONCEPTS, tuple(names), k=3), names, None, tmp_path / "z", grid=GRID, progress=False)
+    assert read_folder(renamed.path.parent)["index", 0]["header"]["tensors"] != known["tensors"]
 
 
 def test_a_gallery_of_many_images_takes_evenly_spaced_ones(sae, tmp_path):

@@ -24,6 +24,9 @@ window.usaeExplorer = {
       data.build = build;
       const source = document.currentScript?.src;
       data.folder = source ? source.slice(0, source.lastIndexOf("/") + 1) : null;
+    }
+    if (data.folder === null) document.currentScript?.remove(); // its text would take as much memory as its content
+    if (kind === "index") {
       begin(content);
       return;
     }

@@ -72,7 +72,7 @@ function makeMap() {
 /** Moves to the next concept in a direction; with a box, to one that stands between it and where the box began. */
 function moveOnMap(way, boxed) {
   if (boxed && mapView.anchor < 0) mapView.anchor = mapView.cursor;
-  if (!boxed) forgetBox();
+  if (!boxed && mapView.anchor >= 0) forgetBox();
   const next = nextOnMap(way);
   if (mapView.anchor >= 0) mapView.box = [onMap(mapView.anchor), onMap(next)];
   point(next, true);
