@@ -140,6 +140,11 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             usae.top_examples,
             {"sae": sae(), "acts": acts(), "n": 2, "models": ["vit"], "grid": (2, 3), "one_per_image": True},
         ),
+        "top_examples and others": lambda: (
+            usae.top_examples,
+            {"sae": sae(), "acts": acts(), "n": 2, "grid": (2, 3), "bands": 2, "disagreements": 1, "negatives": 1, "seed": 0,
+             "mask": mask()},
+        ),
         "top_examples of texts": lambda: (
             usae.top_examples,
             {"sae": sae(), "acts": acts(), "n": 2, "text_rows": c.rows, "one_per_text": True, "mask": mask()},

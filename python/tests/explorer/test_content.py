@@ -10,8 +10,8 @@ import usae
 from support.autoencoders import identity_sae
 from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, N_IMAGES, levels, made_up, pictures_of, read_folder
 from usae._explorer import packing
-from usae._explorer.maps import NONE, morans_i
-from usae._explorer.neighbours import by_dictionary, by_firing
+from usae._explorer.maps import NONE
+from usae.analysis.neighbours import by_dictionary, by_firing
 
 PLACES = GRID[0] * GRID[1]
 DEAD = N_CONCEPTS - 1
@@ -184,14 +184,6 @@ def test_a_gallery_of_many_images_takes_evenly_spaced_ones(sae, tmp_path):
     header = files["index", 0]["header"]
     assert (header["nImages"], header["nAllImages"]) == (21, 101)
     assert sorted(files["images", 0]["numbers"]) == list(range(0, 101, 5))
-
-
-def test_morans_i_knows_smooth_from_scattered_maps():
-    smooth = np.zeros((1, 8, 8))
-    smooth[:, :, :4] = 1
-    board = np.indices((8, 8)).sum(0)[None] % 2
-    assert morans_i(smooth)[0] > 0.8 and morans_i(board.astype(float))[0] == pytest.approx(-1)
-    assert np.isnan(morans_i(np.ones((1, 3, 3)))[0]) and np.isnan(morans_i(np.ones((1, 1, 1)))[0])
 
 
 def test_neighbours_by_dictionary_are_those_with_the_largest_mean_cosine():

@@ -173,6 +173,7 @@ class ActivationStore(Mapping[str, StoredArray]):
             lambda: [shard["files"][model]["sha256"] for shard in manifest["shards"]],
             functools.partial(_read_mask, self._folder, manifest),
             self._columns(manifest, name).labels,
+            _grid(manifest),
         )
 
     @staticmethod
@@ -223,7 +224,7 @@ class ActivationStore(Mapping[str, StoredArray]):
     @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the tokens of an image; None if they are not known."""
-        return tuple(self._manifest["grid"]) if self._manifest["grid"] else None
+        return _grid(self._manifest)
 
     @property
     def n_tokens(self) -> int:
@@ -503,6 +504,10 @@ def _lengths(manifest: Manifest) -> list[int]:
 
 def _images_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(name for shard in manifest["shards"] for name in shard["images"] or ())
+
+
+def _grid(manifest: Manifest) -> tuple[int, int] | None:
+    return tuple(manifest["grid"]) if manifest["grid"] else None
 
 
 def _shape(manifest: Manifest, *n: int) -> tuple[int, ...]:

@@ -37,13 +37,14 @@ class StoredArray:
         checksums: Callable[[], list[str]],
         read_mask: Callable[[], np.ndarray | None],
         labels: tuple[Label, ...] | None,
+        grid: tuple[int, int] | None,
     ):
         """Make the array of a model of the store in the folder `path`.
 
         `lengths` has the number of images in each file, and `item_shape` the shape of an image, (tokens, width) or (width,).
         `images` returns the names of the images, and `open_shard` the array of a file. `verify` reads all files and compares
         their checksums; `checksums` returns those of the manifest. `read_mask` returns which rows count. `labels`
-        are those of columns.
+        are those of columns. `grid` is that of the tokens of an image.
         """
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self.shape = (int(self._ends[-1]) if len(lengths) else 0, *item_shape)
@@ -57,6 +58,7 @@ class StoredArray:
         self.checksums = checksums
         self._read_mask = read_mask
         self.labels = labels
+        self.grid = grid
 
     @property
     def mask(self) -> np.ndarray | None:

@@ -15,16 +15,18 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import Activations
 from usae._estimator.universal_sae import UniversalSAE
-from usae._explorer import content, neighbours, overview, packing, proposals
+from usae._explorer import content, overview, packing, proposals
 from usae._explorer.coordinates import placed
 from usae._explorer.labels import Label
 from usae._explorer.maps import PER_TOKEN, Maps, Pairs
 from usae._explorer.measures import columns, presets
 from usae._explorer.pictures import Pictures, size_of, webp_of
 from usae._explorer.search import Search
-from usae._explorer.source import Pool
+from usae.analysis import neighbours
 from usae.analysis.controls import Controls
 from usae.analysis.evaluation import Evaluation
+from usae.analysis.image_codes import Pool
+from usae.analysis.image_samples import probes
 from usae.maximization.result import Maximization
 
 EVALUATED_TOKENS = 2**20
@@ -84,7 +86,8 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
         near = [neighbours.by_dictionary(units), neighbours.by_firing(search.tokens, m)]
         pairs = Pairs(search, len(pool))
         gallery = _gallery(pool, pairs, len(names), min(PER_TOKEN, m))
-        maps = Maps(pool, pairs, scale, gallery, _probes(search, near))
+        strongest = np.stack([ranked.images[:, 0] for ranked in search.top], 1)
+        maps = Maps(pool, pairs, scale, gallery, probes(strongest, [concepts for concepts, _ in near]))
         for codes in pool.chunks(maps.wanted):
             maps.add(codes)
             bar.update(len(codes.numbers))
@@ -165,20 +168,6 @@ def _gallery(pool: Pool, pairs: Pairs, n_models: int, per_token: int) -> np.ndar
     n = min(GALLERY, len(pool), max(1, GALLERY_BYTES // of_image))
     shown = np.bincount(pairs.images, minlength=len(pool))
     return np.sort(np.argsort(-shown, kind="stable")[:n])
-
-
-def _probes(search: Search, near: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return, for each concept, the strongest image of each of its neighbours in each model, [m, n]; -1 for none."""
-    strongest = np.stack([ranked.images[:, 0] for ranked in search.top], 1)  # [m, M]
-    found = []
-    for concepts, _ in near:
-        found.append(np.where(concepts[:, :, None] >= 0, strongest[np.maximum(concepts, 0)], -1))
-    probes = np.stack(found, 2).reshape(len(strongest), -1)  # a neighbour of each kind in turn
-    order = np.argsort(probes, axis=1, kind="stable")
-    ordered = np.take_along_axis(probes, order, 1)
-    again = np.zeros(probes.shape, bool)
-    np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-    return np.where(again, -1, probes)
 
 
 def _proposals(plan: Plan, search: Search) -> list[list[list[object]]] | None:

@@ -12,7 +12,7 @@ from usae._explorer import packing
 from usae._explorer.maps import NONE, Maps, Pairs
 from usae._explorer.pictures import Pictures
 from usae._explorer.search import Search
-from usae._explorer.source import Pool
+from usae.analysis.image_codes import Pool
 
 FORMAT = "usae-explorer"
 VERSION = 1

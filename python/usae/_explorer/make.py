@@ -8,9 +8,9 @@ from typing import Any
 
 from usae._base import checks
 from usae._base.progress import checked as checked_progress
+from usae._base.warning import warn
 from usae._core import rounding
 from usae._data.activations import as_aligned
-from usae._data.store import ActivationStore
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae._explorer import building, files
 from usae._explorer.coordinates import as_method
@@ -19,9 +19,10 @@ from usae._explorer.measures import as_measures
 from usae._explorer.pictures import as_pictures
 from usae._explorer.proposals import as_embeddings
 from usae._explorer.result import Explorer
-from usae._explorer.source import Pool
 from usae.analysis.controls import Controls
 from usae.analysis.evaluation import Evaluation
+from usae.analysis.image_codes import Pool
+from usae.analysis.images import images_of, square
 from usae.errors import InvalidInputError
 from usae.maximization.result import Maximization
 
@@ -139,11 +140,13 @@ def explorer(
     names, m = autoencoder.names, autoencoder.n_concepts
     one_file, crop = checks.boolean(one_file, "one_file"), checks.boolean(crop, "crop")
     given = as_aligned(acts, "acts", autoencoder.columns, mask)
-    if grid is None and isinstance(acts, ActivationStore):
-        grid = acts.grid
-    elif grid is not None:
-        grid = checks.grid(grid, largest=256)
-    pool = Pool(autoencoder, given, grid, checks.integer(images, "images", 1, 2**24))
+    of = images_of(given, None if grid is None else checks.grid(grid, largest=256))
+    if not of.known and any(x.array.ndim == 3 for x in given.values()):
+        tokens = ", ".join(f"{x.array.shape[1]} for {name}" for name, x in given.items() if x.array.ndim == 3)
+        raise InvalidInputError(f"acts must have one number of tokens of an image for all models, got {tokens}")
+    if of.grid is None and of.tokens > 1:
+        _tell_of_no_grid(of.tokens)
+    pool = Pool(autoencoder, given, of, checks.integer(images, "images", 1, 2**24))
     plan = building.Plan(
         sae=sae,
         acts=given,
@@ -169,6 +172,13 @@ def explorer(
     found, scripts = building.built(plan)
     (files.write_file if one_file else files.write_folder)(place, plan.title, scripts)
     return Explorer(place if one_file else place / "index.html", one_file, sae, pool, found)
+
+
+def _tell_of_no_grid(tokens: int) -> None:
+    remedy = "drop class and register tokens, or give grid=(rows, columns)"
+    if square(tokens - 1):
+        remedy = "drop the class token, x[:, 1:]"
+    warn(f"acts have {tokens} tokens of an image, which fill no square, so there are no heat maps: {remedy}")
 
 
 def _title(title: object, names: Iterable[str]) -> str:

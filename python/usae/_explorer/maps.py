@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from usae._explorer.search import Search
-from usae._explorer.source import ImageCodes, Pool
+from usae.analysis.image_codes import ImageCodes, Pool
+from usae.analysis.image_samples import Negatives
+from usae.analysis.spatial import firing_maps
 
 LEVELS = 15
 """Levels of a heat map above 0, which 4 bits hold: LEVELS times the code's share of the concept's largest in that model."""
@@ -97,7 +99,7 @@ class Maps:
         slots = min(PER_TOKEN, n_concepts)
         self.patch_concepts = np.full((len(gallery), n_models, pool.places, slots), -1, np.int32)
         self.patch_values = np.zeros(self.patch_concepts.shape, np.float32)
-        self._probes, self._fires = probes, np.zeros(probes.shape, bool)
+        self._negatives = Negatives(probes)
         wanted = np.zeros(len(pool), bool)
         wanted[pairs.images], wanted[gallery], wanted[probes[probes >= 0]] = True, True, True
         self._wanted = np.flatnonzero(wanted)
@@ -135,33 +137,31 @@ class Maps:
 
     def silent(self, n: int) -> np.ndarray:
         """Return up to `n` probes of each concept on which it fires in no model, int64 [m, n], -1 where there are fewer."""
-        usable = (self._probes >= 0) & ~self._fires
-        order = np.argsort(~usable, axis=1, kind="stable")[:, :n]
-        return np.where(np.take_along_axis(usable, order, 1), np.take_along_axis(self._probes, order, 1), -1)
+        return self._negatives.found(n)
 
     def add(self, codes: ImageCodes) -> None:
-        first, last = codes.numbers[0], codes.numbers[-1]
         ordered = self._pairs.images[self._by_image]
-        chosen = self._by_image[np.searchsorted(ordered, first) : np.searchsorted(ordered, last, side="right")]
+        first, last = np.searchsorted(ordered, codes.numbers[0]), np.searchsorted(ordered, codes.numbers[-1], side="right")
+        chosen = self._by_image[first:last]
         image = np.searchsorted(codes.numbers, self._pairs.images[chosen])
         concept = self._pairs.concepts[chosen]
         n_models, n_images, n_places, _ = codes.values.shape
         slot = np.full((n_images, self._scale.shape[1] + 1), -1, np.int32)
         slot[image, concept] = np.arange(len(chosen))
-        fires = np.zeros(slot.shape, bool)
         of_image = np.arange(n_images)[:, None, None]
         for model in range(n_models):
             concepts, values = codes.concepts[model], codes.values[model]
-            fires[of_image, concepts] = True
             pair = slot[of_image, concepts]
             shown = pair >= 0
             dense = np.zeros((len(chosen), n_places), np.float32)
             dense[pair[shown], np.nonzero(shown)[1]] = values[shown]
             self._take(model, chosen, concept, dense)
+            if self._grid is not None:
+                own = np.zeros(slot.shape, bool)
+                own[image, concept] = self._pairs.own[model, chosen]
+                self._measure(model, np.where(own[of_image, concepts], values, 0), concepts)
         self._take_patches(codes)
-        inside = (self._probes >= first) & (self._probes <= last)
-        rows, columns = np.nonzero(inside)
-        self._fires[rows, columns] = fires[np.searchsorted(codes.numbers, self._probes[rows, columns]), rows]
+        self._negatives.add(codes)
 
     def _take(self, model: int, chosen: np.ndarray, concept: np.ndarray, dense: np.ndarray) -> None:
         self.peaks[chosen, model] = dense.max(1, initial=0)
@@ -173,11 +173,14 @@ class Maps:
         if level.shape[1] % 2:
             level = np.pad(level, ((0, 0), (0, 1)))
         self.maps[chosen, model] = level[:, ::2] << 4 | level[:, 1::2]
-        own = self._pairs.own[model, chosen]
-        for kind, numbers in enumerate((morans_i(dense[own].reshape(-1, *self._grid)), (dense[own] > 0).mean(1))):
+
+    def _measure(self, model: int, values: np.ndarray, concepts: np.ndarray) -> None:
+        """Add the measures of the model's own examples: `values` of other images and concepts are 0."""
+        maps = firing_maps(values, concepts, self._scale.shape[1], self._grid)
+        for kind, numbers in enumerate((maps.coherence, maps.area)):
             known = ~np.isnan(numbers)
-            np.add.at(self._sums[kind, model], concept[own][known], numbers[known])
-            np.add.at(self._counts[kind, model], concept[own][known], 1)
+            np.add.at(self._sums[kind, model], maps.concepts[known], numbers[known])
+            np.add.at(self._counts[kind, model], maps.concepts[known], 1)
 
     def _take_patches(self, codes: ImageCodes) -> None:
         for place, number in enumerate(codes.numbers):
@@ -187,22 +190,6 @@ class Maps:
                 strongest, values = codes.concepts[:, place, :, :slots], codes.values[:, place, :, :slots]
                 self.patch_concepts[row, ..., :slots] = np.where(values > 0, strongest, -1)
                 self.patch_values[row, ..., :slots] = values
-
-
-def morans_i(maps: np.ndarray) -> np.ndarray:
-    """Moran's I of maps [n, rows, columns], with neighbours up, down, left and right: 1 is smooth, about 0 scattered.
-
-    NaN for a map that is the same everywhere, or that has one token.
-    """
-    _, rows, columns = maps.shape
-    neighbours = 2 * (rows * (columns - 1) + columns * (rows - 1))
-    if not neighbours:
-        return np.full(len(maps), np.nan)
-    centred = maps - maps.mean((1, 2), keepdims=True, dtype=np.float64)
-    products = 2 * ((centred[:, 1:] * centred[:, :-1]).sum((1, 2)) + (centred[:, :, 1:] * centred[:, :, :-1]).sum((1, 2)))
-    variance = (centred**2).sum((1, 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(variance > 0, rows * columns / neighbours * products / variance, np.nan)
 
 
 def _mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

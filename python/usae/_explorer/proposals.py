@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from usae._base import checks
-from usae._explorer.search import Ranked
+from usae.analysis.image_samples import Ranked
 from usae.errors import InvalidInputError
 
 PROPOSED = 3

@@ -13,7 +13,7 @@ import numpy as np
 
 from usae._base import checks
 from usae._data.activations import as_activations, check_columns, check_known
-from usae._explorer.source import Pool
+from usae.analysis.image_codes import Pool
 from usae.errors import CheckpointFileError, InvalidInputError
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
+from usae._base.frames import pandas_for
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import follower, row_bar
 from usae._base.ranking import keep_largest
@@ -20,8 +21,13 @@ from usae._data.chunks import chunks
 from usae._data.text_activations import text_rows_of
 from usae._data.text_rows import TextContext, TextRows
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
+from usae.analysis.images import images_of
+from usae.analysis.more_examples import Places, Wanted, more_examples
 from usae.analysis.text_examples import checked_rows, search_texts
 from usae.errors import InvalidInputError, UsaeMemoryError
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +41,7 @@ class TopExamples:
     n_tokens : int
         Number of rows that were searched. Rows that do not count by a mask are not among them, see `n_left_out`.
     grid : (int, int) or None
-        Rows and columns of tokens in an image, if that was given.
+        Rows and columns of tokens in an image; None if they are not known.
     tokens : ndarray of int64, [M, m, n]
         Row numbers of the examples, counted over all rows, whether they count by a mask or not. If a concept is active in fewer
         than n tokens (or images), the rest are -1.
@@ -45,6 +51,19 @@ class TopExamples:
         Number of rows that were not searched, because they do not count by a mask. Default: 0.
     text_rows : TextRows or None
         The text and the characters of each row, if rows are of texts. Default: None.
+    tokens_per_image : int or None
+        Tokens of an image; None if it is not known which rows are of one image. Default: None, or those of the grid.
+    bands : tuple of TopExamples
+        For each band of activation, the weakest first, images that were drawn at random from those whose largest code is in the
+        band: of 4 bands, the first goes from 0 to a quarter of the concept's largest code in the model. Default: none.
+    disagreements : TopExamples or None
+        Images on which a model's code, as a share of its largest, exceeds the mean share of the other models most; the first
+        has the largest difference. Default: None.
+    negatives : ndarray of int64, [m, n], or None
+        Numbers of images in which the concept fires in no model; -1 if fewer were found. First come the strongest images of
+        concepts that are close to it, by dictionary rows and by firing together, and then images at random. Default: None.
+
+    Where it is not known which rows are of one image, each row stands for an image in `bands`, `disagreements` and `negatives`.
     """
 
     model_names: tuple[str, ...]
@@ -54,27 +73,41 @@ class TopExamples:
     values: np.ndarray
     n_left_out: int = 0
     text_rows: TextRows | None = None
+    tokens_per_image: int | None = None
+    bands: tuple[TopExamples, ...] = ()
+    disagreements: TopExamples | None = None
+    negatives: np.ndarray | None = None
 
     @property
     def images(self) -> np.ndarray:
         """Numbers of the tokens' images, int64 [M, m, n]; -1 without an example."""
-        return self._split()[0]
+        n = self.tokens_per_image
+        if n is None:
+            height, width = self.known_grid()
+            n = height * width
+        return self._known(self.tokens // n)
 
     @property
     def rows(self) -> np.ndarray:
         """The tokens' rows in the image's grid, from the top, int64 [M, m, n]; -1 without an example."""
-        return self._split()[1]
+        height, width = self.known_grid()
+        return self._known(self.tokens % (height * width) // width)
 
     @property
     def columns(self) -> np.ndarray:
         """The tokens' columns in the image's grid, from the left, int64 [M, m, n]; -1 without an example."""
-        return self._split()[2]
+        return self._known(self.tokens % self.known_grid()[1])
 
     def known_grid(self) -> tuple[int, int]:
-        """Return `grid`. InvalidInputError if it was not given."""
+        """Return `grid`. InvalidInputError if it is not known."""
         if self.grid is None:
+            tokens = self.tokens_per_image
+            of, remedy = "", "give activations [images, tokens, width]"
+            if tokens is not None:
+                of, remedy = f" for {tokens} tokens of an image", "drop class and register tokens first"
             raise InvalidInputError(
-                "grid must be known for the place of a token, got None; use top_examples(..., grid=(rows, columns))"
+                f"grid must be known for the place of a token, got None{of}; use top_examples(..., grid=(rows, columns)), or "
+                f"{remedy}"
             )
         return self.grid
 
@@ -133,14 +166,39 @@ class TopExamples:
             lines += [f"{value:8.2f}  {context}" for value, context in zip(values, contexts, strict=False)]
         return "\n".join(lines)
 
-    def _split(self) -> list[np.ndarray]:
-        height, width = self.known_grid()
-        parts = (
-            self.tokens // (height * width),
-            self.tokens % (height * width) // width,
-            self.tokens % width,
-        )
-        return [np.where(self.tokens < 0, -1, part) for part in parts]
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each example, the strongest of the first model's first concept first.
+
+        Columns are ``model``, ``concept``, ``rank`` (0 is the strongest), ``token`` and ``value``, ``image`` if images are
+        known, and ``row`` and ``column`` if the grid is.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = pandas_for("TopExamples.to_frame")
+        there = self.tokens >= 0
+        model, concept, rank = np.nonzero(there)
+        columns = {"model": np.array(self.model_names, object)[model], "concept": concept, "rank": rank}
+        columns |= {"token": self.tokens[there], "value": self.values[there]}
+        if self.tokens_per_image is not None or self.grid is not None:
+            columns["image"] = self.images[there]
+        if self.grid is not None:
+            columns |= {"row": self.rows[there], "column": self.columns[there]}
+        return pandas.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        """Return how many examples there are as a table, for notebooks."""
+        found = (self.tokens >= 0).sum(2)
+        n = self.tokens.shape[2]
+        numbers = (("all examples", found == n), ("fewer", (found > 0) & (found < n)), ("none", found == 0))
+        rows = ([name, *(f"{int(of[i].sum()):,}" for _, of in numbers)] for i, name in enumerate(self.model_names))
+        caption = f"Concepts by how many of {n} examples they have among {self.n_tokens:,} tokens"
+        return html.table(caption, ["model", *(name for name, _ in numbers)], rows)
+
+    def _known(self, numbers: np.ndarray) -> np.ndarray:
+        return np.where(self.tokens < 0, -1, numbers)
 
     def __repr__(self) -> str:
         _, n_concepts, n = self.tokens.shape
@@ -158,11 +216,20 @@ def top_examples(
     mask: Any = None,
     text_rows: TextRows | None = None,
     one_per_text: bool = False,
+    bands: int = 0,
+    disagreements: int = 0,
+    negatives: int = 0,
+    seed: int = 0,
     progress: bool | None = None,
 ) -> TopExamples:
     """Find, for each model and concept, the tokens with the largest codes. Ties go to the earlier token.
 
-    It reads each model's activations once, and memory does not grow with the number of rows.
+    The strongest examples of a concept look purer than it is. So it also draws images from weak to strong (`bands`), finds
+    those on which models disagree (`disagreements`), and those in which a concept does not fire though one like it does
+    (`negatives`).
+
+    It reads each model's activations once, and for `bands`, `disagreements` and `negatives` up to two times more. Memory does
+    not grow with the number of rows.
 
     Parameters
     ----------
@@ -171,12 +238,13 @@ def top_examples(
     acts : mapping of str to array
         Activations, as for `UniversalSAE.evaluate`.
     n : int
-        Number of examples of each concept. Default: 16.
+        Number of examples of each concept, and of each of its bands. Default: 16.
     models : iterable of str, optional
         Names of the models to search. Activations of other models are not needed. Default: None, which searches all.
     grid : (int, int), optional
-        Rows and columns of tokens in an image. The tokens of an image have to be in `acts` row after row. With a grid, the
-        result has each token's image and place. Default: None.
+        Rows and columns of tokens in an image, whose tokens have to be in `acts` row after row. Default: None, which takes the
+        grid of a store, or a square for [images, tokens, width] where one fits. Without either, as with class tokens, the
+        result has each token's image but not its place; of [n_tokens, width] it has neither.
     one_per_image : bool
         Whether at most one token of an image is taken, the strongest, so that examples are from n different images. It needs
         `grid`, or activations [images, tokens, width]. Default: False.
@@ -188,6 +256,15 @@ def top_examples(
     one_per_text : bool
         Whether at most one token of a text is taken, the strongest, so that examples are from n different texts. It needs
         `text_rows`. Default: False.
+    bands : int
+        Number of bands of activation, up to 16, into which (0, largest code] of each concept and model is divided. Of each,
+        `n` images are drawn. Default: 0.
+    disagreements : int
+        Number of images on which a model disagrees with the others, for each concept and model, up to 1024. Default: 0.
+    negatives : int
+        Number of images in which the concept does not fire in any of the models, up to 1024. Default: 0.
+    seed : int
+        Seed of the images that are drawn. Default: 0.
     progress : bool, optional
         Whether to show progress over more than 16,384 rows. Default: None, as for `UniversalSAE.fit`.
 
@@ -205,8 +282,10 @@ def top_examples(
 
     Examples
     --------
-    >>> top = usae.top_examples(sae, acts, n=9, grid=(16, 16), one_per_image=True)
+    >>> top = usae.top_examples(sae, acts, n=9, one_per_image=True, bands=4, negatives=4)
     >>> top.images[sae.model_names_.index("dinov2"), 1530]  # the nine images that fire concept 1530 most in DINOv2
+    >>> top.bands[0].images[0, 1530]  # nine that fire it weakly in the first model
+    >>> top.negatives[1530]  # and four that do not, in any model, though they fire concepts that are like it
     >>> top = usae.top_examples(sae, text_acts, n=9, one_per_text=True)
     >>> print(top.report(17))  # the nine texts that fire concept 17 most, with the token in brackets
     """
@@ -217,25 +296,62 @@ def top_examples(
     given = as_aligned(chosen, "acts", {name: autoencoder.columns[name] for name in names}, mask)
     grid = None if grid is None else checks.grid(grid)
     one_per_image = checks.boolean(one_per_image, "one_per_image")
-    of_image = _tokens_per_image(given, grid, one_per_image)
     found = checked_rows(text_rows_of(acts) if text_rows is None else text_rows, given[names[0]].n_rows)
+    of = images_of(given, grid)
+    if found is not None and grid is None:
+        of = of._replace(grid=None)  # characters are in no grid
+    if one_per_image and not of.known:
+        raise InvalidInputError(
+            "grid must be given for one_per_image=True, got None; or give activations [images, tokens, width] of one size"
+        )
+    wanted = _wanted(n, bands, disagreements, negatives, seed, len(names))
     of_texts = _texts_to_search(found, checks.boolean(one_per_text, "one_per_text"), one_per_image)
     rounding.check(autoencoder, given)
     progress = checked_progress(progress)
     try:
         values = np.empty((len(names), autoencoder.n_concepts, n), np.float32)
         tokens = np.empty((len(names), autoencoder.n_concepts, n), np.int64)
+        if wanted.bands:
+            np.empty((3, wanted.bands, *tokens.shape), np.int64)  # an error before the search
     except MemoryError as error:
-        size = 12 * len(names) * autoencoder.n_concepts * n
+        size = (12 + 24 * wanted.bands) * len(names) * autoencoder.n_concepts * n
         raise UsaeMemoryError(f"n must leave examples that fit into memory, got {n}, {size:,} bytes; ask for fewer") from error
-    first = given[names[0]]
+    first, of_search = given[names[0]], of.tokens if one_per_image else 1
     with row_bar(len(names) * first.n_tokens, progress, "top examples", PART) as bar:
         for place, (name, activations) in enumerate(given.items()):
             if of_texts is not None:
                 search_texts(autoencoder, name, activations, of_texts, values[place], tokens[place], bar)
             else:
-                _search(autoencoder, name, activations, of_image if one_per_image else 1, values[place], tokens[place], bar)
-    return TopExamples(names, first.n_tokens, grid, tokens, values, first.n_left_out, found)
+                _search(autoencoder, name, activations, of_search, values[place], tokens[place], bar)
+    top = TopExamples(names, first.n_tokens, of.grid, tokens, values, first.n_left_out, found, of.tokens if of.known else None)
+    if not wanted.any():
+        return top
+    dictionaries = [sae.dictionary(name) for name in names] if negatives else []
+    with row_bar(2 * first.n_rows, progress, "more examples", PART) as bar:
+        more = more_examples(autoencoder, given, of, dictionaries, tokens, values, wanted, bar)
+
+    def part(places: Places) -> TopExamples:
+        return dataclasses.replace(top, tokens=places.tokens, values=places.values)
+
+    return dataclasses.replace(
+        top,
+        bands=tuple(part(band) for band in more.bands),
+        disagreements=None if more.disagreements is None else part(more.disagreements),
+        negatives=more.negatives,
+    )
+
+
+def _wanted(n: int, bands: object, disagreements: object, negatives: object, seed: object, n_models: int) -> Wanted:
+    wanted = Wanted(
+        n,
+        checks.integer(bands, "bands", 0, 16),
+        checks.integer(disagreements, "disagreements", 0, 1024),
+        checks.integer(negatives, "negatives", 0, 1024),
+        checks.integer(seed, "seed", 0, 2**62 - 1),
+    )
+    if wanted.disagreements and n_models < 2:
+        raise InvalidInputError(f"disagreements must be 0 with one model, got {wanted.disagreements}; give two models or more")
+    return wanted
 
 
 def _search(
@@ -284,29 +400,3 @@ def _chosen(models: Iterable[str] | None, known: tuple[str, ...]) -> tuple[str, 
     if not names or len(set(names)) < len(names):
         raise InvalidInputError(f"models must hold at least one model and none twice, got {list(names)}")
     return names
-
-
-def _tokens_per_image(given: Mapping[str, Activations], grid: tuple[int, int] | None, needed: bool) -> int:
-    """Return the tokens of an image by the grid, or else by the arrays' shapes. 1 if there is no grid and it is not needed."""
-    of_shape = {x.array.shape[1] for x in given.values() if x.array.ndim == 3}
-    if grid is not None:
-        of_grid = grid[0] * grid[1]
-        for x in given.values():
-            if x.array.ndim == 3 and x.array.shape[1] != of_grid:
-                raise InvalidInputError(
-                    f"grid must have the {x.array.shape[1]} tokens of an image of {x.label} (shape {list(x.array.shape)}), got "
-                    f"{grid[0]} x {grid[1]} = {of_grid}; drop class tokens first"
-                )
-            if x.n_rows % of_grid:
-                raise InvalidInputError(
-                    f"grid must divide the {x.n_rows} rows of {x.label} into whole images, got {grid[0]} x {grid[1]} = "
-                    f"{of_grid}; drop class tokens first"
-                )
-        return of_grid
-    if not needed:
-        return 1
-    if len(of_shape) != 1:
-        raise InvalidInputError(
-            "grid must be given for one_per_image=True, got None; or give activations [images, tokens, width] of one size"
-        )
-    return of_shape.pop()

@@ -1,20 +1,21 @@
-"""The images that an explorer shows, and their codes, some images at a time."""
+"""Codes of images, some images at a time."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from usae._base.warning import warn
 from usae._core.autoencoder import Autoencoder
 from usae._data.activations import Activations
-from usae.errors import InvalidInputError
+from usae.analysis.images import Images
 
 TOKENS_AT_ONCE = 16_384
 """Tokens of a model that are encoded together: with k = 32 their codes take 4 MB."""
+
+LARGEST_CODES = 2**24
+"""Most largest codes of concepts that are held at once: one for each image, model and concept, 6 bytes each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,10 @@ class ImageCodes:
     concepts: np.ndarray
 
     def peaks(self, n_concepts: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each concept's largest code in each image, float32 [M, images, m], and its place in the grid, uint16."""
+        """Return each concept's largest code in each image, float32 [M, images, m], and its place in the grid."""
         n_models, n_images, n_places, _ = self.values.shape
         largest = np.zeros((n_models, n_images, n_concepts + 1), np.float32)
-        place = np.zeros((n_models, n_images, n_concepts + 1), np.uint16)
+        place = np.zeros((n_models, n_images, n_concepts + 1), np.uint16 if n_places <= 2**16 else np.uint32)
         model, image = np.arange(n_models)[:, None, None], np.arange(n_images)[None, :, None]
         for p in range(n_places):  # the concepts of one token differ, so no place is written to twice
             at = model, image, self.concepts[:, :, p]
@@ -43,7 +44,7 @@ class ImageCodes:
 
 
 class Pool:
-    """The images of an explorer: all images of the activations, or evenly spaced ones if there are too many.
+    """Images whose codes are looked at: all images of the activations, or evenly spaced ones if there are too many.
 
     Attributes
     ----------
@@ -55,22 +56,11 @@ class Pool:
         Number of tokens of an image.
     """
 
-    def __init__(self, autoencoder: Autoencoder, acts: Mapping[str, Activations], grid: tuple[int, int] | None, most: int):
+    def __init__(self, autoencoder: Autoencoder, acts: Mapping[str, Activations], of: Images, most: int | None = None):
         self._autoencoder, self._acts = autoencoder, acts
-        first = next(iter(acts.values()))
-        self.places = _places(acts, grid)
-        self.grid = grid if grid is not None else _square(self.places)
-        if self.grid is None and self.places > 1:
-            warn(
-                f"acts have {self.places} tokens of an image, which fill no square, so there are no heat maps: "
-                + (
-                    "drop the class token, x[:, 1:]"
-                    if _square(self.places - 1)
-                    else "drop class and register tokens, or give grid=(rows, columns)"
-                )
-            )
-        self.n_all = first.n_rows // self.places
-        self.images = np.arange(self.n_all)[:: -(-self.n_all // most)]
+        self.places, self.grid = of.tokens, of.grid
+        self.n_all = next(iter(acts.values())).n_rows // self.places
+        self.images = np.arange(self.n_all)[:: 1 if most is None else -(-self.n_all // most)]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,7 +68,8 @@ class Pool:
     @property
     def at_once(self) -> int:
         """Number of images that are encoded together."""
-        return max(1, TOKENS_AT_ONCE // self.places)
+        largest = LARGEST_CODES // (len(self._acts) * self._autoencoder.n_concepts)
+        return max(1, min(TOKENS_AT_ONCE // self.places, largest))
 
     def chunks(self, numbers: np.ndarray | None = None) -> Iterator[ImageCodes]:
         """Yield the codes of some images of the pool in order, by their places in it; all by default."""
@@ -104,28 +95,3 @@ class Pool:
         concepts[concepts < 0] = self._autoencoder.n_concepts
         by_image = (len(self._acts), len(images), self.places, slots)
         return ImageCodes(numbers, values.reshape(by_image), concepts.reshape(by_image))
-
-
-def _places(acts: Mapping[str, Activations], grid: tuple[int, int] | None) -> int:
-    """Number of tokens of an image, by the arrays' shapes or the grid; 1 if neither says it."""
-    of_shape = {x.array.shape[1] for x in acts.values() if x.array.ndim == 3}
-    if len(of_shape) > 1:
-        raise InvalidInputError(f"acts must have one number of tokens of an image for all models, got {sorted(of_shape)}")
-    places = of_shape.pop() if of_shape else math.prod(grid) if grid else 1
-    if grid is not None and math.prod(grid) != places:
-        raise InvalidInputError(
-            f"grid must have the {places} tokens of an image of acts, got {grid[0]} x {grid[1]} = {math.prod(grid)}; drop "
-            f"class tokens first"
-        )
-    for x in acts.values():
-        if x.n_rows % places:
-            raise InvalidInputError(
-                f"grid must divide the {x.n_rows} rows of {x.label} into whole images, got {places} tokens of an image; drop "
-                f"class tokens first"
-            )
-    return places
-
-
-def _square(places: int) -> tuple[int, int] | None:
-    side = math.isqrt(places)
-    return (side, side) if side > 1 and side * side == places else None
