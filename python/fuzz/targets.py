@@ -97,6 +97,14 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         "reconstruct": lambda: (sae().reconstruct, {"x": x(), "source": "vit", "target": "dinov2", "mask": mask()}),
         "preactivations": lambda: (sae().preactivations, {"x": x(), "model": "vit", "mask": mask()}),
         "evaluate": lambda: (sae().evaluate, {"acts": acts(), "threshold": 0.1, "partners": True, "mask": mask()}),
+        "evaluate images": lambda: (
+            sae().evaluate,
+            {"acts": acts(), "vision": True, "grid": (2, 3), "embeddings": np.arange(20.0).reshape(10, 2),
+             "labels": np.arange(10) % 3, "mask": mask()},
+        ),
+        "evaluate labels": lambda: (
+            sae().evaluate, {"acts": acts(), "grid": (2, 3), "labels": {"a": np.arange(60) < 9, "b": np.arange(60) % 2 > 0}}
+        ),
         "dictionary": lambda: (sae().dictionary, {"model": "vit", "units": "model"}),
         "parameters": lambda: (sae().parameters, {"model": "vit"}),
         "set_parameters": lambda: (sae().set_parameters, {"model": "vit", "parameters": c.sae.parameters("vit")}),

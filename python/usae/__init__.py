@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from usae.analysis.consistency import Consistency, Matching, consistency, fit_independent
     from usae.analysis.controls import Controls, controls
     from usae.analysis.evaluation import EnergyFit, Evaluation
+    from usae.analysis.label_scores import LabelScores
     from usae.analysis.latent_scaling import LatentScaling, latent_scaling
     from usae.analysis.nulls import CofireNull
     from usae.analysis.outlying_rows import outlying_rows
     from usae.analysis.partners import Partners
     from usae.analysis.top_examples import TopExamples, top_examples
+    from usae.analysis.vision_measures import VisionMeasures
     from usae.errors import (
         CheckpointError,
         CheckpointFileError,
@@ -78,6 +80,7 @@ _MODULE_OF = {
     "FunctionModel": "maximization.image_models",
     "InvalidInputError": "errors",
     "Label": "_explorer.labels",
+    "LabelScores": "analysis.label_scores",
     "Labels": "_explorer.labels",
     "LatentScaling": "analysis.latent_scaling",
     "LinearBaseline": "analysis.baselines",
@@ -103,6 +106,7 @@ _MODULE_OF = {
     "UniversalSAE": "_estimator.universal_sae",
     "UsaeError": "errors",
     "UsaeMemoryError": "errors",
+    "VisionMeasures": "analysis.vision_measures",
     "align_tokens": "_data.token_alignment",
     "consistency": "analysis.consistency",
     "controls": "analysis.controls",
@@ -144,6 +148,7 @@ __all__ = [
     "FunctionModel",
     "InvalidInputError",
     "Label",
+    "LabelScores",
     "Labels",
     "LatentScaling",
     "LinearBaseline",
@@ -169,6 +174,7 @@ __all__ = [
     "UniversalSAE",
     "UsaeError",
     "UsaeMemoryError",
+    "VisionMeasures",
     "__version__",
     "align_tokens",
     "consistency",

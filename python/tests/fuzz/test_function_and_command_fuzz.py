@@ -67,6 +67,7 @@ def test_every_public_function_is_called():
     results |= {"Maximization", "Screening", "SeedCeiling", "ShuffledPairing", "StepReport", "StreamReport", "TopExamples"}
     results |= {"DroppedTokens", "Explorer", "Label", "Labels", "TextContext", "TokenAlignment"}
     results |= {"AgreementCeiling", "Consistency", "Partners", "StandardizationReport", "__version__", "show_config"}
+    results |= {"LabelScores", "VisionMeasures"}
     modules = {"demo", "errors", "plot", "recipes", "synthetic"}
     errors = {
         name for name in usae.__all__ if isinstance(getattr(usae, name), type) and issubclass(getattr(usae, name), Exception)

@@ -785,6 +785,10 @@ class UniversalSAE:
         *,
         threshold: float = 0.0,
         partners: bool = False,
+        vision: bool = False,
+        grid: tuple[int, int] | None = None,
+        embeddings: Any = None,
+        labels: Any = None,
         mask: Any = None,
         progress: bool | None = None,
     ) -> Evaluation:
@@ -803,6 +807,19 @@ class UniversalSAE:
             Whether to look for the partner of each concept in every other model: the one whose code correlates most with it, at
             any index (`Evaluation.partners`). It encodes all models once more, or a few times if n_concepts^2 numbers for each
             pair of models take more than 256 MB. Default: False.
+        vision : bool
+            Whether to measure where in images concepts fire (`Evaluation.vision`): how smooth their maps are, and how much of
+            an image they take. It encodes all models once more, as the next three arguments do, which ask for it too. It needs
+            activations [images, tokens, width], or `grid`. Default: False.
+        grid : (int, int), optional
+            Rows and columns of tokens in an image. Default: None, which takes that of a store, or a square.
+        embeddings : array [images, width], optional
+            Embeddings of the images, for example CLIP's, which tell how alike a concept's strongest images are. Default: None.
+        labels : array of int, or mapping of str to array of bool, optional
+            What the images or tokens show, to find each concept's best F1 and AUROC: a class for each image, [images], or for
+            each token, [images, tokens], [n_tokens] or [images, height, width] of pixels, of which a token has the most
+            frequent class. A number below 0 is no class. A mapping has for each label which images, tokens or pixels have it.
+            All models are encoded once more for every 16,777,216 codes above the threshold. Default: None.
         mask : array of bool, or mapping of str to array of bool, optional
             Rows that count, as for `fit`. The result has the bits of an evaluation of arrays without the others.
             Default: None.
@@ -822,14 +839,22 @@ class UniversalSAE:
         autoencoder = self._initialized()
         threshold = checks.real(threshold, "threshold", "a finite number of at least 0")
         progress = checked_progress(progress)
-        partners = checks.boolean(partners, "partners")
+        partners, vision = checks.boolean(partners, "partners"), checks.boolean(vision, "vision")
         given = as_aligned(acts, "acts", autoencoder.columns, mask)
-        evaluation = self._evaluated(given, threshold, progress)
-        if not partners:
-            return evaluation
-        from usae.analysis.partners import find
+        asked = None
+        if vision or not (grid is None and embeddings is None and labels is None):
+            from usae.analysis import vision_measures
 
-        return dataclasses.replace(evaluation, partners=find(self, given, evaluation, progress))
+            asked = vision_measures.asked(given, grid, embeddings, labels)
+        evaluation = self._evaluated(given, threshold, progress)
+        if partners:
+            from usae.analysis.partners import find
+
+            evaluation = dataclasses.replace(evaluation, partners=find(self, given, evaluation, progress))
+        if asked is not None:
+            measured = vision_measures.measure(self, given, evaluation, asked, progress)
+            evaluation = dataclasses.replace(evaluation, vision=measured)
+        return evaluation
 
     # --- Parameters of the models ------------------------------------------------------------------------------------
 
@@ -1153,8 +1178,9 @@ class UniversalSAE:
         if autoencoder.recipe.dictionary_norm == "bounded":
             norms = np.stack([np.linalg.norm(self.dictionary(name).astype(float), axis=1) for name in autoencoder.names])
         return Evaluation(
-            autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None, dictionary_norms=norms
-        )
+            autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None,
+            dictionary_norms=norms, vision=None,
+        )  # fmt: skip
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:

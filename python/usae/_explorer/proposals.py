@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from usae._base import checks
+from usae.analysis.embeddings import matrix, of_images, unit
 from usae.analysis.image_samples import Ranked
 from usae.errors import InvalidInputError
 
@@ -21,20 +22,18 @@ def as_embeddings(embeddings: object, vocabulary: object, n_images: int) -> tupl
     if embeddings is None or vocabulary is None:
         got = "no embeddings" if embeddings is None else "no vocabulary"
         raise InvalidInputError(f"embeddings must be given together with vocabulary, got {got}; give both, of one CLIP")
-    images = _matrix(embeddings)
-    if images is None or len(images) != n_images:
-        raise InvalidInputError(f"embeddings must be finite numbers [{n_images}, width], got {checks.array_shown(embeddings)}")
+    images = of_images(embeddings, n_images)
     if not isinstance(vocabulary, Mapping) or not vocabulary or not all(isinstance(word, str) for word in vocabulary):
         raise InvalidInputError(
             f"vocabulary must be a mapping from words to embeddings [{images.shape[1]}], got {checks.shown(vocabulary)}"
         )
-    words = _matrix(list(vocabulary.values()))
+    words = matrix(list(vocabulary.values()))
     if words is None or words.shape[1] != images.shape[1]:
         raise InvalidInputError(
             f"vocabulary must have finite embeddings [{images.shape[1]}], as wide as those of images, got "
             f"{checks.array_shown(list(vocabulary.values()) if words is None else words)}"
         )
-    return _unit(_unit(images) - _unit(images).mean(0)), [str(word) for word in vocabulary], _centred(words)
+    return images, [str(word) for word in vocabulary], _centred(words)
 
 
 def proposed(top: Sequence[Ranked], images: np.ndarray, words: Sequence[str], of_words: np.ndarray) -> list[list[list[object]]]:
@@ -50,7 +49,7 @@ def proposed(top: Sequence[Ranked], images: np.ndarray, words: Sequence[str], of
         for place in range(weight.shape[1]):
             means += weight[:, place, None] * images[ranked.images[:, place]]
     alive = np.linalg.norm(means, axis=1) > 0
-    scores = _unit(means) @ of_words.T
+    scores = unit(means) @ of_words.T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :PROPOSED]
     return [
         [[words[i], round(float(scores[concept, i]), 3)] for i in best[concept]] if alive[concept] else []
@@ -58,20 +57,6 @@ def proposed(top: Sequence[Ranked], images: np.ndarray, words: Sequence[str], of
     ]
 
 
-def _matrix(x: object) -> np.ndarray | None:
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    try:
-        array = np.asarray(x, np.float64)
-    except (TypeError, ValueError):
-        return None
-    return array if array.ndim == 2 and array.size and np.isfinite(array).all() else None
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
 def _centred(rows: np.ndarray) -> np.ndarray:
-    units = _unit(rows)
-    return _unit(units - units.mean(0)) if len(rows) > 2 else units
+    units = unit(rows)
+    return unit(units - units.mean(0)) if len(rows) > 2 else units

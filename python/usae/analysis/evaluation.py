@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from usae.analysis.nulls import CofireNull
     from usae.analysis.partners import Partners
+    from usae.analysis.vision_measures import VisionMeasures
 
 
 class EnergyFit(NamedTuple):
@@ -81,6 +82,9 @@ class Evaluation:
     dictionary_norms : ndarray of float64, [M, m], optional
         Norms of the dictionary rows that decode the codes: how much of a concept each model has. Default: None, where all are 1
         (``dictionary_norm="unit"``).
+    vision : VisionMeasures, optional
+        Where in images concepts fire, how alike their strongest images are, and which labels they tell. Default: None, without
+        ``vision=True``, ``embeddings`` or ``labels``.
     """
 
     model_names: tuple[str, ...]
@@ -101,6 +105,7 @@ class Evaluation:
     n_left_out: int = 0
     partners: Partners | None = None
     dictionary_norms: np.ndarray | None = None
+    vision: VisionMeasures | None = None
 
     @property
     def dead(self) -> np.ndarray:
@@ -316,7 +321,9 @@ class Evaluation:
         Some columns belong to the concept (``firing_entropy``, ``cofire_counts``, ``union_counts``, ``cofire_iou``,
         ``cofire_p_value``, and with two models or more ``universal``), some to the concept in a model (``firing_counts[vit]``,
         and likewise ``cofire_proportion``, ``energy``, ``mean_activation``, ``max_activation``), and some to two models
-        (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``).
+        (``pair_cofire_counts[dinov2, vit]``, ``correlation[dinov2, vit]``). Those of `partners` and of `vision` follow, where
+        they are known: ``coherence[vit]``, ``area[vit]``, ``example_coherence[vit]``, ``best_f1[vit]``, ``best_f1_label[vit]``,
+        ``best_auroc[vit]``, ``best_auroc_label[vit]``.
 
         Raises
         ------
@@ -339,15 +346,18 @@ class Evaluation:
             columns |= {f"dictionary_norm[{model}]": self.dictionary_norms[i] for i, model in enumerate(self.model_names)}
         if self.partners is not None:
             columns |= self.partners.columns()
+        if self.vision is not None:
+            columns |= self.vision.columns()
         return pandas.DataFrame(columns, index=pandas.RangeIndex(len(self.cofire_counts), name="concept"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain Python values, ready for JSON. NaN becomes None."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "partners"]
+        parts = {"partners": self.partners, "vision": self.vision}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in parts]
         if self.dictionary_norms is None:
             names.remove("dictionary_norms")
         values = {name: plain(getattr(self, name)) for name in names}
-        return values if self.partners is None else values | {"partners": self.partners.to_dict()}
+        return values | {name: part.to_dict() for name, part in parts.items() if part is not None}
 
     def summary(self) -> str:
         """Return a table as text: the cross-reconstruction matrix, and statistics of the concepts."""
