@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 import usae  # noqa: E402
-from usae.demo import concepts, demonstration, figures, networks, photographs  # noqa: E402
+from usae.demo import concepts, demonstration, networks, photographs  # noqa: E402
 
 # Fields an Evaluation has that choosing concepts does not look at.
 UNUSED = {name: np.zeros((2, 2)) for name in ("r2", "r2_standardized", "r2_scalar_mean", "mse", "max_activation")}
@@ -78,19 +78,6 @@ def test_photograph_shares_add_up_the_codes_of_each_photograph():
     shares = concepts.photograph_shares(codes_of(heat), crops, 7, grid=2)
     assert list(shares) == [4, 0]
     assert shares[4] == pytest.approx(16 / 24) and shares[0] == pytest.approx(8 / 24)
-
-
-def test_the_spotlight_leaves_what_fires_and_darkens_the_rest():
-    image = np.full((64, 64, 3), (200, 100, 0), np.uint8)
-    heat = np.zeros((8, 8))
-    heat[:, :4] = 1.0
-    shown = figures.spotlight(image, heat)
-    assert np.allclose(shown[:, :24], np.array([200, 100, 0]) / 255)
-    assert np.allclose(shown[:, 40:], 0.3 * 100 / 255)
-    middle = shown[:, 24:40, 0]
-    assert (np.diff(middle, axis=1) <= 0).all()  # a gradual border
-    # The centres of the cells on both sides of the border are 8 pixels apart; pixel 32 is half a pixel past their middle.
-    assert shown[0, 32, 0] == pytest.approx((200 * 7 / 16 + 30 * 9 / 16) / 255)
 
 
 def test_varied_crops_are_rarely_featureless():

@@ -38,16 +38,25 @@ class Pictures:
 
     def encoded(self, numbers: Sequence[int], size: tuple[int, int], crop: bool) -> Iterator[bytes]:
         """Yield pictures as WebP of this (height, width). One that cannot be read is empty bytes, and kept for `tell`."""
+        for image in self._images(numbers, size, crop):
+            yield b"" if image is None else _webp(image)
+
+    def arrays(self, numbers: Sequence[int], size: tuple[int, int], crop: bool) -> Iterator[np.ndarray | None]:
+        """Yield pictures as uint8 [height, width, 3]. One that cannot be read is None, and kept for `tell`."""
+        for image in self._images(numbers, size, crop):
+            yield None if image is None else np.asarray(image)
+
+    def _images(self, numbers: Sequence[int], size: tuple[int, int], crop: bool) -> Iterator[Any]:
         for number in map(int, numbers):
             self._tried += 1
             try:
-                yield _webp(_as_image(self._load(number)), size, crop)
+                yield _resized(_as_image(self._load(number)), size, crop)
             except MemoryError:
                 raise
             except Exception as error:  # a damaged picture is one of many kinds of errors in Pillow, or of a data set
                 reason = type(error).__name__ if " at 0x" in str(error) else f"{type(error).__name__}: {error}"
                 self._problems.append(f"{self.name(number)} ({reason})")
-                yield b""
+                yield None
 
     def tell(self) -> None:
         """Warn of pictures that could not be read. InvalidInputError if none could."""
@@ -193,14 +202,16 @@ def _pixels(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], (*array.shape[:2], 3)).astype(np.uint8))
 
 
-def _webp(image: Any, size: tuple[int, int], crop: bool) -> bytes:
+def _resized(image: Any, size: tuple[int, int], crop: bool) -> Any:
     from PIL import Image, ImageOps
 
     height, width = size
     if crop:
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    elif image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _webp(image: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=QUALITY, method=4)
     return stream.getvalue()
@@ -212,7 +223,7 @@ def webp_of(array: np.ndarray, side: int) -> bytes:
     image = _as_image(array)
     scale = min(1.0, side / max(image.size))
     width, height = (max(1, round(length * scale)) for length in image.size)
-    return _webp(image, (height, width), crop=False)
+    return _webp(_resized(image, (height, width), crop=False))
 
 
 def size_of(pictures: Pictures, side: int, grid: tuple[int, int] | None) -> tuple[int, int]:

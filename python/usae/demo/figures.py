@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from usae import Evaluation, plot
 from usae.demo.concepts import Example
 from usae.demo.photographs import Crops
+from usae.plot._heat import spotlight
 
 DPI = 110
 
@@ -26,23 +27,8 @@ def cross_reconstruction(evaluation: Evaluation, path: Path) -> None:
 
 
 def training_curves(history: Sequence[Mapping], path: Path) -> None:
-    """Draw the loss of every step, and the held-out R2 within a model and between models."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    steps = np.array([entry["step"] for entry in history])
-    losses = np.array([entry["loss"] for entry in history])
-    left.plot(steps, losses, color="0.8", linewidth=0.6)
-    window = max(1, len(losses) // 50)
-    left.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), color="C0")
-    left.set(xlabel="step", ylabel="training loss", title=f"grey: each step; blue: mean of {window}")
-    checks = [(entry["step"], np.array(entry["validation"]["r2"])) for entry in history if "validation" in entry]
-    if checks:
-        off = ~np.eye(len(checks[0][1]), dtype=bool)
-        right.plot([step for step, _ in checks], [np.diag(r2).mean() for _, r2 in checks], "o-", label="same model")
-        right.plot([step for step, _ in checks], [r2[off].mean() for _, r2 in checks], "o-", label="other model")
-        right.set(xlabel="step", ylabel="R²", title="held-out reconstruction", ylim=(min(0, right.get_ylim()[0]), 1))
-        right.legend()
-    figure.savefig(path, dpi=DPI)
+    """Draw losses, dead concepts, and the held-out R2 within a model and between models."""
+    plot.training(history).savefig(path, dpi=DPI)
 
 
 def concept_page(
@@ -104,34 +90,3 @@ def _heat_map(axes: Axes, image: np.ndarray, heat: np.ndarray) -> None:
     """Draw a crop in its colours where the concept fires, and in dark grey elsewhere."""
     axes.axis("off")
     axes.imshow(spotlight(image, heat))
-
-
-def spotlight(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Fade an image to dark grey where `heat` is low.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, [H, W, 3]
-        The image.
-    heat : ndarray of float, [grid, grid]
-        Values from 0 to 1; the grid divides H and W evenly. The image does not fade where the value is a half or more.
-
-    Returns
-    -------
-    ndarray of float, [H, W, 3]
-        The faded image, from 0 to 1.
-    """
-    height, width = image.shape[:2]
-    light = _stretch(_stretch(np.clip(2 * heat, 0, 1), height).T, width).T[..., None]
-    colour = image / 255
-    dark = 0.3 * colour.mean(2, keepdims=True)
-    return light * colour + (1 - light) * dark
-
-
-def _stretch(values: np.ndarray, length: int) -> np.ndarray:
-    """Interpolate the rows of [n, ...] linearly to `length` rows. The value of a row belongs to the centre of its cell."""
-    n = len(values)
-    place = np.clip((np.arange(length) + 0.5) * n / length - 0.5, 0, n - 1)
-    low = np.minimum(place.astype(int), n - 2) if n > 1 else np.zeros(length, int)
-    share = (place - low)[:, None] if n > 1 else np.zeros((length, 1))
-    return (1 - share) * values[low] + share * values[np.minimum(low + 1, n - 1)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from usae._base import checks
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NEEDED = "usae.plot needs matplotlib: pip install 'usae[plot]'"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")
@@ -58,5 +61,14 @@ def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("usae.plot needs matplotlib: pip install 'usae[plot]'") from error
+        raise ImportError(NEEDED) from error
     return plt.subplots(figsize=(min(width, LARGEST), min(height, LARGEST)), layout="constrained")[1]
+
+
+def figure_of(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return a new figure of this size in inches. It is not one of pyplot's, which a notebook would show a second time."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(NEEDED) from error
+    return Figure(figsize=(min(width, LARGEST), min(height, LARGEST)), layout=layout)
