@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 
 from usae import _usae
-from usae._base import checks
+from usae._base import checks, html
 from usae.errors import InvalidInputError
 
 __all__ = ["Recipe", "agreeing", "default", "matryoshka", "published"]
@@ -260,6 +260,15 @@ class Recipe:
             if not isinstance(field, str) or field not in _KINDS:
                 raise InvalidInputError(f"recipe: unknown field {checks.shown(field)}{checks.did_you_mean(field, _KINDS)}")
         return cls(**fields)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table, for notebooks; those that differ from the default's are marked."""
+        default = type(self)()
+        rows = [
+            [name, str(value), "" if value == getattr(default, name) else str(getattr(default, name))]
+            for name, value in self.to_dict().items()
+        ]
+        return html.table("", ["field", "value", "in place of"], rows)
 
     def to_json(self) -> str:
         """Return the fields as the text of a JSON object."""

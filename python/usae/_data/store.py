@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from usae import _usae
-from usae._base import checks
+from usae._base import checks, html
 from usae._base.float_types import widened
 from usae._data import masks, shuffled_blocks, store_files
 from usae._data.activations import Activations, as_aligned, check_known, check_names, columns_of, mask_of
@@ -256,6 +256,12 @@ class ActivationStore(Mapping[str, StoredArray]):
     def finished(self) -> bool:
         """Whether its writer has called `finish`. Training and evaluation refuse a store that is not finished."""
         return self._manifest["finished"]
+
+    def _repr_html_(self) -> str:
+        """Return the models as a table, for notebooks."""
+        keys = ("width", "source", "layer")
+        rows = [[name, *(str(of[key] or "") for key in keys)] for name, of in self.models.items()]
+        return html.table(repr(self), ["model", *keys], rows)
 
     def __repr__(self) -> str:
         widths = ", ".join(f"{name}: {width}" for name, width in self.widths.items()) or "no models yet"

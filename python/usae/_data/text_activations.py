@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from usae._base import html
 from usae._data.activations import OfModels, as_aligned
 from usae._data.text_rows import TextRows
 from usae.errors import InvalidInputError
@@ -93,6 +94,10 @@ class TextActivations(OfModels):
     def __repr__(self) -> str:
         return f"TextActivations({', '.join(self._acts)}; {len(self.text_rows):,} rows of {len(self.text_rows.texts):,} texts)"
 
+    def _repr_html_(self) -> str:
+        """Return the table of `report`, for notebooks; only what this is if that is not known."""
+        return html_of(self.dropped, repr(self))
+
     def report(self) -> str:
         """Return a table of what became of the tokens of each model. InvalidInputError if that is not known."""
         if not self.dropped:
@@ -102,14 +107,30 @@ class TextActivations(OfModels):
 
 def report(dropped: Mapping[str, DroppedTokens]) -> str:
     """Return a table of what became of tokens."""
-    names = ("tokens", "masked", "special", "without partner", "merged", "rows", "cut")
+    names, counted = _counts(dropped)
     width = max(5, *(len(name) for name in dropped))
     lines = [" ".join([f"{'model':<{width}}", *(f"{name:>{max(len(name), 9)}}" for name in names)])]
-    for model, each in dropped.items():
-        counts = (each.tokens, each.masked, each.special, each.without_partner, each.merged, each.rows, each.cut)
+    for model, counts in counted.items():
         cells = [f"{count:>{max(len(name), 9)},}" for name, count in zip(names, counts, strict=True)]
         lines.append(" ".join([f"{model:<{width}}", *cells]))
     return "\n".join(lines)
+
+
+def html_of(dropped: Mapping[str, DroppedTokens], caption: str) -> str:
+    """Return the table of `report` as HTML."""
+    names, counted = _counts(dropped)
+    rows = [[model, *(f"{count:,}" for count in counts)] for model, counts in counted.items()]
+    return html.table(caption, ["model", *names], rows)
+
+
+def _counts(dropped: Mapping[str, DroppedTokens]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """Return the heads and, for each model, the numbers of the table."""
+    names = ("tokens", "masked", "special", "without partner", "merged", "rows", "cut")
+    found: dict[str, tuple[int, ...]] = {
+        model: (each.tokens, each.masked, each.special, each.without_partner, each.merged, each.rows, each.cut)
+        for model, each in dropped.items()
+    }
+    return names, found
 
 
 def text_rows_of(acts: object) -> TextRows | None:

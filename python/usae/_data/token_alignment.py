@@ -17,7 +17,7 @@ from usae._base.float_types import widened
 from usae._data import masks
 from usae._data.activations import as_float_array, check_known, check_names
 from usae._data.ragged import Ragged, as_ragged
-from usae._data.text_activations import DroppedTokens, TextActivations, report
+from usae._data.text_activations import DroppedTokens, TextActivations, html_of, report
 from usae._data.text_rows import TextRows, as_integers, check_spans, checked_texts
 from usae.errors import InvalidInputError
 
@@ -122,6 +122,10 @@ class TokenAlignment:
             raise InvalidInputError(f"acts must hold every model ({', '.join(self._rows)}), got none for {', '.join(missing)}")
         found = {name: self._taken(name, acts[name]) for name in self._rows}
         return TextActivations(found, self.text_rows, self.dropped)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `report`, for notebooks."""
+        return html_of(self.dropped, repr(self))
 
     def report(self) -> str:
         """Return a table of what became of the tokens of each model."""

@@ -9,11 +9,15 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from usae._base import checks
+from usae._base import checks, html
+from usae._base.frames import pandas_for
 from usae._files import disk, regular_files
 from usae.errors import CheckpointError, InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT = "usae-explorer-labels"
 VERSION = 1
@@ -62,6 +66,25 @@ class Labels(Mapping[int, Label]):
     def starred(self) -> list[int]:
         """Numbers of the concepts with a star."""
         return [concept for concept, label in self.entries.items() if label.starred]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept, and the columns ``label`` and ``starred``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = pandas_for("Labels.to_frame")
+        texts, stars = [label.text for label in self.values()], [label.starred for label in self.values()]
+        return pandas.DataFrame({"label": texts, "starred": stars}, index=pandas.Index(list(self), name="concept"))
+
+    def _repr_html_(self) -> str:
+        """Return the first 100 labels as a table, for notebooks."""
+        chosen = list(self.items())[:100]
+        rows = [[f"{concept}", label.text[:200], "★" if label.starred else ""] for concept, label in chosen]
+        caption = repr(self) if len(chosen) == len(self) else f"{self!r}, the first {len(chosen)}"
+        return html.table(caption, ["concept", "label", "star"], rows)
 
     def __repr__(self) -> str:
         return f"Labels({len(self)} concepts, {len(self.starred)} of them starred)"

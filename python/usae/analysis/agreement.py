@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks, text_tables
+from usae._base import checks, html, text_tables
 from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae.analysis import cofiring
@@ -149,6 +149,26 @@ class AgreementCeiling:
         null : array of float, [M, M], optional
             Mean agreement of a null, such as ``controls.shuffled.paired.mean_agreement()``, for one more column. Default: None.
         """
+        head, cells = self._table(null)
+        lines = [self._caption(), *text_tables.table(head, cells, n_names=2, least=9)]
+        told = ", ".join(f"{name} {known.sum():,}" for name, known in zip(self.model_names, self.known, strict=True))
+        missing = ", ".join(f"{name} {count:,}" for name, count in zip(self.model_names, self.unknown, strict=True))
+        lines.append(f"concepts with a ceiling: {told}; that fire too seldom for one: {missing}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary`, for notebooks."""
+        head, cells = self._table(None)
+        return html.table(self._caption(), head, cells)
+
+    def _caption(self) -> str:
+        return (
+            f"Agreement of {self.n_tokens:,} tokens and its ceiling, the better of two predictions from the other model's "
+            "activations; means weighted by energy"
+        )
+
+    def _table(self, null: np.ndarray | None) -> tuple[list[str], list[list[str]]]:
+        """Return the heads and cells of the table."""
         names = self.model_names
         means = {name: self.mean(name) for name in COLUMNS}
         if null is not None:
@@ -162,15 +182,7 @@ class AgreementCeiling:
             self.mean_share if name == "share" else mean_of_others(values) for name, values in means.items()
         ]
         cells = [[*pair, *("-" if np.isnan(each) else f"{each:.3f}" for each in numbers)] for pair, numbers in rows.items()]
-        lines = [
-            f"Agreement of {self.n_tokens:,} tokens and its ceiling, the better of two predictions from the other model's "
-            "activations; means weighted by energy",
-            *text_tables.table(["code of", "from", *means], cells, n_names=2, least=9),
-        ]
-        told = ", ".join(f"{name} {known.sum():,}" for name, known in zip(names, self.known, strict=True))
-        missing = ", ".join(f"{name} {count:,}" for name, count in zip(names, self.unknown, strict=True))
-        lines.append(f"concepts with a ceiling: {told}; that fire too seldom for one: {missing}")
-        return "\n".join(lines)
+        return ["code of", "from", *means], cells
 
     @property
     def mean_share(self) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from usae import _usae
+from usae._base import html
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe
@@ -62,6 +63,10 @@ class ShuffledPairing:
     sae: UniversalSAE
     paired: Evaluation
     shuffled: Evaluation
+
+    def _repr_html_(self) -> str:
+        """Return the R2 of real pairs and of random ones, for notebooks."""
+        return f"<p>real pairs</p>{self.paired._repr_html_()}<p>random pairs</p>{self.shuffled._repr_html_()}"
 
 
 def shuffled_pairing(
@@ -193,6 +198,14 @@ class SeedCeiling:
     other: UniversalSAE
     evaluation: Evaluation
 
+    def _repr_html_(self) -> str:
+        """Return the consistencies and the other seed's R2, for notebooks."""
+        independent, universal = self.independent._repr_html_(), self.universal._repr_html_()
+        return (
+            f"<p>independent, two seeds</p>{independent}<p>universal, two seeds</p>{universal}<p>another seed</p>"
+            f"{self.evaluation._repr_html_()}"
+        )
+
 
 def seed_ceiling(
     sae: UniversalSAE,
@@ -246,6 +259,12 @@ class LinearBaseline:
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
         return {"r2": plain(self.r2), "penalty": plain(self.penalty)}
+
+    def _repr_html_(self) -> str:
+        """Return R2 as a table, for notebooks. Models are numbered in the order of the autoencoder's."""
+        rows = [[f"model {i}", *(f"{value:.3f}" for value in row)] for i, row in enumerate(self.r2)]
+        head = ["from \\ to", *(f"model {i}" for i in range(len(self.r2)))]
+        return html.table("R2 of ridge regression, in each model's own units", head, rows)
 
 
 @dataclasses.dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
 from usae._base.float_types import widened
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._base.progress import checked as checked_progress
 from usae._base.progress import progress_bar
@@ -19,6 +20,9 @@ from usae._data.activations import as_aligned, as_float_array, check_known, chec
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
+
+if TYPE_CHECKING:
+    import pandas
 
 logger = logging.getLogger("usae")
 
@@ -64,6 +68,21 @@ class Matching:
         """Share of all concepts, unmatched ones included, whose cosine is above the threshold."""
         return float(np.mean(np.nan_to_num(self.cosines) > self.threshold)) if len(self.cosines) else np.nan
 
+    @property
+    def chance(self) -> tuple[float, float]:
+        """Share of cosines above the threshold for `random` and for `random_in_place`."""
+        random, in_place = (float(np.mean(curve > self.threshold)) for curve in (self.random, self.random_in_place))
+        return random, in_place
+
+    def _repr_html_(self) -> str:
+        """Return the matching beside what chance gives, for notebooks."""
+        rows = [
+            ["matched", f"{self.mean:.3f}", f"{self.share_above:.1%}"],
+            ["random rows", f"{_mean(self.random):.3f}", f"{self.chance[0]:.1%}"],
+            ["random rows in place", f"{_mean(self.random_in_place):.3f}", f"{self.chance[1]:.1%}"],
+        ]
+        return html.table(f"{len(self.cosines):,} concepts", ["", "mean cosine", f"above {self.threshold:g}"], rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Return arrays and figures as plain Python values, ready for JSON. NaN becomes None."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -106,20 +125,50 @@ class Consistency:
     def summary(self) -> str:
         """Return a table as text, with each number beside its value by chance."""
         first = max(5, *(len(name) for name in self.models))
-        threshold = next(iter(self.models.values())).threshold
+        threshold = self._threshold
         lines = [
             f"{len(self.concepts):,} concepts matched by cosine; 'random': normal rows of the same shapes, 'in place': with "
             "the rows' own mean and covariance",
             f"{'model':<{first}}  mean cosine  random  in place  above {threshold:g}  random  in place",
         ]
         for name, matching in self.models.items():
-            chance = [float(np.mean(curve > threshold)) for curve in (matching.random, matching.random_in_place)]
+            chance = matching.chance
             lines.append(
                 f"{name:<{first}}  {matching.mean:11.3f}  {_mean(matching.random):6.3f}  "
                 f"{_mean(matching.random_in_place):8.3f}  {matching.share_above:{6 + len(f'{threshold:g}')}.1%}  "
                 f"{chance[0]:6.1%}  {chance[1]:8.1%}"
             )
         return "\n".join(lines)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept, and for each model the columns ``match[vit]``, the row of the
+        other dictionary with which it is matched, and ``cosine[vit]``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = pandas_for("Consistency.to_frame")
+        columns: dict[str, np.ndarray] = {}
+        for name, matching in self.models.items():
+            columns |= {f"match[{name}]": matching.indices, f"cosine[{name}]": matching.cosines}
+        return pandas.DataFrame(columns, index=pandas.Index(self.concepts, name="concept"))
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary`, for notebooks."""
+        head = ["model", "mean cosine", "random", "in place", f"above {self._threshold:g}", "random", "in place"]
+        rows = []
+        for name, matching in self.models.items():
+            means = (matching.mean, _mean(matching.random), _mean(matching.random_in_place))
+            shares = (matching.share_above, *matching.chance)
+            rows.append([name, *(f"{mean:.3f}" for mean in means), *(f"{share:.1%}" for share in shares)])
+        caption = f"{len(self.concepts):,} concepts matched by cosine, beside normal rows and rows in place of the actual ones"
+        return html.table(caption, head, rows)
+
+    @property
+    def _threshold(self) -> float:
+        return next(iter(self.models.values())).threshold
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name}: mean {matching.mean:.3f}" for name, matching in self.models.items())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._core import rounding
@@ -20,6 +21,7 @@ from usae.analysis.consistency import checked_concepts
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    import pandas
     import scipy.sparse
 
     from usae._estimator.universal_sae import UniversalSAE
@@ -104,19 +106,47 @@ class LatentScaling:
         first = max(5, *(len(name) for name in self.model_names))
         widths = [max(13, len(name)) for name in self.model_names]
         names = "  ".join(name.rjust(width) for name, width in zip(self.model_names, widths, strict=True))
-        lines = [
-            f"{len(self.concepts):,} concepts, {self.n_tokens:,} tokens; median ratio of beta (error / reconstruction)",
-            f"{'owner':<{first}}  concepts  private  {names}",
-        ]
-        private = self.private()
+        lines = [self._caption(), f"{'owner':<{first}}  concepts  private  {names}"]
+        for name, concepts, private, *ratios in self._rows():
+            cells = "  ".join(cell.rjust(width) for cell, width in zip(ratios, widths, strict=True))
+            lines.append(f"{name:<{first}}  {concepts:>8}  {private:>7}  {cells}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary`, for notebooks."""
+        return html.table(self._caption(), ["owner", "concepts", "private", *self.model_names], self._rows())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept.
+
+        Columns are ``owner``, the name of the model whose code is used, ``firing`` and ``private``, and for each model
+        ``ratio_error[vit]``, ``ratio_reconstruction[vit]``, ``beta_activation[vit]`` and ``any_direction[vit]``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = pandas_for("LatentScaling.to_frame")
+        columns = {"owner": np.array(self.model_names, object)[self.owner], "firing": self.firing, "private": self.private()}
+        for name in ("ratio_error", "ratio_reconstruction", "beta_activation", "any_direction"):
+            columns |= {f"{name}[{model}]": row for model, row in zip(self.model_names, getattr(self, name), strict=True)}
+        return pandas.DataFrame(columns, index=pandas.Index(self.concepts, name="concept"))
+
+    def _caption(self) -> str:
+        return f"{len(self.concepts):,} concepts, {self.n_tokens:,} tokens; median ratio of beta (error / reconstruction)"
+
+    def _rows(self) -> list[list[str]]:
+        """Return the cells of the table, for each owner that has concepts."""
+        rows, private = [], self.private()
         for number, name in enumerate(self.model_names):
             mine = (self.owner == number) & (self.firing > 0)
             if not mine.any():
                 continue
             medians = [np.median(ratio[:, mine], axis=1) for ratio in (self.ratio_error, self.ratio_reconstruction)]
-            cells = [f"{e:.2f} / {r:.2f}".rjust(width) for e, r, width in zip(*medians, widths, strict=True)]
-            lines.append(f"{name:<{first}}  {mine.sum():8,}  {private[mine].sum():7,}  {'  '.join(cells)}")
-        return "\n".join(lines)
+            cells = [f"{error:.2f} / {reconstruction:.2f}" for error, reconstruction in zip(*medians, strict=True)]
+            rows.append([name, f"{mine.sum():,}", f"{private[mine].sum():,}", *cells])
+        return rows
 
     def __repr__(self) -> str:
         return f"LatentScaling({', '.join(self.model_names)}; {len(self.concepts)} concepts, {self.private().sum()} private)"

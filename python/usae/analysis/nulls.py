@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from usae._base import html
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._data.activations import Activations
@@ -96,6 +97,15 @@ class CofireNull:
         """Return plain Python values, ready for JSON. What is not finite, such as an infinite z, becomes None."""
         values = {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return values | {"share_above": plain(self.share_above)}
+
+    def _repr_html_(self) -> str:
+        """Return the mean co-fire proportions beside those of the null, for notebooks."""
+        values = (self.proportion, self.proportion_mean, self.proportion_low, self.proportion_high)
+        numbers = [f"{cofiring.mean_of_known(each):.4f}" for each in values]
+        head = ["", "observed", "null", "low", "high", "concepts above", "by chance"]
+        shares = [f"{self.share_above:.1%}", f"{self.above_by_chance:.1%}"]
+        caption = f"Mean co-fire proportion with {self.permuted} permuted, {self.n_draws:,} draws"
+        return html.table(caption, head, [[f"{self.permuted} permuted", *numbers, *shares]])
 
     def __repr__(self) -> str:
         return (

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from usae._base import checks, text_tables
+from usae._base import checks, html, text_tables
+from usae._base.frames import pandas_for
 from usae._base.json import plain
 from usae._base.progress import progress_bar
 from usae._data.activations import Activations, check_known
@@ -17,6 +18,8 @@ from usae.analysis import agreement, correlations
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    import pandas
+
     from usae._estimator.universal_sae import UniversalSAE
     from usae.analysis.evaluation import Evaluation
 
@@ -162,6 +165,25 @@ class Partners:
 
     def summary(self) -> str:
         """Return a table as text: for each pair of models, how often the same index is the partner, and the partners' means."""
+        return "\n".join(text_tables.table(*self._table(), n_names=2, least=8))
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary`, for notebooks."""
+        return html.table("", *self._table())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame with a row for each concept, and the columns that `Evaluation.to_frame` has of this.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = pandas_for("Partners.to_frame")
+        return pandas.DataFrame(self.columns(), index=pandas.RangeIndex(self.rank.shape[2], name="concept"))
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Return the heads and cells of the table."""
         names, numbers = self.model_names, self._figures() | {"MPPC": self.mppc}
         rows = [
             [names[i], names[j]]
@@ -172,7 +194,7 @@ class Partners:
             for i, j in np.ndindex(len(names), len(names))
             if i != j
         ]
-        return "\n".join(text_tables.table(["concepts", "in", *numbers], rows, n_names=2, least=8))
+        return ["concepts", "in", *numbers], rows
 
     def lines(self) -> list[str]:
         """Return what an evaluation's summary says of partners, as means over pairs of models: nothing for one model."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from usae._base import html
 from usae._base.json import plain
 
 if TYPE_CHECKING:
@@ -168,6 +169,16 @@ class Maximization:
             f"{share:>17}  {_cell(whole.rank[i, i], '4.1f')}  {whole.of_code[i, i]:7.1%}  {peak:>13}  "
             f"{_cell(self.strength[i, i], '10.2f')}  {r2:>12}  {_cell(self.stability[i], '9.2f')}{notes}"
         )
+
+    def _repr_html_(self) -> str:
+        """Return a line for each image as a table, for notebooks."""
+        whole, rows = self.whole, []
+        for i, name in enumerate(self.model_names):
+            numbers = (whole.peak[i, i], self.strength[i, i], self.r2[i], self.stability[i])
+            told = "does not start" if not self.started[i] else f"{whole.share[i, i]:.1%}"
+            rows.append([name, told, *("-" if np.isnan(number) else f"{number:.2f}" for number in numbers)])
+        head = ["image of", "fires in", "peak", "of dataset", "R2", "stability"]
+        return html.table(f"concept {self.concept}{', one image for all models' if self.joint else ''}", head, rows)
 
     def plot(self, top: TopExamples | None = None, images: Any = None, **options: Any) -> Figure:
         """Draw the images and their scores with `usae.plot.maximization`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
 from usae._base.json import plain
 from usae._core.dictionary_rows import unit_rows
 from usae._data.chunks import chunks
@@ -32,6 +32,9 @@ class Encoding(Protocol):
     def encode(self, x: Any, model: str, /) -> Codes: ...
 
     def dictionary(self, model: str, /, units: Any = ...) -> np.ndarray: ...
+
+
+_COLUMNS = ("concepts", "recovered", "dictionary", "code", "firing", "each model", "duplicates")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -141,15 +144,8 @@ class Score:
 
     def summary(self) -> str:
         """Return a table as text: the recovered shares of each kind of concept."""
-        columns = ("concepts", "recovered", "dictionary", "code", "firing", "each model", "duplicates")
-        lines = [
-            f"Shares of the true concepts, on {self.n_tokens:,} held-out tokens (cosine > {self.cosine:g}, correlation > "
-            f"{self.correlation:g}, F1 > {self.f1:g})",
-            " ".join([" " * 14, *(f"{column:>10}" for column in columns)]),
-        ]
-        for kind, shares in self._kinds().items():
-            cells = [f"{shares[name]:>10,}" if name == "concepts" else f"{shares[name]:>10.3f}" for name in columns]
-            lines.append(" ".join([kind.ljust(14), *cells]))
+        lines = [self._caption(), " ".join([" " * 14, *(f"{column:>10}" for column in _COLUMNS)])]
+        lines += [" ".join([kind.ljust(14), *(f"{cell:>10}" for cell in cells)]) for kind, *cells in self._rows()]
         shared, private = self.n_labelled
         lines += [
             "",
@@ -158,6 +154,23 @@ class Score:
             f"R2 {self.r2_diagonal:.3f} to the encoded model, {self.r2_off_diagonal:.3f} to others",
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the table of `summary`, for notebooks."""
+        return html.table(self._caption(), ["", *_COLUMNS], self._rows())
+
+    def _caption(self) -> str:
+        return (
+            f"Shares of the true concepts, on {self.n_tokens:,} held-out tokens (cosine > {self.cosine:g}, correlation > "
+            f"{self.correlation:g}, F1 > {self.f1:g})"
+        )
+
+    def _rows(self) -> list[list[str]]:
+        """Return the cells of the table."""
+        return [
+            [kind, *(f"{shares[name]:,}" if name == "concepts" else f"{shares[name]:.3f}" for name in _COLUMNS)]
+            for kind, shares in self._kinds().items()
+        ]
 
     def _kinds(self) -> dict[str, dict[str, Any]]:
         """Return the rows of `summary`, for kinds that have concepts."""

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from usae._base import checks
+from usae._base import checks, html
 from usae._base.json import plain
 
 Null = Literal["mean", "zero"]
@@ -97,19 +97,32 @@ class Faithfulness:
         heading = "".join(f"{name:>{width}}" for name in names)
         lines = [f"Outputs of {self.n_images:,} images with replaced tokens; columns are networks"]
         lines += [f"{'loss':<{label}}" + "".join(f"{loss:>{width}}" for loss in self.losses)]
-        tables = [("loss recovered", self.recovered()), ("top-1 agreement", self.agreement), ("cosine", self.cosine)]
-        for title, numbers in tables:
-            if not np.isfinite(numbers.mean).any():
-                continue
-            rows: list[tuple[str, np.ndarray]] = [
-                (f"code of {name}", row) for name, row in zip(names, numbers.reconstructed, strict=True)
-            ]
-            if numbers.linear is not None:
-                rows += [(f"linear map from {name}", row) for name, row in zip(names, numbers.linear, strict=True)]
-            rows += [("mean token", numbers.mean), ("0", numbers.zero)]
+        for title, rows in self._tables():
             lines += ["", f"{title:<{label}}{heading}"]
             lines += [f"{name:<{label}}" + "".join(f"{value:>{width}.3f}" for value in row) for name, row in rows]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the tables of `summary`, for notebooks."""
+        heads = list(self.model_names)
+        tables = [html.table(f"Loss of the outputs of {self.n_images:,} images", ["", *heads], [["loss", *self.losses]])]
+        for title, rows in self._tables():
+            cells = [[name, *(f"{value:.3f}" for value in row)] for name, row in rows]
+            tables.append(html.table(title, ["tokens replaced by", *heads], cells))
+        return "".join(tables)
+
+    def _tables(self) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+        """Return titles of tables and their rows, of what is known."""
+        tables = []
+        scores = [("loss recovered", self.recovered()), ("top-1 agreement", self.agreement), ("cosine", self.cosine)]
+        for title, numbers in scores:
+            if not np.isfinite(numbers.mean).any():
+                continue
+            rows = [(f"code of {name}", row) for name, row in zip(self.model_names, numbers.reconstructed, strict=True)]
+            if numbers.linear is not None:
+                rows += [(f"linear map from {name}", row) for name, row in zip(self.model_names, numbers.linear, strict=True)]
+            tables.append((title, [*rows, ("mean token", numbers.mean), ("0", numbers.zero)]))
+        return tables
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values, ready for JSON."""
