@@ -273,6 +273,18 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             getattr(usae.plot, name), {"evaluation": c.evaluation, "ax": None, "null": c.evaluation, **more}
         )  # fmt: skip
     targets["plot.consistency"] = lambda: (usae.plot.consistency, {"consistency": c.consistency, "ax": None})
+    images = np.zeros((10, 4, 6, 3), np.uint8)
+    targets["plot.concept"] = lambda: (
+        usae.plot.concept,
+        {"sae": sae(), "concept": 1, "acts": acts(), "pictures": images.copy(), "top": None, "model": "vit", "n": 1,
+         "title": "fur", "grid": (2, 3), "crop": False, "mask": mask()},
+    )  # fmt: skip
+    targets["plot.concepts"] = lambda: (
+        usae.plot.concepts,
+        {"sae": sae(), "concepts": [1, 2], "acts": acts(), "pictures": images.copy(), "top": c.top, "n": 1,
+         "titles": ["fur", "sky"], "grid": (2, 3), "crop": True, "mask": None},
+    )  # fmt: skip
+    targets["plot.training"] = lambda: (usae.plot.training, {"run": sae().history_, "window": 2})
     return targets
 
 

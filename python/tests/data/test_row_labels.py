@@ -210,3 +210,24 @@ def test_labelled_masks_are_compared_in_each_dimension(sae, rows):
     ):
         with refuses("mask"):
             sae.evaluate(acts, mask=mask)
+
+
+class OfNoIndex(np.lib.mixins.NDArrayOperatorsMixin):
+    """Asking for its index is an error of another kind, as for np.nditer."""
+
+    def __init__(self, values):
+        self._values = np.asarray(values)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values
+
+    @property
+    def index(self):
+        raise ValueError("Iterator does not have an index")
+
+
+def test_what_fails_to_say_its_index_has_no_labels():
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    sae = usae.UniversalSAE(4, 2).initialize({"a": 3})
+    found = sae.evaluate({"a": OfNoIndex(x)}, mask=OfNoIndex(np.ones(8, bool)))
+    assert found.to_dict() == sae.evaluate({"a": x}).to_dict()

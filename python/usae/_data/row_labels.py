@@ -85,15 +85,23 @@ def _labels_of(x: Any, of_mask: bool = False) -> RowLabels | None:
     """Return the labels of an array; None if it has none. Every dimension of a mask counts, because it has no width."""
     if isinstance(x, np.ndarray):
         return None
-    indexes, dimensions = getattr(x, "indexes", None), getattr(x, "dims", None)
+    indexes, dimensions = _attribute(x, "indexes"), _attribute(x, "dims")
     if isinstance(dimensions, tuple) and isinstance(indexes, Mapping):  # xarray
         return RowLabels(
             dimensions, tuple(_as_index(indexes.get(name)) for name in (dimensions if of_mask else dimensions[:-1]))
         )
-    index = getattr(x, "index", None)
+    index = _attribute(x, "index")
     if index is not None and not callable(index):  # pandas and libraries that are like it
         return RowLabels((), (_as_index(index),))
     return None
+
+
+def _attribute(x: Any, name: str) -> Any:
+    """Return an attribute; None if there is none, or if it is an error to ask for it, as for the index of np.nditer."""
+    try:
+        return getattr(x, name, None)
+    except Exception:  # of the value's own methods
+        return None
 
 
 def _as_index(index: Any) -> Any:

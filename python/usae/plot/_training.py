@@ -104,7 +104,7 @@ def _read(run: Any) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.n
         dead = np.array([entry["dead"] for entry in history], float)
         validations = [(entry["step"], entry["validation"]["r2"]) for entry in history if "validation" in entry]
         checked = [(step, np.array(r2, float).reshape(len(names), len(names))) for step, r2 in validations]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except Exception as error:  # of what stands in its place, or of its own methods
         raise InvalidInputError(f"run must be {expected}, got {checks.shown(history[0])} first in it") from error
     return steps, losses, of_models, dead, checked
 
