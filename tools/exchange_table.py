@@ -83,7 +83,7 @@ def trained(case: Case) -> usae.UniversalSAE:
     """Train, once for each recipe."""
     key = repr((case.recipe, case.one_width))
     if key not in _TRAINED:
-        recipe = usae.recipes.default(batch_size=256, **case.recipe)
+        recipe = usae.recipes.default(batch_size=256, **{"dictionary_norm": "unit"} | case.recipe)
         sae = usae.UniversalSAE(N_CONCEPTS, K, recipe=recipe, seed=0)
         _TRAINED[key] = sae.fit(activations(case.one_width), steps=120, progress=False)
     return _TRAINED[key]

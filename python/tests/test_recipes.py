@@ -245,20 +245,25 @@ def fitted_recipe(recipe=DEFAULT, n_models=3, n_tokens=100_000, epochs=None, ste
 
 
 def test_fit_without_a_length_does_one_epoch_but_at_least_a_thousand_steps():
-    assert fitted_recipe(n_tokens=2048 * 1500 + 1).total_steps == 1501
-    assert fitted_recipe(n_tokens=2048 * 10).total_steps == 1000
+    one = Recipe(encoded_models="one")
+    assert fitted_recipe(one, n_tokens=2048 * 1500 + 1).total_steps == 1501
+    assert fitted_recipe(one, n_tokens=2048 * 10).total_steps == 1000
+    assert fitted_recipe(n_tokens=2048 * 1500 + 1).total_steps == 3001  # of 2,048 encodings by two models
+    assert fitted_recipe(n_tokens=2048 * 1500 + 1, n_models=1).total_steps == 1501
 
 
 def test_epochs_are_rounded_up_to_whole_batches():
-    recipe = Recipe(batch_size=100)
+    recipe = Recipe(batch_size=100, encoded_models="one")
     assert fitted_recipe(recipe, n_tokens=1001, epochs=2).total_steps == 22
     assert fitted_recipe(recipe, n_tokens=1000, epochs=0.5).total_steps == 5
     assert fitted_recipe(recipe, n_tokens=1000, epochs=1e-9).total_steps == 1
 
 
 def test_fewer_rows_than_a_batch_make_a_batch_of_all_rows():
-    recipe = fitted_recipe(n_tokens=77, epochs=3)
+    recipe = fitted_recipe(Recipe(encoded_models="one"), n_tokens=77, epochs=3)
     assert (recipe.batch_size, recipe.total_steps) == (77, 3)
+    recipe = fitted_recipe(n_tokens=77, epochs=3)
+    assert (recipe.batch_size, recipe.total_steps) == (2 * 77, 3)
 
 
 def test_the_warm_up_takes_at_most_a_tenth_of_a_run_whose_length_the_recipe_leaves_open():
@@ -290,7 +295,7 @@ def test_a_learning_rate_that_is_not_given_is_derived():
 
 
 def test_lengths_that_contradict_each_other_are_refused():
-    planned = Recipe(total_steps=500)
+    planned = Recipe(total_steps=500, encoded_models="one")
     assert fitted_recipe(planned).total_steps == 500
     assert fitted_recipe(planned, steps=500) == fitted_recipe(planned)
     with refuses("steps", "400"):
@@ -314,8 +319,8 @@ def test_the_recipes_that_ship_are_what_their_names_say():
     assert usae.recipes.published().merge_cosine is None  # the published code merges nothing
     nested = usae.recipes.matryoshka(batch_size=7)
     assert nested == Recipe(name="matryoshka", prefix_loss="mean", batch_size=7)
-    assert usae.recipes.agreeing(agreement_scale=None) == Recipe(
-        name="agreeing", encoded_models="two", agreement=0.1, dictionary_norm="bounded"
-    )
+    assert usae.recipes.agreeing(batch_size=7) == Recipe(name="agreeing", agreement=0.3, batch_size=7)
     assert nested.prefixes == usae.recipes.default().prefixes == (0.25, 0.5, 0.75, 1)
     assert usae.recipes.published().prefixes is None
+    published = usae.recipes.published()
+    assert (published.encoded_models, published.agreement, published.dictionary_norm) == ("one", 0.0, "unit")

@@ -212,13 +212,14 @@ typedef struct usae_recipe {
 
   /* Agreement */
   int32_t encoded_models;     /* USAE_ENCODED_*: how many models encode each token of a step. The loss is the mean over them.
-                                 Of an autoencoder with fewer models, all do. Default: ONE. */
+                                 Of an autoencoder with fewer models, all do. Default: TWO. */
   int32_t agreement_on;       /* USAE_AGREEMENT_PREACTIVATIONS: the encoders of a step should agree in the pre-activations p of
                                  each concept that one of them selects; CODES: in the codes, which are 0 where a concept is not
                                  selected. Default: PREACTIVATIONS. */
   double agreement;           /* Weight of the term sum over c of (p_i,c - p_j,c)^2 / agreement_scale, a mean over tokens and
-                                 pairs i, j of encoders. A step of one encoder has none. 0: there is none. Default: 0. */
-  double agreement_scale;     /* 0: the mean width of the models. Default: 0. */
+                                 pairs i, j of encoders. A step of one encoder has none. 0: there is none. Default:
+                                 0.05. */
+  double agreement_scale;     /* 0: the mean width of the models. Default: 100. */
   double agreement_start;     /* Share of the run after which the weight rises from 0. With total_steps = 0 the weight is
                                  agreement in every step. Default: 0.3. */
   double agreement_full;      /* Share of the run after which the weight is agreement. Default: 0.8. */
@@ -226,7 +227,7 @@ typedef struct usae_recipe {
   /* Dictionary, continued */
   int32_t dictionary_norm;    /* USAE_DICTIONARY_UNIT: codes are decoded by the dictionary's rows divided by (norm +
                                  dictionary_epsilon); BOUNDED: rows with a norm above 1 are divided by it, the others are as
-                                 they are. Default: UNIT. */
+                                 they are. Default: BOUNDED. */
 } usae_recipe;
 
 enum {

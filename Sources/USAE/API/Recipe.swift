@@ -110,12 +110,12 @@ public struct Recipe: Sendable, Equatable {
 
   // Agreement
   /// How many models encode each token of a step: one, or two, or all.
-  public var encodedModels = EncodedModels.one
+  public var encodedModels = EncodedModels.two
   /// Weight of the agreement term (`Agreement`), which steps of several encoders have; 0: there is none.
-  public var agreement = 0.0
+  public var agreement = 0.05
   public var agreementOn = AgreementOn.preactivations
   /// What the term is divided by; 0: the models' mean width.
-  public var agreementScale = 0.0
+  public var agreementScale = 100.0
   /// The weight rises from 0 to `agreement` between these shares of the run: dictionaries first settle on what each model
   /// needs. A run of unknown length has all of it from its first step.
   public var agreementStart = 0.3
@@ -124,7 +124,7 @@ public struct Recipe: Sendable, Equatable {
   // Dictionary, continued
   /// How long the rows are that codes are decoded by: with `unit` 1; with `bounded` at most 1, so that a concept can add less
   /// to the models that have less of it, and nothing to those that do not have it.
-  public var dictionaryNorm = DictionaryNorm.unit
+  public var dictionaryNorm = DictionaryNorm.bounded
 
   /// The default recipe.
   public init() {}
@@ -139,6 +139,10 @@ public struct Recipe: Sendable, Equatable {
     recipe.center = .scalar
     recipe.statisticsTokens = 196_000
     recipe.renormalize = false
+    recipe.dictionaryNorm = .unit
+    recipe.encodedModels = .one
+    recipe.agreement = 0
+    recipe.agreementScale = 0
     recipe.prefixes = []
     recipe.mergeCosine = 0
     recipe.auxiliary = .published

@@ -19,7 +19,7 @@ def reference_r2(sae, acts, source, target, units):
     """R2 of one pair from codes and parameters in float64, and how far float32 may be from it."""
     codes = sae.encode(acts[source], source).to_dense().astype(float)
     p = {name: values.astype(float) for name, values in sae.parameters(target).items()}
-    rows = p["dictionary"] / (np.linalg.norm(p["dictionary"], axis=1, keepdims=True) + 1e-8)
+    rows = p["dictionary"] / np.maximum(np.linalg.norm(p["dictionary"], axis=1, keepdims=True), 1)
     x = (acts[target].astype(float) - p["mean"]) / p["scale"]
     # Roundings relative to the magnitudes: k products and sums of the decoder, and some ten for standardising both ways.
     slack = (sae.k + 10) * EPS * (codes @ np.abs(rows) + (np.abs(acts[target]) + np.abs(p["mean"])) / p["scale"])

@@ -38,7 +38,10 @@ KINDS = ["plain", "large-mean", "tiny-variance", "constant-columns", "all-consta
 
 
 def recipe_with(**fields):
-    base = dict(encoder="batchnorm", loss="mse", aux="none", update="all", prefixes=None, warmup_steps=0, total_steps=None)
+    base = dict(
+        encoder="batchnorm", loss="mse", aux="none", update="all", prefixes=None, warmup_steps=0, total_steps=None,
+        encoded_models="one",
+    )  # fmt: skip
     return usae.recipes.default(**{**base, **fields})
 
 

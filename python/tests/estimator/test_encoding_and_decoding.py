@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import usae
-from support.autoencoders import EPS, WIDTHS
+from support.autoencoders import EPS, WIDTHS, small
 from support.refusals import refuses
 from usae import Codes
 from usae._estimator import universal_sae
@@ -93,12 +93,18 @@ def test_dense_preactivations_are_refused_above_a_size(trained, monkeypatch):
         trained.preactivations(np.broadcast_to(np.float32(0), (10**12, 17)), "vit")
 
 
-def test_dictionary_rows_have_norm_one_and_models_units_are_their_scale(sae):
+@pytest.mark.parametrize("norm", ["unit", "bounded"])
+def test_dictionary_rows_have_their_norm_and_models_units_are_their_scale(acts, norm):
+    sae = small(dictionary_norm=norm, weight_decay=1.0).fit(acts, steps=30)
     for name, width in WIDTHS.items():
         rows = sae.dictionary(name)
         assert rows.shape == (32, width) and rows.dtype == np.float32
         # A float32 sum of d squares rounds d times, the root halves that, the division adds one; epsilon is 1e-8.
-        assert np.abs(np.linalg.norm(rows.astype(float), axis=1) - 1).max() <= (width / 2 + 2) * EPS
+        norms = np.linalg.norm(rows.astype(float), axis=1)
+        if norm == "unit":
+            assert np.abs(norms - 1).max() <= (width / 2 + 2) * EPS
+        else:
+            assert norms.max() <= 1 + 1e-6 + (width / 2 + 2) * EPS and norms.min() < 0.95
         assert np.array_equal(sae.dictionary(name, units="model"), rows * sae.parameters(name)["scale"])
     with refuses("units", "'raw'"):
         sae.dictionary("vit", units="raw")

@@ -79,9 +79,11 @@ def test_batchnorm_parameters_belong_to_the_batchnorm_encoder(acts, trained):
     assert everything(sae) == before
 
 
+@pytest.mark.parametrize("norm", ["unit", "bounded"])
 @pytest.mark.parametrize("factor", [1e19, 1e30, 1e37])
-def test_the_dictionary_is_the_one_that_decodes_whatever_the_length_of_its_rows(acts, factor):
-    sae = small().fit(acts, steps=2)
+def test_the_dictionary_is_the_one_that_decodes_whatever_the_length_of_its_rows(acts, factor, norm):
+    sae = small(dictionary_norm=norm).fit(acts, steps=2)
+    sae.set_parameters("vit", {"dictionary": 1.5 * sae.parameters("vit")["dictionary"]})  # longer than 1
     codes, expected = sae.encode(acts["vit"], "vit"), sae.dictionary("vit")
     decoded = sae.decode(codes, "vit")
     sae.set_parameters("vit", {"dictionary": sae.parameters("vit")["dictionary"].astype(float) * factor})

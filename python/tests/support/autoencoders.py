@@ -6,7 +6,8 @@ import usae
 
 WIDTHS = {"dinov2": 12, "siglip": 24, "vit": 17}
 N_TOKENS = 600
-RECIPE = usae.recipes.default(batch_size=128, learning_rate=3e-3)
+# With one encoder in a step, a test can say which, and how many tokens it has. test_several_encoders.py has more.
+RECIPE = usae.recipes.default(batch_size=128, learning_rate=3e-3, encoded_models="one")
 EPS = np.finfo(np.float32).eps
 
 

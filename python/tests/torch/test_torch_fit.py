@@ -20,7 +20,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (11, 40, 30, 3), np.uint8)
 
 
-RECIPE = usae.recipes.default(batch_size=32)
+RECIPE = usae.recipes.default(batch_size=32, encoded_models="one")
 
 
 def test_fitting_is_extraction_and_streaming_put_together(models, images):

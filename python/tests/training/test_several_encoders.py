@@ -114,18 +114,18 @@ def test_a_term_in_the_loss_brings_codes_together():
     train, held_out = planted(3000, seed=1), planted(500, seed=2)
 
     def differences(acts, **changes):
-        recipe = RECIPE.replace(batch_size=256, **changes)
+        recipe = RECIPE.replace(batch_size=256, agreement_scale=None, **changes)
         sae = usae.UniversalSAE(32, 4, recipe=recipe, seed=3).fit(acts, steps=300, progress=False)
         codes = [sae.encode(x, name).to_dense() for name, x in held_out.items()]
         energy = np.mean([(z**2).sum(1).mean() for z in codes])
         pairs = [((a - b) ** 2).sum(1).mean() for i, a in enumerate(codes) for b in codes[:i]]
         return np.mean(pairs) / energy, energy
 
-    without, energy = differences(train, encoded_models="two")
+    without, energy = differences(train, encoded_models="two", agreement=0.0)
     for on in ("preactivations", "codes"):
         term = dict(agreement=0.6, agreement_on=on, agreement_start=0.0, agreement_full=0.0)
         with_term, with_energy = differences(train, encoded_models="two", **term)
-        assert with_term < 0.85 * without and with_energy > 0.9 * energy
+        assert with_term < 0.85 * without and with_energy > 0.8 * energy
     shuffled = {name: np.random.default_rng(i).permutation(x) for i, (name, x) in enumerate(train.items())}
     (_, before), (_, left) = (differences(shuffled, encoded_models="two", agreement=weight) for weight in (0.0, 0.05))
     assert left > 0.8 * before
