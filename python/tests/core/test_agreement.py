@@ -32,7 +32,7 @@ def recipe_for(encoded_models="two", encoder="linear", loss="mse", aux=AUX[0], u
     return usae.recipes.default(
         encoded_models=encoded_models, encoder=encoder, loss=loss, aux=aux[0], aux_scale=aux[1], aux_detach=aux[2],
         update=update, aux_coefficient=0.3, dead_tokens=1000, clip_norm=1.0,
-        **{"prefixes": None, "prefix_loss": "mean"} | changes,
+        **{"prefixes": None, "prefix_loss": "mean", "agreement": 0.0, "agreement_scale": None} | changes,
     )  # fmt: skip
 
 

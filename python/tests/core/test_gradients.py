@@ -33,6 +33,7 @@ def recipe_for(encoder, loss, aux, update):
     return usae.recipes.default(
         encoder=encoder, loss=loss, aux=aux[0], aux_scale=aux[1], aux_detach=aux[2],
         update=update, aux_coefficient=0.3, dead_tokens=1000, clip_norm=1.0, prefixes=None, prefix_loss="mean",
+        encoded_models="one", dictionary_norm="unit",
     )  # fmt: skip
 
 

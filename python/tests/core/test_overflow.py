@@ -104,7 +104,9 @@ def test_a_dictionary_row_of_zeros_adds_nothing(epsilon, update):
     ("size", "norm"), [(1e-30, "unit"), (1e-22, "unit"), (1e22, "unit"), (1e30, "unit"), (1e22, "bounded"), (1e30, "bounded")]
 )
 def test_dictionary_rows_of_any_size_decode_alike(sae, size, norm):
-    other = usae.UniversalSAE(64, 4, recipe=sae.recipe.replace(dictionary_epsilon=0.0, dictionary_norm=norm), seed=0).initialize({"a": 24})
+    other = usae.UniversalSAE(
+        64, 4, recipe=sae.recipe.replace(dictionary_epsilon=0.0, dictionary_norm=norm), seed=0
+    ).initialize({"a": 24})
     codes = other.encode(two_models(5)["a"], "a")
     expected = other.decode(codes, "a")
     other.set_parameters("a", {"dictionary": other.parameters("a")["dictionary"] * np.float32(size)})

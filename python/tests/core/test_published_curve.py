@@ -130,7 +130,7 @@ def test_one_step_moves_parameters_as_adamw_does(recipe):
     if recipe == "published":
         chosen = usae.recipes.published(total_steps=100, warmup_steps=0).replace(clip_norm=0.01)
     else:
-        chosen = usae.recipes.default(warmup_steps=0, total_steps=100, dead_tokens=64)
+        chosen = usae.recipes.default(warmup_steps=0, total_steps=100, dead_tokens=64, encoded_models="one")
     sae, trainer, batches = small_problem(0, chosen)
     batch = next(batches)
     before = {j: sae.parameters(j) for j in batch}
@@ -168,7 +168,9 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_several_steps_follow_the_reference_trainer(name):
-    fields = dict(warmup_steps=3, total_steps=12, warmup_learning_rate=1e-4, learning_rate=1e-3, dead_tokens=100)
+    fields = dict(
+        encoded_models="one", warmup_steps=3, total_steps=12, warmup_learning_rate=1e-4, learning_rate=1e-3, dead_tokens=100
+    )
     recipe = usae.recipes.default(**{**fields, **SETTINGS[name]})
     sae, trainer, batches = small_problem(1, recipe)
     rates, prefixes = 0.0, set()
@@ -194,7 +196,9 @@ def test_several_steps_follow_the_reference_trainer(name):
 
 
 def test_tensors_without_gradient_are_not_decayed_and_count_no_step():
-    recipe = usae.recipes.default(weight_decay=0.5, update="encoder", warmup_steps=0, total_steps=10, renormalize=False)
+    recipe = usae.recipes.default(
+        weight_decay=0.5, update="encoder", warmup_steps=0, total_steps=10, renormalize=False, encoded_models="one"
+    )
     sae, _, batches = small_problem(2, recipe)
     before = {j: sae.parameters(j) for j in "abc"}
     for _ in range(3):
