@@ -14,6 +14,8 @@ from study.worlds import Arrays, World
 
 BATCH = 2048
 
+SEPARATE: dict[str, Any] = {"encoded_models": "one", "agreement": 0.0, "dictionary_norm": "unit"}
+"""What all variants have in common but two: one encoder in a step, and dictionary rows of norm 1."""
 PLAIN: dict[str, Any] = {"merge_cosine": None, "prefixes": None, "prefix_loss": "mean", "learning_rate": 3e-3}
 """The default recipe without merging and prefixes. Each variant changes one thing in it."""
 
@@ -32,7 +34,7 @@ class Variant:
     def recipe(self, steps: int) -> usae.Recipe:
         if self.published:
             return usae.recipes.published(total_steps=steps).replace(batch_size=BATCH, **self.fields)
-        return usae.recipes.default(**{"batch_size": BATCH} | PLAIN | self.fields)
+        return usae.recipes.default(**{"batch_size": BATCH} | SEPARATE | PLAIN | self.fields)
 
     def train(self, world: World, seed: int, steps: int, threads: int) -> usae.UniversalSAE:
         if self.every_encoder or self.k_means:
@@ -92,13 +94,13 @@ class Variant:
 _NESTED = (0.25, 0.5, 0.75, 1)
 DEFAULT = {field: getattr(usae.recipes.default(), field) for field in PLAIN}
 MATRYOSHKA = {field: getattr(usae.recipes.matryoshka(), field) for field in PLAIN}
-AGREEING = {
-    field: getattr(usae.recipes.agreeing(), field) for field in (*PLAIN, "encoded_models", "agreement", "agreement_scale")
-}
+TOGETHER = {field: getattr(usae.recipes.default(), field) for field in (*PLAIN, *SEPARATE)}
+AGREEING = {field: getattr(usae.recipes.agreeing(), field) for field in (*PLAIN, *SEPARATE)}
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(DEFAULT),
     "matryoshka": Variant(MATRYOSHKA),
+    "two encoders, agreement, bounded rows": Variant(TOGETHER),
     "agreeing": Variant(AGREEING),
     "published": Variant(published=True),
     # From here on, each variant changes one thing.
