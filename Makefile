@@ -100,12 +100,17 @@ test-swift: | system
 	$(SWIFT) test $(TEST_BUILD) --skip-build --disable-xctest
 	$(SWIFT) run $(TEST_BUILD) train-from-swift
 
-# XCTest's runner, which is not used, is the only thing that leaks. Optimised: without, the kernels alone take minutes.
+# XCTest's runner, which is not used, is the only thing that leaks. Optimised: without, the kernels alone take minutes. What
+# `swift test` builds by itself `swift run` would build again.
+test-sanitizers: ASAN := $(subst .build-test,.build-asan,$(TEST_BUILD)) --sanitize=address
+test-sanitizers: TSAN := $(subst .build-test,.build-tsan,$(TEST_BUILD)) --sanitize=thread
 test-sanitizers: | system
-	$(SWIFT) test $(subst .build-test,.build-asan,$(TEST_BUILD)) --sanitize=address --disable-xctest
-	$(SWIFT) run $(subst .build-test,.build-asan,$(TEST_BUILD)) --sanitize=address usae-fuzz-abi 1 20000
-	$(SWIFT) test $(subst .build-test,.build-tsan,$(TEST_BUILD)) --sanitize=thread --disable-xctest
-	$(SWIFT) run $(subst .build-test,.build-tsan,$(TEST_BUILD)) --sanitize=thread usae-fuzz-abi 2 5000
+	$(SWIFT) build $(ASAN) --build-tests
+	$(SWIFT) test $(ASAN) --skip-build --disable-xctest
+	$(SWIFT) run $(ASAN) usae-fuzz-abi 1 20000
+	$(SWIFT) build $(TSAN) --build-tests
+	$(SWIFT) test $(TSAN) --skip-build --disable-xctest
+	$(SWIFT) run $(TSAN) usae-fuzz-abi 2 5000
 
 test-abi: | system
 	$(SWIFT) run $(TEST_BUILD) usae-abi-test
