@@ -181,7 +181,7 @@ class DictionaryLearning:
     def save(self, sae, path):
         path.mkdir(parents=True)
         torch.save(sae.state_dict(), path / "ae.pt")
-        trainer = {"dict_class": type(sae).__name__} | ({"k": K} if hasattr(sae, "k") else {})
+        trainer = {"dict_class": type(sae).__name__} | ({"k": int(sae.k)} if hasattr(sae, "k") else {})
         (path / "config.json").write_text(json.dumps({"trainer": trainer, "buffer": {}}))
 
 
