@@ -20,8 +20,8 @@ REQUIREMENTS = {
     "sparsify": ["eai-sparsify==1.3.*"],
 }
 
-# Libraries that are not timed, and only read and write autoencoders (exchange.py).
-OTHERS = {"visaebench": ["safetensors", "pyyaml", "huggingface-hub"]}
+# Libraries that are not timed: they read and write autoencoders (exchange.py), and measure them (independent.py).
+OTHERS = {"visaebench": ["safetensors", "pyyaml", "huggingface-hub", "scikit-learn==1.9.*"]}
 
 # Packages that are installed without their dependencies, most of which the modules in use do not need.
 ALONE = {"visaebench": ["visaebench==0.1.*"]}
