@@ -171,7 +171,7 @@ def explorer(
     rounding.check(autoencoder, given)
     found, scripts = building.built(plan)
     (files.write_file if one_file else files.write_folder)(place, plan.title, scripts)
-    return Explorer(place if one_file else place / "index.html", one_file, sae, pool, found)
+    return Explorer(place if one_file else place / "index.html", one_file, sae, pool, crop, found)
 
 
 def _tell_of_no_grid(tokens: int) -> None:

@@ -45,9 +45,9 @@ class Explorer:
         The page: the file ``index.html`` of its folder, or the one file. Any browser opens it.
     """
 
-    def __init__(self, path: pathlib.Path, one_file: bool, sae: UniversalSAE, pool: Pool, search: Search):
+    def __init__(self, path: pathlib.Path, one_file: bool, sae: UniversalSAE, pool: Pool, crop: bool, search: Search):
         self.path = path
-        self._one_file, self._sae, self._pool = one_file, sae, pool
+        self._one_file, self._sae, self._pool, self._crop = one_file, sae, pool, crop
         self._concepts, self._values = search.image_concepts, search.image_values
 
     @property
@@ -135,7 +135,8 @@ class Explorer:
         acts : mapping of str to array [tokens, width], or a picture
             Activations of the image in some or all models. With `models`, the picture itself: a file, an array or a PIL image.
         models : mapping of str to usae.torch.Model, optional
-            The networks that the picture is shown to. Default: None, which takes activations.
+            The networks that the picture is shown to: its centre if the explorer was made with `crop`, otherwise all of it.
+            Default: None, which takes activations.
         n : int
             Number of concepts of each model, and of images. Default: 16.
 
@@ -194,7 +195,7 @@ class Explorer:
     def _extracted(self, picture: Any, models: Mapping[str, Any]) -> dict[str, np.ndarray]:
         from usae.torch import extract  # PyTorch is an extra
 
-        found = extract(models, [picture], grid=self._pool.grid)
+        found = extract(models, [picture], grid=self._pool.grid, crop=self._crop)
         return {name: np.asarray(x)[0] for name, x in found.items()}
 
     def __repr__(self) -> str:
