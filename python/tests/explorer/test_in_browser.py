@@ -11,6 +11,7 @@ import usae
 from support.autoencoders import identity_sae
 from support.browser import BROWSERS, Page, driver_or_skip
 from support.explorers import GRID, HOSTILE, MODELS, N_CONCEPTS, REPEATED, TITLE, made_up, pictures_of
+from support.maximizations import found
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,25 @@ def browser(driver):
 def one_file(sae, acts, tmp_path_factory):
     return usae.explorer(
         sae, acts, pictures_of(), tmp_path_factory.mktemp("one") / "all", one_file=True, grid=GRID, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def rich(sae, acts, tmp_path_factory):
+    """An explorer with all that can be given: controls, measures, names that embeddings propose, and images that were made."""
+    peaks = np.stack([x.reshape(len(x), -1, N_CONCEPTS).max(1) for x in acts.values()]).mean(0)
+    return usae.explorer(
+        sae,
+        acts,
+        pictures_of(),
+        tmp_path_factory.mktemp("rich") / "page",
+        grid=GRID,
+        controls=usae.controls(sae, acts, train=made_up(seed=1), include=("tokens", "agreement"), progress=False),
+        measures={"<b>ablation": np.arange(N_CONCEPTS) / 7, "of each": np.arange(3 * N_CONCEPTS).reshape(3, -1)},
+        embeddings=peaks,
+        vocabulary={f"<i>word {i}": word for i, word in enumerate(np.eye(N_CONCEPTS))},
+        maximizations=[found(4, MODELS, (True, True, False))],
+        progress=False,
     )
 
 
@@ -393,6 +413,45 @@ def test_patches_of_an_image_list_their_concepts(browser, page, sae, acts):
     assert browser.js("return document.querySelector('.column .active a').textContent") == HOSTILE.get(
         strongest, f"Concept {strongest}"
     )
+
+
+def test_images_that_were_made_are_shown(browser, rich):
+    browser.open(rich.path, "#c=4&show=made").until("return document.querySelectorAll('.made img').length === 2")
+    browser.until("return [...document.querySelectorAll('.made img')].every((x) => x.complete && x.naturalWidth === 24)")
+    assert "0.50 times the largest code" in browser.text(".made")
+    assert browser.count(".column .empty") == 1 and browser.violations() == []
+    browser.open(rich.path, "#c=5&show=made").until(VIEWS["c=4"])  # which has none
+    assert browser.count("[data-value='made']") == 0
+
+
+def test_names_that_embeddings_propose_are_marked_searched_and_taken_by_a_click(browser, rich):
+    browser.open(rich.path, "#list&sort=^id").until(READY)
+    proposed = browser.text(".row .sub").removeprefix("perhaps ")
+    assert proposed.startswith("<i>word ")
+    browser.click("#search")
+    browser.press(proposed)
+    browser.until("return !document.querySelector('#count').textContent.startsWith('24 of')")
+    browser.open(rich.path, "#c=0").until(VIEWS["c=4"])
+    assert browser.text("#title") == "Concept 0"  # a proposal is no label
+    chip = browser.text(".label-form .chip")
+    assert chip.startswith(proposed) and float(chip.split()[-1].replace("\N{MINUS SIGN}", "-")) <= 1
+    browser.click(".label-form .chip")
+    browser.until("return document.querySelector('#title').textContent === arguments[0]", proposed)
+    browser.js("localStorage.clear()")
+
+
+def test_agreement_stands_beside_its_ceiling_and_nulls(browser, rich):
+    browser.open(rich.path, "#overview").until(VIEWS["overview"])
+    text = browser.text(".cards")
+    assert "Its ceiling" in text and "tokens permuted" in text and browser.count(".matrix") == 3
+    assert len(browser.js("return document.querySelector('.pairs').innerText.match(/[0-9a-f]{64}/)[0]")) == 64
+    assert browser.violations() == []
+    browser.open(rich.path, "#list&columns=ofCeiling,z,given:0&sort=given:0").until(READY)
+    head = browser.text(".head")
+    assert "<b>ablation" in head and "Agreement / ceiling" in head.replace("\n", " ")
+    assert concepts(browser)[0] == N_CONCEPTS - 1
+    browser.js("[...document.querySelectorAll('.panel .chip')].find((x) => x.textContent === 'Above its null').click()")
+    assert "z=3.." in state(browser)
 
 
 def test_labels_survive_reload_export_and_import(browser, page, tmp_path):
