@@ -70,6 +70,28 @@ extension Activations {
     }
     return activations
   }
+
+  /// The same, but nil for matrices that are 0 but for `reserved`: models that a batch or a part does not have.
+  static func batch(
+    _ matrices: UnsafePointer<usae_matrix>?, _ count: Int32, names: [String]
+  ) throws(USAEError) -> [Activations?] {
+    guard (0...Int32(UniversalSAE.mostModels)).contains(count), let matrices else {
+      return try list(matrices, count, names: names)  // which says what is wrong
+    }
+    var batch: [Activations?] = []
+    for i in 0..<Int(count) {
+      let name = i < names.count ? names[i] : "number \(i)"
+      batch.append(matrices[i].isAbsent ? nil : try Activations(matrices[i], name: name))
+    }
+    return batch
+  }
+}
+
+extension usae_matrix {
+  /// Whether it says that a model is absent.
+  fileprivate var isAbsent: Bool {
+    data == nil && rows == nil && n_rows == 0 && outer == 0 && inner == 0 && columns == 0 && reserved == 0
+  }
 }
 
 extension RowSelection {

@@ -58,6 +58,28 @@ public func usae_initialize_from(
 }
 
 @c @implementation
+public func usae_initialize_from_parts(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ names: UnsafePointer<UnsafePointer<CChar>?>?, _ n_parts: Int64,
+  _ matrices: UnsafePointer<usae_matrix>?, _ interrupt: UnsafePointer<usae_interrupt>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    let names = try strings(names, n_models)
+    guard (1...Int64(UniversalSAE.mostParts)).contains(n_parts) else {
+      throw .invalidArgument(name: "n_parts", expected: "a number from 1 to \(UniversalSAE.mostParts)", got: "\(n_parts)")
+    }
+    let matrices = try required(matrices, "activations")
+    var parts: [[Activations?]] = []
+    for part in 0..<Int(n_parts) {
+      let own = n_parts == 1 ? names : names.map { "\($0), part \(part)" }
+      parts.append(try Activations.batch(matrices + part * Int(n_models), n_models, names: own))
+    }
+    try sae.initialize(names, from: parts, work: sae.makeWork(poll: poll(interrupt)))
+  }
+}
+
+@c @implementation
 public func usae_describe_sample(
   _ sae: OpaquePointer?, _ model: Int32, _ width: Int64, _ sample: UnsafeMutablePointer<usae_sample>?,
   _ error: UnsafeMutablePointer<usae_error>?

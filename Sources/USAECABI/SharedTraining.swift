@@ -11,13 +11,13 @@ public func usae_shared_begin(
     let sae = try UniversalSAE.at(sae)
     let out = try Output(try required(opening, "opening"), "opening")
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
+    let activations = try Activations.batch(matrices, n_models, names: sae.modelNames)
     let begun = try sae.beginShared(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), work: sae.makeWork(poll: poll(interrupt)))
     out.write(
       usae_shared_opening(
         size: 0, encoder: Int32(begun.encoders[0]), step: Int64(begun.step), tokens: Int64(begun.tokens),
-        fingerprint: begun.fingerprint))
+        fingerprint: begun.fingerprint, present: begun.present))
   }
 }
 

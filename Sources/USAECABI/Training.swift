@@ -15,7 +15,7 @@ public func usae_step(
       throw .invalidArgument(name: "mode", expected: "USAE_STEP_TRAIN or USAE_STEP_GRADIENTS", got: "\(mode)")
     }
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let activations = try Activations.list(matrices, n_models, names: sae.modelNames)
+    let activations = try Activations.batch(matrices, n_models, names: sae.modelNames)
     let done = try sae.step(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder),
       keepGradients: mode == Int32(USAE_STEP_GRADIENTS), work: sae.makeWork(poll: poll(interrupt)))
@@ -36,7 +36,7 @@ public func usae_gradients(
     let out = try Output(report, "report")
     let memory = try tensorList(tensors, n)
     let selection = try batch(rows, n_rows, encoder: encoder)
-    let activations = try Activations.list(inputs, n_models, names: sae.modelNames)
+    let activations = try Activations.batch(inputs, n_models, names: sae.modelNames)
     let done = try sae.step(
       activations, rows: selection, encoder: encoder < 0 ? nil : Int(encoder), keepGradients: true, copying: memory,
       work: sae.makeWork(poll: poll(interrupt)))
@@ -52,12 +52,38 @@ public func usae_step_encoders(
 ) -> usae_status {
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
-    let (out, count) = (try required(encoders, "encoders"), try required(n_encoders, "n_encoders"))
-    _ = try batch(nil, 0, encoder: encoder)
-    let all = try sae.encoders(first: encoder < 0 ? nil : Int(encoder))
-    for (seat, model) in all.enumerated() { out[seat] = Int32(model) }
-    count.pointee = Int32(all.count)
+    try writeEncoders(of: sae, present: nil, encoder, encoders, n_encoders)
   }
+}
+
+@c @implementation
+public func usae_batch_encoders(
+  _ sae: OpaquePointer?, _ n_models: Int32, _ present: UnsafePointer<Int32>?, _ encoder: Int32,
+  _ encoders: UnsafeMutablePointer<Int32>?, _ n_encoders: UnsafeMutablePointer<Int32>?,
+  _ error: UnsafeMutablePointer<usae_error>?
+) -> usae_status {
+  status(error) { () throws(USAEError) in
+    let sae = try UniversalSAE.at(sae)
+    guard Int(n_models) == sae.modelNames.count else {
+      throw .shapeMismatch(name: "present", expected: "\(sae.modelNames.count) models", got: "\(n_models)")
+    }
+    let present = UnsafeBufferPointer(start: try required(present, "present"), count: Int(n_models))
+    if let other = present.first(where: { $0 != 0 && $0 != 1 }) {
+      throw .invalidArgument(name: "present", expected: "0 or 1 for each model", got: "\(other)")
+    }
+    try writeEncoders(of: sae, present: Set(present.indices.filter { present[$0] == 1 }), encoder, encoders, n_encoders)
+  }
+}
+
+private func writeEncoders(
+  of sae: UniversalSAE, present: Set<Int>?, _ encoder: Int32, _ encoders: UnsafeMutablePointer<Int32>?,
+  _ n_encoders: UnsafeMutablePointer<Int32>?
+) throws(USAEError) {
+  let (out, count) = (try required(encoders, "encoders"), try required(n_encoders, "n_encoders"))
+  _ = try batch(nil, 0, encoder: encoder)
+  let all = try sae.encoders(first: encoder < 0 ? nil : Int(encoder), of: present)
+  for (seat, model) in all.enumerated() { out[seat] = Int32(model) }
+  count.pointee = Int32(all.count)
 }
 
 /// Writes losses by encoder and target model.
@@ -110,7 +136,7 @@ public func usae_check_finite(
   status(error) { () throws(USAEError) in
     let sae = try UniversalSAE.at(sae)
     try sae.checkFinite(
-      try Activations.list(matrices, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
+      try Activations.batch(matrices, n_models, names: sae.modelNames), work: sae.makeWork(poll: poll(interrupt)))
   }
 }
 

@@ -41,6 +41,7 @@ void test_training(usae_sae *sae);
 void test_prefixes(void);
 void test_selection_by_batch(void);
 void test_several_encoders(void);
+void test_absent_models(void);
 /* shared.c */
 void test_shared_steps(void);
 /* forks.c */

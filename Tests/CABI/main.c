@@ -79,6 +79,7 @@ int main(void) {
   test_shared_steps();
   test_selection_by_batch();
   test_several_encoders();
+  test_absent_models();
   test_fourier_transforms();
   test_image_options();
   test_image_steps();

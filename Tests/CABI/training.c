@@ -136,3 +136,51 @@ void test_several_encoders(void) {
   check(report.n_encoders == 1 && report.second_encoder == -1 && report.agreement == 0, "has no term");
   usae_destroy(sae);
 }
+
+/* Batches and parts of the data without the model on the right. */
+void test_absent_models(void) {
+  usae_error error;
+  usae_recipe r = recipe();
+  usae_sae *sae = NULL;
+  usae_matrix inputs[2] = {matrix(left, TOKENS, LEFT), matrix(right, TOKENS, RIGHT)}, alone[2], parts[4], nothing[2];
+  usae_step_report report = {.size = sizeof report};
+  int32_t present[2] = {1, 0}, encoders[2] = {-7, -7}, count = -7;
+  double losses[2] = {-1, -1};
+  static float before[CONCEPTS * RIGHT], after[CONCEPTS * RIGHT];
+  memset(alone, 0, sizeof alone);
+  memset(nothing, 0, sizeof nothing);
+  alone[0] = inputs[0];
+  memcpy(parts, alone, sizeof alone);
+  memcpy(parts + 2, inputs, sizeof inputs);
+  check(usae_create(CONCEPTS, K, 7, 0, &r, &sae, &error) == USAE_OK, "an autoencoder");
+  check(usae_initialize_from(sae, 2, names, alone, NULL, &error) != USAE_OK, "of all models");
+  check(usae_initialize_from_parts(sae, 2, names, 1, parts, NULL, &error) == USAE_INVALID_ARGUMENT &&
+            strstr(error.message, names[1]) != NULL, "each of which some part has");
+  check(usae_initialize_from_parts(sae, 2, names, 0, parts, NULL, &error) == USAE_INVALID_ARGUMENT, "of which there is one");
+  check(usae_initialize_from_parts(sae, 2, names, 2, parts, NULL, &error) == USAE_OK, "two parts");
+  check(usae_batch_encoders(sae, 2, present, -1, encoders, &count, &error) == USAE_OK && count == 1 && encoders[0] == 0,
+        "the model that is there is encoded");
+  check(usae_batch_encoders(sae, 2, present, 1, encoders, &count, &error) == USAE_INVALID_ARGUMENT, "and no other");
+  present[1] = 2;
+  check(usae_batch_encoders(sae, 2, present, -1, encoders, &count, &error) == USAE_INVALID_ARGUMENT, "it is there or not");
+  check(usae_batch_encoders(sae, 3, present, -1, encoders, &count, &error) == USAE_SHAPE_MISMATCH, "for each model");
+  check(usae_tensor_read(sae, 1, USAE_DICTIONARY, before, CONCEPTS * RIGHT, &error) == USAE_OK, "a dictionary");
+  check(usae_check_finite(sae, 2, alone, NULL, &error) == USAE_OK, "a look at a batch without the model");
+  check(usae_step(sae, 2, alone, NULL, 0, -1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_OK, "a step without it");
+  check(report.encoder == 0 && losses[0] > 0 && isnan(losses[1]), "has no loss of it");
+  check(usae_tensor_read(sae, 1, USAE_DICTIONARY, after, CONCEPTS * RIGHT, &error) == USAE_OK &&
+            memcmp(before, after, sizeof before) == 0, "and leaves it as it was");
+  check(usae_step(sae, 2, alone, NULL, 0, 1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_INVALID_ARGUMENT,
+        "it cannot be encoded");
+  check(usae_step(sae, 2, nothing, NULL, 0, -1, USAE_STEP_TRAIN, NULL, &report, losses, &error) == USAE_INVALID_ARGUMENT,
+        "a batch of nothing is refused");
+  usae_shared_opening openings[2] = {{.size = sizeof openings[0]}, {.size = sizeof openings[0]}};
+  check(usae_shared_begin(sae, 2, alone, NULL, 0, -1, NULL, &openings[0], &error) == USAE_OK &&
+            usae_shared_abandon(sae, &error) == USAE_OK &&
+            usae_shared_begin(sae, 2, inputs, NULL, 0, 0, NULL, &openings[1], &error) == USAE_OK &&
+            usae_shared_abandon(sae, &error) == USAE_OK,
+        "processes begin");
+  check(openings[0].present != openings[1].present && openings[0].fingerprint == openings[1].fingerprint,
+        "and tell which models they have");
+  usae_destroy(sae);
+}

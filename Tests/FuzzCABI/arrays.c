@@ -150,6 +150,17 @@ void activations_free(activations *x) {
   free(x->rows);
 }
 
+void leave_out_models(activations *x) {
+  for (int32_t j = 0; j < x->n_models && j < MOST_MODELS; j++)
+    if (chance(40)) memset(&x->inputs[j], 0, sizeof x->inputs[j]);
+}
+
+int64_t rows_of_batch(const activations *x) {
+  int64_t rows = 0;
+  for (int32_t j = 0; j < x->n_models && j < MOST_MODELS && rows == 0; j++) rows = row_count(&x->inputs[j]);
+  return rows;
+}
+
 int64_t row_count(const usae_matrix *x) {
   if (x->outer <= 0 || x->inner <= 0 || x->outer > 1ll << 40 || x->inner > (1ll << 40) / x->outer) return 0;
   return x->rows != NULL ? (x->n_rows > 0 && x->n_rows <= x->outer * x->inner ? x->n_rows : 0) : x->outer * x->inner;

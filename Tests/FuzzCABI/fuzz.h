@@ -76,6 +76,9 @@ typedef struct activations {
  * and sometimes a size is one that is refused; with `endless` sometimes there are 2^31 equal rows. */
 activations activations_make(int32_t n, const int64_t *widths, bool endless);
 void activations_free(activations *x);
+/* Turns some of them into matrices of models that a batch does not have. */
+void leave_out_models(activations *x);
+int64_t rows_of_batch(const activations *x);
 int64_t row_count(const usae_matrix *x); /* 0 where the sizes are refused */
 
 /* An interrupt that stops a call after some polls, or NULL. `must` says that there has to be one. */

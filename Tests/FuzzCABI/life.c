@@ -139,7 +139,19 @@ static void initialize(handle *h) {
     activations x = activations_make(n, widths, true);
     if (told != n) x.n_models = told;
     const bool is_long = x.inputs[0].outer == 1ll << 31;
-    status = CALL(usae_initialize_from, h->sae, x.n_models, or_null(names), or_null(x.inputs), interrupt(is_long));
+    if (chance(50) && told == n) {
+      activations y = activations_make(n, widths, false);
+      usae_matrix parts[2 * MOST_MODELS + 2];
+      if (chance(60)) leave_out_models(&y);
+      if (chance(20)) leave_out_models(&x);
+      memcpy(parts, x.inputs, (size_t)n * sizeof *parts);
+      memcpy(parts + n, y.inputs, (size_t)n * sizeof *parts);
+      const int64_t n_parts = chance(95) ? 2 : chance(50) ? -below(3) : (1 << 20) + 1 + below(1ll << 40);
+      status = CALL(usae_initialize_from_parts, h->sae, n, or_null(names), n_parts, or_null(parts), interrupt(is_long));
+      activations_free(&y);
+    } else {
+      status = CALL(usae_initialize_from, h->sae, x.n_models, or_null(names), or_null(x.inputs), interrupt(is_long));
+    }
     activations_free(&x);
   }
   if (status != USAE_OK) require(before == state_of(h->sae), "models are as they were after a failure");

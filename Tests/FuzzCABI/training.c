@@ -34,7 +34,8 @@ static void step(handle *h) {
   int64_t widths[MOST_MODELS], n_rows = 0;
   const int32_t n = models_of(h->sae, widths);
   activations x = activations_make(n, widths, true);
-  int64_t *rows = chance(50) ? NULL : any_rows(row_count(&x.inputs[0]), &n_rows);
+  if (chance(25)) leave_out_models(&x);
+  int64_t *rows = chance(50) ? NULL : any_rows(rows_of_batch(&x), &n_rows);
   const int32_t encoder = any_encoder(h->sae);
   array report = array_make(1, sizeof(usae_step_report)), losses = array_make((int64_t)n * n, sizeof(double));
   ((usae_step_report *)report.data)->size = chance(95) ? sizeof(usae_step_report) : (uint32_t)(8 * below(15));
@@ -74,12 +75,19 @@ static void step_encoders(handle *h) {
   const int32_t n = usae_model_count(h->sae);
   array encoders = array_make(n, sizeof(int32_t));
   int32_t count = -1;
-  const usae_status status = CALL(usae_step_encoders, h->sae, any_encoder(h->sae), or_null(encoders.data), &count);
+  int32_t present[MOST_MODELS + 1];
+  for (int j = 0; j <= MOST_MODELS; j++) present[j] = chance(97) ? (int32_t)below(2) : (int32_t)limit();
+  const int32_t told = chance(95) ? n : (int32_t)limit();
+  const bool has_all = chance(50);
+  const usae_status status =
+      has_all ? CALL(usae_step_encoders, h->sae, any_encoder(h->sae), or_null(encoders.data), &count)
+              : CALL(usae_batch_encoders, h->sae, told, or_null(present), any_encoder(h->sae), or_null(encoders.data), &count);
   if (status != USAE_OK) require(is_unchanged(&encoders) && count == -1, "no encoders after a failure");
   require(status != USAE_OK || (count >= 1 && count <= n), "one encoder, or more");
   for (int32_t i = 0; i < count; i++) {
     const int32_t one = ((int32_t *)encoders.data)[i];
     require(one >= 0 && one < n, "encoders are models");
+    require(has_all || present[one] == 1, "that the batch has");
     for (int32_t j = 0; j < i; j++) require(((int32_t *)encoders.data)[j] != one, "and differ");
   }
   array_free(&encoders);

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from usae._data.text_activations import DroppedTokens, TextActivations
     from usae._data.text_rows import TextContext, TextRows
     from usae._data.token_alignment import TokenAlignment, align_tokens
+    from usae._data.weakly_paired import WeaklyPaired
     from usae._estimator.checkpoints import Checkpoints
     from usae._estimator.codes import Codes
     from usae._estimator.universal_sae import UniversalSAE, load
@@ -107,6 +108,7 @@ _MODULE_OF = {
     "UsaeError": "errors",
     "UsaeMemoryError": "errors",
     "VisionMeasures": "analysis.vision_measures",
+    "WeaklyPaired": "_data.weakly_paired",
     "align_tokens": "_data.token_alignment",
     "consistency": "analysis.consistency",
     "controls": "analysis.controls",
@@ -175,6 +177,7 @@ __all__ = [
     "UsaeError",
     "UsaeMemoryError",
     "VisionMeasures",
+    "WeaklyPaired",
     "__version__",
     "align_tokens",
     "consistency",

@@ -23,22 +23,30 @@ class Core:
         If "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
     def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
+    def initialize_from_parts(self, names: Sequence[str], inputs: Sequence[Activations | None]) -> None:
+        """The same from several parts. `inputs` are by part and model, part after part; None for models that a part lacks."""
     def describe_sample(self, model: int, center: Buffer, deviation: Buffer) -> tuple[int, int, int, int, float, float] | None:
         """Returns the numbers of `usae_sample` in its order, and writes its arrays, float64 [width]. None: no sample."""
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...
     def set_frozen(self, model: int, frozen: int) -> None:
         """Says whether steps leave a model as it is: 1, or 0. It is not saved."""
-    def encoders(self, encoder: int) -> list[int]:
-        """Returns the numbers of the models that the next step encodes. `encoder` is the first; -1 draws it."""
-    def step(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, Any]:
+    def encoders(self, encoder: int, present: Buffer) -> list[int]:
+        """Returns the numbers of the models that the next step encodes. `encoder` is the first; -1 draws it. `present` is int32
+        [n_models]: 1 for the models that its batch has, else 0."""
+    def step(self, inputs: Sequence[Activations | None], rows: Buffer | None, encoder: int) -> dict[str, Any]:
         """Returns the fields of `usae_step_report`, with those of screening as one tuple and the numbers of the encoded models
-        as "encoders", and "losses", a list for each encoded model by decoded model."""
+        as "encoders", and "losses", a list for each encoded model by decoded model. An input that is None says that the batch
+        lacks the model, whose losses are NaN."""
     def gradients(
-        self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int, tensors: Sequence[tuple[int, int, Buffer]]
+        self,
+        inputs: Sequence[Activations | None],
+        rows: Buffer | None,
+        encoder: int,
+        tensors: Sequence[tuple[int, int, Buffer]],
     ) -> dict[str, Any]:
         """Returns the same as `step`, which is not done, and copies its gradients out as `tensors_read` does."""
-    def shared_begin(self, inputs: Sequence[Activations], rows: Buffer | None, encoder: int) -> dict[str, int]:
-        """Returns the fields of `usae_shared_opening`: "encoder", "step", "tokens" and "fingerprint"."""
+    def shared_begin(self, inputs: Sequence[Activations | None], rows: Buffer | None, encoder: int) -> dict[str, int]:
+        """Returns the fields of `usae_shared_opening`: "encoder", "step", "tokens", "fingerprint" and "present"."""
     def shared_agree(self, tokens: Buffer, rank: int) -> list[tuple[int, int, int, bool, int]]:
         """`tokens` is int64 [n_processes]. Returns for each exchange its kind, model, tensor, whether the sum has to be taken
         before the next exchange, and the number of elements."""
@@ -47,7 +55,7 @@ class Core:
     def shared_finish(self, sums: Sequence[Buffer | None]) -> dict[str, Any]:
         """Returns the same as `step`."""
     def shared_abandon(self) -> None: ...
-    def check_finite(self, inputs: Sequence[Activations]) -> None: ...
+    def check_finite(self, inputs: Sequence[Activations | None]) -> None: ...
     def encode(self, model: int, x: Activations, values: Buffer, indices: Buffer) -> None: ...
     def decode(self, model: int, values: Buffer, indices: Buffer, out: Buffer) -> None: ...
     def preactivations(self, model: int, x: Activations, out: Buffer) -> None: ...

@@ -164,7 +164,8 @@ typedef struct usae_recipe {
 
   /* Duplicate concepts */
   double merge_cosine;        /* Two concepts whose dictionary rows have a larger cosine in every model are duplicates: one
-                                 takes the place of both, the other starts again from a token. 0: never. Default: 0.8. */
+                                 takes the place of both, the other starts again from a token; in a model that the batch
+                                 does not have, from what the token's code predicts there. 0: never. Default: 0.8. */
   int64_t merge_every;        /* Steps from one search for duplicates to the next; there is none during the warm-up and in the
                                  last 1/20 of total_steps. Default: 50. */
 
@@ -285,6 +286,13 @@ usae_status usae_initialize(usae_sae *sae, int32_t n_models, const char *const *
 usae_status usae_initialize_from(usae_sae *sae, int32_t n_models, const char *const *names, const usae_matrix *activations,
                                  const usae_interrupt *interrupt, usae_error *error);
 
+/* The same from several parts of the data, `activations` [n_parts, n_models], 1 to 2^20. Rows are aligned within a part. A part
+ * need not have all models; an absent one is a matrix that is 0 in all fields. A model's standardisation comes from its rows in
+ * all parts. Initial dictionaries come from rows that are aligned between all models first; concepts that are left take rows of
+ * fewer, each model its own where no others belong to them. In errors, a part's number follows the name of the model. */
+usae_status usae_initialize_from_parts(usae_sae *sae, int32_t n_models, const char *const *names, int64_t n_parts,
+                                       const usae_matrix *activations, const usae_interrupt *interrupt, usae_error *error);
+
 /* What the rows were like from which usae_initialize_from took a model's mean and deviation. Fill `size`, and the addresses of
  * arrays that are wanted; NULL, which is the default of each, skips that output. The numbers are output. */
 typedef struct usae_sample {
@@ -353,7 +361,7 @@ typedef struct usae_step_report {
   int64_t screened_computed;   /* pre-activations that were then computed in float32 */
   int64_t screened_fallbacks;  /* tokens whose estimates ruled nothing out */
   /* Of steps that encode several models */
-  int32_t n_encoders;          /* 1, 2 or n_models; after the second, encoders are in the order of their indices */
+  int32_t n_encoders;          /* 1, 2 or all of the batch; after the second, encoders are in the order of their indices */
   int32_t second_encoder;      /* -1: there is none */
   double agreement;            /* the agreement term without its weight; 0 where the loss has none */
 } usae_step_report;
@@ -369,10 +377,16 @@ enum {
 usae_status usae_step_encoders(const usae_sae *sae, int32_t encoder, int32_t *encoders, int32_t *n_encoders,
                                usae_error *error);
 
-/* One training step on the rows `rows` [n_rows] of `activations` [n_models]; `rows` NULL takes all in order. Rows times encoded
- * models are at most 2^24. `encoder` is as of usae_step_encoders. `mode` is USAE_STEP_*. `report` may be NULL, and so may
- * `losses` [n_encoders, n_models], the main loss of each encoded and decoded model. An interrupt or an error leaves the
- * autoencoder as it was before the step. */
+/* The same of a step whose batch has the models whose entry of `present` [n_models] is 1; that of the others is 0. */
+usae_status usae_batch_encoders(const usae_sae *sae, int32_t n_models, const int32_t *present, int32_t encoder,
+                                int32_t *encoders, int32_t *n_encoders, usae_error *error);
+
+/* One training step on the rows `rows` [n_rows] of `activations` [n_models]; `rows` NULL takes all in order. A matrix that is 0
+ * in all fields is that of a model which the batch does not have: the step does not encode it, does not decode to it, and
+ * changes nothing of it unless it merges concepts (merge_every); its losses are NaN. At least one model has to be there. Rows
+ * times encoded models are at most 2^24. `encoder` is as of usae_step_encoders. `mode` is USAE_STEP_*. `report` may be NULL,
+ * and so may `losses` [n_encoders, n_models], the main loss of each encoded and decoded model. An interrupt or an error leaves
+ * the autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);
@@ -382,9 +396,9 @@ usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activa
 usae_status usae_shuffled_rows(uint64_t seed, int64_t n_rows, int64_t position, int64_t count, int64_t *rows,
                                usae_error *error);
 
-/* Checks every element of `activations` [n_models]. One that is NaN or, as float32, infinite, or whose square overflows when it
- * is standardised, is USAE_NOT_FINITE, and the error names its model, row and column. A step checks the rows that it trains on;
- * this finds such a row before a long run. */
+/* Checks every element of `activations` [n_models], which may lack models as those of usae_step. One that is NaN or, as
+ * float32, infinite, or whose square overflows when it is standardised, is USAE_NOT_FINITE, and the error names its model, row
+ * and column. A step checks the rows that it trains on; this finds such a row before a long run. */
 usae_status usae_check_finite(const usae_sae *sae, int32_t n_models, const usae_matrix *activations,
                               const usae_interrupt *interrupt, usae_error *error);
 
@@ -415,6 +429,7 @@ typedef struct usae_shared_opening {
   int64_t step;          /* steps done before this one */
   int64_t tokens;        /* of this process */
   uint64_t fingerprint;  /* equal in processes whose parameters are equal */
+  uint64_t present;      /* equal in processes whose batches have the same models, as they must */
 } usae_shared_opening;
 
 /* Arguments as of usae_step, with the rows of this process. */
@@ -430,8 +445,9 @@ usae_status usae_shared_agree(usae_sae *sae, int64_t n_processes, const int64_t 
 enum {
   USAE_EXCHANGE_MEANS = 0,          /* BatchNorm: sums of the encoded model's tokens [width] */
   USAE_EXCHANGE_COVARIANCE = 1,     /* and the upper triangle of their covariance */
-  USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [encoders with dead concepts, sum of widths] */
-  USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [encoders with dead concepts, n_models] */
+  USAE_EXCHANGE_RESIDUAL_MEANS = 2, /* scaled auxiliary loss: sums of residuals [encoders with dead concepts, sum of widths],
+                                       here and below of the models that the batch has */
+  USAE_EXCHANGE_SPREADS = 3,        /* and of their losses about the mean [encoders with dead concepts, models] */
   USAE_EXCHANGE_RESTARTS = 4,       /* duplicate concepts: the tokens from which freed concepts start again */
   USAE_EXCHANGE_GRADIENT = 5,       /* of a matrix that the step changes, [n_concepts, width] */
   USAE_EXCHANGE_SUMMARY = 6,        /* the last: losses, counts, gradients of encoders' vectors, concepts that fired */

@@ -32,30 +32,43 @@ extension UniversalSAE {
 
   /// One step on all rows of a batch; the first call makes the models from it.
   ///
-  /// - Parameter encoder: the first model to encode; nil draws it.
+  /// - Parameters:
+  ///   - encoder: the first model to encode; nil draws it.
+  ///   - absent: models that the batch does not have. The step neither decodes to them nor changes them.
   @discardableResult
-  public func partialFit(_ batch: KeyValuePairs<String, Matrix>, encoder: String? = nil) throws(USAEError) -> StepReport {
+  public func partialFit(_ batch: KeyValuePairs<String, Matrix>, encoder: String? = nil, absent: Set<String> = [])
+    throws(USAEError) -> StepReport
+  {
     let work = makeWork()
     return try withActivations(batch) { batch throws(USAEError) in
       if modelNames.isEmpty { try initialize(from: batch, work: work) }
       var index: Int?
       if let encoder { index = try self.index(of: encoder) }
-      return try step(try ordered(batch), rows: .all, encoder: index, work: work)
+      for name in absent { _ = try self.index(of: name) }
+      return try step(try byModel(batch, absent: absent), rows: .all, encoder: index, work: work)
     }
   }
 
-  /// The batch in the order of the models.
-  func ordered(_ batch: [Activations]) throws(USAEError) -> [Activations] {
+  /// The activations in the order of the models.
+  func ordered(_ activations: [Activations]) throws(USAEError) -> [Activations] {
+    try byModel(activations, absent: []).compactMap { $0 }
+  }
+
+  /// The activations in the order of the models, nil for those that are absent.
+  private func byModel(_ activations: [Activations], absent: Set<String>) throws(USAEError) -> [Activations?] {
     let names = modelNames
-    if let stranger = batch.first(where: { !names.contains($0.name) }) {
+    if let stranger = activations.first(where: { !names.contains($0.name) }) {
       throw .unknownModel(name: "'\(stranger.name)'", known: names)
     }
-    var ordered: [Activations] = []
+    var ordered: [Activations?] = []
     for name in names {
-      guard let activations = batch.first(where: { $0.name == name }) else {
-        throw .invalidArgument(name: "activations", expected: "all of \(names)", got: "none of '\(name)'")
+      let own = activations.first { $0.name == name }
+      guard (own == nil) == absent.contains(name) else {
+        throw .invalidArgument(
+          name: "activations", expected: "all of \(names.filter { !absent.contains($0) })",
+          got: own == nil ? "none of '\(name)'" : "'\(name)', which is absent")
       }
-      ordered.append(activations)
+      ordered.append(own)
     }
     return ordered
   }

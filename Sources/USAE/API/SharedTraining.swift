@@ -2,6 +2,8 @@ extension UniversalSAE {
   /// What every process tells the others of a step that it has begun.
   package struct SharedOpening: Sendable, Equatable {
     package let encoders: [Int]
+    /// A hash of which models the batch has.
+    package let present: UInt64
     /// Steps done before it.
     package let step: Int
     /// Tokens of this process.
@@ -13,8 +15,10 @@ extension UniversalSAE {
   /// Begins a step that several processes share: takes in this process's tokens. Nothing else may change the autoencoder until
   /// the step is finished or abandoned.
   ///
-  /// - Parameter encoder: the first model to encode; nil draws it, in every process the same.
-  package func beginShared(_ activations: [Activations], rows selection: RowSelection, encoder: Int?, work: InterruptibleWork)
+  /// - Parameters:
+  ///   - activations: by model; nil for those that the batch does not have, in every process the same.
+  ///   - encoder: the first model to encode; nil draws it, in every process the same.
+  package func beginShared(_ activations: [Activations?], rows selection: RowSelection, encoder: Int?, work: InterruptibleWork)
     throws(USAEError) -> SharedOpening
   {
     try changing(poll: work.poll) { () throws(USAEError) in
@@ -24,11 +28,15 @@ extension UniversalSAE {
           name: "model '\(frozen.name)'", expected: "none that is frozen in a shared step", got: "a frozen one",
           remedy: "train in one process")
       }
-      let encoders = trainer.encoders(first: encoder, step: state.step, recipe: state.recipe)
+      let present = Trainer.present(activations)
+      let encoders = trainer.encoders(first: encoder, of: present, step: state.step, recipe: state.recipe)
       let workspace = try trainer.ingest(activations, selection, recipe: state.recipe, work: work)
       state.shared = try SharedStep(
-        trainer, workspace: workspace, recipe: state.recipe, encoders: encoders, step: state.step, work: work)
-      return SharedOpening(encoders: encoders, step: state.step, tokens: workspace.rows, fingerprint: fingerprint())
+        trainer, workspace: workspace, recipe: state.recipe, present: present, encoders: encoders, step: state.step,
+        work: work)
+      return SharedOpening(
+        encoders: encoders, present: present.reduce(Self.hashStart) { Self.mixed($0, UInt64($1)) }, step: state.step,
+        tokens: workspace.rows, fingerprint: fingerprint())
     }
   }
 
@@ -110,11 +118,14 @@ extension UniversalSAE {
     }
   }
 
+  private static let hashStart: UInt64 = 0xcbf2_9ce4_8422_2325
+  private static func mixed(_ hash: UInt64, _ word: UInt64) -> UInt64 { (hash ^ word) &* 0x100_0000_01b3 }
+
   /// A hash over every dictionary row's norm, every bias, running statistics and counters, whose bits differ as soon as
   /// parameters do.
   private func fingerprint() -> UInt64 {
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-    func mix(_ word: UInt64) { hash = (hash ^ word) &* 0x100_0000_01b3 }
+    var hash = Self.hashStart
+    func mix(_ word: UInt64) { hash = Self.mixed(hash, word) }
     mix(UInt64(state.step))
     for model in state.models {
       for value in [model.encoderSteps, model.dictionarySteps, model.tokens] { mix(UInt64(value)) }

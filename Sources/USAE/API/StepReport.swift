@@ -6,8 +6,8 @@ public struct StepReport: Sendable, Equatable {
   public let step: Int
   /// Main losses, weighted auxiliary loss and weighted agreement; means over the encoders.
   public let loss: Double
-  /// The main loss by encoder, in the order of `encoders`, and target model; with prefixes the mean over them, or that of the
-  /// drawn one.
+  /// The main loss by encoder, in the order of `encoders`, and target model, NaN for models that the batch does not have; with
+  /// prefixes the mean over them, or that of the drawn one.
   public let losses: [[Double]]
   /// The auxiliary loss without its coefficient.
   public let auxiliaryLoss: Double

@@ -112,6 +112,7 @@ public final class UniversalSAE: Sendable {
   // MARK: Models
 
   package static let mostModels = 4096
+  package static let mostParts = 1 << 20
 
   /// Allocates and seeds parameters without data: mean 0, scale 1; training starts again.
   public func initialize(_ widths: [(name: String, width: Int)]) throws(USAEError) {
@@ -125,19 +126,53 @@ public final class UniversalSAE: Sendable {
 
   /// The same, with standardisation and, where the recipe says so, dictionaries from data.
   package func initialize(from activations: [Activations], work: InterruptibleWork) throws(USAEError) {
+    try initialize(activations.map(\.name), from: [activations], work: work)
+  }
+
+  /// The same from several parts, each aligned activations of some models. A model's standardisation comes from its rows in all
+  /// parts.
+  ///
+  /// - Parameters:
+  ///   - names: of all models.
+  ///   - parts: activations by part and model; nil where a part does not have a model.
+  package func initialize(_ names: [String], from parts: [[Activations?]], work: InterruptibleWork) throws(USAEError) {
     try changing(poll: work.poll) { () throws(USAEError) in
-      try Self.checkAligned(activations)
-      let models = try makeModels(activations.map { ($0.name, $0.columns) })
+      let rows = try checkParts(names, parts)
+      let models = try makeModels(zip(names, rows).map { ($0, $1.columns) })
       let initialization = Initialization(recipe: state.recipe, seed: seed, work: work)
-      for (model, values) in zip(models, activations) {
-        try Standardization(recipe: state.recipe, seed: seed).fit(model, to: values, work: work)
+      for (model, rows) in zip(models, rows) {
+        try Standardization(recipe: state.recipe, seed: seed).fit(model, to: rows, work: work)
       }
       try initialization.seed(models)
       if state.recipe.initialization == .data {
-        try initialization.copyDictionaries(from: activations, to: models, k: wholeK(k))
+        try initialization.copyDictionaries(from: AlignedRows.groups(parts), to: models, k: wholeK(k))
       }
       adopt(models)
     }
+  }
+
+  /// Returns the rows of each model in all parts.
+  private func checkParts(_ names: [String], _ parts: [[Activations?]]) throws(USAEError) -> [ModelRows] {
+    for part in parts {
+      guard part.count == names.count else {
+        throw .shapeMismatch(name: "activations", expected: "\(names.count) models (\(names))", got: "\(part.count)")
+      }
+      try Self.checkAligned(part.compactMap { $0 })
+    }
+    var models: [ModelRows] = []
+    for (j, name) in names.enumerated() {
+      let own = parts.compactMap { $0[j] }
+      guard let first = own.first else {
+        throw .invalidArgument(name: "activations of '\(name)'", expected: "those of at least one part", got: "none")
+      }
+      for values in own where values.columns != first.columns {
+        throw .shapeMismatch(
+          name: "activations of '\(values.name)'", expected: "\(first.columns) columns as in its first part",
+          got: "\(values.columns)", remedy: "all parts need the same layer of a model")
+      }
+      models.append(ModelRows(own))
+    }
+    return models
   }
 
   private func makeModels(_ widths: [(name: String, width: Int)]) throws(USAEError) -> [ModelParameters] {
@@ -216,14 +251,21 @@ public final class UniversalSAE: Sendable {
   }
 
   func checkAll(_ activations: [Activations], operation: String) throws(USAEError) {
+    try checkBatch(activations, operation: operation)
+  }
+
+  /// Checks the activations of all models, or of those that a batch has: the others are nil.
+  private func checkBatch(_ activations: [Activations?], operation: String) throws(USAEError) {
     try requireModels(operation)
     guard activations.count == state.models.count else {
       throw .shapeMismatch(
         name: "activations", expected: "\(state.models.count) models (\(state.models.map(\.name)))",
         got: "\(activations.count)")
     }
-    try Self.checkAligned(activations)
-    for (model, values) in zip(state.models, activations) { try Self.checkWidth(values, of: model) }
+    try Self.checkAligned(activations.compactMap { $0 })
+    for (model, values) in zip(state.models, activations) {
+      if let values { try Self.checkWidth(values, of: model) }
+    }
   }
 
   /// Checks that places in an output [rows, columns] can be counted, whose size only the caller knows.
@@ -267,10 +309,11 @@ public final class UniversalSAE: Sendable {
   }
 
   /// Checks every element; throws `notFinite` for the first bad row of a model.
-  package func checkFinite(_ activations: [Activations], work: InterruptibleWork) throws(USAEError) {
+  package func checkFinite(_ activations: [Activations?], work: InterruptibleWork) throws(USAEError) {
     try lock.reading(poll: work.poll) { () throws(USAEError) in
-      try checkAll(activations, operation: "a look at the data")
+      try checkBatch(activations, operation: "a look at the data")
       for (model, values) in zip(state.models, activations) {
+        guard let values else { continue }
         let scratch = try makeScratch(work.threads, model.width)
         let rows = try PaddedMatrix(rows: max(1, min(Self.checkedRows, values.rows)), columns: model.width)
         for first in stride(from: 0, to: values.rows, by: Self.checkedRows) {
@@ -286,20 +329,39 @@ public final class UniversalSAE: Sendable {
 
   /// The models that the next step encodes.
   ///
-  /// - Parameter encoder: the first of them; nil draws it.
-  public func encoders(first encoder: Int? = nil) throws(USAEError) -> [Int] {
+  /// - Parameters:
+  ///   - encoder: the first of them; nil draws it.
+  ///   - present: the models that its batch has; nil if all.
+  public func encoders(first encoder: Int? = nil, of present: Set<Int>? = nil) throws(USAEError) -> [Int] {
     try lock.reading { () throws(USAEError) in
       try requireModels("a training step")
-      if let encoder { _ = try model(encoder, for: "a training step") }
+      let present = (present ?? Set(state.models.indices)).sorted()
+      for index in present { _ = try model(index, for: "a training step") }
+      guard !present.isEmpty else { throw Self.emptyBatch }
+      if let encoder { try checkEncoder(encoder, of: present) }
       guard let trainer = state.trainer else { return [] }
-      return trainer.encoders(first: encoder, step: state.step, recipe: state.recipe)
+      return trainer.encoders(first: encoder, of: present, step: state.step, recipe: state.recipe)
     }
   }
 
-  /// One optimisation step. With `keepGradients` it changes no parameters, and the gradients can be read instead: `tensors` are
+  private static let emptyBatch = USAEError.invalidArgument(
+    name: "activations", expected: "those of at least one model", got: "none")
+
+  /// Checks that a step on these models can encode a model first.
+  private func checkEncoder(_ encoder: Int, of present: [Int]) throws(USAEError) {
+    let model = try model(encoder, for: "a training step")
+    guard present.contains(encoder) else {
+      throw .invalidArgument(
+        name: "encoder", expected: "a model that the batch has (\(present.map { state.models[$0].name }))",
+        got: "'\(model.name)'")
+    }
+  }
+
+  /// One optimisation step. Models whose activations are nil are absent from the batch: the step neither decodes to them nor
+  /// changes them. With `keepGradients` it changes no parameters, and the gradients can be read instead: `tensors` are
   /// copied before another call can change them.
   package func step(
-    _ activations: [Activations], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false,
+    _ activations: [Activations?], rows selection: RowSelection, encoder: Int?, keepGradients: Bool = false,
     copying tensors: [TensorMemory] = [], work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
     try changing(poll: work.poll) { () throws(USAEError) in
@@ -307,7 +369,7 @@ public final class UniversalSAE: Sendable {
       let report = try trainer.step(
         activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
         work: work)
-      let trained = Set(state.models.indices.filter { !state.models[$0].isFrozen })
+      let trained = Set(Trainer.present(activations).filter { !state.models[$0].isFrozen })
       let encoders = Set(report.encoders).intersection(trained)
       let stepped = state.recipe.update == .all ? trained : encoders
       if !keepGradients { state.step = report.step }
@@ -318,12 +380,14 @@ public final class UniversalSAE: Sendable {
   }
 
   /// Checks a batch before anything of it is read.
-  func checkBatch(_ activations: [Activations], _ selection: RowSelection, encoder: Int?) throws(USAEError) -> Trainer {
-    try checkAll(activations, operation: "a training step")
-    if let encoder { _ = try model(encoder, for: "a training step") }
-    try selection.validate(total: activations[0].rows)
-    let rows = selection.count(of: activations[0].rows)
-    let encoders = state.recipe.encoderCount(models: state.models.count)
+  func checkBatch(_ activations: [Activations?], _ selection: RowSelection, encoder: Int?) throws(USAEError) -> Trainer {
+    try checkBatch(activations, operation: "a training step")
+    let present = Trainer.present(activations)
+    if let encoder { try checkEncoder(encoder, of: present) }
+    let total = activations.compactMap { $0 }[0].rows
+    try selection.validate(total: total)
+    let rows = selection.count(of: total)
+    let encoders = state.recipe.encoderCount(models: present.count)
     try Self.require(
       "rows of the batch", rows, in: 1...RowSelection.mostRows / encoders, remedy: "take a smaller batch_size")
     let slots = slots * encoders

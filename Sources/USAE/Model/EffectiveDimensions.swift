@@ -11,16 +11,14 @@ struct EffectiveDimensions {
   static let mostTokens = 1024
 
   /// - Parameter rows: of the activations, those that mean and scale come from. Some of them, evenly spaced, are used.
-  func compute(_ activations: Activations, _ rows: [Int], work: InterruptibleWork) throws(USAEError) -> Float {
+  func compute(_ activations: ModelRows, _ rows: [Int], work: InterruptibleWork) throws(USAEError) -> Float {
     let count = min(rows.count, Self.mostTokens)
     guard count > 1 else { return Float(model.width) }
-    let chosen = (0..<count).map { Int64(rows[$0 * rows.count / count]) }
+    let chosen = (0..<count).map { rows[$0 * rows.count / count] }
     let tokens = try PaddedMatrix(rows: count, columns: model.width)
     let scratch = try makeScratch(work.threads, paddedWidth(model.width))
-    try chosen.withUnsafeBufferPointer { chosen throws(USAEError) in
-      try Ingestion(model: model, activations: activations, lengths: .atMost(recipe.outlierMultiple)).copy(
-        0..<count, of: .some(chosen), to: tokens, scratch: scratch, work: work)
-    }
+    try activations.copy(
+      chosen, of: model, lengths: .atMost(recipe.outlierMultiple), to: tokens, scratch: scratch, work: work)
     let sums = try pairSums(tokens, work: work)
     let trace = sums.reduce(0) { $0 + $1.own } / Double(count)
     let square = sums.reduce(0) { $0 + $1.others } * 2 / Double(count * (count - 1))

@@ -44,74 +44,95 @@ struct Initialization {
 
   private func tie(_ model: ModelParameters) { model.encoderWeight.value.storage.copy(from: model.dictionary.value.storage) }
 
-  /// Puts the same data rows, scaled to norm 1, into every model's dictionary, and scales the encoders so that the first
-  /// reconstruction has the right norm. Concepts past the number of rows keep their random vectors.
-  func copyDictionaries(from activations: [Activations], to models: [ModelParameters], k: Int) throws(USAEError) {
-    let total = activations[0].rows
-    let order = RowOrder(seed: seed, rows: total, stream: .dictionaryRows)
+  /// Puts data rows, scaled to norm 1, into the dictionaries, the same in all models of which rows are aligned, and scales the
+  /// encoders so that the first reconstruction has the right norm.
+  ///
+  /// Concepts take rows that are aligned between all models first. Those that are left take rows of fewer models, each model
+  /// its own where no others belong to them. Concepts past the number of rows keep their random vectors.
+  func copyDictionaries(from groups: [AlignedRows], to models: [ModelParameters], k: Int) throws(USAEError) {
+    var taken = models.map { _ in 0 }
     let concepts = models[0].concepts
-    let chosen = (0..<min(total, concepts)).map { Int64(order.row(at: $0)) }
-    try chosen.withUnsafeBufferPointer { rows throws(USAEError) in
-      for (model, values) in zip(models, activations) {
-        try copyRows(.some(rows), rows.count, values, to: model)
-        tie(model)
-        model.updateRowScales(recipe.rowNorm, work: work)
+    for (number, group) in groups.enumerated() {
+      let first = group.present.map { taken[$0] }.max() ?? 0
+      let chosen = drawn(min(group.rows, concepts - first), of: group, number)
+      for j in group.present {
+        guard let rows = group.models[j], !chosen.isEmpty else { continue }
+        try copyRows(chosen, of: rows, to: models[j], from: first)
+        taken[j] = first + chosen.count
       }
     }
-    guard recipe.encoder == .linear else { return }  // BatchNorm undoes any scale
-    let sample = (0..<min(total, Self.scaleRows)).map { Int64(order.row(at: $0)) }
-    try sample.withUnsafeBufferPointer { rows throws(USAEError) in
-      try scaleEncoders(activations, .some(rows), rows.count, models, k: k)
+    for model in models {
+      tie(model)
+      model.updateRowScales(recipe.rowNorm, work: work)
     }
+    guard recipe.encoder == .linear else { return }  // BatchNorm undoes any scale
+    try scaleEncoders(groups, models, k: k)
   }
 
-  private func copyRows(
-    _ rows: RowSelection, _ count: Int, _ values: Activations, to model: ModelParameters
-  ) throws(USAEError) {
-    let copy = try PaddedMatrix(rows: count, columns: model.width)
-    try Ingestion(model: model, activations: values, lengths: .atMost(recipe.outlierMultiple)).copy(
-      0..<count, of: rows, to: copy, scratch: try makeScratch(work.threads, model.width), work: work)
-    try forBlocks(count) { concept in
-      let row = copy.row(concept)
+  /// Rows of the group with a number: of groups with equally many rows, others, so that no hidden order of the rows matters.
+  private func drawn(_ count: Int, of group: AlignedRows, _ number: Int) -> [Int] {
+    let order = RowOrder(seed: seed, rows: group.rows, stream: .dictionaryRows, part: number)
+    return (0..<max(count, 0)).map(order.row)
+  }
+
+  /// - Parameter first: the concept that takes the first row.
+  private func copyRows(_ chosen: [Int], of rows: ModelRows, to model: ModelParameters, from first: Int) throws(USAEError) {
+    let copy = try PaddedMatrix(rows: chosen.count, columns: model.width)
+    try rows.copy(
+      chosen, of: model, lengths: .atMost(recipe.outlierMultiple), to: copy,
+      scratch: try makeScratch(work.threads, model.width), work: work)
+    try forBlocks(chosen.count) { number in
+      let row = copy.row(number)
       guard rowNorm(row, copy.stride) > 0 else { return }  // a token equal to the mean has no direction
       Self.normalize(row, copy.stride)
-      model.dictionary.value.row(concept).update(from: row, count: copy.stride)
+      model.dictionary.value.row(first + number).update(from: row, count: copy.stride)
     }
   }
 
-  /// W_i times the factor that minimises sum_j |x_j - factor * reconstruction_ij|^2 / width_j over a sample.
-  private func scaleEncoders(
-    _ activations: [Activations], _ rows: RowSelection, _ count: Int, _ models: [ModelParameters], k: Int
-  ) throws(USAEError) {
-    let scratch = try makeScratch(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
-    var sample: [PaddedMatrix] = []
-    for (model, values) in zip(models, activations) {
-      let tokens = try PaddedMatrix(rows: count, columns: model.width)
-      try Ingestion(model: model, activations: values, lengths: .atMost(recipe.outlierMultiple)).copy(
-        0..<count, of: rows, to: tokens, scratch: scratch, work: work)
-      sample.append(tokens)
+  /// Standardised tokens by model, nil for those that the rows are not of.
+  private struct Sample {
+    let count: Int
+    let tokens: [PaddedMatrix?]
+  }
+
+  /// As many rows of each group as it has of all.
+  private func samples(_ groups: [AlignedRows], _ models: [ModelParameters], scratch: [FloatBuffer]) throws(USAEError)
+    -> [Sample]
+  {
+    let total = groups.reduce(0) { $0 + $1.rows }
+    let wanted = min(total, Self.scaleRows)
+    var samples: [Sample] = []
+    for (number, group) in groups.enumerated() {
+      let chosen = drawn(max(1, Int(Double(wanted) * (Double(group.rows) / Double(total)))), of: group, number)
+      var tokens: [PaddedMatrix?] = models.map { _ in nil }
+      for j in group.present {
+        let own = try PaddedMatrix(rows: chosen.count, columns: models[j].width)
+        try group.models[j]?.copy(
+          chosen, of: models[j], lengths: .atMost(recipe.outlierMultiple), to: own, scratch: scratch, work: work)
+        tokens[j] = own
+      }
+      samples.append(Sample(count: chosen.count, tokens: tokens))
     }
-    let codes = try CodeBuffer(rows: count, slots: k)
+    return samples
+  }
+
+  /// W_i times the factor that minimises sum_j |x_j - factor * reconstruction_ij|^2 / width_j over a sample, j being the models
+  /// that rows are aligned with.
+  private func scaleEncoders(_ groups: [AlignedRows], _ models: [ModelParameters], k: Int) throws(USAEError) {
+    let scratch = try makeScratch(work.threads, max(k, paddedWidth(models.map(\.width).max() ?? 1)))
+    let samples = try samples(groups, models, scratch: scratch)
     for (i, model) in models.enumerated() {
       let encoder = try PackedEncoder(model.encoderWeight.value, affine: { model.affine($0) }, work: work)
       let tileScratch = encoder.makeScratch(work.threads)
-      try encoder.encode(sample[i], count: count, k: k, scratch: tileScratch, to: codes, work: work)
-      let sums = try AlignedBuffer<Double>(2 * count)
-      for (target, tokens) in zip(models, sample) {
-        let outs = try makeScratch(work.threads, tokens.stride)
-        let dictionary = target.scaledRows
-        try work.runBlocks(count, of: 64) { _, range, worker in
-          let out = outs[worker].base
-          for t in range {
-            dictionary.decode(codes, token: t, scratch: scratch[worker].base, to: out)
-            let weight = 1 / Double(target.width)
-            sums.base[2 * t] += weight * Double(kernels.rows.dot(tokens.row(t), out, tokens.stride))
-            sums.base[2 * t + 1] += weight * Double(kernels.rows.dot(out, out, tokens.stride))
-          }
-        }
+      var (along, square) = (0.0, 0.0)
+      for sample in samples {
+        guard let own = sample.tokens[i] else { continue }
+        let codes = try CodeBuffer(rows: sample.count, slots: k)
+        try encoder.encode(own, count: sample.count, k: k, scratch: tileScratch, to: codes, work: work)
+        let sums = try reconstructionSums(codes, sample, models, scratch: scratch)
+        along = (0..<sample.count).reduce(along) { $0 + sums.base[2 * $1] }
+        square = (0..<sample.count).reduce(square) { $0 + sums.base[2 * $1 + 1] }
       }
-      let along = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1] }
-      let square = (0..<count).reduce(0.0) { $0 + sums.base[2 * $1 + 1] }
       let factor = Float(along / square)
       guard factor > 0, factor.isFinite else { continue }  // nothing is reconstructed, or sums overflowed
       try forBlocks(model.concepts) { concept in
@@ -119,6 +140,28 @@ struct Initialization {
         for c in 0..<model.width { row[c] *= factor }
       }
     }
+  }
+
+  /// For each token sums over the models of x_j . reconstruction / width_j and of |reconstruction|^2 / width_j, [count, 2].
+  private func reconstructionSums(
+    _ codes: CodeBuffer, _ sample: Sample, _ models: [ModelParameters], scratch: [FloatBuffer]
+  ) throws(USAEError) -> AlignedBuffer<Double> {
+    let sums = try AlignedBuffer<Double>(2 * sample.count)
+    for (target, tokens) in zip(models, sample.tokens) {
+      guard let tokens else { continue }
+      let outs = try makeScratch(work.threads, tokens.stride)
+      let dictionary = target.scaledRows
+      try work.runBlocks(sample.count, of: 64) { _, range, worker in
+        let out = outs[worker].base
+        for t in range {
+          dictionary.decode(codes, token: t, scratch: scratch[worker].base, to: out)
+          let weight = 1 / Double(target.width)
+          sums.base[2 * t] += weight * Double(kernels.rows.dot(tokens.row(t), out, tokens.stride))
+          sums.base[2 * t + 1] += weight * Double(kernels.rows.dot(out, out, tokens.stride))
+        }
+      }
+    }
+    return sums
   }
 
   private func forBlocks(_ count: Int, _ body: (Int) -> Void) throws(USAEError) {

@@ -1,7 +1,7 @@
 /// Mean and variance of each column over some rows of a model's activations, and each row's distance from the mean, in two
 /// passes in double.
 struct RowMoments {
-  private let activations: Activations
+  private let activations: ModelRows
   let rows: [Int]
   private let centering: Recipe.Statistic
   /// Whether elements are read as they are; else as float32, which only float64 can tell apart.
@@ -21,7 +21,7 @@ struct RowMoments {
   private static let manyEqual = 0.01
 
   init(
-    _ activations: Activations, _ rows: [Int], center: Recipe.Statistic, exact: Bool, work: InterruptibleWork
+    _ activations: ModelRows, _ rows: [Int], center: Recipe.Statistic, exact: Bool, work: InterruptibleWork
   ) throws(USAEError) {
     (self.activations, self.rows, self.centering, self.exact) = (activations, rows, center, exact)
     try compute(counted: nil, work: work)
@@ -125,9 +125,7 @@ struct RowMoments {
       }
     }
     for block in 0..<blocks where bad.base[block] >= 0 {
-      let row = Int(bad.base[block])
-      throw .notFinite(
-        model: activations.name, row: activations.number(ofRow: row), column: activations.firstNotFinite(row: row) ?? 0)
+      throw activations.notFinite(row: Int(bad.base[block]))
     }
     var means = [Double](repeating: 0, count: width)
     for block in 0..<blocks {
@@ -140,14 +138,14 @@ struct RowMoments {
 
 /// One thread's reader of rows as double.
 private final class RowReader: @unchecked Sendable {
-  private let activations: Activations
+  private let activations: ModelRows
   private let exact: Bool
   /// Padded with zeros to whole vectors.
   let values: AlignedBuffer<Double>
   private let row, scratch: FloatBuffer
   private let zeros, ones: PaddedMatrix
 
-  init(_ activations: Activations, exact: Bool) throws(USAEError) {
+  init(_ activations: ModelRows, exact: Bool) throws(USAEError) {
     (self.activations, self.exact) = (activations, exact)
     let stride = paddedWidth(activations.columns)
     values = try AlignedBuffer<Double>(stride)

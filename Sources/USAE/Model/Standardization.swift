@@ -15,7 +15,7 @@ struct Standardization {
   private static let epsilonUnits = 4.0
 
   /// Sets `mean` and `scale` of `model`, and what was found on the way.
-  func fit(_ model: ModelParameters, to activations: Activations, work: InterruptibleWork) throws(USAEError) {
+  func fit(_ model: ModelParameters, to activations: ModelRows, work: InterruptibleWork) throws(USAEError) {
     let rows = sampledRows(of: activations.rows)
     var moments = try RowMoments(activations, rows, center: recipe.center, exact: false, work: work)
     if moments.needsExactReading {
@@ -48,7 +48,7 @@ struct Standardization {
     return outlying.count
   }
 
-  private func set(_ model: ModelParameters, _ moments: RowMoments, _ activations: Activations) throws(USAEError) {
+  private func set(_ model: ModelParameters, _ moments: RowMoments, _ activations: ModelRows) throws(USAEError) {
     let deviations = moments.deviations
     let overall = moments.overallDeviation
     let epsilon = recipe.scaleEpsilon * min(1, Self.epsilonUnits * overall)
@@ -73,7 +73,7 @@ struct Standardization {
     return (0..<wanted).map { order.row(at: $0) }.sorted()
   }
 
-  private func requireVariation(_ moments: RowMoments, of activations: Activations) throws(USAEError) {
+  private func requireVariation(_ moments: RowMoments, of activations: ModelRows) throws(USAEError) {
     guard moments.identicalRows == moments.rows.count else { return }
     let got = moments.rows.count == 1 ? "1 row" : "\(moments.rows.count) equal rows"
     throw .invalidArgument(

@@ -8,11 +8,12 @@ struct RowOrder: Sendable {
   private let halfBits: UInt64
   private let random: CounterRandom
 
-  init(seed: UInt64, rows: Int, stream: CounterRandom.Stream = .rowOrder) {
+  /// - Parameter part: tells orders of as many rows of the same kind apart.
+  init(seed: UInt64, rows: Int, stream: CounterRandom.Stream = .rowOrder, part: Int = 0) {
     self.rows = rows
     let bits = max(2, UInt64(Int.bitWidth - max(rows - 1, 1).leadingZeroBitCount))
     halfBits = (bits + 1) / 2
-    random = CounterRandom(seed: seed, stream: stream)
+    random = CounterRandom(seed: seed, stream: stream, part: part)
   }
 
   /// Row at a position of the endless sequence pass 0, pass 1, ...

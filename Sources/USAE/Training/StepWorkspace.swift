@@ -8,10 +8,10 @@ final class StepWorkspace: @unchecked Sendable {
   var totalRows: Int
   /// With a shared step, the row of the whole batch that is this process's first.
   var firstRow = 0
-  /// Standardised tokens of each model, [rows, width].
-  let tokens: [PaddedMatrix]
-  /// Residuals x - z D of each model, then dLoss/d(z D), [encodings, width].
-  let residuals: [PaddedMatrix]
+  /// Standardised tokens of each model, [rows, width]; no rows before the first batch that has the model.
+  private(set) var tokens: [PaddedMatrix]
+  /// Residuals x - z D of each model, then dLoss/d(z D), [encodings, width]; no rows either.
+  private(set) var residuals: [PaddedMatrix]
   let codes: CodeBuffer
   /// dLoss/dz, laid out as the codes.
   let codeGradients: FloatBuffer
@@ -54,8 +54,8 @@ final class StepWorkspace: @unchecked Sendable {
     var tokens: [PaddedMatrix] = []
     var residuals: [PaddedMatrix] = []
     for width in widths {
-      tokens.append(try PaddedMatrix(rows: rows, columns: width))
-      residuals.append(try PaddedMatrix(rows: encodings.count, columns: width))
+      tokens.append(try PaddedMatrix(rows: 0, columns: width))
+      residuals.append(try PaddedMatrix(rows: 0, columns: width))
     }
     self.tokens = tokens
     self.residuals = residuals
@@ -76,6 +76,14 @@ final class StepWorkspace: @unchecked Sendable {
     let widest = paddedWidth(widths.max() ?? 1)
     scratch = try makeScratch(threads, max(slots, recipe.auxiliarySlots(concepts: concepts, k: k), widest))
     updateScratch = try makeScratch(threads, 2 * widest)
+  }
+
+  /// Allocates what a batch that has some models needs of each.
+  func allocate(_ present: [Int]) throws(USAEError) {
+    for j in present where tokens[j].rows < rows {
+      tokens[j] = try PaddedMatrix(rows: rows, columns: tokens[j].columns)
+      residuals[j] = try PaddedMatrix(rows: encodings.count, columns: tokens[j].columns)
+    }
   }
 
   /// Allocates for a shared step, where one process may keep more than k entries a token.

@@ -4,6 +4,8 @@ struct TrainingStep {
   let trainer: Trainer
   let workspace: StepWorkspace
   let recipe: Recipe
+  /// The models that the batch has, ascending. The step neither decodes to others nor changes them.
+  let present: [Int]
   /// The models that are encoded. An encoder's number here is its seat (`StepEncodings`).
   let encoders: [Int]
   /// Steps done before this one.
@@ -16,14 +18,17 @@ struct TrainingStep {
   let buffered: Bool
 
   /// - Parameter step: steps done before this one.
-  init(trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoders: [Int], step: Int, buffered: Bool) {
+  init(
+    trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, present: [Int], encoders: [Int], step: Int, buffered: Bool
+  ) {
     self.trainer = trainer
     self.workspace = workspace
     self.recipe = recipe
+    self.present = present
     self.encoders = encoders
     self.buffered = buffered
     number = step
-    agreementWeight = recipe.agreementWeight(at: step, models: trainer.models.count)
+    agreementWeight = recipe.agreementWeight(at: step, models: present.count)
     prefix = workspace.drawn?.concepts(seed: trainer.seed, step: step) ?? trainer.concepts
   }
 
@@ -33,9 +38,11 @@ struct TrainingStep {
   var encodings: StepEncodings { workspace.encodings }
   /// Dictionaries that the step changes.
   var steppedDictionaries: [Int] {
-    (recipe.update == .all ? Array(models.indices) : encoders).filter { !models[$0].isFrozen }
+    (recipe.update == .all ? present : encoders).filter { !models[$0].isFrozen }
   }
-  var reconstruction: Reconstruction { Reconstruction(models: models, workspace: workspace, recipe: recipe) }
+  var reconstruction: Reconstruction {
+    Reconstruction(models: models, targets: present, workspace: workspace, recipe: recipe)
+  }
 
   /// What the forward phases compute for the update.
   struct Forward {
@@ -43,7 +50,7 @@ struct TrainingStep {
     let encoded: [Encoded]
     let auxiliary: StepAuxiliary
     // From `decode`, `addAuxiliary` and `addAgreement`.
-    /// The main loss by seat and target model.
+    /// The main loss by seat and target model; NaN for models that the batch does not have.
     var losses: [[Double]] = []
     var auxiliaryLoss = 0.0
     var agreement: Agreement.Result?
@@ -80,9 +87,9 @@ struct TrainingStep {
     loss(forward.losses, auxiliary: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? 0)
   }
 
-  /// Means over the encoders, by target model.
+  /// Means over the encoders, by target model that the batch has.
   private func meanLosses(_ losses: [[Double]]) -> [Double] {
-    models.indices.map { j in losses.reduce(0) { $0 + $1[j] } / Double(losses.count) }
+    present.map { j in losses.reduce(0) { $0 + $1[j] } / Double(losses.count) }
   }
 
   private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> [BatchStatistics?] {
@@ -110,7 +117,8 @@ struct TrainingStep {
   /// Near the largest float32, the loss can be finite where a slope or a variance of the batch is not, and one such number
   /// would spoil the parameters.
   func isFinite(_ forward: Forward) -> Bool {
-    (forward.losses.flatMap { $0 } + [forward.auxiliaryLoss, loss(forward)]).allSatisfy(\.isFinite)
+    (forward.losses.flatMap { losses in present.map { losses[$0] } } + [forward.auxiliaryLoss, loss(forward)])
+      .allSatisfy(\.isFinite)
       && workspace.codes.isFinite(workspace.codeGradients, rows: encodings.count)
       && forward.encoded.allSatisfy { $0.statistics?.isFinite ?? true } && forward.auxiliary.isFinite
       && (forward.agreement?.isFinite ?? true)

@@ -10,7 +10,7 @@ import Testing
       name: "a", width: matrix.columns, concepts: 4, batchNorm: false, batchTopK: false)
     try matrix.withActivations(name: "a") { activations throws(USAEError) in
       try Standardization(recipe: recipe, seed: 0).fit(
-        model, to: activations, work: InterruptibleWork(wanted: 2, poll: nil))
+        model, to: ModelRows([activations]), work: InterruptibleWork(wanted: 2, poll: nil))
     }
     return model
   }

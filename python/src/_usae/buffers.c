@@ -244,7 +244,8 @@ bool activations_list_take(const module_state *state, PyObject *sequence, PyObje
       PyOS_snprintf(name, sizeof name, "acts['%s']", PyUnicode_AsUTF8AndSize(model, NULL));
     else
       PyOS_snprintf(name, sizeof name, "inputs[%lld]", (long long)i);
-    if (!activations_take(state, PyTuple_GetItem(tuple, i), name, &out->items[i])) goto done;
+    PyObject *item = PyTuple_GetItem(tuple, i);
+    if (item != Py_None && !activations_take(state, item, name, &out->items[i])) goto done;
     out->matrices[i] = out->items[i].matrix;
   }
   ok = true;

@@ -150,6 +150,37 @@ done:
   return result;
 }
 
+static PyObject *core_initialize_from_parts(PyObject *self, PyObject *args, PyObject *kwargs) {
+  static char *keywords[] = {"names", "inputs", NULL};
+  const module_state *state = state_of(self);
+  core_object *core = core_of(self);
+  PyObject *py_names, *py_inputs, *result = NULL;
+  name_list names = {0};
+  activations_list inputs = {0};
+  core_call call;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:initialize_from_parts", keywords, &py_names, &py_inputs) ||
+      !names_take(state, py_names, &names) || !activations_list_take(state, py_inputs, NULL, &inputs))
+    goto done;
+  if (names.count == 0 || inputs.count % names.count != 0) {
+    PyErr_Format(state->invalid_input, "inputs: expected one for each part and each of %d names, got %d", (int)names.count,
+                 (int)inputs.count);
+    goto done;
+  }
+
+  core_call_begin(&call);
+  usae_status status = usae_initialize_from_parts(core->sae, names.count, names.strings, inputs.count / names.count,
+                                                  inputs.matrices, &call.interrupt, &call.error);
+  if (!core_call_end(&call, state, status)) goto done;
+
+  remember(&core->last_report, NULL);
+  result = Py_NewRef(Py_None);
+done:
+  activations_list_clear(&inputs);
+  names_clear(&names);
+  return result;
+}
+
 /* --- The type ------------------------------------------------------------------------------------------------------ */
 
 #define METHOD(name, arguments, words)                                                                    \
@@ -157,10 +188,11 @@ done:
 static PyMethodDef methods[] = {
     METHOD(initialize, "names, widths", "Give it its models and seed their parameters without data."),
     METHOD(initialize_from, "names, inputs", "The same, with standardisation and dictionaries taken from data."),
+    METHOD(initialize_from_parts, "names, inputs", "The same from several parts of the data, which may lack models."),
     METHOD(describe_sample, "model, center, deviation", "What standardisation was computed from, or None."),
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
     METHOD(set_frozen, "model, frozen", "Say whether steps leave a model as it is: 1, or 0."),
-    METHOD(encoders, "encoder", "The models that the next step encodes."),
+    METHOD(encoders, "encoder, present", "The models that the next step encodes."),
     METHOD(step, "inputs, rows, encoder", "One optimisation step; its report as a dict."),
     METHOD(gradients, "inputs, rows, encoder, tensors", "The gradients of a step, which is not done; its report as a dict."),
     METHOD(shared_begin, "inputs, rows, encoder", "Begin a step that several processes share."),

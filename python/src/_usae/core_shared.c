@@ -18,8 +18,9 @@ PyObject *core_shared_begin(PyObject *self, PyObject *args, PyObject *kwargs) {
   usae_status status = usae_shared_begin(core_of(self)->sae, batch.inputs.count, batch.inputs.matrices, batch.row_numbers,
                                          batch.n_rows, batch.encoder, &call.interrupt, &opening, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
-  result = Py_BuildValue("{s:i,s:L,s:L,s:K}", "encoder", (int)opening.encoder, "step", (long long)opening.step, "tokens",
-                         (long long)opening.tokens, "fingerprint", (unsigned long long)opening.fingerprint);
+  result = Py_BuildValue("{s:i,s:L,s:L,s:K,s:K}", "encoder", (int)opening.encoder, "step", (long long)opening.step, "tokens",
+                         (long long)opening.tokens, "fingerprint", (unsigned long long)opening.fingerprint, "present",
+                         (unsigned long long)opening.present);
 done:
   step_batch_clear(&batch);
   return result;

@@ -1,5 +1,7 @@
 #include "core.h"
 
+#include <math.h>
+
 PyObject *core_set_plan(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"total_steps", "dead_tokens", NULL};
   const module_state *state = state_of(self);
@@ -69,7 +71,7 @@ PyObject *report_dict(const usae_step_report *report, const double *losses, int3
   for (int32_t e = 0, next = 0; e < report->n_encoders; e++) {
     PyObject *row = list_of_floats(losses + (int64_t)e * n_models, n_models);
     if (row == NULL || PyList_SetItem(list, e, row) < 0) goto done;
-    while (next == report->encoder) next++;
+    while (next + 1 < n_models && (next == report->encoder || isnan(losses[next]))) next++; /* NaN: not of the batch */
     int32_t model = e == 0 ? report->encoder : e == 1 ? report->second_encoder : next;
     if (e > 0) next = model + 1;
     PyObject *index = PyLong_FromLong(model);
@@ -91,15 +93,21 @@ done:
 }
 
 PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"encoder", NULL};
+  static char *keywords[] = {"encoder", "present", NULL};
   const module_state *state = state_of(self);
-  PyObject *py_encoder, *list = NULL, *result = NULL;
+  PyObject *py_encoder, *py_present, *list = NULL, *result = NULL;
   int32_t encoder, count = 0, *encoders = NULL;
+  Py_buffer present = {0};
   core_call call;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:encoders", keywords, &py_encoder) ||
-      !take_int32(state, py_encoder, "encoder", &encoder))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:encoders", keywords, &py_encoder, &py_present) ||
+      !take_int32(state, py_encoder, "encoder", &encoder) ||
+      !take_array(state, py_present, "present", ELEMENT_INT32, false, &present))
     goto done;
+  if (array_count(&present) > INT32_MAX) {
+    PyErr_Format(state->invalid_input, "present: expected at most %d numbers, got more", INT32_MAX);
+    goto done;
+  }
   encoders = PyMem_Calloc((size_t)usae_model_count(core_of(self)->sae) + 1, sizeof *encoders);
   if (encoders == NULL) {
     PyErr_NoMemory();
@@ -107,7 +115,8 @@ PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs) {
   }
 
   core_call_begin(&call);
-  usae_status status = usae_step_encoders(core_of(self)->sae, encoder, encoders, &count, &call.error);
+  usae_status status = usae_batch_encoders(core_of(self)->sae, (int32_t)array_count(&present), present.buf, encoder, encoders,
+                                           &count, &call.error);
   if (!core_call_end(&call, state, status)) goto done;
   list = PyList_New(count);
   for (int32_t e = 0; list != NULL && e < count; e++) {
@@ -118,6 +127,7 @@ PyObject *core_encoders(PyObject *self, PyObject *args, PyObject *kwargs) {
 done:
   Py_XDECREF(list);
   PyMem_Free(encoders);
+  PyBuffer_Release(&present);
   return result;
 }
 
@@ -132,8 +142,9 @@ bool step_batch_take(PyObject *self, PyObject *inputs, PyObject *rows, PyObject 
     if (!take_array(state, rows, "rows", ELEMENT_INT64, false, &out->rows)) return false;
     out->n_rows = array_count(&out->rows);
     out->row_numbers = out->rows.buf != NULL ? out->rows.buf : &nothing; /* NULL would mean all rows */
-  } else if (out->inputs.count > 0) {
-    out->n_rows = activations_rows(&out->inputs.items[0]);
+  } else {
+    for (int32_t i = 0; i < out->inputs.count && out->n_rows == 0; i++) /* one that the batch does not have has no rows */
+      out->n_rows = activations_rows(&out->inputs.items[i]);
   }
   out->losses = losses_alloc(self);
   return out->losses != NULL;

@@ -82,7 +82,8 @@ bool activations_take(const module_state *state, PyObject *object, const char *n
 void activations_clear(activations *x);
 int64_t activations_rows(const activations *x);
 
-/* Activations of all models. `names`, a tuple of str or NULL, is for error messages. Zero it before, and clear it after. */
+/* Activations of all models, 0 in all fields for None. `names`, a tuple of str or NULL, is for error messages. Zero it before,
+ * and clear it after. */
 typedef struct activations_list {
   activations *items;
   usae_matrix *matrices;

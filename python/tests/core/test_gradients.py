@@ -81,17 +81,22 @@ def smallest_norms(parameters, encoder, step, recipe):
     return result
 
 
-def check(recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, prefix=None, seed=0, **options):
+def check(
+    recipe, k, encoder="b", n_concepts=N_CONCEPTS, widths=None, n_tokens=N_TOKENS, prefix=None, seed=0, present=None, **options
+):
     """Compares all gradients; the largest error / (norm + smallest norm).
 
-    The first step of an SAE with `seed` draws `prefix`, where the recipe draws one.
+    The first step of an SAE with `seed` draws `prefix`, where the recipe draws one. `present` are the models of the batch.
     """
     problem = problems.separated(recipe, k, encoder, widths or WIDTHS, n_tokens, n_concepts, prefix=prefix, **options)
+    batch = {j: problem.batch[j] for j in present or problem.batch}
     step, expected = reference.gradients(
-        problem.parameters, problem.batch, encoder, recipe, k, problem.dead, prefix=prefix, seed=seed
+        problem.parameters, batch, encoder, recipe, k, problem.dead, prefix=prefix, seed=seed
     )  # fmt: skip
-    report, found = core_gradients(problem, encoder, recipe, k, seed)
+    given = usae.WeaklyPaired(batch) if present else batch
+    report, found = prepared(problem, recipe, k, seed).gradients(given, encoder=encoder)
     assert report.prefix == (prefix or n_concepts)
+    assert {j for j, loss in report.losses.items() if np.isfinite(loss)} == set(batch)
     return compare(problem, encoder, recipe, step, expected, report, found)
 
 
@@ -127,6 +132,27 @@ def test_gradients_of_rows_that_may_be_shorter_equal_autograd_in_float64(setting
     recipe = recipe_for(*setting).replace(dictionary_norm="bounded")  # the problem has rows on both sides of 1
     record_property("worst", check(recipe, k=7))
     record_property("worst of prefixes", check(recipe.replace(prefixes=(0.06, 0.3, 1)), k=7))
+PRESENT = [("b",), ("a", "b"), ("b", "c")]
+
+
+@pytest.mark.parametrize("present", PRESENT, ids="+".join)
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_of_batches_without_some_models_equal_autograd_in_float64(setting, present, record_property):
+    record_property("worst", check(recipe_for(*setting), k=7, present=present))
+
+
+@pytest.mark.parametrize("present", PRESENT, ids="+".join)
+@pytest.mark.parametrize("selection", ["topk", "batchtopk"])
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+@pytest.mark.parametrize("loss", ["l1", "mse"])
+def test_gradients_of_batches_without_some_models_hold_with_prefixes(loss, encoder, selection, present, record_property):
+    shares = (0.06, 0.3, 1)
+    for aux in AUX:
+        recipe = recipe_for(encoder, loss, aux, "all").replace(prefixes=shares, selection=selection)
+        record_property("worst", check(recipe, k=7, present=present))
+        recipe = recipe.replace(prefix_loss="drawn")
+        for prefix, seed in first_draws(shares).items():
+            record_property("worst", check(recipe, k=7, prefix=prefix, seed=seed, present=present))
 
 
 PREFIXES = {

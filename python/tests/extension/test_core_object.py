@@ -93,7 +93,7 @@ def test_what_a_core_says_of_itself_does_not_wait_for_a_change(core):
 
 def test_every_field_of_the_report_comes_back(core):
     report = core.step([activations(16, 8), activations(16, 6)], np.arange(16), 1)
-    assert report["encoders"] == core.encoders(1) == [1, 0]
+    assert report["encoders"] == core.encoders(1, np.ones(2, np.int32)) == [1, 0]
     assert report["step"] == core.step_count == 1
     assert [len(losses) for losses in report["losses"]] == [2, 2]
     assert report["agreement"] >= 0
@@ -104,6 +104,33 @@ def test_every_field_of_the_report_comes_back(core):
     assert report["dead"] == 0
     assert report["prefix"] == N_CONCEPTS
     assert {"auxiliary_loss", "gradient_norm"} < report.keys()
+
+
+def test_a_batch_may_lack_models(core):
+    report = core.step([None, activations(16, 6)], None, -1)
+    assert report["encoders"] == core.encoders(-1, np.array([0, 1], np.int32)) == [1]
+    assert np.isnan(report["losses"][0][0]) and report["losses"][0][1] > 0
+    core.check_finite([None, activations(16, 6)])
+    for present in (np.ones(1, np.int32), np.array([0, 2], np.int32), np.zeros(2, np.int32), np.ones(2)):
+        with pytest.raises((InvalidInputError, TypeError)):
+            core.encoders(-1, present)
+    with pytest.raises(InvalidInputError):
+        core.step([None, None], None, -1)
+    with pytest.raises(InvalidInputError):
+        core.step([None, activations(16, 6)], None, 0)
+    with pytest.raises(InvalidInputError):
+        core.initialize_from(["a", "b"], [None, activations(16, 6)])
+
+
+def test_the_parts_of_a_beginning_may_lack_models(core):
+    parts = [activations(16, 8), activations(16, 6), None, activations(40, 6)]
+    core.initialize_from_parts(["a", "b"], parts)
+    assert core.widths == (8, 6)
+    assert [core.describe_sample(model, np.empty(w), np.empty(w))[0] for model, w in enumerate((8, 6))] == [16, 56]
+    for wrong in (parts[:3], [], [None, activations(16, 6)], [activations(16, 8), activations(15, 6)]):
+        with pytest.raises(InvalidInputError):
+            core.initialize_from_parts(["a", "b"], wrong)
+    assert core.widths == (8, 6)
 
 
 def test_tensors_go_out_and_in(core):

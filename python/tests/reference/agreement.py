@@ -34,9 +34,9 @@ def term(steps, recipe, widths, prefix=None):
 
 
 def forward(parameters, batch, encoders, recipe, k, dead, prefix=None, number=0, seed=0):
-    """The loss of a step, for tensors. `dead` {model: [m] bool}."""
+    """The loss of a step, for tensors, on the models of `batch`. `dead` {model: [m] bool}."""
     steps = {e: reference.forward(parameters, batch, e, recipe, k, dead[e], prefix, number, seed) for e in encoders}
-    widths = [x.shape[1] for x in batch.values()]
+    widths = [own["dictionary"].shape[1] for own in parameters.values()]  # of all models
     agreement = term(list(steps.values()), recipe, widths, prefix)
     losses = {j: sum(step.losses[j] for step in steps.values()) / len(steps) for j in batch}
     loss = sum(step.loss for step in steps.values()) / len(steps) + recipe.agreement * agreement

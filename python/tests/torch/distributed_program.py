@@ -103,6 +103,26 @@ def correctness(rank, size):
     return seen
 
 
+def weakly_paired(rank, size):
+    """A run on parts that have different models."""
+    acts, seen = planted(600, seed=0), {}
+    weak = usae.WeaklyPaired(
+        {name: x[:200] for name, x in acts.items()}, {"vit": acts["vit"][200:]}, {"siglip": acts["siglip"][200:500]}
+    )
+    for name in ("default", "two"):
+        sae = fit_distributed(new(RECIPES[name]), weak, steps=STEPS, progress=False, validation=planted(100, seed=1))
+        alone = new(RECIPES[name]).fit(weak, steps=STEPS, progress=False)
+        seen[name] = {
+            "losses": [[entry["loss"] for entry in one.history_] for one in (sae, alone)],
+            "present": [
+                [[name for name, loss in entry["losses"].items() if loss == loss] for entry in one.history_]
+                for one in (sae, alone)
+            ],
+            "digest": digest(sae),
+        }
+    return seen
+
+
 def keep_error(errors, call):
     """Add what the call raises to the list, or "nothing"."""
     try:
@@ -253,7 +273,7 @@ def masked(rank, size):
     return seen
 
 
-SCENARIOS = {one.__name__: one for one in (correctness, user_loop, out_of_step, resume, loss_of_a_peer, masked)}
+SCENARIOS = {one.__name__: one for one in (correctness, weakly_paired, user_loop, out_of_step, resume, loss_of_a_peer, masked)}
 
 
 def main():

@@ -56,6 +56,17 @@ def test_fifty_steps_have_the_losses_of_one_process_and_the_same_bits_everywhere
     assert len({seen[f"run {recipe}"]["digest"] for seen in correct}) == 1
 
 
+def test_processes_share_the_steps_of_parts_that_have_different_models(tmp_path):
+    seen = launched(tmp_path, "weakly_paired", 2)
+    for one in seen:
+        for run in one.values():
+            together, alone = run["losses"]
+            assert len(together) == 50 and max(abs(a - b) / b for a, b in zip(together, alone, strict=True)) < 1e-2
+            assert run["present"][0] == run["present"][1]
+            assert {len(names) for names in run["present"][0]} == {1, 3}
+    assert seen[0] == seen[1]
+
+
 def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_training_goes_on(tmp_path):
     seen = launched(tmp_path, "user_loop", 2)
     first, second = (one["errors"] for one in seen)

@@ -136,6 +136,15 @@ def test_wrongly_paired_rows_are_no_fault_of_training(acts, held_out):
     assert r2[~np.eye(3, dtype=bool)].mean() < 0.05  # what the watch must not take for a fault
 
 
+def test_rows_of_single_models_that_drive_codes_apart_need_more_steps_of_aligned_ones():
+    train, held_out = usae.demo.activations()
+    rows = {name: x.reshape(-1, x.shape[-1]) for name, x in train.items()}
+    weak = usae.WeaklyPaired({name: x[:400] for name, x in rows.items()}, *[{name: x[400:]} for name, x in rows.items()])
+    sae = usae.UniversalSAE(256, 12, recipe=usae.recipes.default(batch_size=256), seed=0)
+    (text,) = texts(lambda: sae.fit(weak, steps=200, validation=held_out))
+    assert "usae.WeaklyPaired" in text and "step 200" in text
+
+
 def test_few_rows_and_models_alone_are_quiet(acts):
     for rows in (8, 40):
         assert texts(lambda rows=rows: small().fit({name: x[:rows] for name, x in acts.items()}, steps=60)) == []

@@ -18,7 +18,7 @@ from usae._core.reports import Screening, StepReport, StreamReport
 from usae._core.standardization import StandardizationReport
 from usae._core.tensors import EFFECTIVE_DIMENSIONS, INTEGERS, PARAMETERS, RESTS, TENSORS, TRAINED, is_finite
 from usae._data import shuffled_blocks
-from usae._data.activations import Activations, are_stored, batch_for_core, check_known
+from usae._data.activations import Activations, are_stored, batch_for_core, check_known, natives
 from usae._data.columns import Columns, Label
 from usae.errors import InvalidInputError
 from usae.recipes import PYTHON_FIELDS, Recipe
@@ -130,11 +130,11 @@ class Autoencoder:
         return self.lacks_training_state and self.core.last_report is None
 
     def step(self, acts: Mapping[str, Activations], rows: np.ndarray | None, encoder: int) -> StepReport:
-        """Do one step. `rows` None: all rows; `encoder` is the first model to encode, and -1 draws it."""
+        """Do one step on the models of `acts`. `rows` None: all; `encoder` is the first to encode, and -1 draws it."""
         self.record_last()
         self._steps_under_way += 1
         try:
-            report = self.recorded(self.core.step(*batch_for_core(acts, rows), encoder))
+            report = self.recorded(self.core.step(*batch_for_core(acts, rows, self.names), encoder))
             self.remember_columns(acts)
             return report
         except InvalidInputError as error:  # perhaps because of what an earlier step has done
@@ -152,12 +152,13 @@ class Autoencoder:
     def gradients(self, acts: Mapping[str, Activations], encoder: int) -> tuple[StepReport, dict[tuple[int, str], np.ndarray]]:
         """Compute the gradients of a step on all rows, by the number of the model and the name of the tensor."""
         of_encoder = [name for name in self.parameter_names() if name in TRAINED]
-        encoders = self.core.encoders(encoder)
-        stepped = range(len(self.names)) if self.recipe.update == "all" else encoders
+        present = np.array([name in acts for name in self.names], np.int32)
+        encoders = self.core.encoders(encoder, present)
+        stepped = np.flatnonzero(present).tolist() if self.recipe.update == "all" else encoders
         wanted = [(model, name) for model in stepped for name in (of_encoder if model in encoders else ["dictionary"])]
         memory = {(model, name): np.empty(self.shape(model, name), np.float32) for model, name in wanted}
         tensors = [(model, TENSORS[f"{name}_gradient"], array) for (model, name), array in memory.items()]
-        return self.report(self.core.gradients(*batch_for_core(acts, None), encoder, tensors)), memory
+        return self.report(self.core.gradients(*batch_for_core(acts, None, self.names), encoder, tensors)), memory
 
     def report(self, report: Mapping[str, Any]) -> StepReport:
         """Convert the core's report of a step: numbers of models become names."""
@@ -204,20 +205,35 @@ class Autoencoder:
         """Initialise the parameters without data."""
         self.core.initialize(list(widths), list(widths.values()))
 
-    def initialize_from(self, acts: Mapping[str, Activations]) -> None:
-        """Initialise the parameters. Standardisation and dictionaries come from the activations, or a sample of a store's."""
-        if are_stored(acts):
-            acts = shuffled_blocks.sample(acts, self.seed)
-        self.core.initialize_from(list(acts), [x.native for x in acts.values()])
-        self.standardization = standardization.reports(self, acts)
-        self.standardized_types = {name: x.dtype_name for name, x in acts.items()}
-        self.remember_columns(acts)
+    def initialize_from(self, *parts: Mapping[str, Activations]) -> None:
+        """Initialise the parameters. Standardisation and dictionaries come from the activations, or a sample of a store's.
+
+        Each part has some models, and all parts together all. A model's standardisation comes from its rows in all parts.
+        """
+        total = sum(next(iter(part.values())).n_tokens for part in parts)
+        parts = tuple(
+            shuffled_blocks.sample(part, self.seed, total, least=self.n_concepts) if are_stored(part) else part
+            for part in parts
+        )
+        names = list(dict.fromkeys(name for part in parts for name in part))
+        self.core.initialize_from_parts(names, [array for part in parts for array in natives(part, names)])
+        rows = {name: [part[name] for part in parts if name in part] for name in names}
+        self.standardization = standardization.reports(self, rows)
+        self.standardized_types = {name: standardization.coarsest_type(own) for name, own in rows.items()}
+        for part in parts:
+            self.remember_columns(part)
 
     def freeze(self, names: Iterable[str]) -> None:
-        """Let steps leave these models as they are, until the end of this object: it is not saved."""
+        """Let steps leave these models as they are, until `unfreeze`. It is not saved."""
         for name in names:
             self.core.set_frozen(self.index(name), 1)
             self.frozen |= {name}
+
+    def unfreeze(self) -> None:
+        """Let steps train all models again."""
+        for name in self.frozen:
+            self.core.set_frozen(self.index(name), 0)
+        self.frozen = frozenset()
 
     def check_finite(self, acts: Mapping[str, Activations]) -> None:
         """Raise an error that names the first element that is NaN or infinite.
@@ -228,7 +244,7 @@ class Autoencoder:
             for x in acts.values():
                 x.array.verify()  # type: ignore[union-attr]
         else:
-            self.core.check_finite([x.native for x in acts.values()])
+            self.core.check_finite(natives(acts, self.names))
 
     def check_parameters(self, cause: BaseException | None = None) -> None:
         """Raise an error, because of `cause`, if an update has left parameters that are not finite. It reads all of them."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from usae import recipes
 from usae._base import checks
+from usae._data.part_order import cards_of
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
@@ -30,16 +32,30 @@ STEP_LIMIT = 0.15
 """`Recipe.step_limit` of derived learning rates. Measured: docs/recipes.md."""
 
 
-def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float | None, steps: int | None) -> Recipe:
+Sizes = Sequence[tuple[int, int]]
+"""Numbers of models and of rows of each part of the activations."""
+
+
+def resolved_for_fit(
+    recipe: Recipe,
+    n_models: int,
+    sizes: Sizes,
+    epochs: float | None,
+    steps: int | None,
+    shares: Sequence[float] | None = None,
+) -> Recipe:
     """Return the recipe with every field filled in that depends on the data.
+
+    `shares` are those that the parts have of the steps. Default: None, which goes by their rows.
 
     Raises
     ------
     InvalidInputError
         If epochs or steps are no positive numbers, or if they contradict each other or the recipe.
     """
-    batch_size = min(recipe.batch_size, n_tokens * n_encoders(recipe, n_models))
-    steps_per_epoch = math.ceil(n_tokens / step_tokens(recipe.replace(batch_size=batch_size), n_models))
+    batch_size = min(recipe.batch_size, max(n_tokens * n_encoders(recipe, models) for models, n_tokens in sizes))
+    batches = part_batches(recipe.replace(batch_size=batch_size), sizes)
+    steps_per_epoch = sum(batches)
     asked = asked_steps(steps_per_epoch, epochs, steps)
     planned = recipe.total_steps
     if planned is None:
@@ -50,11 +66,21 @@ def resolved_for_fit(recipe: Recipe, n_models: int, n_tokens: int, epochs: float
             f"steps must equal recipe.total_steps = {planned}, got {asked}; give only one of them, or use "
             f"recipe.replace(total_steps=None)"
         )
-    return resolved(recipe.replace(batch_size=batch_size), n_models)
+    recipe = recipe.replace(batch_size=batch_size)
+    encodings = None
+    if len(sizes) > 1:
+        cards = cards_of(batches, shares)
+        tokens = part_tokens(recipe, sizes)
+        each = [own * n_encoders(recipe, models) for own, (models, _) in zip(tokens, sizes, strict=True)]
+        encodings = sum(own * n for own, n in zip(each, cards, strict=True)) / sum(cards)
+    return resolved(recipe, n_models, encodings)
 
 
-def resolved(recipe: Recipe, n_models: int) -> Recipe:
-    """Return the recipe with the learning rate and `dead_tokens` filled in."""
+def resolved(recipe: Recipe, n_models: int, encodings: float | None = None) -> Recipe:
+    """Return the recipe with the learning rate and `dead_tokens` filled in.
+
+    `encodings` are those of a step. Default: None, which takes `batch_size`.
+    """
     if recipe.learning_rate is None:
         rate = LEARNING_RATE_OF_MEAN if recipe.prefix_loss == "mean" and recipe.prefixes is not None else LEARNING_RATE
         recipe = recipe.replace(learning_rate=rate, step_limit=recipe.step_limit or STEP_LIMIT)
@@ -62,7 +88,8 @@ def resolved(recipe: Recipe, n_models: int) -> Recipe:
         return recipe
     if recipe.total_steps is None:
         return recipe.replace(dead_tokens=DEAD_TOKENS_WITHOUT_PLAN)
-    planned_tokens = recipe.total_steps * recipe.batch_size / n_models  # expected number of tokens that one model encodes
+    # The expected number of tokens that one model encodes.
+    planned_tokens = recipe.total_steps * (recipe.batch_size if encodings is None else encodings) / n_models
     return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
 
 
@@ -74,6 +101,17 @@ def n_encoders(recipe: Recipe, n_models: int) -> int:
 def step_tokens(recipe: Recipe, n_models: int) -> int:
     """Return the number of tokens of a step, each of which several models may encode."""
     return max(1, recipe.batch_size // n_encoders(recipe, n_models))
+
+
+def part_tokens(recipe: Recipe, sizes: Sizes) -> list[int]:
+    """Return the number of tokens of a step on each part: all rows of the part, if there are fewer."""
+    return [min(n_tokens, step_tokens(recipe, n_models)) for n_models, n_tokens in sizes]
+
+
+def part_batches(recipe: Recipe, sizes: Sizes) -> list[int]:
+    """Return how many batches the rows of each part make."""
+    tokens = part_tokens(recipe, sizes)
+    return [math.ceil(n_tokens / own) for own, (_, n_tokens) in zip(tokens, sizes, strict=True)]
 
 
 def asked_steps(steps_per_epoch: int, epochs: object, steps: object) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,35 +183,42 @@ class StandardizationReport:
         )
 
 
-def reports(autoencoder: Autoencoder, acts: Mapping[str, Activations]) -> dict[str, StandardizationReport]:
-    """Return what the core found in the activations from which it was initialised."""
+def reports(autoencoder: Autoencoder, acts: Mapping[str, Sequence[Activations]]) -> dict[str, StandardizationReport]:
+    """Return what the core found in the activations from which it was initialised, of each model those of all parts."""
     result = {}
-    for model, (name, x) in enumerate(acts.items()):
-        mean, deviation = np.empty(x.width), np.empty(x.width)
+    for model, (name, parts) in enumerate(acts.items()):
+        mean, deviation = np.empty(parts[0].width), np.empty(parts[0].width)
         numbers = autoencoder.core.describe_sample(model, mean, deviation)
         if numbers is not None:
-            report = StandardizationReport(name, x.dtype_name, *numbers, mean, deviation)
+            report = StandardizationReport(name, coarsest_type(parts), *numbers, mean, deviation)
             if report.outlying_rows:
-                share = _outlying_share(report, x, autoencoder.recipe.outlier_multiple or DEFAULT_MULTIPLE)
+                share = _outlying_share(report, parts, autoencoder.recipe.outlier_multiple or DEFAULT_MULTIPLE)
                 report = dataclasses.replace(report, outlying_share=share)
             result[name] = report
     return result
 
 
-def _outlying_share(report: StandardizationReport, x: Activations, multiple: float) -> float:
+def coarsest_type(parts: Sequence[Activations]) -> str:
+    """Return the type of the parts whose numbers are the farthest apart."""
+    return max((x.dtype_name for x in parts), key=lambda dtype: float_types.step(np.ones(1), dtype)[0])
+
+
+def _outlying_share(report: StandardizationReport, parts: Sequence[Activations], multiple: float) -> float:
     """Return what share of all squared distances is that of outlying rows.
 
     It is that of evenly spaced rows, or what the report tells of its own if that is more, as where few rows are very far.
     """
     limit = multiple * report.median_distance
-    numbers = np.arange(0, x.n_tokens, -(-x.n_tokens // SAMPLE_ROWS))
+    every = -(-sum(x.n_tokens for x in parts) // SAMPLE_ROWS)
     far = total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are an error elsewhere
-        for rows in chunks(len(numbers)):
-            squares = ((rows_of(x, numbers[rows]).astype(float) - report.mean) ** 2).sum(1)
-            squares = squares[np.isfinite(squares)]
-            far += float(squares[squares > limit**2].sum())
-            total += float(squares.sum())
+        for x in parts:
+            numbers = np.arange(0, x.n_tokens, every)
+            for rows in chunks(len(numbers)):
+                squares = ((rows_of(x, numbers[rows]).astype(float) - report.mean) ** 2).sum(1)
+                squares = squares[np.isfinite(squares)]
+                far += float(squares[squares > limit**2].sum())
+                total += float(squares.sum())
     least = (report.outlying_rows - 1) * limit**2 + report.largest_distance**2
     counted = (report.rows - report.left_out_rows) * float((report.deviation**2).sum())
     all_squares = counted + least if report.left_out_rows else counted

@@ -163,6 +163,11 @@ def as_aligned(
     empty : bool
         Whether the mask may leave out all rows. Default: False.
     """
+    if isinstance(acts, InParts):
+        raise InvalidInputError(
+            f"{argument} must be aligned activations, got {type(acts).__name__}, whose parts have different models; give one "
+            f"of its .parts"
+        )
     if not isinstance(acts, Mapping):
         raise InvalidInputError(
             f"{argument} must be a mapping from model names to arrays, got {_kind(acts)}; "
@@ -233,6 +238,10 @@ def _masked(
     label = found[0][1] if len(found) == 1 else f"all masks of {argument} together"
     rows = np.flatnonzero(counts) if empty else masks.numbers(counts, label)
     return {name: dataclasses.replace(x, rows=rows) for name, x in given.items()}
+
+
+class InParts:
+    """Activations that are not aligned as a whole, but in `parts`; `usae.WeaklyPaired` is one."""
 
 
 class OfModels(Mapping[str, Any]):
@@ -328,13 +337,23 @@ def mask_of(acts: Mapping[str, Activations]) -> np.ndarray | None:
     return counts
 
 
-def batch_for_core(acts: Mapping[str, Activations], rows: np.ndarray | None) -> tuple[list[Any], np.ndarray | None]:
-    """Return arrays and row numbers of a batch as `_usae.Core` takes them: row numbers are those of the whole arrays."""
+def batch_for_core(
+    acts: Mapping[str, Activations], rows: np.ndarray | None, names: Iterable[str]
+) -> tuple[list[Any], np.ndarray | None]:
+    """Return arrays and row numbers of a batch as `_usae.Core` takes them: row numbers are those of the whole arrays.
+
+    The arrays are in the order of `names`, None for models that the batch does not have.
+    """
     chosen = next(iter(acts.values())).rows
     if chosen is not None:
         acts = {name: x.whole for name, x in acts.items()}
         rows = chosen if rows is None else chosen[rows]
-    return [x.native for x in acts.values()], rows
+    return natives(acts, names), rows
+
+
+def natives(acts: Mapping[str, Activations], names: Iterable[str]) -> list[Any]:
+    """Return the arrays of models in the form that `_usae.Core` takes, None for models that are not there."""
+    return [acts[name].native if name in acts else None for name in names]
 
 
 def are_stored(acts: Mapping[str, Activations]) -> bool:

@@ -110,9 +110,14 @@ def joined(pieces: list[dict[str, Activations]]) -> dict[str, Activations]:
     }
 
 
-def sample(acts: Mapping[str, Activations], seed: int) -> dict[str, Activations]:
-    """Return as many rows of a store as a group has, in short slices that the seed draws; all rows if there are no more."""
+def sample(acts: Mapping[str, Activations], seed: int, total: int | None = None, least: int = 0) -> dict[str, Activations]:
+    """Return as many rows of a store as a group has, in short slices that the seed draws; all rows if there are no more.
+
+    If the rows are a part of `total`, it is the same part of the sample, and at least `least` rows. Default: None, all.
+    """
     n_rows, wanted = next(iter(acts.values())).n_tokens, BLOCK_ROWS * GROUP_BLOCKS
+    if total is not None and total > n_rows:
+        wanted = min(wanted, -(-max(wanted * n_rows // total, least) // SAMPLE_BLOCK_ROWS) * SAMPLE_BLOCK_ROWS)
     if n_rows <= wanted:
         return {name: x.part(slice(0, n_rows)) for name, x in acts.items()}
     blocks = np.empty(wanted // SAMPLE_BLOCK_ROWS, np.int64)

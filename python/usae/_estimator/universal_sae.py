@@ -39,6 +39,7 @@ from usae._data.activations import (
 from usae._data.columns import labels_of
 from usae._data.read_ahead import ReadAhead
 from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
+from usae._data.weakly_paired import as_batch, as_parts
 from usae._estimator import constructor
 from usae._estimator.codes import Codes
 from usae._training import exclusive, loop, run_identity, watch
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
     import pandas
 
     from usae._data.store import ActivationStore
+    from usae._data.weakly_paired import Parts
     from usae._exchange.exporting import Export
+    from usae._training.freezing import Keeping
     from usae.analysis.controls import Controls
     from usae.analysis.evaluation import Evaluation
 
@@ -226,15 +229,17 @@ class UniversalSAE:
         resume: bool = False,
         progress: bool | None = None,
         mask: Any = None,
+        frozen: Iterable[str] = (),
     ) -> UniversalSAE:
         """Train on aligned activations from the beginning.
 
         Parameters
         ----------
-        acts : mapping of str to array, each [n_tokens, width] or [images, tokens, width]
+        acts : mapping of str to array, each [n_tokens, width] or [images, tokens, width]; or WeaklyPaired
             Activations of each model. Row t of every model is the same place in the same image. They can be NumPy arrays,
             memory maps or PyTorch CPU tensors of float16, bfloat16, float32 or float64, with any strides; they are read without
-            a copy and never modified. Or they are an `ActivationStore`, which is read block by block in the background.
+            a copy and never modified. Or they are an `ActivationStore`, which is read block by block in the background. If only
+            some rows are aligned, they are a `WeaklyPaired`.
         y : optional
             Not used. scikit-learn's pipelines pass labels here. Default: None.
         epochs : float, optional
@@ -243,8 +248,9 @@ class UniversalSAE:
             Number of batches, instead of epochs. Default: None, which takes ``recipe.total_steps``; if that is None, one epoch
             or 1,000 steps, whichever is longer.
         validation : mapping of str to array, optional
-            Held-out activations of the same models. They are checked at the start and evaluated during training, with results
-            in `history_`: 2,048 of their rows at each fifth of the run, and all rows at its end. Default: None.
+            Held-out activations of the same models, all of them aligned. They are checked at the start and evaluated during
+            training, with results in `history_`: 2,048 of their rows at each fifth of the run, and all rows at its end.
+            Default: None.
         callbacks : iterable of callables
             Each is called with the `StepReport` after every step. The result True ends the training, and no other does.
             Default: ().
@@ -262,6 +268,10 @@ class UniversalSAE:
             Rows of `acts` that count, with shapes as for `MaskedActivations`. The others are never read, and the result has the
             bits of training on arrays without them. Default: None, which means all, or those that count by the mask that `acts`
             carries. `validation` can be a `MaskedActivations`.
+        frozen : iterable of str
+            Names of models that this object has and that stay as they are now, to the bit: parameters, standardisation and
+            training state. All other models of `acts` are trained from the beginning, into the code of these. Without a
+            `recipe` of the constructor, the steps are those of `add_model`. Default: (), which trains all.
 
         Returns
         -------
@@ -295,32 +305,41 @@ class UniversalSAE:
         schedule = as_schedule(checkpoint, resume)
         if isinstance(y, Mapping):
             raise InvalidInputError("y must be labels, which are not used, or None, got a mapping; use validation=... for it")
-        given = as_aligned(acts, "acts", mask=mask)
-        widths = {name: x.width for name, x in given.items()}
-        held_out = None if validation is None else as_aligned(validation, "validation", columns_of(given))
+        given = as_parts(acts, "acts", mask)
+        held_out = None if validation is None else as_aligned(validation, "validation", given.columns)
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
-        n_tokens = next(iter(given.values())).n_tokens
-        recipe = resolved_recipe.resolved_for_fit(self._checked_recipe(), len(given), n_tokens, epochs, steps)
-        total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(given))
+        keeping = self._keeping(frozen, given)
+        plan = keeping.recipe if keeping else self._checked_recipe()
+        recipe = resolved_recipe.resolved_for_fit(plan, len(given.columns), given.sizes, epochs, steps, given.shares)
+        total, tokens = int(recipe.total_steps or 0), resolved_recipe.part_tokens(recipe, given.sizes)
 
         autoencoder = Autoencoder(self._arguments(), recipe)
-        autoencoder.initialize_from(given)
-        autoencoder.check_finite(given)  # before training, which may take hours
-        standardization.warn_of(autoencoder.standardization or {}, recipe)
+        autoencoder.initialize_from(*given.parts)
+        loop.check_parts(autoencoder, given)  # before training, which may take hours
+        if keeping:
+            keeping.apply(autoencoder, given)
+        reports = autoencoder.standardization or {}
+        standardization.warn_of({name: reports[name] for name in reports if name not in autoencoder.frozen}, recipe)
         loop.check_validation(autoencoder, held_out)
         logger.info(
-            "training %d concepts on %d tokens of %s%s: %d steps of %d tokens; a concept is dead in a model after %d "
-            "tokens without firing", autoencoder.n_concepts, n_tokens, ", ".join(widths),
-            f" ({left_out(given)} rows left out)" if left_out(given) else "", total, batch_size, recipe.dead_tokens
+            "training %d concepts on %d tokens of %s%s: %d steps of %s tokens; a concept is dead in a model after %d "
+            "tokens without firing", autoencoder.n_concepts, given.n_tokens, ", ".join(autoencoder.names),
+            f" ({given.n_left_out} rows left out)" if given.n_left_out else "", total, " or ".join(map(str, tokens)),
+            recipe.dead_tokens,
         )  # fmt: skip
 
-        run = functools.partial(run_identity.describe_run, "fit", autoencoder, {"acts": given, "validation": held_out})
+        more = ({"acts.shares": given.shares} if given.shares else {}) | (keeping.described() if keeping else {})
+        data = {"acts": given.arrays, "validation": held_out}
+        run = functools.partial(run_identity.describe_run, "fit", autoencoder, data, more=more)
         with loop.checkpoint_writer(autoencoder, schedule, resume, run) as checkpoints:
             done = autoencoder.core.step_count
             bar = progress_bar(total, progress, initial=done)
             self._autoencoder = autoencoder
-            with bar, contextlib.closing(loop.batches_of(given, autoencoder.seed, batch_size, done)) as batches:
-                loop.train(autoencoder, batches, total, held_out, checked, bar, checkpoints)
+            try:
+                with bar, contextlib.closing(loop.batches_of_parts(given, recipe, autoencoder.seed, done)) as batches:
+                    loop.train(autoencoder, batches, total, held_out, checked, bar, checkpoints)
+            finally:
+                autoencoder.unfreeze()
         return self
 
     @exclusive.training
@@ -397,7 +416,7 @@ class UniversalSAE:
         widths = {name: x.width for name, x in sample.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", columns_of(sample))
         n_tokens = next(iter(sample.values())).n_tokens
-        recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), n_tokens, None, steps)
+        recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), [(len(widths), n_tokens)], None, steps)
         total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(widths))
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(sample)
@@ -464,7 +483,7 @@ class UniversalSAE:
         batch : mapping of str to array
             Activations, as for `fit`. If the object has no parameters yet, the batch also decides the models, the
             standardisation and the initial dictionaries, so it should be large and varied. Rows that are all equal, such as a
-            single one, are refused.
+            single one, are refused. A later batch may lack models if it is a `WeaklyPaired` of one part.
         encoder : str, optional
             Name of the model to encode, or of the first where the recipe encodes several (`Recipe.encoded_models`). Default:
             None, which draws it.
@@ -492,7 +511,7 @@ class UniversalSAE:
                     return self._first_step(batch, encoder, mask)
         autoencoder = self._initialized()
         exclusive.check(self, "partial_fit")
-        given = as_aligned(batch, "batch", autoencoder.columns, mask)
+        given = as_batch(batch, "batch", autoencoder.columns, mask)
         index = _index(encoder, autoencoder.names)
         rounding.check(autoencoder, given)
         loop.warn_of_lost_optimizer(autoencoder, stacklevel=3)
@@ -582,7 +601,7 @@ class UniversalSAE:
         steps = joining.steps_of_joining(autoencoder, epochs, steps)
         plan = joining.checked_recipe(autoencoder, recipe)
         n_tokens = given[name].n_tokens
-        plan = resolved_recipe.resolved_for_fit(plan, len(given), n_tokens, epochs, steps)
+        plan = resolved_recipe.resolved_for_fit(plan, len(given), [(len(given), n_tokens)], epochs, steps)
         self._autoencoder = joining.join(autoencoder, name, given, plan, checked, progress, self.n_threads)
         return self
 
@@ -631,7 +650,7 @@ class UniversalSAE:
             as in `parameters`. Only the tensors that the step would change are in it.
         """
         autoencoder = self._initialized()
-        given = as_aligned(batch, "batch", autoencoder.columns, mask)
+        given = as_batch(batch, "batch", autoencoder.columns, mask)
         index = autoencoder.index(encoder, "encoder")
         rounding.check(autoencoder, given)
         report, gradients = autoencoder.gradients(given, index)
@@ -1181,6 +1200,18 @@ class UniversalSAE:
             autoencoder.names, n_tokens, threshold, **numbers, n_left_out=left_out(acts), partners=None,
             dictionary_norms=norms, vision=None,
         )  # fmt: skip
+
+    def _keeping(self, frozen: object, given: Parts) -> Keeping | None:
+        """Return the models that `fit` keeps as they are; None if there are none."""
+        if isinstance(frozen, tuple) and not frozen:
+            return None
+        from usae._training import freezing  # like `joining`, few need it
+
+        names = freezing.names_of(frozen)
+        if not names:
+            return None
+        recipe = None if self.recipe is None else self._checked_recipe()
+        return freezing.checked(names, self._initialized(), self._arguments(), recipe, given)
 
     def _checked_recipe(self) -> Recipe:
         if self.recipe is None:

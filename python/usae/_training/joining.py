@@ -10,21 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from usae import recipes
 from usae._base.progress import progress_bar
 from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
-from usae._core.tensors import RESTS, Tensors
-from usae._data import shuffled_blocks
-from usae._data.activations import Activations, are_stored, as_aligned, check_columns, check_known, check_names
-from usae._data.chunks import chunks, rows_of
+from usae._core.tensors import Tensors
+from usae._data.activations import Activations, as_aligned, check_columns, check_known, check_names
 from usae._saved.state import restored, snapshot
 from usae._training import loop
+from usae._training.freezing import check_code_fields, initialize_from_codes, joining_recipe, take_models
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
@@ -32,16 +29,6 @@ logger = logging.getLogger("usae")
 
 SHARE_OF_STEPS = 3
 """A model joins in one of so many steps of the training before, if the caller does not say otherwise."""
-
-CODE_FIELDS = ("encoder", "selection", "k_max", "dictionary_epsilon")
-"""Fields of a recipe that say what a code and a reconstruction are, so that all models have to have the same."""
-
-AGREEMENT = 0.03
-"""Largest weight of the agreement term. The others' codes do not give way, so a larger weight costs the new model's own R2: on
-the demonstration's activations up to .05 with 0.3, .03 with 0.1 and .02 with this."""
-
-INITIAL_ROWS = 16_384
-"""Most rows that the first dictionary comes from."""
 
 
 def checked(autoencoder: Autoencoder, name: object, acts: object, mask: object) -> dict[str, Activations]:
@@ -77,39 +64,13 @@ def checked(autoencoder: Autoencoder, name: object, acts: object, mask: object) 
     return {each: given[each] for each in (*others, name)}
 
 
-def joining_recipe(autoencoder: Autoencoder) -> Recipe:
-    """Return the recipe of an autoencoder for a model that joins it.
-
-    Each step encodes the new model and another, and the agreement term has its whole weight from the first step, because the
-    codes to agree with are there. Its weight is `AGREEMENT`, or the recipe's if that is smaller and not 0.
-    """
-    recipe = autoencoder.recipe
-    if recipe.agreement == 0:
-        recipe = recipe.replace(agreement=AGREEMENT, agreement_scale=recipes.agreeing().agreement_scale)
-    return recipe.replace(
-        agreement=min(recipe.agreement, AGREEMENT),
-        encoded_models="all" if recipe.encoded_models == "all" else "two",
-        agreement_start=0.0,
-        agreement_full=0.0,
-        initialization="data",
-        merge_cosine=None,  # a merge would move concepts of all models
-        total_steps=None,
-        dead_tokens=None,
-    )
-
-
 def checked_recipe(autoencoder: Autoencoder, recipe: object) -> Recipe:
     """Return the recipe of a model that joins: the caller's, or `joining_recipe` where it is None."""
     if recipe is None:
         return joining_recipe(autoencoder)
     if not isinstance(recipe, Recipe):
         raise InvalidInputError(f"recipe must be a usae.Recipe or None, got {type(recipe).__name__}; see usae.recipes")
-    for field in CODE_FIELDS:
-        if getattr(recipe, field) != getattr(autoencoder.recipe, field):
-            raise InvalidInputError(
-                f"recipe: {field} must be {getattr(autoencoder.recipe, field)!r}, as the other models have it, got "
-                f"{getattr(recipe, field)!r}; take sae.recipe_.replace(...)"
-            )
+    check_code_fields(recipe, autoencoder)
     if recipe.encoded_models == "one":
         raise InvalidInputError(
             "recipe: encoded_models must be 'two' or 'all', so that the new dictionary sees codes of other models, got 'one'"
@@ -140,65 +101,19 @@ def join(
     training = Autoencoder(params | {"recipe": recipe}, recipe)
     training.initialize_from(given)
     training.check_finite(given)
-    _take_models(training, autoencoder)
+    known = training.names[:-1]
+    take_models(training, autoencoder, known)
     new = training.index(name)
     reports = training.standardization or {}
     standardization.warn_of({name: reports[name]} if name in reports else {}, recipe)
-    _initialize_from_codes(training, new, given)
-    training.freeze(training.names[:new])
+    initialize_from_codes(training, name, known, [given])
+    training.freeze(known)
     total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(given))
     logger.info("%s joins %s: %d steps of %d tokens", name, ", ".join(list(given)[:-1]), total, batch_size)
     bar = progress_bar(total, progress, initial=0)
     with bar, contextlib.closing(loop.batches_of(given, training.seed, batch_size, 0)) as batches:
         loop.train(training, batches, total, None, callbacks, bar, loop.NoCheckpoints())
     return _with_model(autoencoder, training, new, n_threads)
-
-
-def _take_models(training: Autoencoder, autoencoder: Autoencoder) -> None:
-    """Give the models that are frozen their parameters."""
-    names = autoencoder.parameter_names(RESTS if autoencoder.recipe.selection == "batchtopk" else ("mean_rest",))
-    known = training.names[:-1]
-    values, _ = autoencoder.read_all([(autoencoder.index(each), name) for each in known for name in names])
-    places = [(model, name) for model in range(len(known)) for name in names]
-    training.write_all(dict(zip(places, values, strict=True)))
-
-
-def _initialize_from_codes(training: Autoencoder, new: int, given: Mapping[str, Activations]) -> None:
-    """Start each dictionary row at the mean of the new model's tokens, weighted by the other models' codes of the concept.
-
-    The encoder starts as the transpose, as with the initialisation "data". Concepts that do not fire in the rows that are read
-    stay at the token that this initialisation drew.
-    """
-    rows = shuffled_blocks.sample(given, training.seed) if are_stored(given) else given
-    rows = {name: x.thinned(INITIAL_ROWS) for name, x in rows.items()}
-    names = training.names
-    mean, scale = training.exact_mean(new), training.read(new, "scale").astype(float)
-    sums = np.zeros((training.n_concepts, rows[names[new]].width))
-    for part in chunks(rows[names[new]].n_tokens, size=1024):
-        tokens = (rows_of(rows[names[new]], part).astype(float) - mean) / scale
-        for model, name in enumerate(names[:new]):
-            values = np.empty((len(tokens), training.core.slots), np.float32)
-            indices = np.empty(values.shape, np.int32)
-            training.core.encode(model, rows[name].part(part).native, values, indices)
-            _add_weighted(sums, values, indices, tokens)
-    weight, dictionary = training.read(new, "encoder_weight"), training.read(new, "dictionary")
-    norms = np.linalg.norm(sums, axis=1)
-    fired = norms > 0
-    directions = sums[fired] / norms[fired, None]
-    for tensor in (weight, dictionary):
-        tensor[fired] = directions * np.linalg.norm(tensor[fired].astype(float), axis=1, keepdims=True)
-    training.write_all({(new, "encoder_weight"): weight, (new, "dictionary"): dictionary})
-
-
-def _add_weighted(sums: np.ndarray, values: np.ndarray, indices: np.ndarray, tokens: np.ndarray) -> None:
-    """Add each token to the sums of its concepts, times their values."""
-    token, slot = np.nonzero(indices >= 0)
-    concepts, weights = indices[token, slot], values[token, slot].astype(float)
-    order = np.argsort(concepts, kind="stable")
-    if order.size:
-        concepts, token, weights = concepts[order], token[order], weights[order]
-        starts = np.flatnonzero(np.r_[True, concepts[1:] != concepts[:-1]])
-        sums[concepts[starts]] += np.add.reduceat(tokens[token] * weights[:, None], starts, axis=0)
 
 
 def _with_model(autoencoder: Autoencoder, training: Autoencoder, new: int, n_threads: int | None) -> Autoencoder:

@@ -14,19 +14,22 @@ import numpy as np
 
 from usae import _usae
 from usae._base import checks
-from usae._core import rounding
+from usae._core import resolved_recipe, rounding
 from usae._core.autoencoder import Autoencoder
 from usae._core.evaluation import evaluate
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, are_stored
+from usae._data.part_order import PartOrder, cards_of
 from usae._data.shuffled_blocks import Batch, shuffled_batches
 from usae._training import watch
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from usae._data.weakly_paired import Parts
     from usae._training.checkpoint_schedule import CheckpointSchedule
     from usae._training.checkpointing import CheckpointWriter
     from usae._training.run_identity import Run
+    from usae.recipes import Recipe
 
 logger = logging.getLogger("usae")
 
@@ -45,6 +48,23 @@ def batches_of(acts: Mapping[str, Activations], seed: int, batch_size: int, firs
     for step in itertools.count(first):
         _usae.shuffled_rows(seed, n_tokens, step * batch_size, rows)
         yield dict(acts), rows
+
+
+def batches_of_parts(given: Parts, recipe: Recipe, seed: int, first: int) -> Generator[Batch, None, None]:
+    """Yield endless batches, each from one part, from that of step number `first` on, counted from 0."""
+    sizes, tokens = given.sizes, resolved_recipe.part_tokens(recipe, given.sizes)
+    if len(sizes) == 1:
+        yield from batches_of(given.parts[0], seed, tokens[0], first)
+    order = PartOrder(seed, cards_of(resolved_recipe.part_batches(recipe, sizes), given.shares))
+    done = order.done(first)
+    with contextlib.ExitStack() as stack:
+        parts: dict[int, Generator[Batch, None, None]] = {}  # begun when they are needed: those of stores read ahead
+        for step in itertools.count(first):
+            part = order.part(step)
+            if part not in parts:
+                batches = batches_of(given.parts[part], seed, tokens[part], done[part])
+                parts[part] = stack.enter_context(contextlib.closing(batches))
+            yield next(parts[part])
 
 
 class NoCheckpoints:
@@ -181,6 +201,17 @@ def record_validation(autoencoder: Autoencoder, report: StepReport, acts: Mappin
     n_tokens, r2 = next(iter(acts.values())).n_tokens, numbers["r2"].tolist()
     autoencoder.add_validation(report, {"n_tokens": n_tokens, "r2": r2, "l0": numbers["l0"].tolist()})
     return r2
+
+
+def check_parts(autoencoder: Autoencoder, given: Parts) -> None:
+    """Refuse activations of which an element is not finite."""
+    for number, part in enumerate(given.parts):
+        try:
+            autoencoder.check_finite(part)
+        except InvalidInputError as error:
+            if len(given.parts) > 1:
+                error.add_note(f"These activations are those of the argument 'acts', part {number}.")
+            raise
 
 
 def check_validation(autoencoder: Autoencoder, held_out: Mapping[str, Activations] | None) -> None:

@@ -28,8 +28,12 @@ def describe_run(
     autoencoder: Autoencoder,
     data: Mapping[str, Mapping[str, Activations] | None],
     buffer_tokens: int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Describe a run of `fit` or `fit_stream`. `data` has the activations of each argument, or None if it is not given."""
+    """Describe a run of `fit` or `fit_stream`.
+
+    `data` has the activations of each argument, or None if it is not given; `more` is what else there is, by name.
+    """
     run: Run = {"method": method, "models": list(autoencoder.names)}
     for argument, acts in data.items():
         run[argument] = "not given" if acts is None else "given"
@@ -37,6 +41,7 @@ def describe_run(
             run |= _describe_activations(x, method)
     run |= {"n_concepts": autoencoder.n_concepts, "k": autoencoder.k, "seed": autoencoder.seed}
     run |= {} if buffer_tokens is None else {"buffer_tokens": buffer_tokens}
+    run |= more or {}
     run |= _of_recipe(autoencoder.recipe.to_dict())
     return json.loads(json.dumps(run))  # as it will be read from the file
 

@@ -111,6 +111,9 @@ def leave(peers: Peers, failure: BaseException | None) -> None:
     _handshake(peers, STEP, LEAVING if failure is None else FAILED, failure)
 
 
+_OPENING = ("tokens", "step", "present", "encoder", "fingerprint")
+"""What each process tells the others of the step that it begins."""
+
 Part = tuple[Mapping[str, Activations], "np.ndarray | None", int]
 """Activations, the numbers of their rows (None: all rows), and the model to encode (-1: it is drawn)."""
 
@@ -127,14 +130,14 @@ def step(
     """
     autoencoder.record_last()
     failure: BaseException | None = None
-    opening = {"tokens": 0, "step": 0, "encoder": 0, "fingerprint": 0}
+    opening = dict.fromkeys(_OPENING, 0)
     try:
         acts, rows, encoder = take()
-        opening = autoencoder.core.shared_begin(*batch_for_core(acts, rows), encoder)
+        opening = autoencoder.core.shared_begin(*batch_for_core(acts, rows, autoencoder.names), encoder)
     except BaseException as error:  # the other processes have to know of any error
         failure = error
     try:
-        mine = [opening[name] for name in ("tokens", "step", "encoder", "fingerprint")]
+        mine = [opening[name] for name in _OPENING]
         table = _handshake(peers, STEP, READY if failure is None else FAILED, failure, [*mine, _settings(autoencoder)])
         if (table[:, 1] == LEAVING).any():
             return None
@@ -238,13 +241,13 @@ def _timed(wait: Callable[[], object]) -> float:
 
 
 def _handshake(
-    peers: Peers, operation: int, state: int, failure: BaseException | None, values: Sequence[int] = (0,) * 5
+    peers: Peers, operation: int, state: int, failure: BaseException | None, values: Sequence[int] = (0,) * 6
 ) -> np.ndarray:
     """Exchange one row of numbers for each process: operation, state and `values`. Raises if one failed or operations differ.
 
     The table has the same shape for every operation, because gloo ends the program if the sizes of arrays differ.
     """
-    table = np.zeros((peers.size, 7), np.int64)
+    table = np.zeros((peers.size, 8), np.int64)
     table[peers.rank] = [operation, state, *(value & (2**63 - 1) for value in values)]
     peers.all_reduce(table)()
     _raise_failure(peers, table[:, 1] == FAILED, failure)
@@ -285,7 +288,7 @@ def _settings(autoencoder: Autoencoder) -> int:
 
 
 # Ordered so that a difference comes before those that it causes: with another seed, another encoder is drawn.
-_COMPARED = {3: "steps done", 6: "sizes, seed, models or recipe", 4: "encoder", 5: "parameters"}
+_COMPARED = {3: "steps done", 7: "sizes, seed, models or recipe", 4: "models of the batch", 5: "encoder", 6: "parameters"}
 
 
 def _check_same_settings(table: np.ndarray) -> None:
@@ -294,6 +297,8 @@ def _check_same_settings(table: np.ndarray) -> None:
         others = np.flatnonzero(table[:, column] != table[0, column]).tolist()
         if others:
             remedy = "make the autoencoders alike, or call synchronize() of every process's DistributedTrainer"
+            if what == "models of the batch":
+                remedy = "give all of them batches with the same models"
             if what == "encoder":
                 remedy = "give all of them the same encoder=, or none"
             ranks = ", ".join(map(str, others))

@@ -135,6 +135,7 @@ class Watch:
         self._losses = {name: Losses() for name in autoencoder.names}
         self._validations: list[tuple[int, Sequence[Sequence[float]]]] = []
         self._warned: set[str] = set()
+        self._lacks_models = False  # whether a batch did not have all models
         self._is_squared = recipe.loss == "mse"
         n_models = len(autoencoder.names)
         steps_of_a_model = n_models / resolved_recipe.n_encoders(recipe, n_models) if recipe.clock == "model" else 1
@@ -154,6 +155,7 @@ class Watch:
     def step(self, report: StepReport, batch: Batch) -> None:
         """Judge a step by the losses of the encoded models."""
         self._add(report.own_losses, report.prefix, report.learning_rate)
+        self._lacks_models |= any(name not in batch[0] for name in self._losses)
         for name in report.encoders:
             if name not in self._autoencoder.frozen:
                 self._judge_step(name, report, batch)
@@ -237,8 +239,12 @@ class Watch:
             f"R2 of held-out activations decoded to {target!r} is {now:.3f}, below {best - R2_DROP:.3f}, {R2_DROP:g} less "
             f"than at step {best_step}"
         )
-        if self._losses[source].is_known:
-            self._warn_of_rate_or_data(source, self._losses[source], step, what, best_step)
+        losses = self._losses[source]
+        if losses.is_known and losses.falls and self._lacks_models:
+            what += f", while the training loss falls ({losses.now:.3g}), as rows of some models learn what does not join them"
+            self._warn("data", source, step, f"{what}; give aligned rows a larger share of the steps (usae.WeaklyPaired)")
+        elif losses.is_known:
+            self._warn_of_rate_or_data(source, losses, step, what, best_step)
 
     def _add(self, own_losses: dict[str, float], prefix: int, rate: float) -> None:
         self._largest_rate = max(self._largest_rate, rate)
@@ -247,8 +253,9 @@ class Watch:
                 self._losses[encoder].add(loss)
 
     def _mean_loss(self, name: str, batch: Batch) -> float:
+        """Return the mean's loss in a batch, or in the first that was seen if the batch does not have the model."""
         acts, rows = batch
-        return mean_loss(self._autoencoder, name, acts[name], rows)
+        return mean_loss(self._autoencoder, name, acts[name], rows) if name in acts else self._losses[name].mean
 
     def _warn_of_rate(self, name: str, step: int, what: str) -> None:
         rate = self._largest_rate

@@ -105,7 +105,7 @@ def before_training(
     given = result.recipe or Recipe()
     given = given.replace(**changes) if changes else given
     n_tokens = next(iter(train.values())).n_tokens
-    recipe = resolved_recipe.resolved_for_fit(given, len(train), n_tokens, None, planned_steps(sae, steps))
+    recipe = resolved_recipe.resolved_for_fit(given, len(train), [(len(train), n_tokens)], None, planned_steps(sae, steps))
     autoencoder = Autoencoder(result._arguments(), recipe)
     autoencoder.initialize_from(train)
     result._autoencoder = autoencoder

@@ -11,6 +11,7 @@ from usae._core import resolved_recipe, rounding, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
 from usae._data.activations import Activations, as_aligned
+from usae._data.weakly_paired import as_batch
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import exclusive, loop, shared_steps, watch
 from usae._training.delayed_signals import DelayedSignals
@@ -170,7 +171,7 @@ class DistributedTrainer:
                 nonlocal given
                 exclusive.check(self.sae, "partial_fit")
                 loop.warn_of_lost_optimizer(autoencoder, stacklevel=6)
-                given = as_aligned(batch, "batch", autoencoder.columns, mask)
+                given = as_batch(batch, "batch", autoencoder.columns, mask)
                 rounding.check(autoencoder, given)
                 return given, None, -1 if encoder is None else autoencoder.index(encoder, "encoder")
 

@@ -16,8 +16,9 @@ from usae._base.progress import progress_bar
 from usae._core import resolved_recipe, standardization
 from usae._core.autoencoder import Autoencoder
 from usae._core.reports import StepReport
-from usae._data.activations import Activations, are_stored, as_aligned, columns_of
+from usae._data.activations import Activations, are_stored, as_aligned
 from usae._data.shuffled_blocks import Batch
+from usae._data.weakly_paired import Parts, as_parts
 from usae._estimator.universal_sae import UniversalSAE
 from usae._training import exclusive, loop, run_identity, shared_steps
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
@@ -88,23 +89,26 @@ def fit_distributed(
         if not isinstance(sae, UniversalSAE):
             raise InvalidInputError(f"sae must be a UniversalSAE, got {type(sae).__name__}")
         schedule = as_schedule(checkpoint, resume)
-        given = as_aligned(acts, "acts", mask=mask)
-        held_out = None if validation is None else as_aligned(validation, "validation", columns_of(given))
+        given = as_parts(acts, "acts", mask)
+        held_out = None if validation is None else as_aligned(validation, "validation", given.columns)
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
-        n_tokens = next(iter(given.values())).n_tokens
-        recipe = resolved_recipe.resolved_for_fit(sae._checked_recipe(), len(given), n_tokens, epochs, steps)
-        batch_tokens = resolved_recipe.step_tokens(recipe, len(given))
+        plan = sae._checked_recipe()
+        recipe = resolved_recipe.resolved_for_fit(plan, len(given.columns), given.sizes, epochs, steps, given.shares)
+        batch_tokens = min(resolved_recipe.part_tokens(recipe, given.sizes))
         if batch_tokens < peers.size:
+            of_part = " of the smallest part" if len(given.parts) > 1 else ""
             raise InvalidInputError(
                 f"recipe: batch_size must come to at least one token for each of {peers.size} processes, got "
-                f"{recipe.batch_size}, which is {batch_tokens}"
+                f"{recipe.batch_size}, which is {batch_tokens}{of_part}"
             )
         autoencoder = Autoencoder(sae._arguments(), recipe)
         _initialize(autoencoder, given, peers)
         loop.check_validation(autoencoder, held_out)
     total = int(recipe.total_steps or 0)
     with peers.sharing_errors():
-        run = run_identity.describe_run("fit_distributed", autoencoder, {"acts": given, "validation": held_out})
+        more = {"acts.shares": given.shares} if given.shares else {}
+        data = {"acts": given.arrays, "validation": held_out}
+        run = run_identity.describe_run("fit_distributed", autoencoder, data, more=more)
     _check_same(run | {"checkpoint": checkpoint is not None, "resume": resume}, peers)
     with contextlib.ExitStack() as stack:
         with peers.sharing_errors():
@@ -119,10 +123,10 @@ def fit_distributed(
         autoencoder.is_watched = peers.rank == 0  # the losses are the same in all
         sae._autoencoder = autoencoder
         batches = stack.enter_context(
-            contextlib.closing(loop.batches_of(given, autoencoder.seed, batch_tokens, done))
+            contextlib.closing(loop.batches_of_parts(given, recipe, autoencoder.seed, done))
         )  # fmt: skip
         stack.enter_context(bar)
-        _train(autoencoder, batches, batch_tokens, total, held_out, checked, bar, checkpoints, peers)
+        _train(autoencoder, batches, total, held_out, checked, bar, checkpoints, peers)
     return sae
 
 
@@ -136,13 +140,18 @@ class _SignalsOnly(loop.NoCheckpoints):
         self._signals.deliver()
 
 
-def _initialize(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers: TorchPeers) -> None:
+def _initialize(autoencoder: Autoencoder, given: Parts, peers: TorchPeers) -> None:
     """Check this process's part of the data. Rank 0 initialises the parameters, which are copied to the others later."""
     if peers.rank == 0:
-        autoencoder.initialize_from(acts)
+        autoencoder.initialize_from(*given.parts)
         standardization.warn_of(autoencoder.standardization or {}, autoencoder.recipe)
     else:
-        autoencoder.initialize({name: x.width for name, x in acts.items()})
+        autoencoder.initialize({name: columns.width for name, columns in given.columns.items()})
+    for acts in given.parts:
+        _check_finite(autoencoder, acts, peers)
+
+
+def _check_finite(autoencoder: Autoencoder, acts: Mapping[str, Activations], peers: TorchPeers) -> None:
     if are_stored(acts):
         if peers.rank == 0:
             autoencoder.check_finite(acts)
@@ -174,16 +183,15 @@ def _part(n: int, peers: TorchPeers) -> slice:
     return slice(n * peers.rank // peers.size, n * (peers.rank + 1) // peers.size)
 
 
-def _part_of(batch: Batch, size: int, peers: TorchPeers) -> shared_steps.Part:
+def _part_of(batch: Batch, peers: TorchPeers) -> shared_steps.Part:
     acts, rows = batch
-    rows = np.arange(size, dtype=np.int64) if rows is None else rows
+    rows = np.arange(next(iter(acts.values())).n_tokens, dtype=np.int64) if rows is None else rows
     return acts, np.ascontiguousarray(rows[_part(len(rows), peers)]), -1
 
 
 def _train(
     autoencoder: Autoencoder,
     batches: Iterator[Batch],
-    batch_tokens: int,
     total: int,
     held_out: Mapping[str, Activations] | None,
     callbacks: loop.Callbacks,
@@ -197,7 +205,7 @@ def _train(
 
     def take() -> shared_steps.Part:
         nonlocal part
-        part = _part_of(next(batches), batch_tokens, peers)
+        part = _part_of(next(batches), peers)
         return part
 
     while autoencoder.core.step_count < total:

@@ -12,6 +12,7 @@ struct AuxiliaryLoss {
 
   private var workspace: StepWorkspace { reconstruction.workspace }
   private var models: [ModelParameters] { reconstruction.models }
+  private var targets: [Int] { reconstruction.targets }
   private var encoders: Int { workspace.encodings.encoders }
 
   init(_ reconstruction: Reconstruction, _ auxiliary: StepAuxiliary, work: InterruptibleWork) throws(USAEError) {
@@ -19,7 +20,7 @@ struct AuxiliaryLoss {
     if reconstruction.recipe.auxiliaryScale == .residual {
       for seat in auxiliary.seats {
         let rows = reconstruction.workspace.encodings.range(seat)
-        for j in reconstruction.models.indices {
+        for j in reconstruction.targets {
           let residuals = reconstruction.workspace.residuals[j]
           let mean = try FloatBuffer(residuals.stride)
           try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
@@ -68,7 +69,7 @@ struct AuxiliaryLoss {
   func total(_ sums: AlignedBuffer<Double>, blocks: Int) -> Double {
     var total = 0.0
     for seat in 0..<encoders {
-      for j in models.indices where scales[seat][j] > 0 {
+      for j in targets where scales[seat][j] > 0 {
         var sum = 0.0
         for block in seat * blocks..<(seat + 1) * blocks { sum += sums.base[block * models.count + j] }
         total += sum / (Double(tokens * encoders) * Double(models[j].width) * scales[seat][j])

@@ -156,7 +156,7 @@ struct DeadAuxiliary {
     let hasCodeGradients = Self.leavesSlopes(reconstruction)
     var loss = loss
     loss.tokens = buffers.totalTokens
-    for j in models.indices {
+    for j in reconstruction.targets {
       let target = reconstruction.makeTarget(j)
       try encodings.runBlocks(of: Reconstruction.blockRows, work) { block, range, worker in
         let scratch = workspace.scratch[worker].base
@@ -179,15 +179,15 @@ struct DeadAuxiliary {
     return loss.total(sums, blocks: blocks)
   }
 
-  /// Computes a token's auxiliary slope in a target model and adds its part to the gradients of the auxiliary code; model 0
-  /// comes first and starts them. Returns the loss, a sum over the width.
+  /// Computes a token's auxiliary slope in a target model and adds its part to the gradients of the auxiliary code, which the
+  /// first target starts. Returns the loss, a sum over the width.
   @inline(__always)
   private func differentiate(
     _ number: Int, row: Int, _ target: Reconstruction.Target, _ loss: AuxiliaryLoss, scratch: UnsafeMutablePointer<Float>
   ) -> Double {
     let (codes, slope) = (buffers.codes, buffers.slopes[target.index].row(number))
     let gradients = buffers.codeGradients.base + number &* codes.slots
-    if target.index == 0 { gradients.update(repeating: 0, count: codes.count(number)) }
+    if target.isFirst { gradients.update(repeating: 0, count: codes.count(number)) }
     target.dictionary.decode(codes, token: number, scratch: scratch, to: slope)
     let sum = loss.differentiate(slope, row: row, target)
     reconstruction.addCodeGradients(

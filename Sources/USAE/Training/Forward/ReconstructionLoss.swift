@@ -1,11 +1,13 @@
 import KernelTypes
 
-/// Decodes a batch to every model (forward), and computes slopes and code gradients from the residuals (backward).
+/// Decodes a batch to every model that it has (forward), and computes slopes and code gradients from the residuals (backward).
 ///
 /// Rows are those of the codes, one for each encoding (`StepEncodings`). Per row and model: residual r = x - z D, its loss, the
 /// slope dLoss/d(z D), and the code gradients, which are dot products with the dictionary rows that decoding has just read.
 struct Reconstruction {
   let models: [ModelParameters]
+  /// The models that are decoded, ascending.
+  let targets: [Int]
   let workspace: StepWorkspace
   let recipe: Recipe
 
@@ -30,7 +32,7 @@ struct Reconstruction {
   ///
   /// Model by model: the gathered dictionary rows come from the last cache as long as one dictionary fits into it.
   func forward(_ backward: Backward, work: InterruptibleWork) throws(USAEError) {
-    for j in models.indices {
+    for j in targets {
       let target = makeTarget(j)
       try workspace.encodings.runBlocks(of: Self.blockRows, work) { block, range, worker in
         let scratch = self.workspace.scratch[worker].base
@@ -52,6 +54,8 @@ struct Reconstruction {
   /// One target model as the loops over tokens read it: pointers, as in `ScaledRows` and for the same reason.
   struct Target {
     let index: Int
+    /// Whether it comes first, and so starts sums over the targets.
+    let isFirst: Bool
     let dictionary: ScaledRows
     private let tokens: UnsafePointer<Float>
     private let encodings: StepEncodings
@@ -67,8 +71,11 @@ struct Reconstruction {
     @inline(__always) func token(_ row: Int) -> UnsafePointer<Float> { tokens + encodings.token(of: row) &* stride }
     @inline(__always) func residual(_ row: Int) -> UnsafeMutablePointer<Float> { residuals + row &* stride }
 
-    fileprivate init(_ index: Int, _ model: ModelParameters, _ workspace: StepWorkspace, slopeFactor: Float) {
+    fileprivate init(
+      _ index: Int, isFirst: Bool, _ model: ModelParameters, _ workspace: StepWorkspace, slopeFactor: Float
+    ) {
       self.index = index
+      self.isFirst = isFirst
       dictionary = model.scaledRows
       tokens = UnsafePointer(workspace.tokens[index].base)
       encodings = workspace.encodings
@@ -78,7 +85,7 @@ struct Reconstruction {
   }
 
   func makeTarget(_ index: Int) -> Target {
-    Target(index, models[index], workspace, slopeFactor: slopeFactor(index))
+    Target(index, isFirst: index == targets[0], models[index], workspace, slopeFactor: slopeFactor(index))
   }
 
   /// Computes a token's residual in a target model, and returns its loss there as a sum over the width.
@@ -108,8 +115,8 @@ struct Reconstruction {
     return Double(kernels.training.loss(which, decoded, stride))
   }
 
-  /// Turns a token's residual in a target model into a slope in place and adds its part to the token's code gradients;
-  /// model 0 comes first and starts them.
+  /// Turns a token's residual in a target model into a slope in place and adds its part to the token's code gradients, which
+  /// the first target starts.
   ///
   /// With prefixes, each prefix's residual becomes the sum of the slopes of all prefixes that hold its group.
   ///
@@ -119,7 +126,7 @@ struct Reconstruction {
   func backward(token: Int, _ target: Target, auxiliarySlope: UnsafePointer<Float>?, scratch: UnsafeMutablePointer<Float>) {
     let stride = target.stride
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
-    if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
+    if target.isFirst { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
     guard let nested = workspace.nested else {
       let slope = target.residual(token)
       kernels.training.slope(which, target.slopeFactor, slope, stride, slope)
@@ -148,7 +155,7 @@ struct Reconstruction {
     token: Int, _ target: Target, slope: UnsafeMutablePointer<Float>, scratch: UnsafeMutablePointer<Float>
   ) {
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
-    if target.index == 0 { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
+    if target.isFirst { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
     kernels.training.slope(which, target.slopeFactor, target.residual(token), target.stride, slope)
     addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
   }
@@ -174,11 +181,12 @@ struct Reconstruction {
     for q in 0..<count { gradients[q] += scratch[q] * dictionary.rowScales[Int(indices[q])] }
   }
 
-  /// Mean main loss by seat and target model; with prefixes, the mean over them.
+  /// Mean main loss by seat and model, NaN for one that is not decoded; with prefixes, the mean over them.
   func losses() -> [[Double]] {
     let blocks = workspace.encodings.blocks(of: Self.blockRows)
     return (0..<workspace.encodings.encoders).map { seat in
       models.indices.map { j in
+        guard targets.contains(j) else { return .nan }
         var sum = 0.0
         for block in seat * blocks..<(seat + 1) * blocks { sum += workspace.lossSums.base[block * models.count + j] }
         return sum / (Double(workspace.totalRows) * Double(models[j].width))

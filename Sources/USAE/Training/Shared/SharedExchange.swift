@@ -4,8 +4,8 @@ package struct SharedExchange: Sendable, Equatable {
     /// BatchNorm: sums of the encoded model's standardised tokens [width]; then the upper triangle of their covariance by rows.
     case means = 0
     case covariance = 1
-    /// Scaled auxiliary loss: sums of residuals by model [sum of widths]; then of their losses about the mean [n_models]. Both
-    /// for each encoder that has auxiliary codes.
+    /// Scaled auxiliary loss: sums of residuals by model of the batch [sum of their widths]; then of their losses about the
+    /// mean [models of the batch]. Both for each encoder that has auxiliary codes.
     case residualMeans = 2
     case spreads = 3
     /// Merging duplicates: the tokens from which concepts start again, [pairs, sum of widths]. Each token comes from one
@@ -122,7 +122,7 @@ extension SharedStep {
   func fillResidualMeans(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     var first = out
     for seat in scaledSeats {
-      for residuals in workspace.residuals {
+      for residuals in local.present.map({ workspace.residuals[$0] }) {
         let rows = workspace.encodings.range(seat)
         try residuals.columnSums(rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
           if column < residuals.columns { first[column] = Float(sum) }
@@ -138,7 +138,7 @@ extension SharedStep {
     residualMeans = []
     for _ in scaledSeats {
       var means: [PaddedMatrix] = []
-      for model in models {
+      for model in local.present.map({ models[$0] }) {
         let mean = try PaddedMatrix(rows: 1, columns: model.width)
         for c in 0..<model.width { mean.base[c] = Float(Double(sum.numbers[first + c]) / Double(workspace.totalRows)) }
         means.append(mean)
@@ -152,9 +152,9 @@ extension SharedStep {
     try sum.requireFinite()
     try sum.requireNotNegative(0..<sum.numbers.count)
     for (number, seat) in scaledSeats.enumerated() {
-      for (j, model) in models.enumerated() {
-        let loss = Double(sum.numbers[number * models.count + j])
-        spreads[seat][j] = loss / (Double(workspace.totalRows) * Double(model.width))
+      for (place, j) in local.present.enumerated() {
+        let loss = Double(sum.numbers[number * local.present.count + place])
+        spreads[seat][j] = loss / (Double(workspace.totalRows) * Double(models[j].width))
       }
     }
   }
@@ -162,8 +162,9 @@ extension SharedStep {
   func fillSpreads(_ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     for (number, seat) in scaledSeats.enumerated() {
       let rows = workspace.encodings.range(seat)
-      for (j, mean) in residualMeans[number].enumerated() {
-        out[number * models.count + j] = Float(
+      for (place, j) in local.present.enumerated() {
+        let mean = residualMeans[number][place]
+        out[number * local.present.count + place] = Float(
           try AuxiliaryLoss.deviations(from: mean.base, local.reconstruction, rows, target: j, work))
       }
     }
@@ -175,15 +176,15 @@ extension SharedStep {
 extension SharedStep {
   /// Writes the tokens that this process has, and zeros for the others. The first `first` tokens of the batch are those of
   /// processes before it.
-  func fillRestarts(_ data: UnsafeMutableBufferPointer<Float>, first: Int) {
-    data.update(repeating: 0)
+  func fillRestarts(_ data: UnsafeMutableBufferPointer<Float>, first: Int) throws(USAEError) {
+    let restarts = try local.restartTokens(of: duplicates) { number in
+      let token = merging.token(ofPair: number, of: workspace.totalRows, step: local.number + 1) - first
+      return (0..<workspace.rows).contains(token) ? token : nil
+    }
     var place = 0
     for number in duplicates.indices {
-      let token = merging.token(ofPair: number, of: workspace.totalRows, step: local.number + 1) - first
-      for tokens in workspace.tokens {
-        if (0..<workspace.rows).contains(token) {
-          for c in 0..<tokens.columns { data[place + c] = tokens.row(token)[c] }
-        }
+      for tokens in restarts {
+        for c in 0..<tokens.columns { data[place + c] = tokens.row(number)[c] }
         place += tokens.columns
       }
     }

@@ -16,7 +16,8 @@ final class SharedStep {
   let duplicates: [DuplicateMerging.Pair]
   /// In the order in which they are filled; empty before the processes have told each other their tokens.
   private(set) var exchanges: [SharedExchange] = []
-  /// By encoder and target model: means for the encoders that `scaledSeats` lists, spreads for all.
+  /// By encoder and target model: means for the encoders that `scaledSeats` lists and the models that the batch has, spreads
+  /// for all.
   var residualMeans: [[PaddedMatrix]] = []
   var spreads: [[Double]]
   /// The seats of encoders whose auxiliary loss is scaled.
@@ -41,11 +42,13 @@ final class SharedStep {
   var recipe: Recipe { local.recipe }
 
   init(
-    _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, encoders: [Int], step: Int, work: InterruptibleWork
+    _ trainer: Trainer, workspace: StepWorkspace, recipe: Recipe, present: [Int], encoders: [Int], step: Int,
+    work: InterruptibleWork
   ) throws(USAEError) {
     threads = work.threads
     local = TrainingStep(
-      trainer: trainer, workspace: workspace, recipe: recipe, encoders: encoders, step: step, buffered: false)
+      trainer: trainer, workspace: workspace, recipe: recipe, present: present, encoders: encoders, step: step,
+      buffered: false)
     selections = encoders.indices.map { SharedSelection(seat: $0) }
     spreads = AuxiliaryLoss.noSpreads(local.reconstruction)
     scaledSeats = recipe.auxiliaryScale == .residual ? local.auxiliarySeats : []
@@ -83,6 +86,7 @@ final class SharedStep {
   private func makeExchanges(processes: Int) -> [SharedExchange] {
     var list: [SharedExchange] = []
     let widths = models.reduce(0) { $0 + $1.width }
+    let presentWidths = local.present.reduce(0) { $0 + models[$1].width }
     for (seat, model) in local.encoders.enumerated() where models[model].batchNorm != nil {
       let width = models[model].width
       list.append(.init(.means, model: model, seat: seat, count: width))
@@ -95,8 +99,8 @@ final class SharedStep {
       list.append(.init(.ties, model: model, seat: seat, count: processes))
     }
     if !scaledSeats.isEmpty {
-      list.append(.init(.residualMeans, count: scaledSeats.count * widths))
-      list.append(.init(.spreads, count: scaledSeats.count * models.count))
+      list.append(.init(.residualMeans, count: scaledSeats.count * presentWidths))
+      list.append(.init(.spreads, count: scaledSeats.count * local.present.count))
     }
     if !duplicates.isEmpty { list.append(.init(.restarts, count: duplicates.count * widths)) }
     for model in local.encoders {
@@ -141,7 +145,9 @@ final class SharedStep {
       _ = try decode(work: work)
       try fillResidualMeans(out, work: work)
     case .spreads: try fillSpreads(out, work: work)
-    case .restarts: fillRestarts(data, first: first)
+    case .restarts:
+      if local.present.count < models.count { _ = try decode(work: work) }  // the codes predict tokens of the others
+      try fillRestarts(data, first: first)
     case .gradient:
       let concepts = try computeGradients(work: work).concepts
       if exchange.tensor == .dictionary {
@@ -239,7 +245,7 @@ final class SharedStep {
       summary.countFirings(seat, of: model, concepts: local.trainer.concepts, tokens: workspace.totalRows)
       if let smallest = selections[seat].smallest { model.followThreshold(smallest) }
     }
-    if let restarts { merging.merge(duplicates, tokens: restarts) { $0 } }
+    if let restarts { merging.merge(duplicates, tokens: restarts) }
     return StepReport(
       encoders: local.encoders, step: local.number + 1, loss: summary.loss, losses: summary.losses,
       auxiliaryLoss: summary.auxiliary, agreement: summary.agreement ?? 0,

@@ -1,8 +1,8 @@
 /// The last exchange of a shared step: losses and counts, the gradients of the encoders' vectors, and which concepts fired.
 ///
-/// As floats: [losses by encoder and model, auxiliary loss, active entries, processes whose numbers are not finite, agreement
-/// where the loss has it, then for each encoder: gradients of each vector [n_concepts], processes in which a concept fired
-/// [n_concepts]].
+/// As floats: [losses by encoder and model of the batch, auxiliary loss, active entries, processes whose numbers are not
+/// finite, agreement where the loss has it, then for each encoder: gradients of each vector [n_concepts], processes in which a
+/// concept fired [n_concepts]].
 struct SharedSummary {
   private let step: SharedStep
 
@@ -10,7 +10,7 @@ struct SharedSummary {
 
   static func count(_ step: SharedStep) -> Int {
     let (encoders, vectors) = (step.local.encoders.count, step.models[0].encoderTrainables.count - 1)
-    let numbers = encoders * step.models.count + 3 + (hasAgreement(step) ? 1 : 0)
+    let numbers = encoders * step.local.present.count + 3 + (hasAgreement(step) ? 1 : 0)
     return numbers + encoders * step.local.trainer.concepts * (vectors + 1)
   }
 
@@ -26,7 +26,7 @@ struct SharedSummary {
       out.pointee = Float(value)
       out += 1
     }
-    for losses in forward.losses { for loss in losses { put(loss) } }
+    for losses in forward.losses { for j in step.local.present { put(losses[j]) } }
     put(forward.auxiliaryLoss)
     put(Double((0..<workspace.encodings.count).reduce(0) { $0 + workspace.foundCount($1) }))
     put(step.local.isFinite(forward) ? 0 : 1)
@@ -48,9 +48,13 @@ struct SharedSummary {
   /// Reads the sum over all processes, and checks all of it first. The vectors' gradients become those of the whole batch.
   func read(_ sum: SharedSum?) throws(USAEError) -> Sums {
     guard let sum else { preconditionFailure("a step has a summary") }
-    let (numbers, models) = (sum.numbers, step.models.count)
-    let count = encoders.count * models
-    let losses = encoders.indices.map { seat in numbers[seat * models..<(seat + 1) * models].map(Double.init) }
+    let (numbers, present) = (sum.numbers, step.local.present)
+    let count = encoders.count * present.count
+    let losses = encoders.indices.map { seat in
+      var all = [Double](repeating: .nan, count: step.models.count)
+      for (place, j) in present.enumerated() { all[j] = Double(numbers[seat * present.count + place]) }
+      return all
+    }
     let auxiliary = Double(numbers[count])
     let agreement = Self.hasAgreement(step) ? Double(numbers[count + 3]) : nil
     let loss = step.local.loss(losses, auxiliary: auxiliary, agreement: agreement ?? 0)

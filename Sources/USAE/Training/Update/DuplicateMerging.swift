@@ -130,30 +130,52 @@ struct DuplicateMerging {
 
   // MARK: Merging
 
-  /// Merges the pairs. The freed concepts start again from tokens of the batch, `tokens` by model.
-  func merge(_ pairs: [Pair], tokens: [PaddedMatrix], rows: Int, step: Int) {
-    merge(pairs, tokens: tokens) { token(ofPair: $0, of: rows, step: step) }
-  }
-
   /// The token of a batch from which the concept that a pair frees starts again.
   func token(ofPair number: Int, of rows: Int, step: Int) -> Int {
     CounterRandom(seed: seed, stream: .restartTokens)
       .index(UInt64(step) &* UInt64(models[0].concepts) &+ UInt64(number), below: rows)
   }
 
-  /// - Parameter row: the row of `tokens` for a pair, by its number.
-  func merge(_ pairs: [Pair], tokens: [PaddedMatrix], row: (_ pair: Int) -> Int) {
+  /// Merges the pairs. The freed concepts start again from `tokens`, by model [pairs, width].
+  func merge(_ pairs: [Pair], tokens: [PaddedMatrix]) {
     for (number, pair) in pairs.enumerated() {
-      let token = row(number)
-      let hasDirection = tokens.allSatisfy { rowNorm($0.row(token), $0.stride) > 0 }
+      let hasDirection = tokens.allSatisfy { rowNorm($0.row(number), $0.stride) > 0 }
       guard hasDirection else { continue }
       let votes = models.count { $0.uses(pair.second, ratherThan: pair.first) }
       let (kept, freed) = 2 * votes > models.count ? (pair.second, pair.first) : (pair.first, pair.second)
       for (model, tokens) in zip(models, tokens) {
         if model.uses(freed, ratherThan: kept) { model.copyEncoder(of: freed, to: kept) }
-        model.restart(freed, at: tokens.row(token), like: kept, recipe.rowNorm)
+        model.restart(freed, at: tokens.row(number), like: kept, recipe.rowNorm)
       }
     }
+  }
+}
+
+extension TrainingStep {
+  /// The tokens of the batch from which concepts start again that pairs free, by model [pairs, width]. In a model that the
+  /// batch does not have, it is what the token's code predicts there.
+  ///
+  /// - Parameters:
+  ///   - token: the row of a pair's token, nil where another process has it: its row stays 0.
+  func restartTokens(of pairs: [DuplicateMerging.Pair], token: (_ pair: Int) -> Int?) throws(USAEError) -> [PaddedMatrix] {
+    var all: [PaddedMatrix] = []
+    for (j, model) in models.enumerated() {
+      let (out, isPresent) = (try PaddedMatrix(rows: pairs.count, columns: model.width), present.contains(j))
+      for number in pairs.indices {
+        guard let token = token(number) else { continue }
+        if isPresent {
+          out.row(number).update(from: workspace.tokens[j].row(token), count: out.stride)
+        } else {  // by the step's first encoder, whose rows come first
+          model.scaledRows.decode(workspace.codes, token: token, scratch: workspace.scratch[0].base, to: out.row(number))
+        }
+      }
+      all.append(out)
+    }
+    return all
+  }
+
+  func restartTokens(of pairs: [DuplicateMerging.Pair], _ merging: DuplicateMerging) throws(USAEError) -> [PaddedMatrix] {
+    try restartTokens(of: pairs) { merging.token(ofPair: $0, of: workspace.rows, step: number + 1) }
   }
 }
 

@@ -71,7 +71,7 @@ import Testing
       return matrix
     }
     let merging = Self.merging(models)
-    merging.merge(try merging.find(work: Self.work), tokens: tokens, rows: 4, step: 50)
+    merging.merge(try merging.find(work: Self.work), tokens: tokens)
     // One vote each: the lower index stays.
     #expect(models[0].encoderWeight.value.row(2)[2] == 6, "model a's encoder of 5")
     #expect(models[0].encoderWeight.firstMoment.row(2)[0] == 5)
@@ -91,7 +91,7 @@ import Testing
     let models = try Self.models()
     let tokens = try models.map { try PaddedMatrix(rows: 2, columns: $0.width) }
     let merging = Self.merging(models)
-    merging.merge(try merging.find(work: Self.work), tokens: tokens, rows: 2, step: 50)
+    merging.merge(try merging.find(work: Self.work), tokens: tokens)
     #expect(models[0].encoderWeight.value.row(2)[2] == 3 && models[0].dictionary.value.row(5)[2] == 2)
   }
 

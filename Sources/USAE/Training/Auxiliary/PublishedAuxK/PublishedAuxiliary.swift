@@ -64,9 +64,10 @@ struct PublishedAuxiliary {
 
   /// Packs the unit rows of the dictionaries as the products read them.
   private func packDictionaries(work: InterruptibleWork) throws(USAEError) {
-    for (model, panels) in zip(models, buffers.dictionaries) {
-      let rows = model.dictionary.value
-      try panels.pack(rows.base, stride: rows.stride, count: rows.rows, scales: model.rowScales.base, work: work)
+    for j in step.present {
+      let (model, rows) = (models[j], models[j].dictionary.value)
+      try buffers.dictionaries[j].pack(
+        rows.base, stride: rows.stride, count: rows.rows, scales: model.rowScales.base, work: work)
     }
   }
 
@@ -101,12 +102,13 @@ struct PublishedAuxiliary {
     for key in selected + slots..<count { codes[token, column(ofKey: keys[key])] = 0 }
   }
 
-  /// Computes q D_j of a tile for every model.
+  /// Computes q D_j of a tile for every model that the batch has.
   private func decode(count: Int, work: InterruptibleWork) throws(USAEError) {
     let codes = buffers.codes
     let chunk = Self.tileRows / 4
     let chunks = (count + chunk - 1) / chunk
-    for (panels, out) in zip(buffers.dictionaries, buffers.slopes) {
+    for j in step.present {
+      let (panels, out) = (buffers.dictionaries[j], buffers.slopes[j])
       try work.run(panels.count * chunks) { item, _ in
         let panel = item / chunks
         let first = item % chunks * chunk
@@ -138,11 +140,12 @@ struct PublishedAuxiliary {
     let firstBlock = first + tokens.lowerBound / Self.tokenBlock
     let wantsSigns = reconstruction.recipe.loss == .l1
     let anyZero = Atomic<Bool>(!wantsSigns)
-    let targets = models.indices.map(reconstruction.makeTarget)
+    let targets = step.present.map(reconstruction.makeTarget)
     try work.runBlocks(tokens.count, of: Self.tokenBlock) { block, range, worker in
       let scratch = self.workspace.scratch[worker].base
       let detached = self.reconstruction.recipe.auxiliaryDetach
-      for (j, target) in targets.enumerated() {
+      for target in targets {
+        let j = target.index
         var sum = 0.0
         for offset in range {
           let row = row + tokens.lowerBound + offset

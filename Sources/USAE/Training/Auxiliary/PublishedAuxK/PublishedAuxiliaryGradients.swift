@@ -13,7 +13,7 @@ struct PublishedAuxiliaryGradients {
   private let encoder: Int
   private let sums: AlignedBuffer<Double>
   private let tokens: PaddedMatrix
-  private let steppedDictionaries: [Int]
+  private let steppedDictionaries, present: [Int]
   /// Absolute value of every slope by target model, where slopes are one number times a sign.
   private let slopeSizes: [Float]
 
@@ -23,7 +23,7 @@ struct PublishedAuxiliaryGradients {
     encoder = step.encoders[seat]
     sums = buffers.sums[seat]
     tokens = step.workspace.tokens[encoder]
-    steppedDictionaries = step.steppedDictionaries
+    (steppedDictionaries, present) = (step.steppedDictionaries, step.present)
     self.slopeSizes = slopeSizes
   }
 
@@ -106,7 +106,8 @@ struct PublishedAuxiliaryGradients {
   /// Code gradients of sixteen concepts: sum over j of slopes_j D_j^T, without a multiplication.
   private func lookUpCodeGradients(_ first: Int, _ tokens: Int, _ scratch: Scratch) {
     scratch.sums.base.update(repeating: 0, count: tokens * Self.lanes)
-    for (j, model) in models.enumerated() {
+    for j in present {
+      let model = models[j]
       for lane in 0..<Self.lanes { scratch.scales.base[lane] = slopeSizes[j] * model.rowScales.base[first + lane] }
       let rows = model.dictionary.value
       kernels.transpose.rows(rows.row(first), rows.stride, scratch.scales.base, rows.stride, scratch.values.base)
@@ -131,13 +132,13 @@ struct PublishedAuxiliaryGradients {
   // MARK: By products
 
   private func multiplyCodeGradients(_ concepts: Range<Int>, _ tokens: Int, of block: Range<Int>, _ scratch: Scratch) {
-    for (j, model) in models.enumerated() {
-      let slopes = buffers.slopes[j]
+    for j in present {
+      let (model, slopes) = (models[j], buffers.slopes[j])
       let stride = model.dictionary.value.stride
       BLAS.multiply(
         .init(base: slopes.base, stride: slopes.stride),
         .init(base: scratch.dictionaryRows(concepts, of: model), stride: stride, transposed: true), into: scratch.byToken.base,
-        stride: Self.conceptBlock, rows: tokens, columns: concepts.count, depth: stride, accumulate: j > 0)
+        stride: Self.conceptBlock, rows: tokens, columns: concepts.count, depth: stride, accumulate: j != present[0])
     }
     for first in Swift.stride(from: concepts.lowerBound, to: concepts.upperBound, by: Self.lanes) {
       passThroughReLU(
