@@ -17,6 +17,7 @@ PAGES = [
     "faq.md",
     "first_run.md",
     "training.md",
+    "weakly_paired.md",
     "concepts.md",
     "explorer.md",
     "interventions.md",
