@@ -79,7 +79,7 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
             {"n_concepts": 12, "k": 3, "recipe": usae.Recipe(), "seed": 0, "n_threads": 1},
         ),
         "fit": lambda: (sae().fit, {"acts": acts(), "epochs": None, "steps": 2, "validation": acts(), "callbacks": [],
-        "mask": mask(), **quiet}),
+        "mask": mask(), "frozen": ["vit"], **quiet}),
         "fit to a checkpoint": lambda: (
             sae().fit, {"acts": acts(), "steps": 2, "checkpoint": fresh(), "resume": True, **quiet}
         ),
@@ -232,6 +232,10 @@ def all_of(c: Context) -> dict[str, Callable[[], Target]]:
         ),
         "MaskedActivations": lambda: (
             lambda **a: sae().evaluate(usae.MaskedActivations(**a)), {"acts": acts(), "mask": np.arange(60) % 3 > 0}
+        ),
+        "WeaklyPaired": lambda: (
+            lambda part, other, shares: sae().fit(usae.WeaklyPaired(part, other, shares=shares), steps=2, progress=False),
+            {"part": acts(), "other": {"vit": x()}, "shares": [0.5, 0.5]},
         ),
         "set_mask": lambda: (
             lambda **a: usae.ActivationStore(_copied(c)).set_mask(**a), {"mask": np.arange(60).reshape(10, 6) % 3 > 0}

@@ -80,7 +80,7 @@ final class StepWorkspace: @unchecked Sendable {
 
   /// Allocates what a batch that has some models needs of each.
   func allocate(_ present: [Int]) throws(USAEError) {
-    for j in present where tokens[j].rows < rows {
+    for j in present where residuals[j].rows < encodings.count {
       tokens[j] = try PaddedMatrix(rows: rows, columns: tokens[j].columns)
       residuals[j] = try PaddedMatrix(rows: encodings.count, columns: tokens[j].columns)
     }

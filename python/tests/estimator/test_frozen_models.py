@@ -156,6 +156,8 @@ def test_what_cannot_be_frozen_is_refused(acts):
         sae.fit({name: acts[name] for name in ("dinov2", "vit")}, steps=5, frozen=["siglip"])
     with refuses("acts['siglip']"):
         sae.fit(acts | {"siglip": acts["siglip"][:, 1:]}, steps=5, frozen=["siglip"])
+    with refuses("acts.parts[1]", "frozen ones alone"):
+        sae.fit(usae.WeaklyPaired(acts, {"siglip": acts["siglip"]}), steps=5, frozen=["siglip"])
     with pytest.raises(usae.NotInitializedError):
         usae.UniversalSAE(32, 4).fit(acts, steps=5, frozen=["siglip"])
     for field, value in (("n_concepts", 40), ("k", 5)):

@@ -42,7 +42,7 @@ def test_an_epoch_is_a_pass_over_the_rows_for_any_number_of_encoders(acts):
 def test_a_batch_has_a_token_at_least_and_all_at_most(encoded_models, batch_size, n_tokens):
     recipe = RECIPE.replace(batch_size=batch_size, encoded_models=encoded_models)
     n = ENCODERS[encoded_models]
-    resolved = resolved_recipe.resolved_for_fit(recipe, 3, n_tokens, None, 10)
+    resolved = resolved_recipe.resolved_for_fit(recipe, 3, [(3, n_tokens)], None, 10)
     assert resolved_recipe.step_tokens(resolved, 3) == max(1, min(batch_size // n, n_tokens))
 
 

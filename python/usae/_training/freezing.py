@@ -114,8 +114,13 @@ def checked(
     for field, has in (("n_concepts", autoencoder.n_concepts), ("k", autoencoder.k)):
         if params[field] != has:
             raise InvalidInputError(f"{field} must be {has}, as the frozen models have it, got {params[field]!r}")
-    for part in given.parts:
+    for number, part in enumerate(given.parts):
         own = {name: part[name] for name in names if name in part}
+        if len(own) == len(part):
+            raise InvalidInputError(
+                f"acts.parts[{number}] must have a model that is trained, got frozen ones alone ({', '.join(part)}); leave out "
+                f"this part, of which nothing can be learned"
+            )
         for name, x in own.items():
             check_columns(x, name, autoencoder.columns[name])
         rounding.check(autoencoder, own)
