@@ -130,7 +130,7 @@ extension UniversalSAE {
     for model in state.models {
       for value in [model.encoderSteps, model.dictionarySteps, model.tokens] { mix(UInt64(value)) }
       for c in 0..<concepts {
-        mix(UInt64(model.rowScales.base[c].bitPattern))
+        mix(UInt64(model.rowNorms.base[c].bitPattern))
         mix(UInt64(model.encoderBias.value.base[c].bitPattern))
         mix(UInt64(model.silentTokens.base[c]))
         guard let batchNorm = model.batchNorm else { continue }

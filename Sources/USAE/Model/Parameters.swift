@@ -67,6 +67,8 @@ final class ModelParameters: @unchecked Sendable {
   let dictionary: Trainable  // [n_concepts, width]
   /// See `RowNorm`, [n_concepts]: the dictionary's rows are multiplied by it where they are used.
   let rowScales: FloatBuffer
+  /// Norms of the dictionary's rows, [n_concepts].
+  let rowNorms: FloatBuffer
   /// Tokens encoded since a concept last fired.
   let silentTokens: AlignedBuffer<Int64>
   var encoderSteps = 0
@@ -92,6 +94,7 @@ final class ModelParameters: @unchecked Sendable {
     effectiveDimensions = try PaddedMatrix(rows: 1, columns: 1)
     effectiveDimensions.base[0] = Float(width)
     rowScales = try FloatBuffer(concepts)
+    rowNorms = try FloatBuffer(concepts)
     silentTokens = try AlignedBuffer<Int64>(concepts)
     setScale { _ in 1 }
   }
@@ -160,7 +163,8 @@ final class ModelParameters: @unchecked Sendable {
 
   @inline(__always)
   func updateRowScale(of concept: Int, _ norm: RowNorm) {
-    rowScales.base[concept] = norm.scale(rowNorm(dictionary.value.row(concept), dictionary.value.stride))
+    rowNorms.base[concept] = rowNorm(dictionary.value.row(concept), dictionary.value.stride)
+    rowScales.base[concept] = norm.scale(rowNorms.base[concept])
   }
 }
 

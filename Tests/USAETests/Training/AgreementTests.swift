@@ -10,6 +10,7 @@ import Testing
     recipe.mergeCosine = 0
     recipe.prefixes = []
     recipe.warmupSteps = 0
+    (recipe.encodedModels, recipe.agreement, recipe.agreementScale) = (.one, 0, 0)
     change(&recipe)
     let sae = try UniversalSAE(concepts: 70, k: k, recipe: recipe, seed: 3)
     for step in 0..<steps { try sae.partialFit(try UniversalSAETests.data(300, seed: UInt64(10 + step))) }

@@ -9,12 +9,14 @@ from support.autoencoders import planted
 from usae._data.activations import as_aligned
 from usae._training import shared_steps
 
+ONE = usae.recipes.default(encoded_models="one", merge_cosine=None)
 RECIPES = {
-    "default": usae.recipes.default(merge_cosine=None, dead_tokens=0),
-    "dead": usae.recipes.default(merge_cosine=None, dead_tokens=1, aux_k=7),
-    "merging": usae.recipes.default(merge_cosine=0.3, merge_every=3, warmup_steps=0, dead_tokens=0),
+    "default": ONE.replace(dead_tokens=0),
+    "unit rows": ONE.replace(dead_tokens=0, dictionary_norm="unit"),
+    "dead": ONE.replace(dead_tokens=1, aux_k=7),
+    "merging": ONE.replace(merge_cosine=0.3, merge_every=3, warmup_steps=0, dead_tokens=0),
     "published": usae.recipes.published(total_steps=50),
-    "batchtopk": usae.recipes.default(selection="batchtopk", merge_cosine=None, dead_tokens=1, aux_k=7),
+    "batchtopk": ONE.replace(selection="batchtopk", dead_tokens=1, aux_k=7),
     "two": usae.recipes.default(encoded_models="two", agreement=0.3, merge_cosine=None, dead_tokens=1, aux_k=7),
     "all": usae.recipes.default(
         encoded_models="all", agreement=0.3, encoder="batchnorm", selection="batchtopk", merge_cosine=None, dead_tokens=1
