@@ -885,9 +885,9 @@ class UniversalSAE:
         model : str
             Name of the model.
         units : "standardized" or "model"
-            "standardized": in standardised units, rows of norm 1, or, where the recipe has ``dictionary_norm="bounded"``, of at
-            most 1: the less, the less of the concept the model has. "model": the same rows multiplied by the model's scale, in
-            the model's own units. Default: "standardized".
+            "standardized": in standardised units, rows of norm at most 1, the less, the less of the concept the model has, or
+            of norm 1, where the recipe has ``dictionary_norm="unit"``. "model": the same rows multiplied by the model's scale,
+            in the model's own units. Default: "standardized".
         """
         autoencoder = self._initialized()
         index = autoencoder.index(model)

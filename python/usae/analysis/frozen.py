@@ -82,7 +82,7 @@ def _rescaled(autoencoder: Autoencoder, drawn: Mapping[tuple[int, str], np.ndarr
     """Return what decides the size of codes, as it was drawn but for the common factor that training asks for.
 
     A factor for all concepts of a model does not change which are selected. Without it codes could not have the size that
-    dictionary rows of norm 1 need. With BatchNorm it is that of its weights and biases, which undo any other.
+    dictionary rows of norm at most 1 need. With BatchNorm it is that of its weights and biases, which undo any other.
     """
     suffixes = ("bn_weight", "bn_bias") if autoencoder.recipe.encoder == "batchnorm" else ("encoder_weight", "encoder_bias")
     result: dict[tuple[int, str], np.ndarray] = {}
