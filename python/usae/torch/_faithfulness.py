@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,34 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from usae._base import checks
-from usae._base.progress import progress_bar
-from usae._data.activations import Activations, as_aligned, check_known
+from usae._data.activations import Activations, as_aligned
 from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis.baselines import LinearMap, linear_maps
 from usae.errors import InvalidInputError
-from usae.torch._autoencoder import Autoencoder, Decoder, Encoder
-from usae.torch._evaluation_mode import check_evaluating
-from usae.torch._extraction_plan import Inputs, Plan
+from usae.torch._autoencoder import Autoencoder
+from usae.torch._extraction_plan import Inputs
 from usae.torch._faithfulness_scores import Faithfulness, Replacements
-from usae.torch._feeder import Feeder, Feeding, Outcome, kept
-from usae.torch._images import named_pictures
-from usae.torch._intervene import modules_of, names_of
-from usae.torch._labels import Labels
-from usae.torch._layer_output import Grid, found_tensor, without_graph
+from usae.torch._layer_output import Grid, without_graph
 from usae.torch._model import Model
 from usae.torch._preprocessing import Crop
-from usae.torch._reader import Reader, SkippedPicture
-from usae.torch._threads import using_threads
+from usae.torch._reader import SkippedPicture
+from usae.torch._running import Batches, Reading, Run, Running, functions_of, kinds_of
 from usae.torch._token_hook import editing
 
 Output = Literal["logits", "embedding"]
-Run = Callable[[Tensor], Tensor]
 
 LOSSES = {"labels": "cross-entropy", "logits": "KL divergence", "embedding": "1 - cosine"}
-
-LARGEST_NOISE = 1e-3
-"""Largest difference of two outputs of the same images, relative to the largest number, that is called rounding."""
 
 
 def faithfulness(
@@ -111,40 +99,24 @@ def faithfulness(
     by antialiased bilinear interpolation before they are encoded. The error term is not kept, so all that a network knows after
     its layer is the code, and its prefix tokens.
     """
-    reader = Reader(on_error, skipped)
-    plan = Plan.of(models, batch_size, None, crop, reduce)
-    for name, model in plan.models.items():
-        check_known(name, names_of(sae), "models")
-        check_evaluating(model.module)
-    kinds = _kinds(outputs, plan.models)
-    given = Labels(labels, [name for name, kind in kinds.items() if kind == "logits"])
-    functions = _functions(run, plan.models)
-    trained = _training_rows(train, sae, plan.models)
-    feeding = Feeding.of(num_workers, prefetch, plan.models, images)
-    named, n = named_pictures(images, plan.channels)
-    given.check_number(n)
+    reading = Reading(batch_size, crop, progress, on_error, skipped, num_workers, prefetch, reduce)
+    batches = Batches(models, sae, images, labels, lambda known: kinds_of(outputs, known, ("logits", "embedding")), reading)
+    functions = functions_of(run, batches.plan.models)
+    trained = _training_rows(train, sae, batches.plan.models)
     maps = {} if trained is None else linear_maps(trained, progress)
-    parts = {name: _Part(sae, name, model, kinds[name], maps, trained) for name, model in plan.models.items()}
+    parts = {
+        name: _Part(Running(sae, name, model, batches.kinds[name], functions[name]), maps, trained)
+        for name, model in batches.plan.models.items()
+    }
     sums: dict[str, _Sums] = {name: _Sums() for name in parts}
-    numbers: list[int] = []
-    done = 0
-    with (
-        progress_bar(n, progress, "faithfulness", "image") as bar,
-        Feeder(feeding, plan, lambda picture, pixels: Outcome(picture, plan.inputs_of(pixels))) as feeder,
-        without_graph(),
-    ):
-        rows = _rows(feeder.outcomes(named), reader, numbers)
-        while batch := list(itertools.islice(rows, plan.batch_size)):
-            inputs = {kind: torch.stack([row[kind] for row in batch]) for kind in batch[0]}
-            _add_batch(parts, functions, inputs, kinds, given.of(numbers), sums, check_repeats=not done)
-            numbers.clear()
-            done += len(batch)
-            bar.update(len(batch))
-    reader.check_some(done)
-    given.check_used_up(reader.number + 1)
-    losses = tuple(LOSSES["labels" if name in given.names else kind] for name, kind in kinds.items())
+    with contextlib.closing(batches("faithfulness")) as found, without_graph():
+        for inputs, of_classes in found:
+            _add_batch(parts, inputs, of_classes, sums, check_repeats=not batches.n_done)
+    batches.check_some()
+    done, labelled = batches.n_done, batches.labels.names
+    losses = tuple(LOSSES["labels" if name in labelled else kind] for name, kind in batches.kinds.items())
     loss, cosine, agreement, accuracy = (_collected(sums, measure, done, bool(maps)) for measure in _Measures._fields)
-    return Faithfulness(tuple(parts), done, losses, loss, cosine, agreement, accuracy if given.names else None)
+    return Faithfulness(tuple(parts), done, losses, loss, cosine, agreement, accuracy if labelled else None)
 
 
 class _Measures(NamedTuple):
@@ -165,33 +137,25 @@ class _Sums(dict[str, list[float]]):
 
 
 class _Part:
-    """One model: its network's layer, its modules, and what its tokens are replaced by."""
+    """One model: its network, and what its tokens are replaced by."""
 
     def __init__(
         self,
-        sae: UniversalSAE | Autoencoder,
-        name: str,
-        model: Model,
-        kind: Output,
+        running: Running,
         maps: Mapping[tuple[str, str], LinearMap],
         train: Mapping[str, Activations] | None,
     ):
-        self.name, self.model, self.kind = name, model, kind
-        self.encoder: Encoder
-        self.decoder: Decoder
-        self.encoder, self.decoder = modules_of(sae, name, model.device)
+        self.running, self.name, self.model = running, running.name, running.model
+        self.encoder, self.decoder = running.encoder, running.decoder
         self._maps = {
             source: tuple(
-                torch.from_numpy(x).to(model.device, torch.float32) for x in (each.weights, each.source_mean, each.target_mean)
+                torch.from_numpy(x).to(self.model.device, torch.float32)
+                for x in (each.weights, each.source_mean, each.target_mean)
             )
             for (source, target), each in maps.items()
-            if target == name
+            if target == self.name
         }
         self._mean = self._mean_token(maps, train is not None)
-        self.images: Tensor
-        self.shape: tuple[int, ...]
-        self.tokens: Tensor
-        self.grid: Grid | None
 
     def _mean_token(self, maps: Mapping[tuple[str, str], LinearMap], is_trained: bool) -> Tensor:
         if is_trained:
@@ -206,29 +170,28 @@ class _Part:
 
     def replacements(self, others: Mapping[str, _Part]) -> Iterator[tuple[str, Tensor]]:
         """Yield what tokens are replaced by, [n, tokens, width], each with its name."""
-        n_tokens = self.tokens.shape[1]
+        own = self.running.tokens
+        n_tokens = own.shape[1]
         for source, part in others.items():
-            tokens = on_grid(part.tokens, part.grid, self.grid).to(part.encoder.weight.device)
+            tokens = on_grid(part.running.tokens, part.running.grid, self.running.grid).to(part.encoder.weight.device)
             if tokens.shape[1] != n_tokens:
                 raise InvalidInputError(
                     f"models must have tokens at the same places, got {tokens.shape[1]} of {source!r} and {n_tokens} of "
                     f"{self.name!r}, which have no grid; give Model(..., grid=(rows, columns))"
                 )
             codes = part.encoder.sparse(tokens)
-            codes = codes._replace(values=codes.values.to(self.tokens.device), indices=codes.indices.to(self.tokens.device))
+            codes = codes._replace(values=codes.values.to(own.device), indices=codes.indices.to(own.device))
             yield f"code of {source}", self.decoder(codes)
             if source in self._maps:
                 weights, source_mean, target_mean = self._maps[source]
                 yield f"map of {source}", (tokens.to(weights.device).float() - source_mean) @ weights + target_mean
-        yield "mean", self._mean.expand_as(self.tokens)
-        yield "zero", torch.zeros_like(self.tokens)
+        yield "mean", self._mean.expand_as(own)
+        yield "zero", torch.zeros_like(own)
 
 
 def _add_batch(
     parts: Mapping[str, _Part],
-    functions: Mapping[str, Run],
     inputs: Inputs,
-    kinds: Mapping[str, Output],
     labels: Mapping[str, Tensor],
     sums: Mapping[str, _Sums],
     *,
@@ -237,81 +200,25 @@ def _add_batch(
     """Run all networks on a batch of images with all replacements, and add what comes of it to `sums`."""
     originals = {}
     for name, part in parts.items():
-        part.images = part.model._as_input(part.model.normalized(inputs[part.model.input_kind]))
-        originals[name] = _original(part, functions[name])
+        part.running.take(inputs)
+        originals[name] = part.running.original()
         if check_repeats:
-            _check_repeats(part, functions[name], originals[name])
+            part.running.check_repeats(originals[name])
     for name, part in parts.items():
         original, of_classes = originals[name], labels.get(name)
-        sums[name].add("original", _measures(original, original, kinds[name], of_classes, name))
+        sums[name].add("original", _measures(original, original, part.running, of_classes))
         for replacement, tokens in part.replacements(parts):
             with editing([(part.model, lambda own, _grid, new=tokens: new.to(own.dtype))]):  # type: ignore[misc]
-                output = _output(part, functions[name])
-            sums[name].add(replacement, _measures(output, original, kinds[name], of_classes, name))
+                output = part.running.output()
+            sums[name].add(replacement, _measures(output, original, part.running, of_classes))
 
 
-def _original(part: _Part, function: Run) -> Tensor:
-    """Return the output of a network as it is, and keep its tokens."""
-
-    def keep(tokens: Tensor, grid: Grid | None) -> None:
-        part.tokens, part.grid = tokens.detach().clone(), grid
-
-    with editing([(part.model, keep)], must_run=False):
-        vars(part).pop("tokens", None)
-        output = _output(part, function)
-    if "tokens" not in vars(part):
-        raise InvalidInputError(
-            f"run must run {part.model._label}, whose tokens are replaced, got nothing from it for {part.name!r}; call the "
-            f"network, or its layer and what follows, in the function"
-        )
-    if part.kind == "logits" and (output.shape[1] < 2 or output.shape[1] != part.shape[1]):
-        raise InvalidInputError(
-            f'outputs must be "embedding" for {part.name!r}, which gives no logits [{len(output)}, classes], of two classes at '
-            f'least, got "logits" for an output {list(part.shape)}; or give run={{{part.name!r}: a function of images}}'
-        )
-    part.model._check_finite(part.tokens)
-    if part.tokens.shape[-1] != part.encoder.width:
-        raise InvalidInputError(
-            f"models[{part.name!r}] must have the width that the autoencoder was trained on, {part.encoder.width}, got "
-            f"{part.tokens.shape[-1]}; use the layer that it was trained on"
-        )
-    return output
-
-
-def _output(part: _Part, function: Run) -> Tensor:
-    """Return the output of a network, float32 [n, numbers], and keep its shape."""
-    model = part.model
-    casting = torch.autocast(model.device.type, model.autocast) if model.autocast else contextlib.nullcontext()
-    with casting, using_threads(model.threads):
-        output = function(part.images.clone())  # a clone, because some networks change their input in place
-    if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 2 or len(output) != len(part.images):
-        got = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise InvalidInputError(
-            f"run must give a tensor of floats [{len(part.images)}, ...] for {part.name!r}, one row for each image, got {got}; "
-            f"give run={{{part.name!r}: a function of images}}"
-        )
-    part.shape = tuple(output.shape)
-    return output.detach().flatten(1).float()
-
-
-def _check_repeats(part: _Part, function: Run, original: Tensor) -> None:
-    again = _output(part, function)
-    if again.shape != original.shape or (again - original).abs().max() > LARGEST_NOISE * original.abs().max():
-        raise InvalidInputError(
-            f"run must give the same output whenever it is given the same images, got another one for {part.name!r}; call "
-            f".eval() on the network, and fix what it draws at random, such as a mask"
-        )
-
-
-def _measures(output: Tensor, original: Tensor, kind: Output, labels: Tensor | None, name: str) -> _Measures:
-    if not bool(output.isfinite().all()):
-        raise InvalidInputError(
-            f"run must give finite numbers, got NaN or infinity from the network of {name!r}; compute it in float32"
-        )
+def _measures(output: Tensor, original: Tensor, running: Running, labels: Tensor | None) -> _Measures:
+    running.check_finite(output)
     output, original = output.double(), original.double()
     cosine = F.cosine_similarity(output, original, dim=1).where((output != original).any(1), 1)  # 1 also where both are 0
     nothing = torch.full_like(cosine, torch.nan)
-    if kind == "embedding":
+    if running.kind == "embedding":
         return _Measures(1 - cosine, cosine, nothing, nothing)
     top = output.argmax(1)
     agreement = (top == original.argmax(1)).double()
@@ -319,10 +226,7 @@ def _measures(output: Tensor, original: Tensor, kind: Output, labels: Tensor | N
         log, log_original = F.log_softmax(output, 1), F.log_softmax(original, 1)
         return _Measures(F.kl_div(log, log_original, reduction="none", log_target=True).sum(1), cosine, agreement, nothing)
     labels = labels.to(output.device)
-    if int(labels.max()) >= output.shape[1]:
-        raise InvalidInputError(
-            f"labels must be classes of the network of {name!r}, from 0 to {output.shape[1] - 1}, got {int(labels.max())}"
-        )
+    running.check_labels(labels, output)
     return _Measures(F.cross_entropy(output, labels, reduction="none"), cosine, agreement, (top == labels).double())
 
 
@@ -347,53 +251,7 @@ def _collected(sums: Mapping[str, _Sums], measure: str, n: int, has_maps: bool) 
     return Replacements(means("original"), matrix("code"), matrix("map") if has_maps else None, means("mean"), means("zero"))
 
 
-def _rows(outcomes: Iterable[Outcome], reader: Reader, numbers: list[int]) -> Iterator[Inputs]:
-    """Yield pictures as networks take them, and append their numbers to `numbers`."""
-    for outcome in kept(iter(outcomes), reader):
-        numbers.append(reader.number)
-        yield outcome.inputs
-
-
 # --- Arguments ----------------------------------------------------------------------------------------------------------
-
-
-def _kinds(outputs: Any, models: Mapping[str, Model]) -> dict[str, Output]:
-    choices = ("logits", "embedding")
-    if not isinstance(outputs, Mapping):
-        return dict.fromkeys(models, checks.choice(outputs, "outputs", choices))  # type: ignore[arg-type]
-    for name in outputs:
-        check_known(name, list(models), "outputs")
-    return {
-        name: checks.choice(outputs.get(name, "logits"), f"outputs[{name!r}]", choices)  # type: ignore[misc]
-        for name in models
-    }
-
-
-def _functions(run: Any, models: Mapping[str, Model]) -> dict[str, Run]:
-    if run is not None and not isinstance(run, Mapping):
-        raise InvalidInputError(
-            f"run must be a mapping from names to functions of images, got {type(run).__name__}; write "
-            f"run={{{next(iter(models))!r}: function}}"
-        )
-    functions = {} if run is None else dict(run)
-    for name, function in functions.items():
-        check_known(name, list(models), "run")
-        if not callable(function):
-            raise InvalidInputError(f"run[{name!r}] must be a function of images, got {checks.shown(function)}")
-    return {name: functions.get(name) or _running(model) for name, model in models.items()}
-
-
-def _running(model: Model) -> Run:
-    """Return the function that runs a network and finds its logits, its pooled output, or its first tensor."""
-
-    def output(images: Tensor) -> Any:
-        found: Any = model.module(images)
-        for name in ("logits", "image_embeds", "pooler_output"):  # of transformers
-            if isinstance(getattr(found, name, None), Tensor):
-                return getattr(found, name)
-        return found_tensor(found)
-
-    return output
 
 
 def _training_rows(train: Any, sae: UniversalSAE | Autoencoder, models: Mapping[str, Model]) -> dict[str, Activations] | None:

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-
 from usae._base import checks
 from usae._data.activations import check_known
-from usae._estimator.universal_sae import UniversalSAE, checked_sae
+from usae._estimator.universal_sae import UniversalSAE
 from usae.errors import InvalidInputError
-from usae.torch._autoencoder import Autoencoder, Decoder, Encoder
+from usae.torch._autoencoder import Autoencoder
 from usae.torch._edits import Edit, Editor, checked_place
 from usae.torch._model import Model
+from usae.torch._modules_of import modules_of, names_of
 from usae.torch._token_hook import EditFunction, editing
 
 
@@ -88,28 +87,6 @@ def intervene(
         if not editor.changes_nothing:
             editors.append((model, editor.__call__))
     return editing(editors)
-
-
-def modules_of(sae: UniversalSAE | Autoencoder, name: str, device: torch.device) -> tuple[Encoder, Decoder]:
-    """Return encoder and decoder of a model on a device: copies without gradients, or those of an `Autoencoder`."""
-    if isinstance(sae, Autoencoder):
-        encoder, decoder = sae.encoder(name), sae.decoder(name)
-        if encoder.weight.device != device:
-            raise InvalidInputError(
-                f"sae must be on the device of the network of {name!r}, {device}, got an Autoencoder on "
-                f"{encoder.weight.device}; use sae.to({str(device)!r})"
-            )
-        return encoder, decoder
-    with torch.inference_mode(False):  # so that gradients may pass through them, wherever they were made
-        return (
-            Encoder.from_sae(sae, name, device=device).requires_grad_(False),
-            Decoder.from_sae(sae, name, device=device).requires_grad_(False),
-        )
-
-
-def names_of(sae: object) -> tuple[str, ...]:
-    """Return the names of an autoencoder's models."""
-    return sae.model_names if isinstance(sae, Autoencoder) else checked_sae(sae).model_names_
 
 
 def _by_name(models: Any, sae: object, name: object) -> dict[str, Model]:
