@@ -14,8 +14,11 @@ except ModuleNotFoundError as error:
     raise ImportError(f"usae.torch needs PyTorch ({error}): pip install 'usae[torch]'") from error
 
 from usae._training.shared_steps import Exchanged
+from usae.analysis.effect_agreement import EffectAgreement, MeanAgreement
+from usae.analysis.effects import ConceptEffects
 from usae.torch._autoencoder import Autoencoder, Decoder, Encoder
 from usae.torch._code_agreement import CodeAgreement, code_agreement
+from usae.torch._concept_effects import concept_effects
 from usae.torch._distributed import DistributedTrainer
 from usae.torch._edits import Edit
 from usae.torch._extract import batches, extract
@@ -33,12 +36,15 @@ from usae.torch._text_model import TextModel
 __all__ = [
     "Autoencoder",
     "CodeAgreement",
+    "ConceptEffects",
     "Decoder",
     "DistributedTrainer",
     "Edit",
+    "EffectAgreement",
     "Encoder",
     "Exchanged",
     "Faithfulness",
+    "MeanAgreement",
     "Model",
     "Replacements",
     "SkippedPicture",
@@ -46,6 +52,7 @@ __all__ = [
     "TextModel",
     "batches",
     "code_agreement",
+    "concept_effects",
     "extract",
     "extract_texts",
     "faithfulness",

@@ -168,7 +168,7 @@ class Edit:
 
     @classmethod
     def _of(cls, kind: Kind, concepts: Any, values: dict[str, Any], mask: Any) -> Edit:
-        given = _checked_concepts(concepts)
+        given = checked_concepts(concepts)
         return cls(kind, given, tuple(_number(value, name, len(given)) for name, value in values.items()), _checked_mask(mask))
 
     def _changed(self, codes: Tensor) -> Tensor:
@@ -339,7 +339,7 @@ def checked_place(mask: Any) -> Any:
     return _checked_mask(mask)
 
 
-def _checked_concepts(concepts: Any) -> tuple[int, ...]:
+def checked_concepts(concepts: Any) -> tuple[int, ...]:
     concepts = on_cpu(concepts)
     if isinstance(concepts, (np.ndarray, Tensor)) and concepts.ndim == 0:
         concepts = concepts.item()
