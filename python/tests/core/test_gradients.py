@@ -132,6 +132,8 @@ def test_gradients_of_rows_that_may_be_shorter_equal_autograd_in_float64(setting
     recipe = recipe_for(*setting).replace(dictionary_norm="bounded")  # the problem has rows on both sides of 1
     record_property("worst", check(recipe, k=7))
     record_property("worst of prefixes", check(recipe.replace(prefixes=(0.06, 0.3, 1)), k=7))
+
+
 PRESENT = [("b",), ("a", "b"), ("b", "c")]
 
 

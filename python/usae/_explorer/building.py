@@ -15,7 +15,7 @@ from usae._core.autoencoder import Autoencoder
 from usae._core.dictionary_rows import unit_rows
 from usae._data.activations import Activations
 from usae._estimator.universal_sae import UniversalSAE
-from usae._explorer import content, overview, packing, proposals
+from usae._explorer import content, effects, overview, packing, proposals
 from usae._explorer.coordinates import placed
 from usae._explorer.labels import Label
 from usae._explorer.maps import PER_TOKEN, Maps, Pairs
@@ -24,6 +24,7 @@ from usae._explorer.pictures import Pictures, size_of, webp_of
 from usae._explorer.search import Search
 from usae.analysis import neighbours
 from usae.analysis.controls import Controls
+from usae.analysis.effects import ConceptEffects
 from usae.analysis.evaluation import Evaluation
 from usae.analysis.image_codes import Pool
 from usae.analysis.image_samples import probes
@@ -61,6 +62,7 @@ class Plan:
     crop: bool
     evaluation: Evaluation | None
     controls: Controls | None
+    effects: ConceptEffects | None
     measures: Mapping[str, np.ndarray]
     labels: Mapping[int, Label]
     embedded: tuple[np.ndarray, list[str], np.ndarray] | None
@@ -101,6 +103,8 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
         disagreement=maps.disagreement(),
         measures=plan.measures,
     )
+    if plan.effects is not None:
+        table += effects.columns(plan.effects, names)
     size = size_of(plan.pictures, plan.side, pool.grid) if plan.pictures is not None else (0, 0)
     header: dict[str, Any] = {
         "title": plan.title,
@@ -124,6 +128,7 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
         "labels": {str(concept): {"text": label.text, "starred": label.starred} for concept, label in plan.labels.items()},
         "proposals": _proposals(plan, search),
         "map": plan.coordinates if isinstance(plan.coordinates, str) else "given",
+        "effects": None if plan.effects is None else effects.described(plan.effects, names),
         "overview": overview.described(plan.sae, evaluation, plan.controls),
     }
     found = content.Findings(

@@ -14,12 +14,14 @@ from usae._data.activations import as_aligned
 from usae._estimator.universal_sae import UniversalSAE, checked_sae
 from usae._explorer import building, files
 from usae._explorer.coordinates import as_method
+from usae._explorer.effects import as_effects
 from usae._explorer.labels import as_labels
 from usae._explorer.measures import as_measures
 from usae._explorer.pictures import as_pictures
 from usae._explorer.proposals import as_embeddings
 from usae._explorer.result import Explorer
 from usae.analysis.controls import Controls
+from usae.analysis.effects import ConceptEffects
 from usae.analysis.evaluation import Evaluation
 from usae.analysis.image_codes import Pool
 from usae.analysis.images import images_of, square
@@ -43,6 +45,7 @@ def explorer(
     crop: bool = False,
     evaluation: Evaluation | None = None,
     controls: Controls | None = None,
+    effects: ConceptEffects | None = None,
     measures: Mapping[str, Any] | None = None,
     labels: Any = None,
     embeddings: Any = None,
@@ -94,9 +97,10 @@ def explorer(
         Evaluation to show. Default: None, which evaluates up to 1,048,576 tokens of `acts`.
     controls : Controls, optional
         Nulls and ceilings to show beside it, from `usae.controls`. Default: None.
+    effects : ConceptEffects, optional
+        What ablating concepts does to the networks, from `usae.torch.concept_effects` with the same autoencoder. Default: None.
     measures : mapping of str to array, optional
-        Your own numbers of concepts, [m] or [M, m], such as what an ablation found. They are shown, sorted and filtered by like
-        all others. Default: None.
+        Your own numbers of concepts, [m] or [M, m]. They are shown, sorted and filtered by like all others. Default: None.
     labels : mapping of int to str, or path-like, optional
         Labels of concepts, or a file of them that was exported from an explorer (`usae.read_labels`). They are shown beside
         those that the page's user writes. Default: None.
@@ -159,6 +163,7 @@ def explorer(
         crop=crop,
         evaluation=_of_this(evaluation, Evaluation, "evaluation", names, m),
         controls=_of_this(controls, Controls, "controls", names, m),
+        effects=as_effects(effects, names, m),
         measures=as_measures(measures, len(names), m),
         labels=as_labels(labels, m),
         embedded=as_embeddings(embeddings, vocabulary, pool.n_all),

@@ -139,6 +139,9 @@ def presets(evaluation: Evaluation, found: list[Column]) -> list[dict[str, Any]]
         return [_preset("Most important", "Alive, by energy.", alive, "energy:0")]
     least = float(np.log10(max(1, int((~evaluation.dead).all(0).sum())) / ERROR_RATE))
     above: dict[str, list[float | None]] = {"z": [3, None]} if "z" in keys else {"surprise": [least, None]}
+    agree = [
+        _preset("Same effect", "Ablating it changes the same images in all networks.", {"effects": [0.3, None]}, "effects")
+    ]
     result = [
         _preset("Universal", "Alive in every model, even, and co-firing above chance.", {"universal": [1, None]}, "energy:0"),
         *(
@@ -154,6 +157,7 @@ def presets(evaluation: Evaluation, found: list[Column]) -> list[dict[str, Any]]
         _preset("Models disagree", "Fires in every model, but hardly on the images that fire it most in the others.",
                 {f"share:{i}": [0.3 / len(names), None] for i in range(len(names))} | {"apart": [0.4, None]},
                 "energy:0"),  # by disagreement, chance would be first: concepts that fire in a few tokens
+        *(agree if "effects" in keys else []),
     ]  # fmt: skip
     return result
 

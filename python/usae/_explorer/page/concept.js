@@ -65,7 +65,7 @@ async function updateConcept() {
       legend(),
     ),
     el("section.side", { "aria-label": "Numbers" }, summaryTable(concept, models), histograms(found, models), pairMatrix(
-      concept, models), neighbourList("Alike by dictionary", "cosine", found.alike), neighbourList("Fire together", "IoU",
+      concept, models), effectBlock(concept, models), neighbourList("Alike by dictionary", "cosine", found.alike), neighbourList("Fire together", "IoU",
       found.together), otherNumbers(concept)),
   );
   root.scrollTop = keep;
@@ -258,6 +258,24 @@ function pairMatrix(concept, models) {
     concept))));
   return el("div.block", {}, matrix("Agreement: IoU of firing", models, of("iou")), matrix("Agreement: correlation of codes",
     models, of("correlation")));
+}
+
+/** What ablating the concept does: whether the same images change in two networks, beside other concepts like it. */
+function effectBlock(concept, models) {
+  const { effects } = data.header;
+  const measured = models.filter((model) => effects?.scores[model]);
+  if (!measured.length) return null;
+  const scores = measured.map((model) => el("p.quiet", {}, modelTag(model), ` ${effects.scores[model]}`));
+  const of = (stem) => measured.map((i) => measured.map((j) => (i === j ? 1 : valueOf(
+    `${stem}:${Math.min(i, j)}:${Math.max(i, j)}`, concept))));
+  const known = (stem) => of(stem).some((row, i) => row.some((value, j) => i !== j && value !== undefined && !Number.isNaN(
+    value)));
+  const stem = ["effects", "estimates"].find(known);
+  const words = stem === "estimates" ? "Agreement of effects, to first order" : "Agreement of effects";
+  const tables = stem ? [matrix(words, measured, of(stem)), matrix("Null: other concepts like it", measured, of(
+    `${stem}Null`))] : [];
+  return el("div.block", {}, el("h2", {}, "When it is ablated"), ...tables, stem ? el("p.quiet", {},
+    "Do the same images change? Rank correlation of sizes over ", plural(effects.images, "image"), ".") : null, ...scores);
 }
 
 function neighbourList(title, unit, near) {
