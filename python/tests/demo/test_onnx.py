@@ -84,6 +84,36 @@ def test_a_small_network_computes_what_pytorch_computes():
         OnnxModule(onnx_file.read(content), "q")
 
 
+def test_a_map_is_enlarged_and_a_value_on_the_way_can_be_changed():
+    rng = np.random.default_rng(1)
+    weight, scales = rng.normal(size=(3, 2, 2, 2)), np.array([1.0, 1, 2, 3])
+    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    transposed = {"kernel_shape": [2, 2], "strides": [2, 2], "dilations": [1, 1], "group": 1, "pads": [0, 0, 1, 0]}
+    content = file(
+        tensor("w", weight),
+        tensor("s", scales),
+        node("Relu", ["x"], "r"),
+        node("Resize", ["r", "s", "s"], "n", **nearest),
+        node("ConvTranspose", ["n", "w"], "y", **transposed),
+    )
+    x = torch.from_numpy(rng.normal(size=(2, 3, 4, 5))).float()
+    module = OnnxModule(onnx_file.read(content), "y", "r")
+
+    def expected(r):
+        n = torch.nn.functional.interpolate(r, scale_factor=(2, 3), mode="nearest")
+        return torch.nn.functional.conv_transpose2d(n, torch.from_numpy(weight).float(), stride=2)[:, :, :-1]
+
+    torch.testing.assert_close(module(x), expected(x.relu()))
+    handle = module.layer.register_forward_hook(lambda _module, _inputs, r: 2 * r)
+    torch.testing.assert_close(module(x), 2 * expected(x.relu()))
+    handle.remove()
+    with refuses("layer", "'y'", error=ValueError):
+        OnnxModule(onnx_file.read(content), "n", "y")
+    content = content.replace(b"floor", b"ceil!")
+    with refuses("Resize", error=ValueError):
+        OnnxModule(onnx_file.read(content), "y")(x)
+
+
 def test_a_strided_convolution_has_the_padding_that_is_written():
     rng = np.random.default_rng(1)
     weight = rng.normal(size=(2, 1, 3, 3))

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 import usae  # noqa: E402
 from support.refusals import refuses  # noqa: E402
-from usae.demo.pretrained import catalogue, demonstration, networks, pictures, trunks  # noqa: E402
+from usae.demo.pretrained import catalogue, demonstration, networks, pictures, trunks, whole  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,23 @@ def models():
 @pytest.fixture(scope="module")
 def found():
     return pictures.load()
+
+
+def test_whole_networks_have_the_same_tokens_and_name_what_they_see(models, found):
+    crops = pictures.crops(found, "held_out", 1, seed=1)
+    assert found[crops.photograph[0]].name == "capitol"
+    for name, model in whole.load_models(threads=1).items():
+        images = torch.from_numpy(model.preprocess(crops.images))
+        with torch.no_grad():
+            output = model.module(images)
+        if name == "efficientnet":
+            assert output.shape == (1, 1000) and int(output.argmax()) == 698  # a palace
+        tokens, own = model(model.preprocess(crops.images)), models[name](models[name].preprocess(crops.images))
+        if name == "mobilenet":  # the layer is one before, and the output is the mean of the demonstration's
+            assert tokens.shape == (1, 100, 320)
+            np.testing.assert_allclose(output, own.mean(1), rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_allclose(tokens, own, rtol=1e-4, atol=1e-4)
 
 
 def test_no_photograph_is_in_both_splits(found):

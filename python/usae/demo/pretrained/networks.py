@@ -146,7 +146,7 @@ def activations(
     return results
 
 
-def _state(content: bytes) -> dict[str, Tensor]:
+def state_of(content: bytes) -> dict[str, Tensor]:
     """Read a file of tensors that PyTorch wrote. Nothing in it is executed."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
@@ -156,7 +156,7 @@ def _text_detector(content: bytes) -> nn.Module:
 
 
 _BUILDERS: dict[str, Callable[[bytes], nn.Module]] = {
-    "efficientnet": lambda content: trunks.efficientnet_lite0(_state(content)),
-    "mobilenet": lambda content: trunks.mobilenet_v2(_state(content)),
+    "efficientnet": lambda content: trunks.efficientnet_lite0(state_of(content)),
+    "mobilenet": lambda content: trunks.mobilenet_v2(state_of(content)),
     "text detector": _text_detector,
 }

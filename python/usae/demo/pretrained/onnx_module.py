@@ -21,6 +21,8 @@ class OnnxModule(nn.Module):
         The graph.
     value : str
         Name of the value to compute. Operations that it does not follow from are left out.
+    layer : str, optional
+        Name of a value on the way that passes through the module's part `layer`, where hooks see and change it. Default: None.
 
     Raises
     ------
@@ -28,9 +30,12 @@ class OnnxModule(nn.Module):
         If the graph has no such value, takes more than one input, or has an operation that is not among those known here.
     """
 
-    def __init__(self, graph: Graph, value: str):
+    def __init__(self, graph: Graph, value: str, layer: str | None = None):
         super().__init__()
         self.nodes = _needed(graph, value)
+        if layer is not None and not any(layer in node.outputs for node in self.nodes):
+            raise ValueError(f"layer: expected a value from which {value!r} follows, got {layer!r}")
+        self.layer, self._layer_value = nn.Identity(), layer
         self.value = value
         inputs = [name for name in graph.inputs if name not in graph.tensors]
         if len(inputs) != 1:
@@ -46,7 +51,8 @@ class OnnxModule(nn.Module):
         values = {self.takes: images}
         values |= {name: cast(Tensor, getattr(self, attribute)) for name, attribute in self._names.items()}
         for node in self.nodes:
-            values[node.outputs[0]] = _OPERATIONS[node.kind](node.attributes, *(values[name] for name in node.inputs))
+            found = _OPERATIONS[node.kind](node.attributes, *(values[name] for name in node.inputs))
+            values[node.outputs[0]] = self.layer(found) if node.outputs[0] == self._layer_value else found
         return values[self.value]
 
 
@@ -91,6 +97,21 @@ def _convolution(given: Attributes, x: Tensor, weight: Tensor, bias: Tensor | No
     return F.conv2d(_padded(x, given, 0.0), weight, bias, _pair(given, "strides"), 0, dilation, groups)
 
 
+def _transposed_convolution(given: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    top, left, bottom, right = cast(Sequence[int], given.get("pads", (0, 0, 0, 0)))
+    groups, dilation = cast(int, given.get("group", 1)), _pair(given, "dilations")
+    whole = F.conv_transpose2d(x, weight, bias, _pair(given, "strides"), 0, 0, groups, dilation)
+    return whole[..., top : whole.shape[-2] - bottom, left : whole.shape[-1] - right]
+
+
+def _nearest(given: Attributes, x: Tensor, _region: Tensor, scales: Tensor) -> Tensor:
+    modes = given.get("mode"), given.get("coordinate_transformation_mode"), given.get("nearest_mode")
+    down, right = (float(scale) for scale in scales[2:])
+    if modes != ("nearest", "asymmetric", "floor") or [down % 1, right % 1, *scales[:2].tolist()] != [0, 0, 1, 1]:
+        raise ValueError(f"Resize: expected whole steps to the nearest place below, got {dict(given)} by {scales.tolist()}")
+    return x.repeat_interleave(int(down), 2).repeat_interleave(int(right), 3)
+
+
 def _max_pool(given: Attributes, x: Tensor) -> Tensor:
     return F.max_pool2d(_padded(x, given, float("-inf")), _pair(given, "kernel_shape"), _pair(given, "strides"))
 
@@ -107,6 +128,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Add": lambda _, x, y: x + y,
     "Concat": lambda given, *parts: torch.cat(parts, given["axis"]),
     "Conv": _convolution,
+    "ConvTranspose": _transposed_convolution,
     "Div": lambda _, x, y: x / y,
     "Erf": lambda _, x: x.erf(),
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdim=True),
@@ -115,6 +137,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "MaxPool": _max_pool,
     "Mul": lambda _, x, y: x * y,
     "ReduceMean": _mean,
+    "Resize": _nearest,
     "Relu": lambda _, x: x.relu(),
     "Sigmoid": lambda _, x: x.sigmoid(),
 }

@@ -61,6 +61,15 @@ def efficientnet_lite0(weights: Mapping[str, Tensor]) -> nn.Module:
     return _trunk([*itertools.starmap(Stage, stages), Stage(6, 3, 1, 320, 1)], weights, same=True, epsilon=1e-3)
 
 
+def efficientnet_lite0_head(weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return what follows the trunk of EfficientNet-Lite0: a convolution, the mean over places, and logits of 1,000 classes."""
+    layers = [*_normalised(Convolution(320, 1280, 1), 1e-3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    head = nn.Sequential(*layers, nn.Linear(1280, 1000))
+    last = list(weights.values())[-len(head.state_dict()) :]
+    head.load_state_dict(dict(zip(head.state_dict(), last, strict=True)))
+    return head
+
+
 def mobilenet_v2(weights: Mapping[str, Tensor]) -> nn.Module:
     """Return MobileNetV2 up to its last convolution, 1,280 channels for each 32 x 32 pixels."""
     stages = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 3, 2, 32, 3), (6, 3, 2, 64, 4), (6, 3, 1, 96, 3), (6, 3, 2, 160, 3))
