@@ -85,7 +85,7 @@ class Passes:
         self.running = running
         self.output = running.original()
         running.check_finite(self.output)
-        self._rows = running.decoder.unit_rows() * running.decoder.scale  # what a code of 1 adds to a token, in own units
+        self._rows = running.decoder.rows() * running.decoder.scale  # what a code of 1 adds to a token, in own units
         with torch.autocast(running.tokens.device.type, enabled=False):
             values, indices, self._n_concepts = running.encoder.sparse(running.tokens)
         self.codes = Codes(values.detach(), indices)
