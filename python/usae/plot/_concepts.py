@@ -211,7 +211,8 @@ def _others(top: TopExamples, number: int, model: int) -> list[Group]:
     """Return images from weak to strong, those on which models disagree, and those without the concept."""
     groups = []
     if top.bands:
-        images = [int(band.images[model, number, 0]) for band in top.bands]
+        found = [band.images[model, number] for band in top.bands]
+        images = [int(drawn[(drawn >= 0).sum() // 2]) for drawn in found]  # the middle one, as they are sorted by strength
         groups.append(Group(f"weak to strong in {words(short(top.model_names[model]))}", images))
     if top.disagreements is not None:
         images = top.disagreements.images[:, number, 0].tolist()
