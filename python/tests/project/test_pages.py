@@ -21,6 +21,7 @@ PAGES = [
     "concepts.md",
     "explorer.md",
     "interventions.md",
+    "effects.md",
     "exchange.md",
     "text.md",
 ]
