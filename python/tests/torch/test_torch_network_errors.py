@@ -45,7 +45,13 @@ KINDS = [
     OSError,
 ]
 KINDS += [ZeroDivisionError, StopIteration, RecursionError, Exception, EOFError, ImportError]
-PASSED_ON = [KeyboardInterrupt(), SystemExit(1), MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), GeneratorExit()]
+PASSED_ON = [
+    KeyboardInterrupt(),
+    SystemExit(1),
+    MemoryError(),
+    torch.cuda.OutOfMemoryError("CUDA out of memory"),
+    GeneratorExit(),
+]
 PASSED_ON += [RuntimeError("CUDA error: out of memory"), usae.NotInitializedError("its own")]
 
 
@@ -86,7 +92,7 @@ def test_memory_that_is_not_there_is_an_error_of_memory(model, monkeypatch):
             extract(
                 {"a": Model(convolutional(), "3", size=(32, 48), mean=0.5, std=0.5, channels_last=False)}, BYTES, grid=(7, 9)
             )
-    for items in ([BYTES[0], MemoryError()], [BYTES[0], torch.OutOfMemoryError("CUDA out of memory")]):
+    for items in ([BYTES[0], MemoryError()], [BYTES[0], torch.cuda.OutOfMemoryError("CUDA out of memory")]):
         for images in (Examples(items), (x for x in Examples(items))):
             with pytest.raises(type(items[1])):
                 extract({"a": model}, images, on_error="skip")
@@ -138,7 +144,7 @@ def test_what_a_function_of_tokens_raises_or_gives_is_told():
         with pytest.raises(usae.InvalidInputError) as caught:
             Model(convolutional(), "3", tokens=tokens, **OPTIONS)(images)
         assert "layer '3'" in str(caught.value)
-    for error in (KeyboardInterrupt, MemoryError, torch.OutOfMemoryError):
+    for error in (KeyboardInterrupt, MemoryError, torch.cuda.OutOfMemoryError):
 
         def failing(x, error=error):
             raise error

@@ -167,7 +167,7 @@ def _items(images: Iterable[Any]) -> Iterator[Any]:
         for item in images:
             yield item
             number += 1
-    except (InvalidInputError, MemoryError, torch.OutOfMemoryError):
+    except (InvalidInputError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         raise _refusal(f"images[{number}]", None, error) from error
@@ -198,7 +198,7 @@ def _of_example(
     where, name = f"images[{number}]", names(number)
     try:
         item = images[number]
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a data set of the user's raises when it reads a file
         if ends and isinstance(error, IndexError):

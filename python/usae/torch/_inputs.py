@@ -62,7 +62,7 @@ def checked_gradient(gradient: object, tokens: Tensor) -> Tensor:
         if isinstance(given, Tensor):
             given = (given.detach().double() if given.is_floating_point() else given.detach()).cpu().numpy()
         array = np.asarray(given)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # of NumPy, or of the value's own methods
         raise InvalidInputError(

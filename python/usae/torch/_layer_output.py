@@ -93,7 +93,7 @@ class TokenReader(NamedTuple):
     def _rearranged(self, tensor: Tensor) -> object:
         try:
             return self.tokens(tensor)  # type: ignore[misc]
-        except (UsaeError, MemoryError, torch.OutOfMemoryError):
+        except (UsaeError, MemoryError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:
             raise InvalidInputError(

@@ -101,7 +101,7 @@ def checked_device(device: object) -> torch.device:
             raise TypeError(f"a value of type {type(device).__name__}")
         found = torch.device(device)
         torch.empty(1, device=found)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # PyTorch raises errors of five types, and ModuleNotFoundError
         reason = str(error).partition("\n")[0].rstrip(".")
@@ -124,7 +124,7 @@ def move(module: nn.Module, device: torch.device) -> None:
     """Move a module. InvalidInputError if it cannot be moved."""
     try:
         module.to(device)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # for example of quantized modules
         raise InvalidInputError(

@@ -58,7 +58,7 @@ def errors_of_memory(what: str) -> Iterator[None]:
 
 def pass_on(error: Exception, what: str) -> None:
     """Raise errors of this package, and such of memory, of which PyTorch tells by several types."""
-    if isinstance(error, (UsaeError, MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (UsaeError, MemoryError, torch.cuda.OutOfMemoryError)):
         raise error
     if isinstance(error, RuntimeError) and "out of memory" in str(error):  # on a GPU
         raise error

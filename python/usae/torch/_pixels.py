@@ -89,7 +89,7 @@ def from_array(array: Any, label: str, channels: Collection[int]) -> Tensor:
     try:
         picture = _as_tensor(array, axis)
         return _checked_range(picture, label) if "float" in type_of(array) else picture
-    except (InvalidInputError, MemoryError, torch.OutOfMemoryError):
+    except (InvalidInputError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # of a subclass, such as PyTorch's fake tensors
         raise InvalidInputError(

@@ -42,7 +42,7 @@ def _plain_tensor(tensor: Tensor, label: str) -> Tensor:
         if tensor.is_quantized:
             return tensor.dequantize()
         return tensor if tensor.layout == torch.strided else tensor.to_dense()
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # PyTorch lacks many operations for such tensors
         raise InvalidInputError(
