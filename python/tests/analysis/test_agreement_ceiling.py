@@ -33,9 +33,11 @@ def known_world():
     )  # fmt: skip
 
 
-def oracle(truth, k=K):
+def oracle(truth, k=K, **recipe):
     """An autoencoder whose code is the true one: the least-squares solution, less a little, so that noise is not selected."""
-    sae = usae.UniversalSAE(truth.n_true, k, n_threads=1).initialize({n: x.shape[1] for n, x in truth.acts.items()})
+    recipe = usae.recipes.default(**recipe)
+    sae = usae.UniversalSAE(truth.n_true, k, recipe=recipe, n_threads=1)
+    sae.initialize({n: x.shape[1] for n, x in truth.acts.items()})
     for i, (name, dictionary) in enumerate(truth.dictionaries.items()):
         members = truth.membership[:, i]
         weight, bias = np.zeros(dictionary.shape), np.full(truth.n_true, -1e3)
@@ -88,8 +90,14 @@ def test_an_encoder_that_got_worse_agrees_less_and_leaves_the_ceiling_where_it_w
     assert all(line in result.summary() for line in ("ceiling of agreement", "code of", "all pairs"))
 
 
-def test_agreement_is_the_evaluations_correlation_and_its_mean_is_weighted_by_energy(world, few_steps):
-    truth, sae, held_out = world
+@pytest.mark.parametrize("norm", ["unit", "bounded"])
+def test_agreement_is_the_evaluations_correlation_and_its_mean_is_weighted_by_energy(world, few_steps, norm):
+    truth, _, held_out = world
+    sae = oracle(truth, dictionary_norm=norm)
+    if norm == "bounded":  # rows shorter than 1: the model has less of the concept
+        lengths = np.random.default_rng(0).uniform(0.1, 1, (truth.n_true, 1))
+        rows = sae.parameters("a")["dictionary"]
+        sae.set_parameters("a", {"dictionary": lengths * rows / np.linalg.norm(rows, axis=1, keepdims=True)})
     result = ceiling_of(sae, held_out.acts, truth.acts)
     found, evaluation = result.agreement, result.evaluation
     known = found.known[0]
@@ -294,7 +302,7 @@ def test_more_tokens_take_no_more_memory(few_steps):
     for repeats in (80, 320):
         acts = as_aligned({name: np.broadcast_to(x, (repeats, *x.shape)) for name, x in rows.items()}, "acts")  # a view
         tracemalloc.start()
-        predicted_codes.agreement_ceiling(sae, acts, acts, threshold=0.0, seed=0, progress=False)
+        predicted_codes.agreement_ceiling(sae, acts, acts, dictionary_norms=None, threshold=0.0, seed=0, progress=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]

@@ -49,7 +49,13 @@ def columns(
         share = evaluation.firing_counts / evaluation.firing_counts.sum(0)
     by_model: list[tuple[str, str, str, np.ndarray, int]] = [
         ("firing", "Firing", "Share of the tokens in which the concept fires.", firing, 4),
-        ("energy", "Energy", "Squared mean code: how much the concept matters in the model.", evaluation.energy, 4),
+        (
+            "energy",
+            "Energy",
+            "Squared norm of what the concept adds on average: how much it matters in the model.",
+            evaluation.energy,
+            4,
+        ),
         ("max", "Largest code", "Largest code in the evaluated tokens.", evaluation.max_activation, 2),
     ]
     if len(names) > 1:

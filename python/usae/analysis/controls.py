@@ -385,7 +385,10 @@ def controls(
         if "initial" in chosen:
             results["initial"] = baselines.initial(sae, given, learned, steps, threshold, progress)
         if "agreement" in chosen:
-            results["agreement"] = agreement_ceiling(sae, given, learned, threshold=threshold, seed=seed, progress=progress)
+            results["agreement"] = agreement_ceiling(
+                sae, given, learned, dictionary_norms=evaluation.dictionary_norms,
+                threshold=threshold, seed=seed, progress=progress,
+            )  # fmt: skip
         training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
         for half in HALVES:
             if f"frozen_{half}" in chosen:

@@ -47,11 +47,15 @@ def agreement_ceiling(
     acts: Mapping[str, Activations],
     train: Mapping[str, Activations],
     *,
+    dictionary_norms: np.ndarray | None,
     threshold: float,
     seed: int,
     progress: bool | None,
 ) -> AgreementCeiling:
-    """Fit predictors of codes on `train` and correlate what they predict of `acts` with the codes; see `AgreementCeiling`."""
+    """Fit predictors of codes on `train` and correlate what they predict of `acts` with the codes; see `AgreementCeiling`.
+
+    `dictionary_norms` are those of `Evaluation`, which energies take into account.
+    """
     names = sae.model_names_
     n_models, n_concepts = len(names), sae._initialized().n_concepts
     n_train = next(iter(train.values())).n_tokens
@@ -87,7 +91,8 @@ def agreement_ceiling(
                 penalty[place] = predictors[i].penalty
                 for result, predicted in ((ridge, sums["ridge"]), (encoder, sums["encoder"])):
                     result[place] = codes.correlation(i, targets[i], predicted)
-    return AgreementCeiling(names, codes.n, known, codes.mean**2, agreement, ridge, encoder, penalty)
+    energy = (codes.mean if dictionary_norms is None else codes.mean * dictionary_norms) ** 2
+    return AgreementCeiling(names, codes.n, known, energy, agreement, ridge, encoder, penalty)
 
 
 def _spread(n_tokens: int, multiple: int, size: int, most: int) -> list[slice]:

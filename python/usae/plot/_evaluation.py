@@ -213,7 +213,7 @@ def energy_cofires(evaluation: Evaluation, *, ax: Axes | None = None, null: Any 
     else:  # a logarithmic axis must have something to show
         ax.text(0.5, 0.5, "no concept co-fires", ha="center", va="center", transform=ax.transAxes, color=NULL_COLOUR)
     ax.set_xlabel("co-fires (tokens in which every model fires)")
-    ax.set_ylabel("energy (squared mean code)")
+    ax.set_ylabel("energy (squared norm of the mean part)")
     without = len(evaluation.cofire_counts) - fit.n_concepts
     few = "that never co-fire" if least_cofires == 1 else f"with fewer than {least_cofires:,} co-fires"
     ax.set_title(f"{fit.n_concepts:,} concepts; {without:,} {few} are left out")
