@@ -241,7 +241,7 @@ DEFAULT = Recipe()
 
 
 def fitted_recipe(recipe=DEFAULT, n_models=3, n_tokens=100_000, epochs=None, steps=None):
-    return resolved_recipe.resolved_for_fit(recipe, n_models, n_tokens, epochs, steps)
+    return resolved_recipe.resolved_for_fit(recipe, n_models, [(n_models, n_tokens)], epochs, steps)
 
 
 def test_fit_without_a_length_does_one_epoch_but_at_least_a_thousand_steps():

@@ -117,11 +117,14 @@ def as_format_1(header):
         del entry["prefix"]
 
 
+SINCE_4 = {"aux_every": 1, "agreement": 0.0, "agreement_scale": None, "dictionary_norm": "unit"}
+
+
 def test_what_an_older_version_saved_is_read(trained, saved):
     rewrite_header(saved, as_format_1, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
     # Nothing was merged, nothing drawn, and no row was outlying.
-    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean", outlier_multiple=None, aux_every=1)
+    as_then = dict(merge_cosine=None, prefixes=None, prefix_loss="mean", outlier_multiple=None, **SINCE_4)
     assert loaded.pop("recipe") == expected.pop("recipe").replace(**as_then)
     whole = trained.n_concepts
     as_read = [{key: x for key, x in entry.items() if key != "prefix"} | {"prefix": whole} for entry in trained.history_]
@@ -133,7 +136,7 @@ def test_what_an_older_version_saved_is_read(trained, saved):
 
 
 def test_a_run_that_was_saved_before_auxk_was_on_some_tokens_goes_on_with_all(acts, tmp_path):
-    recipe = RECIPE.replace(dead_tokens=1, prefixes=None, aux_every=1)
+    recipe = RECIPE.replace(dead_tokens=1, prefixes=None, **SINCE_4)
     sae = usae.UniversalSAE(32, 4, recipe=recipe).fit(acts, steps=4)
     sae.save(tmp_path / "now", training_state=True)
     sae.save(tmp_path / "then", training_state=True)
@@ -151,7 +154,7 @@ def test_a_run_that_was_saved_before_auxk_was_on_some_tokens_goes_on_with_all(ac
 def test_a_save_of_a_format_without_a_checksum_is_read_and_only_that(trained, saved):
     rewrite_header(saved, as_format_2, sign=False)
     loaded, expected = everything(usae.load(saved)), everything(trained)
-    assert loaded.pop("recipe") == expected.pop("recipe").replace(outlier_multiple=None, aux_every=1) and loaded == expected
+    assert loaded.pop("recipe") == expected.pop("recipe").replace(outlier_multiple=None, **SINCE_4) and loaded == expected
     rewrite_header(saved, lambda header: header.update(format_version=2))
     refuses_to_load(saved, "usae.json")
     rewrite_header(saved, lambda header: header.update(format_version=3), sign=False)

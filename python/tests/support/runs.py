@@ -8,7 +8,8 @@ from support.folders import files
 
 STEPS = 30
 RECIPES = {
-    "default": RECIPE.replace(dead_tokens=50, dictionary_norm="unit"),  # as older versions have it
+    # As older versions have it.
+    "default": RECIPE.replace(dead_tokens=50, agreement=0.0, agreement_scale=None, dictionary_norm="unit"),
     "published": usae.recipes.published(total_steps=STEPS, warmup_steps=4).replace(batch_size=100),
     "matryoshka": usae.recipes.matryoshka(batch_size=128),
     "batchtopk": RECIPE.replace(dead_tokens=50, selection="batchtopk", encoder="batchnorm"),

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 
 CROSSES = {
     "default": set(),
+    "unit rows": set(),
     "dead": {"residual means", "spreads"},
     "merging": {"tokens of merged duplicates"},
     "published": {"means", "covariance"},

@@ -115,10 +115,16 @@ class Explorer:
 
         port = checks.integer(port, "port", 0, 65535)
         self._check_there()
+        wait = checks.boolean(wait, "wait")
         server = Server(self.path, port)
-        print(server.told(), flush=True)
-        if checks.boolean(wait, "wait"):
-            server.wait()
+        try:
+            print(server.told(), flush=True)
+            if wait:
+                server.wait()
+        except KeyboardInterrupt:  # right after the address was printed
+            server.close()
+            if not wait:
+                raise
         return server
 
     def _check_there(self) -> None:

@@ -19,11 +19,11 @@ def of_images(embeddings: object, n_images: int) -> np.ndarray:
 
 def matrix(x: object) -> np.ndarray | None:
     """Return finite numbers [n, width] as float64; None for anything else."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
     try:
+        if hasattr(x, "detach"):
+            x = x.detach().cpu().numpy()
         array = np.asarray(x, np.float64)
-    except (TypeError, ValueError):
+    except Exception:  # what a caller's objects raise
         return None
     return array if array.ndim == 2 and array.size and np.isfinite(array).all() else None
 
