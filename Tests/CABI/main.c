@@ -40,6 +40,8 @@ usae_recipe recipe(void) {
   r.schedule = USAE_SCHEDULE_CONSTANT;
   r.learning_rate = 1e-2;
   r.warmup_steps = 0;
+  r.encoded_models = USAE_ENCODED_ONE;
+  r.dictionary_norm = USAE_DICTIONARY_UNIT;
   return r;
 }
 
