@@ -14,8 +14,10 @@ struct RowNorm {
     return scale.isFinite ? scale : 0  // a row of zeros, without epsilon, adds nothing
   }
 
-  /// Whether a row of this norm is used as it is. The norm of a row that was divided by it is 1 but for rounding, which must not
-  /// decide whether the row's gradient has a part along the row, and so whether the row may get shorter.
+  /// Whether a row of this norm is used as it is.
+  ///
+  /// The norm of a row that was divided by it is 1 but for rounding, which must not decide whether the row's gradient has a part
+  /// along the row, and so whether the row may get shorter.
   @inline(__always)
   func keeps(_ norm: Float) -> Bool { kind == .bounded && norm <= Self.bound }
 

@@ -10,13 +10,15 @@ struct Standardization {
   static let mostOutlying = 0.05
   /// How often moments without outlying rows are computed: those rows have moved the centre from which they were found.
   private static let rounds = 5
+  /// Numbers of rows are held in memory: 2 GB.
+  private static let mostRows = 1 << 28
   /// `scaleEpsilon` counts in the user's units where the deviation is at least 1/4, and below as many times less as the
   /// deviation is smaller: an absolute number would be all of the scale of small activations.
   private static let epsilonUnits = 4.0
 
   /// Sets `mean` and `scale` of `model`, and what was found on the way.
   func fit(_ model: ModelParameters, to activations: ModelRows, work: InterruptibleWork) throws(USAEError) {
-    let rows = sampledRows(of: activations.rows)
+    let rows = try sampledRows(of: activations.rows)
     var moments = try RowMoments(activations, rows, center: recipe.center, exact: false, work: work)
     if moments.needsExactReading {
       moments = try RowMoments(activations, rows, center: recipe.center, exact: true, work: work)
@@ -66,8 +68,13 @@ struct Standardization {
   }
 
   /// All rows, or as many as the recipe draws, each once.
-  private func sampledRows(of total: Int) -> [Int] {
+  private func sampledRows(of total: Int) throws(USAEError) -> [Int] {
     let wanted = recipe.statisticsTokens
+    guard (wanted > 0 ? min(wanted, total) : total) <= Self.mostRows else {
+      throw .invalidArgument(
+        name: "recipe.statistics_tokens", expected: "at most \(Self.mostRows) rows, of which mean and scale are computed",
+        got: wanted > 0 ? "\(wanted)" : "all \(total)")
+    }
     guard wanted > 0, wanted < total else { return Array(0..<total) }
     let order = RowOrder(seed: seed, rows: total, stream: .statisticsRows)
     return (0..<wanted).map { order.row(at: $0) }.sorted()

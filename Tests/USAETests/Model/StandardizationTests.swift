@@ -5,6 +5,19 @@ import Testing
 @Suite struct StandardizationTests {
   private static let width = 20
 
+  @Test(arguments: [0, 1 << 40]) func moreRowsThanMemoryHasNumbersForAreRefused(wanted: Int) throws {
+    var recipe = Recipe()
+    recipe.statisticsTokens = wanted
+    let sae = try UniversalSAE(concepts: 8, k: 2, recipe: recipe)
+    let row: [Float] = [1, 2, 3]
+    try row.withUnsafeBufferPointer { row in
+      let endless = try Activations(
+        name: "a", base: UnsafeRawPointer(row.baseAddress!), element: .float32, outer: 1 << 31, inner: 7, columns: 3,
+        outerStride: 0, innerStride: 0, columnStride: 4)
+      #expect(throws: USAEError.self) { try sae.initialize(from: [endless], work: sae.makeWork()) }
+    }
+  }
+
   private static func fitted(_ matrix: Matrix, _ recipe: Recipe = Recipe()) throws -> ModelParameters {
     let model = try ModelParameters(
       name: "a", width: matrix.columns, concepts: 4, batchNorm: false, batchTopK: false)

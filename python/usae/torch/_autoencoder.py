@@ -210,6 +210,8 @@ class Decoder(_OfModel):
         Dictionary rows of any norm. `rows` has them as they are used.
     mean, mean_rest, scale : Tensor, [width]
         Standardisation: activations are ``tokens * scale + mean_rest + mean``.
+    bounded : Tensor of bool
+        Whether `norm` is "bounded", so that a state_dict says so.
 
     Examples
     --------
@@ -228,7 +230,8 @@ class Decoder(_OfModel):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(width, n_concepts, device, dtype)
-        self.norm = checks.choice(norm, "norm", ("unit", "bounded"))
+        bounded = checks.choice(norm, "norm", ("unit", "bounded")) == "bounded"
+        self.register_buffer("bounded", torch.tensor(bounded, device=device))
         self.epsilon = checks.real(epsilon, "epsilon", "a finite number of at least 0")
         self.dictionary = nn.Parameter(torch.empty(self.n_concepts, self.width, device=device, dtype=dtype))
         nn.init.normal_(self.dictionary, std=self.width**-0.5)
@@ -297,9 +300,8 @@ class Decoder(_OfModel):
 
     def _scales(self, rows: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(rows, dim=1)
-        if self.norm == "bounded":
-            return 1 / torch.where(norms > BOUND, norms, torch.ones_like(norms))
-        return 1 / (norms + self.epsilon)
+        bounded = torch.where(norms > BOUND, norms, torch.ones_like(norms))
+        return 1 / torch.where(self.bounded, bounded, norms + self.epsilon)  # type: ignore[arg-type]
 
     def _sum_of_rows(self, codes: TensorCodes) -> Tensor:
         """Add up the rows of the active concepts alone."""

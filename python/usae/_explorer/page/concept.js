@@ -65,8 +65,8 @@ async function updateConcept() {
       legend(),
     ),
     el("section.side", { "aria-label": "Numbers" }, summaryTable(concept, models), histograms(found, models), pairMatrix(
-      concept, models), effectBlock(concept, models), neighbourList("Alike by dictionary", "cosine", found.alike), neighbourList("Fire together", "IoU",
-      found.together), otherNumbers(concept)),
+      concept, models), effectBlock(concept, models), neighbourList("Alike by dictionary", "cosine", found.alike),
+      neighbourList("Fire together", "IoU", found.together), otherNumbers(concept)),
   );
   root.scrollTop = keep;
   refocus();
