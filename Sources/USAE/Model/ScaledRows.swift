@@ -16,8 +16,8 @@ struct RowNorm {
 
   /// Whether a row of this norm is used as it is.
   ///
-  /// The norm of a row that was divided by it is 1 but for rounding, which must not decide whether the row's gradient has a part
-  /// along the row, and so whether the row may get shorter.
+  /// The norm of a row that was divided by it is 1 but for rounding. Rounding must not decide whether the row's gradient has a
+  /// part along the row, and so whether the row may get shorter.
   @inline(__always)
   func keeps(_ norm: Float) -> Bool { kind == .bounded && norm <= Self.bound }
 

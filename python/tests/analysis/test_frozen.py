@@ -38,7 +38,7 @@ def test_one_half_stays_as_it_was_drawn_and_the_other_learns(acts, changes, half
 
 
 def test_a_frozen_encoder_selects_the_same_concepts_before_and_after(acts, held_out):
-    sae = fitted(acts)
+    sae = fitted(acts, dictionary_norm="unit")
     before, after = (frozen(sae, acts, "encoder", steps) for steps in (1, 60))
     for name in WIDTHS:
         old, new = (each.encode(held_out[name], name).to_dense() for each in (before, after))
