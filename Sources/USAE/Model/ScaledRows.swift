@@ -28,12 +28,12 @@ extension Recipe {
   var rowNorm: RowNorm { RowNorm(kind: dictionaryNorm, epsilon: Float(dictionaryEpsilon)) }
 }
 
-/// A dictionary and the scales of its rows, as raw pointers: a token or a concept is so little work that with objects,
+/// A dictionary, with scales and norms of its rows, as raw pointers: a token or a concept is so little work that with objects,
 /// threads would wait for each other's reference counts.
 struct ScaledRows {
   let rows: UnsafePointer<Float>
   let stride: Int
-  let rowScales: UnsafePointer<Float>
+  let rowScales, rowNorms: UnsafePointer<Float>
 
   /// out = codes of one token times the scaled rows of the dictionary, in standardised units.
   ///
@@ -58,6 +58,6 @@ extension ModelParameters {
   /// Valid while the model exists.
   var scaledRows: ScaledRows {
     let rows = dictionary.value
-    return ScaledRows(rows: rows.base, stride: rows.stride, rowScales: rowScales.base)
+    return ScaledRows(rows: rows.base, stride: rows.stride, rowScales: rowScales.base, rowNorms: rowNorms.base)
   }
 }

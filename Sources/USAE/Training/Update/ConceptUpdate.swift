@@ -18,6 +18,7 @@ struct ConceptUpdate {
   /// Each model's dictionary.
   let dictionaryRows: [TrainedRows]
   private let dictionaries: [ScaledRows]
+  private let dictionaryNorm: RowNorm
 
   /// An encoder that the step changes.
   struct UpdatedEncoder {
@@ -65,6 +66,7 @@ struct ConceptUpdate {
     updatedSeats = encoders.indices.filter { !step.encodedModels[$0].isFrozen }
     dictionaryRows = models.map { TrainedRows($0.dictionary) }
     dictionaries = models.map(\.scaledRows)
+    dictionaryNorm = recipe.rowNorm
   }
 
   private var nConcepts: Int { models[0].concepts }
@@ -177,10 +179,10 @@ struct ConceptUpdate {
         slopes, stride, entries.rows, entries.values, entries.count, columns: stride, to: out, scratch: scratch)
     }
     // Through s D with s = 1 / (|D| + epsilon), g becomes s g - (s^2 / |D|) (g . D) D. A row that is used as it is has g.
+    let norm = dictionary.rowNorms[concept]
+    if dictionaryNorm.keeps(norm) { return }
     let row = dictionary.rows + concept &* stride
     let s = dictionary.rowScales[concept]
-    let norm = rowNorm(row, stride)
-    if recipe.rowNorm.keeps(norm) { return }
     let along = norm > 0 ? kernels.rows.dot(out, row, stride) * s * s / norm : 0
     for c in 0..<stride { out[c] = s * out[c] - along * row[c] }
   }
@@ -286,12 +288,12 @@ struct ConceptUpdate {
   func updateDictionary(_ concept: Int, _ target: Int, _ gradient: UnsafePointer<Float>, _ constants: AdamConstants) {
     let rows = dictionaryRows[target]
     rows.update(concept, along: gradient, constants)
-    if recipe.renormalize {
-      let row = rows.row(concept)
-      let norm = rowNorm(row, rows.stride)
-      if norm > 0, !recipe.rowNorm.keeps(norm) { for c in 0..<rows.stride { row[c] /= norm } }
-    }
-    models[target].updateRowScale(of: concept, recipe.rowNorm)
+    models[target].updateRowScale(of: concept, dictionaryNorm)
+    let norm = dictionaries[target].rowNorms[concept]
+    guard recipe.renormalize, norm > 0, !dictionaryNorm.keeps(norm) else { return }
+    let row = rows.row(concept)
+    for c in 0..<rows.stride { row[c] /= norm }
+    models[target].updateRowScale(of: concept, dictionaryNorm)
   }
 
   /// Updates the vectors of the encoders, running statistics and step counts.

@@ -114,8 +114,7 @@ struct DuplicateMerging {
 
   /// Rows that are used as they are may be shorter than 1.
   private func inverseNorm(_ concept: Int, _ model: ModelParameters) -> Float {
-    let norm = rowNorm(model.dictionary.value.row(concept), model.dictionary.value.stride)
-    return RowNorm(kind: .unit, epsilon: Float(recipe.dictionaryEpsilon)).scale(norm)
+    RowNorm(kind: .unit, epsilon: Float(recipe.dictionaryEpsilon)).scale(model.rowNorms.base[concept])
   }
 
   private func smallestCosine(_ first: Int, _ second: Int) -> Float {
@@ -204,7 +203,7 @@ extension ModelParameters {
     let tokenNorm = rowNorm(token, dictionary.value.stride)
     let encoderNorm = rowNorm(encoderWeight.value.row(other), encoderWeight.value.stride)
     encoderWeight.set(concept, token, factor: 0.5 * encoderNorm / tokenNorm)
-    dictionary.set(concept, token, factor: rowNorm(dictionary.value.row(other), dictionary.value.stride) / tokenNorm)
+    dictionary.set(concept, token, factor: rowNorms.base[other] / tokenNorm)
     updateRowScale(of: concept, norm)
     for vector in encoderTrainables.dropFirst() { vector.forgetMoments(concept) }
     encoderBias.value.base[concept] = 0
