@@ -37,7 +37,9 @@ final class Trainer: @unchecked Sendable {
     let duplicates = !keepGradients && merging.isDue(after: number + 1) ? try merging.find(work: work) : []
     let forward = try step.forward(work: work)
     guard step.isFinite(forward) else { throw .lossNotFinite(step: number + 1) }
-    let restarts = duplicates.isEmpty ? [] : try step.restartTokens(of: duplicates, merging)
+    let restarts = duplicates.isEmpty ? [] : try step.restartTokens(of: duplicates) {
+      merging.token(ofPair: $0, of: workspace.rows, step: number + 1)
+    }
     let report = step.finish(forward, update: !keepGradients, work: work)
     merging.merge(duplicates, tokens: restarts)
     return report

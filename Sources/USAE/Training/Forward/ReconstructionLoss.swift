@@ -167,7 +167,7 @@ struct Reconstruction {
     kernels.training.slope(which, target.slopeFactor, slope, target.stride, slope)
   }
 
-  /// gradients[q] += slope . unit dictionary row of slot q, for all slots of the token or some.
+  /// gradients[q] += slope . scaled dictionary row of slot q, for all slots of the token or some.
   @inline(__always)
   func addCodeGradients(
     token: Int, codes: CodeBuffer, slots: Range<Int>? = nil, slope: UnsafePointer<Float>, _ dictionary: ScaledRows,

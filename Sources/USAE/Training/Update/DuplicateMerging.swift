@@ -154,8 +154,7 @@ extension TrainingStep {
   /// The tokens of the batch from which concepts start again that pairs free, by model [pairs, width]. In a model that the
   /// batch does not have, it is what the token's code predicts there.
   ///
-  /// - Parameters:
-  ///   - token: the row of a pair's token, nil where another process has it: its row stays 0.
+  /// - Parameter token: the row of a pair's token, nil where another process has it: its row stays 0.
   func restartTokens(of pairs: [DuplicateMerging.Pair], token: (_ pair: Int) -> Int?) throws(USAEError) -> [PaddedMatrix] {
     var all: [PaddedMatrix] = []
     for (j, model) in models.enumerated() {
@@ -171,10 +170,6 @@ extension TrainingStep {
       all.append(out)
     }
     return all
-  }
-
-  func restartTokens(of pairs: [DuplicateMerging.Pair], _ merging: DuplicateMerging) throws(USAEError) -> [PaddedMatrix] {
-    try restartTokens(of: pairs) { merging.token(ofPair: $0, of: workspace.rows, step: number + 1) }
   }
 }
 

@@ -62,7 +62,7 @@ struct PublishedAuxiliary {
     return try workspace.pack(models[step.encoders[seat]], encoded.statistics, work: work)
   }
 
-  /// Packs the unit rows of the dictionaries as the products read them.
+  /// Packs the scaled rows of the dictionaries as the products read them.
   private func packDictionaries(work: InterruptibleWork) throws(USAEError) {
     for j in step.present {
       let (model, rows) = (models[j], models[j].dictionary.value)

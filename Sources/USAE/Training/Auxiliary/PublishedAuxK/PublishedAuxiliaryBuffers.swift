@@ -5,7 +5,7 @@ extension PublishedAuxiliary {
   final class Buffers: @unchecked Sendable {
     /// Auxiliary codes of a tile.
     let codes: TileCodes
-    /// Dictionaries with unit rows.
+    /// Dictionaries with scaled rows.
     let dictionaries: [ColumnPanels]
     /// The encoded model's tokens of a tile, by width.
     private var tokens: [Int: ColumnPanels] = [:]

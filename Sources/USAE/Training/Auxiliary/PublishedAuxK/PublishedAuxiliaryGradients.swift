@@ -39,8 +39,8 @@ struct PublishedAuxiliaryGradients {
     let byConcept: FloatBuffer
     /// Gradients of a block of concepts as a product leaves them, [tileRows, conceptBlock].
     let byToken: FloatBuffer
-    /// Unit rows of a block of concepts, for products.
-    private let units: PaddedMatrix
+    /// Scaled dictionary rows of a block of concepts, for products.
+    private let scaledRows: PaddedMatrix
     /// A token's positive pre-activations.
     let keys: AlignedBuffer<UInt64>
 
@@ -53,17 +53,17 @@ struct PublishedAuxiliaryGradients {
       scales = try FloatBuffer(lanes)
       byConcept = try FloatBuffer(conceptBlock * tileRows)
       byToken = try FloatBuffer(conceptBlock * tileRows)
-      units = try PaddedMatrix(rows: conceptBlock, columns: widest)
+      scaledRows = try PaddedMatrix(rows: conceptBlock, columns: widest)
     }
 
     func dictionaryRows(_ concepts: Range<Int>, of model: ModelParameters) -> UnsafeMutablePointer<Float> {
       let rows = model.dictionary.value
       for c in concepts {
-        let out = units.base + (c - concepts.lowerBound) * rows.stride
+        let out = scaledRows.base + (c - concepts.lowerBound) * rows.stride
         out.update(repeating: 0, count: rows.stride)
         kernels.rows.addScaled(model.rowScales.base[c], rows.row(c), rows.stride, out)
       }
-      return units.base
+      return scaledRows.base
     }
   }
 
