@@ -148,3 +148,8 @@ extension Float {
     }
   }
 }
+
+extension [Activations?] {
+  /// The models that a batch or a part of the data has, ascending.
+  var present: [Int] { indices.filter { self[$0] != nil } }
+}

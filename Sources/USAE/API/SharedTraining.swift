@@ -28,7 +28,7 @@ extension UniversalSAE {
           name: "model '\(frozen.name)'", expected: "none that is frozen in a shared step", got: "a frozen one",
           remedy: "train in one process")
       }
-      let present = Trainer.present(activations)
+      let present = activations.present
       let encoders = trainer.encoders(first: encoder, of: present, step: state.step, recipe: state.recipe)
       let workspace = try trainer.ingest(activations, selection, recipe: state.recipe, work: work)
       state.shared = try SharedStep(

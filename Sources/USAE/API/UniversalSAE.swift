@@ -369,7 +369,7 @@ public final class UniversalSAE: Sendable {
       let report = try trainer.step(
         activations, selection, step: state.step, encoder: encoder, recipe: state.recipe, keepGradients: keepGradients,
         work: work)
-      let trained = Set(Trainer.present(activations).filter { !state.models[$0].isFrozen })
+      let trained = Set(activations.present.filter { !state.models[$0].isFrozen })
       let encoders = Set(report.encoders).intersection(trained)
       let stepped = state.recipe.update == .all ? trained : encoders
       if !keepGradients { state.step = report.step }
@@ -382,7 +382,7 @@ public final class UniversalSAE: Sendable {
   /// Checks a batch before anything of it is read.
   func checkBatch(_ activations: [Activations?], _ selection: RowSelection, encoder: Int?) throws(USAEError) -> Trainer {
     try checkBatch(activations, operation: "a training step")
-    let present = Trainer.present(activations)
+    let present = activations.present
     if let encoder { try checkEncoder(encoder, of: present) }
     let total = activations.compactMap { $0 }[0].rows
     try selection.validate(total: total)

@@ -98,12 +98,12 @@ struct AlignedRows {
   static func groups(_ parts: [[Activations?]]) -> [AlignedRows] {
     var orders: [[Int]] = []
     for part in parts {
-      let present = Trainer.present(part)
+      let present = part.present
       if !orders.contains(present) { orders.append(present) }
     }
     let sorted = orders.enumerated().sorted { ($1.element.count, $0.offset) < ($0.element.count, $1.offset) }
     return sorted.map { _, present in
-      let own = parts.filter { Trainer.present($0) == present }
+      let own = parts.filter { $0.present == present }
       let models = own[0].indices.map { j in present.contains(j) ? ModelRows(own.compactMap { $0[j] }) : nil }
       return AlignedRows(present: present, models: models, rows: models[present[0]]?.rows ?? 0)
     }

@@ -27,7 +27,7 @@ final class Trainer: @unchecked Sendable {
     _ activations: [Activations?], _ selection: RowSelection, step number: Int, encoder: Int?, recipe: Recipe,
     keepGradients: Bool, work: InterruptibleWork
   ) throws(USAEError) -> StepReport {
-    let present = Self.present(activations)
+    let present = activations.present
     let workspace = try ingest(activations, selection, recipe: recipe, work: work)
     let step = TrainingStep(
       trainer: self, workspace: workspace, recipe: recipe, present: present,
@@ -45,14 +45,11 @@ final class Trainer: @unchecked Sendable {
     return report
   }
 
-  /// The models that a batch has.
-  static func present(_ activations: [Activations?]) -> [Int] { activations.indices.filter { activations[$0] != nil } }
-
   /// Copies the batch, standardised, into a workspace of its size.
   func ingest(
     _ activations: [Activations?], _ selection: RowSelection, recipe: Recipe, work: InterruptibleWork
   ) throws(USAEError) -> StepWorkspace {
-    let present = Self.present(activations)
+    let present = activations.present
     let rows = selection.count(of: activations.lazy.compactMap { $0 }.first?.rows ?? 0)
     let workspace = try workspace(rows: rows, present: present, recipe: recipe, threads: work.threads)
     (workspace.totalRows, workspace.firstRow) = (rows, 0)
