@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import usae
-from support.autoencoders import RECIPE, WIDTHS, everything
+from support.autoencoders import RECIPE, WIDTHS, everything, tensors_of
 from support.refusals import refuses
 
 OLD = ("dinov2", "siglip")
@@ -16,13 +16,6 @@ def fitted(acts, steps=60, n_threads=1, **changes):
     return usae.UniversalSAE(32, 4, recipe=RECIPE.replace(**changes), seed=3, n_threads=n_threads).fit(
         old, steps=steps, progress=False
     )
-
-
-def tensors_of(sae, names):
-    """All tensors of some models, the optimiser's too, as bytes."""
-    autoencoder = sae._initialized()
-    tensors = (*autoencoder.parameter_names(("mean_rest",)), *autoencoder.training_state_names())
-    return {(name, tensor): autoencoder.read(autoencoder.index(name), tensor).tobytes() for name in names for tensor in tensors}
 
 
 @pytest.mark.parametrize(

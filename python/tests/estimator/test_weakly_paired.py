@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import usae
-from support.autoencoders import RECIPE, WIDTHS, everything, small
+from support.autoencoders import RECIPE, WIDTHS, everything, small, tensors_of
 from support.gangs import RECIPES as SHARED
 from support.gangs import Gang, ThreadPeers, state
 from support.refusals import refuses
@@ -32,13 +32,6 @@ def weak(acts, n_paired=100, shares=None):
     alone = [{"dinov2": acts["dinov2"][n_paired:]}, {"siglip": acts["siglip"][n_paired:]}]
     two = {name: acts[name][200:330] for name in ("siglip", "vit")}
     return usae.WeaklyPaired(paired, *alone, two, shares=shares)
-
-
-def tensors_of(sae, names=NAMES):
-    """All tensors of some models, the optimiser's too, as bytes."""
-    autoencoder = sae._initialized()
-    tensors = (*autoencoder.parameter_names(("mean_rest",)), *autoencoder.training_state_names())
-    return {(name, tensor): autoencoder.read(autoencoder.index(name), tensor).tobytes() for name in names for tensor in tensors}
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,13 @@ def everything(sae):
     }
 
 
+def tensors_of(sae, names=tuple(WIDTHS)):
+    """All tensors of some models, the optimiser's too, as bytes."""
+    autoencoder = sae._initialized()
+    tensors = (*autoencoder.parameter_names(("mean_rest",)), *autoencoder.training_state_names())
+    return {(name, tensor): autoencoder.read(autoencoder.index(name), tensor).tobytes() for name in names for tensor in tensors}
+
+
 def identity_sae(n_concepts, models, k):
     """Concept c fires where dimension c is positive, with that value: so activations are codes."""
     sae = usae.UniversalSAE(n_concepts, k, n_threads=1).initialize({name: n_concepts for name in models})
