@@ -209,9 +209,12 @@ import Testing
       return Self.only(present, of: part)
     }
     let report = try Self.step(single, Self.only(present, of: whole), encoder: "b")
-    let outcome = try Self.share(Array(saes[..<2]), parts, present, encoder: 1)
-    #expect(outcome.allSatisfy { $0.encoders == report.encoders && $0.step == 7 })
-    #expect(abs(outcome[0].loss - report.loss) < 1e-5 * report.loss)
+    let openings = try zip(saes, parts).map { try Self.begin($0, $1, present, encoder: 1) }
+    #expect(Set(openings.map(\.present)).count == 1)
+    let outcome = try SharedStepTests.finish(Array(saes[..<2]), begun: openings)
+    #expect(outcome.exchanges.allSatisfy { $0.model < 0 || present.contains($0.model) })
+    #expect(outcome.reports.allSatisfy { $0.encoders == report.encoders && $0.step == 7 })
+    #expect(abs(outcome.reports[0].loss - report.loss) < 1e-5 * report.loss)
     for model in 0..<3 {
       #expect(try Self.state(saes[0], model) == Self.state(saes[1], model), "all have the same bits")
       for number in Int32(2)...8 where try Self.state(single, model)[number] != nil {
@@ -222,42 +225,20 @@ import Testing
     }
   }
 
-  static func share(_ saes: [UniversalSAE], _ parts: [KeyValuePairs<String, Matrix>], _ present: [Int], encoder: Int?) throws
-    -> [StepReport]
+  static func begin(_ sae: UniversalSAE, _ part: KeyValuePairs<String, Matrix>, _ present: [Int], encoder: Int?) throws
+    -> UniversalSAE.SharedOpening
   {
-    let openings = try zip(saes, parts).map { sae, part in
-      try sae.withActivations(part) { own throws(USAEError) in
-        var batch: [Activations?] = [nil, nil, nil]
-        for (place, model) in present.enumerated() { batch[model] = own[place] }
-        return try sae.beginShared(batch, rows: .all, encoder: encoder, work: sae.makeWork())
-      }
+    try sae.withActivations(part) { own throws(USAEError) in
+      var batch: [Activations?] = [nil, nil, nil]
+      for (place, model) in present.enumerated() { batch[model] = own[place] }
+      return try sae.beginShared(batch, rows: .all, encoder: encoder, work: sae.makeWork())
     }
-    #expect(Set(openings.map(\.present)).count == 1)
-    let lists = try saes.indices.map { try saes[$0].agreeShared(openings.map(\.tokens), rank: $0) }
-    #expect(lists[0] == lists[1] && lists[0].allSatisfy { $0.model < 0 || present.contains($0.model) })
-    var sums: [[Float]] = []
-    for (number, exchange) in lists[0].enumerated() {
-      var sum = [Float](repeating: 0, count: exchange.count)
-      for sae in saes {
-        var part = [Float](repeating: .nan, count: exchange.count)
-        try part.withUnsafeMutableBufferPointer { try sae.fillShared(number, $0, work: sae.makeWork()) }
-        for i in sum.indices { sum[i] += part[i] }
-      }
-      if exchange.isAwaited { for sae in saes { try sum.withUnsafeBufferPointer { try sae.takeShared(number, $0) } } }
-      sums.append(sum)
-    }
-    return try saes.map { try SharedStepTests.finish($0, sums[...], []) }
   }
 
   @Test func processesTellWhichModelsTheirBatchesHave() throws {
     let data = try Self.data(50)
     let hashes = try [[0], [1], [2], [0, 1], [1, 2], [0, 1, 2]].map { present in
-      let sae = try Self.trained(Recipe(), steps: 1)
-      return try sae.withActivations(Self.only(present, of: data)) { own throws(USAEError) in
-        var batch: [Activations?] = [nil, nil, nil]
-        for (place, model) in present.enumerated() { batch[model] = own[place] }
-        return try sae.beginShared(batch, rows: .all, encoder: nil, work: sae.makeWork()).present
-      }
+      try Self.begin(try Self.trained(Recipe(), steps: 1), Self.only(present, of: data), present, encoder: nil).present
     }
     #expect(Set(hashes).count == hashes.count)
   }
@@ -301,19 +282,21 @@ import Testing
     }
   }
 
+  /// The row of the data that a dictionary row points to.
+  static func source(of sae: UniversalSAE, _ model: Int, _ concept: Int, _ data: KeyValuePairs<String, Matrix>) throws -> Int? {
+    let (width, rows) = (sae.widths[model], try floats(sae, model, 8))
+    let mean = try floats(sae, model, 0), scale = try floats(sae, model, 1)
+    let row = Array(rows[concept * width..<(concept + 1) * width])
+    return (0..<data[model].value.rows).first { t in
+      cosine(row, (0..<width).map { (data[model].value[t, $0] - mean[$0]) / scale[$0] }) > 0.9999
+    }
+  }
+
   /// Parts of as many rows, which happen to be in one order, are not drawn alike: else chance would align the models.
   @Test func rowsThatAreNotAlignedStartConceptsOfTheirOwn() throws {
     let data = try Self.data(200)
     let sae = try Self.initialized(Recipe(), [([0], 0..<200), ([1], 0..<200), ([2], 0..<200)], of: data)
-    func source(_ model: Int, _ concept: Int) throws -> Int? {
-      let (width, rows) = (sae.widths[model], try Self.floats(sae, model, 8))
-      let mean = try Self.floats(sae, model, 0), scale = try Self.floats(sae, model, 1)
-      let row = Array(rows[concept * width..<(concept + 1) * width])
-      return (0..<200).first { t in
-        Self.cosine(row, (0..<width).map { (data[model].value[t, $0] - mean[$0]) / scale[$0] }) > 0.9999
-      }
-    }
-    let sources = try (0..<70).map { concept in try (0..<3).map { try source($0, concept) } }
+    let sources = try (0..<70).map { concept in try (0..<3).map { try Self.source(of: sae, $0, concept, data) } }
     #expect(sources.allSatisfy { $0.allSatisfy { $0 != nil } })
     #expect(sources.count { $0[0] == $0[1] || $0[1] == $0[2] || $0[0] == $0[2] } < 10)
   }
@@ -324,14 +307,7 @@ import Testing
     recipe.outlierMultiple = 0
     let weak = try Self.initialized(
       recipe, [([2], 0..<30), ([0], 40..<60), ([0, 1, 2], 60..<70), ([0, 1], 70..<90)], of: data)
-    func source(_ model: Int, _ concept: Int) throws -> Int? {
-      let (width, rows) = (weak.widths[model], try Self.floats(weak, model, 8))
-      let mean = try Self.floats(weak, model, 0), scale = try Self.floats(weak, model, 1)
-      let row = Array(rows[concept * width..<(concept + 1) * width])
-      return (0..<400).first { t in
-        Self.cosine(row, (0..<width).map { (data[model].value[t, $0] - mean[$0]) / scale[$0] }) > 0.9999
-      }
-    }
+    func source(_ model: Int, _ concept: Int) throws -> Int? { try Self.source(of: weak, model, concept, data) }
     for concept in 0..<10 {
       let row = try #require(try source(0, concept))
       #expect(try (60..<70).contains(row) && source(1, concept) == row && source(2, concept) == row)

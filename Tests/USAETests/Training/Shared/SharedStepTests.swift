@@ -101,7 +101,11 @@ import Testing
 
   /// A step that the autoencoders share.
   static func step(_ saes: [UniversalSAE], _ parts: [KeyValuePairs<String, Matrix>], encoder: Int?) throws -> Outcome {
-    let openings = try zip(saes, parts).map { try begin($0, $1, encoder: encoder) }
+    try finish(saes, begun: try zip(saes, parts).map { try begin($0, $1, encoder: encoder) })
+  }
+
+  /// The rest of a step that the autoencoders have begun.
+  static func finish(_ saes: [UniversalSAE], begun openings: [UniversalSAE.SharedOpening]) throws -> Outcome {
     let tokens = openings.map(\.tokens)
     #expect(Set(openings.map(\.fingerprint)).count == 1)
     let lists = try saes.indices.map { r in
