@@ -159,8 +159,9 @@ def test_what_cannot_join_is_refused(acts):
         sae.add_model(NEW, acts[NEW])
     with refuses("steps", "0"):
         sae.add_model(NEW, acts, steps=0)
-    with refuses("recipe", "'batchnorm'"):
-        sae.add_model(NEW, acts, recipe=RECIPE.replace(encoder="batchnorm", encoded_models="two"))
+    for field, value in (("encoder", "batchnorm"), ("dictionary_norm", "unit")):
+        with refuses("recipe", f"'{value}'"):
+            sae.add_model(NEW, acts, recipe=RECIPE.replace(**{field: value, "encoded_models": "two"}))
     with refuses("recipe", "'one'"):
         sae.add_model(NEW, acts, recipe=RECIPE)
     with refuses("recipe", "dict"):

@@ -158,8 +158,9 @@ def test_what_cannot_be_frozen_is_refused(acts):
         with refuses(field, value):
             sae.fit(acts, steps=5, frozen=["siglip"])
         sae.set_params(n_concepts=32, k=4)
-    sae.set_params(recipe=RECIPE.replace(encoder="batchnorm"))
-    with refuses("recipe", "'batchnorm'"):
-        sae.fit(acts, steps=5, frozen=["siglip"])
+    for field, value in (("encoder", "batchnorm"), ("dictionary_norm", "unit")):
+        sae.set_params(recipe=RECIPE.replace(**{field: value}))
+        with refuses("recipe", f"'{value}'"):
+            sae.fit(acts, steps=5, frozen=["siglip"])
     sae.set_params(recipe=RECIPE)
     assert everything(sae) == before

@@ -564,10 +564,10 @@ class UniversalSAE:
             Number of batches, instead of epochs. Default: None, which takes a third of `n_steps_`. If that is 0, as for an
             autoencoder that was imported, it takes one epoch or 1,000 steps, whichever is longer.
         recipe : Recipe, optional
-            How to train the new model. It must have the encoder, selection, k_max and dictionary_epsilon of `recipe_`, and
-            encode two models or all. Default: None, which takes `recipe_` with two models in each step, the agreement term
-            from the first step on (with weight 0.03, or that of `recipe_` if it is smaller and not 0), and no merging of
-            concepts.
+            How to train the new model. It must have the encoder, selection, k_max, dictionary_epsilon and dictionary_norm of
+            `recipe_`, and encode two models or all. Default: None, which takes `recipe_` with two models in each step, the
+            agreement term from the first step on (with weight 0.03, or that of `recipe_` if it is smaller and not 0), and no
+            merging of concepts.
         callbacks : iterable of callables
             Callbacks, as for `fit`. `StepReport` names the models of `acts` alone. Default: ().
         progress : bool, optional

@@ -21,7 +21,7 @@ from usae._data.weakly_paired import Parts
 from usae.errors import InvalidInputError
 from usae.recipes import Recipe
 
-CODE_FIELDS = ("encoder", "selection", "k_max", "dictionary_epsilon")
+CODE_FIELDS = ("encoder", "selection", "k_max", "dictionary_epsilon", "dictionary_norm")
 """Fields of a recipe that say what a code and a reconstruction are, so that all models have to have the same."""
 
 AGREEMENT = 0.03
