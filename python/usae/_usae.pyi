@@ -22,9 +22,9 @@ class Core:
         """`recipe` has one entry for each of `recipe_fields`. A missing or unknown entry raises TypeError. Choices are names.
         If "zero_is_none" is true, None stands for 0."""
     def initialize(self, names: Sequence[str], widths: Sequence[int]) -> None: ...
-    def initialize_from(self, names: Sequence[str], inputs: Sequence[Activations]) -> None: ...
     def initialize_from_parts(self, names: Sequence[str], inputs: Sequence[Activations | None]) -> None:
-        """The same from several parts. `inputs` are by part and model, part after part; None for models that a part lacks."""
+        """The same, with standardisation and dictionaries from a part of the data, or several. `inputs` are by part and model,
+        part after part; None for models that a part lacks."""
     def describe_sample(self, model: int, center: Buffer, deviation: Buffer) -> tuple[int, int, int, int, float, float] | None:
         """Returns the numbers of `usae_sample` in its order, and writes its arrays, float64 [width]. None: no sample."""
     def set_plan(self, total_steps: int, dead_tokens: int) -> None: ...

@@ -119,37 +119,6 @@ done:
   return result;
 }
 
-static PyObject *core_initialize_from(PyObject *self, PyObject *args, PyObject *kwargs) {
-  static char *keywords[] = {"names", "inputs", NULL};
-  const module_state *state = state_of(self);
-  core_object *core = core_of(self);
-  PyObject *py_names, *py_inputs, *result = NULL;
-  name_list names = {0};
-  activations_list inputs = {0};
-  core_call call;
-
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:initialize_from", keywords, &py_names, &py_inputs) ||
-      !names_take(state, py_names, &names) || !activations_list_take(state, py_inputs, names.tuple, &inputs))
-    goto done;
-  if (inputs.count != names.count) {
-    PyErr_Format(state->invalid_input, "inputs: expected one for each of %d names, got %d", (int)names.count,
-                 (int)inputs.count);
-    goto done;
-  }
-
-  core_call_begin(&call);
-  usae_status status = usae_initialize_from(core->sae, names.count, names.strings, inputs.matrices, &call.interrupt,
-                                            &call.error);
-  if (!core_call_end(&call, state, status)) goto done;
-
-  remember(&core->last_report, NULL);
-  result = Py_NewRef(Py_None);
-done:
-  activations_list_clear(&inputs);
-  names_clear(&names);
-  return result;
-}
-
 static PyObject *core_initialize_from_parts(PyObject *self, PyObject *args, PyObject *kwargs) {
   static char *keywords[] = {"names", "inputs", NULL};
   const module_state *state = state_of(self);
@@ -160,7 +129,7 @@ static PyObject *core_initialize_from_parts(PyObject *self, PyObject *args, PyOb
   core_call call;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:initialize_from_parts", keywords, &py_names, &py_inputs) ||
-      !names_take(state, py_names, &names) || !activations_list_take(state, py_inputs, NULL, &inputs))
+      !names_take(state, py_names, &names) || !activations_list_take(state, py_inputs, names.tuple, &inputs))
     goto done;
   if (names.count == 0 || inputs.count % names.count != 0) {
     PyErr_Format(state->invalid_input, "inputs: expected one for each part and each of %d names, got %d", (int)names.count,
@@ -187,8 +156,7 @@ done:
   {#name, (PyCFunction)(void (*)(void))core_##name, METH_VARARGS | METH_KEYWORDS, #name "($self, " arguments ")\n--\n\n" words}
 static PyMethodDef methods[] = {
     METHOD(initialize, "names, widths", "Give it its models and seed their parameters without data."),
-    METHOD(initialize_from, "names, inputs", "The same, with standardisation and dictionaries taken from data."),
-    METHOD(initialize_from_parts, "names, inputs", "The same from several parts of the data, which may lack models."),
+    METHOD(initialize_from_parts, "names, inputs", "The same, with standardisation and dictionaries taken from data."),
     METHOD(describe_sample, "model, center, deviation", "What standardisation was computed from, or None."),
     METHOD(set_plan, "total_steps, dead_tokens", "Change the length of the planned run."),
     METHOD(set_frozen, "model, frozen", "Say whether steps leave a model as it is: 1, or 0."),

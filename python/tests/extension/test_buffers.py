@@ -111,7 +111,7 @@ def test_the_refused_argument_is_called_by_the_name_of_its_model(core):
     with refuses("acts['dino']", "int64"):
         core.evaluate([x, integers], 0.0, {})
     with refuses("acts['é']", "int64"):
-        core.initialize_from(["é"], [integers])
+        core.initialize_from_parts(["é"], [integers])
     with refuses("inputs[1]", "int64"):
         new_core().step([x, integers], None, 0)
 

@@ -85,7 +85,7 @@ def test_what_a_core_says_of_itself_does_not_wait_for_a_change(core):
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(LookupError):
-            core.initialize_from(list(WIDTHS), tokens)
+            core.initialize_from_parts(list(WIDTHS), tokens)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert said == [(tuple(WIDTHS), tuple(WIDTHS.values()), 1000, 0)]
@@ -119,7 +119,7 @@ def test_a_batch_may_lack_models(core):
     with pytest.raises(InvalidInputError):
         core.step([None, activations(16, 6)], None, 0)
     with pytest.raises(InvalidInputError):
-        core.initialize_from(["a", "b"], [None, activations(16, 6)])
+        core.initialize_from_parts(["a", "b"], [None, activations(16, 6)])
 
 
 def test_the_parts_of_a_beginning_may_lack_models(core):
@@ -159,8 +159,8 @@ def test_calls_keep_no_reference_to_what_they_are_given(core):
         lambda: new_core(k=99),
         lambda: core.initialize(["a", 3], [8, 6]),
         lambda: core.initialize(["vit", "dino"], [8, 6]),
-        lambda: core.initialize_from(["vit", "dino"], inputs),
-        lambda: core.initialize_from(["vit", "dino"], [x, x.astype(int)]),
+        lambda: core.initialize_from_parts(["vit", "dino"], inputs),
+        lambda: core.initialize_from_parts(["vit", "dino"], [x, x.astype(int)]),
         lambda: core.step(inputs, rows, -1),
         lambda: core.step([x, x], rows, -1),
         lambda: core.encode(0, x, values, indices),
