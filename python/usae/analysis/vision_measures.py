@@ -120,7 +120,7 @@ def measure(
     pool, counts = Pool(sae._initialized(), acts, of), mask_of(acts)
     there = None if counts is None else counts.reshape(len(pool), pool.places)
     maps = _Maps(n_models, m, of, evaluation.threshold, there)
-    strongest = None if asked.embeddings is None else _Strongest(n_models, m)
+    strongest = None if asked.embeddings is None else _Strongest(n_models, m, asked.embeddings)
     scores = None if truth is None else _Scores(n_models, m, truth, evaluation.threshold, there, len(pool) * pool.places)
     first: list[_Maps | _Strongest] = ([maps] if of.known else []) + ([] if strongest is None else [strongest])
     blocks = [slice(0, m)] if scores is None else list(_blocks(evaluation.firing_counts.sum(0)))
@@ -141,7 +141,7 @@ def measure(
         grid=of.grid,
         coherence=maps.mean(0) if of.grid is not None else None,
         area=maps.mean(1) if of.known else None,
-        example_coherence=None if strongest is None else strongest.coherence(asked.embeddings),
+        example_coherence=None if strongest is None else strongest.coherence(),
         labels=None if scores is None else scores.result(evaluation.model_names),
     )
 
@@ -171,18 +171,17 @@ class _Maps:
 
 
 class _Strongest:
-    """The strongest images of each concept and model."""
+    """The strongest images of each concept and model, and how alike their embeddings are."""
 
-    def __init__(self, n_models: int, m: int):
-        self._m, self._ranked = m, [Ranked(m, EXAMPLES) for _ in range(n_models)]
+    def __init__(self, n_models: int, m: int, embeddings: np.ndarray):
+        self._m, self._embeddings, self._ranked = m, embeddings, [Ranked(m, EXAMPLES) for _ in range(n_models)]
 
     def add(self, codes: ImageCodes) -> None:
         for ranked, peaks in zip(self._ranked, codes.peaks(self._m)[0], strict=True):
             ranked.add(peaks, codes.numbers)
 
-    def coherence(self, embeddings: np.ndarray | None) -> np.ndarray:
-        assert embeddings is not None
-        return np.stack([mean_cosines(embeddings, ranked.images) for ranked in self._ranked])
+    def coherence(self) -> np.ndarray:
+        return np.stack([mean_cosines(self._embeddings, ranked.images) for ranked in self._ranked])
 
 
 class _Scores:
