@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -22,18 +23,20 @@ LARGEST_CODES = 2**24
 class ImageCodes:
     """Codes of some images from every model. An unused slot holds value 0 and the concept m, one more than there are.
 
-    `numbers` are the images' places in the pool, `values` and `concepts` [M, images, tokens, slots].
+    `numbers` are the images' places in the pool, `values` and `concepts` [M, images, tokens, slots]; `n_concepts` is m.
     """
 
     numbers: np.ndarray
     values: np.ndarray
     concepts: np.ndarray
+    n_concepts: int
 
-    def peaks(self, n_concepts: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each concept's largest code in each image, float32 [M, images, m], and its place in the grid."""
+    @functools.cached_property
+    def peaks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each concept's largest code in each image, float32 [M, images, m], and its place in the grid."""
         n_models, n_images, n_places, _ = self.values.shape
-        largest = np.zeros((n_models, n_images, n_concepts + 1), np.float32)
-        place = np.zeros((n_models, n_images, n_concepts + 1), np.uint16 if n_places <= 2**16 else np.uint32)
+        largest = np.zeros((n_models, n_images, self.n_concepts + 1), np.float32)
+        place = np.zeros((n_models, n_images, self.n_concepts + 1), np.uint16 if n_places <= 2**16 else np.uint32)
         model, image = np.arange(n_models)[:, None, None], np.arange(n_images)[None, :, None]
         for p in range(n_places):  # the concepts of one token differ, so no place is written to twice
             at = model, image, self.concepts[:, :, p]
@@ -78,7 +81,7 @@ class Pool:
             yield self._encoded(chosen[start : start + self.at_once])
 
     def _encoded(self, numbers: np.ndarray) -> ImageCodes:
-        slots, images = self._autoencoder.core.slots, self.images[numbers]
+        slots, images, m = self._autoencoder.core.slots, self.images[numbers], self._autoencoder.n_concepts
         shape = (len(self._acts), len(images) * self.places, slots)
         values, concepts = np.zeros(shape, np.float32), np.full(shape, -1, np.int32)
         rows = (images[:, None] * self.places + np.arange(self.places)).ravel()
@@ -92,6 +95,6 @@ class Pool:
             found = np.empty((len(needed), slots), np.float32), np.empty((len(needed), slots), np.int32)
             self._autoencoder.core.encode(self._autoencoder.index(name), part.native, *found)
             values[place, counts], concepts[place, counts] = found
-        concepts[concepts < 0] = self._autoencoder.n_concepts
+        concepts[concepts < 0] = m
         by_image = (len(self._acts), len(images), self.places, slots)
-        return ImageCodes(numbers, values.reshape(by_image), concepts.reshape(by_image))
+        return ImageCodes(numbers, values.reshape(by_image), concepts.reshape(by_image), m)

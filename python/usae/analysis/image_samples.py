@@ -65,7 +65,7 @@ class Samples:
 
     def add(self, codes: ImageCodes) -> np.ndarray:
         """Take the codes of some images. Returns their concepts' largest codes, [M, images, m]."""
-        peaks, _ = codes.peaks(self._n_concepts)
+        peaks, _ = codes.peaks
         relative = peaks / self._scale[:, None]
         drawn = self._draws(codes.numbers) if self.bands[0] else np.empty(0)
         for model in range(len(peaks)):

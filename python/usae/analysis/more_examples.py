@@ -102,7 +102,7 @@ def more_examples(
     chosen = [one.images for one in looked_at] + ([] if negatives is None else [negatives.probes])
     images = np.unique(np.concatenate([numbers.ravel() for numbers in chosen]))
     for codes in pool.chunks(images[images >= 0]):
-        _look_at(codes, m, looked_at, negatives)
+        _look_at(codes, looked_at, negatives)
         bar.update(len(codes.numbers) * pool.places)
     bar.update((len(pool) - int((images >= 0).sum())) * pool.places)
     for band in bands:
@@ -110,9 +110,9 @@ def more_examples(
     return MoreExamples(bands, apart, None if negatives is None else negatives.found(wanted.negatives))
 
 
-def _look_at(codes: ImageCodes, n_concepts: int, places: Sequence[Places], negatives: Negatives | None) -> None:
+def _look_at(codes: ImageCodes, places: Sequence[Places], negatives: Negatives | None) -> None:
     if places:
-        peaks, spots = codes.peaks(n_concepts)
+        peaks, spots = codes.peaks
         for one in places:
             one.add(codes.numbers, peaks, spots)
     if negatives is not None:

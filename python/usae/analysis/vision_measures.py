@@ -174,10 +174,10 @@ class _Strongest:
     """The strongest images of each concept and model, and how alike their embeddings are."""
 
     def __init__(self, n_models: int, m: int, embeddings: np.ndarray):
-        self._m, self._embeddings, self._ranked = m, embeddings, [Ranked(m, EXAMPLES) for _ in range(n_models)]
+        self._embeddings, self._ranked = embeddings, [Ranked(m, EXAMPLES) for _ in range(n_models)]
 
     def add(self, codes: ImageCodes) -> None:
-        for ranked, peaks in zip(self._ranked, codes.peaks(self._m)[0], strict=True):
+        for ranked, peaks in zip(self._ranked, codes.peaks[0], strict=True):
             ranked.add(peaks, codes.numbers)
 
     def coherence(self) -> np.ndarray:
@@ -188,7 +188,7 @@ class _Scores:
     """F1 and AUROC of all concepts and labels, for a block of concepts after the other."""
 
     def __init__(self, n_models: int, m: int, truth: Truth, threshold: float, there: np.ndarray | None, n_rows: int):
-        self._m, self._truth, self._threshold = m, truth, threshold
+        self._truth, self._threshold = truth, threshold
         counts = np.ones(len(truth.starts) - 1, bool)
         if there is not None:
             counts[:] = there.any(1) if truth.of_images else there.ravel()
@@ -207,7 +207,7 @@ class _Scores:
 
     def add(self, codes: ImageCodes, block: slice) -> None:
         if self._truth.of_images:
-            peaks = codes.peaks(self._m)[0][:, :, block]
+            peaks = codes.peaks[0][:, :, block]
             for model, of_model in enumerate(peaks):
                 image, concept = np.nonzero(of_model > self._threshold)
                 self._take(model, concept, of_model[image, concept], codes.numbers[image])
