@@ -158,7 +158,7 @@ def score(entries: Entries, n_concepts: int, truth: Truth, n_rows: int, positive
     n_labels = truth.starts[rows + 1] - truth.starts[rows]
     ends_of_labels = np.concatenate([[0], np.cumsum(n_labels)])[starts]
     f1, auroc = (np.empty((n_concepts, len(truth.names)), np.float32) for _ in range(2))
-    for block in _blocks(ends_of_labels, len(truth.names)):
+    for block in blocks(ends_of_labels, AT_ONCE, AT_ONCE // max(1, len(truth.names))):
         entry = slice(int(starts[block.start]), int(starts[block.stop]))
         part = Entries(concepts[entry] - block.start, values[entry], rows[entry])
         fires = np.diff(starts[block.start : block.stop + 1])
@@ -168,12 +168,15 @@ def score(entries: Entries, n_concepts: int, truth: Truth, n_rows: int, positive
     return f1, auroc
 
 
-def _blocks(ends: np.ndarray, n_labels: int) -> Iterator[slice]:
-    """Yield consecutive concepts of which at most `AT_ONCE` entries of labels, `ends`, are scored at once, or single ones."""
+def blocks(ends: np.ndarray, most: int, longest: int | None = None) -> Iterator[slice]:
+    """Yield consecutive concepts, up to `longest` of them with at most `most` entries, or single ones.
+
+    The entries of concept c are those from ``ends[c]`` to ``ends[c + 1]``.
+    """
     start, n = 0, len(ends) - 1
     while start < n:
-        stop = int(np.searchsorted(ends, ends[start] + AT_ONCE, side="right")) - 1
-        stop = max(start + 1, min(stop, start + AT_ONCE // max(1, n_labels), n))
+        stop = int(np.searchsorted(ends, ends[start] + most, side="right")) - 1
+        stop = max(start + 1, min(stop, n if longest is None else start + longest))
         yield slice(start, stop)
         start = stop
 

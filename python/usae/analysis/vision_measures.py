@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from usae.analysis.given_labels import Truth, as_labels
 from usae.analysis.image_codes import ImageCodes, Pool
 from usae.analysis.image_samples import Ranked
 from usae.analysis.images import Images, images_of
-from usae.analysis.label_scores import Entries, LabelScores, score
+from usae.analysis.label_scores import Entries, LabelScores, blocks, score
 from usae.analysis.spatial import firing_maps
 from usae.errors import InvalidInputError, UsaeMemoryError
 
@@ -121,11 +121,12 @@ def measure(
     there = None if counts is None else counts.reshape(len(pool), pool.places)
     maps = _Maps(n_models, m, of, evaluation.threshold, there)
     strongest = None if asked.embeddings is None else _Strongest(n_models, m, asked.embeddings)
-    scores = None if truth is None else _Scores(n_models, m, truth, evaluation.threshold, there, len(pool) * pool.places)
+    scores = None if truth is None else _Scores(n_models, m, truth, evaluation.threshold, there)
     first: list[_Maps | _Strongest] = ([maps] if of.known else []) + ([] if strongest is None else [strongest])
-    blocks = [slice(0, m)] if scores is None else list(_blocks(evaluation.firing_counts.sum(0)))
-    with row_bar(len(pool) * pool.places * len(blocks), progress, "measuring", PART) as bar:
-        for block in blocks:
+    ends = np.concatenate([[0], np.cumsum(evaluation.firing_counts.sum(0))])
+    parts = [slice(0, m)] if scores is None else list(blocks(ends, MOST_ENTRIES))
+    with row_bar(len(pool) * pool.places * len(parts), progress, "measuring", PART) as bar:
+        for block in parts:
             for codes in pool.chunks():
                 for one in first:
                     one.add(codes)
@@ -187,7 +188,7 @@ class _Strongest:
 class _Scores:
     """F1 and AUROC of all concepts and labels, for a block of concepts after the other."""
 
-    def __init__(self, n_models: int, m: int, truth: Truth, threshold: float, there: np.ndarray | None, n_rows: int):
+    def __init__(self, n_models: int, m: int, truth: Truth, threshold: float, there: np.ndarray | None):
         self._truth, self._threshold = truth, threshold
         counts = np.ones(len(truth.starts) - 1, bool)
         if there is not None:
@@ -235,14 +236,3 @@ class _Scores:
     def result(self, names: tuple[str, ...]) -> LabelScores:
         truth = self._truth
         return LabelScores(names, truth.names, truth.of_images, self._n_rows, self._positives, self._f1, self._auroc)
-
-
-def _blocks(counts: np.ndarray) -> Iterator[slice]:
-    """Yield consecutive concepts of which at most `MOST_ENTRIES` codes are above the threshold, or single ones."""
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    start, m = 0, len(counts)
-    while start < m:
-        stop = int(np.searchsorted(ends, ends[start] + MOST_ENTRIES, side="right")) - 1
-        stop = min(m, max(start + 1, stop))
-        yield slice(start, stop)
-        start = stop
