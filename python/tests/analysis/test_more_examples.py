@@ -139,9 +139,30 @@ def test_negatives_fire_the_concept_in_no_model(top, codes):
     assert (top.negatives[DEAD] >= 0).all()  # at random where no concept is near
 
 
+def arrays_of_explorer(sae, acts, folder):
+    page = usae.explorer(sae, acts, None, folder, grid=GRID, bands=4, progress=False)
+    return read_folder(page.path.parent)["concepts", 0]["arrays"]
+
+
+def check_negatives(negatives, silent):
+    for concept, images in enumerate(silent):
+        known = [int(image) for image in images if image != 0xFFFF]
+        assert negatives[concept, : len(known)].tolist() == known[: negatives.shape[1]]
+
+
+def test_concepts_are_near_by_direction_however_long_their_rows_are(sae, acts, tmp_path):
+    rng = np.random.default_rng(0)
+    near = identity_sae(N_CONCEPTS, MODELS, k=3)
+    for name in MODELS:
+        rows = rng.standard_normal((N_CONCEPTS, N_CONCEPTS))
+        lengths = rng.uniform(0.01, 1, (N_CONCEPTS, 1))
+        near.set_parameters(name, {"dictionary": lengths * rows / np.linalg.norm(rows, axis=1, keepdims=True)})
+    top = usae.top_examples(near, acts, N, grid=GRID, one_per_image=True, negatives=5)
+    check_negatives(top.negatives, arrays_of_explorer(near, acts, tmp_path / "page")["silent"])
+
+
 def test_the_explorer_shows_the_same_samples(sae, acts, top, tmp_path):
-    page = usae.explorer(sae, acts, None, tmp_path / "page", grid=GRID, bands=4, progress=False)
-    arrays = read_folder(page.path.parent)["concepts", 0]["arrays"]
+    arrays = arrays_of_explorer(sae, acts, tmp_path / "page")
     first = usae.top_examples(sae, acts, 1, grid=GRID, one_per_image=True, bands=4)
     for concept in range(N_CONCEPTS):
         images = arrays["images"][slice(*arrays["starts"][concept : concept + 2])]
@@ -151,8 +172,7 @@ def test_the_explorer_shows_the_same_samples(sae, acts, top, tmp_path):
 
         assert shown(arrays["apart"][concept]) == top.disagreements.images[:, concept].tolist()
         assert shown(arrays["bands"][concept]) == np.stack([band.images[:, concept, 0] for band in first.bands], 1).tolist()
-        silent = [int(i) for i in arrays["silent"][concept] if i != 0xFFFF]
-        assert top.negatives[concept, : len(silent)].tolist() == silent[:5]
+    check_negatives(top.negatives, arrays["silent"])
 
 
 def test_some_rows_and_models_and_a_store(sae, acts, tmp_path):

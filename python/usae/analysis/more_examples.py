@@ -72,7 +72,7 @@ def more_examples(
     autoencoder: Autoencoder,
     acts: Mapping[str, Activations],
     of: Images,
-    dictionaries: Sequence[np.ndarray],
+    units: Sequence[np.ndarray],
     tokens: np.ndarray,
     values: np.ndarray,
     wanted: Wanted,
@@ -80,8 +80,8 @@ def more_examples(
 ) -> MoreExamples:
     """Draw examples in two passes over the codes of all images: one finds them, the other their places.
 
-    `tokens` and `values` are the strongest tokens, [M, m, n]. Where images are not known, each row stands for one. `bar` is
-    told of rows, each twice.
+    `units` are dictionary rows of norm 1, [m, width] of each model, which only negatives need. `tokens` and `values` are the
+    strongest tokens, [M, m, n]. Where images are not known, each row stands for one. `bar` is told of rows, each twice.
     """
     pool, m = Pool(autoencoder, acts, of), autoencoder.n_concepts
     n_rows = len(pool) * pool.places
@@ -96,7 +96,7 @@ def more_examples(
     looked_at = [*bands, *([] if apart is None else [apart])]
     negatives = None
     if wanted.negatives:
-        near = [neighbours.by_dictionary(dictionaries)[0], neighbours.by_firing(samples.tokens, m)[0]]
+        near = [neighbours.by_dictionary(units)[0], neighbours.by_firing(samples.tokens, m)[0]]
         strongest = np.where(tokens[:, :, 0] < 0, -1, tokens[:, :, 0] // pool.places).T
         negatives = Negatives(each_once(np.concatenate([probes(strongest, near), _at_random(acts, pool, m, wanted)], 1)))
     chosen = [one.images for one in looked_at] + ([] if negatives is None else [negatives.probes])

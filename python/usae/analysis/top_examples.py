@@ -15,6 +15,7 @@ from usae._base.progress import follower, row_bar
 from usae._base.ranking import keep_largest
 from usae._core import rounding
 from usae._core.autoencoder import Autoencoder
+from usae._core.dictionary_rows import unit_rows
 from usae._core.evaluation import PART
 from usae._data.activations import Activations, as_aligned, check_known, of_models
 from usae._data.chunks import chunks
@@ -326,9 +327,9 @@ def top_examples(
     top = TopExamples(names, first.n_tokens, of.grid, tokens, values, first.n_left_out, found, of.tokens if of.known else None)
     if not wanted.any():
         return top
-    dictionaries = [sae.dictionary(name) for name in names] if negatives else []
+    units = [unit_rows(sae.dictionary(name)) for name in names] if wanted.negatives else []
     with row_bar(2 * first.n_rows, progress, "more examples", PART) as bar:
-        more = more_examples(autoencoder, given, of, dictionaries, tokens, values, wanted, bar)
+        more = more_examples(autoencoder, given, of, units, tokens, values, wanted, bar)
 
     def part(places: Places) -> TopExamples:
         return dataclasses.replace(top, tokens=places.tokens, values=places.values)
