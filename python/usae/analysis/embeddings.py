@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from usae._base import checks
+from usae._base.tensors import on_cpu
 from usae.errors import InvalidInputError
 
 
@@ -20,9 +21,7 @@ def of_images(embeddings: object, n_images: int) -> np.ndarray:
 def matrix(x: object) -> np.ndarray | None:
     """Return finite numbers [n, width] as float64; None for anything else."""
     try:
-        if hasattr(x, "detach"):
-            x = x.detach().cpu().numpy()
-        array = np.asarray(x, np.float64)
+        array = np.asarray(on_cpu(x), np.float64)
     except Exception:  # what a caller's objects raise
         return None
     return array if array.ndim == 2 and array.size and np.isfinite(array).all() else None

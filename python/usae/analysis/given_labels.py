@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usae._base import checks
+from usae._base.tensors import on_cpu
 from usae.analysis.images import Images
 from usae.errors import InvalidInputError
 
@@ -132,10 +133,8 @@ def _most_frequent(values: np.ndarray) -> np.ndarray:
 
 
 def _as_array(x: Any) -> np.ndarray | None:
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
     try:
-        return np.asarray(x)
+        return np.asarray(on_cpu(x))
     except Exception:  # of the value's own methods
         return None
 
