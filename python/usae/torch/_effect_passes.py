@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from usae.errors import InvalidInputError
 from usae.torch._autoencoder import NUMBERS_AT_ONCE
 from usae.torch._layer_output import Grid
-from usae.torch._tensor_codes import UNUSED, TensorCodes
+from usae.torch._tensor_codes import TensorCodes
 from usae.torch._token_hook import EditFunction, editing
 
 if TYPE_CHECKING:
@@ -33,21 +33,6 @@ class Scores(NamedTuple):
 
     of: Callable[[Tensor, Tensor], Tensor]
     size: Callable[[Tensor, Tensor], Tensor]
-
-
-class Codes(NamedTuple):
-    """Codes of the tokens of a batch.
-
-    Attributes
-    ----------
-    values : Tensor, [n_images, tokens, k]
-        How active each concept is.
-    indices : Tensor of int64, [n_images, tokens, k]
-        The concepts; -1 in unused slots.
-    """
-
-    values: Tensor
-    indices: Tensor
 
 
 class Change(NamedTuple):
@@ -79,6 +64,13 @@ class Passes:
         The network, which has taken the batch.
     labels : Tensor of int64, [n], or None
         Classes of the images.
+
+    Attributes
+    ----------
+    output : Tensor of float32, [n, numbers]
+        Output of the network as it is.
+    codes : TensorCodes, [n, tokens, k]
+        Codes of its tokens.
     """
 
     def __init__(self, running: Running, labels: Tensor | None):
@@ -87,16 +79,13 @@ class Passes:
         running.check_finite(self.output)
         self._rows = running.decoder.rows() * running.decoder.scale  # what a code of 1 adds to a token, in own units
         with torch.autocast(running.tokens.device.type, enabled=False):
-            values, indices, self._n_concepts = running.encoder.sparse(running.tokens)
-        self.codes = Codes(values.detach(), indices)
+            codes = running.encoder.sparse(running.tokens)
+        self.codes = codes._replace(values=codes.values.detach())
         self._scores = self._with_labels(labels)
 
     def sums(self, per_code: Tensor) -> Tensor:
         """Return the sums over tokens and slots of numbers of codes, [n, tokens, k], by concept, float32 [n, n_concepts]."""
-        used = self.codes.indices != UNUSED
-        found = per_code.new_zeros(len(per_code), self._n_concepts)
-        places = self.codes.indices.where(used, 0).flatten(1)
-        return found.scatter_add(1, places, per_code.where(used, 0).flatten(1))
+        return TensorCodes(per_code.flatten(1), self.codes.indices.flatten(1), self.codes.n_concepts).to_dense()
 
     def first_order(self) -> Tensor:
         """Return the change of each image's score by each concept's ablation to first order, float32 [n, n_concepts]."""
@@ -156,7 +145,7 @@ class Passes:
     def _slopes(self, gradient: Tensor) -> Tensor:
         """Return how fast the score changes with each code, [n, tokens, k], from its gradient, [n, tokens, width]."""
         rows, indices = gradient.flatten(0, 1), self.codes.indices.flatten(0, 1).clamp(min=0)
-        step = max(1, NUMBERS_AT_ONCE // self._n_concepts)
+        step = max(1, NUMBERS_AT_ONCE // self.codes.n_concepts)
         parts = [F.linear(g, self._rows).gather(1, i) for g, i in zip(rows.split(step), indices.split(step), strict=True)]
         return torch.cat(parts).reshape(self.codes.values.shape)
 
@@ -172,8 +161,7 @@ class Passes:
                 lambda x, images: x.gather(1, classes[images][:, None])[:, 0] - x.mean(1),
                 lambda x, _: (x - x.mean(1, keepdim=True)).norm(dim=1) / math.sqrt(x.shape[1]),
             )
-        codes = TensorCodes(*self.codes, self._n_concepts)
-        lost = self.running.decoder.standardized(codes).detach() * self.running.decoder.scale
+        lost = self.running.decoder.standardized(self.codes).detach() * self.running.decoder.scale
         difference = output - self._edited(lambda tokens: tokens - lost)
         square = (difference**2).sum(1, keepdim=True)
         direction = torch.where(square > 0, difference / square, 0)
