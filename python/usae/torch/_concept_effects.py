@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from usae._base import checks
-from usae._data.activations import check_known
 from usae._estimator.universal_sae import UniversalSAE
 from usae.analysis import effect_agreement
 from usae.analysis.effects import ConceptEffects, most_energetic, with_controls
@@ -25,7 +24,7 @@ from usae.torch._model import Model
 from usae.torch._modules_of import names_of
 from usae.torch._preprocessing import Crop
 from usae.torch._reader import SkippedPicture
-from usae.torch._running import Batches, Kind, Reading, Run, Running, functions_of, kinds_of
+from usae.torch._running import Batches, Kind, Reading, Run, Running, functions_of
 
 SCORES = {
     "labels": "logit of the label",
@@ -140,9 +139,8 @@ def concept_effects(
     >>> print(effects.summary())
     >>> effects.to_frame().join(sae.evaluate(acts).to_frame())
     """
-    kinds = lambda known: kinds_of(outputs, known, ("logits", "embedding", "value"))  # noqa: E731
     reading = Reading(batch_size, crop, progress, on_error, skipped, num_workers, prefetch, reduce)
-    batches = Batches(models, sae, images, labels, kinds, reading)
+    batches = Batches(models, sae, images, labels, outputs, ("logits", "embedding", "value"), reading)
     functions = functions_of(run, batches.plan.models)
     names = tuple(batches.plan.models)
     with_estimate = checks.boolean(first_order, "first_order")
@@ -225,25 +223,26 @@ def _concepts(
     m: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the concepts that are ablated and their controls, each int64."""
-    models = None if evaluation is None else _models_of(evaluation, names, sae, m)
+    known = None if evaluation is None else _checked_evaluation(evaluation, sae, m)
+    models = [] if known is None else [known.model_names.index(name) for name in names]
     if concepts is not None:
         given = checked_concepts(concepts)
         for each in given:
             checks.integer(each, "concepts", 0, m - 1)
         chosen = np.array(given, np.int64)
-    elif models is None or not isinstance(evaluation, Evaluation):
+    elif known is None:
         chosen = np.empty(0, np.int64)
     else:
-        among = evaluation.universal() if len(evaluation.model_names) > 1 else ~evaluation.dead[0]
-        chosen = most_energetic(evaluation.energy[models], among, MOST_ENERGETIC)
-    if models is None or not isinstance(evaluation, Evaluation):
+        among = known.universal() if len(known.model_names) > 1 else ~known.dead[0]
+        chosen = most_energetic(known.energy[models], among, MOST_ENERGETIC)
+    if known is None:
         return chosen, np.empty(0, np.int64)
-    rate = evaluation.firing_counts[models] / evaluation.n_tokens
-    return chosen, with_controls(chosen, evaluation.mean_activation[models], rate, n_controls)
+    rate = known.firing_counts[models] / known.n_tokens
+    return chosen, with_controls(chosen, known.mean_activation[models], rate, n_controls)
 
 
-def _models_of(evaluation: object, names: tuple[str, ...], sae: UniversalSAE | Autoencoder, m: int) -> list[int]:
-    """Return the places of models in an evaluation, which has to be of the same autoencoder."""
+def _checked_evaluation(evaluation: object, sae: UniversalSAE | Autoencoder, m: int) -> Evaluation:
+    """Check the argument `evaluation`, which has to be of the same autoencoder."""
     if not isinstance(evaluation, Evaluation):
         raise InvalidInputError(f"evaluation must be a usae.Evaluation, got {checks.shown(evaluation)}")
     if len(evaluation.cofire_counts) != m or tuple(evaluation.model_names) != tuple(names_of(sae)):
@@ -251,6 +250,4 @@ def _models_of(evaluation: object, names: tuple[str, ...], sae: UniversalSAE | A
             f"evaluation must be of this autoencoder, with {m} concepts of {', '.join(names_of(sae))}, got "
             f"{len(evaluation.cofire_counts)} of {', '.join(evaluation.model_names)}"
         )
-    for name in names:
-        check_known(name, evaluation.model_names, "models")
-    return [evaluation.model_names.index(name) for name in names]
+    return evaluation

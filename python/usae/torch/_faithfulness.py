@@ -22,7 +22,7 @@ from usae.torch._layer_output import Grid, without_graph
 from usae.torch._model import Model
 from usae.torch._preprocessing import Crop
 from usae.torch._reader import SkippedPicture
-from usae.torch._running import Batches, Reading, Run, Running, functions_of, kinds_of
+from usae.torch._running import Batches, Reading, Run, Running, functions_of
 from usae.torch._token_hook import editing
 
 Output = Literal["logits", "embedding"]
@@ -100,7 +100,7 @@ def faithfulness(
     its layer is the code, and its prefix tokens.
     """
     reading = Reading(batch_size, crop, progress, on_error, skipped, num_workers, prefetch, reduce)
-    batches = Batches(models, sae, images, labels, lambda known: kinds_of(outputs, known, ("logits", "embedding")), reading)
+    batches = Batches(models, sae, images, labels, outputs, ("logits", "embedding"), reading)
     functions = functions_of(run, batches.plan.models)
     trained = _training_rows(train, sae, batches.plan.models)
     maps = {} if trained is None else linear_maps(trained, progress)

@@ -230,11 +230,16 @@ def found_tensor(output: object) -> Tensor | None:
 
 
 def tensor_of(output: object, label: str) -> Tensor:
-    """Return the first tensor of a layer's output. `label` names the layer."""
+    """Return the first tensor of a layer's output, as it is read. `label` names the layer."""
+    return in_a_standard_type(plain(first_tensor(output, label), label))
+
+
+def first_tensor(output: object, label: str) -> Tensor:
+    """Return the first tensor of a layer's output as it is. InvalidInputError without any."""
     tensor = found_tensor(output)
-    if tensor is not None:
-        return in_a_standard_type(plain(tensor, label))
-    raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
+    if tensor is None:
+        raise InvalidInputError(f"{label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}")
+    return tensor
 
 
 def images_first(output: Tensor) -> Tensor:

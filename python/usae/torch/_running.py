@@ -152,10 +152,14 @@ class Running:
 class Batches:
     """Pictures as networks take them, with their labels, a batch at a time. Arguments are those of `faithfulness`.
 
+    `choices` are what `outputs` may be.
+
     Attributes
     ----------
     plan : Plan
         The checked models and sizes.
+    kinds : dict of str to Kind
+        What the output of each network is.
     labels : Labels
         Labels by network; `names` are the networks that have some.
     n_done : int
@@ -168,7 +172,8 @@ class Batches:
         sae: UniversalSAE | Autoencoder,
         images: Any,
         labels: Any,
-        kinds: Callable[[Mapping[str, Model]], Mapping[str, Kind]],
+        outputs: Any,
+        choices: Sequence[Kind],
         reading: Reading,
     ):
         self._reader = Reader(reading.on_error, reading.skipped)
@@ -176,7 +181,7 @@ class Batches:
         for name, model in self.plan.models.items():
             check_known(name, names_of(sae), "models")
             check_evaluating(model.module)
-        self.kinds = kinds(self.plan.models)
+        self.kinds = _kinds(outputs, self.plan.models, choices)
         self.labels = Labels(labels, [name for name, kind in self.kinds.items() if kind == "logits"])
         self._feeding = Feeding.of(reading.num_workers, reading.prefetch, self.plan.models, images)
         self._named, self._n = named_pictures(images, self.plan.channels)
@@ -199,9 +204,9 @@ class Batches:
                 self.n_done += len(batch)
                 bar.update(len(batch))
 
-    def check_some(self, stacklevel: int = 3) -> None:
+    def check_some(self) -> None:
         """Refuse to have read no picture, or other labels than pictures; warn of pictures that were left out."""
-        self._reader.check_some(self.n_done, stacklevel + 1)
+        self._reader.check_some(self.n_done, stacklevel=4)
         self.labels.check_used_up(self._reader.number + 1)
 
     def _rows(self, outcomes: Iterable[Outcome], numbers: list[int]) -> Iterator[Inputs]:
@@ -226,7 +231,7 @@ class Reading(NamedTuple):
 # --- Arguments ----------------------------------------------------------------------------------------------------------
 
 
-def kinds_of(outputs: Any, models: Mapping[str, Model], choices: Sequence[str]) -> dict[str, Any]:
+def _kinds(outputs: Any, models: Mapping[str, Model], choices: Sequence[Kind]) -> dict[str, Any]:
     """Return what the output of each network is, from the argument `outputs`."""
     if not isinstance(outputs, Mapping):
         return dict.fromkeys(models, checks.choice(outputs, "outputs", choices))

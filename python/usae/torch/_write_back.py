@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from usae.errors import InvalidInputError
-from usae.torch._layer_output import Grid, TokenReader, found_tensor
+from usae.torch._layer_output import Grid, TokenReader, first_tensor
 
 
 def with_tokens(reader: TokenReader, output: Any, tokens: Tensor, n_images: int | None, size: Grid) -> Any:
@@ -30,11 +30,7 @@ def with_tokens(reader: TokenReader, output: Any, tokens: Tensor, n_images: int 
     n_images, size
         As for `TokenReader.read`.
     """
-    tensor = found_tensor(output)
-    if tensor is None:
-        raise InvalidInputError(
-            f"{reader.label} must give a tensor, or tensors in a tuple or mapping, got {type(output).__name__}"
-        )
+    tensor = first_tensor(output, reader.label)
     for memory_format in (torch.preserve_format, torch.contiguous_format):
         changed = _through_a_view(reader, tensor, tokens, n_images, size, memory_format)
         if changed is not None:
