@@ -167,6 +167,27 @@ def test_a_dozen_models_with_long_names_fit(browser, crowded, width):
         assert browser.js(f"return {table}.scrollWidth - {table}.clientWidth") <= (80 if width == 360 else 0)
 
 
+BROKEN = """const lines = ({ firstChild: text }, word) => {
+  const range = document.createRange();
+  range.setStart(text, word.index);
+  range.setEnd(text, word.index + word[0].length);
+  return range.getClientRects().length;
+};
+return [...document.querySelectorAll('.head .words')].flatMap((words) => [...words.textContent.matchAll(/\\S+/g)].filter(
+  (word) => lines(words, word) > 1).map(([word]) => word));"""
+
+
+@pytest.mark.parametrize("width", [1100, 1400])
+def test_no_word_of_a_head_is_broken(browser, tmp_path, width):
+    names = ("efficientnet", "mobilenet", "dinov2_large")
+    sae = identity_sae(N_CONCEPTS, names, k=3)
+    page = usae.explorer(sae, made_up(models=names), pictures_of(), tmp_path / "page", grid=GRID, progress=False)
+    with browser.shown_as(width):
+        for sort in ("energy:0", "max:2", "entropy"):
+            browser.open(page.path, f"#list&sort={sort}&columns=max:0,energy:2").until(READY)
+            assert browser.js(BROKEN) == []
+
+
 GREY = """const canvas = document.querySelector('.map-frame canvas');
 const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
 let n = 0;

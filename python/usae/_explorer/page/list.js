@@ -2,6 +2,8 @@
 
 const THUMB = 60;
 const GAP = 3;
+const ARROW = 16; // in a head, with the gap before it
+const pen = document.createElement("canvas").getContext("2d");
 const list = { rows: [], order: new Uint32Array(0), active: 0, rowHeight: 92, thumbs: 4, structure: "", wide: true };
 
 function makeList() {
@@ -104,7 +106,9 @@ function layOutList() {
   list.wide = width > 720;
   const numbers = numberColumns(width > 1180 ? 4 : width > 980 ? 3 : list.wide ? 2 : 1);
   const left = list.wide ? 150 : 0;
-  const room = list.wide ? width - left - numbers.length * 100 - 44 : width - 32;
+  const widths = numbers.map((key) => numberWidth(key, width));
+  const right = widths.reduce((sum, one) => sum + one + 16, 0);
+  const room = list.wide ? width - left - right - 44 : width - 32;
   list.thumbs = clamp(Math.floor((room / models.length - 16 + GAP) / (THUMB + GAP)), 1, 4);
   const perLine = list.wide ? models.length : clamp(Math.floor((width - 24) / (THUMB + 8)), 1, models.length);
   const lines = Math.max(1, state.shown.length); // under the name, in a narrow window
@@ -115,13 +119,13 @@ function layOutList() {
   const strip = list.thumbs * (THUMB + GAP) - GAP;
   const column = Math.max(strip, Math.min(112, Math.floor(room / models.length) - 16)); // names fit where there is room
   const template = list.wide ?
-    `minmax(${left}px, 1fr) ${models.map(() => `${column}px`).join(" ")} ${numbers.map(() => "84px").join(" ")}` :
+    `minmax(${left}px, 1fr) ${models.map(() => `${column}px`).join(" ")} ${widths.map((one) => `${one}px`).join(" ")}` :
     `repeat(${perLine}, minmax(0, 1fr))`;
   list.table.style.setProperty("--columns", template);
   list.table.style.setProperty("--row", `${list.rowHeight}px`);
   list.table.classList.toggle("narrow", !list.wide);
   list.table.classList.toggle("single", column < 112);
-  const least = left + models.length * (column + 16) + numbers.length * 100 + 40;
+  const least = left + models.length * (column + 16) + right + 40;
   list.table.style.minWidth = list.wide ? `max(100%, ${least}px)` : "";
   const sortable = (key, text, title, end = false) => {
     const sorts = (state.sort ?? defaultSort()) === key && !(state.only && !state.sort);
@@ -138,8 +142,7 @@ function layOutList() {
       head.firstChild.prepend(modelTag(model));
       return head;
     }),
-    numbers.map((key) => sortable(key, columns.get(key).models.length ? titleOf(columns.get(key)) : columns.get(key).title,
-      columns.get(key).help, true)),
+    numbers.map((key) => sortable(key, titleOf(columns.get(key)), columns.get(key).help, true)),
   );
   list.body.style.height = `${list.order.length * list.rowHeight}px`;
   const structure = JSON.stringify([models, list.thumbs, numbers.length, list.wide]);
@@ -150,6 +153,13 @@ function layOutList() {
   }
   for (const row of list.rows) row.index = -1;
   drawList();
+}
+
+/** Width of a column of numbers: that of its head's longest word, in bold and beside an arrow, unless that is very long. */
+function numberWidth(key, width) {
+  pen.font = `600 12px ${getComputedStyle(list.head).fontFamily}`;
+  const words = titleOf(columns.get(key)).split(/\s+/).map((word) => pen.measureText(word).width);
+  return Math.round(clamp(Math.max(...words) + ARROW, 84, Math.max(140, width / 8)));
 }
 
 /** What is sorted by and what was added, then as many as fit of what is filtered by and of what matters to most. */
