@@ -299,7 +299,7 @@ def main():
         pages = {"folder": folder / "folder" / "index.html"}
         pages["one file"] = one_file(pages["folder"].parent, folder / "one.html")
         if options.demo:
-            pages["demo"] = options.demo
+            pages["demo"] = options.demo.resolve()
         tables = {}
         for name, page in pages.items():
             size = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file())
