@@ -177,6 +177,11 @@ class Recipe:
     agreement_start, agreement_full : float
         Shares of the run. The weight rises from 0 to `agreement` between them: dictionaries first settle on what each model
         needs. A run whose length is unknown has the whole weight from its first step. Default: 0.3 and 0.8.
+    input_noise : float
+        Standard deviation of the noise that is added in training to the standardised activations that encoders read; what has
+        to be reconstructed has none. A remedy where few independent tokens, such as the patches of a thousand photographs, are
+        learned by heart: with noise of variance v a linear map becomes a ridge regression with a penalty of v for each token
+        (Bishop, 1995), and an encoder does much the same. 0: there is none. Default: 0.0.
 
     Raises
     ------
@@ -234,6 +239,7 @@ class Recipe:
     agreement_start: float = 0.3
     agreement_full: float = 0.8
     dictionary_norm: Literal["unit", "bounded"] = "bounded"
+    input_noise: float = 0.0
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():

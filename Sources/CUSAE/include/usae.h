@@ -229,6 +229,10 @@ typedef struct usae_recipe {
   int32_t dictionary_norm;    /* USAE_DICTIONARY_UNIT: codes are decoded by the dictionary's rows divided by (norm +
                                  dictionary_epsilon); BOUNDED: rows with a norm above 1 are divided by it, the others are as
                                  they are. Default: BOUNDED. */
+
+  /* Code, continued */
+  double input_noise;         /* Standard deviation of the noise that is added to the standardised activations that encoders
+                                 read in training. What has to be reconstructed has none. 0: there is none. Default: 0. */
 } usae_recipe;
 
 enum {

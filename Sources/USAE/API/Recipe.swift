@@ -126,6 +126,11 @@ public struct Recipe: Sendable, Equatable {
   /// to the models that have less of it, and nothing to those that do not have it.
   public var dictionaryNorm = DictionaryNorm.bounded
 
+  // Code, continued
+  /// Standard deviation of noise that is added to the standardised activations that encoders read in training (`InputNoise`);
+  /// 0: none.
+  public var inputNoise = 0.0
+
   /// The default recipe.
   public init() {}
 

@@ -82,6 +82,8 @@ extension Recipe {
     number("agreement_full", \.agreementFull, 0...1),
 
     choice("dictionary_norm", \.dictionaryNorm),
+
+    number("input_noise", \.inputNoise, 0...1e3),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

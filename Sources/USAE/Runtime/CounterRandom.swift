@@ -24,6 +24,7 @@ struct CounterRandom: Sendable {
     case prefixDraw = 12
     case auxiliaryTokens = 13
     case secondEncoderDraw = 14
+    case inputNoise = 15
   }
 
   private let key: (UInt32, UInt32)

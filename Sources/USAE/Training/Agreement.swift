@@ -133,7 +133,7 @@ struct Agreement {
     let model = step.models[step.encoders[seat]]
     for c in 0..<model.concepts { (buffers.scales.base[c], buffers.bias.base[c]) = model.affine(c, batch: statistics) }
     let (weight, others) = (model.encoderWeight.value, buffers.others)
-    let tokens = workspace.tokens[step.encoders[seat]]
+    let tokens = workspace.inputs[step.encoders[seat]]
     try work.runBlocks(encodings.tokens, of: Self.blockTokens) { _, range, worker in
       for token in range {
         let row = self.encodings.range(seat).lowerBound &+ token

@@ -10,6 +10,9 @@ final class StepWorkspace: @unchecked Sendable {
   var firstRow = 0
   /// Standardised tokens of each model, [rows, width]; no rows before the first batch that has the model.
   private(set) var tokens: [PaddedMatrix]
+  /// What encoders read: the tokens themselves, or with `Recipe.inputNoise` copies with noise (`addNoise`).
+  private(set) var inputs: [PaddedMatrix]
+  private let isNoisy: Bool
   /// Residuals x - z D of each model, then dLoss/d(z D), [encodings, width]; no rows either.
   private(set) var residuals: [PaddedMatrix]
   let codes: CodeBuffer
@@ -58,6 +61,8 @@ final class StepWorkspace: @unchecked Sendable {
       residuals.append(try PaddedMatrix(rows: 0, columns: width))
     }
     self.tokens = tokens
+    inputs = tokens
+    isNoisy = recipe.inputNoise > 0
     self.residuals = residuals
     let slots = try recipe.slots(concepts: concepts, k: k)
     codes = try CodeBuffer(rows: encodings.count, slots: slots)
@@ -82,6 +87,7 @@ final class StepWorkspace: @unchecked Sendable {
   func allocate(_ present: [Int]) throws(USAEError) {
     for j in present where residuals[j].rows < encodings.count {
       tokens[j] = try PaddedMatrix(rows: rows, columns: tokens[j].columns)
+      inputs[j] = isNoisy ? try PaddedMatrix(rows: rows, columns: tokens[j].columns) : tokens[j]
       residuals[j] = try PaddedMatrix(rows: encodings.count, columns: tokens[j].columns)
     }
   }

@@ -69,6 +69,7 @@ struct TrainingStep {
   }
 
   func forward(work: InterruptibleWork) throws(USAEError) -> Forward {
+    try addNoise(work: work)
     var forward = try encode(batchStatistics(work: work), work: work)
     try decode(&forward, work: work)
     if forward.auxiliary.exists {
@@ -101,7 +102,7 @@ struct TrainingStep {
         continue
       }
       let statistics = try workspace.statistics(seat: seat, width: model.width)
-      try statistics.compute(workspace.tokens[encoders[seat]], count: workspace.rows, model: model, work: work)
+      try statistics.compute(workspace.inputs[encoders[seat]], count: workspace.rows, model: model, work: work)
       all.append(statistics)
     }
     return all
@@ -128,6 +129,17 @@ struct TrainingStep {
 // MARK: Encode
 
 extension TrainingStep {
+  /// Writes what the encoders read, where that is not the tokens themselves.
+  func addNoise(work: InterruptibleWork) throws(USAEError) {
+    guard recipe.inputNoise > 0 else { return }
+    let noise = InputNoise(deviation: recipe.inputNoise, seed: trainer.seed, step: number)
+    for model in encoders {
+      try noise.add(
+        to: workspace.tokens[model], rows: workspace.rows, firstRow: workspace.firstRow, model: model,
+        out: workspace.inputs[model], work: work)
+    }
+  }
+
   /// Selects the codes, and the auxiliary codes of dead concepts.
   ///
   /// - Parameter whole: whether the batch is this process's alone, so that BatchTopK can select here.
@@ -169,7 +181,7 @@ extension TrainingStep {
     let codes = workspace.codes
     let first = encodings.range(seat).lowerBound
     try packed.forEachTile(
-      of: workspace.tokens[encoders[seat]], 0..<workspace.rows, k: codes.slots, above: threshold,
+      of: workspace.inputs[encoders[seat]], 0..<workspace.rows, k: codes.slots, above: threshold,
       scratch: workspace.tileScratch(for: packed), work: work
     ) { tile in
       for row in tile.rows { codes.store(tile[row], row: first &+ row) }

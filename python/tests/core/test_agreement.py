@@ -104,6 +104,15 @@ def check(recipe, first="b", seed=0, k=K, present=None, **options):
     return worst
 
 
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+@pytest.mark.parametrize("encoded_models", ["two", "all"])
+def test_gradients_with_noise_in_what_encoders_read_equal_autograd_in_float64(encoded_models, encoder, term, record_property):
+    for codes in CODES.values():
+        recipe = recipe_for(encoded_models, encoder, aux=AUX[3], input_noise=0.7, **codes | TERMS[term])
+        record_property("worst", check(recipe))
+
+
 PRESENT = [("b",), ("a", "b"), ("b", "c", "d"), ("d", "b")]
 
 

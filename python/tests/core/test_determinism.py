@@ -34,6 +34,7 @@ RECIPES = {
     "prefixes": RECIPE.replace(batch_size=700, dead_tokens=300, prefixes=(0.05, 0.3, 1), loss="l1"),
     "batchtopk": RECIPE.replace(batch_size=700, dead_tokens=300, selection="batchtopk", k_max=20, prefixes=(0.25, 1)),
     "bounded": RECIPE.replace(batch_size=700, dictionary_norm="bounded", dead_tokens=300, merge_cosine=0.5, merge_every=2),
+    "noise": RECIPE.replace(batch_size=700, input_noise=0.5, encoded_models="two", agreement=0.1, encoder="batchnorm"),
     "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
     "two": RECIPE.replace(batch_size=700, encoded_models="two", agreement=0.1, dead_tokens=300, prefix_loss="drawn"),
     "all": RECIPE.replace(

@@ -134,6 +134,12 @@ def test_gradients_of_rows_that_may_be_shorter_equal_autograd_in_float64(setting
     record_property("worst of prefixes", check(recipe.replace(prefixes=(0.06, 0.3, 1)), k=7))
 
 
+@pytest.mark.parametrize("encoder", ["a", "c"])
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_with_noise_in_what_encoders_read_equal_autograd_in_float64(setting, encoder, record_property):
+    record_property("worst", check(recipe_for(*setting).replace(input_noise=0.7), k=7, encoder=encoder))
+
+
 PRESENT = [("b",), ("a", "b"), ("b", "c")]
 
 

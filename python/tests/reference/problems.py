@@ -59,13 +59,13 @@ def standard(seed, widths, n_tokens, n_concepts, *, positive=0.5, zero_token=Fal
     return Problem(as_float32, {j: np.float32(a) for j, a in batch.items()}, random.random(n_concepts) < dead)
 
 
-def is_separated(problem, encoder, recipe, k, prefix=None):
+def is_separated(problem, encoder, recipe, k, prefix=None, seed=0):
     """Whether no decision of the step could be turned by the rounding of a float32 implementation."""
     tensors = reference.to_tensors(problem.parameters, torch.float64)
     data = {j: torch.tensor(a, dtype=torch.float64) for j, a in problem.batch.items()}
     recipe = recipe.replace(aux_every=1)  # so that the step may teach dead concepts by any tokens
-    step = reference.forward(tensors, data, encoder, recipe, k, torch.tensor(problem.dead), prefix)
-    error = preactivation_error(tensors[encoder], step, step.x[encoder], recipe)
+    step = reference.forward(tensors, data, encoder, recipe, k, torch.tensor(problem.dead), prefix, seed=seed)
+    error = preactivation_error(tensors[encoder], step, step.inputs, recipe)
 
     n_concepts = step.pre.shape[1]
     everything = torch.ones_like(step.chosen)

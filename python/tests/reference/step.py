@@ -15,6 +15,7 @@ import torch
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.1
 AUXILIARY_TOKENS = 13  # the core's number of the random numbers that choose tokens for AuxK
+INPUT_NOISE = 15  # and of those that are added to what encoders read
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Step:
     """What one forward pass computes; tensors keep their graph."""
 
     x: dict  # {model: [N, d_j]} standardised
+    inputs: torch.Tensor  # [N, d] what the encoder reads
     linear: torch.Tensor  # [N, m] W x + b, before BatchNorm
     pre: torch.Tensor  # [N, m]
     chosen: torch.Tensor  # [N, m] bool: the k that are kept
@@ -85,6 +87,20 @@ def philox(counter, seed):
     return a, b, c, d
 
 
+def input_noise(recipe, model, x, number, seed):
+    """The noise of a model's tokens after `number` steps: sums of eight bytes, whose deviation is made that of the recipe."""
+    noise = torch.zeros_like(x)
+    if recipe.input_noise == 0:
+        return noise
+    unit = np.float32(recipe.input_noise) * np.float32(0.00478426)
+    for row in range(len(x)):
+        for c in range(x.shape[1]):
+            words = philox((c // 32 * 16 + c % 16, row, INPUT_NOISE | model << 8, number), seed)
+            two = words[:2] if c % 32 < 16 else words[2:]
+            noise[row, c] = float(unit) * (sum(word >> shift & 255 for word in two for shift in (0, 8, 16, 24)) - 1020)
+    return noise
+
+
 def largest_of_batch(values, k, k_max):
     """The k for each row on average that are the largest positive entries of all rows, at most k_max of a row, as a mask.
 
@@ -116,7 +132,8 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, numbe
     """
     x = {j: (a - parameters[j]["mean"]) * (1 / parameters[j]["scale"]) for j, a in batch.items()}
     own = parameters[encoder]
-    linear = pre = x[encoder] @ own["encoder_weight"].T + own["encoder_bias"]
+    inputs = x[encoder] + input_noise(recipe, list(parameters).index(encoder), x[encoder], number, seed)
+    linear = pre = inputs @ own["encoder_weight"].T + own["encoder_bias"]
     if recipe.encoder == "batchnorm":
         mean, variance = linear.mean(0), linear.var(0, correction=0)
         pre = (linear - mean) / (variance + BN_EPSILON).sqrt() * own["bn_weight"] + own["bn_bias"]
@@ -157,7 +174,7 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, numbe
         auxiliary_loss = auxiliary_loss + term
     loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
     return Step(
-        x, linear, pre, chosen, auxiliary, tokens, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
+        x, inputs, linear, pre, chosen, auxiliary, tokens, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
         auxiliary_loss, loss,
     )  # fmt: skip
 

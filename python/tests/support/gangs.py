@@ -21,6 +21,7 @@ RECIPES = {
     "all": usae.recipes.default(
         encoded_models="all", agreement=0.3, encoder="batchnorm", selection="batchtopk", merge_cosine=None, dead_tokens=1
     ),
+    "noise": usae.recipes.default(encoder="batchnorm", input_noise=0.5, merge_cosine=None, dead_tokens=0),
     "two published": usae.recipes.published(total_steps=50).replace(encoded_models="two", agreement=0.3),
 }
 SIZES = [100, 7, 93]

@@ -20,6 +20,7 @@ CROSSES = {
     "batchtopk": {"upper halves", "lower halves", "ties", "residual means", "spreads"},
     "two": {"residual means", "spreads"},
     "all": {"means", "covariance", "upper halves", "lower halves", "ties", "residual means", "spreads"},
+    "noise": {"means", "covariance"},
     "two published": {"means", "covariance"},
 }
 """Besides gradients and the summary."""

@@ -76,7 +76,7 @@ extension SharedStep {
   }
 
   func fillMeans(_ seat: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
-    let tokens = workspace.tokens[local.encoders[seat]]
+    let tokens = workspace.inputs[local.encoders[seat]]
     try tokens.columnSums(0..<workspace.rows, blocks: BatchStatistics.sumRows, work: work) { column, sum in
       if column < tokens.columns { out[column] = Float(sum) }
     }
@@ -92,7 +92,7 @@ extension SharedStep {
   func fillCovariance(_ seat: Int, _ out: UnsafeMutablePointer<Float>, work: InterruptibleWork) throws(USAEError) {
     let statistics = try statistics(seat)
     try statistics.computeCovariance(
-      workspace.tokens[local.encoders[seat]], count: workspace.rows, of: workspace.totalRows, work: work)
+      workspace.inputs[local.encoders[seat]], count: workspace.rows, of: workspace.totalRows, work: work)
     var out = out
     let covariance = statistics.covariance
     for r in 0..<covariance.columns {

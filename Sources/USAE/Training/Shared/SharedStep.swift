@@ -126,6 +126,7 @@ final class SharedStep {
     let exchange = exchanges[number]
     try exchange.check(data.count)
     let work = InterruptibleWork(threads: threads, poll: work.poll)
+    if number == 0 { try local.addNoise(work: work) }
     try fill(exchange, data, work: work)
     next += 1
     if exchange.isAwaited { awaited = number }

@@ -26,7 +26,7 @@ struct ConceptUpdate {
     let index: Int
     fileprivate let model: ModelParameters
     fileprivate let statistics: BatchStatistics?
-    /// Its standardised tokens.
+    /// What it read.
     fileprivate let tokens: UnsafePointer<Float>
     /// Sums over tokens of a dense auxiliary code's gradients, whose other sums are in the gradient buffers already.
     fileprivate let denseSums: AlignedBuffer<Double>?
@@ -59,7 +59,7 @@ struct ConceptUpdate {
         batchNormRows = BatchNormRows(batchNorm, statistics)
       }
       return UpdatedEncoder(
-        index: index, model: model, statistics: encoded.statistics, tokens: UnsafePointer(workspace.tokens[index].base),
+        index: index, model: model, statistics: encoded.statistics, tokens: UnsafePointer(workspace.inputs[index].base),
         denseSums: forward.auxiliary.denseSums(seat), rows: TrainedRows(model.encoderWeight),
         biasGradient: TrainedRows(model.encoderBias).gradientRow(0), batchNormRows: batchNormRows)
     }

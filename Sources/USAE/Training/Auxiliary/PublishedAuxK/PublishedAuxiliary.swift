@@ -78,7 +78,7 @@ struct PublishedAuxiliary {
     let first = workspace.encodings.range(seat).lowerBound
     let rows = first + tokens.lowerBound..<first + tokens.upperBound
     try packed.forEachDenseTile(
-      of: workspace.tokens[step.encoders[seat]], tokens, scratch: buffers.dense, work: work
+      of: workspace.inputs[step.encoders[seat]], tokens, scratch: buffers.dense, work: work
     ) { tile in
       let keys = self.buffers.scratch[tile.worker].keys.base
       for token in tile.rows { self.selectCode(tile[token], columns: packed.columns, row: first + token, of: rows, keys) }

@@ -22,7 +22,7 @@ struct PublishedAuxiliaryGradients {
     models = step.models
     encoder = step.encoders[seat]
     sums = buffers.sums[seat]
-    tokens = step.workspace.tokens[encoder]
+    tokens = step.workspace.inputs[encoder]
     (steppedDictionaries, present) = (step.steppedDictionaries, step.present)
     self.slopeSizes = slopeSizes
   }
