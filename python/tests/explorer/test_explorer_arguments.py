@@ -1,6 +1,10 @@
 """Arguments of `usae.explorer` that cannot be used, and places that must not be overwritten."""
 
 import errno
+import socket
+import struct
+import threading
+import urllib.request
 import warnings
 
 import numpy as np
@@ -231,6 +235,14 @@ def test_the_page_is_valid_javascript_without_markup_from_data():
         subprocess.run(["node", "--check", "-"], input=code, text=True, check=True)
 
 
+def test_a_title_with_the_names_of_the_pages_parts_is_a_title(sae, acts, tmp_path):
+    plain = explore(sae, acts, tmp_path / "x", title="x").path.read_text(encoding="utf-8")
+    title = "a {{code}} {{style}} {{title}} {{data}} {{other}} \\1 b"
+    assert explore(sae, acts, tmp_path / "y", title=title).path.read_text(encoding="utf-8") == (
+        plain.replace("<title>x<", f"<title>{title}<").replace('id="brand">x<', f'id="brand">{title}<')
+    )
+
+
 def test_lines_of_the_page_are_as_short_as_those_of_python():
     import importlib.resources
 
@@ -278,6 +290,21 @@ def test_tokens_that_fill_no_square_are_told(tokens, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explore(sae, acts, tmp_path / "x", grid=(1, tokens))
+
+
+def test_a_browser_that_leaves_early_is_no_error_and_the_next_is_served(sae, acts, page, capfd):
+    with page.serve() as server:
+        capfd.readouterr()
+        for path in ("", "data/index.js", "data/images-0000.js"):
+            with socket.create_connection(("127.0.0.1", server.port)) as gone:
+                gone.sendall(f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+        with urllib.request.urlopen(server.address) as answer:
+            assert answer.status == 200
+        for thread in threading.enumerate():
+            if "process_request_thread" in thread.name:
+                thread.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_that_is_gone_is_neither_shown_nor_served(sae, acts, tmp_path):

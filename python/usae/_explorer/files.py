@@ -7,6 +7,7 @@ import errno
 import importlib.resources
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 
@@ -35,7 +36,9 @@ def page(title: str, data: Iterable[str]) -> Iterator[str]:
     style = (folder / "page.css").read_text(encoding="utf-8")
     code = "".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{code}}})();\n'
-    yield MARK + "\n" + before.replace("{{title}}", escaped).replace("{{style}}", style).replace("{{code}}", script)
+    parts = {"title": escaped, "style": style, "code": script}
+    # all at once, because a title may hold the name of another part
+    yield MARK + "\n" + re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], before)
     yield from data
     yield after
 

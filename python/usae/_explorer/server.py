@@ -8,7 +8,9 @@ import http.server
 import os
 import pathlib
 import socket
+import sys
 import threading
+from typing import Any
 
 from usae.errors import CheckpointFileError
 
@@ -25,7 +27,7 @@ class Server:
     def __init__(self, page: pathlib.Path, port: int):
         handler = functools.partial(_Files, page)
         try:
-            self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+            self._server = _Quiet(("127.0.0.1", port), handler)
         except OSError as error:
             words = f"cannot serve at port {port}: {error.strerror or error}; use port=0 for a free one"
             raise CheckpointFileError(error.errno or 0, words, str(page)) from error
@@ -65,6 +67,14 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Quiet(http.server.ThreadingHTTPServer):
+    """Says nothing of browsers that leave before they have everything, as they do when a page is loaded again."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Files(http.server.BaseHTTPRequestHandler):
