@@ -34,6 +34,24 @@ def test_what_needs_training_rows_gets_them(saved, capsys):
     assert printed(capsys, *arguments(saved), *train, "--include", "linear")["linear"]["r2"]
 
 
+def test_untrained_networks_are_two_more_sets_of_activations(saved, capsys):
+    entries = [f"{name}={saved}/{name}.npy" for name in "abc"]
+    mask = saved / "mask.npy"
+    np.save(mask, np.arange(len(exchange.acts()["a"])) % 5 > 0)
+    more = ["--untrained", *entries, "--untrained-train", *entries, "--include", "untrained", "--steps", "3", "--mask", mask]
+    told = printed(capsys, *arguments(saved), *more)
+    expected = usae.controls(
+        exchange.trained(),
+        exchange.acts(),
+        untrained=exchange.acts(),
+        untrained_train=exchange.acts(),
+        include=("untrained",),
+        steps=3,
+        mask=np.load(mask),
+    )
+    assert told["table"] == expected.to_dict()["table"] and told["untrained"]
+
+
 @pytest.mark.parametrize(
     ("more", "name"),
     [
@@ -41,6 +59,8 @@ def test_what_needs_training_rows_gets_them(saved, capsys):
         (["--include", "nothing"], "include"),
         (["--seed", "-1"], "seed"),
         (["--train", "nowhere"], "--train"),
+        (["--untrained", "nowhere"], "--untrained"),
+        (["--include", "untrained"], "untrained"),
         (["--mask", "nowhere.npy"], "--mask"),
     ],
 )

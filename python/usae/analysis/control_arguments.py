@@ -13,12 +13,12 @@ from usae.errors import InvalidInputError
 
 CONTROLS = (
     "tokens", "images", "concepts", "random", "linear", "initial", "agreement", "frozen_dictionary", "frozen_encoder",
-    "shuffled", "seeds",
+    "untrained", "shuffled", "seeds",
 )  # fmt: skip
 """Names of the controls, the cheapest first."""
 
-NEED_STEPS = ("initial", "frozen_dictionary", "frozen_encoder", "shuffled", "seeds")
-NEED_TRAINING_ROWS = ("linear", "agreement", *NEED_STEPS)
+NEED_TRAINING_ROWS = ("linear", "agreement", "initial", "frozen_dictionary", "frozen_encoder", "shuffled", "seeds")
+NEED_STEPS = (*NEED_TRAINING_ROWS[2:], "untrained")
 
 
 def checked_level(level: object) -> float:
@@ -54,17 +54,23 @@ def why_no_images(acts: Mapping[str, Activations]) -> str:
     )
 
 
-def checked_include(include: object, has_train: bool, no_images: str | None) -> set[str]:
+def checked_include(include: object, has_train: bool, has_untrained: bool, no_images: str | None) -> set[str]:
     """Return the names of the controls to run. `no_images` is the error of including "images", or None if it can be run."""
     if include is None:
         without = {"images"} if no_images else set()
-        return {name for name in CONTROLS if (has_train or name not in NEED_TRAINING_ROWS) and name not in without}
+        without |= set() if has_train else set(NEED_TRAINING_ROWS)
+        without |= set() if has_untrained else {"untrained"}
+        return set(CONTROLS) - without
     include = checks.listed(include, "include", "a list of names of controls")
     chosen = set()
     for name in include:
         name = checks.choice(name, "include", CONTROLS)
         if name in NEED_TRAINING_ROWS and not has_train:
             raise InvalidInputError(f"train must be what sae was trained on where include has {name!r}, got None")
+        if name == "untrained" and not has_untrained:
+            raise InvalidInputError(
+                "untrained must be activations of the same networks with random weights where include has 'untrained', got None"
+            )
         if name == "images" and no_images:
             raise InvalidInputError(no_images)
         chosen.add(name)

@@ -33,6 +33,7 @@ from usae.analysis.evaluation import Evaluation
 from usae.analysis.frozen import HALVES, train_frozen
 from usae.analysis.nulls import CofireNull
 from usae.analysis.predicted_codes import agreement_ceiling
+from usae.analysis.untrained_networks import checked_untrained, train_untrained
 from usae.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Controls:
         aligned.
     frozen_dictionary, frozen_encoder : Evaluation
         Evaluation of the same training with dictionaries, or encoders, that stay random.
+    untrained : Evaluation
+        Evaluation of the same training on activations of the same networks with random weights.
     shuffled : ShuffledPairing
         The same training on rows that are paired at random.
     linear : LinearBaseline
@@ -85,6 +88,7 @@ class Controls:
     initial: Evaluation | None = None
     frozen_dictionary: Evaluation | None = None
     frozen_encoder: Evaluation | None = None
+    untrained: Evaluation | None = None
     shuffled: ShuffledPairing | None = None
     linear: LinearBaseline | None = None
     agreement: AgreementCeiling | None = None
@@ -120,6 +124,8 @@ class Controls:
             rows["frozen random dictionary"] = _figures(self.frozen_dictionary)
         if self.frozen_encoder is not None:
             rows["frozen random encoder"] = _figures(self.frozen_encoder)
+        if self.untrained is not None:
+            rows["untrained networks"] = _figures(self.untrained)
         for null in (self.tokens, self.images, self.concepts):
             if null is not None:
                 rows[f"{null.permuted} permuted"] = _figures(None) | {
@@ -242,6 +248,8 @@ def controls(
     acts: Mapping[str, Any],
     *,
     train: Mapping[str, Any] | None = None,
+    untrained: Mapping[str, Any] | None = None,
+    untrained_train: Mapping[str, Any] | None = None,
     include: Iterable[str] | None = None,
     independent: Mapping[str, Any] | None = None,
     threshold: float = 0.0,
@@ -265,6 +273,9 @@ def controls(
         Held-out activations, as for `UniversalSAE.evaluate`.
     train : mapping of str to array, optional
         The activations that `sae` was trained on. Seven of the controls need them. Default: None, without these controls.
+    untrained, untrained_train : mapping of str to array, optional
+        What the same networks compute with random weights: for the images or texts of `acts`, and for those of `train`. The
+        models have the same names and widths. Default: None, without this control.
     include : iterable of str, optional
         Names of the controls to run. Default: None, which runs all that the other arguments allow. The table has them in the
         order of cost, for N tokens, M models and m concepts. P is the time of one `UniversalSAE.evaluate` of `acts`, which is
@@ -290,6 +301,8 @@ def controls(
                              needs `train`
         "frozen_encoder"     the same training, but encoders stay random;           T + P
                              needs `train`
+        "untrained"          the same training on the same networks with random     T + P
+                             weights; needs `untrained` and `untrained_train`
         "shuffled"           the same training on pairs of random rows; needs       T + P
                              `train`
         "seeds"              the same training with other seeds; needs `train`      (2 M + 1) T at most, and 3 matchings for
@@ -319,7 +332,8 @@ def controls(
     progress : bool, optional
         Whether to show progress bars, as in `UniversalSAE.fit`. Default: None.
     mask, train_mask : array of bool, or mapping of str to array of bool, optional
-        Rows of `acts` and of `train` that count, as for `UniversalSAE.fit`. Default: None.
+        Rows of `acts` and of `train` that count, as for `UniversalSAE.fit`, and of `untrained` and `untrained_train`. Default:
+        None.
 
     Returns
     -------
@@ -352,7 +366,10 @@ def controls(
     seed = checks.integer(seed, "seed", 0, 2**64 - 1)
     progress = checked_progress(progress)
     per_image = checked_images(tokens_per_image, given)
-    chosen = checked_include(include, learned is not None, None if per_image is not None else why_no_images(given))
+    random_networks = checked_untrained(sae, untrained, untrained_train, mask, train_mask)
+    chosen = checked_include(
+        include, learned is not None, random_networks is not None, None if per_image is not None else why_no_images(given)
+    )
     if set(NEED_STEPS) & chosen:
         planned_steps(sae, steps)
     for rows in (given, learned or {}):
@@ -379,6 +396,9 @@ def controls(
         results["concepts"] = nulls.concepts_null(sae, given, firing, cofire, **permuting)
     if "random" in chosen:
         results["random"] = baselines.random_dictionary(sae, given, seed, threshold, progress)
+    training: dict[str, Any] = {"steps": steps, "threshold": threshold, "progress": progress}
+    if "untrained" in chosen and random_networks is not None:
+        results["untrained"] = train_untrained(sae, random_networks, **training)
     if learned is not None and train is not None:
         if "linear" in chosen:
             results["linear"] = baselines.linear_baseline(given, learned, progress)
@@ -389,16 +409,17 @@ def controls(
                 sae, given, learned, dictionary_norms=evaluation.dictionary_norms,
                 threshold=threshold, seed=seed, progress=progress,
             )  # fmt: skip
-        training: dict[str, Any] = {"threshold": threshold, "steps": steps, "seed": seed, "progress": progress}
         for half in HALVES:
             if f"frozen_{half}" in chosen:
                 results[f"frozen_{half}"] = train_frozen(sae, learned, half, steps, progress)._evaluated(
                     given, threshold, progress
                 )
         if "shuffled" in chosen:
-            results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, **training)
+            results["shuffled"] = baselines.shuffled_pairing(sae, given, learned, seed=seed, **training)
         if "seeds" in chosen:
-            results["seeds"], first = baselines.seed_ceiling(sae, given, train, mask_of(learned), independent, **training)
+            results["seeds"], first = baselines.seed_ceiling(
+                sae, given, train, mask_of(learned), independent, seed=seed, **training
+            )
             if independent is None:
                 similarity = consistency(sae, first, seed=seed, progress=progress)
     if independent is not None or "seeds" in chosen:

@@ -22,6 +22,17 @@ def add_to(commands: Any) -> None:
     activations.add_to(parser, "held-out: ")
     activations.add_train(parser, f"what was trained on, in the same form; {', '.join(NEED_TRAINING_ROWS)} need it")
     parser.option(
+        "--untrained",
+        default=[],
+        nargs="+",
+        action="extend",
+        metavar="ACTS",
+        help="what the same networks compute with random weights, in the form of --acts and with the rows of --acts",
+    )
+    parser.option(
+        "--untrained-train", default=[], nargs="+", action="extend", metavar="ACTS", help="the same, with the rows of --train"
+    )
+    parser.option(
         "--include",
         default=[],
         nargs="+",
@@ -43,11 +54,20 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     use_threads(options)
     train = activations.load_train(options)
+    untrained, untrained_train = (
+        activations.load_masked(given, f"--{name}", mask, f"--{mask_name}") if given else None
+        for name, given, mask_name, mask in (
+            ("untrained", options.untrained, "mask", options.mask),
+            ("untrained-train", options.untrained_train, "train-mask", options.train_mask),
+        )
+    )
     sae = load_model(options)
     found = usae.controls(
         sae,
         activations.load_masked(options.acts, "--acts", options.mask, "--mask"),
         train=train,
+        untrained=untrained,
+        untrained_train=untrained_train,
         include=options.include or None,
         threshold=options.threshold,
         steps=options.steps,

@@ -187,15 +187,38 @@ def load_networks(folder: str | os.PathLike[str] | None = None) -> dict[str, Net
         "classifier", "masked" and "contrastive", in evaluation mode, float32, without gradients.
     """
     weights = {name: _read_weights(folder, name) for name in ("classifier", "masked", "contrastive")}
+    networks = _built(weights["classifier"])
+    for name, network in networks.items():
+        network.load_state_dict(weights[name])
+    return networks
+
+
+def untrained_networks(seed: int = 0) -> dict[str, Network]:
+    """Return the three networks with random weights, for comparison; see docs/controls.md.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the weights. PyTorch's own random numbers stay as they are. Default: 0.
+
+    Returns
+    -------
+    dict of str to Network
+        As `load_networks` returns them, with the weights that PyTorch draws and BatchNorm that changes nothing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _built(_read_weights(None, "classifier"))
+
+
+def _built(classifier: Mapping[str, Tensor]) -> dict[str, Network]:
+    """Return the three networks with the weights that PyTorch draws. The classifier has as many classes as these weights."""
     networks: dict[str, Network] = {
-        "classifier": Classifier(n_classes=len(weights["classifier"]["head.3.bias"])),
+        "classifier": Classifier(n_classes=len(classifier["head.3.bias"])),
         "masked": MaskedAutoencoder(),
         "contrastive": Contrastive(),
     }
-    for name, network in networks.items():
-        network.load_state_dict(weights[name])
-        network.eval().requires_grad_(False)
-    return networks
+    return {name: network.eval().requires_grad_(False) for name, network in networks.items()}
 
 
 class OnCommonGrid(nn.Module):
