@@ -10,6 +10,8 @@ others that changes the outputs most, and the one that agrees least though its c
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import io
 import itertools
 import json
 import pathlib
@@ -27,12 +29,12 @@ from usae.demo.pretrained import pictures, whole
 from usae.torch import ConceptEffects, Edit, Model
 
 HERE = pathlib.Path(__file__).parent
-CROPS = 6
-"""Crops in a story."""
+CROPS, OF_ONE = 6, 2
+"""Crops in a story, and at most of one photograph."""
 
 
 class World(NamedTuple):
-    """Networks, the autoencoder's size, and crops."""
+    """Networks, crops, the names of photographs and of the classes of logits, and the autoencoder's size."""
 
     models: dict[str, Model]
     outputs: dict[str, Any]
@@ -40,6 +42,7 @@ class World(NamedTuple):
     train: np.ndarray
     held_out: np.ndarray
     photographs: list[str]
+    classes: list[str]
     n_concepts: int
     k: int
     steps: int
@@ -57,6 +60,7 @@ def small(quick: bool) -> World:
         photographs.crops(found, "train", n_train, seed=0).images,
         held_out.images,
         [found[number].name for number in held_out.photograph],
+        [photograph.name for photograph in found],
         256,
         12,
         20 if quick else 600,
@@ -75,10 +79,19 @@ def pretrained(quick: bool) -> World:
         pictures.crops(found, "train", n_train, seed=0).images,
         held_out.images,
         [found[number].name for number in held_out.photograph],
+        imagenet_classes(),
         512,
         24,
         20 if quick else 300,
     )
+
+
+def imagenet_classes() -> list[str]:
+    """Return the first word of each class of ImageNet, from the lists that timm brings."""
+    files = {file.name: file for file in importlib.metadata.files("timm") or [] if file.parent.name == "_info"}
+    synsets, lemmas = (files[f"imagenet_{name}.txt"].read_text().splitlines() for name in ("synsets", "synset_to_lemma"))
+    names = dict(line.split("\t", 1) for line in lemmas)
+    return [names[synset].split(",")[0] for synset in synsets]
 
 
 WORLDS = {"small": small, "pretrained": pretrained}
@@ -119,6 +132,24 @@ def nearest(of: torch.Tensor, among: torch.Tensor, images: np.ndarray, photograp
     return found
 
 
+def strongest(peaks: np.ndarray, photographs: list[str]) -> np.ndarray:
+    """Return the crops with the largest numbers, few of one photograph."""
+    taken: list[int] = []
+    for image in np.argsort(-peaks, kind="stable"):
+        if [photographs[i] for i in taken].count(photographs[image]) < OF_ONE:
+            taken.append(int(image))
+    return np.array(taken[:CROPS])
+
+
+def save_small(figure: Any, path: pathlib.Path) -> None:
+    """Write a figure with 128 colours, which is a third of the size."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    figure.savefig(content, dpi=64)
+    Image.open(content).convert("RGB").quantize(128).save(path, optimize=True)
+
+
 def story(
     world: World, sae: usae.UniversalSAE, codes: dict[str, np.ndarray], everything: dict[str, torch.Tensor], concept: int
 ) -> tuple[Any, dict[str, Any]]:
@@ -128,7 +159,7 @@ def story(
     peaks = sum(
         maps[..., concept].reshape(len(maps), -1).max(1) / max(maps[..., concept].max(), 1e-9) for maps in codes.values()
     )
-    images = np.argsort(-peaks, kind="stable")[:CROPS]
+    images = strongest(peaks, world.photographs)
     names = list(world.models)
     figure, axes = plt.subplots(
         1 + 3 * len(names), CROPS, figsize=(1.2 * CROPS + 1.4, 1.2 * (1 + 3 * len(names))), layout="constrained"
@@ -199,12 +230,16 @@ def main() -> None:
     told = {}
     for number, (why, concept) in enumerate(chosen_by_rule(effects, evaluation.correlation).items(), 1):
         figure, told[why] = story(world, sae, codes, everything, concept)
-        figure.savefig(folder / f"{name}-{number}.png", dpi=64)
+        save_small(figure, folder / f"{name}-{number}.png")
         place = effects.place(concept)
         told[why] |= {
             "concept": concept,
             "change": effects.change[:, place].round(4).tolist(),
             "size": effects.size[:, place].round(4).tolist(),
+            "logits lowered most": {
+                each: [f"{world.classes[c]} {change:.3f}" for c, change in zip(*effects.classes(concept, each), strict=True)]
+                for each in effects.class_changes
+            },
             "agreement": {
                 f"{a}, {b}": [round(float(x[i, j]), 3) for x in (
                     effects.agreement.value[..., place], effects.agreement.null[..., place],
