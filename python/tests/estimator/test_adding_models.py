@@ -187,3 +187,21 @@ def test_a_joined_model_is_nearly_as_good_as_one_of_the_start():
     difference = joined.r2 - whole.r2
     assert difference[2, 2] > -0.02 and difference[2, :2].mean() > -0.02 and difference[:2, 2].min() > -0.1
     assert (joined.mean_agreement() - whole.mean_agreement())[2, :2].min() > -0.05
+
+
+def test_derived_learning_rates_are_twice_those_of_a_training_from_the_start_and_given_ones_stay(acts):
+    def rates(**changes):
+        recipe = RECIPE.replace(warmup_steps=0, schedule="constant", **changes)
+        sae = usae.UniversalSAE(32, 4, recipe=recipe, seed=3, n_threads=1)
+        found = {}
+        old = {name: acts[name] for name in OLD}
+        sae.fit(old, steps=3, callbacks=[lambda report: found.setdefault("fit", report.learning_rate)], progress=False)
+        options = {"steps": 3, "progress": False}
+        sae.add_model(NEW, acts, callbacks=[lambda report: found.setdefault("joins", report.learning_rate)], **options)
+        sae.fit(acts, frozen=OLD, callbacks=[lambda report: found.setdefault("frozen", report.learning_rate)], **options)
+        return found
+
+    derived, given = rates(learning_rate=None), rates(learning_rate=1e-3)
+    # `fit` takes the constructor's recipe as it is.
+    assert derived["joins"] == pytest.approx(2 * derived["fit"]) and derived["frozen"] == pytest.approx(derived["fit"])
+    assert given["joins"] == given["fit"] == given["frozen"] == pytest.approx(1e-3)

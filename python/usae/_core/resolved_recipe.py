@@ -82,8 +82,7 @@ def resolved(recipe: Recipe, n_models: int, encodings: float | None = None) -> R
     `encodings` are those of a step. Default: None, which takes `batch_size`.
     """
     if recipe.learning_rate is None:
-        rate = LEARNING_RATE_OF_MEAN if recipe.prefix_loss == "mean" and recipe.prefixes is not None else LEARNING_RATE
-        recipe = recipe.replace(learning_rate=rate, step_limit=recipe.step_limit or STEP_LIMIT)
+        recipe = with_derived_rate(recipe)
     if recipe.dead_tokens is not None:
         return recipe
     if recipe.total_steps is None:
@@ -91,6 +90,12 @@ def resolved(recipe: Recipe, n_models: int, encodings: float | None = None) -> R
     # The expected number of tokens that one model encodes.
     planned_tokens = recipe.total_steps * (recipe.batch_size if encodings is None else encodings) / n_models
     return recipe.replace(dead_tokens=max(1, min(round(recipe.dead_share * planned_tokens), 2**53)))
+
+
+def with_derived_rate(recipe: Recipe, factor: float = 1.0) -> Recipe:
+    """Return the recipe with the largest learning rate that is derived, and its limit unless it has one, times a factor."""
+    rate = LEARNING_RATE_OF_MEAN if recipe.prefix_loss == "mean" and recipe.prefixes is not None else LEARNING_RATE
+    return recipe.replace(learning_rate=factor * rate, step_limit=recipe.step_limit or factor * STEP_LIMIT)
 
 
 def n_encoders(recipe: Recipe, n_models: int) -> int:

@@ -566,8 +566,8 @@ class UniversalSAE:
         recipe : Recipe, optional
             How to train the new model. It must have the encoder, selection, k_max, dictionary_epsilon and dictionary_norm of
             `recipe_`, and encode two models or all. Default: None, which takes `recipe_` with two models in each step, the
-            agreement term from the first step on (with weight 0.03, or that of `recipe_` if it is smaller and not 0), and no
-            merging of concepts.
+            agreement term from the first step on (with weight 0.03, or that of `recipe_` if it is smaller and not 0), twice the
+            learning rates that `fit` derives (if the constructor's recipe has none), and no merging of concepts.
         callbacks : iterable of callables
             Callbacks, as for `fit`. `StepReport` names the models of `acts` alone. Default: ().
         progress : bool, optional

@@ -11,7 +11,7 @@ import numpy as np
 
 from usae import recipes
 from usae._base import checks
-from usae._core import rounding
+from usae._core import resolved_recipe, rounding
 from usae._core.autoencoder import Autoencoder
 from usae._core.tensors import RESTS
 from usae._data import shuffled_blocks
@@ -27,6 +27,11 @@ CODE_FIELDS = ("encoder", "selection", "k_max", "dictionary_epsilon", "dictionar
 AGREEMENT = 0.03
 """Largest weight of the agreement term. The others' codes do not give way, so a larger weight costs the new model's own R2: on
 the demonstration's activations up to .05 with 0.3, .03 with 0.1 and .02 with this."""
+
+RATE = 2.0
+"""Learning rates are this multiple of those that are derived for a training from the start: the others do not move, and
+there are fewer steps. On the demonstration's networks R2 to the others is then .025 lower than from the start, and .031
+without; in 100 steps on the pretrained ones the new model's own is .052 lower, and .062 without (docs/training.md)."""
 
 INITIAL_ROWS = 16_384
 """Most rows that the first dictionary comes from."""
@@ -139,9 +144,12 @@ def joining_recipe(autoencoder: Autoencoder) -> Recipe:
     """Return the recipe of an autoencoder for a model that joins it.
 
     Each step encodes the new model and another, and the agreement term has its whole weight from the first step, because the
-    codes to agree with are there. Its weight is `AGREEMENT`, or the recipe's if that is smaller and not 0.
+    codes to agree with are there. Its weight is `AGREEMENT`, or the recipe's if that is smaller and not 0. Learning rates are
+    `RATE` times the derived ones, or those that were asked for.
     """
-    recipe = autoencoder.recipe
+    recipe, given = autoencoder.recipe, autoencoder.given_recipe or Recipe()
+    if given.learning_rate is None:
+        recipe = resolved_recipe.with_derived_rate(recipe.replace(step_limit=given.step_limit), RATE)
     if recipe.agreement == 0:
         recipe = recipe.replace(agreement=AGREEMENT, agreement_scale=recipes.agreeing().agreement_scale)
     return recipe.replace(
