@@ -26,7 +26,9 @@ import environments
 
 SHOWN = ("numpy", "scipy", "safetensors", "tqdm", "matplotlib", "pillow", "pandas", "torch", "transformers")
 WITHOUT_TORCH = ("plot", "explore", "tsne", "pandas", "hub")
-WITH_TORCH = ("torch", "text")
+WITH_TORCH = ("torch", "text", "demo")
+MADE = ("build", "dist", "site", "demo-output", "wheelhouse")
+"""Folders of a clone that are made in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +78,24 @@ def versions_in(python: Path) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
+def copy_clone(folder: Path, left_out: tuple[str, ...]) -> None:
+    """Copy what tests read to where there is no package, so that the installed one is what they import."""
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        place = Path(parent).relative_to(environments.ROOT).as_posix()
+        of_place = {".": MADE, "python": ("usae",), "python/tests": left_out}.get(place, ())
+        return {name for name in names if name.startswith(".") or name in ("__pycache__", *of_place)}
+
+    shutil.copytree(environments.ROOT, folder, symlinks=True, ignore=ignored, dirs_exist_ok=True)
+
+
 def run_tests(python: Path, folder: Path, torch: bool) -> bool:
-    """The quick tests that can be collected, away from the clone, so that the installed package is what they import."""
-    tests = folder / "python" / "tests"
-    left_out = ("project", "fuzz", "demo", "interop", "maximization") + (() if torch else ("torch",))
-    shutil.copytree(environments.ROOT / "python/tests", tests, ignore=shutil.ignore_patterns("__pycache__", *left_out))
-    shutil.copy(environments.ROOT / "pyproject.toml", folder)
+    """The quick tests that can be collected."""
+    copy_clone(folder, ("project", "fuzz", "demo", "interop", "maximization") + (() if torch else ("torch",)))
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-r", "fE"]
     shown = subprocess.run([*command, "--collect-only"], cwd=folder, capture_output=True, text=True)
-    for name in re.findall(r"^ERROR (\S+)", shown.stdout, re.MULTILINE):  # they need other packages, or the clone
+    for name in re.findall(r"^ERROR (\S+)", shown.stdout, re.MULTILINE):  # they need other packages
+        print(f"not tried, since it needs a package that is not declared: {name}")
         (folder / name).unlink()
     done = subprocess.run([*command, "--no-header", "-W", "ignore"], cwd=folder, capture_output=True, text=True)
     print(done.stdout[-3000:] if done.returncode else done.stdout.rstrip().rpartition("\n")[2], flush=True)

@@ -81,8 +81,11 @@ def test_an_object_with_dlpack_alone_is_taken(trained):
     x = np.random.default_rng(0).standard_normal((9, D), np.float32)
 
     class Foreign:
-        __dlpack__ = x.__dlpack__
-        __dlpack_device__ = x.__dlpack_device__
+        def __dlpack__(self, **options):
+            return x.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return x.__dlpack_device__()
 
     assert same_codes(trained, Foreign(), x)
 

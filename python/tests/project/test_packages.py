@@ -87,3 +87,17 @@ def test_the_conda_recipe_asks_for_the_same_versions():
     for constraint in asked["run_constraints"]:
         name, version = constraint.split()
         assert versions[named.get(name, name)] == named.get(name, name) + version
+
+
+def test_the_matrix_tests_the_installed_package_with_all_that_tests_read(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import test_matrix
+
+    test_matrix.copy_clone(tmp_path, ("project",))
+    assert not (tmp_path / "python" / "usae").exists() and not (tmp_path / "python" / "tests" / "project").exists()
+    named = set()
+    for path in (ROOT / "python" / "tests").rglob("*.py"):
+        if "project" not in path.parts:
+            named |= set(re.findall(r'(?:ROOT|parents\[[23]\]) / "([^"/]+)', path.read_text(encoding="utf-8")))
+    assert {"docs", "benchmarks", "tools"} <= named
+    assert all((tmp_path / name).exists() for name in named if (ROOT / name).exists())

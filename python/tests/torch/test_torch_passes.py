@@ -176,3 +176,22 @@ def test_a_network_that_draws_random_numbers_is_refused_for_each_of_its_layers(p
     models = {layer: model(network, layer, grid=(SIZE, SIZE)) for layer in ("first", "last")}
     with refuses("module"):
         extract(models, pictures)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_fast_path_that_fails_under_autocast_is_not_taken_there(monkeypatch, fails):
+    from usae.torch import _autocast
+
+    monkeypatch.setattr(_autocast, "_fast_path_fails", lambda dtype: fails)
+    with pytest.raises(KeyError), _autocast.using_autocast(torch.device("cpu"), torch.bfloat16):
+        assert torch.backends.mha.get_fastpath_enabled() != fails and torch.is_autocast_cpu_enabled()
+        raise KeyError
+    assert torch.backends.mha.get_fastpath_enabled() and not torch.is_autocast_cpu_enabled()
+
+
+def test_the_fast_path_of_this_pytorch_is_tried_without_random_numbers():
+    from usae.torch._autocast import _fast_path_fails
+
+    state = torch.get_rng_state()
+    assert _fast_path_fails.__wrapped__(torch.bfloat16) in (True, False)
+    assert torch.equal(torch.get_rng_state(), state)

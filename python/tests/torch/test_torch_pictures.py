@@ -47,7 +47,8 @@ def test_every_mode_of_pillow_gives_the_pixels_of_its_colours(colours, tmp_path,
     np.testing.assert_array_equal(pixels([np.asarray(plain)]), expected)
     format = {"CMYK": "TIFF", "YCbCr": "TIFF"}.get(mode, "PNG")
     if mode in ("RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "YCbCr"):
-        for way in every_way(image, tmp_path, format):
+        options = {"compression": "tiff_deflate"} if mode == "YCbCr" else {}  # Pillow before 13 reads no other that it writes
+        for way in every_way(image, tmp_path, format, **options):
             np.testing.assert_allclose(pixels(way), expected, atol=3 / 255 if mode == "YCbCr" else 0)
     assert not recwarn.list
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from usae.torch import _layer_output
+from usae.torch._autocast import using_autocast
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._layer_output import Grid
 from usae.torch._network_errors import errors_of_forward
@@ -83,6 +82,5 @@ def one_pass(models: Sequence[Model], evaluation: EvaluationMode, images: Tensor
 def _outputs(models: Sequence[Model], images: Tensor) -> list[Any]:
     """Return the outputs of the models' layers."""
     first, labels = models[0], [model._label for model in models]
-    casting = torch.autocast(images.device.type, first.autocast) if first.autocast else contextlib.nullcontext()
-    with casting, errors_of_forward(" and ".join(labels), images):
+    with using_autocast(images.device, first.autocast), errors_of_forward(" and ".join(labels), images):
         return _layer_output.run_to(first._runner, [model._layer for model in models], labels, images)

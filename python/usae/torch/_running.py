@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from usae._base.progress import progress_bar
 from usae._data.activations import check_known
 from usae._estimator.universal_sae import UniversalSAE
 from usae.errors import InvalidInputError
+from usae.torch._autocast import using_autocast
 from usae.torch._autoencoder import Autoencoder
 from usae.torch._evaluation_mode import check_evaluating
 from usae.torch._extraction_plan import Inputs, Plan
@@ -91,8 +91,7 @@ class Running:
         """
         model = self.model
         images = self.images if images is None else images
-        casting = torch.autocast(model.device.type, model.autocast) if model.autocast else contextlib.nullcontext()
-        with casting, using_threads(model.threads):
+        with using_autocast(model.device, model.autocast), using_threads(model.threads):
             output = self._function(images.clone())  # a clone, because some networks change their input in place
         least = 1 if self.kind == "value" else 2
         if (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from usae.errors import InvalidInputError
+from usae.torch._autocast import using_autocast
 from usae.torch._evaluation_mode import EvaluationMode
 from usae.torch._inputs import all_finite, as_array, in_float32, where
 from usae.torch._layer_output import run_to, tensor_of, without_graph
@@ -71,10 +71,9 @@ class TextPass:
         given: Any = numbers
         if self._takes_mask:
             given = {self._name_of_ids: numbers, "attention_mask": mask} | self._without_cache
-        casting = torch.autocast(both.device.type, self.first.autocast) if self.first.autocast else contextlib.nullcontext()
         label, shape = " and ".join(self._labels), list(numbers.shape)
         try:
-            with casting:
+            with using_autocast(both.device, self.first.autocast):
                 outputs = run_to(self.first._runner, [model._layer for model in self.models.values()], self._labels, given)
         except Exception as error:
             pass_on(error, f"{shape[0]} texts of {shape[1]} tokens, as computed up to {label},")

@@ -84,8 +84,10 @@ class Tokenizer:
         if self._fast is None:
             return [self._of_function(text, f"tokenizer(texts[{number}])") for number, text in enumerate(texts)]
         try:
+            for text in texts:
+                text.encode()  # tokenizers 0.19 takes half of a surrogate pair for another character
             encodings = self._fast.encode_batch(list(texts))
-        except Exception as error:  # of Rust, for example for half of a surrogate pair
+        except Exception as error:  # also of Rust
             raise InvalidInputError(
                 f"texts must be text that the tokenizer takes, got {type(error).__name__}: {error}; is there a lone surrogate?"
             ) from error
