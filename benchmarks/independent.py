@@ -71,6 +71,7 @@ def main() -> None:
         "command": f"python benchmarks/independent.py {shlex.join(sys.argv[1:])}".rstrip(),
         "usae": usae.__version__,
         "training": dataclasses.asdict(training),
+        "recipes": {"default": dataclasses.asdict(usae.recipes.default(batch_size=training.batch))},
         "seeds": options.seeds,
         "imports": imports,
         "worlds": worlds,
@@ -120,7 +121,7 @@ def evaluated(world: Labelled, name: str, lines: list[Compared], python: Path, f
         "pool": str(folder / f"pooled.{PARTNERS[name]}.npy"),
         "grid": world.grid,
         "labels": {what: np.unique(getattr(world, what), return_inverse=True)[1].tolist() for what in yardstick_table.LABELS},
-        "jobs": [job for job in jobs if not Path(job["out"]).exists()],
+        "jobs": [job for line, job in zip(lines, jobs, strict=True) if not is_measured(line, Path(job["out"]))],
     }
     if work["jobs"]:
         file = folder / name / "metrics.json"
@@ -130,6 +131,12 @@ def evaluated(world: Labelled, name: str, lines: list[Compared], python: Path, f
         {"method": line.method, "seed": line.seed, "rate": line.rate} | json.loads(Path(job["out"]).read_text())
         for line, job in zip(lines, jobs, strict=True)
     ]
+
+
+def is_measured(line: Compared, out: Path) -> bool:
+    """Whether what was computed is of this autoencoder, and not of one that was there before it was trained anew."""
+    recipe = line.path and line.path / "recipe.json"
+    return out.exists() and not (recipe and recipe.exists() and recipe.stat().st_mtime > out.stat().st_mtime)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,33 +97,31 @@ class Autoencoders:
             yield name, self._plain(name, seed)
 
     def _default(self, method: str, names: list[str], seed: int) -> Iterator[tuple[str, Compared]]:
+        recipe = usae.recipes.default(batch_size=self.training.batch)
         paths = {name: self.folder / name / f"{method}, {seed}" for name in names}
-        if not all(path.exists() for path in paths.values()):
-            sae = self._fit(usae.recipes.default(batch_size=self.training.batch), names, seed)
+        if not all(made_by(recipe, path) for path in paths.values()):
+            sae = self._fit(recipe, names, seed)
             for name, path in paths.items():
-                sae.export(path, "visaebench", model=name)
+                save_exported(sae, name, recipe, path)
         for name in self.networks:
             if name in paths:
                 yield name, Compared(method, seed, path=paths[name])
 
     def _plain(self, name: str, seed: int) -> Compared:
-        """Train TopK with auxiliary loss and nothing else, with the best rate of those that the libraries have too."""
+        """Train TopK with rows of norm 1, auxiliary loss and nothing else, with the best of the libraries' rates."""
 
         def path_at(rate: float, of: int) -> Path:
             return self.folder / name / f"plain at {rate}, {of}"
 
         def train(rate: float, of: int) -> None:
-            if path_at(rate, of).exists():
+            recipe = plain(self.training.batch, rate)
+            if made_by(recipe, path_at(rate, of)):
                 return
-            recipe = usae.recipes.default(
-                batch_size=self.training.batch, merge_cosine=None, prefixes=None, prefix_loss="mean", learning_rate=rate
-            )
             sae = self._fit(recipe, [name], of)
             x = self.world.train[name][:SAMPLE]
             residual = x - sae.decode(sae.encode(x, name), name)
-            sae.export(path_at(rate, of), "visaebench", model=name)
             fvu = float(np.square(residual).sum() / np.square(x).sum())
-            (path_at(rate, of) / "told.json").write_text(json.dumps({"train_fvu": fvu}))
+            save_exported(sae, name, recipe, path_at(rate, of), {"train_fvu": fvu})
 
         for rate in RATES:
             train(rate, 0)
@@ -196,6 +195,27 @@ class Autoencoders:
             yield name, Compared("mean token", seed, "linear", folder / "mean.npy", codes=False)
             for what in ("told", "half of the grid", "3 x 3 tokens"):
                 yield name, Compared("class and kind, told" if what == "told" else what, seed, what)
+
+
+def plain(batch: int, rate: float) -> usae.Recipe:
+    """Return the recipe of one network that is nearest to what the libraries do."""
+    changes = {"merge_cosine": None, "prefixes": None, "prefix_loss": "mean", "dictionary_norm": "unit"}
+    return usae.recipes.default(batch_size=batch, learning_rate=rate, **changes)
+
+
+def made_by(recipe: usae.Recipe, path: Path) -> bool:
+    """Whether the export in `path` was trained with this recipe. The default of an older version may have been another one."""
+    file = path / "recipe.json"
+    return file.exists() and json.loads(file.read_text()) == json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def save_exported(sae: usae.UniversalSAE, name: str, recipe: usae.Recipe, path: Path, told: dict[str, float] | None = None):
+    """Write the export of a model anew, what was told of its training, and last the recipe."""
+    shutil.rmtree(path, ignore_errors=True)
+    sae.export(path, "visaebench", model=name)
+    if told is not None:
+        (path / "told.json").write_text(json.dumps(told))
+    (path / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe)))
 
 
 def _train_fvu(path: Path) -> float:

@@ -1,5 +1,6 @@
 """What benchmarks/independent.py compares and prints. VISAEBench itself is run there."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -30,6 +31,24 @@ def test_the_page_shows_the_tables_that_the_command_made(study):
     made = yardstick_table.summaries(data)
     assert made in page, f"put this into docs/yardstick.md:\n{made}"
     assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == yardstick_table.page(data)
+
+
+def test_the_results_are_those_of_the_default_recipe():
+    data = json.loads(RESULTS.read_text(encoding="utf-8"))
+    now = dataclasses.asdict(usae.recipes.default(batch_size=data["training"]["batch"]))
+    assert data["recipes"]["default"] == json.loads(json.dumps(now)), f"run again: {data['command']}"
+
+
+def test_what_an_older_recipe_trained_is_not_continued(study, tmp_path):
+    from study import yardstick
+
+    x = {"a": np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)}
+    recipe = yardstick.plain(64, 0.01)
+    sae = usae.UniversalSAE(24, 3, recipe=recipe, seed=0).fit(x, steps=2, progress=False)
+    assert not yardstick.made_by(recipe, tmp_path / "made")
+    yardstick.save_exported(sae, "a", recipe, tmp_path / "made", {"train_fvu": 0.5})
+    assert yardstick.made_by(recipe, tmp_path / "made")
+    assert not yardstick.made_by(recipe.replace(dictionary_norm="bounded"), tmp_path / "made")
 
 
 def test_each_number_of_codes_has_its_null_and_each_line_its_seeds(study):
