@@ -36,6 +36,8 @@ SUBJECTS = {
     "Settings": ("_base",),
     "Errors": ("errors",),
 }
+FIRST = ("usae.UniversalSAE",)
+"""On top of their pages. All other names are in the order of the alphabet."""
 # Modules that have a page of their own.
 MODULES = {
     "usae.recipes": "Recipes",
@@ -78,6 +80,7 @@ def reference() -> dict[str, tuple[str, list[str]]]:
     pages = {}
     for title, places in SUBJECTS.items():
         names = [f"usae.{name}" for name, module in module_of.items() if module.partition(".")[0] in places]
+        names.sort(key=lambda name: name not in FIRST)
         pages[f"reference/{title.lower().replace(' ', '_')}.md"] = (title, names)
     for module, title in MODULES.items():
         pages[f"reference/{module}.md"] = (title, [f"{module}.{name}" for name in public(module)])

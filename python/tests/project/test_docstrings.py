@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import re
 
 import pytest
@@ -68,6 +69,21 @@ def problems(value):
 def test_public_docstrings_describe_every_argument_with_its_default(name):
     found = {of: list(problems(value)) for of, value in public(importlib.import_module(name))}
     assert len(found) >= 4 and {of: wrong for of, wrong in found.items() if wrong} == {}
+
+
+def entries(docstring):
+    """The unindented lines of the sections that list names, each with the line behind it."""
+    for section in re.findall(r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=^\S.*\n-+$|\Z)", docstring, re.MULTILINE | re.DOTALL):
+        lines = [line for line in section.splitlines() if line.strip()]
+        yield from (pair for pair in itertools.pairwise([*lines, ""]) if not pair[0].startswith(" "))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_entry_of_a_list_is_a_name_with_a_description(name):
+    """The site shows a sentence there as a name, and a name without a description with a dash and nothing behind it."""
+    for of, value in public(importlib.import_module(name)):
+        for line, after in entries(inspect.getdoc(value) or ""):
+            assert re.match(r"[\w*, .]+( : .+)?$", line) and after.startswith(" "), f"{name}.{of}: {line}"
 
 
 def test_a_wrong_or_missing_default_is_found():

@@ -11,6 +11,7 @@ from torch import nn
 
 import usae
 import usae.torch
+from support import exchange
 from support.autoencoders import RECIPE, WIDTHS, planted
 from support.refusals import refuses
 from usae.torch import Autoencoder, Decoder, Encoder, TensorCodes, code_agreement
@@ -100,6 +101,24 @@ def test_codes_that_rounding_does_not_explain_are_told(trained, held_out):
         encoder.bias[::2] += 0.05
     agreement = code_agreement(trained, encoder, torch.from_numpy(held_out["vit"]), "vit")
     assert agreement.beyond > 0.01
+
+
+@pytest.mark.parametrize("k_max", [None, 3])
+def test_thresholds_of_concepts_are_the_cores_and_are_in_the_state_dict(tmp_path, k_max):
+    parts, threshold = exchange.random_parts(), np.random.default_rng(2).uniform(0.3, 4, exchange.N).astype(np.float32)
+    folder = exchange.saelens(tmp_path / "jumprelu", parts, {"threshold": threshold}, architecture="jumprelu")
+    jumprelu = usae.import_sae(folder, k_max=k_max)
+    encoder = Encoder.from_sae(jumprelu, "model")
+    x = torch.from_numpy(np.random.default_rng(3).standard_normal((300, exchange.D)).astype(np.float32))
+    assert code_agreement(jumprelu, encoder, x, "model").beyond == 0
+    np.testing.assert_allclose(encoder(x).detach(), jumprelu.encode(x, "model").to_dense(), atol=1e-4)
+    other = Encoder(exchange.D, exchange.N, encoder.k)
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(other(x), encoder(x))
+    other.load_state_dict(Encoder(exchange.D, exchange.N, encoder.k).state_dict())  # and back to one for all
+    assert other.threshold.shape == ()
+    x[0, 0] = torch.nan
+    assert encoder(x)[0].isnan().any() and not encoder(x)[1:].isnan().any()
 
 
 # --- Forms of codes ---------------------------------------------------------------------------------------------------

@@ -34,8 +34,11 @@ class Codes:
     Attributes
     ----------
     values : ndarray of float32, [n_tokens, k]
+        How active each concept is; 0 in unused slots.
     indices : ndarray of int32, [n_tokens, k]
+        The concepts of the values; -1 in unused slots.
     n_concepts : int
+        Number of concepts.
 
     Raises
     ------

@@ -64,6 +64,8 @@ class TopExamples:
         Numbers of images in which the concept fires in no model; -1 if fewer were found. First come the strongest images of
         concepts that are close to it, by dictionary rows and by firing together, and then images at random. Default: None.
 
+    Notes
+    -----
     Where it is not known which rows are of one image, each row stands for an image in `bands`, `disagreements` and `negatives`.
     """
 

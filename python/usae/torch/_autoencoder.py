@@ -78,8 +78,10 @@ class Encoder(_OfModel):
     weight : Parameter, [n_concepts, width]
         Encoder rows. Those of `from_sae` have a "batchnorm" encoder's factors in them, as `bias` has its constants.
     bias : Parameter, [n_concepts]
-    threshold : Tensor, []
-        Pre-activations up to it are not selected: 0, or the learned threshold of "batchtopk".
+        What is added to the product with the encoder rows.
+    threshold : Tensor, [] or [n_concepts]
+        Pre-activations up to it are not selected: 0, or the learned threshold of "batchtopk". It has one for each concept where
+        these have thresholds of their own, as after `usae.import_sae`.
     mean, mean_rest, scale : Tensor, [width]
         Standardisation of activations: ``(x - mean - mean_rest) / scale``.
 
@@ -122,8 +124,22 @@ class Encoder(_OfModel):
         k = sae._initialized().core.slots if batchwise else sae._initialized().whole_k
         encoder = cls(width, n_concepts, k, device=device, dtype=dtype or torch.float32)
         weight, bias = _without_batchnorm(parameters)
+        rest = parameters.get("threshold_rest")
+        if batchwise and rest is not None and rest.any():
+            threshold = threshold + rest
+            encoder._have_thresholds(True)
         encoder._copy(parameters | {"weight": weight, "bias": bias, "threshold": threshold if batchwise else 0.0})
         return encoder
+
+    def _have_thresholds(self, of_concepts: bool) -> None:
+        """Make room for one threshold, or for one for each concept."""
+        self.threshold = self.threshold.new_zeros((self.n_concepts,) if of_concepts else ())
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        given = state_dict.get(f"{prefix}threshold")
+        if isinstance(given, Tensor) and given.shape != self.threshold.shape and given.shape in ((), (self.n_concepts,)):
+            self._have_thresholds(given.ndim == 1)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, k={self.k}"
@@ -178,8 +194,11 @@ class Encoder(_OfModel):
         return values, indices, kept
 
     def _largest(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values, indices = F.linear(tokens, self.weight, self.bias).topk(self.k, dim=-1)
-        kept = ~(values <= self.threshold)  # so that NaN is kept
+        preactivations, least = F.linear(tokens, self.weight, self.bias), self.threshold
+        if least.ndim:  # of each concept: a large one may be below its own, and then leaves its place to another
+            preactivations, least = preactivations.where(~(preactivations <= least), 0), torch.zeros_like(least[0])
+        values, indices = preactivations.topk(self.k, dim=-1)
+        kept = ~(values <= least)  # so that NaN is kept
         return values.where(kept, 0), indices, kept
 
 

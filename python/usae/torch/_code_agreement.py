@@ -135,9 +135,9 @@ def _beyond_rounding(
     bound = 2 * share * (constants + norms[:, None] * rows)
     theirs = expected.to_dense() > 0
     smallest = np.where(theirs, exact, np.inf).min(1)
-    threshold = float(encoder.threshold)
-    full = theirs.sum(1) >= encoder.k
-    limit = np.where(full, smallest, threshold)[:, None]
+    threshold = encoder.threshold.double().cpu().numpy()  # one, or one for each concept
+    full = theirs.sum(1, keepdims=True) >= encoder.k
+    limit = np.where(full, np.maximum(smallest[:, None], threshold), threshold)
     other = ours != theirs
     of_limit = np.where(theirs, bound, 0).max(1, keepdims=True)
     return (other & (abs(exact - limit) > bound + of_limit)).any(1)
