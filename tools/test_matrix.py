@@ -95,7 +95,7 @@ def run_tests(python: Path, folder: Path, torch: bool) -> bool:
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-r", "fE"]
     shown = subprocess.run([*command, "--collect-only"], cwd=folder, capture_output=True, text=True)
     for name in re.findall(r"^ERROR (\S+)", shown.stdout, re.MULTILINE):  # they need other packages
-        print(f"not tried, since it needs a package that is not declared: {name}")
+        print(f"not tried, since it needs a package that is not installed here: {name}")
         (folder / name).unlink()
     done = subprocess.run([*command, "--no-header", "-W", "ignore"], cwd=folder, capture_output=True, text=True)
     print(done.stdout[-3000:] if done.returncode else done.stdout.rstrip().rpartition("\n")[2], flush=True)
