@@ -69,7 +69,8 @@ def oldest(requirements: Sequence[str]) -> list[str]:
 def requirements(row: Row, wheel: Path) -> list[str]:
     extras = environments.PROJECT["optional-dependencies"]
     declared = [*environments.PROJECT["dependencies"], *(word for extra in row.extras for word in extras[extra])]
-    return [f"{wheel}[{','.join(row.extras)}]", "pytest", "hypothesis", *(oldest(declared) if row.oldest else [])]
+    of_tests = ["pytest", "hypothesis", "ml_dtypes", *(["torchvision"] if row.torch else [])]
+    return [f"{wheel}[{','.join(row.extras)}]", *of_tests, *(oldest(declared) if row.oldest else [])]
 
 
 def versions_in(python: Path) -> dict[str, str]:
