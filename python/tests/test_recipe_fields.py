@@ -165,5 +165,6 @@ def test_every_function_of_usae_h_is_called_at_random():
 
 
 def test_the_fields_of_python_are_all_documented():
-    documented = {name for names in re.findall(r"^    (\w.*) : ", Recipe.__doc__, re.MULTILINE) for name in names.split(", ")}
+    entries = re.findall(r"^(\w.*) : ", inspect.getdoc(Recipe), re.MULTILINE)
+    documented = {name for names in entries for name in names.split(", ")}
     assert documented == {field.name for field in dataclasses.fields(Recipe)}
