@@ -84,6 +84,7 @@ def test_latent_scaling_is_that_of_the_rows_that_count(given, parts, fitted):
         np.testing.assert_equal(got.to_dict() | {"n_left_out": 0}, expected.to_dict())
 
 
+@pytest.mark.slow
 def test_controls_are_those_of_the_rows_that_count(given, parts, acts, fitted):
     mask, _, kept = parts
     other = np.random.default_rng(3).random(mask.shape) < 0.8
