@@ -1063,7 +1063,7 @@ class UniversalSAE:
         store : ActivationStore, optional
             The activations that were trained on, from which the card takes sources, layers and preprocessing. Default: None.
         data : str, optional
-            A line about the images that were trained on, for the card. Default: None.
+            A line about the images or texts that were trained on, for the card. Default: None.
         evaluation : Evaluation or Controls, optional
             What `evaluate` or `usae.controls` said of this autoencoder, for the card. Controls have nulls beside the numbers.
             Default: None.

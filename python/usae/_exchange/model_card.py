@@ -13,7 +13,7 @@ from usae._base import checks
 from usae._core.autoencoder import Autoencoder
 from usae.errors import InvalidInputError
 
-_TAGS = ("sparse-autoencoder", "interpretability", "vision")
+_TAGS = ("sparse-autoencoder", "interpretability")
 
 
 def text(
