@@ -542,6 +542,47 @@ def test_an_imported_label_replaces_ones_own(browser, page, tmp_path):
     browser.js("localStorage.clear()")
 
 
+def test_long_labels_of_any_characters_survive_export_and_import(browser, sae, acts, tmp_path):
+    longest = {1: "🦊" * 20_000, 2: "毛" * 20_000, 3: 'one\rtwo\r\nthree, "four",', 4: "="}
+    page = usae.explorer(sae, acts, None, tmp_path / "page", grid=GRID, labels=longest, progress=False)
+    browser.driver.keep_downloads_in(tmp_path)
+    browser.open(page.path, "#c=7").until(VIEWS["c=4"])
+    write = "const x = document.querySelector('#label'); x.value = arguments[0]; x.dispatchEvent(new Event('change'))"
+    browser.js(write, "x" + "🦊" * 20_000)  # which is one too long
+    expected = longest | {7: "x" + "🦊" * 19_999}
+    browser.open(page.path).until(READY)
+    for button, name in (("#export-json", "labels.json"), ("#export-csv", "labels.csv")):
+        browser.click(button)
+        for _ in range(100):
+            if (tmp_path / name).exists() and (tmp_path / name).stat().st_size:
+                break
+            browser.js("return new Promise((done) => setTimeout(done, 50))")
+        assert {c: label.text for c, label in usae.read_labels(tmp_path / name).items()} == expected
+    for name in ("labels.json", "labels.csv"):
+        browser.js("localStorage.clear()")
+        browser.open(page.path).until(READY)
+        browser.driver.choose_file("#importer", tmp_path / name)
+        browser.until("return document.querySelector('#said').textContent.includes('5 labels imported')")
+    browser.js("localStorage.clear()")
+
+
+@pytest.mark.parametrize(
+    "text", ["concept,label,starred\r7,x,1\r", "concept,label,starred\n7,x,1", "concept,label,starred\n7,x,"]
+)
+def test_the_page_and_python_take_the_same_lines_of_csv(browser, page, tmp_path, text):
+    file = tmp_path / "labels.csv"
+    file.write_text(text, encoding="utf-8", newline="")
+    browser.open(page.path).until(READY)
+    browser.driver.choose_file("#importer", file)
+    try:
+        assert usae.read_labels(file)[7] == ("x", True)
+    except usae.CheckpointError:
+        browser.until("return document.querySelector('#notice').textContent.includes('labels.csv')")
+    else:
+        browser.until("return document.querySelector('#said').textContent.includes('1 label imported')")
+    browser.js("localStorage.clear()")
+
+
 @pytest.mark.parametrize("address", ["list", "c=4", "image=3", "overview", "map"])
 def test_one_file_shows_the_same(browser, one_file, address):
     browser.open(one_file.path, f"#{address}").until(VIEWS[address])
@@ -585,6 +626,8 @@ def test_the_server_serves_the_page_and_nothing_else(browser, page, capsys):
         ("concepts-0000.js", lambda text: flipped(text), "c=4"),
         ("concepts-0000.js", lambda text: text.replace(',0,"', ',0,"00', 1), "c=4"),
         ("images-0000.js", None, "image=3"),
+        ("images-0000.js", lambda text: text.replace("UklGR", "AAAAA"), "list"),
+        ("images-0000.js", lambda text: text.replace("UklGR", "*?*?*"), "image=3"),
         ("strip.js", None, "list"),
     ],
 )

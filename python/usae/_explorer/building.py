@@ -114,6 +114,7 @@ def built(plan: Plan) -> tuple[Search, Iterator[tuple[str, str]]]:
         "nConcepts": m,
         "nImages": len(pool),
         "nAllImages": pool.n_all,
+        "imageStep": pool.step,
         "nTokens": n_tokens,
         "grid": list(pool.grid) if pool.grid else None,
         "places": pool.places,

@@ -52,7 +52,7 @@ class Pool:
     Attributes
     ----------
     images : ndarray of int64, [n]
-        Numbers of the images in the activations.
+        Numbers of the images in the activations: every `step`-th.
     grid : (int, int) or None
         Rows and columns of tokens; None if they are not known.
     places : int
@@ -63,7 +63,8 @@ class Pool:
         self._autoencoder, self._acts = autoencoder, acts
         self.places, self.grid = of.tokens, of.grid
         self.n_all = next(iter(acts.values())).n_rows // self.places
-        self.images = np.arange(self.n_all)[:: 1 if most is None else -(-self.n_all // most)]
+        self.step = 1 if most is None else -(-self.n_all // most)
+        self.images = np.arange(self.n_all)[:: self.step]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -96,7 +96,7 @@ function copyButton() {
 function labelForm(concept) {
   const mine = labels.mine.get(concept)?.text ?? "";
   const given = labels.given(concept)?.text;
-  const input = el("input", { type: "text", id: "label", dir: "auto", maxlength: LONGEST_LABEL, value: mine,
+  const input = el("input", { type: "text", id: "label", dir: "auto", maxlength: 2 * LONGEST_LABEL, value: mine,
       placeholder: given ? "Your own label" : "What is it?", "aria-label": `Label of concept ${concept}`,
     autocomplete: "off" });
   input.addEventListener("change", () => {
@@ -124,7 +124,7 @@ function labelForm(concept) {
 function tile(found, pair, model, width = TILE) {
   const peak = pair.peaks[model];
   const words =
-    `Concept ${found.concept} in ${modelName(model)}, image ${pair.image}: ${peak > 0 ? shown(peak) : "does not fire"}`;
+    `Concept ${found.concept} in ${modelName(model)}, ${imageWords(pair.image)}: ${peak > 0 ? shown(peak) : "does not fire"}`;
   const levels = pair.maps[model];
   const canvas = pictureCanvas(pair.image, levels, width, words);
   return imageLink(pair.image, found.concept, canvas, el("span.value", {}, peak > 0 ? shown(peak) : "–"));
@@ -181,7 +181,7 @@ const SECTIONS = {
     if (!parts.length) parts.push(emptyState("No disagreement", data.header.models.length > 1 ? "The concept fires nowhere." :
       "There is one model."));
     const silent = found.silent.map((image) => imageLink(image, found.concept, pictureCanvas(image, null, TILE,
-      `Image ${image}, on which concept ${found.concept} does not fire`, "plain")));
+      `Image ${numberOf(image)}, on which concept ${found.concept} does not fire`, "plain")));
     parts.push(el("h2", {}, "Images of its neighbours on which it does not fire"), silent.length ? el("div.tiles", {}, ...
       silent) : el("p.quiet", {}, "It fires on all images of its neighbours, or has none."));
     return el("div", {}, ...parts);
@@ -195,7 +195,8 @@ const SECTIONS = {
         const one = images[model];
         if (!one) return emptyState("No image", `No optimisation started in ${modelName(model)}.`);
         return el("figure.made", {}, el("img", { src: `data:image/webp;base64,${one.picture}`,
-          alt: `Image that ${modelName(model)} wants to see for concept ${found.concept}` }), el(
+          alt: `Image that ${modelName(model)} wants to see for concept ${found.concept}`,
+          onerror: () => tellOfPicture("made", 0) }), el(
           "figcaption", {}, one.strength === null ? "" :
           `${shown(one.strength)} times the largest code of natural images`));
       })));
@@ -212,8 +213,8 @@ function sameTable(found, models, rows, caption) {
   const heads = models.map((model) => el("th", { scope: "col" }, modelTag(model)));
   const body = rows.map((pair) => {
     const whole = hasPictures() ? el("td", {}, imageLink(pair.image, found.concept, pictureCanvas(pair.image, null, width,
-      `Image ${pair.image}`, "plain"), el("span.value.quiet", {}, `image ${pair.image}`))) : el("th", { scope: "row" },
-      `image ${pair.image}`);
+      `Image ${numberOf(pair.image)}`, "plain"), el("span.value.quiet", {}, imageWords(pair.image)))) : el("th", {
+    scope: "row" }, imageWords(pair.image));
     return el("tr", {}, whole, ...models.map((model) => el("td", { class: pair.peaks[model] > 0 ? null : "silent" }, tile(
       found, pair, model, width))));
   });

@@ -13,11 +13,18 @@ function updateImages() {
   imagesView.made = true;
   const field = el("input", { type: "text", inputmode: "numeric", "aria-label": "Number of an image",
     placeholder: "Number of an image" });
+  const step = data.header.imageStep;
+  const stepWords = step > 1 ? `, in steps of ${step}` : "";
+  const refuse = (words) => {
+    field.setCustomValidity(words);
+    field.reportValidity();
+    say(words);
+  };
+  field.addEventListener("input", () => field.setCustomValidity(""));
   field.addEventListener("change", () => {
-    const image = Number(field.value);
-    if (Number.isInteger(image) && image >= 0 && image < data.header.nImages) go({ view: "image", image, patch: null,
-      concept: null });
-    else say(`There are images 0 to ${data.header.nImages - 1}`);
+    const image = /^\s*\d+\s*$/.test(field.value) ? imageOf(Number(field.value)) : null;
+    if (image !== null) go({ view: "image", image, patch: null, concept: null });
+    else if (field.value.trim()) refuse(`There are images 0 to ${numberOf(data.header.nImages - 1)}${stepWords}.`);
   });
   const gallery = data.header.gallery.length;
   imagesView.grid = el("div.choices");
@@ -53,8 +60,9 @@ function drawImages() {
     let node = tiles.get(image);
     if (!node) {
       const marked = data.header.gallery.includes(image) && hasMaps();
-      node = imageLink(image, null, pictureCanvas(image, null, CHOICE, `Image ${image}`, "plain"), el("span.value", {}, String(
-        image), marked ? el("small", { title: "Its patches can be looked at" }, "patches") : null));
+      const number = numberOf(image);
+      node = imageLink(image, null, pictureCanvas(image, null, CHOICE, `Image ${number}`, "plain"), el("span.value", {}, String(
+        number), marked ? el("small", { title: "Its patches can be looked at" }, "patches") : null));
       tiles.set(image, node);
       grid.append(node);
     }
@@ -84,7 +92,7 @@ function moveInImages(step) {
 async function updateImage() {
   const { image } = state;
   const root = imageView.node;
-  document.title = `Image ${image} · ${data.header.title}`;
+  document.title = `Image ${numberOf(image)} · ${data.header.title}`;
   let pack;
   try {
     pack = await need("images", packOf(image));
@@ -147,7 +155,7 @@ function patchReader(file, row) {
 
 function bigPicture(image) {
   const width = clamp(Math.min(imageView.node.clientWidth - 48, 448), 160, 448);
-  const canvas = pictureCanvas(image, null, width, `Image ${image}`, undefined);
+  const canvas = pictureCanvas(image, null, width, `Image ${numberOf(image)}`, undefined);
   imageView.canvas = canvas;
   const box = el("div.big", { style: { width: canvas.style.width, height: canvas.style.height } }, canvas);
   if (!imageView.patches) return box;
@@ -173,7 +181,7 @@ function bigPicture(image) {
   imageView.hovered = null;
   box.append(mark);
   assign(box, { tabindex: "0",
-  role: "application", "aria-label": `Patches of image ${image}: ${rows} rows, ${columns_} columns. Arrow keys move.` });
+  role: "application", "aria-label": `Patches of ${imageWords(image)}: ${rows} rows, ${columns_} columns. Arrow keys move.` });
   box.addEventListener("pointermove", (event) => hover(placeAt(event)));
   box.addEventListener("pointerleave", () => hover(null));
   box.addEventListener("click", (event) => keep(placeAt(event)));

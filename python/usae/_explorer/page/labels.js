@@ -1,6 +1,13 @@
 // Labels and stars: in memory, in the browser's storage where there is one, and in files that people keep.
 
-const LONGEST_LABEL = 20000;
+const LONGEST_LABEL = 20000; // characters: some are two of a text's length
+
+const isTooLong = (text) => text.length > LONGEST_LABEL && [...text].length > LONGEST_LABEL;
+/** A label as it is kept: without halves of characters, and not too long. */
+const asLabel = (text) => {
+  const whole = text.toWellFormed?.() ?? text;
+  return (isTooLong(whole) ? [...whole].slice(0, LONGEST_LABEL).join("") : whole).trim();
+};
 
 const labels = {
   version: 0, // counts changes
@@ -41,7 +48,7 @@ const labels = {
   },
 
   write(concept, text) {
-    this.put(concept, { text: text.slice(0, LONGEST_LABEL).trim(), starred: this.starred(concept) });
+    this.put(concept, { text: asLabel(text), starred: this.starred(concept) });
   },
   star(concept) {
     this.put(concept, { text: this.mine.get(concept)?.text ?? "", starred: !this.starred(concept) });
@@ -92,7 +99,7 @@ const labels = {
       const { text = "", starred = false } = one ?? {};
       const concept = Number(key);
       const usable = /^\d+$/.test(key) && concept < data.header.nConcepts && typeof one === "object" && one && typeof text ===
-        "string" && typeof starred === "boolean" && text.length <= LONGEST_LABEL;
+        "string" && typeof starred === "boolean" && !isTooLong(text);
       if (!usable) throw new Error(`concept ${key.slice(0, 20)} has no label that can be used`);
       if (found.has(concept)) throw new Error(`concept ${concept} is in it twice`);
       found.set(concept, { text, starred });
@@ -167,7 +174,7 @@ function fromCsv(text) {
 
 function csvRows(text) {
   const rows = [];
-  const pattern = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/y;
+  const pattern = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n?|\n|$)/y;
   let row = [];
   while (pattern.lastIndex < text.length) {
     const found = pattern.exec(text);
@@ -178,6 +185,7 @@ function csvRows(text) {
       row = [];
     }
   }
+  if (row.length) rows.push([...row, ""]); // the text ends with a comma
   return rows;
 }
 

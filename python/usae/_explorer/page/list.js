@@ -31,8 +31,13 @@ function makeList() {
     if (key && !state.shown.includes(key)) go({ shown: [...state.shown, key] });
   });
   list.chosen = el("div.chips");
-  const columnsBox = el("details.looks-box", {}, el("summary", {}, "Columns"), el("div.looks", {}, more, list.chosen));
-  const looksBox = el("details.looks-box", {}, el("summary", {}, "Look"), lookTools() ?? "No grid, so no heat maps.");
+  list.switches = data.header.models.map((_, model) => el("button.chip", { type: "button", onclick: () => toggleModel(
+    model) }, modelName(model)));
+  list.shownModels = el("summary");
+  const box = (id, head, ...inside) => el("details.looks-box", { name: "box", id }, head, ...inside); // one is open
+  const modelsBox = list.switches.length > 1 && box("show-models", list.shownModels, el("div.looks", {}, ...list.switches));
+  const columnsBox = box("show-columns", el("summary", {}, "Columns"), el("div.looks", {}, more, list.chosen));
+  const looksBox = box("show-looks", el("summary", {}, "Look"), lookTools() ?? el("div.looks", {}, "There are no heat maps."));
   list.head = el("div.head", { role: "row", "aria-rowindex": 1 });
   list.body = el("div.rows", { role: "rowgroup" });
   list.table = el("div.table", { role: "table", "aria-label": "Concepts", id: "concepts" }, el("div", { role: "rowgroup" }, list
@@ -46,7 +51,7 @@ function makeList() {
       "section.content", { "aria-label": "Concepts" },
       el("h1.visually-hidden", {}, "Concepts"),
       el("div.listbar", {}, filters, search, el("label.inline", {}, el("span.quiet", {}, "Sort by"), sort), direction, list
-        .count, list.only, list.clear, el("span.grow"), columnsBox, looksBox),
+        .count, list.only, list.clear, el("span.grow"), el("div.boxes", {}, modelsBox, columnsBox, looksBox)),
       list.scroller,
       list.none,
     ),
@@ -83,6 +88,13 @@ function updateList() {
   replaceIn(list.chosen, state.shown.map((key) => el("button.chip", { type: "button", "aria-label":
     `Remove the column ${titleOf(columns.get(key))}`, onclick: () => go({ shown: state.shown.filter((one) => one !==
       key) }) }, `${titleOf(columns.get(key))} ×`)));
+  const shownModels = visibleModels();
+  list.shownModels.textContent = state.hidden.length ? `${shownModels.length} of ${list.switches.length} models` : "Models";
+  list.switches.forEach((button, model) => {
+    const isShown = shownModels.includes(model);
+    button.setAttribute("aria-pressed", String(isShown));
+    button.setAttribute("aria-disabled", String(isShown && shownModels.length === 1)); // one stays
+  });
   list.table.setAttribute("aria-rowcount", order.length + 1);
   list.none.hidden = order.length > 0;
   list.scroller.hidden = order.length === 0;

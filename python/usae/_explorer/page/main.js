@@ -15,6 +15,7 @@ function start() {
   for (const key of Object.keys(look))
     if (kept && typeof kept[key] === typeof look[key]) look[key] = kept[key];
   if (!SCALES[look.scale]) look.scale = "viridis";
+  if (!STYLES.some(([key]) => key === look.style)) look.style = "spotlight";
   labels.start();
   byId("waiting")?.remove();
   for (const [key, text] of TABS) {

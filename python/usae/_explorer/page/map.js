@@ -1,18 +1,19 @@
 // The map of concepts: a view beside the list, not a proof of anything.
 
-const mapView = { node: el("div.view.map"), made: false, colour: null, cursor: -1, anchor: -1, box: null };
+const mapView = { node: el("div.view.map"), made: false, cursor: -1, anchor: -1, box: null };
 
 function updateMap() {
   document.title = `Map · ${data.header.title}`;
   if (!mapView.made) makeMap();
-  mapView.colourBox.value = mapView.colour;
+  mapView.colourBox.value = mapColour();
   drawMap();
 }
 
+const mapColour = () => state.colour ?? (columns.has("entropy") ? "entropy" : defaultSort());
+
 function makeMap() {
   mapView.made = true;
-  mapView.colour = columns.has("entropy") ? "entropy" : defaultSort();
-  mapView.colourBox = selectBox("Colour by", columnOptions(), mapView.colour, (key) => ((mapView.colour = key), drawMap()));
+  mapView.colourBox = selectBox("Colour by", columnOptions(), mapColour(), (key) => go({ colour: key }));
   const words = "Map of concepts. Arrow keys move to the next concept, Enter opens it. With Shift they draw a box, and Enter " +
     "lists the concepts in it.";
   mapView.canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": words });
@@ -101,12 +102,12 @@ function drawMap() {
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);
-  const column = columns.get(mapView.colour);
+  const column = columns.get(mapColour());
   const axis = axisOf(column);
   const order = orderOf(state);
   const inside = new Uint8Array(data.header.nConcepts);
   for (const concept of order) inside[concept] = 1;
-  const colours = SCALES.viridis.map((one) => `#${one}`);
+  const colours = SCALES[look.scale].map((one) => `#${one}`);
   const radius = clamp(90 / Math.sqrt(data.header.nConcepts), 1.6, 5);
   context.strokeStyle = "#888"; // ends of the scale are as dark or as light as the ground
   context.lineWidth = radius / 4;
@@ -183,7 +184,7 @@ function point(concept, spoken = false) {
   mapView.tip.hidden = concept < 0;
   if (concept >= 0) {
     const [x, y] = onMap(concept);
-    const column = columns.get(mapView.colour);
+    const column = columns.get(mapColour());
     const value = `${titleOf(column)}: ${shown(column.values[concept], column.digits)}`;
     replaceIn(mapView.tip, el("strong", { dir: "auto" }, conceptName(concept)), el("span.quiet", {}, value), smallStrip(
       concept));

@@ -118,7 +118,7 @@ function chosen(state) {
   }
   const found = new Uint32Array(m);
   let n = 0;
-  const candidates = state.only ?? null;
+  const candidates = state.only && [...new Set(state.only)];
   for (let i = 0; i < (candidates ? candidates.length : m); i++) {
     const c = candidates ? candidates[i] : i;
     if (c < m && tests.every((test) => test(c))) found[n++] = c;

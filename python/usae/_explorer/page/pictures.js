@@ -34,9 +34,19 @@ function proportions() {
 const packOf = (image) => Math.floor(data.arrays.slots[image] / data.header.perFile.images);
 const placeInPack = (image) => data.arrays.slots[image] % data.header.perFile.images;
 
+/** The number of an image among the activations: images of the pool are those of every `imageStep`. */
+const numberOf = (image) => image * data.header.imageStep;
+const imageWords = (image) => `image ${numberOf(image)}`;
+
+/** The place in the pool of the image of a number; null if it is not in the pool. */
+function imageOf(number) {
+  const image = number / data.header.imageStep;
+  return Number.isInteger(image) && image >= 0 && image < data.header.nImages ? image : null;
+}
+
 async function nameOf(image) {
   const pack = await need("images", packOf(image));
-  return pack.names?.[placeInPack(image)] ?? `image ${pack.numbers[placeInPack(image)]}`;
+  return pack.names?.[placeInPack(image)] ?? imageWords(image);
 }
 
 /** A picture, decoded; null if there is none, or if it is damaged. */
@@ -59,7 +69,16 @@ const pictureNow = (image) => images.get(image)?.now;
 async function decodedPicture(pack, image) {
   const text = pack.pictures?.[placeInPack(image)];
   if (!text) return null;
-  return createImageBitmap(new Blob([bytesOf(text)], { type: "image/webp" })); // an <img> would be kept by the browser too
+  try { // an <img> would be kept by the browser too
+    return await createImageBitmap(new Blob([bytesOf(text)], { type: "image/webp" }));
+  } catch {
+    tellOfPicture("images", packOf(image));
+    return null;
+  }
+}
+
+function tellOfPicture(kind, number) {
+  notice(`data/${fileOf(kind, number)} is damaged (a picture in it cannot be read). Copy it again.`);
 }
 
 /** Draws a picture with a heat map into a part of a canvas. */

@@ -15,6 +15,7 @@ const START = {
   dead: [], // and in which it does not
   shown: [], // columns that were added to the list
   only: null,
+  colour: null, // column that colours the map; null is its first choice
   filters: {},
   hidden: [], // models
 };
@@ -32,13 +33,14 @@ function parsed(hash) {
     const name = cut < 0 ? part : part.slice(0, cut);
     const value = attempt(() => decodeURIComponent(cut < 0 ? "" : part.slice(cut + 1)), "");
     if (name === "c" && /^\d+$/.test(value))[found.view, found.concept] = ["c", Number(value)];
-    else if (name === "image" && /^\d+$/.test(value))[found.view, found.image] = ["image", Number(value)];
+    else if (name === "image" && /^\d+$/.test(value))[found.view, found.image] = ["image", imageOf(Number(value))];
     else if (VIEWS.includes(name) && cut < 0) found.view = name;
     else if (name === "patch" && /^\d+$/.test(value)) found.patch = Number(value);
     else if (name === "sort")[found.sort, found.up] = [value.replace(/^\^/, ""), value.startsWith("^")];
     else if (["q", "set", "show"].includes(name)) found[name] = value;
     else if (["alive", "dead", "hidden"].includes(name)) found[name] = ofModels(value);
     else if (name === "columns") found.shown = [...new Set(value.split(","))].filter((key) => columns.has(key));
+    else if (name === "colour") found.colour = columns.has(value) ? value : null;
     else if (name === "only") found.only = numbers(value);
     else if (columns.has(name)) {
       const [low, high] = value.split("..").map((word) => (word === "" || Number.isNaN(Number(word)) ? null : Number(word)));
@@ -46,7 +48,7 @@ function parsed(hash) {
     }
   }
   if (found.concept !== null && found.concept >= data.header.nConcepts)[found.view, found.concept] = ["list", null];
-  if (found.image !== null && found.image >= data.header.nImages)[found.view, found.image] = ["images", null];
+  if (found.view === "image" && found.image === null) found.view = "images";
   if (found.hidden.length >= data.header.models.length) found.hidden = [];
   return found;
 }
@@ -55,7 +57,8 @@ function parsed(hash) {
 function addressOf(changes = {}) {
   const next = { ...state, ...changes };
   const number = (value) => (value === null ? "" : String(Number(value.toPrecision(6))));
-  const parts = [next.view === "c" ? `c=${next.concept}` : next.view === "image" ? `image=${next.image}` : next.view];
+  const parts = [next.view === "c" ? `c=${next.concept}` : next.view === "image" ? `image=${numberOf(next.image)}` :
+    next.view];
   const quoted = (text) => encodeURIComponent(text).replace(/%(2C|3A|5E)/g, (one) => decodeURIComponent(one));
   const add = (name, value) => parts.push(`${name}=${quoted(value)}`);
   if (next.view === "image" && next.patch !== null) add("patch", next.patch);
@@ -67,6 +70,7 @@ function addressOf(changes = {}) {
   if (next.dead.length) add("dead", next.dead.join(","));
   if (next.shown.length) add("columns", next.shown.join(","));
   if (next.hidden.length) add("hidden", next.hidden.join(","));
+  if (next.colour) add("colour", next.colour);
   if (next.only) add("only", next.only.join(","));
   for (const [key, [low, high]] of Object.entries(next.filters)) {
     parts.push(`${quoted(key)}=${number(low)}..${number(high)}`);
