@@ -291,8 +291,8 @@ def test_any_measure_is_a_column_a_filter_and_an_order(browser, page, sae, acts,
         text = browser.text(".row")
         assert all(f"{value:,}" in text.replace("\n", " ") for value in (evaluation.cofire_counts[0],))
         assert f"{evaluation.max_activation[1, 0]:.2f}" in text
-        browser.click(".looks-box summary")
-        browser.click(".looks-box .chip")
+        browser.click("#show-columns summary")
+        browser.click("#show-columns .chip")
         browser.until("return location.hash.includes('columns=max:1,area:2')")
 
 
