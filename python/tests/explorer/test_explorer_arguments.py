@@ -197,6 +197,7 @@ def test_proposals_are_the_words_closest_to_the_images(sae, acts, tmp_path):
     assert np.mean(right) > 0.8 and found[N_CONCEPTS - 1] == []
 
 
+@pytest.mark.slow
 def test_measures_controls_and_maximized_images_are_shown(sae, acts, tmp_path):
     controls = usae.controls(sae, acts, include=("tokens",), progress=False)
     own, by_model = np.arange(N_CONCEPTS) / 2, np.arange(3 * N_CONCEPTS).reshape(3, -1)
