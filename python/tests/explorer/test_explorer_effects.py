@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import usae
-from support.browser import Page, driver_or_skip
 from support.effects import made_up_effects
 from support.explorers import GRID, MODELS, N_CONCEPTS, pictures_of, read_folder
 from support.refusals import refuses
@@ -72,16 +71,6 @@ def test_effects_of_something_else_are_refused(sae, acts, tmp_path):
         with refuses("effects", got):
             usae.explorer(sae, acts, None, tmp_path / "x", grid=GRID, effects=effects, progress=False)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = driver_or_skip()
-    driver.set_window_size(1400, 900)
-    browser = Page(driver)
-    yield browser
-    assert browser.logs() == ([], [])
-    driver.quit()
 
 
 BLOCK = "[...document.querySelectorAll('.side .block')].find((one) => one.textContent.includes('When it is ablated'))"

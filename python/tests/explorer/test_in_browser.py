@@ -41,11 +41,8 @@ def driver(request):
 
 
 @pytest.fixture
-def browser(driver):
-    driver.set_window_size(1400, 900)
-    browser = Page(driver)
+def browser(browser):
     yield browser
-    assert browser.logs() == ([], [])
     assert browser.js(HIDDEN_TITLE)
 
 

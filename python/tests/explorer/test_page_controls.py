@@ -4,27 +4,11 @@ import pytest
 
 import usae
 from support.autoencoders import identity_sae
-from support.browser import Page, driver_or_skip
 from support.explorers import GRID, MODELS, N_CONCEPTS, made_up, pictures_of
 
 pytestmark = pytest.mark.slow
 
 READY = "return document.querySelectorAll('.row').length > 0"
-
-
-@pytest.fixture(scope="module")
-def driver():
-    driver = driver_or_skip()
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(driver):
-    driver.set_window_size(1400, 900)
-    browser = Page(driver)
-    yield browser
-    assert browser.logs() == ([], [])
 
 
 @pytest.mark.parametrize("width", [320, 360, 750, 1400])

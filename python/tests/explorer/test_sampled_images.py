@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import usae
-from support.browser import Page, driver_or_skip
 from support.explorers import GRID, MODELS, N_CONCEPTS, N_IMAGES, pictures_of, read_folder
 
 pytestmark = pytest.mark.slow
@@ -16,15 +15,6 @@ STEP = 4
 def sampled(sae, acts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampled") / "page"
     return usae.explorer(sae, acts, pictures_of(), folder, grid=GRID, images=N_IMAGES // STEP, progress=False)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = driver_or_skip()
-    browser = Page(driver)
-    yield browser
-    assert browser.logs() == ([], [])
-    driver.quit()
 
 
 def test_the_files_say_which_images_there_are(sampled):
