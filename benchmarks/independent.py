@@ -134,7 +134,7 @@ def evaluated(world: Labelled, name: str, lines: list[Compared], python: Path, f
 
 
 def is_measured(line: Compared, out: Path) -> bool:
-    """Whether what was computed is of this autoencoder, and not of one that was there before it was trained anew."""
+    """Whether what was computed is of this autoencoder, and not of one that was there before it was trained again."""
     recipe = line.path and line.path / "recipe.json"
     return out.exists() and not (recipe and recipe.exists() and recipe.stat().st_mtime > out.stat().st_mtime)
 

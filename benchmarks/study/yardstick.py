@@ -210,7 +210,7 @@ def made_by(recipe: usae.Recipe, path: Path) -> bool:
 
 
 def save_exported(sae: usae.UniversalSAE, name: str, recipe: usae.Recipe, path: Path, told: dict[str, float] | None = None):
-    """Write the export of a model anew, what was told of its training, and last the recipe."""
+    """Replace the export of a model, what was told of its training, and last the recipe."""
     shutil.rmtree(path, ignore_errors=True)
     sae.export(path, "visaebench", model=name)
     if told is not None:

@@ -132,7 +132,7 @@ class Encoder(_OfModel):
         return encoder
 
     def _have_thresholds(self, of_concepts: bool) -> None:
-        """Make room for one threshold, or for one for each concept."""
+        """Give the threshold the shape of one number, or of one for each concept."""
         self.threshold = self.threshold.new_zeros((self.n_concepts,) if of_concepts else ())
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:

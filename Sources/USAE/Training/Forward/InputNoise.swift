@@ -15,7 +15,7 @@ struct InputNoise {
   /// Tokens of one piece of work.
   private static let blockTokens = 64
 
-  /// out = tokens + noise. A number depends on the seed, the step, the model, the token's row in the whole batch and its column,
+  /// out = tokens + noise. A number depends on the seed, the step, the model, the row in the whole batch and the column,
   /// so that neither threads nor processes change it.
   ///
   /// - Parameters:
