@@ -17,8 +17,9 @@ CONTROLS = (
 )  # fmt: skip
 """Names of the controls, the cheapest first."""
 
-NEED_TRAINING_ROWS = ("linear", "agreement", "initial", "frozen_dictionary", "frozen_encoder", "shuffled", "seeds")
-NEED_STEPS = (*NEED_TRAINING_ROWS[2:], "untrained")
+TRAINED_AGAIN = ("initial", "frozen_dictionary", "frozen_encoder", "shuffled", "seeds")
+NEED_TRAINING_ROWS = ("linear", "agreement", *TRAINED_AGAIN)
+NEED_STEPS = (*TRAINED_AGAIN, "untrained")
 
 
 def checked_level(level: object) -> float:
