@@ -60,10 +60,8 @@ struct ViewNoise: Sendable {
   static let none = ViewNoise(deviation: 0, seed: 0, step: 0)
 
   fileprivate func constants(_ scale: PixelScale, _ channel: Int) -> NoisyRowConstants {
-    NoisyRowConstants(
-      key: (UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32)),
-      counter: (0, CounterRandom.Stream.viewNoise.rawValue, UInt32(truncatingIfNeeded: step)),
-      deviation: Float(deviation), scale: 1 / scale.deviation[channel],
+    CounterRandom(seed: seed, stream: .viewNoise).rowNoise(
+      step: step, deviation: deviation, scale: 1 / scale.deviation[channel],
       shift: -scale.mean[channel] / scale.deviation[channel])
   }
 }

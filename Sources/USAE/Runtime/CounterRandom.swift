@@ -1,3 +1,5 @@
+import KernelTypes
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -87,6 +89,14 @@ struct CounterRandom: Sendable {
       if start + 2 < out.count { out[start + 2] = c }
       if start + 3 < out.count { out[start + 3] = d }
     }
+  }
+
+  /// What kernels need to add noise to a row in a step. The first word of its counter is the row's, which the caller sets.
+  /// The kind of stream takes the low eight bits of a word, and its part the others.
+  func rowNoise(step: Int, deviation: Double, scale: Float = 1, shift: Float = 0) -> NoisyRowConstants {
+    NoisyRowConstants(
+      key: key, counter: (0, stream.0 | stream.1 << 8, UInt32(truncatingIfNeeded: step)), deviation: Float(deviation),
+      scale: scale, shift: shift)
   }
 
   private static func normals(_ first: UInt32, _ second: UInt32) -> (Float, Float) {

@@ -24,10 +24,7 @@ struct InputNoise {
   func add(
     to tokens: PaddedMatrix, rows: Int, firstRow: Int, model: Int, out: PaddedMatrix, work: InterruptibleWork
   ) throws(USAEError) {
-    let stream = CounterRandom.Stream.inputNoise.rawValue | UInt32(truncatingIfNeeded: model) << 8
-    let start = NoisyRowConstants(
-      key: (UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32)),
-      counter: (0, stream, UInt32(truncatingIfNeeded: step)), deviation: Float(deviation), scale: 1, shift: 0)
+    let start = CounterRandom(seed: seed, stream: .inputNoise, part: model).rowNoise(step: step, deviation: deviation)
     try work.runBlocks(rows, of: Self.blockTokens) { _, range, _ in
       var constants = start
       for row in range {
