@@ -71,11 +71,12 @@ def write(
     views: int,
     title: str,
     seed: int,
+    controls: usae.Controls | None = None,
 ) -> dict[str, Any]:
     """Save the autoencoder, draw everything, and return the report, of which `finish` makes a file.
 
     `load_models` is called as ``load_models(threads=n)``, `views` are the crops in a step of maximization, and `title` is that
-    of the page of all concepts.
+    of the page of all concepts. `controls` are shown there beside the autoencoder's numbers. Default: None.
     """
     sae.save(folder / "model")
     crops, grid = seen.crops, seen.grid
@@ -86,7 +87,7 @@ def write(
     options: dict[str, Any] = {"steps": size.ascent_steps, "views": views, "dataset": evaluation, "seed": seed}
     maximized = side_by_side.maximized(sae, first, load_models, **options)
     _draw_maximized(folder, sae, maximized, seen.activations, crops, grid)
-    _explore(folder, sae, seen.activations, crops, evaluation, maximized, title)
+    _explore(folder, sae, seen.activations, crops, evaluation, maximized, controls, title)
     report = _report(sae, evaluation, codes, crops, seen.titles, pages, grid)
     report["maximization"] = [{key: x for key, x in found.to_dict().items() if key != "history"} for found in maximized]
     return report
@@ -178,11 +179,12 @@ def _explore(
     crops: Crops,
     evaluation: usae.Evaluation,
     maximized: Sequence[usae.Maximization],
+    controls: usae.Controls | None,
     title: str,
 ) -> None:
     """Write the page that shows every concept."""
     options: dict[str, Any] = {"one_file": True, "evaluation": evaluation, "maximizations": maximized, "coordinates": "tsne"}
-    options |= {"title": title, "progress": False}
+    options |= {"title": title, "controls": controls, "progress": False}
     drawn(folder / "explorer.html", lambda path: usae.explorer(sae, activations, crops.images, path, **options))
 
 

@@ -76,7 +76,8 @@ def run(output: str | os.PathLike[str] = "demo-output", *, small: bool = False, 
     titles = [photograph.name for photograph in found]
     seen = Seen(crops["held_out"], titles, acts["held_out"], networks.GRID)
     load, title = functools.partial(networks.load_models, side=MAXIMIZED_SIDE), "Concepts of three pretrained networks"
-    report = results.write(folder, sae, evaluation, seen, size, load, views=VIEWS, title=title, seed=seed)
+    options: dict[str, Any] = {"views": VIEWS, "title": title, "seed": seed, "controls": controls}
+    report = results.write(folder, sae, evaluation, seen, size, load, **options)
     report["networks"] = {name: dataclasses.asdict(NETWORKS[name]) for name in evaluation.model_names}
     report["held_out_photographs"] = sorted({titles[number] for number in seen.crops.photograph})
     report["controls"] = controls.table()
