@@ -168,7 +168,7 @@ class Recipe:
         pairs i, j of these models, of the sum over c of (p_i,c - p_j,c)^2 / s, where c are the concepts that i or j selects for
         the token. It makes the same concept fire for the same token in every model, which nothing else in the loss asks for.
         The literature calls that concept consistency (CoSAE, arXiv 2606.09653); the term is our own. 0: there is none.
-        Default: 0.05.
+        Default: 0.03.
     agreement_on : "preactivations" or "codes"
         Whether the p are pre-activations, so that an encoder also learns where it should have selected a concept, or codes,
         which are 0 where a concept is not selected. Default: "preactivations".
@@ -177,11 +177,14 @@ class Recipe:
     agreement_start, agreement_full : float
         Shares of the run. The weight rises from 0 to `agreement` between them: dictionaries first settle on what each model
         needs. A run whose length is unknown has the whole weight from its first step. Default: 0.3 and 0.8.
-    input_noise : float
+    input_noise : float or None
         Standard deviation of the noise that is added in training to the standardised activations that encoders read; what has
-        to be reconstructed has none. A remedy where few independent tokens, such as the patches of a thousand photographs, are
-        learned by heart: with noise of variance v a linear map becomes a ridge regression with a penalty of v for each token
-        (Bishop, 1995), and an encoder does much the same. 0: there is none. Default: 0.0.
+        to be reconstructed has none. It keeps encoders from learning few independent tokens, such as the patches of a thousand
+        photographs, by heart: with noise of variance v a linear map becomes a ridge regression with a penalty of v for each
+        token (Bishop, 1995), and an encoder does much the same. 0: there is none. Default: None, which `UniversalSAE.fit`
+        derives: 1.5 times the root of the penalty for each token with which ridge regressions between the models predict best
+        rows that they were not fitted to, in a sample of blocks of rows, and 1 at most; 0 for one model alone, and in
+        `partial_fit`.
 
     Raises
     ------
@@ -233,13 +236,13 @@ class Recipe:
     merge_cosine: float | None = 0.8
     merge_every: int = 50
     encoded_models: Literal["one", "two", "all"] = "two"
-    agreement: float = 0.05
+    agreement: float = 0.03
     agreement_on: Literal["preactivations", "codes"] = "preactivations"
     agreement_scale: float | None = 100.0
     agreement_start: float = 0.3
     agreement_full: float = 0.8
     dictionary_norm: Literal["unit", "bounded"] = "bounded"
-    input_noise: float = 0.0
+    input_noise: float | None = None
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():
@@ -362,6 +365,7 @@ def published(*, total_steps: int | None = None, warmup_steps: int | None = None
         aux_coefficient=0.1,
         aux_scale="none",
         aux_detach=False,
+        input_noise=0.0,
         batch_size=6272,
         learning_rate=3e-4,
         warmup_learning_rate=1e-6,

@@ -112,7 +112,7 @@ public struct Recipe: Sendable, Equatable {
   /// How many models encode each token of a step: one, or two, or all.
   public var encodedModels = EncodedModels.two
   /// Weight of the agreement term (`Agreement`), which steps of several encoders have; 0: there is none.
-  public var agreement = 0.05
+  public var agreement = 0.03
   public var agreementOn = AgreementOn.preactivations
   /// What the term is divided by; 0: the models' mean width.
   public var agreementScale = 100.0

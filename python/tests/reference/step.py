@@ -90,7 +90,7 @@ def philox(counter, seed):
 def input_noise(recipe, model, x, number, seed):
     """The noise of a model's tokens after `number` steps: sums of eight bytes, whose deviation is made that of the recipe."""
     noise = torch.zeros_like(x)
-    if recipe.input_noise == 0:
+    if not recipe.input_noise:  # None is none in single steps
         return noise
     unit = np.float32(recipe.input_noise) * np.float32(0.00478426)
     for row in range(len(x)):

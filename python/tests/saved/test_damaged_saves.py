@@ -117,7 +117,7 @@ def as_format_1(header):
         del entry["prefix"]
 
 
-SINCE_4 = {"aux_every": 1, "agreement": 0.0, "agreement_scale": None, "dictionary_norm": "unit"}
+SINCE_4 = {"aux_every": 1, "agreement": 0.0, "agreement_scale": None, "dictionary_norm": "unit", "input_noise": 0.0}
 
 
 def test_what_an_older_version_saved_is_read(trained, saved):

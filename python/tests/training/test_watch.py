@@ -140,7 +140,7 @@ def test_rows_of_single_models_that_drive_codes_apart_need_more_steps_of_aligned
     train, held_out = usae.demo.activations()
     rows = {name: x.reshape(-1, x.shape[-1]) for name, x in train.items()}
     weak = usae.WeaklyPaired({name: x[:400] for name, x in rows.items()}, *[{name: x[400:]} for name, x in rows.items()])
-    apart = usae.recipes.default(batch_size=256, encoded_models="one", dictionary_norm="unit")
+    apart = usae.recipes.default(batch_size=256, encoded_models="one", dictionary_norm="unit", input_noise=0.0)
     sae = usae.UniversalSAE(256, 12, recipe=apart, seed=0)
     (text,) = texts(lambda: sae.fit(weak, steps=200, validation=held_out))
     assert "usae.WeaklyPaired" in text and "step 200" in text

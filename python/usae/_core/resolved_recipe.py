@@ -77,12 +77,14 @@ def resolved_for_fit(
 
 
 def resolved(recipe: Recipe, n_models: int, encodings: float | None = None) -> Recipe:
-    """Return the recipe with the learning rate and `dead_tokens` filled in.
+    """Return the recipe with the learning rate, `dead_tokens` and, where nothing says more, an input noise of 0 filled in.
 
     `encodings` are those of a step. Default: None, which takes `batch_size`.
     """
     if recipe.learning_rate is None:
         recipe = with_derived_rate(recipe)
+    if recipe.input_noise is None:
+        recipe = recipe.replace(input_noise=0.0)
     if recipe.dead_tokens is not None:
         return recipe
     if recipe.total_steps is None:

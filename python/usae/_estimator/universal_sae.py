@@ -42,7 +42,7 @@ from usae._data.shuffle_buffer import ShuffleBuffer, check_repeatable
 from usae._data.weakly_paired import as_batch, as_parts
 from usae._estimator import constructor
 from usae._estimator.codes import Codes
-from usae._training import exclusive, loop, run_identity, watch
+from usae._training import derived_noise, exclusive, loop, run_identity, watch
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae.errors import InvalidInputError, NotInitializedError
 from usae.recipes import Recipe
@@ -311,6 +311,7 @@ class UniversalSAE:
         keeping = self._keeping(frozen, given)
         plan = keeping.recipe if keeping else self._checked_recipe()
         recipe = resolved_recipe.resolved_for_fit(plan, len(given.columns), given.sizes, epochs, steps, given.shares)
+        recipe = derived_noise.filled_in(recipe, plan, given.parts)
         total, tokens = int(recipe.total_steps or 0), resolved_recipe.part_tokens(recipe, given.sizes)
 
         autoencoder = Autoencoder(self._arguments(), recipe)
@@ -416,8 +417,10 @@ class UniversalSAE:
         widths = {name: x.width for name, x in sample.items()}
         held_out = None if validation is None else as_aligned(validation, "validation", columns_of(sample))
         n_tokens = next(iter(sample.values())).n_tokens
-        recipe = resolved_recipe.resolved_for_fit(recipe, len(widths), [(len(widths), n_tokens)], None, steps)
+        plan = recipe
+        recipe = resolved_recipe.resolved_for_fit(plan, len(widths), [(len(widths), n_tokens)], None, steps)
         total, batch_size = int(recipe.total_steps or 0), resolved_recipe.step_tokens(recipe, len(widths))
+        recipe = derived_noise.filled_in(recipe, plan, [sample], total * batch_size)
         autoencoder = Autoencoder(self._arguments(), recipe)
         autoencoder.initialize_from(sample)
         standardization.warn_of(autoencoder.standardization or {}, recipe)

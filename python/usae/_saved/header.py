@@ -102,7 +102,7 @@ def checked_header(raw: bytes) -> Header:
             header[key] = _upgraded_recipe(header[key], version)
             disk.check_keys(header[key], {field.name: None for field in dataclasses.fields(Recipe)}, f"{HEADER}: {key}")
             Recipe.from_dict(header[key])
-    for field in ("dead_tokens", "learning_rate"):
+    for field in ("dead_tokens", "learning_rate", "input_noise"):
         if header["resolved_recipe"][field] is None:
             raise disk.unexpected(HEADER, f"resolved_recipe.{field}", None)
     if not isinstance(header["k"], int) and header["resolved_recipe"]["selection"] != "batchtopk":

@@ -19,6 +19,7 @@ from usae._core.tensors import TRAINED
 from usae._data.activations import Activations, as_activations
 from usae._data.chunks import chunks, n_chunks, rows_of, tokens_per_image
 from usae._estimator.universal_sae import UniversalSAE
+from usae._training import derived_noise
 from usae.analysis.consistency import Consistency, consistency, fit_independent, next_seed, planned_steps, untrained_like
 from usae.analysis.evaluation import Evaluation
 from usae.analysis.ridge import Ridge
@@ -106,6 +107,7 @@ def before_training(
     given = given.replace(**changes) if changes else given
     n_tokens = next(iter(train.values())).n_tokens
     recipe = resolved_recipe.resolved_for_fit(given, len(train), [(len(train), n_tokens)], None, planned_steps(sae, steps))
+    recipe = derived_noise.filled_in(recipe, given, [train])
     autoencoder = Autoencoder(result._arguments(), recipe)
     autoencoder.initialize_from(train)
     result._autoencoder = autoencoder

@@ -20,7 +20,7 @@ from usae._data.activations import Activations, are_stored, as_aligned
 from usae._data.shuffled_blocks import Batch
 from usae._data.weakly_paired import Parts, as_parts
 from usae._estimator.universal_sae import UniversalSAE
-from usae._training import exclusive, loop, run_identity, shared_steps
+from usae._training import derived_noise, exclusive, loop, run_identity, shared_steps
 from usae._training.checkpoint_schedule import CheckpointSchedule, as_schedule
 from usae._training.delayed_signals import DelayedSignals
 from usae.errors import InvalidInputError
@@ -94,6 +94,7 @@ def fit_distributed(
         checked, progress = loop.checked_callbacks(callbacks), checked_progress(progress)
         plan = sae._checked_recipe()
         recipe = resolved_recipe.resolved_for_fit(plan, len(given.columns), given.sizes, epochs, steps, given.shares)
+        recipe = derived_noise.filled_in(recipe, plan, given.parts)
         batch_tokens = min(resolved_recipe.part_tokens(recipe, given.sizes))
         if batch_tokens < peers.size:
             of_part = " of the smallest part" if len(given.parts) > 1 else ""
