@@ -314,7 +314,7 @@ def matryoshka(**changes: Any) -> Recipe:
 def agreeing(**changes: Any) -> Recipe:
     """Return the recipe whose codes agree most from model to model, with some fields changed.
 
-    The agreement term has six times the default's weight. The same concept fires more often for the same token, and R2 of other
+    The agreement term has ten times the default's weight. The same concept fires more often for the same token, and R2 of other
     models is as high or higher; R2 of the same model is lower, and concepts that only one model has are lost where these are
     hard to find (docs/recipes.md, "Codes that agree").
     """
