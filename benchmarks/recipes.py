@@ -23,7 +23,7 @@ import usae
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from report import Report, replace_file  # noqa: E402
-from study import figures  # noqa: E402
+from study import cells, figures  # noqa: E402
 from study.variants import VARIANTS  # noqa: E402
 from study.worlds import WORLDS, World  # noqa: E402
 
@@ -94,25 +94,8 @@ class Study:
 
 
 def _line(record: dict[str, Any]) -> str:
-    means = {name: _mean(record, name) for name in (*WIDE_COLUMNS, *KNOWN_COLUMNS)}
+    means = {name: cells.mean(record, name) for name in (*WIDE_COLUMNS, *KNOWN_COLUMNS)}
     return " ".join(f"{name} {value:.3f}" for name, value in means.items() if value is not None)
-
-
-def _mean(record: dict[str, Any], column: str) -> float | None:
-    if column in record:
-        return float(record[column])
-    values = [seed[column] for seed in record.get("seeds", []) if column in seed]
-    return float(np.mean(values)) if values else None
-
-
-def _cell(record: dict[str, Any], column: str) -> str:
-    """Return the mean over seeds, followed by half the range over seeds."""
-    mean = _mean(record, column)
-    if mean is None:
-        return ""
-    values = [seed[column] for seed in record["seeds"] if column in seed]
-    spread = (max(values) - min(values)) / 2 if len(values) > 1 else 0.0
-    return f"{mean:.3f} ± {spread:.3f}" if spread >= 0.0005 else f"{mean:.3f}"
 
 
 def tell(study: Study, report: Report) -> None:
@@ -124,7 +107,7 @@ def tell(study: Study, report: Report) -> None:
         for budget in ("tokens", "seconds"):
             rows = [
                 [name, records[name, budget]["steps"], float(np.median(records[name, budget]["seconds"]))]
-                + [_cell(records[name, budget], column) for column in columns]
+                + [cells.cell(records[name, budget], column) for column in columns]
                 for name in VARIANTS
                 if (name, budget) in records
             ]

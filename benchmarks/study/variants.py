@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
 import usae
-from study.worlds import Arrays, World
+from study.worlds import Arrays, World, rows
 
 BATCH = 2048
 
@@ -75,11 +75,11 @@ class Variant:
         sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=recipe, seed=seed, n_threads=threads)
         started = usae.UniversalSAE(world.n_concepts, world.k, recipe=self.recipe(steps), seed=seed)
         started.fit(world.train, steps=1, progress=False)  # computes mean and scale
-        sae.initialize({name: x.shape[1] for name, x in world.train.items()})
-        rows = _centroids(world, started, seed) if self.k_means else _data_rows(world, started, seed)
+        sae.initialize({name: x.shape[-1] for name, x in world.train.items()})
+        start = _centroids(world, started, seed) if self.k_means else _data_rows(world, started, seed)
         for name in names:
             space = started.parameters(name)
-            dictionary = rows[name] / np.linalg.norm(rows[name], axis=1, keepdims=True)
+            dictionary = start[name] / np.linalg.norm(start[name], axis=1, keepdims=True)
             norm = np.linalg.norm(space["encoder_weight"], axis=1).mean()
             sae.set_parameters(
                 name,
@@ -136,28 +136,29 @@ VARIANTS: dict[str, Variant] = {
 
 
 def _batches(world: World, seed: int | tuple[int, int], steps: int) -> Iterator[Arrays]:
-    order = np.random.default_rng(seed).permutation(len(next(iter(world.train.values()))))
+    train = rows(world.train)
+    order = np.random.default_rng(seed).permutation(len(next(iter(train.values()))))
     for step in range(steps):
         chosen = np.take(order, np.arange(step * BATCH, (step + 1) * BATCH), mode="wrap")
-        yield {name: x[chosen] for name, x in world.train.items()}
+        yield {name: x[chosen] for name, x in train.items()}
 
 
-def _standardized(world: World, sae: usae.UniversalSAE, rows: np.ndarray) -> Arrays:
+def _standardized(world: World, sae: usae.UniversalSAE, chosen: np.ndarray) -> Arrays:
     spaces = {name: sae.parameters(name) for name in world.train}
-    return {name: (x[rows] - spaces[name]["mean"]) / spaces[name]["scale"] for name, x in world.train.items()}
+    return {name: (x[chosen] - spaces[name]["mean"]) / spaces[name]["scale"] for name, x in rows(world.train).items()}
 
 
 def _data_rows(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
     """Return dictionary rows from random tokens, which are the same in every model."""
-    n_tokens = len(next(iter(world.train.values())))
+    n_tokens = len(next(iter(rows(world.train).values())))
     return _standardized(world, sae, np.random.default_rng((seed, 1)).choice(n_tokens, world.n_concepts, replace=False))
 
 
 def _centroids(world: World, sae: usae.UniversalSAE, seed: int) -> Arrays:
     """Return k-means centroids of the models' concatenated, standardised activations. Models have equal total variance."""
-    n_tokens = len(next(iter(world.train.values())))
-    rows = np.random.default_rng((seed, 2)).choice(n_tokens, min(n_tokens, 40_000), replace=False)
-    standard = _standardized(world, sae, rows)
+    n_tokens = len(next(iter(rows(world.train).values())))
+    chosen = np.random.default_rng((seed, 2)).choice(n_tokens, min(n_tokens, 40_000), replace=False)
+    standard = _standardized(world, sae, chosen)
     weights = {name: 1 / np.sqrt(x.var(0).sum()) for name, x in standard.items()}
     beside = np.concatenate([weights[name] * x for name, x in standard.items()], axis=1)
     k_means = MiniBatchKMeans(world.n_concepts, batch_size=4096, n_init=1, max_iter=20, random_state=seed).fit(beside)
