@@ -17,8 +17,8 @@ HEADER = (HEADERS / "usae.h").read_text()
 KINDS = typing.get_type_hints(Recipe)
 FIELDS = _usae.recipe_fields()
 DEFAULT = _usae.recipe_preset(_usae.PRESET_DEFAULT)
-NONE_OF_PYTHON = {"dead_tokens", "learning_rate"}
-"""Where None lets Python derive the number that the core is given: from `dead_share`, and from what suits every width."""
+NONE_OF_PYTHON = {"dead_tokens", "input_noise", "learning_rate"}
+"""Where None lets Python derive the number that the core is given: from `dead_share`, the rows, and what suits every width."""
 
 TYPES_IN_C = {"choice": "int32_t", "switch": "int32_t", "count": "int64_t", "number": "double", "shares": "double"}
 

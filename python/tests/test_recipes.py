@@ -62,7 +62,7 @@ def test_every_recipe_survives_json_bit_by_bit(recipe):
 @hypothesis.given(recipes())
 def test_the_core_takes_every_recipe(recipe):
     sae = usae.UniversalSAE(8, 2, recipe=recipe).initialize({"a": 3, "b": 5})
-    derived = {field: getattr(sae.recipe_, field) for field in ("dead_tokens", "learning_rate", "step_limit")}
+    derived = {field: getattr(sae.recipe_, field) for field in ("dead_tokens", "input_noise", "learning_rate", "step_limit")}
     assert sae.recipe_ == recipe.replace(**derived)
     given = {field: value for field in derived if (value := getattr(recipe, field)) is not None}
     assert given.items() <= derived.items()

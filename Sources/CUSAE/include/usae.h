@@ -219,7 +219,7 @@ typedef struct usae_recipe {
                                  selected. Default: PREACTIVATIONS. */
   double agreement;           /* Weight of the term sum over c of (p_i,c - p_j,c)^2 / agreement_scale, a mean over tokens and
                                  pairs i, j of encoders. A step of one encoder has none. 0: there is none. Default:
-                                 0.05. */
+                                 0.03. */
   double agreement_scale;     /* 0: the mean width of the models. Default: 100. */
   double agreement_start;     /* Share of the run after which the weight rises from 0. With total_steps = 0 the weight is
                                  agreement in every step. Default: 0.3. */
