@@ -1,0 +1,193 @@
+"""Compares terms that make codes of two models agree: python benchmarks/agreement_terms.py [--quick].
+
+The default recipe's agreement term is the squared difference of pre-activations at the concepts that one of two encoders
+selected (docs/method.md). Here it and the other terms of study/agreement_terms.py are trained in plain PyTorch on one thread,
+each with several weights, and otherwise as the default recipe has it: two encoders in a step, rows of norm 1 at most, weights
+that rise in the course of the run; but without nested prefixes, merging and AuxK, and at one learning rate. What was trained is
+evaluated as every autoencoder is.
+
+More agreement costs R2, so single points cannot be compared. "At equal agreement" is what a term has beyond the squared
+difference of that weight, between those that were trained, which gives the same agreement. What is in the results is not
+trained again, so a study that was stopped continues where it was. docs/recipes.md says what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+import usae
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from report import Report, replace_file  # noqa: E402
+from study.agreement_terms import REFERENCE, TERMS, Encoded, Term  # noqa: E402
+from study.figures import of_evaluation  # noqa: E402
+from study.worlds import World, narrow  # noqa: E402
+
+RECIPE = usae.recipes.default()
+LEARNING_RATE = 5e-3
+
+
+def small(quick: bool) -> World:
+    """The demonstration's three networks, the activations that the package has."""
+    train, held_out = ({name: x.reshape(-1, x.shape[-1]) for name, x in part.items()} for part in usae.demo.activations())
+    return World(train, held_out, n_concepts=512, k=12, steps=600)
+
+
+WORLDS = {"small": small, "narrow": narrow}
+
+
+def train(world: World, term: Term, weight: float, seed: int, steps: int) -> usae.UniversalSAE:
+    """Train on 2,048 encodings a step, and return the result as an autoencoder that can be evaluated."""
+    rng = np.random.default_rng(seed)
+    names, n_tokens = list(world.train), len(next(iter(world.train.values())))
+    start = rng.choice(n_tokens, world.n_concepts, replace=False)  # the same tokens in every dictionary
+    centre, scale, x, w, b, d = ({} for _ in range(6))
+    for name, rows in world.train.items():
+        centre[name], scale[name] = rows.mean(0), float(np.sqrt(rows.var(0).mean()))
+        x[name] = torch.from_numpy((rows - centre[name]) / scale[name])
+        d[name] = functional.normalize(x[name][start])
+        first = Encoded.of(x[name][:4096] @ d[name].T, world.k).code @ d[name]
+        w[name] = (x[name][:4096] * first).sum() / first.square().sum() * d[name]
+        b[name] = torch.zeros(world.n_concepts)
+    trained = [one.requires_grad_() for group in (w, b, d) for one in group.values()]
+    adam = torch.optim.Adam(trained, LEARNING_RATE, (RECIPE.beta1, RECIPE.beta2), RECIPE.epsilon, fused=True)
+    per_element = torch.cat([torch.full((one.shape[1],), 1 / one.shape[1]) for one in x.values()])
+    n = RECIPE.batch_size // 2
+
+    for step in range(steps):
+        passed = step / steps
+        warm = (step + 1) / min(RECIPE.warmup_steps, max(1, steps // 10))
+        adam.param_groups[0]["lr"] = LEARNING_RATE * min(1, warm, (1 - passed) / RECIPE.decay_share)
+        share = min(max((passed - RECIPE.agreement_start) / (RECIPE.agreement_full - RECIPE.agreement_start), 0), 1)
+        drawn = torch.from_numpy(rng.integers(0, n_tokens, n))
+        order = [names[i] for i in rng.permutation(len(names))]
+        batch = {name: x[name][drawn] for name in names}
+        taught = [Encoded.of(batch[name] @ w[name].T + b[name], world.k) for name in order[:2]]
+        decoded = functional.embedding_bag(
+            torch.cat([one.columns for one in taught]),
+            torch.cat([d[name] for name in names], dim=1),
+            per_sample_weights=torch.cat([one.values for one in taught]),
+            mode="sum",
+        )
+        residual = torch.cat([batch[name] for name in names], dim=1).repeat(2, 1) - decoded
+        loss = (residual.square() @ per_element).mean()
+        if weight * share > 0:
+            with torch.no_grad():
+                others = order[2:] if term.everyone else []
+                watched = [Encoded.of(batch[name] @ w[name].T + b[name], world.k) for name in others]
+            loss = loss + weight * share * term.loss(taught, taught + watched) / n
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            for rows in d.values():
+                rows /= rows.norm(dim=1, keepdim=True).clamp_min(1)
+
+    sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=RECIPE, seed=seed, n_threads=1)
+    sae.initialize({name: one.shape[1] for name, one in x.items()})
+    for name in names:
+        found = {"encoder_weight": w[name], "encoder_bias": b[name], "dictionary": d[name]}
+        sae.set_parameters(
+            name,
+            {key: one.detach().numpy() for key, one in found.items()}
+            | {"mean": centre[name], "scale": np.full(len(centre[name]), scale[name], np.float32)},
+        )
+    return sae
+
+
+def measure(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
+    evaluation = sae.evaluate(world.held_out)
+    apart = ~np.eye(len(evaluation.model_names), dtype=bool)
+    found = of_evaluation(evaluation) | {"agreement": float(evaluation.mean_agreement()[apart].mean())}
+    if world.truth is not None:
+        score = usae.synthetic.score(sae, world.truth, world.tokens)
+        found |= {"universal": score.universally_recovered, "private": float(score.recovered[score.private].mean())}
+        found["AUROC"] = score.entropy_auroc
+    return found
+
+
+def beyond(point: dict[str, float], reference: list[dict[str, float]], column: str) -> float | None:
+    """Return what a point has more in a column than the reference has at the same agreement; None beyond the reference."""
+    line = sorted((one["agreement"], one[column]) for one in reference)
+    agreement, values = zip(*line, strict=True)
+    if not agreement[0] <= point["agreement"] <= agreement[-1]:
+        return None
+    return point[column] - float(np.interp(point["agreement"], agreement, values))
+
+
+COLUMNS = ("R2 same", "R2 other", "agreement", "cofire", "dead", "universal", "private", "AUROC")
+
+
+def tell(records: list[dict[str, Any]], world: str, report: Report) -> None:
+    """Add a data set's table: means over seeds."""
+    points: dict[tuple[str, float], dict[str, float]] = {}
+    for term, weight in dict.fromkeys((one["term"], one["weight"]) for one in records):
+        found = [one["figures"] for one in records if (one["term"], one["weight"]) == (term, weight)]
+        points[term, weight] = {column: float(np.mean([one[column] for one in found])) for column in found[0]}
+    reference = [point for (term, _), point in points.items() if term == REFERENCE]
+    columns = [column for column in COLUMNS if any(column in point for point in points.values())]
+    compared = [column for column in ("R2 same", "R2 other", "universal", "private") if column in columns]
+    rows = []
+    for (term, weight), point in points.items():
+        more = [beyond(point, reference, column) if term != REFERENCE and reference else None for column in compared]
+        rows.append([term if weight else "none", f"{weight:g}" if weight else "", *(f"{point[c]:.3f}" for c in columns)])
+        rows[-1] += ["" if value is None else f"{value:+.3f}" for value in more]
+    report.words(f"**{world}**: {WORLDS[world].__doc__}")
+    report.rows(["term", "weight", *columns, *(f"{column} at equal agreement" for column in compared)], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--terms", default=";".join(TERMS), help="terms, separated by semicolons")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="data sets, separated by commas")
+    parser.add_argument("--weights", type=float, nargs="+", help="weights of every term, in place of its own")
+    parser.add_argument("--steps", type=int, help="steps of each training, in place of the data set's")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
+    parser.add_argument("--quick", action="store_true", help="few tokens, steps and weights, to check that it works")
+    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
+    arguments = parser.parse_args()
+    terms, worlds = arguments.terms.split(";"), arguments.worlds.split(",")
+    for option, chosen, known in (("terms", terms, TERMS), ("worlds", worlds, WORLDS)):
+        for name in chosen:
+            if name not in known:
+                parser.error(f"--{option}: unknown {name!r}; there are {'; '.join(known)}")
+    torch.set_num_threads(1)
+
+    report = Report("agreement_terms", "Terms that make codes agree", 1, arguments.quick)
+    report.data["command"] = f"python benchmarks/agreement_terms.py {shlex.join(sys.argv[1:])}".rstrip()
+    report.data["versions"] = {"usae": {"version": usae.__version__}, "torch": {"version": torch.__version__}}
+    path = arguments.output / f"agreement_terms{'-quick' if arguments.quick else ''}.json"
+    records = report.data["results"] = json.loads(path.read_text())["results"] if path.exists() else []
+    report.words("Held-out rows; means over seeds. What is at equal agreement is beyond that of the squared difference.")
+    for name in worlds:
+        world = WORLDS[name](arguments.quick)
+        steps = arguments.steps or (20 if arguments.quick else world.steps)
+        for seed, term in itertools.product(range(arguments.seeds), terms):
+            for weight in arguments.weights or TERMS[term].weights[: 2 if arguments.quick else None]:
+                key = {"world": name, "term": term, "weight": weight, "seed": seed, "steps": steps}
+                if any(key.items() <= record.items() for record in records):
+                    continue
+                start = time.process_time()
+                found = measure(train(world, TERMS[term], weight, seed, steps), world)
+                records.append(key | {"seconds": time.process_time() - start, "figures": found})
+                replace_file(path, json.dumps(report.data, indent=1) + "\n")
+                line = " ".join(f"{column} {value:.3f}" for column, value in found.items())
+                print(name, term, weight, f"seed {seed}:", line, file=sys.stderr, flush=True)
+        tell([one for one in records if one["world"] == name and one["steps"] == steps], name, report)
+    report.write(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
