@@ -14,11 +14,10 @@ trained again, so a study that was stopped continues where it was. docs/recipes.
 from __future__ import annotations
 
 import argparse
-import itertools
+import copy
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,63 +47,76 @@ def small(quick: bool) -> World:
 WORLDS = {"small": small, "narrow": narrow}
 
 
-def train(world: World, term: Term, weight: float, seed: int, steps: int) -> usae.UniversalSAE:
-    """Train on 2,048 encodings a step, and return the result as an autoencoder that can be evaluated."""
-    rng = np.random.default_rng(seed)
-    names, n_tokens = list(world.train), len(next(iter(world.train.values())))
-    start = rng.choice(n_tokens, world.n_concepts, replace=False)  # the same tokens in every dictionary
-    centre, scale, x, w, b, d = ({} for _ in range(6))
-    for name, rows in world.train.items():
-        centre[name], scale[name] = rows.mean(0), float(np.sqrt(rows.var(0).mean()))
-        x[name] = torch.from_numpy((rows - centre[name]) / scale[name])
-        d[name] = functional.normalize(x[name][start])
-        first = Encoded.of(x[name][:4096] @ d[name].T, world.k).code @ d[name]
-        w[name] = (x[name][:4096] * first).sum() / first.square().sum() * d[name]
-        b[name] = torch.zeros(world.n_concepts)
-    trained = [one.requires_grad_() for group in (w, b, d) for one in group.values()]
-    adam = torch.optim.Adam(trained, LEARNING_RATE, (RECIPE.beta1, RECIPE.beta2), RECIPE.epsilon, fused=True)
-    per_element = torch.cat([torch.full((one.shape[1],), 1 / one.shape[1]) for one in x.values()])
-    n = RECIPE.batch_size // 2
+class Training:
+    """Encoders and dictionaries of one seed, with their optimiser. A copy is taken for each term when weights start to rise."""
 
-    for step in range(steps):
-        passed = step / steps
-        warm = (step + 1) / min(RECIPE.warmup_steps, max(1, steps // 10))
-        adam.param_groups[0]["lr"] = LEARNING_RATE * min(1, warm, (1 - passed) / RECIPE.decay_share)
-        share = min(max((passed - RECIPE.agreement_start) / (RECIPE.agreement_full - RECIPE.agreement_start), 0), 1)
-        drawn = torch.from_numpy(rng.integers(0, n_tokens, n))
-        order = [names[i] for i in rng.permutation(len(names))]
-        batch = {name: x[name][drawn] for name in names}
-        taught = [Encoded.of(batch[name] @ w[name].T + b[name], world.k) for name in order[:2]]
-        decoded = functional.embedding_bag(
-            torch.cat([one.columns for one in taught]),
-            torch.cat([d[name] for name in names], dim=1),
-            per_sample_weights=torch.cat([one.values for one in taught]),
-            mode="sum",
-        )
-        residual = torch.cat([batch[name] for name in names], dim=1).repeat(2, 1) - decoded
-        loss = (residual.square() @ per_element).mean()
-        if weight * share > 0:
+    def __init__(self, world: World, seed: int, steps: int):
+        self.seed, self.steps, self.step, self.k = seed, steps, 0, world.k
+        self.rng = np.random.default_rng(seed)
+        rows = self.rng.choice(len(next(iter(world.train.values()))), world.n_concepts, replace=False)  # the same in all models
+        self.w, self.b, self.d = ({} for _ in range(3))
+        for name, x in standardized(world).items():
+            self.d[name] = functional.normalize(x[rows])
+            x_hat = Encoded.of(x[:4096] @ self.d[name].T, world.k).code @ self.d[name]
+            self.w[name] = (x[:4096] * x_hat).sum() / x_hat.square().sum() * self.d[name]
+            self.b[name] = torch.zeros(world.n_concepts)
+        tensors = [one.requires_grad_() for group in (self.w, self.b, self.d) for one in group.values()]
+        self.adam = torch.optim.Adam(tensors, LEARNING_RATE, (RECIPE.beta1, RECIPE.beta2), RECIPE.epsilon, fused=True)
+
+    def encoded(self, batch: dict[str, torch.Tensor], name: str) -> Encoded:
+        return Encoded.of(batch[name] @ self.w[name].T + self.b[name], self.k)
+
+    def advance(self, x: dict[str, torch.Tensor], until: int, term: Term, weight: float) -> None:
+        """Train on standardised activations, 2,048 encodings a step, until so many steps are done."""
+        names, n = list(x), RECIPE.batch_size // 2
+        per_element = torch.cat([torch.full((one.shape[1],), 1 / one.shape[1]) for one in x.values()])
+        while self.step < until:
+            passed = self.step / self.steps
+            warm = (self.step + 1) / min(RECIPE.warmup_steps, max(1, self.steps // 10))
+            self.adam.param_groups[0]["lr"] = LEARNING_RATE * min(1, warm, (1 - passed) / RECIPE.decay_share)
+            share = min(max((passed - RECIPE.agreement_start) / (RECIPE.agreement_full - RECIPE.agreement_start), 0), 1)
+            drawn = torch.from_numpy(self.rng.integers(0, len(x[names[0]]), n))
+            order = [names[i] for i in self.rng.permutation(len(names))]
+            batch = {name: x[name][drawn] for name in names}
+            taught = [self.encoded(batch, name) for name in order[:2]]
+            x_hat = functional.embedding_bag(
+                torch.cat([one.columns for one in taught]),
+                torch.cat([self.d[name] for name in names], dim=1),
+                per_sample_weights=torch.cat([one.values for one in taught]),
+                mode="sum",
+            )
+            residual = torch.cat([batch[name] for name in names], dim=1).repeat(2, 1) - x_hat
+            loss = (residual.square() @ per_element).mean()
+            if weight * share > 0:
+                with torch.no_grad():
+                    watched = [self.encoded(batch, name) for name in order[2:]] if term.everyone else []
+                loss = loss + weight * share * term.loss(taught, taught + watched) / n
+            self.adam.zero_grad()
+            loss.backward()
+            self.adam.step()
             with torch.no_grad():
-                others = order[2:] if term.everyone else []
-                watched = [Encoded.of(batch[name] @ w[name].T + b[name], world.k) for name in others]
-            loss = loss + weight * share * term.loss(taught, taught + watched) / n
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            for rows in d.values():
-                rows /= rows.norm(dim=1, keepdim=True).clamp_min(1)
+                for rows in self.d.values():
+                    rows /= rows.norm(dim=1, keepdim=True).clamp_min(1)
+            self.step += 1
 
-    sae = usae.UniversalSAE(world.n_concepts, world.k, recipe=RECIPE, seed=seed, n_threads=1)
-    sae.initialize({name: one.shape[1] for name, one in x.items()})
-    for name in names:
-        found = {"encoder_weight": w[name], "encoder_bias": b[name], "dictionary": d[name]}
-        sae.set_parameters(
-            name,
-            {key: one.detach().numpy() for key, one in found.items()}
-            | {"mean": centre[name], "scale": np.full(len(centre[name]), scale[name], np.float32)},
-        )
-    return sae
+    def autoencoder(self, world: World) -> usae.UniversalSAE:
+        """Return what was trained as an autoencoder that can be evaluated."""
+        sae = usae.UniversalSAE(len(next(iter(self.b.values()))), self.k, recipe=RECIPE, seed=self.seed, n_threads=1)
+        sae.initialize({name: one.shape[1] for name, one in self.d.items()})
+        for name, (centre, scale) in standardization(world).items():
+            found = {"encoder_weight": self.w[name], "encoder_bias": self.b[name], "dictionary": self.d[name]}
+            arrays = {key: one.detach().numpy() for key, one in found.items()}
+            sae.set_parameters(name, arrays | {"mean": centre, "scale": np.full(len(centre), scale, np.float32)})
+        return sae
+
+
+def standardization(world: World) -> dict[str, tuple[np.ndarray, float]]:
+    """Return each model's centre, one number for each dimension, and its scale."""
+    return {name: (rows.mean(0), float(np.sqrt(rows.var(0).mean()))) for name, rows in world.train.items()}
+
+
+def standardized(world: World) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy((world.train[name] - c) / s) for name, (c, s) in standardization(world).items()}
 
 
 def measure(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
@@ -148,6 +160,11 @@ def tell(records: list[dict[str, Any]], world: str, report: Report) -> None:
     report.rows(["term", "weight", *columns, *(f"{column} at equal agreement" for column in compared)], rows)
 
 
+def cases(terms: list[str], arguments: argparse.Namespace) -> list[tuple[str, float]]:
+    few = 2 if arguments.quick else None
+    return [(term, weight) for term in terms for weight in arguments.weights or TERMS[term].weights[:few]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--terms", default=";".join(TERMS), help="terms, separated by semicolons")
@@ -174,14 +191,20 @@ def main() -> None:
     for name in worlds:
         world = WORLDS[name](arguments.quick)
         steps = arguments.steps or (20 if arguments.quick else world.steps)
-        for seed, term in itertools.product(range(arguments.seeds), terms):
-            for weight in arguments.weights or TERMS[term].weights[: 2 if arguments.quick else None]:
+        x = standardized(world)
+        for seed in range(arguments.seeds):
+            started = None
+            for term, weight in cases(terms, arguments):
                 key = {"world": name, "term": term, "weight": weight, "seed": seed, "steps": steps}
                 if any(key.items() <= record.items() for record in records):
                     continue
-                start = time.process_time()
-                found = measure(train(world, TERMS[term], weight, seed, steps), world)
-                records.append(key | {"seconds": time.process_time() - start, "figures": found})
+                if started is None:
+                    started = Training(world, seed, steps)
+                    started.advance(x, int(RECIPE.agreement_start * steps), TERMS[REFERENCE], 0.0)
+                training = copy.deepcopy(started)
+                training.advance(x, steps, TERMS[term], weight)
+                found = measure(training.autoencoder(world), world)
+                records.append(key | {"figures": found})
                 replace_file(path, json.dumps(report.data, indent=1) + "\n")
                 line = " ".join(f"{column} {value:.3f}" for column, value in found.items())
                 print(name, term, weight, f"seed {seed}:", line, file=sys.stderr, flush=True)

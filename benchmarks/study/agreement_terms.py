@@ -159,13 +159,13 @@ class Term:
 REFERENCE = "squared difference"
 TERMS = {
     REFERENCE: Term(squared, (0.0, 0.02, 0.05, 0.15, 0.5, 1.5)),
-    "margin": Term(margin, (0.02, 0.1, 0.5)),
-    "rank": Term(rank, (0.003, 0.015, 0.075)),
+    "margin": Term(margin, (0.01, 0.02, 0.05)),
+    "rank": Term(rank, (0.03, 0.15, 0.75)),
     "consensus": Term(consensus, (0.05, 0.2, 0.8)),
     "consensus of all": Term(consensus_of_all, (0.05, 0.2, 0.8), everyone=True),
     "joint selection": Term(joint_selection, (0.02, 0.1, 0.5), everyone=True),
     "teachers": Term(teachers, (0.05, 0.2, 0.8), everyone=True),
-    "logistic": Term(logistic, (0.003, 0.015, 0.075)),
-    "InfoNCE": Term(info_nce, (0.01, 0.05, 0.25)),
+    "logistic": Term(logistic, (0.005, 0.025, 0.125)),
+    "InfoNCE": Term(info_nce, (0.1, 0.5, 2.0)),
     "correlation": Term(correlation, (0.02, 0.1, 0.5)),
 }
