@@ -130,34 +130,37 @@ def measure(sae: usae.UniversalSAE, world: World) -> dict[str, float]:
     return found
 
 
-def beyond(point: dict[str, float], reference: list[dict[str, float]], column: str) -> float | None:
-    """Return what a point has more in a column than the reference has at the same agreement; None beyond the reference."""
+def beyond(found: dict[str, float], reference: list[dict[str, float]], column: str) -> float | None:
+    """Return what there is more in a column than the reference has at the same agreement; None outside its range."""
     line = sorted((one["agreement"], one[column]) for one in reference)
-    agreement, values = zip(*line, strict=True)
-    if not agreement[0] <= point["agreement"] <= agreement[-1]:
+    if not line or not line[0][0] <= found["agreement"] <= line[-1][0]:
         return None
-    return point[column] - float(np.interp(point["agreement"], agreement, values))
+    return found[column] - float(np.interp(found["agreement"], *zip(*line, strict=True)))
 
 
 COLUMNS = ("R2 same", "R2 other", "agreement", "cofire", "dead", "universal", "private", "AUROC")
+COMPARED = ("R2 same", "R2 other", "cofire", "universal", "private")
 
 
 def tell(records: list[dict[str, Any]], world: str, report: Report) -> None:
-    """Add a data set's table: means over seeds."""
-    points: dict[tuple[str, float], dict[str, float]] = {}
-    for term, weight in dict.fromkeys((one["term"], one["weight"]) for one in records):
-        found = [one["figures"] for one in records if (one["term"], one["weight"]) == (term, weight)]
-        points[term, weight] = {column: float(np.mean([one[column] for one in found])) for column in found[0]}
-    reference = [point for (term, _), point in points.items() if term == REFERENCE]
-    columns = [column for column in COLUMNS if any(column in point for point in points.values())]
-    compared = [column for column in ("R2 same", "R2 other", "universal", "private") if column in columns]
+    """Add a data set's table: means over seeds, each compared with the reference of the same seed."""
+    references: dict[int, list[dict[str, float]]] = {one["seed"]: [] for one in records}
+    for one in records:
+        if one["term"] == REFERENCE:
+            references[one["seed"]].append(one["figures"])
+    columns = [column for column in COLUMNS if any(column in one["figures"] for one in records)]
+    compared = [column for column in COMPARED if column in columns]
     rows = []
-    for (term, weight), point in points.items():
-        more = [beyond(point, reference, column) if term != REFERENCE and reference else None for column in compared]
-        rows.append([term if weight else "none", f"{weight:g}" if weight else "", *(f"{point[c]:.3f}" for c in columns)])
-        rows[-1] += ["" if value is None else f"{value:+.3f}" for value in more]
+    for term, weight in dict.fromkeys((one["term"], one["weight"]) for one in records):
+        found = [one for one in records if (one["term"], one["weight"]) == (term, weight)]
+        cells = [f"{np.mean([one['figures'][column] for one in found]):.3f}" for column in columns]
+        for column in compared:
+            more = [beyond(one["figures"], references[one["seed"]], column) for one in found if term != REFERENCE]
+            known = [value for value in more if value is not None]
+            cells.append(f"{np.mean(known):+.3f}" if known and len(known) == len(more) else "")
+        rows.append([term if weight else "none", f"{weight:g}" if weight else "", len(found), *cells])
     report.words(f"**{world}**: {WORLDS[world].__doc__}")
-    report.rows(["term", "weight", *columns, *(f"{column} at equal agreement" for column in compared)], rows)
+    report.rows(["term", "weight", "seeds", *columns, *(f"{column} at equal agreement" for column in compared)], rows)
 
 
 def cases(terms: list[str], arguments: argparse.Namespace) -> list[tuple[str, float]]:
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", help="weights of every term, in place of its own")
     parser.add_argument("--steps", type=int, help="steps of each training, in place of the data set's")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
+    parser.add_argument("--table", action="store_true", help="train nothing, and write the tables of what is in the results")
     parser.add_argument("--quick", action="store_true", help="few tokens, steps and weights, to check that it works")
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent / "results")
     arguments = parser.parse_args()
@@ -192,7 +196,7 @@ def main() -> None:
         world = WORLDS[name](arguments.quick)
         steps = arguments.steps or (20 if arguments.quick else world.steps)
         x = standardized(world)
-        for seed in range(arguments.seeds):
+        for seed in range(0 if arguments.table else arguments.seeds):
             started = None
             for term, weight in cases(terms, arguments):
                 key = {"world": name, "term": term, "weight": weight, "seed": seed, "steps": steps}

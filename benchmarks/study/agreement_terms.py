@@ -69,6 +69,14 @@ def squared(taught: list[Encoded], everyone: list[Encoded]) -> torch.Tensor:
     return (a.p.take(at) - b.p.take(at)).square().sum() / LENGTH**2
 
 
+def squared_codes(taught: list[Encoded], everyone: list[Encoded]) -> torch.Tensor:
+    """The engine's term on codes: what an encoder did not select counts as 0 and is not taught."""
+    a, b = taught
+    at = _at(a.support | b.support)
+    x, y = (torch.where(one.support.take(at), one.p.take(at), 0) for one in taught)
+    return (x - y).square().sum() / LENGTH**2
+
+
 def margin(taught: list[Encoded], everyone: list[Encoded]) -> torch.Tensor:
     """How far concepts that one encoder selected are below the other's threshold."""
     total = torch.zeros(())
@@ -159,6 +167,7 @@ class Term:
 REFERENCE = "squared difference"
 TERMS = {
     REFERENCE: Term(squared, (0.0, 0.02, 0.05, 0.15, 0.5, 1.5)),
+    "squared difference of codes": Term(squared_codes, (0.05, 0.15, 0.5)),
     "margin": Term(margin, (0.01, 0.02, 0.05)),
     "rank": Term(rank, (0.03, 0.15, 0.75)),
     "consensus": Term(consensus, (0.05, 0.2, 0.8)),
