@@ -212,7 +212,8 @@ def main() -> None:
                 replace_file(path, json.dumps(report.data, indent=1) + "\n")
                 line = " ".join(f"{column} {value:.3f}" for column, value in found.items())
                 print(name, term, weight, f"seed {seed}:", line, file=sys.stderr, flush=True)
-        tell([one for one in records if one["world"] == name and one["steps"] == steps], name, report)
+        shown = [one for one in records if (one["world"], one["steps"]) == (name, steps) and one["seed"] < arguments.seeds]
+        tell(shown, name, report)
     report.write(arguments.output)
 
 
