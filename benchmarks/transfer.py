@@ -137,6 +137,7 @@ def measured(
     record = {
         "models": list(names),
         "concepts": concepts,
+        "input noise": float(sae.recipe_.input_noise),
         "universal": int(evaluation.universal().sum()),
         "R2 same": float(np.diag(evaluation.r2).mean()),
         "R2 other": float(evaluation.r2[off].mean()),

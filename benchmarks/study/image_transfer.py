@@ -116,6 +116,7 @@ def summary_row(name: str, records: Sequence[Mapping[str, Any]]) -> list[Any]:
 
     return [
         name,
+        f"{mean('input noise'):.3g}",
         int(mean("universal")),
         f"{mean('R2 same'):.3f}",
         f"{mean('R2 other'):.3f}",
@@ -131,8 +132,8 @@ def summary_row(name: str, records: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 SUMMARY = [
-    "", "universal", "R2 same", "R2 other", "agreement", "in its own network", "in the others", "of their own image",
-    "made for all", "another concept, in the others", "another concept, made for all", "natural",
+    "", "input noise", "universal", "R2 same", "R2 other", "agreement", "in its own network", "in the others",
+    "of their own image", "made for all", "another concept, in the others", "another concept, made for all", "natural",
 ]  # fmt: skip
 
 
