@@ -71,10 +71,12 @@ def _panel(ax: Any, points: dict[float, dict[str, Any]], measure: str, colour: s
             markeredgewidth=0.6, zorder=3 if is_default else 2, **marker,
         )  # fmt: skip
         label = f"{weight:g}".replace("0.", ".")
-        place, weight_of_font = ((6 if measure == "R2 other" else -14, -10), "bold") if is_default else ((4, 5), "normal")
+        rises = measure == "R2 other"
+        place = (6 if rises else -14, -10) if is_default else (-4 if rises else 4, 5)
         ax.annotate(
-            label, (x[weight], y[weight]), xytext=place, textcoords="offset points", fontsize=7, fontweight=weight_of_font
-        )
+            label, (x[weight], y[weight]), xytext=place, textcoords="offset points", fontsize=7,
+            ha="right" if rises and not is_default else "left", fontweight="bold" if is_default else "normal",
+        )  # fmt: skip
         ceiling = cells.mean(record, "linear ceiling")
         if is_default and ceiling is not None:
             ax.axvline(ceiling, color=_axes.NULL_COLOUR, linewidth=1, linestyle=":", zorder=0)

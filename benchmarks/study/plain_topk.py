@@ -10,7 +10,7 @@ from torch import Tensor
 import usae
 
 BATCH = 2048
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates that are tried."""
 
 DECAY = 0.2
