@@ -23,9 +23,12 @@ struct AuxiliaryLoss {
         for j in reconstruction.targets {
           let residuals = reconstruction.workspace.residuals[j]
           let mean = try FloatBuffer(residuals.stride)
-          try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
-          let sum = try Self.deviations(from: mean.base, reconstruction, rows, target: j, work)
-          spreads[seat][j] = sum / (Double(rows.count) * Double(reconstruction.models[j].width))
+          // Sums are rounded as those that processes exchange, so that one process has the bits of an ordinary step.
+          try residuals.columnSums(rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
+            mean.base[column] = Float(Double(Float(sum)) / Double(rows.count))
+          }
+          let sum = Float(try Self.deviations(from: mean.base, reconstruction, rows, target: j, work))
+          spreads[seat][j] = Double(sum) / (Double(rows.count) * Double(reconstruction.models[j].width))
         }
       }
     }
