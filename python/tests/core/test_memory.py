@@ -113,7 +113,9 @@ def test_evaluating_takes_little_memory_and_no_more_for_more_tokens():
     before, once, many = json.loads(result.stdout)
     print(f"{(once - before) / MIB:.0f} MiB for 4,096 tokens, {(many - before) / MIB:.0f} for 20,480")
     assert once - before < 250 * MIB
-    assert many - once < 8 * MIB  # what the allocator keeps; a float for each token and concept would be 480
+    # What the allocator keeps, and the buffers of a thread that came too late for the first tokens (18 MiB); a float for each
+    # token and concept would be 480.
+    assert many - once < 32 * MIB
 
 
 WIDE = """
