@@ -91,8 +91,11 @@ extension PaddedMatrix {
   func columnMeans(
     _ rows: Range<Int>, blocks size: Int, to mean: UnsafeMutablePointer<Float>, work: InterruptibleWork
   ) throws(USAEError) {
-    try columnSums(rows, blocks: size, work: work) { mean[$0] = Float($1 / Double(rows.count)) }
+    try columnSums(rows, blocks: size, work: work) { mean[$0] = Self.mean(ofSum: Float($1), rows: rows.count) }
   }
+
+  /// The mean of a sum that is rounded to float32, as sums that processes exchange are: so one process has the bits of several.
+  static func mean(ofSum sum: Float, rows: Int) -> Float { Float(Double(sum) / Double(rows)) }
 
   /// Sum of each column over some rows: float32 sums over blocks of rows, double over the blocks.
   func columnSums(

@@ -23,12 +23,9 @@ struct AuxiliaryLoss {
         for j in reconstruction.targets {
           let residuals = reconstruction.workspace.residuals[j]
           let mean = try FloatBuffer(residuals.stride)
-          // Sums are rounded as those that processes exchange, so that one process has the bits of an ordinary step.
-          try residuals.columnSums(rows, blocks: Reconstruction.blockRows, work: work) { column, sum in
-            mean.base[column] = Float(Double(Float(sum)) / Double(rows.count))
-          }
+          try residuals.columnMeans(rows, blocks: Reconstruction.blockRows, to: mean.base, work: work)
           let sum = Float(try Self.deviations(from: mean.base, reconstruction, rows, target: j, work))
-          spreads[seat][j] = Double(sum) / (Double(rows.count) * Double(reconstruction.models[j].width))
+          spreads[seat][j] = Self.spread(sum, rows: rows.count, reconstruction.models[j])
         }
       }
     }
@@ -45,6 +42,11 @@ struct AuxiliaryLoss {
   /// Divisors of 1.
   static func noSpreads(_ reconstruction: Reconstruction) -> [[Double]] {
     Array(repeating: reconstruction.models.map { _ in 1 }, count: reconstruction.workspace.encodings.encoders)
+  }
+
+  /// The spread that a sum of `deviations` gives, which is rounded as it is where processes exchange it.
+  static func spread(_ sum: Float, rows: Int, _ model: ModelParameters) -> Double {
+    Double(sum) / (Double(rows) * Double(model.width))
   }
 
   private static func usable(_ spread: Double) -> Double { spread > Double(Float.leastNormalMagnitude) ? spread : 0 }

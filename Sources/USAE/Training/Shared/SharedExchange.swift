@@ -85,7 +85,9 @@ extension SharedStep {
   func takeMeans(_ sum: SharedSum) throws(USAEError) {
     try sum.requireFinite()
     let statistics = try statistics(sum.exchange.seat)
-    for c in 0..<sum.numbers.count { statistics.mean.base[c] = Float(Double(sum.numbers[c]) / Double(workspace.totalRows)) }
+    for c in 0..<sum.numbers.count {
+      statistics.mean.base[c] = PaddedMatrix.mean(ofSum: sum.numbers[c], rows: workspace.totalRows)
+    }
   }
 
   /// The covariance is about the mean of the whole batch, so that no two large numbers are subtracted.
@@ -140,7 +142,9 @@ extension SharedStep {
       var means: [PaddedMatrix] = []
       for model in local.present.map({ models[$0] }) {
         let mean = try PaddedMatrix(rows: 1, columns: model.width)
-        for c in 0..<model.width { mean.base[c] = Float(Double(sum.numbers[first + c]) / Double(workspace.totalRows)) }
+        for c in 0..<model.width {
+          mean.base[c] = PaddedMatrix.mean(ofSum: sum.numbers[first + c], rows: workspace.totalRows)
+        }
         means.append(mean)
         first += model.width
       }
@@ -153,8 +157,8 @@ extension SharedStep {
     try sum.requireNotNegative(0..<sum.numbers.count)
     for (number, seat) in scaledSeats.enumerated() {
       for (place, j) in local.present.enumerated() {
-        let loss = Double(sum.numbers[number * local.present.count + place])
-        spreads[seat][j] = loss / (Double(workspace.totalRows) * Double(models[j].width))
+        let loss = sum.numbers[number * local.present.count + place]
+        spreads[seat][j] = AuxiliaryLoss.spread(loss, rows: workspace.totalRows, models[j])
       }
     }
   }
