@@ -33,6 +33,7 @@ from report import Report, replace_file  # noqa: E402
 from study.agreement_terms import REFERENCE, TERMS, Encoded, Term  # noqa: E402
 from study.figures import of_evaluation  # noqa: E402
 from study.worlds import World, narrow  # noqa: E402
+from study.worlds import rows as as_rows  # noqa: E402
 
 RECIPE = usae.recipes.default()
 LEARNING_RATE = 5e-3
@@ -40,7 +41,7 @@ LEARNING_RATE = 5e-3
 
 def small(quick: bool) -> World:
     """The demonstration's three networks, the activations that the package has."""
-    train, held_out = ({name: x.reshape(-1, x.shape[-1]) for name, x in part.items()} for part in usae.demo.activations())
+    train, held_out = map(as_rows, usae.demo.activations())
     return World(train, held_out, n_concepts=512, k=12, steps=600)
 
 

@@ -2,7 +2,7 @@
 
 On every data set of study/worlds.py it trains the default recipe, what differs from it in one thing, its rivals and its nulls
 (study/frontier_rows.py), with three seeds: with equal numbers of steps, and again with equal processor time if a step takes a
-third more or less than the default's. The same with six weights of the agreement term is the frontier of R2 against agreement,
+third more or less than the default's. The same with five weights of the agreement term is the frontier of R2 against agreement,
 which `--figure` draws to docs/images/frontier.png from the results, without training. What is in the results is not run again,
 so a study that was stopped continues where it was; what was trained when the default recipe was another one is left out.
 docs/recipes.md discusses the results.

@@ -39,12 +39,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from report import Report, replace_file  # noqa: E402
 from study import image_transfer  # noqa: E402
 from study.image_transfer import QUANTILE, SUMMARY, largest, matrix_rows, read, summary_row  # noqa: E402
+from study.variants import SEPARATE  # noqa: E402
 
 FURTHER = 2**32
 """Added to the seed of held-out crops, for more of them."""
 
 RECIPES = {
-    "before": usae.recipes.default(encoded_models="one", agreement=0.0, dictionary_norm="unit", input_noise=0.0),
+    "before": usae.recipes.default(**SEPARATE),
     "default": usae.recipes.default(),
     "agreeing": usae.recipes.agreeing(),
 }
@@ -120,7 +121,7 @@ def measured(
     if not concepts:
         raise SystemExit("no concept is universal: train for more steps")
     natural = {
-        split: np.stack([largest(sae.encode(_rows(x), name), concepts, len(x)) for name, x in acts[split].items()])
+        split: np.stack([largest(sae.encode(x, name), concepts, len(x)) for name, x in acts[split].items()])
         for split in ("held out", "further")
     }
     clock.append(time.process_time())
@@ -149,10 +150,6 @@ def measured(
         "processor seconds": seconds,
     }
     return record, [single, joint]
-
-
-def _rows(x: np.ndarray) -> np.ndarray:
-    return x.reshape(-1, x.shape[-1])
 
 
 def written(report: Report, records: Sequence[Mapping[str, Any]], size: results.Size) -> None:

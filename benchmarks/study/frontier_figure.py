@@ -10,7 +10,7 @@ from study.frontier_rows import FRONTIER
 from usae.plot import _axes
 
 COLUMNS = 4
-"""Data sets beside each other."""
+"""Data sets beside each other, at most."""
 
 WIDTH, PIXELS = 9.0, 200
 """Inches, and pixels of an inch: twice the 900 pixels that the page shows it with."""
@@ -30,12 +30,13 @@ def draw(records: dict[str, dict[str, Any]], worlds: list[str], path: Path) -> N
     if not points:
         raise ValueError(f"--figure: expected results of {', '.join(worlds)}, got none; run without --figure first")
     names = list(points)
-    blocks = [names[start : start + COLUMNS] for start in range(0, len(names), COLUMNS)]
+    columns = min(COLUMNS, len(names))
+    blocks = [names[start : start + columns] for start in range(0, len(names), columns)]
     figure = _axes.figure_of(WIDTH, 3.9 * len(blocks) + 0.3)
     parts = figure.subfigures(len(blocks), 1, squeeze=False)[:, 0]
     for part, block in zip(parts, blocks, strict=True):
-        grid = part.subplots(2, COLUMNS, sharex="col", squeeze=False)
-        for column in range(COLUMNS):
+        grid = part.subplots(2, columns, sharex="col", squeeze=False)
+        for column in range(columns):
             for row, (measure, colour) in enumerate(MEASURES):
                 if column >= len(block):
                     grid[row, column].axis("off")

@@ -12,12 +12,13 @@ import numpy as np
 
 import usae
 from study import figures, linear_ceiling, plain_topk
+from study.variants import SEPARATE
 from study.worlds import Arrays, World, rows
 from usae._core import resolved_recipe
 
 BATCH = 2048
-WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.3, 1.0)
-"""Weights of the agreement term that make the frontier."""
+WEIGHTS = (0.0, 0.1, 0.3, 1.0)
+"""Weights of the agreement term that make the frontier, beside the default's."""
 
 SHARED = (
     "R2 same", "R2 other", "agreement", "linear ceiling", "of linear ceiling", "worst pair", "co-fire", "universal", "dead",
@@ -48,20 +49,17 @@ class Row:
 
     Attributes
     ----------
-    words : str
-        What it is, for the page.
     train : callable
         Function of a world, a seed, a number of steps and a number of threads; None stands for what would be another line.
     timed : bool
         Whether it is also trained for as many seconds as the default.
     """
 
-    words: str
     train: Callable[[World, int, int, int], Run | None]
     timed: bool = False
 
 
-def _recipe(words: str, make: Callable[[World, int], usae.Recipe | None]) -> Row:
+def _recipe(make: Callable[[World, int], usae.Recipe | None]) -> Row:
     """Return the line of a recipe, which may depend on the world and the number of steps."""
 
     def train(world: World, seed: int, steps: int, threads: int) -> Run | None:
@@ -73,11 +71,11 @@ def _recipe(words: str, make: Callable[[World, int], usae.Recipe | None]) -> Row
         sae.fit(world.train, steps=steps, progress=False)
         return Run(sae, time.process_time() - start, facts={"input noise": sae.recipe_.input_noise})
 
-    return Row(words, train, timed=True)
+    return Row(train, timed=True)
 
 
-def _changed(words: str, **changes: Any) -> Row:
-    return _recipe(words, lambda world, steps: default(**changes))
+def _changed(**changes: Any) -> Row:
+    return _recipe(lambda world, steps: default(**changes))
 
 
 def default(**changes: Any) -> usae.Recipe:
@@ -150,26 +148,23 @@ def _shuffled(world: World, seed: int, steps: int, threads: int) -> Run:
     return Run(controls.shuffled.sae, time.process_time() - start)
 
 
-SEPARATE: dict[str, Any] = {"encoded_models": "one", "agreement": 0.0, "dictionary_norm": "unit", "input_noise": 0.0}
 RIDGE = "ridge regression"
 
 ROWS: dict[str, Row] = {
-    "default": _recipe("the default recipe", lambda world, steps: default()),
-    "agreeing": _recipe("its agreement term six times as heavy", lambda world, steps: _named(usae.recipes.agreeing)),
-    "matryoshka": _recipe("the mean over all prefixes", lambda world, steps: _named(usae.recipes.matryoshka)),
-    "published": _recipe(
-        "as the published code trains", lambda world, steps: usae.recipes.published(total_steps=steps).replace(batch_size=BATCH)
-    ),
-    "one encoder, unit rows": _changed("one encoder in a step, rows of norm 1, no noise", **SEPARATE),
-    "without noise": _recipe("no input noise", _with_noise(0.0)),
-    "noise doubled": _recipe("twice the default's input noise", _with_noise(2.0)),
-    "rate halved": _recipe("half the derived learning rate", _with_rate(0.5)),
-    "rate doubled": _recipe("twice the derived learning rate", _with_rate(2.0)),
-    "no merging": _changed("duplicate concepts stay", merge_cosine=None),
-    "no prefixes": _changed("all concepts reconstruct in every step", prefixes=None),
-    "one model alone": Row("the default on each model alone, with as many steps and encodings", _alone),
-    "plain TopK, PyTorch": Row("a TopK autoencoder of each model alone", _plain),
-    "shuffled pairs": Row("the default, trained on rows that are paired at random; figures of real pairs", _shuffled),
+    "default": _recipe(lambda world, steps: default()),
+    "agreeing": _recipe(lambda world, steps: _named(usae.recipes.agreeing)),
+    "matryoshka": _recipe(lambda world, steps: _named(usae.recipes.matryoshka)),
+    "published": _recipe(lambda world, steps: usae.recipes.published(total_steps=steps).replace(batch_size=BATCH)),
+    "one encoder, unit rows": _changed(**SEPARATE),
+    "without noise": _recipe(_with_noise(0.0)),
+    "noise doubled": _recipe(_with_noise(2.0)),
+    "rate halved": _recipe(_with_rate(0.5)),
+    "rate doubled": _recipe(_with_rate(2.0)),
+    "no merging": _changed(merge_cosine=None),
+    "no prefixes": _changed(prefixes=None),
+    "one model alone": Row(_alone),
+    "plain TopK, PyTorch": Row(_plain),
+    "shuffled pairs": Row(_shuffled),
 }
 """The table of recipes. Ridge regression, which trains no autoencoder, comes after it."""
 
@@ -188,7 +183,7 @@ FRONTIER = {weight: _point(weight) for weight in sorted({*WEIGHTS, default().agr
 """Lines of the frontier by weight."""
 
 ROWS |= {
-    name: dataclasses.replace(_changed(f"the default with agreement = {weight:g}", agreement=weight), timed=False)
+    name: dataclasses.replace(_changed(agreement=weight), timed=False)
     for weight, name in FRONTIER.items()
     if name not in ROWS
 }

@@ -32,7 +32,7 @@ def read(
     for start in range(0, len(there), batch):
         part = there[start : start + batch]
         tokens = model(np.concatenate([resized(images[i], model) for i in part]))
-        found[part] = largest(sae.encode(tokens.reshape(-1, tokens.shape[-1]), name), concepts, len(part))
+        found[part] = largest(sae.encode(tokens, name), concepts, len(part))
     return found
 
 

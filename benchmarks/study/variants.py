@@ -14,8 +14,8 @@ from study.worlds import Arrays, World, rows
 
 BATCH = 2048
 
-SEPARATE: dict[str, Any] = {"encoded_models": "one", "agreement": 0.0, "dictionary_norm": "unit"}
-"""What all variants have in common but two: one encoder in a step, and dictionary rows of norm 1."""
+SEPARATE: dict[str, Any] = {"encoded_models": "one", "agreement": 0.0, "dictionary_norm": "unit", "input_noise": 0.0}
+"""What all variants have in common but two: one encoder in a step, dictionary rows of norm 1, and no input noise."""
 PLAIN: dict[str, Any] = {"merge_cosine": None, "prefixes": None, "prefix_loss": "mean", "learning_rate": 3e-3}
 """The default recipe without merging and prefixes. Each variant changes one thing in it."""
 

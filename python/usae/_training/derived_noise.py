@@ -59,48 +59,46 @@ def derived(parts: Sequence[Mapping[str, Activations]], recipe: Recipe, n_rows: 
         return 0.0
     part = max(aligned, key=lambda each: next(iter(each.values())).n_tokens)
     own_rows = next(iter(part.values())).n_tokens
-    sample, held_out = _sample(part, own_rows, recipe)
-    if sample is None or held_out.all() or not held_out.any():
+    sample = _sample(part, own_rows, recipe)
+    if sample is None:
         return 0.0
+    rows, held_out = sample
     share = int((~held_out).sum()) / max(own_rows, n_rows or 0)
-    best = [share * _best_penalty(sample, name, held_out) for name in sample]
+    best = [share * _best_penalty(rows, name, held_out) for name in rows]
     if not all(best):
         return 0.0
     deviation = OF_LINEAR * np.sqrt(np.exp(np.mean(np.log(best))))
     return float(f"{min(deviation, LARGEST):.2e}")
 
 
-def _sample(part: Mapping[str, Activations], n_rows: int, recipe: Recipe) -> tuple[dict[str, np.ndarray] | None, np.ndarray]:
+def _sample(part: Mapping[str, Activations], n_rows: int, recipe: Recipe) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
     """Return standardised rows of each model in evenly spaced blocks, and which of them are held out.
 
-    Rows that are outlying in a model are left out, as they are shortened in training. None for the rows if some are not finite
-    or a model has no variance.
+    Rows that are outlying in a model are left out, as they are shortened in training. The result is None if no map can be
+    fitted and tested: there are too few blocks, some rows are not finite, or a model has no variance.
     """
     blocks = _blocks(n_rows, tokens_per_image(part))
-    held_out = np.repeat(np.arange(len(blocks)) % HELD_OUT == 1, [block.stop - block.start for block in blocks])
     if len(blocks) < HELD_OUT:
-        return None, held_out
-    rows = {}
+        return None
+    held_out = np.repeat(np.arange(len(blocks)) % HELD_OUT == 1, [block.stop - block.start for block in blocks])
+    rows = {name: np.concatenate([rows_of(x, block) for block in blocks]).astype(np.float64) for name, x in part.items()}
     usual = np.ones(len(held_out), bool)
-    for name, x in part.items():
-        own = np.concatenate([rows_of(x, block) for block in blocks]).astype(np.float64)
+    for own in rows.values():
         with np.errstate(all="ignore"):
             distances = np.linalg.norm(own - own.mean(0), axis=1)
-            scale = np.sqrt(((own - own.mean(0)) ** 2).mean())
-        if not np.isfinite(scale) or scale == 0:
-            return None, held_out
+        if not np.isfinite(distances).all():
+            return None
         if recipe.outlier_multiple is not None:
             usual &= distances <= recipe.outlier_multiple * np.median(distances)
-        rows[name] = own
     held_out = held_out[usual]
+    if held_out.all() or not held_out.any():
+        return None
     for name, own in rows.items():
-        fitted = own[usual][~held_out]
-        center = fitted.mean(0) if len(fitted) else 0.0
-        rows[name] = own[usual] - center
-        scale = np.sqrt((rows[name][~held_out] ** 2).mean()) if len(fitted) else 0.0
+        centered = own[usual] - own[usual][~held_out].mean(0)
+        scale = np.sqrt((centered[~held_out] ** 2).mean())
         if scale == 0:
-            return None, held_out
-        rows[name] = rows[name] / scale
+            return None
+        rows[name] = centered / scale
     return rows, held_out
 
 

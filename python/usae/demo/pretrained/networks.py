@@ -101,8 +101,8 @@ def activations(
     images : ndarray of uint8, [n, 320, 320, 3]
         The images.
     batch_size : int
-        Number of images that are computed at a time. It changes only memory and speed: large
-        batches leave the caches, and 16 take three times the memory and half as much time again. Default: 4.
+        Number of images that are computed at a time. It changes only memory and speed: large batches leave the caches, and 16
+        take three times the memory and half as much time again. Default: 4.
     progress : callable, optional
         Function that is called as ``progress(images_done, n)`` after each batch. Default: None.
 
