@@ -162,6 +162,8 @@ ROWS: dict[str, Row] = {
     "rate doubled": _recipe(_with_rate(2.0)),
     "no merging": _changed(merge_cosine=None),
     "no prefixes": _changed(prefixes=None),
+    "same model twice": _changed(same_model_weight=2.0),
+    "same model four times": _changed(same_model_weight=4.0),
     "one model alone": Row(_alone),
     "plain TopK, PyTorch": Row(_plain),
     "shuffled pairs": Row(_shuffled),
@@ -183,9 +185,7 @@ FRONTIER = {weight: _point(weight) for weight in sorted({*WEIGHTS, default().agr
 """Lines of the frontier by weight."""
 
 ROWS |= {
-    name: dataclasses.replace(_changed(agreement=weight), timed=False)
-    for weight, name in FRONTIER.items()
-    if name not in ROWS
+    name: dataclasses.replace(_changed(agreement=weight), timed=False) for weight, name in FRONTIER.items() if name not in ROWS
 }
 
 

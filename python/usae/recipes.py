@@ -185,6 +185,9 @@ class Recipe:
         derives: 1.5 times the root of the penalty for each token with which ridge regressions between the models predict best
         rows that they were not fitted to, in a sample of blocks of rows, and 1 at most; 0 for one model alone, and in
         `partial_fit`.
+    same_model_weight : float
+        Weight of the encoded model's own reconstruction in the loss, where that of each other model is 1; all are then divided
+        by their mean. More of it gives more R2 of the same model and less of other models. From 0.001 to 1000. Default: 1.0.
 
     Raises
     ------
@@ -243,6 +246,7 @@ class Recipe:
     agreement_full: float = 0.8
     dictionary_norm: Literal["unit", "bounded"] = "bounded"
     input_noise: float | None = None
+    same_model_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for field, kind in _KINDS.items():

@@ -233,6 +233,10 @@ typedef struct usae_recipe {
   /* Code, continued */
   double input_noise;         /* Standard deviation of the noise that is added to the standardised activations that encoders
                                  read in training. What has to be reconstructed has none. 0: there is none. Default: 0. */
+
+  /* Main loss, continued */
+  double same_model_weight;   /* Weight of the encoded model's own reconstruction in the loss, where each other model's is 1.
+                                 All are then divided by their mean. From 1e-3 to 1e3. Default: 1. */
 } usae_recipe;
 
 enum {

@@ -131,6 +131,11 @@ public struct Recipe: Sendable, Equatable {
   /// 0: none.
   public var inputNoise = 0.0
 
+  // Main loss, continued
+  /// Weight of the encoded model's own loss beside that of another model; weights have a mean of 1 over the models
+  /// (`LossWeights`).
+  public var sameModelWeight = 1.0
+
   /// The default recipe.
   public init() {}
 

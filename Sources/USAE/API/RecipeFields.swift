@@ -84,6 +84,8 @@ extension Recipe {
     choice("dictionary_norm", \.dictionaryNorm),
 
     number("input_noise", \.inputNoise, 0...1e3),
+
+    number("same_model_weight", \.sameModelWeight, 1e-3...1e3),
   ]
 
   private static func choice<Case: RecipeChoice>(_ name: String, _ path: Path<Case>) -> Field {

@@ -40,8 +40,9 @@ struct TrainingStep {
   var steppedDictionaries: [Int] {
     (recipe.update == .all ? present : encoders).filter { !models[$0].isFrozen }
   }
+  private var lossWeights: LossWeights { LossWeights(recipe, encoders: encoders, models: present.count) }
   var reconstruction: Reconstruction {
-    Reconstruction(models: models, targets: present, workspace: workspace, recipe: recipe)
+    Reconstruction(models: models, targets: present, weights: lossWeights, workspace: workspace, recipe: recipe)
   }
 
   /// What the forward phases compute for the update.
@@ -88,9 +89,12 @@ struct TrainingStep {
     loss(forward.losses, auxiliary: forward.auxiliaryLoss, agreement: forward.agreement?.loss ?? 0)
   }
 
-  /// Means over the encoders, by target model that the batch has.
+  /// Weighted means over the encoders, by target model that the batch has.
   private func meanLosses(_ losses: [[Double]]) -> [Double] {
-    present.map { j in losses.reduce(0) { $0 + $1[j] } / Double(losses.count) }
+    let weights = lossWeights
+    return present.map { j in
+      losses.indices.reduce(0) { $0 + weights.weight(seat: $1, target: j) * losses[$1][j] } / Double(losses.count)
+    }
   }
 
   private func batchStatistics(work: InterruptibleWork) throws(USAEError) -> [BatchStatistics?] {

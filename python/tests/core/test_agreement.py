@@ -116,6 +116,18 @@ def test_gradients_with_noise_in_what_encoders_read_equal_autograd_in_float64(en
 PRESENT = [("b",), ("a", "b"), ("b", "c", "d"), ("d", "b")]
 
 
+@pytest.mark.parametrize("aux", AUX, ids=str)
+@pytest.mark.parametrize("encoder", ["linear", "batchnorm"])
+@pytest.mark.parametrize("encoded_models", ["one", "two", "all"])
+def test_gradients_with_another_weight_of_the_same_model_equal_autograd_in_float64(
+    encoded_models, encoder, aux, record_property
+):
+    for codes in CODES.values():
+        recipe = recipe_for(encoded_models, encoder, aux=aux, same_model_weight=5.0, agreement=0.7, **codes)
+        record_property("worst", check(recipe))
+        record_property("worst without some models", check(recipe, present=PRESENT[2]))
+
+
 @pytest.mark.parametrize("present", PRESENT, ids="+".join)
 @pytest.mark.parametrize("aux", AUX, ids=str)
 @pytest.mark.parametrize("encoder", ["linear", "batchnorm"])

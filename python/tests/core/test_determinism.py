@@ -36,7 +36,9 @@ RECIPES = {
     "bounded": RECIPE.replace(batch_size=700, dictionary_norm="bounded", dead_tokens=300, merge_cosine=0.5, merge_every=2),
     "noise": RECIPE.replace(batch_size=700, input_noise=0.5, encoded_models="two", agreement=0.1, encoder="batchnorm"),
     "merging": RECIPE.replace(batch_size=700, merge_cosine=0.5, merge_every=2, warmup_steps=1),
-    "two": RECIPE.replace(batch_size=700, encoded_models="two", agreement=0.1, dead_tokens=300, prefix_loss="drawn"),
+    "two": RECIPE.replace(
+        batch_size=700, encoded_models="two", agreement=0.1, same_model_weight=3.0, dead_tokens=300, prefix_loss="drawn"
+    ),
     "all": RECIPE.replace(
         batch_size=1100, encoded_models="all", agreement=0.1, agreement_on="codes", selection="batchtopk", encoder="batchnorm"
     ),

@@ -143,6 +143,16 @@ def test_gradients_with_noise_in_what_encoders_read_equal_autograd_in_float64(se
 PRESENT = [("b",), ("a", "b"), ("b", "c")]
 
 
+@pytest.mark.parametrize("weight", [0.2, 5.0])
+@pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
+def test_gradients_with_another_weight_of_the_same_model_equal_autograd_in_float64(setting, weight, record_property):
+    recipe = recipe_for(*setting).replace(same_model_weight=weight)
+    record_property("worst", check(recipe, k=7))
+    record_property("worst of prefixes", check(recipe.replace(prefixes=(0.06, 0.3, 1)), k=7))
+    for present in PRESENT:
+        record_property(f"worst of {present}", check(recipe, k=7, present=present))
+
+
 @pytest.mark.parametrize("present", PRESENT, ids="+".join)
 @pytest.mark.parametrize("setting", SETTINGS, ids=name_of)
 def test_gradients_of_batches_without_some_models_equal_autograd_in_float64(setting, present, record_property):

@@ -33,7 +33,7 @@ class Step:
     residual: dict  # {model: [N, d_j]}
     shorter_residuals: dict  # {model: [[N, d_j]]} of the prefixes but the last
     auxiliary_residual: dict  # {model: [N, d_j]}, empty without auxiliary loss
-    losses: dict  # {model: scalar} main loss
+    losses: dict  # {model: scalar} main loss, without weights
     auxiliary_loss: torch.Tensor  # sum over models, before the coefficient
     loss: torch.Tensor
 
@@ -172,11 +172,18 @@ def forward(parameters, batch, encoder, recipe, k, dead=None, prefix=None, numbe
             spread = element_loss(recipe.loss, residual[j] - residual[j].mean(0)).detach()
             term = term / spread if spread > 0 else 0 * term
         auxiliary_loss = auxiliary_loss + term
-    loss = sum(losses.values()) + recipe.aux_coefficient * auxiliary_loss
+    weights = loss_weights(recipe, encoder, batch)
+    loss = sum(weights[j] * losses[j] for j in batch) + recipe.aux_coefficient * auxiliary_loss
     return Step(
         x, inputs, linear, pre, chosen, auxiliary, tokens, dictionary, residual, shorter_residuals, auxiliary_residual, losses,
         auxiliary_loss, loss,
     )  # fmt: skip
+
+
+def loss_weights(recipe, encoder, models):
+    """The weight of each model's main loss: `same_model_weight` for the encoded one, 1 for others, divided by their mean."""
+    weights = {j: recipe.same_model_weight if j == encoder else 1.0 for j in models}
+    return {j: weight * len(weights) / sum(weights.values()) for j, weight in weights.items()}
 
 
 def encoder_names(recipe):

@@ -117,7 +117,10 @@ def as_format_1(header):
         del entry["prefix"]
 
 
-SINCE_4 = {"aux_every": 1, "agreement": 0.0, "agreement_scale": None, "dictionary_norm": "unit", "input_noise": 0.0}
+SINCE_4 = {
+    "aux_every": 1, "agreement": 0.0, "agreement_scale": None, "dictionary_norm": "unit", "input_noise": 0.0,
+    "same_model_weight": 1.0,
+}  # fmt: skip
 
 
 def test_what_an_older_version_saved_is_read(trained, saved):

@@ -17,7 +17,9 @@ RECIPES = {
     "merging": ONE.replace(merge_cosine=0.3, merge_every=3, warmup_steps=0, dead_tokens=0),
     "published": usae.recipes.published(total_steps=50),
     "batchtopk": ONE.replace(selection="batchtopk", dead_tokens=1, aux_k=7),
-    "two": usae.recipes.default(encoded_models="two", agreement=0.3, merge_cosine=None, dead_tokens=1, aux_k=7),
+    "two": usae.recipes.default(
+        encoded_models="two", agreement=0.3, same_model_weight=3.0, merge_cosine=None, dead_tokens=1, aux_k=7
+    ),
     "all": usae.recipes.default(
         encoded_models="all", agreement=0.3, encoder="batchnorm", selection="batchtopk", merge_cosine=None, dead_tokens=1
     ),

@@ -15,7 +15,9 @@ RECIPES = {
     "batchtopk": RECIPE.replace(dead_tokens=50, selection="batchtopk", encoder="batchnorm"),
     "merging": RECIPE.replace(warmup_steps=0, merge_cosine=0.5, merge_every=1),
     "noise": RECIPE.replace(input_noise=0.5, dead_tokens=50),
-    "two": RECIPE.replace(encoded_models="two", agreement=0.1, dead_tokens=50, prefixes=(0.5, 1), prefix_loss="drawn"),
+    "two": RECIPE.replace(
+        encoded_models="two", agreement=0.1, same_model_weight=3.0, dead_tokens=50, prefixes=(0.5, 1), prefix_loss="drawn"
+    ),
 }
 
 

@@ -269,6 +269,7 @@ _FIELDS_SINCE: dict[int, dict[str, Any]] = {
         "agreement_full": 0.8,
         "dictionary_norm": "unit",
         "input_noise": 0.0,
+        "same_model_weight": 1.0,
     },
 }
 """The recipe's fields that each format added, with values that give what was done before."""

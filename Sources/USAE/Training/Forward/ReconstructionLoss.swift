@@ -8,6 +8,7 @@ struct Reconstruction {
   let models: [ModelParameters]
   /// The models that are decoded, ascending.
   let targets: [Int]
+  let weights: LossWeights
   let workspace: StepWorkspace
   let recipe: Recipe
 
@@ -16,8 +17,10 @@ struct Reconstruction {
 
   var which: Int32 { recipe.loss == .l1 ? absoluteLoss : squaredLoss }
 
-  /// dLoss/d(z D) for one unit of the main loss's slope.
-  func slopeFactor(_ target: Int) -> Float { -1 / (Float(workspace.totalEncodings) * Float(models[target].width)) }
+  /// dLoss/d(z D) for one unit of the slope of a main loss of weight 1.
+  private func slopeFactor(_ target: Int) -> Float {
+    -1 / (Float(workspace.totalEncodings) * Float(models[target].width))
+  }
 
   /// How much of the backward pass `forward` does. The dictionary rows that a code's gradients need have just been read.
   enum Backward {
@@ -61,8 +64,9 @@ struct Reconstruction {
     private let encodings: StepEncodings
     /// Residuals of the whole code.
     let residuals: UnsafeMutablePointer<Float>
-    /// dLoss/d(z D) for one unit of the main loss's slope.
-    let slopeFactor: Float
+    /// Rows that this model's own encoder has; none if the step does not encode it.
+    private let ownRows: Range<Int>
+    private let ownFactor, otherFactor: Float
 
     /// The stride of tokens, residuals and the dictionary.
     var stride: Int { dictionary.stride }
@@ -70,9 +74,12 @@ struct Reconstruction {
     /// The target model's token that belongs to a row.
     @inline(__always) func token(_ row: Int) -> UnsafePointer<Float> { tokens + encodings.token(of: row) &* stride }
     @inline(__always) func residual(_ row: Int) -> UnsafeMutablePointer<Float> { residuals + row &* stride }
+    /// dLoss/d(z D) of a row for one unit of the main loss's slope.
+    @inline(__always) func slopeFactor(_ row: Int) -> Float { ownRows.contains(row) ? ownFactor : otherFactor }
 
     fileprivate init(
-      _ index: Int, isFirst: Bool, _ model: ModelParameters, _ workspace: StepWorkspace, slopeFactor: Float
+      _ index: Int, isFirst: Bool, _ model: ModelParameters, _ workspace: StepWorkspace, _ weights: LossWeights,
+      slopeFactor: Float
     ) {
       self.index = index
       self.isFirst = isFirst
@@ -80,12 +87,14 @@ struct Reconstruction {
       tokens = UnsafePointer(workspace.tokens[index].base)
       encodings = workspace.encodings
       residuals = workspace.residuals[index].base
-      self.slopeFactor = slopeFactor
+      ownRows = weights.encoders.firstIndex(of: index).map(encodings.range) ?? 0..<0
+      ownFactor = Float(weights.same) * slopeFactor
+      otherFactor = Float(weights.other) * slopeFactor
     }
   }
 
   func makeTarget(_ index: Int) -> Target {
-    Target(index, isFirst: index == targets[0], models[index], workspace, slopeFactor: slopeFactor(index))
+    Target(index, isFirst: index == targets[0], models[index], workspace, weights, slopeFactor: slopeFactor(index))
   }
 
   /// Computes a token's residual in a target model, and returns its loss there as a sum over the width.
@@ -129,12 +138,12 @@ struct Reconstruction {
     if target.isFirst { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
     guard let nested = workspace.nested else {
       let slope = target.residual(token)
-      kernels.training.slope(which, target.slopeFactor, slope, stride, slope)
+      kernels.training.slope(which, target.slopeFactor(token), slope, stride, slope)
       if let auxiliarySlope { kernels.rows.addScaled(1, auxiliarySlope, stride, slope) }
       addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
       return
     }
-    let factor = target.slopeFactor / Float(nested.count)
+    let factor = target.slopeFactor(token) / Float(nested.count)
     var longer = auxiliarySlope
     for group in Swift.stride(from: nested.count &- 1, through: 0, by: -1) {
       let slope = nested.rows(group, target: target.index, last: target.residuals) + token &* stride
@@ -156,7 +165,7 @@ struct Reconstruction {
   ) {
     let gradients = workspace.codeGradients.base + token &* workspace.codes.slots
     if target.isFirst { gradients.update(repeating: 0, count: workspace.codes.count(token)) }
-    kernels.training.slope(which, target.slopeFactor, target.residual(token), target.stride, slope)
+    kernels.training.slope(which, target.slopeFactor(token), target.residual(token), target.stride, slope)
     addCodeGradients(token: token, codes: workspace.codes, slope: slope, target.dictionary, scratch: scratch, to: gradients)
   }
 
@@ -164,7 +173,7 @@ struct Reconstruction {
   @inline(__always)
   func finishBackward(token: Int, _ target: Target) {
     let slope = target.residual(token)
-    kernels.training.slope(which, target.slopeFactor, slope, target.stride, slope)
+    kernels.training.slope(which, target.slopeFactor(token), slope, target.stride, slope)
   }
 
   /// gradients[q] += slope . scaled dictionary row of slot q, for all slots of the token or some.
@@ -181,7 +190,7 @@ struct Reconstruction {
     for q in 0..<count { gradients[q] += scratch[q] * dictionary.rowScales[Int(indices[q])] }
   }
 
-  /// Mean main loss by seat and model, NaN for one that is not decoded; with prefixes, the mean over them.
+  /// Mean main loss by seat and model, without weights; NaN for one that is not decoded; with prefixes, the mean over them.
   func losses() -> [[Double]] {
     let blocks = workspace.encodings.blocks(of: Self.blockRows)
     return (0..<workspace.encodings.encoders).map { seat in
