@@ -140,8 +140,8 @@ typedef struct usae_recipe {
                                  lets them have. Default: 1. */
 
   /* Main loss */
-  int32_t loss;               /* USAE_LOSS_*: mean over elements of |residual| or its square, summed over the decoded models.
-                                 Default: MSE. */
+  int32_t loss;               /* USAE_LOSS_*: mean over elements of |residual| or its square, summed over the decoded models,
+                                 each times its weight (same_model_weight). Default: MSE. */
   double prefixes[USAE_MOST_PREFIXES]; /* Matryoshka: shares of the concepts, ascending to 1, then zeros. For each share, the
                                  first share * n_concepts concepts reconstruct by themselves. A share counts if it comes to at
                                  least one concept and to more than the share before it. All 0: only the whole code
@@ -393,8 +393,8 @@ usae_status usae_batch_encoders(const usae_sae *sae, int32_t n_models, const int
  * in all fields is that of a model which the batch does not have: the step does not encode it, does not decode to it, and
  * changes nothing of it unless it merges concepts (merge_every); its losses are NaN. At least one model has to be there. Rows
  * times encoded models are at most 2^24. `encoder` is as of usae_step_encoders. `mode` is USAE_STEP_*. `report` may be NULL,
- * and so may `losses` [n_encoders, n_models], the main loss of each encoded and decoded model. An interrupt or an error leaves
- * the autoencoder as it was before the step. */
+ * and so may `losses` [n_encoders, n_models], the main loss of each encoded and decoded model without its weight. An interrupt
+ * or an error leaves the autoencoder as it was before the step. */
 usae_status usae_step(usae_sae *sae, int32_t n_models, const usae_matrix *activations, const int64_t *rows, int64_t n_rows,
                       int32_t encoder, int32_t mode, const usae_interrupt *interrupt, usae_step_report *report,
                       double *losses, usae_error *error);

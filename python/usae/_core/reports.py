@@ -45,7 +45,8 @@ class StepReport:
         Number of concepts that took part in the reconstruction: all, or the first ones if the recipe draws a prefix for each
         step. The losses are those of this reconstruction.
     losses : dict of str to float
-        Main loss of each decoded model, a mean over the encoded models. NaN for models that the batch does not have.
+        Main loss of each decoded model, a mean over the encoded models, without weights (`Recipe.same_model_weight`). NaN for
+        models that the batch does not have.
     encoders : tuple of str
         Names of all models that were encoded.
     own_losses : dict of str to float
