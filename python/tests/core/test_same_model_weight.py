@@ -30,8 +30,8 @@ def test_more_weight_gives_r2_of_the_same_model_and_less_of_the_other():
     assert other[2] < other[1]
 
 
-def gradients(acts, weight, **changes):
-    recipe = RECIPE.replace(same_model_weight=weight, **changes)
+def gradients(acts, weight):
+    recipe = RECIPE.replace(same_model_weight=weight)
     sae = usae.UniversalSAE(30, 3, recipe=recipe, seed=1).initialize({name: x.shape[1] for name, x in acts.items()})
     report, found = sae.gradients(acts, encoder="a")
     return report, {(name, key): array for name, own in found.items() for key, array in own.items()}

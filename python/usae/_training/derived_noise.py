@@ -94,7 +94,8 @@ def _sample(part: Mapping[str, Activations], n_rows: int, recipe: Recipe) -> tup
     if held_out.all() or not held_out.any():
         return None
     for name, own in rows.items():
-        centered = own[usual] - own[usual][~held_out].mean(0)
+        kept = own[usual]
+        centered = kept - kept[~held_out].mean(0)
         scale = np.sqrt((centered[~held_out] ** 2).mean())
         if scale == 0:
             return None
